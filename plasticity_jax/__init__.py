@@ -1,0 +1,1 @@
+"""Research on loss of plasticity in JAX."""

@@ -1,0 +1,27 @@
+"""What all image-classification environments share: normalised images, one-hot targets, cross-entropy, accuracy."""
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from plasticity_jax.types import Array, Batch
+
+
+def normalise(x: Array, mean: Array, std: Array) -> Array:
+    """Returns [B, H, W, C] float32 images of zero mean and unit deviation per channel, from uint8 `x`."""
+    return (x.astype(jnp.float32) - mean) / std
+
+
+def batch(x: Array, labels: Array, classes: int) -> Batch:
+    """Returns the batch of float images `x` [B, ...] with one-hot targets of `labels` [B]."""
+    return Batch(x, jax.nn.one_hot(labels, classes, dtype=jnp.float32), jnp.ones(labels.shape, jnp.float32))
+
+
+def cross_entropy(logits: Array, y: Array) -> Array:
+    """Returns [B] cross-entropy in nats of soft targets `y` [B, C] under softmax(`logits`)."""
+    return optax.softmax_cross_entropy(logits, y)
+
+
+def accuracy(logits: Array, y: Array) -> Array:
+    """Returns [B] 1 where the largest logit is the largest target, else 0. Meaningless for uniform targets."""
+    return (logits.argmax(-1) == y.argmax(-1)).astype(jnp.float32)

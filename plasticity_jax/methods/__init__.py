@@ -1,0 +1,64 @@
+"""Methods: interventions against loss of plasticity. A new one is one factory and one line in METHODS."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from plasticity_jax import registry
+from plasticity_jax.methods.lifting import Penalty, Rewrite, at_boundary, compose, every
+from plasticity_jax.methods.penalties import l2, l2_init, spectral
+from plasticity_jax.methods.recycling import redo
+from plasticity_jax.methods.resets import shrink_and_perturb
+from plasticity_jax.types import Method, Structure
+
+__all__ = [
+    "METHODS",
+    "Penalty",
+    "Rewrite",
+    "at_boundary",
+    "build",
+    "compose",
+    "every",
+    "l2",
+    "l2_init",
+    "names",
+    "none",
+    "redo",
+    "shrink_and_perturb",
+    "spectral",
+]
+
+
+def none() -> Method:
+    """No intervention: the optimizer as it is."""
+    return lambda optimizer: optimizer
+
+
+def names(method: str) -> tuple[str, ...]:
+    """Returns the parts of a composition "a+b" in the order in which it is built: rewrites as written, then penalties.
+
+    "none" drops out of a composition. Penalties are sorted, because the order in which they are added is of no
+    consequence. Raises ValueError for an unknown part or one given twice.
+    """
+    parts = [part for part in method.split("+") if part != "none"] or ["none"]
+    for part in parts:
+        registry.lookup(METHODS, "method", part)
+        if parts.count(part) > 1:
+            raise ValueError(f"method {method!r} has {part!r} twice: each method may be given once.")
+    penalties = sorted(part for part in parts if METHODS[part].__annotations__["return"] is Penalty)
+    return (*(part for part in parts if part not in penalties), *penalties)
+
+
+def build(method: str, structure: Structure, settings: Mapping[str, Any]) -> Method:
+    """Returns the composition `method` ("redo+l2") with the numbers and options in `settings` ("redo.threshold": 0.1)."""
+    given = structure._asdict()
+    return compose(*(registry.make(METHODS, "method", part, settings, **given) for part in names(method)))
+
+
+METHODS = {
+    "none": none,
+    "l2": l2,
+    "l2_init": l2_init,
+    "spectral": spectral,
+    "shrink_and_perturb": shrink_and_perturb,
+    "redo": redo,
+}

@@ -1,0 +1,70 @@
+"""Layers that several models use: initialization as PyTorch, He or LeCun have it, normalisation, activation."""
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from jax.nn import initializers
+
+from plasticity_jax.types import Array
+
+
+def _torch_bias(fan_in: int):
+    bound = fan_in**-0.5
+    return lambda key, shape, dtype=jnp.float32: jax.random.uniform(key, shape, dtype, -bound, bound)
+
+
+# name -> (kernel initializer, fan_in -> bias initializer). "torch" is PyTorch's default for nn.Linear and nn.Conv2d:
+# U(-1/sqrt(fan_in), 1/sqrt(fan_in)) for weights and bias, a variance of 1 / (3 fan_in).
+INITIALIZATIONS = {
+    "torch": (initializers.variance_scaling(1 / 3, "fan_in", "uniform"), _torch_bias),
+    "he": (initializers.he_normal(), lambda fan_in: initializers.zeros),
+    "lecun": (initializers.lecun_normal(), lambda fan_in: initializers.zeros),
+}
+
+
+def dense(x: Array, features: int, initialization: str, name: str) -> Array:
+    """Returns a named dense layer of `x` [..., in] -> [..., features], inside an `nn.compact` call."""
+    kernel, bias = INITIALIZATIONS[initialization]
+    return nn.Dense(features, kernel_init=kernel, bias_init=bias(x.shape[-1]), name=name)(x)
+
+
+def _no_norm(x: Array, train: bool, name: str) -> Array:
+    del train, name
+    return x
+
+
+def _layer_norm(x: Array, train: bool, name: str) -> Array:
+    del train
+    return nn.LayerNorm(epsilon=1e-5, name=name)(x)
+
+
+def _batch_norm(x: Array, train: bool, name: str) -> Array:
+    # momentum 0.9 is PyTorch's 0.1; the running variance is the biased one, PyTorch keeps the unbiased one
+    return nn.BatchNorm(use_running_average=not train, momentum=0.9, epsilon=1e-5, name=name)(x)
+
+
+# name -> (x, train, name) -> normalised x; scale and offset are learned, epsilon is PyTorch's
+NORMS = {
+    "none": _no_norm,
+    "layer": _layer_norm,
+    "batch": _batch_norm,
+}
+
+
+def crelu(x: Array) -> Array:
+    """Returns [relu(x), relu(-x)], [..., 2H]. Source: Shang et al. 2016; Abbas et al. 2023 for plasticity."""
+    return jnp.concatenate([nn.relu(x), nn.relu(-x)], axis=-1)
+
+
+def gelu(x: Array) -> Array:
+    """Returns the exact GELU, x times the normal distribution function, as PyTorch has it."""
+    return nn.gelu(x, approximate=False)
+
+
+ACTIVATIONS = {
+    "relu": nn.relu,
+    "leaky_relu": nn.leaky_relu,
+    "tanh": nn.tanh,
+    "gelu": gelu,
+    "crelu": crelu,
+}

@@ -1,0 +1,42 @@
+"""Optimizers, all from optax, with their numbers named. A new one is one factory and one line in OPTIMIZERS."""
+
+import optax
+
+from plasticity_jax.types import Number, Optimizer
+
+Transformation = optax.GradientTransformation
+
+
+def adam(learning_rate: Number, *, b1: Number = 0.9, b2: Number = 0.999, eps: Number = 1e-8) -> Transformation:
+    """Adam with PyTorch's defaults. Source: Kingma & Ba 2015."""
+    return optax.adam(learning_rate, b1, b2, eps)
+
+
+def adamw(
+    learning_rate: Number, *, b1: Number = 0.9, b2: Number = 0.999, eps: Number = 1e-8, weight_decay: Number = 1e-2
+) -> Transformation:
+    """AdamW: Adam with decoupled weight decay of all parameters, PyTorch's defaults. Source: Loshchilov & Hutter 2019."""
+    return optax.adamw(learning_rate, b1, b2, eps, weight_decay=weight_decay)
+
+
+def sgd(learning_rate: Number) -> Transformation:
+    """Stochastic gradient descent without momentum."""
+    return optax.sgd(learning_rate)
+
+
+def momentum(learning_rate: Number, *, decay: Number = 0.9) -> Transformation:
+    """Stochastic gradient descent with heavy-ball momentum: m <- decay m + g, p <- p - learning_rate m."""
+    return optax.sgd(learning_rate, momentum=decay)
+
+
+def with_context(transformation: Transformation) -> Optimizer:
+    """Returns `transformation` accepting, and ignoring, the extra argument `ctx` that methods pass on."""
+    return optax.with_extra_args_support(transformation)
+
+
+OPTIMIZERS = {
+    "adam": adam,
+    "adamw": adamw,
+    "sgd": sgd,
+    "momentum": momentum,
+}

@@ -1,0 +1,99 @@
+"""Probes: what is measured at the end of a task. A new one is one function of a Snapshot and one line in PROBES.
+
+The functions imported here take plain arguments (a loss, parameters, activations) and work on any Flax model; the
+entries of PROBES apply them to a Snapshot and add the per-layer details. Keyword-only parameters are options.
+"""
+
+import jax
+
+from plasticity_jax.probes.curvature import (
+    Ritz,
+    hessian_ritz,
+    hessian_top,
+    hessian_vector_product,
+    lanczos,
+    top_eigenvalue,
+)
+from plasticity_jax.probes.parameters import distance_from_init, gradient_norm, parameter_norm
+from plasticity_jax.probes.representation import effective_rank, representation_change
+from plasticity_jax.probes.units import dormant_fraction, tau_dormant_fraction
+from plasticity_jax.types import Array, Snapshot
+
+__all__ = [
+    "PROBES",
+    "Ritz",
+    "distance_from_init",
+    "dormant_fraction",
+    "effective_rank",
+    "gradient_norm",
+    "hessian_ritz",
+    "hessian_top",
+    "hessian_vector_product",
+    "lanczos",
+    "parameter_norm",
+    "representation_change",
+    "tau_dormant_fraction",
+    "top_eigenvalue",
+]
+
+Measured = dict[str, Array]
+
+
+def _hessian_top(snapshot: Snapshot, *, iterations: int = 15) -> Measured:
+    """Largest eigenvalue of the loss Hessian by Lanczos; detail: residual bound."""
+    ritz = hessian_ritz(snapshot.loss, snapshot.params, snapshot.key, iterations)
+    return {"": ritz.value, "residual": ritz.residual}
+
+
+def _representation_change(snapshot: Snapshot) -> Measured:
+    """Relative change of the last hidden layer since the end of the task before; per layer."""
+    layers = {g: representation_change(h, snapshot.previous_hidden[g]) for g, h in snapshot.hidden.items()}
+    return {"": list(layers.values())[-1], **layers}
+
+
+def _dormant_fraction(snapshot: Snapshot, *, share: float = 0.01) -> Measured:
+    """Fraction of units positive on less than 1 % of the inputs; per layer."""
+    layers = {g: dormant_fraction(h, share) for g, h in snapshot.hidden.items()}
+    return {"": dormant_fraction(snapshot.hidden, share), **layers}
+
+
+def _tau_dormant_fraction(snapshot: Snapshot, *, tau: float = 0.1) -> Measured:
+    """Fraction of units whose mean magnitude is at most tau of their layer's (Sokar et al.); per layer."""
+    layers = {g: tau_dormant_fraction(h, tau) for g, h in snapshot.hidden.items()}
+    return {"": tau_dormant_fraction(snapshot.hidden, tau), **layers}
+
+
+def _distance_from_init(snapshot: Snapshot) -> Measured:
+    """Euclidean distance of the parameters from their initial values; per layer, and relative to the initial norm."""
+    layers = {k: distance_from_init(p, snapshot.initial[k]) for k, p in snapshot.params.items()}
+    total = distance_from_init(snapshot.params, snapshot.initial)
+    return {"": total, "relative": total / parameter_norm(snapshot.initial), **layers}
+
+
+def _parameter_norm(snapshot: Snapshot) -> Measured:
+    """Euclidean norm of the parameters; per layer."""
+    return {"": parameter_norm(snapshot.params), **{k: parameter_norm(p) for k, p in snapshot.params.items()}}
+
+
+def _gradient_norm(snapshot: Snapshot) -> Measured:
+    """Euclidean norm of the gradient of the loss on the probe batch; per layer."""
+    gradient = jax.grad(snapshot.loss)(snapshot.params)
+    return {"": parameter_norm(gradient), **{k: parameter_norm(g) for k, g in gradient.items()}}
+
+
+def _effective_rank(snapshot: Snapshot) -> Measured:
+    """Effective rank of the last hidden layer's activations; per layer."""
+    layers = {g: effective_rank(h) for g, h in snapshot.hidden.items()}
+    return {"": list(layers.values())[-1], **layers}
+
+
+PROBES = {
+    "hessian_top": _hessian_top,
+    "representation_change": _representation_change,
+    "dormant_fraction": _dormant_fraction,
+    "tau_dormant_fraction": _tau_dormant_fraction,
+    "distance_from_init": _distance_from_init,
+    "parameter_norm": _parameter_norm,
+    "gradient_norm": _gradient_norm,
+    "effective_rank": _effective_rank,
+}

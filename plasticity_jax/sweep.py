@@ -1,0 +1,333 @@
+"""The host loop: programs x tasks -> results, with checkpoints, progress and a way to stop."""
+
+import contextlib
+import dataclasses
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import jax
+import numpy as np
+
+from plasticity_jax import datasets
+from plasticity_jax import lanes as lanes_
+from plasticity_jax import workdir as workdir_
+from plasticity_jax.checkpoints import Checkpoints
+from plasticity_jax.spec import Spec
+from plasticity_jax.train import make_run
+from plasticity_jax.types import Data, PyTree
+
+if TYPE_CHECKING:
+    import pandas
+
+History = dict[str, np.ndarray]
+"""Metrics of one program so far: {name: [tasks done, lanes]}."""
+
+
+class Program(NamedTuple):
+    """One Spec with all its lanes (completed: every number given) and how they are executed."""
+
+    spec: Spec
+    lanes: list[dict[str, Any]]
+    execution: lanes_.Execution
+
+
+class Stopped(Exception):
+    """The run was asked to stop (signal number in `signal`) and everything it had is saved."""
+
+    def __init__(self, signal: int, message: str):
+        super().__init__(message)
+        self.signal = signal
+
+
+def device_data(dataset: datasets.Dataset) -> Data:
+    """Returns a dataset as the arrays that programs take (numpy; uint8 images); put it on devices as you like."""
+    return Data(
+        x=np.asarray(dataset.images),
+        y=np.asarray(dataset.labels),
+        test_x=np.asarray(dataset.test_images),
+        test_y=np.asarray(dataset.test_labels),
+        mean=np.asarray(dataset.mean, np.float32),
+        std=np.asarray(dataset.std, np.float32),
+        classes=dataset.classes,
+    )  # type: ignore[arg-type]  # numpy arrays are fine where jax arrays are meant
+
+
+def load_dataset(spec: Spec, data_dir: str | None = None, download: bool = False) -> datasets.Dataset:
+    """Returns the Spec's dataset, subsampled as it says. Raises DataError, or ValueError if it asks for too much."""
+    return datasets.subsample(datasets.load(spec.dataset, data_dir, download), spec.samples, seed=spec.subsample_seed)
+
+
+def load_data(spec: Spec, data_dir: str | None = None, download: bool = False) -> Data:
+    """Returns the Spec's dataset as the `data` argument of its pure functions."""
+    return device_data(load_dataset(spec, data_dir, download))
+
+
+def plan(
+    runs: Sequence[tuple[Spec, Sequence[Mapping[str, Any]]]],
+    samples: int,
+    strategy: str | None = None,
+    width: int | None = None,
+) -> list[Program]:
+    """Returns the programs of a run, checked. Raises ValueError (one sentence) for anything that cannot run."""
+    return [
+        Program(spec, checked, lanes_.execution(spec.model, len(checked), strategy, width))
+        for spec, given in runs
+        for checked in [lanes_.check(spec, given, samples)]
+    ]
+
+
+def settings(programs: Sequence[Program], dataset: datasets.Dataset) -> dict[str, Any]:
+    """Returns everything that decides a run's numbers, as JSON types; a workdir is bound to it."""
+    return {
+        "programs": [
+            {
+                "spec": {**dataclasses.asdict(p.spec), "options": dict(p.spec.options)},
+                "lanes": p.lanes,
+                "lane_strategy": p.execution.strategy,
+                "lane_width": p.execution.width,
+            }
+            for p in programs
+        ],
+        "data": {"name": dataset.name, "fingerprint": dataset.fingerprint, "classes": dataset.classes},
+    }
+
+
+def environment_record(dataset: datasets.Dataset) -> dict[str, Any]:
+    """Returns what is worth knowing about where a run was made: versions, device, source of the data."""
+    import importlib.metadata
+    import platform
+
+    packages = ("plasticity_jax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
+    return {
+        "versions": {"python": platform.python_version(), **{p: importlib.metadata.version(p) for p in packages}},
+        "device": f"{jax.local_device_count()} x {jax.devices()[0].device_kind} ({jax.default_backend()})",
+        "data_source": dataset.source,
+        "data_shape": list(dataset.images.shape),
+    }
+
+
+class Compiled(NamedTuple):
+    """A program on its devices, with lanes and data in place.
+
+    Attributes:
+      init: () -> states of all padded lanes.
+      run_task: (states, task number) -> (states, metrics), both with a lane axis; consumes `states`.
+      place: numpy states of the program's own lanes -> states of all padded lanes on the devices.
+      shapes: what `init` returns, cut to the program's own lanes, as ShapeDtypeStructs.
+    """
+
+    init: Callable[[], PyTree]
+    run_task: Callable[[PyTree, int], tuple[PyTree, dict[str, jax.Array]]]
+    place: Callable[[PyTree], PyTree]
+    shapes: PyTree
+
+
+def compile_program(program: Program, data: Data) -> Compiled:
+    """Returns the program ready to run: traced and compiled once, for all its lanes and tasks."""
+    how, count = program.execution, len(program.lanes)
+    padding = lanes_.padded(count, how) - count
+    where = lanes_.placement(how)
+    lanes = jax.device_put(lanes_.stack([*program.lanes, *program.lanes[-1:] * padding]), where.lanes)
+    data = jax.device_put(data, where.shared)
+    run = make_run(program.spec)
+    init = lanes_.over_lanes(run.init, how, split=1)
+    task = lanes_.over_lanes(run.run_task, how, split=2)
+    if how.strategy != "plain":
+        init, task = jax.jit(init), jax.jit(task, donate_argnums=1)
+    one = jax.eval_shape(run.init, jax.tree.map(lambda a: a[0], lanes), data)
+
+    def place(states):
+        return jax.device_put(jax.tree.map(lambda a: np.concatenate([a, *[a[-1:]] * padding]), states), where.lanes)
+
+    return Compiled(
+        init=lambda: init(lanes, data),
+        run_task=lambda states, number: task(lanes, states, data, jax.device_put(np.int32(number), where.shared)),
+        place=place,
+        shapes=jax.tree.map(lambda a: jax.ShapeDtypeStruct((count, *a.shape), a.dtype), one),
+    )
+
+
+def wait(arrays: PyTree, stop: workdir_.Stop | None) -> bool:
+    """Waits for arrays to be computed, or for a stop to be requested; returns whether they are computed.
+
+    Polls, because Python notices a signal only between two of its own instructions.
+    """
+    pause = 0.0005
+    while not all(a.is_ready() for a in jax.tree.leaves(arrays)):
+        if stop is not None and stop.requested:
+            return False
+        time.sleep(pause)
+        pause = min(2 * pause, 0.02)
+    return True
+
+
+def run_program(
+    program: Program,
+    data: Data,
+    checkpoints: Checkpoints | None = None,
+    stop: workdir_.Stop | None = None,
+    checkpoint_every: int = 1,
+    report: Callable[[History], None] = lambda history: None,
+) -> History:
+    """Runs a program's tasks, from its newest checkpoint if there is one, and returns its metrics {name: [tasks, lanes]}.
+
+    `report` is called with the metrics so far at the start and after each task that is safe on disk (each task, without
+    `checkpoints`). Raises Stopped when `stop` is requested: at once if the last checkpoint holds everything up to the
+    task in progress, else after that task and a checkpoint.
+    """
+    tasks, count = program.spec.tasks, len(program.lanes)
+    found = checkpoints.restore({"history": {}}) if checkpoints else None
+    if found and found[0] == tasks:
+        report(found[1]["history"])
+        return found[1]["history"]
+    compiled = compile_program(program, data)
+    if checkpoints and found:
+        saved, tree = checkpoints.restore({"state": compiled.shapes, "history": {}}) or found
+        states, history = compiled.place(tree["state"]), tree["history"]
+    else:
+        saved, states, history = 0, compiled.init(), {}
+    report(history)
+    for number in range(saved, tasks):
+        states, metrics = compiled.run_task(states, number)
+        if not wait(metrics, stop if checkpoints and saved == number else None):
+            break
+        new = {name: np.asarray(values)[None, :count] for name, values in metrics.items()}
+        history = {name: np.concatenate([history[name], v]) if name in history else v for name, v in new.items()}
+        stopping = stop is not None and stop.requested
+        if checkpoints and (stopping or number + 1 - saved >= checkpoint_every or number + 1 == tasks):
+            own = jax.tree.map(lambda a: np.asarray(a)[:count], states)
+            checkpoints.save(number + 1, {"state": own, "history": history})
+            saved = number + 1
+        if not checkpoints or saved == number + 1:
+            report(history)
+        if stopping:
+            break
+    else:
+        return history
+    raise Stopped(stop.signal if stop and stop.signal else 0, f"{saved} of {tasks} tasks of this program are saved")
+
+
+def arm_columns(programs: Sequence[Program]) -> list[str]:
+    """Returns the columns of the table that say what a lane is, apart from its seed."""
+    axes = [f.name for f in dataclasses.fields(Spec) if f.metadata["axis"]]
+    numbers = dict.fromkeys(name for p in programs for name in p.lanes[0] if name != "seed")
+    options = dict.fromkeys(name for p in programs for name, _ in p.spec.options)
+    return [*axes, *numbers, *options]
+
+
+def table(programs: Sequence[Program], histories: Sequence[History]) -> "pandas.DataFrame":
+    """Returns the tidy results: one row per lane and task done, lanes numbered through all programs.
+
+    Columns: lane, task, seed, what the lane is (`arm_columns`; empty where a lane has no such number), then metrics and
+    probes. `finite` is false from the first task on at whose end a lane's loss or parameters were not finite.
+    """
+    import pandas
+
+    frames, first = [], 0
+    for program, history in zip(programs, histories, strict=True):
+        axes = {f.name: getattr(program.spec, f.name) for f in dataclasses.fields(Spec) if f.metadata["axis"]}
+        for place, lane in enumerate(program.lanes):
+            if not history:
+                continue
+            columns = {name: values[:, place] for name, values in history.items()}
+            columns["finite"] = np.logical_and.accumulate(columns["finite"])
+            tasks = np.arange(len(columns["finite"]))
+            what = {"seed": lane["seed"], **axes, **lane, **dict(program.spec.options)}
+            frames.append(pandas.DataFrame({"lane": first + place, "task": tasks, **what, **columns}))
+        first += len(program.lanes)
+    if not frames:
+        return pandas.DataFrame(columns=["lane", "task", "seed"])
+    whole = pandas.concat(frames, ignore_index=True)
+    known = ["lane", "task", "seed", *arm_columns(programs)]
+    return whole[[*known, *(c for c in whole.columns if c not in known)]]
+
+
+def run(
+    spec: Spec | Sequence[tuple[Spec, Sequence[Mapping[str, Any]]]],
+    lanes: Sequence[Mapping[str, Any]] | None = None,
+    workdir: str | Path | None = None,
+    *,
+    data_dir: str | None = None,
+    download: bool = False,
+    lane_strategy: str | None = None,
+    lane_width: int | None = None,
+    checkpoint_every: int = 1,
+    progress: bool = False,
+) -> "pandas.DataFrame":
+    """Runs lanes of a Spec through all tasks and returns the tidy table (see `table`).
+
+    Args:
+      spec: a Spec, with `lanes` as `grid` makes them (default: one lane of defaults); or a list of (Spec, lanes).
+      workdir: where to keep results, checkpoints and config; the same call again goes on where it was. None: memory only.
+      data_dir, download: where the dataset's original files are, and whether to fetch them.
+      lane_strategy, lane_width: see `lanes.Execution`; default by backend and model.
+      checkpoint_every: tasks between checkpoints.
+      progress: show a progress bar on standard error.
+    Raises ValueError (settings), DataError (data), WorkdirError (workdir), Stopped (SIGTERM or Ctrl-C, with a workdir).
+    """
+    if isinstance(spec, Spec):
+        runs = [(spec, [{}] if lanes is None else lanes)]
+    elif lanes is None:
+        runs = list(spec)
+    else:
+        raise ValueError("lanes are given twice: with a list of (Spec, lanes) leave the argument `lanes` out.")
+    dataset = load_common_dataset([s for s, _ in runs], data_dir, download)
+    programs = plan(runs, len(dataset.images), lane_strategy, lane_width)
+    if workdir is None:
+        return _run(programs, dataset, None, None, checkpoint_every, progress)
+    with prepared(workdir, programs, dataset), workdir_.Stop() as stop:
+        return _run(programs, dataset, Path(workdir), stop, checkpoint_every, progress)
+
+
+def load_common_dataset(specs: Sequence[Spec], data_dir: str | None, download: bool) -> datasets.Dataset:
+    """Returns the dataset that all Specs of a run share. Raises ValueError if they differ in it."""
+    for name in ("dataset", "samples", "subsample_seed"):
+        given = list(dict.fromkeys(getattr(spec, name) for spec in specs))
+        if len(given) > 1:
+            raise ValueError(f"{name} is {given[0]!r} and {given[1]!r}: allowed is one for all programs of a run.")
+    return load_dataset(specs[0], data_dir, download)
+
+
+@contextlib.contextmanager
+def prepared(path: str | Path, programs: Sequence[Program], dataset: datasets.Dataset) -> Iterator[None]:
+    """Holds the workdir for this process, bound to the run's settings. Raises WorkdirError if it cannot."""
+    wanted = settings(programs, dataset)
+    workdir_.check_writable(path)
+    with workdir_.lock(path):
+        if not workdir_.check_config(path, wanted):
+            workdir_.write_config(path, wanted, environment_record(dataset))
+        yield
+
+
+def _run(
+    programs: Sequence[Program],
+    dataset: datasets.Dataset,
+    path: Path | None,
+    stop: workdir_.Stop | None,
+    checkpoint_every: int,
+    progress: bool,
+) -> "pandas.DataFrame":
+    from tqdm import tqdm
+
+    from plasticity_jax import results
+
+    def lane_tasks(history: History) -> int:
+        return next(iter(history.values())).size if history else 0
+
+    data, histories = device_data(dataset), [{} for _ in programs]
+    total = sum(len(p.lanes) * p.spec.tasks for p in programs)
+    with tqdm(total=total, unit="lane-task", disable=not progress, smoothing=0.1) as bar:
+        for number, program in enumerate(programs):
+            bar.set_description(f"program {number + 1} of {len(programs)}")
+            checkpoints = Checkpoints(path / "checkpoints" / str(number)) if path else None
+
+            def report(history, number=number):
+                histories[number] = history
+                bar.update(sum(map(lane_tasks, histories)) - bar.n)
+                if path and history:
+                    results.write(table(programs, histories), path / "results.parquet")
+
+            run_program(program, data, checkpoints, stop, checkpoint_every, report)
+    return table(programs, histories)

@@ -1,0 +1,240 @@
+"""From a Spec to two pure functions: one initializes a lane, one takes it through a task. jit and vmap them at will."""
+
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from plasticity_jax import methods, registry, stream, transitions
+from plasticity_jax.environments import ENVIRONMENTS
+from plasticity_jax.models import MODELS
+from plasticity_jax.optimizers import OPTIMIZERS, with_context
+from plasticity_jax.probes import PROBES
+from plasticity_jax.spec import Spec
+from plasticity_jax.types import (
+    Array,
+    Batch,
+    Context,
+    Data,
+    Environment,
+    Key,
+    Lane,
+    Optimizer,
+    PyTree,
+    Snapshot,
+    Structure,
+    TrainState,
+)
+
+EVALUATION_CHUNK = 1024  # examples per forward pass outside training; bounds memory, not results
+
+Metrics = dict[str, Array]
+
+
+class Run(NamedTuple):
+    """The pure functions of a Spec.
+
+    Attributes:
+      init: (lane, data) -> TrainState.
+      run_task: (lane, state, data, task [] int32) -> (TrainState, metrics {name: []}).
+    """
+
+    init: Callable[[Lane, Data], TrainState]
+    run_task: Callable[[Lane, TrainState, Data, Array], tuple[TrainState, Metrics]]
+
+
+class Network(NamedTuple):
+    """A model bound to the shape of its data.
+
+    Attributes:
+      init: key -> {"params": .., other collections}.
+      apply: (params, other collections, x, train) -> (logits, {unit group: activations}, other collections).
+      structure: what methods may know of it.
+    """
+
+    init: Callable[[Key], PyTree]
+    apply: Callable[[PyTree, PyTree, Array, bool], tuple[Array, Mapping[str, Array], PyTree]]
+    structure: Structure
+
+
+def network(spec: Spec, environment: Environment, data: Data) -> Network:
+    """Returns the Spec's model for the examples that `environment` makes of `data`, as pure functions."""
+    shape = ("width", "depth", "norm", "activation", "initialization")
+    given = {name: getattr(spec, name) for name in shape}
+    model = registry.make(MODELS, "model", spec.model, {}, outputs=data.classes, **given)
+
+    units = model.units()
+
+    def example():
+        return environment.examples(data, environment.task(jax.random.key(0), data), jnp.zeros(1, jnp.int32))
+
+    def init(key):
+        x = jax.tree.map(lambda a: jnp.zeros(a.shape, a.dtype), jax.eval_shape(example).x)
+        return {k: v for k, v in model.init(key, x, False).items() if k != "hidden"}
+
+    def apply(params, variables, x, train):
+        mutable = ["hidden", *(variables if train else ())]
+        logits, changed = model.apply({"params": params, **variables}, x, train, mutable=mutable)
+        return (
+            logits,
+            {group: changed["hidden"][group] for group in units},
+            {k: changed.get(k, v) for k, v in variables.items()},
+        )
+
+    return Network(init, apply, Structure(units, lambda key: init(key)["params"]))
+
+
+def optimizer(spec: Spec, lane: Lane, structure: Structure) -> Optimizer:
+    """Returns the Spec's optimizer with its methods, built from the lane's (traced) numbers."""
+    settings = {**dict(spec.options), **lane}
+    base = registry.make(OPTIMIZERS, "optimizer", spec.optimizer, settings, learning_rate=lane["learning_rate"])
+    return methods.build(spec.method, structure, settings)(with_context(base))
+
+
+def make_run(spec: Spec) -> Run:
+    """Returns the pure functions `init` and `run_task` of a Spec.
+
+    A lane is a mapping with every number of the run, as `lanes.stack` makes it (a vmapped axis) or `lanes.complete`
+    (one lane). The compiled unit is one task: a scan over epochs of a scan over steps, evaluation and probes at its end.
+    Metrics: `online_accuracy` (mean over the minibatches of the last epoch, each measured before its update), `accuracy`
+    and `loss` (whole current task, after training), `test_accuracy` where there is a test split, `finite` [] bool, and
+    the probes' numbers (NaN at tasks where probes do not run).
+    """
+    environment = registry.make(ENVIRONMENTS, "environment", spec.environment, dict(spec.options))
+    transition = transitions.TRANSITIONS[spec.transition]
+
+    def init(lane: Lane, data: Data) -> TrainState:
+        net = network(spec, environment, data)
+        variables = net.init(stream.role(jax.random.key(lane["seed"]), stream.INIT))
+        params = variables.pop("params")
+        return TrainState(params, variables, params, optimizer(spec, lane, net.structure).init(params))
+
+    def run_task(lane: Lane, state: TrainState, data: Data, task: Array) -> tuple[TrainState, Metrics]:
+        net, key, samples = network(spec, environment, data), jax.random.key(lane["seed"]), len(data.x)
+        tx = optimizer(spec, lane, net.structure)
+        per_epoch = stream.steps_per_epoch(samples, spec.batch_size)
+        steps = per_epoch * spec.epochs
+        length = transitions.transition_steps(lane["transition_fraction"], steps)
+        plan = stream.plan(environment, key, data, task)
+
+        def one_step(state: TrainState, places_and_step) -> tuple[TrainState, Array]:
+            places, step = places_and_step
+            alpha = transitions.alpha_at(step, length, lane["granularity"])
+            batch = stream.batch(environment, transition, plan, data, places, alpha)
+            clock = task * steps + step
+            noise = stream.role(key, stream.NOISE, clock)
+            return train_step(environment, net, tx, state, batch, noise, clock, (step == 0) & (task > 0))
+
+        def one_epoch(state: TrainState, epoch: Array) -> tuple[TrainState, Array]:
+            places = stream.epoch(key, samples, spec.batch_size, task, epoch)
+            state, metric = jax.lax.scan(one_step, state, (places, epoch * per_epoch + jnp.arange(per_epoch)))
+            return state, metric.mean()
+
+        before = state
+        state, online = jax.lax.scan(one_epoch, state, jnp.arange(spec.epochs))
+
+        def of_task(index):
+            return environment.examples(data, plan.new, index)
+
+        metrics = {f"online_{environment.metric_name}": online[-1]}
+        loss, metric = evaluate(environment, net, state, of_task, samples)
+        metrics |= {environment.metric_name: metric, "loss": loss}
+        if environment.test is not None and len(data.test_x):
+            test = environment.test
+            held_out = evaluate(environment, net, state, lambda i: test(data, plan.new, i), len(data.test_x))
+            metrics[f"test_{environment.metric_name}"] = held_out[1]
+        healthy = [jnp.isfinite(leaf).all() for leaf in jax.tree.leaves((state.params, loss))]
+        metrics["finite"] = jnp.stack(healthy).all()
+        if spec.probes:
+            batch = of_task(jnp.arange(min(spec.probe_samples, samples)))
+            probe_key = stream.role(key, stream.PROBE, task)
+            metrics |= measure(spec, environment, net, before, state, batch, probe_key, task)
+        return state, metrics
+
+    return Run(init, run_task)
+
+
+def mean_loss(environment: Environment, logits: Array, batch: Batch) -> Array:
+    """Returns the mean loss over the examples that count, []."""
+    return (environment.loss(logits, batch.y) * batch.weight).sum() / batch.weight.sum()
+
+
+def train_step(
+    environment: Environment,
+    net: Network,
+    tx: Optimizer,
+    state: TrainState,
+    batch: Batch,
+    key: Key,
+    clock: Array,
+    boundary: Array,
+) -> tuple[TrainState, Array]:
+    """Returns the state after one optimizer step on `batch`, and the batch's metric before it, []."""
+
+    def objective(params):
+        logits, hidden, variables = net.apply(params, state.variables, batch.x, True)
+        return mean_loss(environment, logits, batch), (logits, hidden, variables)
+
+    gradient, (logits, hidden, variables) = jax.grad(objective, has_aux=True)(state.params)
+    ctx = Context(key, clock, boundary, hidden)
+    updates, opt = tx.update(gradient, state.opt, state.params, ctx=ctx)
+    metric = (environment.metric(logits, batch.y) * batch.weight).sum() / batch.weight.sum()
+    return TrainState(optax.apply_updates(state.params, updates), variables, state.initial, opt), metric
+
+
+def evaluate(
+    environment: Environment, net: Network, state: TrainState, examples: Callable[[Array], Batch], count: int
+) -> tuple[Array, Array]:
+    """Returns mean loss and mean metric over examples 0..count-1, in evaluation mode, a chunk at a time."""
+    chunk = min(count, EVALUATION_CHUNK)
+    places = jnp.arange(-(-count // chunk) * chunk).reshape(-1, chunk)
+
+    def add(total, index):
+        batch = examples(jnp.minimum(index, count - 1))
+        weight = batch.weight * (index < count)
+        logits, _, _ = net.apply(state.params, state.variables, batch.x, False)
+        parts = environment.loss(logits, batch.y), environment.metric(logits, batch.y), jnp.ones_like(weight)
+        return total + jnp.stack([(part * weight).sum() for part in parts]), None
+
+    loss, metric, weight = jax.lax.scan(add, jnp.zeros(3), places)[0]
+    return loss / weight, metric / weight
+
+
+def measure(
+    spec: Spec,
+    environment: Environment,
+    net: Network,
+    before: TrainState,
+    after: TrainState,
+    batch: Batch,
+    key: Key,
+    task: Array,
+) -> Metrics:
+    """Returns {column: []} of the Spec's probes at the end of `task`, NaN where it is not their turn."""
+
+    def probed() -> Metrics:
+        def loss(params):
+            return mean_loss(environment, net.apply(params, after.variables, batch.x, False)[0], batch)
+
+        hidden = net.apply(after.params, after.variables, batch.x, False)[1]
+        previous = net.apply(before.params, before.variables, batch.x, False)[1]
+        snapshot = Snapshot(after.params, before.params, after.initial, loss, hidden, previous, key)
+        columns: Metrics = {}
+        for name in spec.probes:
+            found: Any = _with_options(spec, name)(snapshot)
+            details = found if isinstance(found, dict) else {"": found}
+            columns |= {f"{name}/{detail}" if detail else name: value for detail, value in details.items()}
+        return columns
+
+    if spec.probe_every == 1:
+        return probed()
+    absent = jax.tree.map(lambda a: jnp.full(a.shape, jnp.nan, a.dtype), jax.eval_shape(probed))
+    return jax.lax.cond((task + 1) % spec.probe_every == 0, probed, lambda: absent)
+
+
+def _with_options(spec: Spec, name: str) -> Callable[[Snapshot], Any]:
+    chosen = {option: value for option, value in spec.options if option.startswith(f"{name}.")}
+    keyword = {option.removeprefix(f"{name}."): value for option, value in chosen.items()}
+    return lambda snapshot: PROBES[name](snapshot, **keyword)

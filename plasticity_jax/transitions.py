@@ -1,0 +1,70 @@
+"""Transitions: how one task turns into the next. A new one is one function and one line in TRANSITIONS.
+
+Source: Liu & Mou, section 4. Their step size delta is 1 / granularity here; an abrupt change is granularity 1.
+"""
+
+import jax
+import jax.numpy as jnp
+
+from plasticity_jax.types import Array, Batch, Transition
+
+
+def transition_steps(fraction: Array, steps: int) -> Array:
+    """Returns how many of a task's `steps` the transition takes: fraction * steps, rounded, in the type of `fraction`.
+
+    Works alike on a numpy and on a traced float32, so that the check before a run and the program agree.
+    """
+    return (fraction * steps).round()
+
+
+def alpha_at(step: Array, steps: Array, granularity: Array) -> Array:
+    """Returns the interpolation coefficient at `step` of a task whose transition takes `steps`, [] float32 in (0, 1].
+
+    K = granularity plateaus of equal length (to within a step) at 1/K, 2/K, .. 1, then 1 for the rest of the task.
+    Exact integer arithmetic in uint32, hence granularity * steps < 2**32 is required. K = 1 gives 1 everywhere.
+    """
+    step, steps, granularity = (jnp.asarray(a).astype(jnp.uint32) for a in (step, steps, granularity))
+    within = jnp.minimum(step, jnp.maximum(steps, 1) - 1)
+    plateau = within * granularity // jnp.maximum(steps, 1) + 1
+    plateau = jnp.where(step < steps, plateau, granularity)
+    return plateau.astype(jnp.float32) / granularity.astype(jnp.float32)
+
+
+def interpolate_outputs(old: Batch, new: Batch, alpha: Array, rank: Array) -> Batch:
+    """Output interpolation: the old target anneals to uniform, then uniform anneals to the new target.
+
+    With u = 1/C: (1 - 2a) y_old + 2a u for a <= 1/2, (2 - 2a) u + (2a - 1) y_new for a >= 1/2. At a = 1/2 the target is
+    uniform, so accuracy during a transition means little. Inputs must be the same in both tasks.
+    """
+    del rank
+    uniform = 1 / new.y.shape[-1]
+    to_uniform = (1 - 2 * alpha) * old.y + 2 * alpha * uniform
+    to_new = (2 - 2 * alpha) * uniform + (2 * alpha - 1) * new.y
+    return new._replace(y=jnp.where(alpha < 0.5, to_uniform, to_new))
+
+
+def interpolate_inputs(old: Batch, new: Batch, alpha: Array, rank: Array) -> Batch:
+    """Input interpolation: x = (1 - a) x_old + a x_new, pixel by pixel; targets must be the same in both tasks."""
+    del rank
+    return new._replace(x=(1 - alpha) * old.x + alpha * new.x)
+
+
+def sample_tasks(old: Batch, new: Batch, alpha: Array, rank: Array) -> Batch:
+    """Task sampling: a share a of the examples, the same ones throughout a plateau, already belongs to the new task.
+
+    Example i comes from the new task iff rank_i < a, so the sets are nested as a grows. With the batches of
+    `stream.epoch` the share is exact in the task (round(a n) examples) and in every minibatch (floor or ceil of a B).
+    """
+    take_new = rank < alpha
+
+    def pick(o, n):
+        return jnp.where(take_new.reshape(-1, *[1] * (n.ndim - 1)), n, o)
+
+    return jax.tree.map(pick, old, new)
+
+
+TRANSITIONS = {
+    "output": Transition(interpolate_outputs, needs="inputs"),
+    "input": Transition(interpolate_inputs, needs="targets"),
+    "sampling": Transition(sample_tasks, needs="nothing"),
+}

@@ -1,0 +1,181 @@
+"""The contracts: what passes between streams, models, methods and probes. Every other module is written against these.
+
+Two kinds of settings run through everything. A *number* only enters arithmetic, is traced, and may differ between the
+lanes of one compiled program; an *option* changes shapes or control flow and is fixed when the program is compiled.
+"""
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import jax
+import optax
+
+Array = jax.Array
+Key = jax.Array
+PyTree = Any
+Number = float | jax.Array
+"""Annotation of a traced setting: a float in Python, possibly a tracer inside a program (see `registry.numbers`)."""
+
+Lane = Mapping[str, Any]
+"""One run's numbers by name: `seed`, `granularity`, `learning_rate`, `transition_fraction`, and `<part>.<number>`."""
+
+Optimizer = optax.GradientTransformationExtraArgs
+Method = Callable[[Optimizer], Optimizer]
+"""An intervention: optimizer -> optimizer. Its update reads the extra argument `ctx`, a `Context`."""
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class Data:
+    """A dataset on the device; an argument of every compiled program, never a constant in it.
+
+    Attributes:
+      x: [N, H, W, C] uint8 inputs; normalised inside the step as (x - mean) / std.
+      y: [N] int32 labels in 0..classes-1.
+      test_x, test_y: [M, H, W, C] and [M], M may be 0.
+      mean, std: [C] float32 in raw pixel units.
+      classes: number of classes (static).
+    """
+
+    x: Array
+    y: Array
+    test_x: Array
+    test_y: Array
+    mean: Array
+    std: Array
+    classes: int = dataclasses.field(metadata={"static": True})
+
+
+class Batch(NamedTuple):
+    """Examples as the loss sees them.
+
+    Attributes:
+      x: [B, ...] float32 inputs.
+      y: [B, C] target distributions (rows sum to 1).
+      weight: [B] 1 where an example counts, 0 where it pads.
+    """
+
+    x: Array
+    y: Array
+    weight: Array
+
+
+class Environment(NamedTuple):
+    """A distribution over tasks on a dataset. All functions are pure, so any task can be redrawn from its key.
+
+    Attributes:
+      task: (key, data) -> pytree that defines one task (labels, a permutation, ...).
+      examples: (data, task, index [B]) -> Batch of that pure task.
+      test: (data, task, index [B]) -> Batch of held-out examples of that task, or None where none can exist.
+      shared: what example i has in common in any two tasks: "inputs", "targets" or "nothing"; decides which
+        transitions fit.
+      loss: (logits [B, C], y [B, C]) -> [B] loss per example.
+      metric: (logits [B, C], y [B, C]) -> [B] score per example.
+      metric_name: column name of the metric, e.g. "accuracy".
+    """
+
+    task: Callable[[Key, Data], PyTree]
+    examples: Callable[[Data, PyTree, Array], Batch]
+    test: Callable[[Data, PyTree, Array], Batch] | None
+    shared: str
+    loss: Callable[[Array, Array], Array]
+    metric: Callable[[Array, Array], Array]
+    metric_name: str
+
+
+class Transition(NamedTuple):
+    """How two paired tasks mix while one turns into the other.
+
+    Attributes:
+      mix: (old Batch, new Batch, alpha [], rank [B]) -> Batch. `alpha` in (0, 1] is the share of the new task;
+        `rank` in (0, 1) is each example's place in the order in which examples change over, fixed within a task.
+        At alpha = 1 the result equals `new` bit for bit.
+      needs: what the two tasks must share: "inputs", "targets" or "nothing".
+    """
+
+    mix: Callable[[Batch, Batch, Array, Array], Batch]
+    needs: str
+
+
+class UnitGroup(NamedTuple):
+    """Where a layer's hidden units live in the parameter tree, as paths of keys.
+
+    Attributes:
+      made_by: path of the layer that computes the units (`kernel` [..., in, H], `bias` [H]).
+      norm: path of the normalisation between that layer and the activation, or None.
+      feeds: path of the layer that reads them (`kernel` [..., m * H, out], unit index fastest; m > 1 where an
+        activation copies units, as CReLU, or positions are flattened).
+    """
+
+    made_by: tuple[str, ...]
+    norm: tuple[str, ...] | None
+    feeds: tuple[str, ...]
+
+
+class Structure(NamedTuple):
+    """What a method may know of the network it acts on.
+
+    Attributes:
+      units: {group name: UnitGroup}; group names are the keys of `Context.hidden`.
+      init: key -> freshly initialized params.
+    """
+
+    units: Mapping[str, UnitGroup]
+    init: Callable[[Key], PyTree]
+
+
+class Context(NamedTuple):
+    """What a method may look at besides gradients and params: the extra argument `ctx` of every update.
+
+    Attributes:
+      key: fresh for this step.
+      step: [] int32, optimizer steps taken since initialization; the same for all lanes.
+      boundary: [] bool, first step of a new task. Only for methods that are told; they say so.
+      hidden: {unit group: [B, ..., m * H]} activations of this step's batch.
+    """
+
+    key: Key
+    step: Array
+    boundary: Array
+    hidden: Mapping[str, Array]
+
+
+class Snapshot(NamedTuple):
+    """What a probe may look at: the end of a task, with functions on a fixed batch of the task just ended.
+
+    Attributes:
+      params, previous, initial: parameters now, at the end of the task before, and at initialization.
+      loss: params -> [] mean loss on the probe batch (normalisation statistics as in evaluation).
+      hidden: {unit group: [N, ..., H]} activations of the probe batch now.
+      previous_hidden: the same inputs through the network as it was at the end of the task before.
+      key: for probes that draw.
+    """
+
+    params: PyTree
+    previous: PyTree
+    initial: PyTree
+    loss: Callable[[PyTree], Array]
+    hidden: Mapping[str, Array]
+    previous_hidden: Mapping[str, Array]
+    key: Key
+
+
+Probe = Callable[[Snapshot], "Array | dict[str, Array]"]
+"""Snapshot -> [] number, or {"": the number, detail name: number}; details become columns `probe/detail`."""
+
+
+class TrainState(NamedTuple):
+    """One lane between two steps. The clock is not in it, so that it stays unbatched under vmap.
+
+    Attributes:
+      params: trainable parameters.
+      variables: other collections of the model (running statistics of batch norm), {} if there are none.
+      initial: params at initialization.
+      opt: state of optimizer and methods.
+    """
+
+    params: PyTree
+    variables: PyTree
+    initial: PyTree
+    opt: PyTree

@@ -1,0 +1,44 @@
+"""Packaging: `pip install .`, extras `test`, `oracles`, `cuda`."""
+
+from pathlib import Path
+
+from setuptools import find_packages, setup
+
+HERE = Path(__file__).parent
+
+setup(
+    name="plasticity_jax",
+    version="0.1.0",
+    description="Research on loss of plasticity in JAX: every seed, granularity and hyperparameter in one program",
+    long_description=(HERE / "README.md").read_text(encoding="utf-8"),
+    long_description_content_type="text/markdown",
+    license="Apache-2.0",
+    packages=find_packages(include=["plasticity_jax", "plasticity_jax.*", "experiments", "experiments.*"]),
+    package_data={"plasticity_jax": ["py.typed"]},
+    python_requires=">=3.11",
+    install_requires=[
+        "jax>=0.10.2,<0.13",
+        "flax>=0.12.8,<0.13",
+        "optax>=0.2.8,<0.3",
+        "orbax-checkpoint>=0.12.8,<1.0",
+        "chex>=0.1.92,<0.2",
+        "absl-py>=2.3",
+        "tensorflow-datasets>=4.9.10,<5",
+        # what tensorflow-datasets needs to prepare a dataset without TensorFlow, and does not declare
+        "importlib_resources",
+        "pillow",
+        "array_record",
+        "numpy>=2",
+        "scipy>=1.13",
+        "pandas>=2.2",
+        "pyarrow",
+        "matplotlib>=3.9",
+        "tqdm",
+        "scikit-learn>=1.5",
+    ],
+    extras_require={
+        "test": ["pytest", "pytest-xdist", "hypothesis", "ruff", "pyright"],
+        "oracles": ["torch==2.13.0", "transformers", "safetensors", "matfree"],
+        "cuda": ["jax[cuda12]"],
+    },
+)
