@@ -1,1 +1,46 @@
-"""Research on loss of plasticity in JAX."""
+"""Research on loss of plasticity in JAX: streams, methods and probes as pure functions, every lane in one program."""
+
+from plasticity_jax import datasets, environments, methods, models, optimizers, probes, transitions
+from plasticity_jax.lanes import grid
+from plasticity_jax.spec import Spec
+from plasticity_jax.stream import make_stream
+from plasticity_jax.sweep import load_data, run
+from plasticity_jax.train import make_run
+from plasticity_jax.types import (
+    Batch,
+    Context,
+    Data,
+    Environment,
+    Snapshot,
+    Structure,
+    TrainState,
+    Transition,
+    UnitGroup,
+)
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "Batch",
+    "Context",
+    "Data",
+    "Environment",
+    "Snapshot",
+    "Spec",
+    "Structure",
+    "TrainState",
+    "Transition",
+    "UnitGroup",
+    "datasets",
+    "environments",
+    "grid",
+    "load_data",
+    "make_run",
+    "make_stream",
+    "methods",
+    "models",
+    "optimizers",
+    "probes",
+    "run",
+    "transitions",
+]

@@ -1,9 +1,8 @@
 """The host loop: programs x tasks -> results, with checkpoints, progress and a way to stop."""
 
-import contextlib
 import dataclasses
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -15,7 +14,7 @@ from plasticity_jax import lanes as lanes_
 from plasticity_jax import workdir as workdir_
 from plasticity_jax.checkpoints import Checkpoints
 from plasticity_jax.spec import Spec
-from plasticity_jax.train import make_run
+from plasticity_jax.train import EVALUATION_CHUNK, make_run
 from plasticity_jax.types import Data, PyTree
 
 if TYPE_CHECKING:
@@ -240,8 +239,12 @@ def table(programs: Sequence[Program], histories: Sequence[History]) -> "pandas.
     if not frames:
         return pandas.DataFrame(columns=["lane", "task", "seed"])
     whole = pandas.concat(frames, ignore_index=True)
+    probes = [probe for p in programs for probe in p.spec.probes]
+    # settings, then metrics, then probes in the order of the Spec
     known = ["lane", "task", "seed", *arm_columns(programs)]
-    return whole[[*known, *(c for c in whole.columns if c not in known)]]
+    rest = [c for c in whole.columns if c not in known]
+    rest.sort(key=lambda c: probes.index(c.partition("/")[0]) if c.partition("/")[0] in probes else -1)
+    return whole[[*known, *rest]]
 
 
 def run(
@@ -277,7 +280,22 @@ def run(
     programs = plan(runs, len(dataset.images), lane_strategy, lane_width)
     if workdir is None:
         return _run(programs, dataset, None, None, checkpoint_every, progress)
-    with prepared(workdir, programs, dataset), workdir_.Stop() as stop:
+    return run_in_workdir(programs, dataset, workdir, checkpoint_every, progress)
+
+
+def run_in_workdir(
+    programs: Sequence[Program],
+    dataset: datasets.Dataset,
+    workdir: str | Path,
+    checkpoint_every: int = 1,
+    progress: bool = False,
+) -> "pandas.DataFrame":
+    """Runs planned programs in a workdir, from where they were, and returns the tidy table. Raises as `run` does."""
+    wanted = settings(programs, dataset)
+    workdir_.check_writable(workdir)
+    with workdir_.lock(workdir), workdir_.Stop() as stop:
+        if not workdir_.check_config(workdir, wanted):
+            workdir_.write_config(workdir, wanted, environment_record(dataset))
         return _run(programs, dataset, Path(workdir), stop, checkpoint_every, progress)
 
 
@@ -290,15 +308,20 @@ def load_common_dataset(specs: Sequence[Spec], data_dir: str | None, download: b
     return load_dataset(specs[0], data_dir, download)
 
 
-@contextlib.contextmanager
-def prepared(path: str | Path, programs: Sequence[Program], dataset: datasets.Dataset) -> Iterator[None]:
-    """Holds the workdir for this process, bound to the run's settings. Raises WorkdirError if it cannot."""
-    wanted = settings(programs, dataset)
-    workdir_.check_writable(path)
-    with workdir_.lock(path):
-        if not workdir_.check_config(path, wanted):
-            workdir_.write_config(path, wanted, environment_record(dataset))
-        yield
+def memory_per_lane(spec: Spec, dataset: datasets.Dataset) -> int:
+    """Returns an estimate in bytes of what one running lane needs: state, gradients, activations, probe vectors."""
+    data, run = device_data(dataset), make_run(spec)
+    lane = {k: v[0] for k, v in lanes_.stack([lanes_.complete(spec, {})]).items()}
+    state = jax.eval_shape(run.init, lane, data)
+
+    def size(tree: PyTree) -> int:
+        return sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(tree))
+
+    # gradient, update and new parameters in a step; the Lanczos probe holds about as many vectors at other times
+    working = 4 * size(state.params)
+    examples = max(spec.batch_size, min(EVALUATION_CHUNK, len(dataset.images)))
+    widths = 4 * (dataset.images[0].size + 3 * spec.depth * spec.width)
+    return size(state) + working + examples * widths
 
 
 def _run(

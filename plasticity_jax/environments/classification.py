@@ -9,6 +9,7 @@ from plasticity_jax.types import Array, Batch
 
 def normalise(x: Array, mean: Array, std: Array) -> Array:
     """Returns [B, H, W, C] float32 images of zero mean and unit deviation per channel, from uint8 `x`."""
+    mean, std = (jnp.broadcast_to(a, x.shape) for a in (mean, std))
     return (x.astype(jnp.float32) - mean) / std
 
 

@@ -66,9 +66,10 @@ def redo(
                 resets[unit.norm] = lambda p, f, name: f
             for path, value in resets.items():
                 layer, drawn = _at(params, path), _at(fresh, path)
-                after = {k: jnp.where(dormant, value(layer[k], drawn[k], k), layer[k]) for k in layer}
+                ours = {k: jnp.broadcast_to(dormant, p.shape) for k, p in layer.items()}
+                after = {k: jnp.where(ours[k], value(layer[k], drawn[k], k), layer[k]) for k in layer}
                 params = _replace(params, path, after)
-                touched = _replace(touched, path, {k: t | dormant for k, t in _at(touched, path).items()})
+                touched = _replace(touched, path, {k: t | ours[k] for k, t in _at(touched, path).items()})
             if outgoing == "zero":
                 layer, mask = _at(params, unit.feeds), _at(touched, unit.feeds)
                 # the unit index runs fastest over the inputs of the layer that reads the units

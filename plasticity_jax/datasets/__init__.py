@@ -1,0 +1,73 @@
+"""Datasets by name: labelled uint8 images on the host, with their source and fingerprint.
+
+`load(name)` gives a `Dataset`, `subsample` a class-balanced part of it. Original files are verified, prepared once by
+TensorFlow Datasets builders that need no TensorFlow, and then opened from a cache. The data set asked for is never
+replaced by another: what is missing or corrupt raises `DataError`. Importing this module costs numpy alone.
+
+A new dataset is one loader `(name, data_dir, download) -> Dataset` and one line in `DATASETS`, at the end of this file;
+for one made from published files see `builders`.
+"""
+
+from collections.abc import Callable
+
+from plasticity_jax.datasets import arrays, cache, digits, files
+from plasticity_jax.datasets.contract import DataError, Dataset, subsample
+
+__all__ = ["DATASETS", "DataError", "Dataset", "check_name", "load", "subsample"]
+
+
+def load(name: str, data_dir: str | None = None, download: bool = False) -> Dataset:
+    """The dataset `name`, on the host.
+
+    Args:
+        name: a key of `DATASETS`; "arrays:" is followed by a folder.
+        data_dir: folder of the original files; None: `$PLASTICITY_DATA_DIR`, else the cache folder in the home.
+        download: whether missing original files may be downloaded.
+
+    Raises:
+        ValueError: an unknown name.
+        DataError: missing, corrupt or unreachable data.
+    """
+    check_name(name)
+    return DATASETS["arrays:PATH" if name.startswith("arrays:") else name](name, data_dir, download)
+
+
+def check_name(name: str) -> None:
+    """Nothing, when `name` is a known dataset; touches no file.
+
+    Raises:
+        ValueError: an unknown name, with the known ones.
+    """
+    if name.startswith("arrays:"):
+        if name == "arrays:":
+            raise ValueError("The dataset 'arrays:' names no folder; write arrays:PATH.")
+    elif name not in DATASETS:
+        raise ValueError(f"Unknown dataset {name!r}; known are {', '.join(DATASETS)}.")
+
+
+def originals(name: str) -> Callable[..., Dataset]:
+    """A loader of the dataset `name` of `files.ORIGINALS`, described by its docstring."""
+    layout = files.ORIGINALS[name]
+
+    def loader(name: str = name, data_dir: str | None = None, download: bool = False) -> Dataset:
+        return cache.load_originals(name, data_dir, download)
+
+    loader.__doc__ = (
+        f"{layout.description}: {layout.classes} classes, {layout.train:,} train and {layout.test:,} test images, "
+        "28x28, grey; original files in --data_dir or --download."
+    )
+    return loader
+
+
+DATASETS: dict[str, Callable[..., Dataset]] = {
+    "digits": digits.load_digits,
+    "mnist": originals("mnist"),
+    "fashion_mnist": originals("fashion_mnist"),
+    "emnist/letters": originals("emnist/letters"),
+    "emnist/balanced": originals("emnist/balanced"),
+    "emnist/byclass": originals("emnist/byclass"),
+    "emnist/bymerge": originals("emnist/bymerge"),
+    "emnist/digits": originals("emnist/digits"),
+    "emnist/mnist": originals("emnist/mnist"),
+    "arrays:PATH": arrays.load_arrays,
+}

@@ -1,0 +1,151 @@
+"""From original files to a `Dataset`, prepared once and then opened from a cache of .npy files.
+
+The cache is `$PLASTICITY_CACHE_DIR`, else ~/.cache/plasticity_jax: `arrays/<name>-<version>-<key>/` holds four .npy
+files and a manifest, where the key comes from the SHA-256 of the originals; `originals/` holds downloads that have no
+other place. An entry is written beside its place and renamed into it, so a killed run leaves no half entry, and of two
+processes at once the first to finish wins.
+"""
+
+import dataclasses
+import hashlib
+import json
+import logging
+import os
+import shutil
+import tempfile
+import uuid
+from pathlib import Path
+
+import numpy as np
+
+from plasticity_jax.datasets import contract, files
+from plasticity_jax.datasets.contract import DataError, Dataset
+
+ARRAYS = ("images", "labels", "test_images", "test_labels")
+logger = logging.getLogger(__name__)
+
+
+def cache_folder() -> Path:
+    """`$PLASTICITY_CACHE_DIR`, else ~/.cache/plasticity_jax."""
+    return Path(os.environ.get("PLASTICITY_CACHE_DIR") or "~/.cache/plasticity_jax").expanduser().absolute()
+
+
+def load_originals(name: str, data_dir: str | None, download: bool) -> Dataset:
+    """The dataset `name` of `files.ORIGINALS`, from the cache where its entry is whole, else from the original files.
+
+    Args:
+        name: a key of `files.ORIGINALS`.
+        data_dir: folder of the original files, read only unless something is downloaded; None: `$PLASTICITY_DATA_DIR`,
+            else the cache.
+        download: whether missing originals may be downloaded, into `data_dir` where it can be written.
+
+    Raises:
+        DataError: originals missing, corrupt or unreachable; the cache cannot be written.
+    """
+    given = data_dir or os.environ.get("PLASTICITY_DATA_DIR")
+    downloads = cache_folder() / "originals"
+    data_folder = Path(given).expanduser().absolute() if given else downloads
+    folders = files.search_folders(name, data_folder)
+    originals = files.locate(name, [*folders, *files.search_folders(name, downloads)])
+    # With no originals at hand, an entry made from files of the published sums is the same data.
+    for sums in [originals.sums] if originals else files.published_sums(name):
+        if dataset := _opened(name, sums):
+            return dataclasses.replace(dataset, source=str(originals.folder)) if originals else dataset
+    download_folder = None
+    if originals is None:
+        if not download:
+            raise files.missing(name, folders)
+        files.check_reachable(name)
+        download_folder = _writable_folder(name, [data_folder, downloads])
+    return _prepared(name, originals, download_folder)
+
+
+def _prepared(name: str, originals: files.Originals | None, download_folder: Path | None) -> Dataset:
+    """The dataset made by its builder, after its cache entry is written."""
+    from plasticity_jax.datasets import builders  # tensorflow_datasets takes 0.4 s to import
+
+    logger.info("Preparing %s from %s, once.", name, originals.folder if originals else "a download")
+    root = cache_folder()
+    try:
+        (root / "arrays").mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=root, prefix="preparing-", ignore_cleanup_errors=True) as work_folder:
+            work = Path(work_folder)
+            originals, arrays = builders.prepared_arrays(name, originals, download_folder, work)
+            mean, std = contract.statistics(arrays[0])
+            manifest = {
+                "name": name,
+                "source": str(originals.folder),
+                "originals": originals.sums,
+                "version": files.VERSION,
+                "fingerprint": contract.fingerprint(arrays),
+                "classes": files.ORIGINALS[name].classes,
+                "mean": mean,
+                "std": std,
+            }
+            entry = work / "entry"
+            entry.mkdir()
+            for array_name, array in zip(ARRAYS, arrays, strict=True):
+                np.save(entry / f"{array_name}.npy", array)
+            (entry / "manifest.json").write_text(json.dumps(manifest, indent=1))
+            place = _entry_folder(name, originals.sums)
+            try:
+                entry.rename(place)
+            except OSError:
+                if not place.is_dir():  # else another process has just put the same entry there
+                    raise
+    except OSError as fault:
+        raise DataError(
+            f"{name}: the prepared data cannot be written to {root} ({fault.strerror or fault}); make room there or "
+            "name another folder with $PLASTICITY_CACHE_DIR."
+        ) from fault
+    return _dataset(manifest, arrays)
+
+
+def _entry_folder(name: str, sums: dict[str, str]) -> Path:
+    """The place of the cache entry made of `name` from originals with these SHA-256 sums by this version."""
+    key = hashlib.sha256(json.dumps([name, files.VERSION, sorted(sums.items())]).encode()).hexdigest()
+    return cache_folder() / "arrays" / f"{name.replace('/', '-')}-{files.VERSION}-{key[:16]}"
+
+
+def _opened(name: str, sums: dict[str, str]) -> Dataset | None:
+    """The dataset in its cache entry, or None where there is none; a damaged entry is removed with a warning."""
+    place = _entry_folder(name, sums)
+    if not place.is_dir():
+        return None
+    try:
+        manifest = json.loads((place / "manifest.json").read_text())
+        arrays = tuple(np.load(place / f"{array_name}.npy", mmap_mode="r") for array_name in ARRAYS)
+        if contract.fingerprint(arrays) != manifest["fingerprint"]:
+            raise ValueError("the arrays do not have the recorded fingerprint")
+        return _dataset(manifest, arrays)
+    except (OSError, ValueError, KeyError, TypeError, EOFError) as fault:
+        logger.warning("The cache entry %s is damaged (%s) and will be prepared anew.", place, fault)
+    try:
+        aside = place.rename(
+            place.with_name(f"damaged-{uuid.uuid4().hex}")
+        )  # renamed first: readers see all or nothing
+    except OSError as fault:
+        if place.is_dir():
+            raise DataError(f"{name}: the damaged cache entry {place} cannot be removed ({fault.strerror}).") from fault
+    else:
+        shutil.rmtree(aside, ignore_errors=True)
+    return None
+
+
+def _dataset(manifest: dict, arrays: tuple[np.ndarray, ...]) -> Dataset:
+    fields = {key: manifest[key] for key in ("name", "source", "fingerprint", "classes")}
+    arrays_by_name = dict(zip(ARRAYS, arrays, strict=True))
+    return Dataset(**fields, **arrays_by_name, mean=tuple(manifest["mean"]), std=tuple(manifest["std"]))
+
+
+def _writable_folder(name: str, parents: list[Path]) -> Path:
+    """`parent`/family of the first parent where a file can be created."""
+    for parent in parents:
+        folder = parent / files.family(name)
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryFile(dir=folder):
+                return folder
+        except OSError:
+            continue
+    raise DataError(f"{name}: a download cannot be written to {' or '.join(map(str, parents))}.")

@@ -1,0 +1,118 @@
+"""What every dataset is (`Dataset`), how it fails (`DataError`), and what is computed from its arrays alone."""
+
+import dataclasses
+import hashlib
+from collections.abc import Iterable
+
+import numpy as np
+
+
+class DataError(Exception):
+    """Missing, corrupt or unreachable data: a fault of the environment, told in one sentence."""
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Dataset:
+    """A labelled set of images on the host; two are the same data when their fingerprints are equal.
+
+    `images` is uint8 [N, H, W, C] and `labels` int32 [N] in 0..classes-1; the test arrays are alike, with M >= 0 rows.
+    `mean` and `std` are per channel in raw pixel units over all training images, before any subsampling, so that
+    (images - mean) / std is normalised. Arrays may be read-only (mapped from the cache): copy before writing.
+    """
+
+    name: str
+    """As asked for, e.g. "emnist/letters"."""
+    source: str
+    """Where the bytes came from, e.g. the folder of the original files, and any subsampling with its seed."""
+    fingerprint: str
+    """SHA-256 in hex over the shapes, dtypes and bytes of the four arrays, in the order of the fields."""
+    classes: int
+    images: np.ndarray
+    labels: np.ndarray
+    test_images: np.ndarray
+    test_labels: np.ndarray
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+
+
+def fingerprint(arrays: Iterable[np.ndarray]) -> str:
+    """SHA-256 in hex over the shape, dtype and bytes of each array in turn."""
+    digest = hashlib.sha256()
+    for array in arrays:
+        digest.update(f"{array.shape}{array.dtype.str}".encode())
+        digest.update(np.ascontiguousarray(array).reshape(-1).view(np.uint8).data)
+    return digest.hexdigest()
+
+
+def statistics(images: np.ndarray) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Mean and standard deviation of each channel of uint8 `images` [N, H, W, C], in raw pixel units.
+
+    Taken from a histogram of the 256 values, so the sums are exact and independent of the order of the images.
+    """
+    values = np.arange(256)
+    means, deviations = [], []
+    for channel in range(images.shape[-1]):
+        counts = np.zeros(256, np.int64)
+        for start in range(0, len(images), 10_000):  # bincount widens to 8 bytes a pixel: keep that small
+            counts += np.bincount(images[start : start + 10_000, ..., channel].reshape(-1), minlength=256)
+        mean = float(counts @ values) / float(counts.sum())
+        means.append(mean)
+        deviations.append(float(np.sqrt(counts @ (values - mean) ** 2 / counts.sum())))
+    return tuple(means), tuple(deviations)
+
+
+def subsample(dataset: Dataset, samples: int | None, test_samples: int | None = None, seed: int = 0) -> Dataset:
+    """A class-balanced part of `dataset`: `samples` training and `test_samples` test images (None: all, unchanged).
+
+    Every class gives samples // classes images; where samples is not divisible by the classes, the first
+    samples % classes classes give one more. Images are drawn without replacement by numpy's
+    Generator(PCG64(seed)), a fresh one for each of the two parts, which also shuffles their order. The smaller of two
+    subsamples with one seed is contained in the larger. `mean` and `std` stay those of the whole.
+
+    Raises:
+        ValueError: more images asked for than there are, in all or in one class; samples < 1; seed < 0.
+    """
+    if seed < 0:
+        raise ValueError(f"The subsampling seed must be 0 or more, not {seed}.")
+    if samples is not None and samples < 1:
+        raise ValueError(f"The number of training samples must be 1 or more, not {samples}.")
+    if test_samples is not None and test_samples < 0:
+        raise ValueError(f"The number of test samples must be 0 or more, not {test_samples}.")
+    if samples is None and test_samples is None:
+        return dataset
+    images, labels, test_images, test_labels = dataset.images, dataset.labels, dataset.test_images, dataset.test_labels
+    if samples is not None:
+        rows = _balanced_rows(dataset, "training", labels, samples, seed)
+        images, labels = np.asarray(images[rows]), np.asarray(labels[rows])
+    if test_samples is not None:
+        rows = _balanced_rows(dataset, "test", test_labels, test_samples, seed)
+        test_images, test_labels = np.asarray(test_images[rows]), np.asarray(test_labels[rows])
+    taken = f"{len(labels)} of {len(dataset.labels)} training, {len(test_labels)} of {len(dataset.test_labels)} test"
+    return dataclasses.replace(
+        dataset,
+        source=f"{dataset.source}; class-balanced subsample with seed {seed}: {taken} images",
+        fingerprint=fingerprint((images, labels, test_images, test_labels)),
+        images=images,
+        labels=labels,
+        test_images=test_images,
+        test_labels=test_labels,
+    )
+
+
+def _balanced_rows(dataset: Dataset, part: str, labels: np.ndarray, samples: int, seed: int) -> np.ndarray:
+    """Row numbers [samples] with equal class counts, in random order."""
+    if samples > len(labels):
+        raise ValueError(f"{dataset.name} has {len(labels)} {part} images, fewer than the {samples} samples asked for.")
+    generator = np.random.Generator(np.random.PCG64(seed))
+    chosen = []
+    for label in range(dataset.classes):
+        wanted = samples // dataset.classes + (label < samples % dataset.classes)
+        rows = np.flatnonzero(labels == label)
+        if wanted > len(rows):
+            raise ValueError(
+                f"{dataset.name} has {len(rows)} {part} images of class {label}, fewer than the {wanted} that "
+                f"{samples} class-balanced samples over {dataset.classes} classes need."
+            )
+        # The whole class is permuted whatever is taken of it, so that subsamples of one seed are nested.
+        chosen.append(generator.permutation(rows)[:wanted])
+    return generator.permutation(np.concatenate(chosen))

@@ -1,0 +1,279 @@
+"""The original files of each dataset: what they are called, where they are looked for, and how they are verified."""
+
+import gzip
+import hashlib
+import http.client
+import math
+import threading
+import urllib.error
+import urllib.parse
+import urllib.request
+import zipfile
+import zlib
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from plasticity_jax.datasets.contract import DataError
+
+VERSION = "1.0.0"
+"""Version of what the builders make of the originals; a part of every cache key, so raise it when they change."""
+
+
+class Layout(NamedTuple):
+    """How the originals of one dataset are published.
+
+    `files` are train images, train labels, test images, test labels for the MNIST family. `archive` is the published
+    file that holds them, or "" where each is published alone. `folders` are tried below the data folder, in order.
+    """
+
+    description: str
+    files: tuple[str, ...]
+    folders: tuple[str, ...]
+    url: str
+    archive: str
+    classes: int
+    train: int
+    test: int
+
+    @property
+    def urls(self) -> dict[str, str]:
+        """Published file name -> its address."""
+        return {file: self.url + file for file in ((self.archive,) if self.archive else self.files)}
+
+
+class Originals(NamedTuple):
+    """Original files found on this machine: file name in `Layout.files` -> path (of the file or its archive).
+
+    `sums` holds the SHA-256 of every file on disk by its name: together with `VERSION` they decide what is prepared.
+    """
+
+    folder: Path
+    paths: dict[str, Path]
+    sums: dict[str, str]
+
+
+def family(name: str) -> str:
+    """The part of `name` before the slash: the builder, the checksums and the download folder go by it."""
+    return name.partition("/")[0]
+
+
+def search_folders(name: str, data_dir: Path) -> list[Path]:
+    """Folders in which the originals of `name` may lie, the dataset's own first.
+
+    The own folder goes first because mnist and fashion_mnist share their file names.
+    """
+    return [data_dir / folder if folder else data_dir for folder in ORIGINALS[name].folders]
+
+
+def locate(name: str, folders: list[Path]) -> Originals | None:
+    """The originals of `name` in the first of `folders` that has all of them, verified; None where none has.
+
+    A file without .gz stands for its .gz. SHA-256 is compared with the published sum wherever one is known.
+
+    Raises:
+        DataError: a file is unreadable, has another sum than published, or is known to be another dataset's.
+    """
+    layout = ORIGINALS[name]
+    for folder in folders:
+        paths = {file: path for file in layout.files if (path := _present(folder, file))}
+        if len(paths) == len(layout.files):
+            return Originals(folder, paths, {path.name: verified_sum(name, path) for path in paths.values()})
+        archive = folder / layout.archive
+        if layout.archive and archive.is_file():
+            return Originals(folder, dict.fromkeys(layout.files, archive), {archive.name: verified_sum(name, archive)})
+    return None
+
+
+def missing(name: str, folders: list[Path]) -> DataError:
+    """The fault to raise where no folder has all originals: names the files missing from the fullest folder."""
+    layout = ORIGINALS[name]
+    lacking = min(([f for f in layout.files if not _present(folder, f)] for folder in folders), key=len)
+    inside = f" (or {layout.archive}, which holds them)" if layout.archive else ""
+    return DataError(
+        f"{name}: {', '.join(lacking)}{inside} not found in {', '.join(map(str, folders))}; put the original "
+        f"file{'s' if len(lacking) > 1 else ''} there, name the folder with --data_dir, or add --download."
+    )
+
+
+def published_sums(name: str) -> list[dict[str, str]]:
+    """The complete sets of published sums from which `name` can be made: loose files, plain files, archive."""
+    layout = ORIGINALS[name]
+    known = SHA256[family(name)]
+    candidates = (layout.files, tuple(f.removesuffix(".gz") for f in layout.files), (layout.archive,))
+    return [{file: known[file] for file in names} for names in candidates if all(file in known for file in names)]
+
+
+def verified_sum(name: str, path: Path) -> str:
+    """SHA-256 in hex of the original file `path` of `name`; DataError where it is not the published one."""
+    try:
+        with path.open("rb") as file:
+            found = hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as fault:
+        raise DataError(f"{name}: {path} cannot be read ({fault.strerror}).") from fault
+    for other, sums in SHA256.items():
+        if other != family(name) and found in sums.values():
+            raise DataError(f"{name}: {path} is a file of {other} (SHA-256 {found}), expected one of {family(name)}.")
+    expected = SHA256[family(name)].get(path.name)
+    if expected not in (None, found):
+        raise DataError(
+            f"{name}: {path} is corrupt or another file: its SHA-256 is {found}, expected {expected} (as published)."
+        )
+    return found
+
+
+def images_and_labels(name: str, originals: Originals, part: str, first_label: int) -> tuple[np.ndarray, np.ndarray]:
+    """Images uint8 [N, 28, 28] and labels uint8 [N] from 0 of `part` ("train" or "test"), read from idx files.
+
+    Raises:
+        DataError: a broken gzip or idx file, or other counts, image sizes or labels than `name` has.
+    """
+    layout = ORIGINALS[name]
+    image_file, label_file = layout.files[:2] if part == "train" else layout.files[2:]
+    images = _idx_array(name, originals, image_file, 3)
+    labels = _idx_array(name, originals, label_file, 1)
+    expected = layout.train if part == "train" else layout.test
+    if images.shape != (expected, 28, 28):
+        raise DataError(f"{name}: {image_file} holds images {list(images.shape)}, expected {[expected, 28, 28]}.")
+    if labels.shape != (expected,):
+        raise DataError(f"{name}: {label_file} holds {len(labels)} labels, expected {expected}.")
+    last_label = first_label + layout.classes - 1
+    if labels.min() < first_label or labels.max() > last_label:
+        raise DataError(
+            f"{name}: {label_file} holds labels {labels.min()}..{labels.max()}, expected {first_label}..{last_label}."
+        )
+    return images, labels - np.uint8(first_label)
+
+
+def check_reachable(name: str, seconds: float = 3.0) -> None:
+    """Nothing, when the host of `name` answers within `seconds`; else DataError.
+
+    A download that meets no network is retried for minutes before it fails, hence this quick question first. Any HTTP
+    answer counts, also a refusal. Asked in a thread, as looking up the name of the host obeys no timeout.
+    """
+    url = next(iter(ORIGINALS[name].urls.values()))
+    answered = threading.Event()
+
+    def ask() -> None:
+        try:
+            urllib.request.urlopen(urllib.request.Request(url, method="HEAD"), timeout=seconds).close()
+        except urllib.error.HTTPError as refusal:
+            refusal.close()
+        except (OSError, http.client.HTTPException):
+            return
+        answered.set()
+
+    thread = threading.Thread(target=ask, daemon=True)
+    thread.start()
+    thread.join(seconds)
+    if not answered.is_set():
+        raise DataError(
+            f"{name}: {urllib.parse.urlsplit(url).netloc} cannot be reached to download {url}; "
+            "fetch the file elsewhere and name its folder with --data_dir."
+        )
+
+
+def _present(folder: Path, file: str) -> Path | None:
+    """The path of `file` in `folder`, with or without .gz, or None."""
+    return next((path for path in (folder / file, folder / file.removesuffix(".gz")) if path.is_file()), None)
+
+
+def _idx_array(name: str, originals: Originals, file: str, dimensions: int) -> np.ndarray:
+    """The uint8 array with `dimensions` axes in the idx file `file`."""
+    path = originals.paths[file]
+    data = _content(name, path, file)
+    header = 4 + 4 * dimensions
+    if len(data) < header or data[:4] != bytes((0, 0, 8, dimensions)):
+        raise DataError(
+            f"{name}: {file} in {path.parent} begins with {data[:4].hex() or 'nothing'}, expected an idx file of "
+            f"unsigned bytes with {dimensions} dimension{'s' * (dimensions > 1)} (0000080{dimensions})."
+        )
+    shape = [int(size) for size in np.frombuffer(data, ">u4", dimensions, 4)]
+    if len(data) - header != math.prod(shape):
+        raise DataError(
+            f"{name}: {file} in {path.parent} holds {len(data) - header} bytes after its header, expected "
+            f"{math.prod(shape)} for shape {shape}."
+        )
+    return np.frombuffer(data, np.uint8, offset=header).reshape(shape)
+
+
+def _content(name: str, path: Path, file: str) -> bytes:
+    """The uncompressed bytes of `file`, which is `path` itself or a member of the zip archive `path`."""
+    try:
+        if path.suffix == ".zip":
+            with zipfile.ZipFile(path) as archive:
+                member = next((m for m in archive.namelist() if m.rpartition("/")[2] == file), None)
+                if member is None:
+                    raise DataError(f"{name}: {path} has no member {file}.")
+                data = archive.read(member)
+        else:
+            data = path.read_bytes()
+        return data if path.name == file.removesuffix(".gz") else gzip.decompress(data)
+    except (EOFError, zlib.error, gzip.BadGzipFile, zipfile.BadZipFile) as fault:
+        raise DataError(f"{name}: {file} in {path} is no whole compressed file ({fault}).") from fault
+    except OSError as fault:
+        raise DataError(f"{name}: {path} cannot be read ({fault.strerror}).") from fault
+
+
+def _mnist_like(name: str, description: str, url: str) -> Layout:
+    files = tuple(f"{part}-{kind}-ubyte.gz" for part in ("train", "t10k") for kind in ("images-idx3", "labels-idx1"))
+    return Layout(description, files, (name, ""), url, "", classes=10, train=60_000, test=10_000)
+
+
+def _emnist(split: str, description: str, classes: int, train: int, test: int) -> Layout:
+    kinds = ("images-idx3", "labels-idx1")
+    files = tuple(f"emnist-{split}-{part}-{kind}-ubyte.gz" for part in ("train", "test") for kind in kinds)
+    folders = ("emnist", f"emnist_{split}", "gzip", "")
+    url = "https://biometrics.nist.gov/cs_links/EMNIST/"
+    return Layout(f"EMNIST {split}, {description}", files, folders, url, "gzip.zip", classes, train, test)
+
+
+# Numbers of items: Cohen et al. 2017, table II, and for letters what the official files hold (124,800 and 20,800).
+ORIGINALS: dict[str, Layout] = {
+    "mnist": _mnist_like("mnist", "MNIST, handwritten digits", "https://storage.googleapis.com/cvdf-datasets/mnist/"),
+    "fashion_mnist": _mnist_like(
+        "fashion_mnist",
+        "Fashion-MNIST, articles of clothing",
+        "http://fashion-mnist.s3-website.eu-central-1.amazonaws.com/",
+    ),
+    "emnist/letters": _emnist("letters", "handwritten letters, both cases as one", 26, 124_800, 20_800),
+    "emnist/balanced": _emnist("balanced", "digits and letters in equal numbers", 47, 112_800, 18_800),
+    "emnist/byclass": _emnist("byclass", "digits, capital and small letters", 62, 697_932, 116_323),
+    "emnist/bymerge": _emnist("bymerge", "byclass with look-alike cases merged", 47, 697_932, 116_323),
+    "emnist/digits": _emnist("digits", "handwritten digits in equal numbers", 10, 240_000, 40_000),
+    "emnist/mnist": _emnist("mnist", "digits in MNIST's numbers", 10, 60_000, 10_000),
+}
+
+# Published sums: mnist, fashion_mnist and gzip.zip as in the checksum lists of TensorFlow Datasets 4.9.10; the letters'
+# as in two independent public copies of NIST's archive. Names without .gz: the same files, uncompressed. The other
+# members of gzip.zip have no published sum: lying loose, only their structure is checked (`images_and_labels`).
+SHA256: dict[str, dict[str, str]] = {
+    "mnist": {
+        "train-images-idx3-ubyte.gz": "440fcabf73cc546fa21475e81ea370265605f56be210a4024d2ca8f203523609",
+        "train-labels-idx1-ubyte.gz": "3552534a0a558bbed6aed32b30c495cca23d567ec52cac8be1a0730e8010255c",
+        "t10k-images-idx3-ubyte.gz": "8d422c7b0a1c1c79245a5bcf07fe86e33eeafee792b84584aec276f5a2dbc4e6",
+        "t10k-labels-idx1-ubyte.gz": "f7ae60f92e00ec6debd23a6088c31dbd2371eca3ffa0defaefb259924204aec6",
+        "train-images-idx3-ubyte": "ba891046e6505d7aadcbbe25680a0738ad16aec93bde7f9b65e87a2fc25776db",
+        "train-labels-idx1-ubyte": "65a50cbbf4e906d70832878ad85ccda5333a97f0f4c3dd2ef09a8a9eef7101c5",
+        "t10k-images-idx3-ubyte": "0fa7898d509279e482958e8ce81c8e77db3f2f8254e26661ceb7762c4d494ce7",
+        "t10k-labels-idx1-ubyte": "ff7bcfd416de33731a308c3f266cc351222c34898ecbeaf847f06e48f7ec33f2",
+    },
+    "fashion_mnist": {
+        "train-images-idx3-ubyte.gz": "3aede38d61863908ad78613f6a32ed271626dd12800ba2636569512369268a84",
+        "train-labels-idx1-ubyte.gz": "a04f17134ac03560a47e3764e11b92fc97de4d1bfaf8ba1a3aa29af54cc90845",
+        "t10k-images-idx3-ubyte.gz": "346e55b948d973a97e58d2351dde16a484bd415d4595297633bb08f03db6a073",
+        "t10k-labels-idx1-ubyte.gz": "67da17c76eaffca5446c3361aaab5c3cd6d1c2608764d35dfb1850b086bf8dd5",
+    },
+    "emnist": {
+        "gzip.zip": "fb9bb67e33772a9cc0b895e4ecf36d2cf35be8b709693c3564cea2a019fcda8e",
+        "emnist-letters-train-images-idx3-ubyte.gz": "6288f418a917e007bf5fddb823a2dc7a5c6a35031401b93292a539cb12bd881f",
+        "emnist-letters-train-labels-idx1-ubyte.gz": "9759af91ea6bccdf07a6040fd085861f2ec88e37f7c3f5760f6feb57106fbe5c",
+        "emnist-letters-test-images-idx3-ubyte.gz": "50f0e93d75b99b463e9760b8345866f22587fa2c2fba472730a5ba09c693412d",
+        "emnist-letters-test-labels-idx1-ubyte.gz": "924955c31fe7fd809b7303b5c0141282955f4b8390c74cdfd5d80435e0f4b4cb",
+        "emnist-letters-train-images-idx3-ubyte": "7a786db773b2096a7b9a3f3275388a27711f4451548c3ca8be96f09ae94371ae",
+        "emnist-letters-train-labels-idx1-ubyte": "e8e94c3f4353d5532fd9604b939cb4c76e7847945b9b0d9ff7884d881dead6bc",
+        "emnist-letters-test-images-idx3-ubyte": "d5895e82d14765b22a84342337bc5c25f1affd61cc97d3821d4e65504bbf8dbc",
+        "emnist-letters-test-labels-idx1-ubyte": "22dbcde0a929a7f166bdac863b9195b2994d840a1e082f8f6daaeac5606376a6",
+    },
+}

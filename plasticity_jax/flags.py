@@ -1,0 +1,240 @@
+"""Command-line flags, made from the fields of Spec, the numbers of lanes and the settings of every registered part.
+
+A comma list on a flag that is an axis spans a grid. Values stay text until a Spec or a lane is made of them, so that
+one place reads them and one sentence says what is wrong.
+"""
+
+import dataclasses
+import fractions
+import itertools
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from absl import flags
+
+from plasticity_jax import datasets, lanes, methods, registry, spec
+from plasticity_jax.environments import ENVIRONMENTS
+from plasticity_jax.models import MODELS
+from plasticity_jax.optimizers import OPTIMIZERS
+from plasticity_jax.probes import PROBES
+from plasticity_jax.transitions import TRANSITIONS
+
+Values = dict[str, Any]
+
+LANE_HELP = {
+    "granularity": "micro-tasks a transition is made of; 1 is an abrupt change",
+    "learning_rate": "step size of the optimizer",
+    "transition_fraction": "share of a task's steps that the transition takes",
+}
+# name -> (default, help); strings, None where there is no default
+RUN_HELP = {
+    "seeds": ("5", "number of seeds; each seed is a lane of every arm"),
+    "first_seed": ("0", "the first of them"),
+    "workdir": (None, "folder of results, checkpoints and figures; the same command goes on where it was"),
+    "data_dir": (None, "folder of original data files; default $PLASTICITY_DATA_DIR, else a cache folder in the home"),
+    "lane_strategy": (None, f"how lanes are run: {', '.join(lanes.STRATEGIES)}; default by backend and model"),
+    "lane_width": (None, "lanes vmapped together; decides a lane's last bits, so it is recorded"),
+    "checkpoint_every": ("1", "tasks between checkpoints"),
+    "band": ("minmax", "band of the figure over seeds: minmax, sem or ci"),
+    "last": ("5", "tasks at the end that the printed table averages over"),
+}
+SWITCHES = {
+    "download": "fetch the dataset's original files if they are not there",
+    "dry_run": "print the grid, programs, lanes, steps and memory, and stop",
+    "list": "print everything that can be named in a flag, and stop",
+    "progress": "show a progress bar",
+    "help": "print this",
+}
+SPEC_FIELDS = {f.name: f for f in dataclasses.fields(spec.Spec) if f.name != "options"}
+PART_REGISTRIES = (ENVIRONMENTS, OPTIMIZERS, methods.METHODS, PROBES)
+
+
+def part_settings() -> dict[str, Any]:
+    """Returns {"<part>.<setting>": default} of every number and option of every registered part."""
+    factories = {name: factory for known in PART_REGISTRIES for name, factory in known.items()}
+    return {
+        f"{part}.{setting}": default
+        for part, factory in factories.items()
+        for setting, default in {**registry.numbers(factory), **registry.options(factory)}.items()
+    }
+
+
+def _text(default: Any) -> str | None:
+    if isinstance(default, tuple):
+        return ",".join(default)
+    return None if default is None else str(default)
+
+
+def parse(argv: Sequence[str], defaults: Mapping[str, str] | None = None) -> tuple[Values, set[str]]:
+    """Returns ({flag: text or None, switch: bool}, names given on the command line).
+
+    Args:
+      argv: arguments without the program's name.
+      defaults: an experiment's own defaults, as text.
+    Raises ValueError for a flag that does not exist, a missing value, or a stray argument.
+    """
+    known: dict[str, Any] = {name: _text(field.default) for name, field in SPEC_FIELDS.items()}
+    known |= {name: _text(lanes.DEFAULTS[name]) for name in LANE_HELP}
+    known |= {name: default for name, (default, _) in RUN_HELP.items()}
+    known |= {name: _text(default) for name, default in part_settings().items()}
+    own = flags.FlagValues()
+    for name, default in {**known, **(defaults or {})}.items():
+        flags.DEFINE_string(name, default, "", flag_values=own)
+    for name in SWITCHES:
+        flags.DEFINE_bool(name, name == "progress", "", flag_values=own)
+    try:
+        rest = own(["", *argv])
+    except flags.Error as error:
+        raise ValueError(f"{str(error).splitlines()[0].rstrip('.')}; --help names all flags.") from None
+    if len(rest) > 1:
+        raise ValueError(f"argument {rest[1]!r} is not a flag: allowed are flags as --name=value; --help names them.")
+    return {name: own[name].value for name in own}, {name for name in own if own[name].present}
+
+
+def runs(
+    values: Values, given: Iterable[str] = (), arms: Sequence[Mapping[str, str]] = ({},)
+) -> list[tuple[spec.Spec, list[dict[str, Any]]]]:
+    """Returns the (Spec, lanes) of the union of grids that `arms` make of the flags' values.
+
+    Each arm replaces some values and gives a product of its comma lists; a part's own settings multiply only the arms
+    that use the part. Lanes that would be the same run appear once: an abrupt change (granularity 1) is the same
+    whatever the transition and its fraction.
+    Raises ValueError for values that cannot be read, or a part's setting in `given` that fits no arm.
+    """
+    made: dict[spec.Spec, list[dict[str, Any]]] = {}
+    seen: set[Any] = set()
+    for arm in arms:
+        texts = {**values, **arm}
+        first, count = (whole(name, texts[name], low) for name, low in (("first_seed", 0), ("seeds", 1)))
+        for one in _specs(texts):
+            axes = {
+                name: [_number(name, t) for t in _split(texts[name])] for name in lanes.defaults(one) if name != "seed"
+            }
+            for lane in lanes.grid(**axes, seed=range(first, first + count)):
+                same = _identity(one, lane)
+                if same not in seen:
+                    seen.add(same)
+                    made.setdefault(one, []).append(lane)
+    used = {name for one in made for name in (*one.known_options(), *one.known_numbers())}
+    for name in sorted(set(given) & set(part_settings())):
+        if name not in used:
+            raise ValueError(f"{name} is {values[name]}, but no arm of this run uses {name.partition('.')[0]}.")
+    return list(made.items())
+
+
+def _specs(texts: Values) -> list[spec.Spec]:
+    fields = {}
+    for name, field in SPEC_FIELDS.items():
+        read = {int: whole, int | None: whole, str: lambda _, text: text}.get(field.type)
+        if read is None:  # probes: a list, but not an axis
+            fields[name] = [tuple(_split(texts[name]))]
+        elif texts[name] is None:
+            fields[name] = [None]
+        else:
+            fields[name] = [read(name, t) for t in (_split(texts[name]) if field.metadata["axis"] else [texts[name]])]
+    made = []
+    for point in itertools.product(*fields.values()):
+        plain = spec.Spec(**dict(zip(fields, point, strict=True)))
+        options = {
+            name: [_option(name, t, d) for t in _split(texts[name])] for name, d in plain.known_options().items()
+        }
+        for chosen in itertools.product(*options.values()):
+            # defaults are left out, so that a Spec made by hand and one made by flags are equal
+            changed = {k: v for k, v in zip(options, chosen, strict=True) if v != plain.known_options()[k]}
+            made.append(dataclasses.replace(plain, options=changed))
+    return made
+
+
+def _identity(one: spec.Spec, lane: Mapping[str, Any]) -> Any:
+    lane = lanes.complete(one, lane)
+    if lane["granularity"] == 1:
+        one, lane = dataclasses.replace(one, transition="sampling"), {**lane, "transition_fraction": None}
+    return one, tuple(sorted(lane.items()))
+
+
+def _split(text: str) -> list[str]:
+    return [part.strip() for part in text.split(",")]
+
+
+def whole(name: str, text: str, low: int | None = None) -> int:
+    """Returns `text` as a whole number. Raises ValueError that names the flag and what is allowed."""
+    allowed = "whole numbers" if low is None else f"whole numbers from {low}"
+    try:
+        value = int(text)
+    except ValueError:
+        raise ValueError(f"{name} is {text!r}: allowed are {allowed}.") from None
+    if low is not None and value < low:
+        raise ValueError(f"{name} is {value}: allowed are {allowed}.")
+    return value
+
+
+def _number(name: str, text: str) -> float:
+    if name in lanes.WHOLE:
+        return whole(name, text)
+    try:
+        return float(fractions.Fraction(text))  # also reads 2/3
+    except (ValueError, ZeroDivisionError):
+        raise ValueError(f"{name} is {text!r}: allowed are numbers such as 0.001, 1e-3 or 2/3.") from None
+
+
+def _option(name: str, text: str, default: Any) -> Any:
+    if isinstance(default, bool):
+        return registry.one_of(name, text.lower(), ("true", "false")) == "true"
+    if isinstance(default, int):
+        return whole(name, text)
+    return _number(name, text) if isinstance(default, float) else text
+
+
+def usage(doc: str, defaults: Mapping[str, str] | None = None) -> str:
+    """Returns the help text: an experiment's docstring, then the flags in groups with their defaults."""
+    defaults = defaults or {}
+    groups: dict[str, list[tuple[str, Any, str]]] = {}
+    for name, field in SPEC_FIELDS.items():
+        mark = " *" if field.metadata["axis"] else ""
+        groups.setdefault(field.metadata["group"], []).append(
+            (name, _text(field.default), field.metadata["help"] + mark)
+        )
+    for name, text in LANE_HELP.items():
+        groups.setdefault("what learns" if name == "learning_rate" else "what changes", []).append(
+            (name, _text(lanes.DEFAULTS[name]), f"{text} *")
+        )
+    groups["how it runs"] = [(name, *rest) for name, rest in RUN_HELP.items()]
+    lines = [doc.strip(), ""]
+    for group, entries in groups.items():
+        lines.append(group)
+        for name, default, text in entries:
+            default = defaults.get(name, default)
+            lines.append(f"  --{name + ('' if default is None else '=' + default):34} {text}")
+    lines += [f"  --{name:34} {text}" for name, text in SWITCHES.items()]
+    lines += [
+        "",
+        "A comma list on a flag marked * is an axis of the grid. Methods join with + (--method=none,redo+l2).",
+        "",
+    ]
+    lines.append("A part's own settings are flags too, and axes; --list shows which, e.g. --redo.threshold=0.1,0.025.")
+    return "\n".join(lines)
+
+
+def listing() -> str:
+    """Returns every environment, transition, model, method, optimizer, probe and dataset with its description."""
+    kinds: dict[str, Mapping[str, Any]] = {
+        "datasets": datasets.DATASETS,
+        "environments": ENVIRONMENTS,
+        "transitions": {name: t.mix for name, t in TRANSITIONS.items()},
+        "models": MODELS,
+        "methods": methods.METHODS,
+        "optimizers": OPTIMIZERS,
+        "probes": PROBES,
+    }
+    settings, lines = part_settings(), []
+    for kind, known in kinds.items():
+        lines.append(f"{kind}")
+        for name, factory in known.items():
+            lines.append(f"  {name:24} {registry.describe(factory)}")
+            if known in PART_REGISTRIES:
+                own = [f"--{s}={_text(d)}" for s, d in settings.items() if s.partition(".")[0] == name]
+                lines += [f"  {'':24} {'  '.join(own[i : i + 4])}" for i in range(0, len(own), 4)]
+        lines.append("")
+    for kind in ("norm", "activation", "initialization"):
+        lines.append(f"{kind}: {', '.join(spec.CHOICES[kind])}")
+    return "\n".join(lines)

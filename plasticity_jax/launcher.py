@@ -1,0 +1,152 @@
+"""From a command line to a finished workdir: what `experiments/*.py` call."""
+
+import os
+import signal
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from plasticity_jax import datasets, flags, registry, sweep, workdir
+from plasticity_jax.datasets import cache
+
+USAGE, ENVIRONMENT = 2, 1  # exit codes: a fault of the command line; a fault of data, disk or machine
+
+
+def launch(
+    doc: str,
+    defaults: Mapping[str, str] | None = None,
+    arms: Sequence[Mapping[str, str]] = ({},),
+    title: str = "",
+    note: str = "",
+    argv: Sequence[str] | None = None,
+) -> int:
+    """Runs an experiment from the command line and returns the exit code.
+
+    Args:
+      doc: the experiment file's docstring, shown by --help.
+      defaults: flag -> text, the experiment's own defaults.
+      arms: the grids whose union is run; each replaces some flags' values (see `flags.runs`).
+      title, note: of the figure.
+      argv: arguments; default the process's own.
+    """
+    arguments = sys.argv[1:] if argv is None else list(argv)
+    try:
+        values, given = flags.parse(arguments, defaults)
+        if values["help"] or values["list"]:
+            print(flags.usage(doc, defaults) if values["help"] else flags.listing())
+            return 0
+        prepare_jax()
+        checked = check(values, given, arms)
+    except ValueError as error:
+        return _fault(error, USAGE)
+    except (datasets.DataError, workdir.WorkdirError) as error:
+        return _fault(error, ENVIRONMENT)
+    dataset, programs, numbers = checked
+    if values["dry_run"]:
+        print(describe(programs, dataset))
+        return 0
+    try:
+        table = sweep.run_in_workdir(
+            programs, dataset, values["workdir"], numbers["checkpoint_every"], progress=values["progress"]
+        )
+        print(report(table, programs, dataset, values, numbers["last"], title, note))
+    except sweep.Stopped as stopped:
+        print(f"stopped: {stopped}; the same command goes on from there.", file=sys.stderr, flush=True)
+        # a task may still be computing in the background, which an ordinary exit would wait for
+        os._exit(128 + (stopped.signal or signal.SIGINT))
+    except (datasets.DataError, workdir.WorkdirError, OSError) as error:
+        return _fault(error, ENVIRONMENT)
+    return 0
+
+
+def _fault(error: Exception, code: int) -> int:
+    print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
+    return code
+
+
+def prepare_jax() -> None:
+    """Sets jax up for a process of our own: one CPU device per usable core, and a compilation cache that persists.
+
+    Does nothing that a library import should not: only the launcher calls it, before a backend starts.
+    """
+    import jax
+
+    try:
+        jax.config.update("jax_num_cpu_devices", len(os.sched_getaffinity(0)))
+    except RuntimeError:  # the backend runs already, as in a notebook: its devices stay
+        return
+    jax.config.update("jax_compilation_cache_dir", str(cache.cache_folder() / "xla"))
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
+
+
+def check(
+    values: flags.Values, given: set[str], arms: Sequence[Mapping[str, str]]
+) -> tuple[datasets.Dataset, list[sweep.Program], dict[str, int]]:
+    """Returns dataset, programs and the numbers of the run flags, everything checked and nothing written or compiled.
+
+    Raises ValueError, DataError or WorkdirError, one sentence each.
+    """
+    runs = flags.runs(values, given, arms)
+    numbers = {name: flags.whole(name, values[name], 1) for name in ("checkpoint_every", "last")}
+    width = None if values["lane_width"] is None else flags.whole("lane_width", values["lane_width"], 1)
+    registry.one_of("band", values["band"], ("minmax", "sem", "ci"))
+    if values["workdir"] is None and not values["dry_run"]:
+        raise ValueError("workdir is not given: name a folder with --workdir=DIR.")
+    if not values["dry_run"]:
+        workdir.check_writable(values["workdir"])
+    dataset = sweep.load_common_dataset([one for one, _ in runs], values["data_dir"], values["download"])
+    return dataset, sweep.plan(runs, len(dataset.images), values["lane_strategy"], width), numbers
+
+
+def describe(programs: Sequence[sweep.Program], dataset: datasets.Dataset) -> str:
+    """Returns the text of --dry_run: the arms, what is compiled, how many lanes and steps, memory per lane."""
+    lines = [f"data: {dataset.name}, {len(dataset.images):,} examples, {dataset.source}"]
+    total = 0
+    for number, program in enumerate(programs):
+        one, how = program.spec, program.execution
+        steps = one.tasks * one.epochs * (len(dataset.images) // one.batch_size)
+        total += steps * len(program.lanes)
+        memory = sweep.memory_per_lane(one, dataset)
+        lines.append(
+            f"program {number + 1}: {one.environment}, transition {one.transition}, {one.model} {one.depth} x {one.width}, "
+            f"norm {one.norm}, {one.activation}, {one.optimizer}, method {one.method}"
+        )
+        arms: dict[Any, list[int]] = {}
+        for lane in program.lanes:
+            arms.setdefault(tuple((k, v) for k, v in lane.items() if k != "seed"), []).append(lane["seed"])
+        for arm, seeds in arms.items():
+            numbers = ", ".join(f"{name} {value:g}" for name, value in arm)
+            lines.append(f"    {numbers}; seeds {seeds[0]}..{seeds[-1]}")
+        lines.append(
+            f"    {len(program.lanes)} lanes x {one.tasks} tasks, {steps:,} steps a lane; {how.strategy}, "
+            f"width {how.width}, {how.devices} devices; about {memory / 2**20:.0f} MiB a lane"
+        )
+    count = sum(len(p.lanes) for p in programs)
+    lines.append(f"in all {len(programs)} compiled programs, {count} lanes, {total:,} lane-steps")
+    return "\n".join(lines)
+
+
+def report(
+    table: Any,
+    programs: Sequence[sweep.Program],
+    dataset: datasets.Dataset,
+    values: flags.Values,
+    last: int,
+    title: str = "",
+    note: str = "",
+) -> str:
+    """Writes summary.csv, curves.png and curves.svg into the workdir and returns the text to print at the end."""
+    from plasticity_jax import report as figures
+    from plasticity_jax import results
+
+    folder, columns = Path(values["workdir"]), sweep.arm_columns(programs)
+    metric = next(m for m in ("test_accuracy", "online_accuracy") if m in table)
+    results.summary(table, columns).to_csv(folder / "summary.csv", index=False)
+    chance = 1 / dataset.classes
+    figure = figures.curves(
+        table, columns, folder / "curves", metric=metric, band=values["band"], title=title, note=note, chance=chance
+    )
+    lost = table.loc[~table["finite"], "lane"].nunique()
+    diverged = f"\n{lost} of {table['lane'].nunique()} lanes diverged (finite is false)." if lost else ""
+    return f"{results.final_table(table, columns, metric, last=last)}{diverged}\n\nfigure: {figure[0]}"

@@ -1,0 +1,190 @@
+"""One run in one folder: lock, recorded settings, and an orderly stop.
+
+Whatever makes a workdir unusable is raised as `WorkdirError`, whose message is one sentence for the terminal.
+"""
+
+import contextlib
+import datetime
+import fcntl
+import json
+import os
+import pathlib
+import re
+import shlex
+import signal
+import socket
+import sys
+import tempfile
+import threading
+from collections.abc import Iterator
+from typing import Any
+
+_DIFFERENCES_SHOWN = 8
+_TEXT_SHOWN = 240  # characters of a value or of a library's message that are quoted in a sentence
+
+
+class WorkdirError(Exception):
+    """A workdir that cannot be used (environment fault, exit code 1); the message is one sentence."""
+
+
+def reason_of(error: BaseException) -> str:
+    """The error as part of one sentence: its first line, shortened, without a full stop."""
+    text = getattr(error, "strerror", None) or str(error).strip() or type(error).__name__
+    system = re.search(r"os_error_code='(\d+)'", text)  # tensorstore's text begins with long paths, the cause is last
+    text = os.strerror(int(system[1])) if system else text
+    return text.splitlines()[0][:_TEXT_SHOWN].rstrip(". ")
+
+
+def check_writable(path: str | os.PathLike) -> None:
+    """Returns if `path` is a writable folder, or could be created as one; leaves nothing behind either way.
+
+    Raises:
+      WorkdirError: `path`, or its nearest existing parent, is no folder or takes no files.
+    """
+    nearest = pathlib.Path(path).absolute()
+    while not os.path.lexists(nearest) and nearest != nearest.parent:
+        nearest = nearest.parent
+    if not nearest.is_dir():
+        raise WorkdirError(f"The workdir {path} cannot be used: {nearest} is not a directory.")
+    try:
+        # os.access tells root that everything is writable, so a file is really opened: without a name where the
+        # file system allows it (O_TMPFILE, which leaves even the folder's times alone), else removed at once.
+        with tempfile.TemporaryFile(dir=nearest):
+            pass
+    except OSError as error:
+        reason = f"{nearest} is not writable ({reason_of(error)})"
+        raise WorkdirError(f"The workdir {path} cannot be used: {reason}.") from error
+
+
+@contextlib.contextmanager
+def lock(path: str | os.PathLike) -> Iterator[None]:
+    """Holds `path` (created if need be) for this process alone while the context lasts.
+
+    An exclusive flock on `path/lock`, which the kernel frees when its process dies however it dies: the file that
+    stays behind never blocks anyone. The file names its holder for the message to a second run.
+
+    Raises:
+      WorkdirError: another process holds the folder (named), or the folder cannot be written.
+    """
+    check_writable(path)
+    holder = {
+        "pid": os.getpid(),
+        "host": socket.gethostname(),
+        "started": datetime.datetime.now().strftime("%Y-%m-%d %H:%M:%S"),
+        "command": shlex.join(sys.orig_argv),
+    }
+    with contextlib.ExitStack() as stack:
+        try:
+            os.makedirs(path, exist_ok=True)
+            # Never unlinked: a run that has the file open already would then lock one that nobody else sees.
+            file = stack.enter_context(open(os.path.join(path, "lock"), "a+", encoding="utf-8"))
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            file.truncate(0)
+            json.dump(holder, file)
+            file.flush()
+        except BlockingIOError as error:
+            advice = "wait for it or choose another --workdir"
+            raise WorkdirError(f"{path} is in use by {_holder(path)}; {advice}.") from error
+        except OSError as error:
+            raise WorkdirError(f"The workdir {path} cannot be locked ({reason_of(error)}).") from error
+        yield
+
+
+def _holder(path: str | os.PathLike) -> str:
+    """The process that wrote the lock file, in words."""
+    try:
+        holder = json.loads(pathlib.Path(path, "lock").read_text(encoding="utf-8"))
+        return "process {pid} on host {host}, started {started} ({command})".format(**holder)
+    except (OSError, ValueError, KeyError, TypeError):  # it has the lock but has not written its name yet
+        return "another process"
+
+
+def check_config(path: str | os.PathLike, settings: dict) -> bool:
+    """Whether `path/config.json` records these settings: False if there is none (a new run), True if they agree.
+
+    Raises:
+      WorkdirError: they differ (the message lists how), or the file cannot be read.
+    """
+    file = pathlib.Path(path, "config.json")
+    try:
+        recorded = json.loads(file.read_text(encoding="utf-8"))["settings"]
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        reason = f"cannot be read as the record of a run ({reason_of(error)})"
+        raise WorkdirError(f"{file} {reason}; use another --workdir.") from error
+    old, new = _flat(recorded), _flat(json.loads(json.dumps(settings)))
+    differences = []
+    for key in sorted(old.keys() | new.keys()):
+        was, now = (json.dumps(side[key]) if key in side else "absent" for side in (old, new))
+        if was != now and not (key in old and key in new and old[key] == new[key]):  # (nan equals nan as text only)
+            differences.append(f"{key} was {was[:_TEXT_SHOWN]}, now {now[:_TEXT_SHOWN]}")
+    if not differences:
+        return True
+    more = len(differences) - _DIFFERENCES_SHOWN
+    shown = differences[:_DIFFERENCES_SHOWN] + ([f"and {more} more"] if more > 0 else [])
+    raise WorkdirError(
+        f"{path} was made with another configuration: {'; '.join(shown)}; use another --workdir or the old settings."
+    )
+
+
+def _flat(tree: Any, prefix: str = "") -> dict[str, Any]:
+    """Nested dicts as one dict with dotted keys; lists and empty dicts are values."""
+    if not isinstance(tree, dict) or (not tree and prefix):
+        return {prefix: tree}
+    flat = {}
+    for key, value in tree.items():
+        flat |= _flat(value, f"{prefix}.{key}" if prefix else key)
+    return flat
+
+
+def write_config(path: str | os.PathLike, settings: dict, record: dict) -> None:
+    """Writes `path/config.json`, {"settings": settings, **record}, whole or not at all.
+
+    Raises:
+      WorkdirError: the file cannot be written.
+    """
+    content = {"settings": json.loads(json.dumps(settings, sort_keys=True)), **record}
+    text = json.dumps(content, indent=2) + "\n"
+    target = os.path.join(path, "config.json")
+    try:
+        with open(target + ".part", "w", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(target + ".part", target)
+    except OSError as error:
+        raise WorkdirError(f"{target} cannot be written ({reason_of(error)}).") from error
+
+
+class Stop:
+    """Context in which SIGTERM and SIGINT only set `requested`, so that the loop can save and leave.
+
+    `signal` is the number of the first one, None before. A second SIGINT raises KeyboardInterrupt at once. The old
+    handlers come back at the end. Outside the main thread, where Python allows no handlers, it does nothing.
+    """
+
+    def __init__(self):
+        self.requested = False
+        self.signal: int | None = None
+        self._interrupts = 0
+        self._old: dict[int, Any] = {}
+
+    def __enter__(self) -> "Stop":
+        if threading.current_thread() is threading.main_thread():
+            for number in (signal.SIGTERM, signal.SIGINT):
+                self._old[number] = signal.signal(number, self._receive)
+        return self
+
+    def __exit__(self, *_) -> None:
+        while self._old:
+            number, handler = self._old.popitem()
+            # None stands for a handler that was not installed from Python; it cannot be put back.
+            signal.signal(number, signal.SIG_DFL if handler is None else handler)
+
+    def _receive(self, number: int, _frame) -> None:
+        self.requested = True
+        self.signal = number if self.signal is None else self.signal
+        self._interrupts += number == signal.SIGINT
+        if self._interrupts > 1:
+            raise KeyboardInterrupt

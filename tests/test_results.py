@@ -1,0 +1,457 @@
+import pathlib
+import textwrap
+
+import numpy as np
+import pandas as pd
+import pytest
+import scipy.stats
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+
+from plasticity_jax import results
+
+ARMS = ("transition", "method", "granularity", "l2.strength")
+ABRUPT = {"transition": "output", "method": "none", "granularity": 1, "l2.strength": np.nan}
+GRADUAL = ABRUPT | {"granularity": 20}
+L2 = ABRUPT | {"method": "l2", "l2.strength": 0.001}
+
+
+def lanes(*described, metric="online_accuracy"):
+    """A table from (arm, seed, values per task), lanes numbered as given."""
+    rows = [
+        {"lane": lane, "task": task, "seed": seed, **arm, metric: value, "finite": True}
+        for lane, (arm, seed, values) in enumerate(described)
+        for task, value in enumerate(values)
+    ]
+    return pd.DataFrame(rows)
+
+
+@pytest.fixture
+def small():
+    return lanes(
+        (ABRUPT, 0, [0.9, 0.2, 0.1]),
+        (ABRUPT, 1, [0.9, 0.4, 0.2]),
+        (GRADUAL, 0, [0.9, 0.8, 0.7]),
+        (GRADUAL, 1, [0.9, 0.9, 0.9]),
+        (L2, 1, [0.9, 0.5, 0.4]),
+    )
+
+
+# --- statistics ---------------------------------------------------------------------------------------------------
+
+
+def test_statistics_by_hand():
+    s = results.statistics(np.array([1.0, 2.0, 3.0, 10.0]))
+    assert (s.count, s.mean, s.minimum, s.maximum) == (4, 4.0, 1.0, 10.0)
+    assert s.standard_error == pytest.approx(np.sqrt((9 + 4 + 1 + 36) / 3) / 2)
+    assert s.interquartile_mean == 2.5  # of 2 and 3
+
+
+@pytest.mark.parametrize(
+    ("values", "expected"),
+    [
+        ([7.0], 7.0),
+        ([1.0, 3.0], 2.0),
+        ([0.0, 3.0, 9.0], (0.25 * 0 + 3 + 0.25 * 9) / 1.5),
+        ([5.0, 1.0, 2.0, 3.0, 100.0], (0.75 * 2 + 3 + 0.75 * 5) / 2.5),
+    ],
+)
+def test_interquartile_mean_by_hand(values, expected):
+    assert results.statistics(np.array(values)).interquartile_mean == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("seeds", [4, 8, 12])
+def test_interquartile_mean_is_the_trimmed_mean_where_four_divides_the_seeds(seeds):
+    values = np.random.default_rng(seeds).normal(size=(seeds, 6))
+    expected = scipy.stats.trim_mean(values, 0.25, axis=0)
+    np.testing.assert_allclose(results.statistics(values).interquartile_mean, expected)
+
+
+@settings(max_examples=40, deadline=None)
+@given(hnp.arrays(np.float64, st.tuples(st.integers(2, 6), st.integers(1, 4)), elements=st.floats(-1e3, 1e3)))
+def test_statistics_agree_with_numpy_and_scipy(values):
+    s = results.statistics(values, resamples=50)
+    np.testing.assert_allclose(s.mean, values.mean(0), atol=1e-9)
+    np.testing.assert_array_equal(s.minimum, values.min(0))
+    np.testing.assert_array_equal(s.maximum, values.max(0))
+    np.testing.assert_allclose(s.standard_error, scipy.stats.sem(values, axis=0), atol=1e-9)
+    assert (s.low >= s.minimum - 1e-9).all()
+    assert (s.high <= s.maximum + 1e-9).all()
+    assert (s.low <= s.high).all()
+
+
+@pytest.mark.parametrize(("seeds", "level"), [(3, 0.95), (5, 0.95), (20, 0.8)])
+def test_interval_is_scipys_percentile_bootstrap(seeds, level):
+    values = np.random.default_rng(1).normal(size=(seeds, 3))
+    s = results.statistics(values, level=level, resamples=2000)
+    for position in range(3):
+        expected = scipy.stats.bootstrap(
+            (values[:, position],),
+            np.mean,
+            n_resamples=2000,
+            confidence_level=level,
+            method="percentile",
+            rng=np.random.default_rng(0),
+        ).confidence_interval
+        np.testing.assert_allclose([s.low[position], s.high[position]], expected, rtol=1e-10)
+
+
+def test_interval_near_the_normal_one_with_many_seeds():
+    values = np.random.default_rng(2).normal(3.0, 2.0, size=400)
+    s = results.statistics(values)
+    np.testing.assert_allclose([s.low, s.high], s.mean + np.array([-1.96, 1.96]) * s.standard_error, atol=0.03)
+
+
+def test_statistics_are_deterministic_keep_shape_and_each_position_stands_alone():
+    values = np.random.default_rng(3).normal(size=(5, 2, 3))
+    first, second = results.statistics(values), results.statistics(values)
+    for a, b in zip(first, second, strict=True):
+        assert a.shape == (2, 3)
+        np.testing.assert_array_equal(a, b)
+    for a, b in zip(first, results.statistics(values[:, 1, 2]), strict=True):
+        np.testing.assert_allclose(a[1, 2], b, rtol=1e-12)
+
+
+def test_many_positions_are_cut_into_parts_without_a_seam():
+    values = np.random.default_rng(4).normal(size=(3, 50))
+    whole = results.statistics(values, resamples=100)
+    parts = results.statistics(np.tile(values, 900), resamples=100)  # 45000 positions, above 4e6 / 100
+    np.testing.assert_allclose(parts.low.reshape(900, 50), np.tile(whole.low, (900, 1)), rtol=1e-12)
+
+
+def test_equal_seeds_have_an_interval_of_no_width():
+    s = results.statistics(np.full(3, 0.75))
+    assert s.low == s.high == s.mean == 0.75
+    assert s.standard_error == 0
+
+
+def test_one_seed_has_a_mean_but_no_interval():
+    s = results.statistics(np.array([[2.0, 3.0]]))
+    np.testing.assert_array_equal(s.mean, [2, 3])
+    np.testing.assert_array_equal(s.interquartile_mean, [2, 3])
+    for unknown in (s.standard_error, s.low, s.high):
+        assert np.isnan(unknown).all()
+
+
+def test_values_that_are_not_finite_are_left_out_and_not_counted():
+    values = np.array([[1.0, 1.0, np.nan, np.nan], [3.0, np.inf, np.nan, 5.0], [8.0, 2.0, np.nan, np.nan]])
+    s = results.statistics(values)
+    np.testing.assert_array_equal(s.count, [3, 2, 0, 1])
+    np.testing.assert_array_equal(s.mean, [4.0, 1.5, np.nan, 5.0])
+    np.testing.assert_array_equal(s.maximum, [8.0, 2.0, np.nan, 5.0])
+    np.testing.assert_array_equal(np.isnan(s.low), [False, False, True, True])
+    alone = results.statistics(np.array([1.0, 2.0]))
+    np.testing.assert_allclose([s.low[1], s.high[1]], [alone.low, alone.high])
+
+
+@pytest.mark.parametrize("shape", [(0,), (0, 3), (4, 0)])
+def test_statistics_of_nothing(shape):
+    s = results.statistics(np.zeros(shape))
+    assert s.mean.shape == shape[1:]
+    assert (s.count == 0).all()
+    assert np.isnan(s.mean).all()
+
+
+@pytest.mark.parametrize("bad", [{"values": 1.0}, {"level": 1.0}, {"level": 95}, {"resamples": 0}])
+def test_statistics_refuses(bad):
+    with pytest.raises(ValueError, match=r"values|level|resamples"):
+        results.statistics(**{"values": np.ones(3), **bad})
+
+
+# --- table --------------------------------------------------------------------------------------------------------
+
+
+def test_metric_columns():
+    table = pd.DataFrame({c: [1.0] for c in ["lane", "task", "seed", "width", "accuracy", "hessian_top/residual"]})
+    table = table.assign(finite=True, model="mlp", comment="words")
+    assert results.metric_columns(table, ["width", "model"]) == ["accuracy", "hessian_top/residual"]
+
+
+def test_write_and_read_keep_every_bit(tmp_path):
+    generator = np.random.default_rng(0)
+    table = pd.DataFrame(
+        {
+            "lane": np.arange(50),
+            "method": ["none", None] * 25,
+            "single": generator.normal(size=50).astype(np.float32),
+            "double": generator.normal(size=50) * 10.0 ** generator.integers(-300, 300, 50),
+            "finite": generator.random(50) < 0.5,
+        }
+    )
+    table.loc[3, "double"] = np.nan
+    table.loc[4:6, "double"] = [np.inf, -0.0, 5e-324]
+    results.write(table, tmp_path / "results.parquet")
+    back = results.read(tmp_path / "results.parquet")
+    pd.testing.assert_frame_equal(back, table, check_exact=True)
+    for column in ("single", "double"):
+        assert back[column].to_numpy().tobytes() == table[column].to_numpy().tobytes()
+    assert [p.name for p in tmp_path.iterdir()] == ["results.parquet"]
+
+
+def test_a_failed_write_leaves_the_old_file(tmp_path, monkeypatch, small):
+    path = tmp_path / "results.parquet"
+    results.write(small, path)
+    before = path.read_bytes()
+
+    def fails_half_way(self, file, **_):
+        file.write(b"PAR1 half")
+        raise OSError("No space left on device")
+
+    monkeypatch.setattr(pd.DataFrame, "to_parquet", fails_half_way)
+    with pytest.raises(OSError, match="No space"):
+        results.write(small.head(1), path)
+    assert path.read_bytes() == before
+    assert [p.name for p in tmp_path.iterdir()] == ["results.parquet"]
+
+
+def test_write_replaces_and_missing_files_are_told(tmp_path, small):
+    path = tmp_path / "results.parquet"
+    results.write(small, path)
+    results.write(small.head(2), str(path))
+    assert len(results.read(path)) == 2
+    with pytest.raises(FileNotFoundError):
+        results.read(tmp_path / "none.parquet")
+    with pytest.raises(FileNotFoundError):
+        results.write(small, pathlib.Path(tmp_path, "no", "folder"))
+
+
+# --- summary ------------------------------------------------------------------------------------------------------
+
+
+def test_summary_by_hand(small):
+    long = results.summary(small, ARMS)
+    assert list(long.columns) == [*ARMS, "task", "metric", "seeds", "diverged", *results.Statistics._fields]
+    assert len(long) == 3 * 3
+    row = long[(long["granularity"] == 1) & (long["method"] == "none") & (long["task"] == 1)].iloc[0]
+    assert (row["seeds"], row["count"], row["diverged"], row["metric"]) == (2, 2, 0, "online_accuracy")
+    assert row["mean"] == pytest.approx(0.3)
+    assert row["standard_error"] == pytest.approx(0.1)
+    assert (row["minimum"], row["maximum"]) == (0.2, 0.4)
+    assert long[long["method"] == "l2"]["count"].tolist() == [1, 1, 1]
+    assert long[long["method"] == "l2"]["low"].isna().all()
+    for column in ARMS:
+        assert long[column].dtype == small[column].dtype
+
+
+def test_a_probe_that_did_not_run_has_no_rows(small):
+    small["hessian_top"] = np.where(small["task"] == 2, 5.0, np.nan)
+    long = results.summary(small, ARMS)
+    assert set(long[long["metric"] == "hessian_top"]["task"]) == {2}
+    assert len(long) == 9 + 3
+
+
+def test_a_diverged_lane_never_vanishes(small):
+    small["loss"] = 1.0
+    gone = (small["lane"] == 0) & (small["task"] > 0) | (small["lane"] == 4)
+    small.loc[gone, "finite"] = False
+    small.loc[gone, "loss"] = np.nan
+    small.loc[gone, "online_accuracy"] = 0.1
+    long = results.summary(small, ARMS).set_index(["metric", "method", "granularity", "task"])
+    assert long.loc[("loss", "none", 1, 2), ["seeds", "count", "diverged"]].tolist() == [2, 1, 1]
+    assert long.loc[("loss", "none", 1, 0), ["seeds", "count", "diverged"]].tolist() == [2, 2, 0]
+    # no lane of this arm has a loss, and yet it is there
+    assert long.loc[("loss", "l2", 1, 2), ["seeds", "count", "diverged"]].tolist() == [1, 0, 1]
+    # what a diverged lane still scored counts
+    assert long.loc[("online_accuracy", "none", 1, 2), "mean"] == pytest.approx((0.1 + 0.2) / 2)
+
+    ends = results.final(small, ARMS, "loss", last=2)
+    assert ends["seeds"].tolist() == [2, 2, 1]
+    assert ends["diverged"].tolist() == [1, 0, 1]
+    assert ends["count"].tolist() == [1, 2, 0]
+    # a lane that diverges within the window has no mean, rather than one of the good tasks alone
+    assert results.final(small, ARMS, "loss", last=3)["count"].tolist() == [1, 2, 0]
+    text = results.final_table(small, ARMS, "loss", last=2)
+    assert "1 of 2 (1 diverged)" in text
+    assert "0 of 1 (1 diverged)" in text
+    pairs = results.paired_differences(small, ARMS, ABRUPT, "loss", last=2)
+    assert pairs["diverged"].tolist() == [1, 1]
+    assert pairs["count"].tolist() == [1, 0]
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_row_order_and_index_do_not_matter(small, seed):
+    small["hessian_top"] = np.where(small["task"] == 2, small["online_accuracy"] * 7, np.nan)
+    mixed = small.sample(frac=1, random_state=seed).set_index(np.full(len(small), 7))
+    baseline = {"granularity": 1, "method": "none"}
+    for function in (
+        results.summary,
+        lambda t, a: results.final(t, a, last=2),
+        lambda t, a: results.paired_differences(t, a, baseline, last=2),
+    ):
+        pd.testing.assert_frame_equal(function(small, ARMS), function(mixed, ARMS), check_exact=True)
+    assert results.final_table(small, ARMS) == results.final_table(mixed, ARMS)
+    assert results.arm_labels(small, ARMS).tolist() == results.arm_labels(mixed, ARMS).tolist()
+
+
+def test_no_arm_columns_is_one_arm(small):
+    alone = small[small["lane"].isin([0, 1])].drop(columns=list(ARMS))
+    assert results.final(alone, [], last=1)["mean"].tolist() == pytest.approx([0.15])
+    assert len(results.summary(alone, [])) == 3
+    assert results.arm_labels(alone, []).tolist() == ["all lanes"]
+
+
+# --- end of training and differences ------------------------------------------------------------------------------
+
+
+def test_final_by_hand(small):
+    ends = results.final(small, ARMS, last=2)
+    np.testing.assert_allclose(ends["mean"], [np.mean([0.15, 0.3]), np.mean([0.75, 0.9]), 0.45])
+    np.testing.assert_allclose(ends["minimum"], [0.15, 0.75, 0.45])
+    np.testing.assert_allclose(results.final(small, ARMS, last=99)["mean"].iloc[2], 0.6)
+
+
+def test_final_of_a_probe_takes_the_last_tasks_it_measured():
+    table = lanes((ABRUPT, 0, [np.nan, 1.0, np.nan, 3.0, np.nan, 5.0, np.nan]), metric="hessian_top")
+    assert results.final(table, ARMS, "hessian_top", last=2)["mean"].tolist() == [4.0]
+
+
+def test_paired_differences_by_hand(small):
+    pairs = results.paired_differences(small, ARMS, {"granularity": 1, "method": "none"}, last=2)
+    assert pairs.index.tolist() == [1, 2]
+    np.testing.assert_allclose(pairs["mean"], [(0.6 + 0.6) / 2, 0.15])
+    assert pairs["seeds"].tolist() == [2, 1]
+    np.testing.assert_allclose(pairs["low"].iloc[0], 0.6)
+    assert np.isnan(pairs["low"].iloc[1])
+
+
+def test_pairs_are_over_the_same_tasks():
+    table = lanes((ABRUPT, 0, [1.0, 2.0, 3.0, 4.0]), (GRADUAL, 0, [2.0, 4.0]))  # the second one is not done yet
+    pairs = results.paired_differences(table, ARMS, ABRUPT, last=1)
+    assert pairs["mean"].tolist() == [2.0]
+
+
+def test_pairing_removes_what_the_seeds_share():
+    generator = np.random.default_rng(0)
+    shared = generator.normal(0, 1, 8)
+    table = lanes(
+        *((ABRUPT, s, shared[s] + generator.normal(0, 0.01, 5)) for s in range(8)),
+        *((GRADUAL, s, shared[s] + 0.2 + generator.normal(0, 0.01, 5)) for s in range(8)),
+    )
+    pair = results.paired_differences(table, ARMS, ABRUPT).iloc[0]
+    apart = results.final(table, ARMS)
+    unpaired = np.hypot(*apart["standard_error"])
+    assert pair["standard_error"] < unpaired / 20
+    assert 0.15 < pair["low"] < 0.2 < pair["high"] < 0.25
+    np.testing.assert_allclose(pair["mean"], apart["mean"].diff().iloc[1])
+
+
+def test_missing_seeds_pair_what_is_common():
+    table = lanes(
+        *((ABRUPT, s, [s]) for s in (0, 1, 2)), *((GRADUAL, s, [10.0 + s]) for s in (1, 2, 5)), (L2, 9, [1.0])
+    )
+    pairs = results.paired_differences(table, ARMS, ABRUPT)
+    assert pairs["count"].tolist() == [2, 0]
+    assert pairs["mean"].iloc[0] == 10.0
+    assert "-" in results.final_table(table, ARMS).splitlines()[-1]
+    with pytest.raises(ValueError, match="common"):
+        results.paired_differences(table[table["granularity"].eq(1)], ARMS, ABRUPT)
+
+
+def test_baseline_values_may_be_missing_numbers(small):
+    assert len(results.paired_differences(small, ARMS, {"l2.strength": 0.001})) == 2
+    only = small[small["lane"] > 1]
+    assert results.paired_differences(only, ARMS, {"l2.strength": float("nan")}).index.tolist() == [1]
+
+
+@pytest.mark.parametrize(
+    ("call", "words"),
+    [
+        (lambda t: results.final(t, ARMS, "speed"), "unknown metric 'speed': known are online_accuracy"),
+        (lambda t: results.final_table(t, ARMS, "speed"), "unknown metric 'speed': known are online_accuracy"),
+        (lambda t: results.paired_differences(t, ARMS, ABRUPT, "speed"), "known are online_accuracy"),
+        (lambda t: results.final(t, ARMS, last=0), "last is 0"),
+        (lambda t: results.paired_differences(t, ARMS, {"granularity": 3}), "fits no arm"),
+        (lambda t: results.paired_differences(t, ARMS, {"granularity": 1}), r"fits 2 arms \(abrupt; l2, abrupt\)"),
+        (lambda t: results.paired_differences(t, ARMS, {"grain": 1}), "unknown arm column 'grain'"),
+        (lambda t: results.final_table(t, ARMS, baseline={"method": "x"}), "fits no arm"),
+        (lambda t: results.summary(t, ["depth"]), "lacks the columns depth"),
+        (lambda t: results.summary(t.head(0), ARMS), "no rows"),
+        (lambda t: results.final(t, ["transition"]), "repeats seed"),
+    ],
+)
+def test_refusals(small, call, words):
+    with pytest.raises(ValueError, match=words):
+        call(small)
+
+
+# --- labels and text ----------------------------------------------------------------------------------------------
+
+
+def labelled(*arms):
+    table = lanes(*((arm, 0, [1.0]) for arm in arms))
+    return results.arm_labels(
+        table, [c for c in table.columns if c not in (*results.FIXED, "online_accuracy", "finite")]
+    )
+
+
+def test_labels_name_what_varies():
+    assert labelled(ABRUPT, L2, GRADUAL, GRADUAL | {"transition": "sampling"}).tolist() == [
+        "abrupt",
+        "l2, abrupt",
+        "output interpolation, K = 20",
+        "task sampling, K = 20",
+    ]
+    assert labelled(ABRUPT, L2).tolist() == ["none", "l2"]
+    assert labelled(ABRUPT).tolist() == ["abrupt"]
+    assert labelled(L2).tolist() == ["l2, abrupt"]
+
+
+def test_labels_name_numbers():
+    assert labelled(ABRUPT, L2, L2 | {"l2.strength": 0.01}).tolist() == [
+        "none",
+        "l2, l2.strength=0.001",
+        "l2, l2.strength=0.01",
+    ]
+    plain = {"method": "none", "learning_rate": 0.1, "norm": "none", "width": 64}
+    assert labelled(plain, plain | {"learning_rate": 0.1234567, "norm": "layer_norm"}).tolist() == [
+        "learning_rate=0.1, no norm",
+        "learning_rate=0.1234567, layer norm",
+    ]
+
+
+def test_labels_stay_distinct():
+    both = labelled(ABRUPT, ABRUPT | {"transition": "sampling"}, GRADUAL)
+    assert both.tolist() == ["abrupt (output interpolation)", "abrupt (task sampling)", "output interpolation, K = 20"]
+    numbers = labelled({"method": "none", "noise": np.nan}, {"method": "none", "noise": 0.5})
+    assert numbers.tolist() == ["none", "noise=0.5"]
+
+
+def test_labels_follow_the_lanes_not_the_alphabet():
+    assert labelled(GRADUAL, ABRUPT).tolist() == ["output interpolation, K = 20", "abrupt"]
+
+
+def test_final_table_whole(small):
+    expected = """\
+    online accuracy: mean over the last 2 tasks measured, over seeds
+    intervals: 95 % percentile bootstrap over seeds (too narrow with fewer than 10 seeds)
+    differences: paired, same seed and same tasks
+
+    arm                           seeds  mean, %  95 % interval  minus abrupt, points   95 % interval
+    abrupt                            2     22.5   15.0 to 30.0
+    output interpolation, K = 20      2     82.5   75.0 to 90.0                 +60.0  +60.0 to +60.0
+    l2, abrupt                        1     45.0              -                 +15.0               -"""
+    assert results.final_table(small, ARMS, last=2) == textwrap.dedent(expected)
+
+
+def test_final_table_of_one_arm_and_of_another_unit():
+    table = lanes(*((ABRUPT, s, [0.00123 + s * 1e-5]) for s in range(10)), metric="loss")
+    expected = """\
+    loss: mean over the last task measured, over seeds
+    intervals: 95 % percentile bootstrap over seeds
+
+    arm     seeds      mean           95 % interval
+    abrupt     10  0.001275  0.001258 to 0.001293"""
+    text = results.final_table(table, ARMS, "loss")
+    assert text.splitlines()[:3] == textwrap.dedent(expected).splitlines()[:3]
+    row = results.final(table, ARMS, "loss").iloc[0]
+    assert text.splitlines()[-1] == f"abrupt     10  0.001275  {row['low']:.6f} to {row['high']:.6f}"
+
+
+def test_final_table_takes_the_baseline_it_is_given(small):
+    text = results.final_table(small, ARMS, baseline={"granularity": 20})
+    assert "minus output interpolation, K = 20, points" in text
+    abrupt_last = small[small["lane"].isin([2, 3, 4])]  # no abrupt arm of method none: the first arm
+    assert "minus output interpolation" in results.final_table(abrupt_last, ARMS)
+    shuffled = small.assign(lane=(small["lane"] + 3) % 5)
+    assert "minus abrupt" in results.final_table(shuffled, ARMS)
