@@ -37,7 +37,7 @@ setup(
         "scikit-learn>=1.5",
     ],
     extras_require={
-        "test": ["pytest", "pytest-xdist", "hypothesis", "ruff", "pyright"],
+        "test": ["pytest", "pytest-xdist", "hypothesis", "ruff", "basedpyright"],
         "oracles": ["torch==2.13.0", "transformers", "safetensors", "matfree"],
         "cuda": ["jax[cuda12]"],
     },

@@ -165,7 +165,7 @@ class Checkpoints:
         for key, part in like.items():
             prefix = f"[{key!r}]"
             found = {name.removeprefix(prefix): leaf for name, leaf in leaves.items() if name.startswith(prefix)}
-            if part == {}:
+            if isinstance(part, dict) and not part:  # (an array compared with {} would not give a bool)
                 parts[key] = {name.removeprefix("['").removesuffix("']"): leaf for name, leaf in found.items()}
                 continue
             wanted = _named(part)

@@ -14,7 +14,7 @@ USAGE, ENVIRONMENT = 2, 1  # exit codes: a fault of the command line; a fault of
 
 
 def launch(
-    doc: str,
+    doc: str | None,
     defaults: Mapping[str, str] | None = None,
     arms: Sequence[Mapping[str, str]] = ({},),
     title: str = "",
@@ -34,7 +34,7 @@ def launch(
     try:
         values, given = flags.parse(arguments, defaults)
         if values["help"] or values["list"]:
-            print(flags.usage(doc, defaults) if values["help"] else flags.listing())
+            print(flags.usage(doc or "", defaults) if values["help"] else flags.listing())
             return 0
         prepare_jax()
         checked = check(values, given, arms)
@@ -91,10 +91,11 @@ def check(
     numbers = {name: flags.whole(name, values[name], 1) for name in ("checkpoint_every", "last")}
     width = None if values["lane_width"] is None else flags.whole("lane_width", values["lane_width"], 1)
     registry.one_of("band", values["band"], ("minmax", "sem", "ci"))
-    if values["workdir"] is None and not values["dry_run"]:
-        raise ValueError("workdir is not given: name a folder with --workdir=DIR.")
     if not values["dry_run"]:
-        workdir.check_writable(values["workdir"])
+        folder = values["workdir"]
+        if not folder:
+            raise ValueError("workdir is not given: name a folder with --workdir=DIR.")
+        workdir.check_writable(folder)
     dataset = sweep.load_common_dataset([one for one, _ in runs], values["data_dir"], values["download"])
     return dataset, sweep.plan(runs, len(dataset.images), values["lane_strategy"], width), numbers
 

@@ -97,7 +97,7 @@ def make_stream(environment: Environment, transition: str | Transition, batch_si
         per_epoch = steps_per_epoch(samples, batch_size)
         places = epoch(key, samples, batch_size, task, step // per_epoch)[step % per_epoch]
         length = transitions.transition_steps(jnp.float32(transition_fraction), per_epoch * epochs)
-        alpha = transitions.alpha_at(step, length, granularity)
+        alpha = transitions.alpha_at(step, length, jnp.asarray(granularity))
         return batch(environment, mixture, plan(environment, key, data, jnp.asarray(task)), data, places, alpha)
 
     return at

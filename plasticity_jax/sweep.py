@@ -42,15 +42,10 @@ class Stopped(Exception):
 
 def device_data(dataset: datasets.Dataset) -> Data:
     """Returns a dataset as the arrays that programs take (numpy; uint8 images); put it on devices as you like."""
-    return Data(
-        x=np.asarray(dataset.images),
-        y=np.asarray(dataset.labels),
-        test_x=np.asarray(dataset.test_images),
-        test_y=np.asarray(dataset.test_labels),
-        mean=np.asarray(dataset.mean, np.float32),
-        std=np.asarray(dataset.std, np.float32),
-        classes=dataset.classes,
-    )  # type: ignore[arg-type]  # numpy arrays are fine where jax arrays are meant
+    images = [dataset.images, dataset.labels, dataset.test_images, dataset.test_labels]
+    statistics = [np.asarray(s, np.float32) for s in (dataset.mean, dataset.std)]
+    arrays: list[Any] = [*map(np.asarray, images), *statistics]
+    return Data(*arrays, classes=dataset.classes)
 
 
 def load_dataset(spec: Spec, data_dir: str | None = None, download: bool = False) -> datasets.Dataset:
@@ -244,7 +239,7 @@ def table(programs: Sequence[Program], histories: Sequence[History]) -> "pandas.
     known = ["lane", "task", "seed", *arm_columns(programs)]
     rest = [c for c in whole.columns if c not in known]
     rest.sort(key=lambda c: probes.index(c.partition("/")[0]) if c.partition("/")[0] in probes else -1)
-    return whole[[*known, *rest]]
+    return whole.loc[:, [*known, *rest]]
 
 
 def run(

@@ -3,13 +3,15 @@
 Source: Liu & Mou, section 4. Their step size delta is 1 / granularity here; an abrupt change is granularity 1.
 """
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 
 from plasticity_jax.types import Array, Batch, Transition
 
 
-def transition_steps(fraction: Array, steps: int) -> Array:
+def transition_steps(fraction: Any, steps: int) -> Any:
     """Returns how many of a task's `steps` the transition takes: fraction * steps, rounded, in the type of `fraction`.
 
     Works alike on a numpy and on a traced float32, so that the check before a run and the program agree.

@@ -32,12 +32,12 @@ class Penalty(NamedTuple):
     def __call__(self, optimizer: Optimizer) -> Optimizer:
         """Returns `optimizer` fed with the gradient of loss plus penalty; optimizer moments see the sum."""
 
-        def update(updates, memory, params, **_):
-            memory = self.advance(memory, params)
+        def update(updates, state, params=None, **_):
+            memory = self.advance(state, params)
             gradient = jax.grad(self.value)(params, memory)
             return jax.tree.map(lambda u, g: u + self.strength * g, updates, gradient), memory
 
-        return optax.chain(optax.GradientTransformationExtraArgs(self.init, update), optimizer)
+        return optax.chain(optax.GradientTransformationExtraArgs(lambda params: self.init(params), update), optimizer)
 
 
 class RewriteState(NamedTuple):
@@ -72,7 +72,9 @@ class Rewrite(NamedTuple):
         def init(params):
             return RewriteState(optimizer.init(params), self.init())
 
-        def update(updates, state, params, *, ctx, **extra):
+        def update(updates, state, params=None, *, ctx=None, **extra):
+            if ctx is None or params is None:
+                raise ValueError("a method that rewrites parameters needs update(..., params, ctx=Context(...)).")
             updates, inner = optimizer.update(updates, state.inner, params, ctx=ctx, **extra)
             memory = self.observe(state.memory, ctx)
 

@@ -8,8 +8,9 @@ from plasticity_jax.methods.lifting import Penalty
 from plasticity_jax.types import Array, Number, PyTree
 
 
-def _kept(params: PyTree, on: str) -> list[Array]:
-    return [p for p in jax.tree.leaves(params) if on == "all" or p.ndim >= 2]
+def _squares(params: PyTree, on: str) -> Array:
+    kept = [p for p in jax.tree.leaves(params) if on == "all" or p.ndim >= 2]
+    return jnp.asarray(sum(jnp.sum(p**2) for p in kept))
 
 
 def l2(*, strength: Number = 1e-3, on: str = "all") -> Penalty:
@@ -22,7 +23,7 @@ def l2(*, strength: Number = 1e-3, on: str = "all") -> Penalty:
 
     def value(params, memory):
         del memory
-        return sum(jnp.sum(p**2) for p in _kept(params, on))
+        return _squares(params, on)
 
     return Penalty(value, strength)
 
@@ -36,8 +37,7 @@ def l2_init(*, strength: Number = 1e-2, on: str = "all") -> Penalty:
     registry.one_of("l2_init.on", on, ("all", "matrices"))
 
     def value(params, anchor):
-        difference = jax.tree.map(jnp.subtract, params, anchor)
-        return sum(jnp.sum(d**2) for d in _kept(difference, on))
+        return _squares(jax.tree.map(jnp.subtract, params, anchor), on)
 
     return Penalty(value, strength, init=lambda params: jax.tree.map(jnp.asarray, params))
 

@@ -1,0 +1,180 @@
+from fractions import Fraction
+from math import ceil, floor
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from plasticity_jax import stream
+from plasticity_jax.transitions import TRANSITIONS, alpha_at, transition_steps
+from plasticity_jax.types import Batch
+
+alphas = jax.jit(jax.vmap(alpha_at, (0, None, None)))
+
+
+def exact(step: int, steps: int, granularity: int) -> np.float32:
+    """Which of K equal plateaus `step` lies on, in whole numbers without a limit, then one division in float32."""
+    plateau = floor(Fraction(step, steps) * granularity) + 1 if step < steps else granularity
+    return np.float32(plateau) / np.float32(granularity)
+
+
+@pytest.mark.parametrize("steps", [1, 2, 3, 7, 20, 97])
+def test_alpha_equals_exact_arithmetic(steps):
+    for granularity in range(1, steps + 1):  # K = 1, K = steps, and all that do not divide
+        got = np.asarray(alphas(jnp.arange(steps + 4), steps, granularity))
+        assert got.dtype == np.float32
+        want = [exact(step, steps, granularity) for step in range(steps + 4)]
+        np.testing.assert_array_equal(got, want)
+
+
+@pytest.mark.parametrize(
+    ("steps", "granularity"),
+    [(2**16, 2**16 - 1), (2**16 - 1, 2**16), (2**31 - 1, 2), (19_200, 223_696), (2**24 + 1, 255), (2**32 - 1, 1)],
+)
+def test_alpha_is_exact_up_to_the_limit(steps, granularity):
+    assert 2**32 - 2**19 < steps * granularity < 2**32
+    edges = [ceil(Fraction(steps * plateau, granularity)) for plateau in (1, 2, granularity // 2, granularity - 1)]
+    at = {0, 1, steps - 2, steps - 1, steps, steps + 1, 2**32 - 1, *edges, *(edge - 1 for edge in edges)}
+    at = sorted(step for step in at if 0 <= step < 2**32)
+    got = alphas(np.array(at, np.uint32), np.uint32(steps), np.uint32(granularity))
+    np.testing.assert_array_equal(got, [exact(step, steps, granularity) for step in at])
+
+
+@settings(max_examples=60, deadline=None)
+@given(steps=st.integers(1, 300), granularity=st.integers(1, 300))
+def test_plateaus_are_equal_and_rise_evenly(steps, granularity):
+    granularity = min(granularity, steps)
+    got = np.asarray(alphas(jnp.arange(301), steps, granularity))
+    levels, lengths = np.unique(got[:steps], return_counts=True)
+    np.testing.assert_array_equal(levels, np.arange(1, granularity + 1, dtype=np.float32) / np.float32(granularity))
+    assert np.ptp(lengths) <= 1
+    assert (np.diff(got) >= 0).all()
+    assert (got[steps:] == 1).all()
+
+
+def test_no_transition_and_no_granularity_are_one_throughout():
+    for steps, granularity in [(0, 1), (0, 5), (9, 1)]:
+        assert (np.asarray(alphas(jnp.arange(12), steps, granularity)) == 1).all()
+
+
+@settings(max_examples=60, deadline=None)
+@given(fraction=st.floats(0, 1, width=32), steps=st.integers(1, 2**20))
+def test_transition_length_is_the_same_before_and_inside_a_program(fraction, steps):
+    before = transition_steps(np.float32(fraction), steps)
+    inside = jax.jit(transition_steps)(jnp.float32(fraction), steps)
+    assert before.dtype == inside.dtype == np.float32
+    assert int(before) == int(inside)
+    assert abs(int(before) - Fraction(fraction) * steps) <= Fraction(1, 2) + Fraction(steps, 2**23)
+
+
+def pair(seed: int = 0, size: int = 12, classes: int = 5) -> tuple[Batch, Batch]:
+    """Two batches that share nothing."""
+    random = np.random.default_rng(seed)
+
+    def one():
+        onehot = np.eye(classes, dtype=np.float32)[random.integers(0, classes, size)]
+        x, weight = random.normal(size=(size, 3, 2, 1)), random.integers(0, 2, size)
+        return Batch(jnp.float32(x), jnp.asarray(onehot), jnp.float32(weight))
+
+    return one(), one()
+
+
+@pytest.mark.parametrize("alpha", [0.05, 0.25, 0.45, 0.5, 0.55, 0.75, 0.95, 1.0])
+def test_formulas(alpha):
+    old, new = pair()
+    rank = (np.arange(12) + 0.5) / 12
+    a, uniform = np.float64(np.float32(alpha)), 1 / 5
+    got = {name: t.mix(old, new, jnp.float32(alpha), jnp.float32(rank)) for name, t in TRANSITIONS.items()}
+    if alpha <= 0.5:
+        target = (1 - 2 * a) * np.float64(old.y) + 2 * a * uniform
+    else:
+        target = (2 - 2 * a) * uniform + (2 * a - 1) * np.float64(new.y)
+    np.testing.assert_allclose(got["output"].y, target, rtol=0, atol=2e-7)
+    np.testing.assert_allclose(got["output"].y.sum(1), 1, rtol=0, atol=3e-7)
+    np.testing.assert_array_equal(got["output"].x, new.x)
+    np.testing.assert_allclose(got["input"].x, (1 - a) * np.float64(old.x) + a * np.float64(new.x), rtol=0, atol=1e-6)
+    np.testing.assert_array_equal(got["input"].y, new.y)
+    of_new = rank < a
+    for field, mixed in got["sampling"]._asdict().items():
+        parts = [np.asarray(getattr(side, field)) for side in (new, old)]
+        want = np.stack([parts[0][i] if of_new[i] else parts[1][i] for i in range(12)])
+        np.testing.assert_array_equal(mixed, want)
+    np.testing.assert_array_equal(got["output"].weight, new.weight)
+    np.testing.assert_array_equal(got["input"].weight, new.weight)
+
+
+def test_output_interpolation_passes_through_uniform_and_meets_itself_there():
+    old, new = pair()
+    mix = TRANSITIONS["output"].mix
+    at, below = (mix(old, new, jnp.float32(a), jnp.zeros(12)).y for a in (0.5, np.nextafter(np.float32(0.5), 0)))
+    np.testing.assert_allclose(at, 0.2, rtol=0, atol=1e-7)
+    np.testing.assert_allclose(below, 0.2, rtol=0, atol=2e-7)
+
+
+@pytest.mark.parametrize("name", TRANSITIONS)
+@pytest.mark.parametrize("compiled", [False, True])
+@settings(max_examples=15, deadline=None)
+@given(seed=st.integers(0, 2**32 - 1))
+def test_one_is_the_new_task_bit_for_bit(name, compiled, seed):
+    old, new = pair(seed)
+    rank = jnp.float32(np.random.default_rng(seed).uniform(size=12))
+    mix = MIXES[name] if compiled else TRANSITIONS[name].mix
+    got = mix(old, new, jnp.float32(1), rank)
+    for left, right in zip(got, new, strict=True):
+        assert left.dtype == right.dtype
+        np.testing.assert_array_equal(np.asarray(left).view(np.uint32), np.asarray(right).view(np.uint32))
+
+
+MIXES = {name: jax.jit(transition.mix) for name, transition in TRANSITIONS.items()}
+
+
+def of_new(places: np.ndarray, samples: int, alpha: np.float32) -> np.ndarray:
+    """Which examples task sampling takes from the new task, as `stream.batch` asks for them: bool like `places`."""
+    marks = [Batch(*(jnp.full(places.size, value) for _ in range(3))) for value in (0.0, 1.0)]
+    rank = (jnp.asarray(places).reshape(-1) + 0.5) / samples
+    return np.asarray(MIXES["sampling"](*marks, alpha, rank).x).reshape(places.shape) == 1
+
+
+def rounded(alpha: Fraction, samples: int) -> set[int]:
+    """round(alpha n); of two whole numbers equally near, either."""
+    return {ceil(alpha * samples - Fraction(1, 2)), floor(alpha * samples + Fraction(1, 2))}
+
+
+@pytest.mark.parametrize(("samples", "batch_size"), [(64, 16), (60, 5), (64, 64), (48, 1), (5120, 64), (12, 4)])
+@pytest.mark.parametrize("granularity", [1, 2, 3, 7, 20])
+def test_sampling_shares_are_exact(samples, batch_size, granularity):
+    before = np.zeros(samples, bool)
+    for plateau in range(1, granularity + 1):
+        alpha = Fraction(plateau, granularity)
+        places = np.asarray(EPOCHS(jax.random.key(3), samples, batch_size, 1, plateau))
+        new = of_new(places, samples, np.float32(plateau) / np.float32(granularity))
+        assert new.sum() in rounded(alpha, samples)
+        assert set(new.sum(axis=1)) <= {floor(alpha * batch_size), ceil(alpha * batch_size)}
+        now = np.zeros(samples, bool)
+        now[places[new]] = True
+        assert now[before].all()  # nested: who has changed over stays
+        before = now
+    assert before.all()
+
+
+EPOCHS = jax.jit(stream.epoch, static_argnums=(1, 2))
+
+
+def uneven(samples: int, batch_size: int, granularity: int) -> None:
+    for epoch in range(5):
+        places = np.asarray(EPOCHS(jax.random.key(3), samples, batch_size, 1, epoch))
+        for plateau in range(1, granularity + 1):
+            alpha = Fraction(plateau, granularity)
+            new = of_new(places, samples, np.float32(plateau) / np.float32(granularity))
+            assert set(new.sum(axis=1)) <= {floor(alpha * batch_size), ceil(alpha * batch_size)}
+            # an epoch of steps * batch_size examples holds the share of those, to within the ones that sit out
+            assert abs(new.sum() - alpha * places.size) <= 1
+
+
+@pytest.mark.parametrize(("samples", "batch_size"), [(67, 16), (100, 64), (1437, 64), (31, 4)])
+@pytest.mark.parametrize("granularity", [2, 3, 20])
+def test_sampling_shares_are_exact_where_examples_sit_out(samples, batch_size, granularity):
+    uneven(samples, batch_size, granularity)

@@ -1,0 +1,32 @@
+"""Small data and Specs that several test files share."""
+
+import numpy as np
+
+from plasticity_jax.spec import Spec
+from plasticity_jax.types import Data
+
+
+def data(samples: int = 64, classes: int = 4, test: int = 12, shape: tuple[int, ...] = (3, 3, 1)) -> Data:
+    """Random uint8 images with labels that go round the classes."""
+    random = np.random.default_rng(samples)
+    images = random.integers(0, 256, (samples + test, *shape)).astype(np.uint8)
+    labels = (np.arange(samples + test) % classes).astype(np.int32)
+    mean, std = images.mean((0, 1, 2)), images.std((0, 1, 2))
+    parts = images[:samples], labels[:samples], images[samples:], labels[samples:]
+    return Data(*parts, np.float32(mean), np.float32(std), classes)
+
+
+def spec(**changes) -> Spec:
+    """A Spec whose program compiles in seconds: one hidden layer of 8 units, two epochs of four steps on 64 samples."""
+    small = {"tasks": 2, "epochs": 2, "batch_size": 16, "width": 8, "depth": 1, "norm": "none", "probes": ()}
+    return Spec(**(small | {"optimizer": "sgd"} | changes))
+
+
+def arrays(folder, samples: int = 64) -> str:
+    """Writes the data as .npy files and returns the dataset's name."""
+    made = data(samples)
+    folder.mkdir(parents=True, exist_ok=True)
+    for name in ("x", "y", "test_x", "test_y"):
+        part, what = "test" if name.startswith("test") else "train", "images" if name.endswith("x") else "labels"
+        np.save(folder / f"{part}_{what}.npy", getattr(made, name))
+    return f"arrays:{folder}"
