@@ -5,8 +5,9 @@ one place reads them and one sentence says what is wrong.
 """
 
 import dataclasses
-import fractions
+import difflib
 import itertools
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -31,7 +32,7 @@ RUN_HELP = {
     "seeds": ("5", "number of seeds; each seed is a lane of every arm"),
     "first_seed": ("0", "the first of them"),
     "workdir": (None, "folder of results, checkpoints and figures; the same command goes on where it was"),
-    "data_dir": (None, "folder of original data files; default $PLASTICITY_DATA_DIR, else a cache folder in the home"),
+    "data_dir": (None, "folder of original data files; default $PLASTICITY_DATA_DIR, else a cache"),
     "lane_strategy": (None, f"how lanes are run: {', '.join(lanes.STRATEGIES)}; default by backend and model"),
     "lane_width": (None, "lanes vmapped together; decides a lane's last bits, so it is recorded"),
     "checkpoint_every": ("1", "tasks between checkpoints"),
@@ -42,10 +43,11 @@ SWITCHES = {
     "download": "fetch the dataset's original files if they are not there",
     "dry_run": "print the grid, programs, lanes, steps and memory, and stop",
     "list": "print everything that can be named in a flag, and stop",
-    "progress": "show a progress bar",
+    "progress": "show a progress bar; --noprogress for none",
     "help": "print this",
 }
 SPEC_FIELDS = {f.name: f for f in dataclasses.fields(spec.Spec) if f.name != "options"}
+FLOAT32_MAX = 3.4e38  # numbers are float32 once they are a lane's
 PART_REGISTRIES = (ENVIRONMENTS, OPTIMIZERS, methods.METHODS, PROBES)
 
 
@@ -62,7 +64,9 @@ def part_settings() -> dict[str, Any]:
 def _text(default: Any) -> str | None:
     if isinstance(default, tuple):
         return ",".join(default)
-    return None if default is None else str(default)
+    if default == 2 / 3:
+        return "2/3"
+    return str(default).lower() if isinstance(default, bool) else None if default is None else str(default)
 
 
 def parse(argv: Sequence[str], defaults: Mapping[str, str] | None = None) -> tuple[Values, set[str]]:
@@ -84,8 +88,15 @@ def parse(argv: Sequence[str], defaults: Mapping[str, str] | None = None) -> tup
         flags.DEFINE_bool(name, name == "progress", "", flag_values=own)
     try:
         rest = own(["", *argv])
-    except flags.Error as error:
-        raise ValueError(f"{str(error).splitlines()[0].rstrip('.')}; --help names all flags.") from None
+    except flags.UnrecognizedFlagError as error:
+        near = difflib.get_close_matches(error.flagname, list(own), n=1)
+        meant = f" (did you mean --{near[0]}?)" if near else ""
+        raise ValueError(f"unknown flag --{error.flagname}{meant}: --help and --list name all flags.") from None
+    except flags.IllegalFlagValueError as error:  # of a switch, as all other flags are text
+        raise ValueError(f"{str(error).partition(': ')[0]}: allowed are true and false.") from None
+    except (flags.Error, ValueError) as error:
+        text = str(error).partition("\n")[0].removeprefix("ERROR:: ").rstrip(".")
+        raise ValueError(f"{text}; --help names all flags.") from None
     if len(rest) > 1:
         raise ValueError(f"argument {rest[1]!r} is not a flag: allowed are flags as --name=value; --help names them.")
     return {name: own[name].value for name in own}, {name for name in own if own[name].present}
@@ -105,7 +116,9 @@ def runs(
     seen: set[Any] = set()
     for arm in arms:
         texts = {**values, **arm}
-        first, count = (whole(name, texts[name], low) for name, low in (("first_seed", 0), ("seeds", 1)))
+        first, count = whole("first_seed", texts["first_seed"], 0), whole("seeds", texts["seeds"], 1)
+        if first + count > 2**31:
+            raise ValueError(f"first_seed is {first} and seeds is {count}: allowed are seeds up to {2**31 - 1}.")
         for one in _specs(texts):
             axes = {
                 name: [_number(name, t) for t in _split(texts[name])] for name in lanes.defaults(one) if name != "seed"
@@ -118,20 +131,24 @@ def runs(
     used = {name for one in made for name in (*one.known_options(), *one.known_numbers())}
     for name in sorted(set(given) & set(part_settings())):
         if name not in used:
-            raise ValueError(f"{name} is {values[name]}, but no arm of this run uses {name.partition('.')[0]}.")
+            part = name.partition(".")[0]
+            raise ValueError(
+                f"{name} is {values[name]!r}, but no arm of this run uses {part}: add {part} or leave it out."
+            )
     return list(made.items())
 
 
 def _specs(texts: Values) -> list[spec.Spec]:
     fields = {}
     for name, field in SPEC_FIELDS.items():
-        read = {int: whole, int | None: whole, str: lambda _, text: text}.get(field.type)
-        if read is None:  # probes: a list, but not an axis
-            fields[name] = [tuple(_split(texts[name]))]
-        elif texts[name] is None:
+        if texts[name] is None:
             fields[name] = [None]
-        else:
-            fields[name] = [read(name, t) for t in (_split(texts[name]) if field.metadata["axis"] else [texts[name]])]
+            continue
+        given = _split(texts[name]) if field.metadata["axis"] else [texts[name]]
+        if field.type in (int, int | None):
+            fields[name] = [whole(name, text, 0 if name.endswith("seed") else 1) for text in given]
+        else:  # a name; probes are a list of names, but not an axis
+            fields[name] = given if field.type is str else [tuple(_split(texts[name]))]
     made = []
     for point in itertools.product(*fields.values()):
         plain = spec.Spec(**dict(zip(fields, point, strict=True)))
@@ -170,11 +187,15 @@ def whole(name: str, text: str, low: int | None = None) -> int:
 
 def _number(name: str, text: str) -> float:
     if name in lanes.WHOLE:
-        return whole(name, text)
+        return whole(name, text, 1)
+    above, slash, below = text.partition("/")
     try:
-        return float(fractions.Fraction(text))  # also reads 2/3
+        value = float(above) / (float(below) if slash else 1.0)
     except (ValueError, ZeroDivisionError):
-        raise ValueError(f"{name} is {text!r}: allowed are numbers such as 0.001, 1e-3 or 2/3.") from None
+        value = math.nan
+    if not abs(value) <= FLOAT32_MAX:
+        raise ValueError(f"{name} is {text!r}: allowed are numbers such as 0.001, 1e-3 or 2/3, up to {FLOAT32_MAX:g}.")
+    return value
 
 
 def _option(name: str, text: str, default: Any) -> Any:
@@ -204,7 +225,8 @@ def usage(doc: str, defaults: Mapping[str, str] | None = None) -> str:
         lines.append(group)
         for name, default, text in entries:
             default = defaults.get(name, default)
-            lines.append(f"  --{name + ('' if default is None else '=' + default):34} {text}")
+            flag = name if default is None else f"{name}={default}"
+            lines += [f"  --{flag:34} {text}"] if len(flag) <= 34 else [f"  --{flag}", f"{'':39}{text}"]
     lines += [f"  --{name:34} {text}" for name, text in SWITCHES.items()]
     lines += [
         "",

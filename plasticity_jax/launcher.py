@@ -55,6 +55,9 @@ def launch(
         print(f"stopped: {stopped}; the same command goes on from there.", file=sys.stderr, flush=True)
         # a task may still be computing in the background, which an ordinary exit would wait for
         os._exit(128 + (stopped.signal or signal.SIGINT))
+    except KeyboardInterrupt:  # the second, or one while the figure is drawn
+        print("interrupted: the same command goes on from the last checkpoint.", file=sys.stderr, flush=True)
+        os._exit(128 + signal.SIGINT)
     except (datasets.DataError, workdir.WorkdirError, OSError) as error:
         return _fault(error, ENVIRONMENT)
     return 0
@@ -109,23 +112,28 @@ def describe(programs: Sequence[sweep.Program], dataset: datasets.Dataset) -> st
         steps = one.tasks * one.epochs * (len(dataset.images) // one.batch_size)
         total += steps * len(program.lanes)
         memory = sweep.memory_per_lane(one, dataset)
+        options = "".join(f", {name} {value}" for name, value in one.options)
         lines.append(
             f"program {number + 1}: {one.environment}, transition {one.transition}, {one.model} {one.depth} x {one.width}, "
-            f"norm {one.norm}, {one.activation}, {one.optimizer}, method {one.method}"
+            f"norm {one.norm}, {one.activation}, {one.initialization}, {one.optimizer}, method {one.method}{options}"
         )
         arms: dict[Any, list[int]] = {}
         for lane in program.lanes:
             arms.setdefault(tuple((k, v) for k, v in lane.items() if k != "seed"), []).append(lane["seed"])
         for arm, seeds in arms.items():
             numbers = ", ".join(f"{name} {value:g}" for name, value in arm)
-            lines.append(f"    {numbers}; seeds {seeds[0]}..{seeds[-1]}")
+            lines.append(f"    {numbers}; {f'seeds {seeds[0]} to {seeds[-1]}' if seeds[1:] else f'seed {seeds[0]}'}")
         lines.append(
-            f"    {len(program.lanes)} lanes x {one.tasks} tasks, {steps:,} steps a lane; {how.strategy}, "
-            f"width {how.width}, {how.devices} devices; about {memory / 2**20:.0f} MiB a lane"
+            f"    {_count(len(program.lanes), 'lane')} x {_count(one.tasks, 'task')}, {steps:,} steps a lane; "
+            f"{how.strategy}, width {how.width}, {_count(how.devices, 'device')}; about {memory / 2**20:,.1f} MiB a lane"
         )
-    count = sum(len(p.lanes) for p in programs)
-    lines.append(f"in all {len(programs)} compiled programs, {count} lanes, {total:,} lane-steps")
+    count = _count(sum(len(p.lanes) for p in programs), "lane")
+    lines.append(f"in all {_count(len(programs), 'compiled program')}, {count}, {total:,} lane-steps")
     return "\n".join(lines)
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
 
 
 def report(

@@ -29,7 +29,8 @@ def alpha_at(step: Array, steps: Array, granularity: Array) -> Array:
     within = jnp.minimum(step, jnp.maximum(steps, 1) - 1)
     plateau = within * granularity // jnp.maximum(steps, 1) + 1
     plateau = jnp.where(step < steps, plateau, granularity)
-    return plateau.astype(jnp.float32) / granularity.astype(jnp.float32)
+    # compiled for many steps at once, K / K is K * (1 / K), which for some K is not 1
+    return jnp.where(plateau == granularity, 1.0, plateau.astype(jnp.float32) / granularity.astype(jnp.float32))
 
 
 def interpolate_outputs(old: Batch, new: Batch, alpha: Array, rank: Array) -> Batch:

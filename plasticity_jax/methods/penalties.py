@@ -59,8 +59,7 @@ def spectral(*, strength: Number = 1e-2, power: int = 2, target: str = "one", bi
             path: _unit(jax.random.normal(jax.random.fold_in(jax.random.key(0), i), (w.shape[1],)))
             for i, (path, w) in enumerate(matrices.items())
         }
-        for _ in range(20):
-            vectors = _advanced(vectors, matrices)
+        vectors = jax.lax.fori_loop(0, 20, lambda _, vectors: _advanced(vectors, matrices), vectors)
         if target == "one":
             return vectors, {path: jnp.ones(()) for path in vectors}
         return vectors, {path: jnp.linalg.norm(matrices[path] @ v) for path, v in vectors.items()}

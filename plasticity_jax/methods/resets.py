@@ -1,6 +1,7 @@
 """Methods that act on whole networks at once."""
 
-import optax
+import jax
+from jax.flatten_util import ravel_pytree
 
 from plasticity_jax.methods import lifting
 from plasticity_jax.types import Number
@@ -17,8 +18,8 @@ def shrink_and_perturb(*, shrink: Number = 0.9, noise: Number = 0.01, period: in
         raise ValueError(f"shrink_and_perturb.period is {period}: allowed are 0 (at task changes) or more steps.")
 
     def apply(params, ctx, memory):
-        draw = optax.tree.random_like(ctx.key, params)
-        after = optax.tree.add_scale(optax.tree.scale(shrink, params), noise, draw)
+        flat, unravel = ravel_pytree(params)
+        after = unravel(shrink * flat + noise * jax.random.normal(ctx.key, flat.shape, flat.dtype))
         return after, lifting.untouched(params), memory
 
     return lifting.Rewrite(apply, lifting.every(period) if period else lifting.at_boundary)

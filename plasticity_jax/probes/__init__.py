@@ -11,7 +11,6 @@ from plasticity_jax.probes.curvature import (
     hessian_ritz,
     hessian_top,
     hessian_vector_product,
-    lanczos,
     top_eigenvalue,
 )
 from plasticity_jax.probes.parameters import distance_from_init, gradient_norm, parameter_norm
@@ -29,7 +28,6 @@ __all__ = [
     "hessian_ritz",
     "hessian_top",
     "hessian_vector_product",
-    "lanczos",
     "parameter_norm",
     "representation_change",
     "tau_dormant_fraction",
@@ -39,9 +37,9 @@ __all__ = [
 Measured = dict[str, Array]
 
 
-def _hessian_top(snapshot: Snapshot, *, iterations: int = 15) -> Measured:
+def _hessian_top(snapshot: Snapshot, *, iterations: int = 20, tolerance: float = 1e-3) -> Measured:
     """Largest eigenvalue of the loss Hessian by Lanczos; detail: residual bound."""
-    ritz = hessian_ritz(snapshot.loss, snapshot.params, snapshot.key, iterations)
+    ritz = hessian_ritz(snapshot.loss, snapshot.params, snapshot.key, iterations, tolerance)
     return {"": ritz.value, "residual": ritz.residual}
 
 
