@@ -58,7 +58,7 @@ def check(spec: Spec, lanes: Sequence[Mapping[str, Any]], samples: int) -> list[
     steps = stream.steps_per_epoch(samples, spec.batch_size) * spec.epochs
     for lane in lanes:
         for name in WHOLE:
-            if name in lane and lane[name] != int(lane[name]):
+            if name in lane and not (math.isfinite(lane[name]) and lane[name] == int(lane[name])):
                 raise ValueError(f"{name} is {lane[name]}: allowed are whole numbers.")
     completed = [complete(spec, lane) for lane in lanes]
     for lane in completed:
@@ -77,7 +77,7 @@ def check(spec: Spec, lanes: Sequence[Mapping[str, Any]], samples: int) -> list[
             )
         if lane["granularity"] * max(length, 1) >= 2**32:
             raise ValueError(
-                f"granularity is {lane['granularity']}: allowed is less than {2**32 // length} for {length} steps."
+                f"granularity is {lane['granularity']}: allowed is at most {(2**32 - 1) // length} for {length} steps."
             )
     return completed
 
@@ -85,7 +85,7 @@ def check(spec: Spec, lanes: Sequence[Mapping[str, Any]], samples: int) -> list[
 def _within(name: str, value: float, low: float, high: float | None) -> None:
     if value < low or (high is not None and value > high):
         raise ValueError(
-            f"{name} is {value:g}: allowed is {f'{low} to {high}' if high is not None else f'{low} or more'}."
+            f"{name} is {value}: allowed is {f'{low} to {high}' if high is not None else f'{low} or more'}."
         )
 
 
@@ -126,7 +126,7 @@ def execution(
 
     Raises ValueError for an unknown strategy, a width < 1, or a width > 1 with a strategy that has width 1.
     """
-    chosen, usual = STRATEGY_TABLE[(backend or jax.default_backend(), model)]
+    chosen, usual = STRATEGY_TABLE.get((backend or jax.default_backend(), model), ("map", 1))
     if strategy is not None and strategy != chosen:
         chosen, usual = registry.one_of("lane_strategy", strategy, STRATEGIES), 8 if strategy == "vmap" else 1
     width = usual if width is None else width
@@ -170,8 +170,9 @@ def over_lanes(function: Callable[..., PyTree], how: Execution, split: int) -> C
         def loop(*arguments):
             own, shared = arguments[:split], arguments[split:]
             count = len(jax.tree.leaves(own)[0])
-            results = [one(*jax.tree.map(lambda a, i=i: a[i], own), *shared) for i in range(count)]
-            return jax.tree.map(lambda *parts: jnp.stack(parts), *results)
+            with jax.transfer_guard("allow"):  # the lane's index comes from the host
+                results = [one(*jax.tree.map(lambda a, i=i: a[i], own), *shared) for i in range(count)]
+                return jax.tree.map(lambda *parts: jnp.stack(parts), *results)
 
         return loop
 

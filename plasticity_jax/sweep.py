@@ -184,14 +184,15 @@ def run_program(
         saved, states, history = 0, compiled.init(), {}
     report(history)
     for number in range(saved, tasks):
-        states, metrics = compiled.run_task(states, number)
+        with jax.transfer_guard("disallow"):  # nothing goes to or from the host inside a task but what is said here
+            states, metrics = compiled.run_task(states, number)
         if not wait(metrics, stop if checkpoints and saved == number else None):
             break
-        new = {name: np.asarray(values)[None, :count] for name, values in metrics.items()}
+        new = {name: values[None, :count] for name, values in jax.device_get(metrics).items()}
         history = {name: np.concatenate([history[name], v]) if name in history else v for name, v in new.items()}
         stopping = stop is not None and stop.requested
         if checkpoints and (stopping or number + 1 - saved >= checkpoint_every or number + 1 == tasks):
-            own = jax.tree.map(lambda a: np.asarray(a)[:count], states)
+            own = jax.tree.map(lambda a: a[:count], jax.device_get(states))
             checkpoints.save(number + 1, {"state": own, "history": history})
             saved = number + 1
         if not checkpoints or saved == number + 1:

@@ -115,10 +115,13 @@ def check_config(path: str | os.PathLike, settings: dict) -> bool:
         raise WorkdirError(f"{file} {reason}; use another --workdir.") from error
     old, new = _flat(recorded), _flat(json.loads(json.dumps(settings)))
     differences = []
-    for key in sorted(old.keys() | new.keys()):
+    # what changed before what came or went: more lanes are many keys, and the change may be elsewhere
+    for key in sorted(old.keys() | new.keys(), key=lambda key: (key not in old or key not in new, key)):
         was, now = (json.dumps(side[key]) if key in side else "absent" for side in (old, new))
         if was != now and not (key in old and key in new and old[key] == new[key]):  # (nan equals nan as text only)
-            differences.append(f"{key} was {was[:_TEXT_SHOWN]}, now {now[:_TEXT_SHOWN]}")
+            name = re.sub(r"\.\d+(?=\.|$)", "", key)  # many lanes may differ in the same way: said once
+            differences.append(f"{name} was {was[:_TEXT_SHOWN]}, now {now[:_TEXT_SHOWN]}")
+    differences = list(dict.fromkeys(differences))
     if not differences:
         return True
     more = len(differences) - _DIFFERENCES_SHOWN
@@ -129,7 +132,9 @@ def check_config(path: str | os.PathLike, settings: dict) -> bool:
 
 
 def _flat(tree: Any, prefix: str = "") -> dict[str, Any]:
-    """Nested dicts as one dict with dotted keys; lists and empty dicts are values."""
+    """Nested dicts and lists of dicts as one dict with dotted keys; other lists and empty dicts are values."""
+    if isinstance(tree, list) and tree and all(isinstance(entry, dict) for entry in tree):
+        tree = {str(index): entry for index, entry in enumerate(tree)}
     if not isinstance(tree, dict) or (not tree and prefix):
         return {prefix: tree}
     flat = {}
