@@ -2,7 +2,7 @@
 
 `load(name)` gives a `Dataset`, `subsample` a class-balanced part of it. Original files are verified, prepared once by
 TensorFlow Datasets builders that need no TensorFlow, and then opened from a cache. The data set asked for is never
-replaced by another: what is missing or corrupt raises `DataError`. Importing this module costs numpy alone.
+replaced by another: what is missing or corrupt raises `DataError`. This module itself imports numpy alone.
 
 A new dataset is one loader `(name, data_dir, download) -> Dataset` and one line in `DATASETS`, at the end of this file;
 for one made from published files see `builders`.
@@ -52,10 +52,8 @@ def originals(name: str) -> Callable[..., Dataset]:
     def loader(name: str = name, data_dir: str | None = None, download: bool = False) -> Dataset:
         return cache.load_originals(name, data_dir, download)
 
-    loader.__doc__ = (
-        f"{layout.description}: {layout.classes} classes, {layout.train:,} train and {layout.test:,} test images, "
-        "28x28, grey; original files in --data_dir or --download."
-    )
+    place = "original files in --data_dir or --download" if layout.url else f"{layout.files[0]} in --data_dir"
+    loader.__doc__ = f"{layout.description}: {layout.contents}; {place}."
     return loader
 
 
@@ -69,5 +67,9 @@ DATASETS: dict[str, Callable[..., Dataset]] = {
     "emnist/bymerge": originals("emnist/bymerge"),
     "emnist/digits": originals("emnist/digits"),
     "emnist/mnist": originals("emnist/mnist"),
+    "cifar10": originals("cifar10"),
+    "cifar100": originals("cifar100"),
+    "tiny_imagenet": originals("tiny_imagenet"),
+    "tiny_imagenet/part": originals("tiny_imagenet/part"),
     "arrays:PATH": arrays.load_arrays,
 }

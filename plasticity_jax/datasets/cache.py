@@ -15,11 +15,15 @@ import shutil
 import tempfile
 import uuid
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from plasticity_jax.datasets import contract, files
 from plasticity_jax.datasets.contract import DataError, Dataset
+
+if TYPE_CHECKING:
+    from plasticity_jax.datasets import builders
 
 ARRAYS = ("images", "labels", "test_images", "test_labels")
 logger = logging.getLogger(__name__)
@@ -50,10 +54,10 @@ def load_originals(name: str, data_dir: str | None, download: bool) -> Dataset:
     # With no originals at hand, an entry made from files of the published sums is the same data.
     for sums in [originals.sums] if originals else files.published_sums(name):
         if dataset := _opened(name, sums):
-            return dataclasses.replace(dataset, source=str(originals.folder)) if originals else dataset
+            return dataclasses.replace(dataset, source=originals.source) if originals else dataset
     download_folder = None
     if originals is None:
-        if not download:
+        if not (download and files.ORIGINALS[name].url):
             raise files.missing(name, folders)
         files.check_reachable(name)
         download_folder = _writable_folder(name, [data_folder, downloads])
@@ -70,22 +74,23 @@ def _prepared(name: str, originals: files.Originals | None, download_folder: Pat
         (root / "arrays").mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=root, prefix="preparing-", ignore_cleanup_errors=True) as work_folder:
             work = Path(work_folder)
-            originals, arrays = builders.prepared_arrays(name, originals, download_folder, work)
+            entry = work / "entry"
+            entry.mkdir()
+            originals, classes, train, test = builders.prepare(name, originals, download_folder, work)
+            _save(entry, ARRAYS[:2], train)
+            _save(entry, ARRAYS[2:], test)
+            arrays = _arrays(entry)
             mean, std = contract.statistics(arrays[0])
             manifest = {
                 "name": name,
-                "source": str(originals.folder),
+                "source": originals.source,
                 "originals": originals.sums,
                 "version": files.VERSION,
                 "fingerprint": contract.fingerprint(arrays),
-                "classes": files.ORIGINALS[name].classes,
+                "classes": classes,
                 "mean": mean,
                 "std": std,
             }
-            entry = work / "entry"
-            entry.mkdir()
-            for array_name, array in zip(ARRAYS, arrays, strict=True):
-                np.save(entry / f"{array_name}.npy", array)
             (entry / "manifest.json").write_text(json.dumps(manifest, indent=1))
             place = _entry_folder(name, originals.sums)
             try:
@@ -93,12 +98,34 @@ def _prepared(name: str, originals: files.Originals | None, download_folder: Pat
             except OSError:
                 if not place.is_dir():  # else another process has just put the same entry there
                     raise
+            arrays = _arrays(place)
     except OSError as fault:
         raise DataError(
             f"{name}: the prepared data cannot be written to {root} ({fault.strerror or fault}); make room there or "
             "name another folder with $PLASTICITY_CACHE_DIR."
         ) from fault
     return _dataset(manifest, arrays)
+
+
+def _save(entry: Path, names: tuple[str, ...], part: "builders.Part") -> None:
+    """Writes the images and labels of one part chunk by chunk, so that never all images are in memory.
+
+    Written and not mapped, as a full disk is no more than an `OSError` to a write.
+    """
+    images_name, labels_name = names
+    header = {"descr": "|u1", "fortran_order": False, "shape": (part.number, *part.shape)}
+    labels = []
+    with (entry / f"{images_name}.npy").open("wb") as file:
+        np.lib.format.write_array_header_1_0(file, header)
+        for images, chunk_labels in part.chunks:
+            file.write(np.ascontiguousarray(images).data)
+            labels.append(chunk_labels)
+    np.save(entry / f"{labels_name}.npy", np.concatenate(labels))
+
+
+def _arrays(folder: Path) -> tuple[np.ndarray, ...]:
+    """The four arrays of the entry in `folder`, mapped."""
+    return tuple(np.load(folder / f"{array_name}.npy", mmap_mode="r") for array_name in ARRAYS)
 
 
 def _entry_folder(name: str, sums: dict[str, str]) -> Path:
@@ -114,7 +141,7 @@ def _opened(name: str, sums: dict[str, str]) -> Dataset | None:
         return None
     try:
         manifest = json.loads((place / "manifest.json").read_text())
-        arrays = tuple(np.load(place / f"{array_name}.npy", mmap_mode="r") for array_name in ARRAYS)
+        arrays = _arrays(place)
         if contract.fingerprint(arrays) != manifest["fingerprint"]:
             raise ValueError("the arrays do not have the recorded fingerprint")
         return _dataset(manifest, arrays)

@@ -6,6 +6,9 @@ from collections.abc import Iterable
 
 import numpy as np
 
+PIXELS_AT_ONCE = 8_000_000
+"""Pixels of a channel that `statistics` counts in one step: counting widens them to 8 bytes each."""
+
 
 class DataError(Exception):
     """Missing, corrupt or unreachable data: a fault of the environment, told in one sentence."""
@@ -51,10 +54,11 @@ def statistics(images: np.ndarray) -> tuple[tuple[float, ...], tuple[float, ...]
     """
     values = np.arange(256)
     means, deviations = [], []
+    step = max(1, PIXELS_AT_ONCE // (images.shape[1] * images.shape[2]))
     for channel in range(images.shape[-1]):
         counts = np.zeros(256, np.int64)
-        for start in range(0, len(images), 10_000):  # bincount widens to 8 bytes a pixel: keep that small
-            counts += np.bincount(images[start : start + 10_000, ..., channel].reshape(-1), minlength=256)
+        for start in range(0, len(images), step):
+            counts += np.bincount(images[start : start + step, ..., channel].reshape(-1), minlength=256)
         mean = float(counts @ values) / float(counts.sum())
         means.append(mean)
         deviations.append(float(np.sqrt(counts @ (values - mean) ** 2 / counts.sum())))

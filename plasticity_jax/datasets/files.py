@@ -1,19 +1,19 @@
 """The original files of each dataset: what they are called, where they are looked for, and how they are verified."""
 
+import contextlib
 import gzip
 import hashlib
 import http.client
-import math
+import tarfile
 import threading
 import urllib.error
 import urllib.parse
 import urllib.request
 import zipfile
 import zlib
+from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
-
-import numpy as np
 
 from plasticity_jax.datasets.contract import DataError
 
@@ -22,10 +22,12 @@ VERSION = "1.0.0"
 
 
 class Layout(NamedTuple):
-    """How the originals of one dataset are published.
+    """How the originals of one dataset are published, and what is in them.
 
-    `files` are train images, train labels, test images, test labels for the MNIST family. `archive` is the published
-    file that holds them, or "" where each is published alone. `folders` are tried below the data folder, in order.
+    `files` are train images, train labels, test images, test labels for the MNIST family, else one archive; a name with
+    a * is a pattern. `archive` is the published file that holds them, or "" where each is published alone. `folders`
+    are tried below the data folder, in order. `url` is the folder that `files` are published in, or "" where they are
+    not. `classes`, `train` and `test` are 0 where the originals themselves tell.
     """
 
     description: str
@@ -33,6 +35,7 @@ class Layout(NamedTuple):
     folders: tuple[str, ...]
     url: str
     archive: str
+    shape: tuple[int, int, int]
     classes: int
     train: int
     test: int
@@ -40,7 +43,17 @@ class Layout(NamedTuple):
     @property
     def urls(self) -> dict[str, str]:
         """Published file name -> its address."""
-        return {file: self.url + file for file in ((self.archive,) if self.archive else self.files)}
+        published = (self.archive,) if self.archive else self.files
+        return {file: self.url + file for file in published} if self.url else {}
+
+    @property
+    def contents(self) -> str:
+        """The numbers and the kind of the images, in words."""
+        numbers = (
+            f"{self.classes} classes, {self.train:,} train and {self.test:,} test images, " if self.classes else ""
+        )
+        height, width, channels = self.shape
+        return f"{numbers}{height}x{width}, {'grey' if channels == 1 else 'colour'}"
 
 
 class Originals(NamedTuple):
@@ -52,6 +65,14 @@ class Originals(NamedTuple):
     folder: Path
     paths: dict[str, Path]
     sums: dict[str, str]
+
+    @property
+    def source(self) -> str:
+        """The folder, and the file with its sum where the folder does not tell which it was."""
+        chosen = [
+            f"{path.name} with SHA-256 {self.sums[path.name]}" for file, path in self.paths.items() if "*" in file
+        ]
+        return ": ".join([str(self.folder), *chosen])
 
 
 def family(name: str) -> str:
@@ -70,14 +91,16 @@ def search_folders(name: str, data_dir: Path) -> list[Path]:
 def locate(name: str, folders: list[Path]) -> Originals | None:
     """The originals of `name` in the first of `folders` that has all of them, verified; None where none has.
 
-    A file without .gz stands for its .gz. SHA-256 is compared with the published sum wherever one is known.
+    A file without .gz stands for its .gz, unless it is a tar archive. SHA-256 is compared with the published sum
+    wherever one is known.
 
     Raises:
-        DataError: a file is unreadable, has another sum than published, or is known to be another dataset's.
+        DataError: a file is unreadable, has another sum than published, or is known to be another dataset's; several
+            files match a pattern.
     """
     layout = ORIGINALS[name]
     for folder in folders:
-        paths = {file: path for file in layout.files if (path := _present(folder, file))}
+        paths = {file: path for file in layout.files if (path := _present(name, folder, file))}
         if len(paths) == len(layout.files):
             return Originals(folder, paths, {path.name: verified_sum(name, path) for path in paths.values()})
         archive = folder / layout.archive
@@ -89,11 +112,14 @@ def locate(name: str, folders: list[Path]) -> Originals | None:
 def missing(name: str, folders: list[Path]) -> DataError:
     """The fault to raise where no folder has all originals: names the files missing from the fullest folder."""
     layout = ORIGINALS[name]
-    lacking = min(([f for f in layout.files if not _present(folder, f)] for folder in folders), key=len)
+    lacking = min(([f for f in layout.files if not _present(name, folder, f)] for folder in folders), key=len)
     inside = f" (or {layout.archive}, which holds them)" if layout.archive else ""
+    ways = (
+        ", name the folder with --data_dir, or add --download" if layout.url else " or name the folder with --data_dir"
+    )
     return DataError(
         f"{name}: {', '.join(lacking)}{inside} not found in {', '.join(map(str, folders))}; put the original "
-        f"file{'s' if len(lacking) > 1 else ''} there, name the folder with --data_dir, or add --download."
+        f"file{'s' if len(lacking) > 1 else ''} there{ways}."
     )
 
 
@@ -101,49 +127,37 @@ def published_sums(name: str) -> list[dict[str, str]]:
     """The complete sets of published sums from which `name` can be made: loose files, plain files, archive."""
     layout = ORIGINALS[name]
     known = SHA256[family(name)]
-    candidates = (layout.files, tuple(f.removesuffix(".gz") for f in layout.files), (layout.archive,))
+    candidates = (layout.files, tuple(map(_plain, layout.files)), (layout.archive,))
     return [{file: known[file] for file in names} for names in candidates if all(file in known for file in names)]
 
 
 def verified_sum(name: str, path: Path) -> str:
     """SHA-256 in hex of the original file `path` of `name`; DataError where it is not the published one."""
-    try:
+    with reading(name, path):
+        size = path.stat().st_size
         with path.open("rb") as file:
             found = hashlib.file_digest(file, "sha256").hexdigest()
-    except OSError as fault:
-        raise DataError(f"{name}: {path} cannot be read ({fault.strerror}).") from fault
     for other, sums in SHA256.items():
         if other != family(name) and found in sums.values():
             raise DataError(f"{name}: {path} is a file of {other} (SHA-256 {found}), expected one of {family(name)}.")
     expected = SHA256[family(name)].get(path.name)
     if expected not in (None, found):
-        raise DataError(
-            f"{name}: {path} is corrupt or another file: its SHA-256 is {found}, expected {expected} (as published)."
-        )
+        whole = BYTES.get(path.name, 0)
+        lack = f"cut short at {size:,} of {whole:,} bytes" if size < whole else "corrupt or another file"
+        raise DataError(f"{name}: {path} is {lack}: its SHA-256 is {found}, expected {expected} (the original's).")
     return found
 
 
-def images_and_labels(name: str, originals: Originals, part: str, first_label: int) -> tuple[np.ndarray, np.ndarray]:
-    """Images uint8 [N, 28, 28] and labels uint8 [N] from 0 of `part` ("train" or "test"), read from idx files.
-
-    Raises:
-        DataError: a broken gzip or idx file, or other counts, image sizes or labels than `name` has.
-    """
-    layout = ORIGINALS[name]
-    image_file, label_file = layout.files[:2] if part == "train" else layout.files[2:]
-    images = _idx_array(name, originals, image_file, 3)
-    labels = _idx_array(name, originals, label_file, 1)
-    expected = layout.train if part == "train" else layout.test
-    if images.shape != (expected, 28, 28):
-        raise DataError(f"{name}: {image_file} holds images {list(images.shape)}, expected {[expected, 28, 28]}.")
-    if labels.shape != (expected,):
-        raise DataError(f"{name}: {label_file} holds {len(labels)} labels, expected {expected}.")
-    last_label = first_label + layout.classes - 1
-    if labels.min() < first_label or labels.max() > last_label:
-        raise DataError(
-            f"{name}: {label_file} holds labels {labels.min()}..{labels.max()}, expected {first_label}..{last_label}."
-        )
-    return images, labels - np.uint8(first_label)
+@contextlib.contextmanager
+def reading(name: str, path: Path, file: str = "") -> Iterator[None]:
+    """A context in which faults of reading `path`, or `file` inside it, become a `DataError` of dataset `name`."""
+    try:
+        yield
+    except (EOFError, zlib.error, gzip.BadGzipFile, tarfile.TarError, zipfile.BadZipFile, NotImplementedError) as fault:
+        what = f"{file} in {path}" if file else str(path)
+        raise DataError(f"{name}: {what} is no whole compressed file ({str(fault).rstrip('.')}).") from fault
+    except OSError as fault:
+        raise DataError(f"{name}: {path} cannot be read ({fault.strerror or fault}).") from fault
 
 
 def check_reachable(name: str, seconds: float = 3.0) -> None:
@@ -174,51 +188,25 @@ def check_reachable(name: str, seconds: float = 3.0) -> None:
         )
 
 
-def _present(folder: Path, file: str) -> Path | None:
+def _plain(file: str) -> str:
+    """The name under which `file` is also accepted, uncompressed: of a tar archive no sum is known but the .gz's."""
+    return file if file.endswith(".tar.gz") else file.removesuffix(".gz")
+
+
+def _present(name: str, folder: Path, file: str) -> Path | None:
     """The path of `file` in `folder`, with or without .gz, or None."""
-    return next((path for path in (folder / file, folder / file.removesuffix(".gz")) if path.is_file()), None)
-
-
-def _idx_array(name: str, originals: Originals, file: str, dimensions: int) -> np.ndarray:
-    """The uint8 array with `dimensions` axes in the idx file `file`."""
-    path = originals.paths[file]
-    data = _content(name, path, file)
-    header = 4 + 4 * dimensions
-    if len(data) < header or data[:4] != bytes((0, 0, 8, dimensions)):
-        raise DataError(
-            f"{name}: {file} in {path.parent} begins with {data[:4].hex() or 'nothing'}, expected an idx file of "
-            f"unsigned bytes with {dimensions} dimension{'s' * (dimensions > 1)} (0000080{dimensions})."
-        )
-    shape = [int(size) for size in np.frombuffer(data, ">u4", dimensions, 4)]
-    if len(data) - header != math.prod(shape):
-        raise DataError(
-            f"{name}: {file} in {path.parent} holds {len(data) - header} bytes after its header, expected "
-            f"{math.prod(shape)} for shape {shape}."
-        )
-    return np.frombuffer(data, np.uint8, offset=header).reshape(shape)
-
-
-def _content(name: str, path: Path, file: str) -> bytes:
-    """The uncompressed bytes of `file`, which is `path` itself or a member of the zip archive `path`."""
-    try:
-        if path.suffix == ".zip":
-            with zipfile.ZipFile(path) as archive:
-                member = next((m for m in archive.namelist() if m.rpartition("/")[2] == file), None)
-                if member is None:
-                    raise DataError(f"{name}: {path} has no member {file}.")
-                data = archive.read(member)
-        else:
-            data = path.read_bytes()
-        return data if path.name == file.removesuffix(".gz") else gzip.decompress(data)
-    except (EOFError, zlib.error, gzip.BadGzipFile, zipfile.BadZipFile) as fault:
-        raise DataError(f"{name}: {file} in {path} is no whole compressed file ({fault}).") from fault
-    except OSError as fault:
-        raise DataError(f"{name}: {path} cannot be read ({fault.strerror}).") from fault
+    for pattern in (file, _plain(file)):
+        found = sorted(path for path in folder.glob(pattern) if path.is_file())
+        if len(found) > 1:
+            raise DataError(f"{name}: {folder} holds {', '.join(p.name for p in found)}, expected one file {pattern}.")
+        if found:
+            return found[0]
+    return None
 
 
 def _mnist_like(name: str, description: str, url: str) -> Layout:
     files = tuple(f"{part}-{kind}-ubyte.gz" for part in ("train", "t10k") for kind in ("images-idx3", "labels-idx1"))
-    return Layout(description, files, (name, ""), url, "", classes=10, train=60_000, test=10_000)
+    return Layout(description, files, (name, ""), url, "", (28, 28, 1), classes=10, train=60_000, test=10_000)
 
 
 def _emnist(split: str, description: str, classes: int, train: int, test: int) -> Layout:
@@ -226,7 +214,17 @@ def _emnist(split: str, description: str, classes: int, train: int, test: int) -
     files = tuple(f"emnist-{split}-{part}-{kind}-ubyte.gz" for part in ("train", "test") for kind in kinds)
     folders = ("emnist", f"emnist_{split}", "gzip", "")
     url = "https://biometrics.nist.gov/cs_links/EMNIST/"
-    return Layout(f"EMNIST {split}, {description}", files, folders, url, "gzip.zip", classes, train, test)
+    return Layout(f"EMNIST {split}, {description}", files, folders, url, "gzip.zip", (28, 28, 1), classes, train, test)
+
+
+def _cifar(name: str, file: str, description: str, classes: int) -> Layout:
+    url = "https://www.cs.toronto.edu/~kriz/"
+    return Layout(description, (file,), (name, ""), url, "", (32, 32, 3), classes, train=50_000, test=10_000)
+
+
+def _tiny_imagenet(file: str, description: str, url: str, classes: int) -> Layout:
+    folders = ("tiny_imagenet", "")
+    return Layout(description, (file,), folders, url, "", (64, 64, 3), classes, train=500 * classes, test=50 * classes)
 
 
 # Numbers of items: Cohen et al. 2017, table II, and for letters what the official files hold (124,800 and 20,800).
@@ -243,11 +241,24 @@ ORIGINALS: dict[str, Layout] = {
     "emnist/bymerge": _emnist("bymerge", "byclass with look-alike cases merged", 47, 697_932, 116_323),
     "emnist/digits": _emnist("digits", "handwritten digits in equal numbers", 10, 240_000, 40_000),
     "emnist/mnist": _emnist("mnist", "digits in MNIST's numbers", 10, 60_000, 10_000),
+    "cifar10": _cifar("cifar10", "cifar-10-binary.tar.gz", "CIFAR-10, photographs of animals and vehicles", 10),
+    "cifar100": _cifar("cifar100", "cifar-100-binary.tar.gz", "CIFAR-100 with its fine labels, photographs", 100),
+    "tiny_imagenet": _tiny_imagenet(
+        "tiny-imagenet-200.zip",
+        "Tiny ImageNet, photographs, for test its validation images",
+        "https://cs231n.stanford.edu/",
+        200,
+    ),
+    "tiny_imagenet/part": _tiny_imagenet(
+        "tiny-imagenet-200-*.zip", "Tiny ImageNet cut to fewer than its 200 classes, in the same layout", "", 0
+    ),
 }
 
-# Published sums: mnist, fashion_mnist and gzip.zip as in the checksum lists of TensorFlow Datasets 4.9.10; the letters'
-# as in two independent public copies of NIST's archive. Names without .gz: the same files, uncompressed. The other
-# members of gzip.zip have no published sum: lying loose, only their structure is checked (`images_and_labels`).
+# Sums of the originals: mnist, fashion_mnist, gzip.zip and CIFAR as in the checksum lists of TensorFlow Datasets 4.9.10;
+# the letters' as in two independent public copies of NIST's archive. Names without .gz: the same files, uncompressed.
+# The other members of gzip.zip have no published sum: lying loose, only their structure is checked (`idx`). Stanford
+# publishes no sum of tiny-imagenet-200.zip: this one is what several unrelated public projects recorded after
+# downloading it there. Of a part of it none can be known: its structure is checked, and its own sum is recorded.
 SHA256: dict[str, dict[str, str]] = {
     "mnist": {
         "train-images-idx3-ubyte.gz": "440fcabf73cc546fa21475e81ea370265605f56be210a4024d2ca8f203523609",
@@ -276,4 +287,15 @@ SHA256: dict[str, dict[str, str]] = {
         "emnist-letters-test-images-idx3-ubyte": "d5895e82d14765b22a84342337bc5c25f1affd61cc97d3821d4e65504bbf8dbc",
         "emnist-letters-test-labels-idx1-ubyte": "22dbcde0a929a7f166bdac863b9195b2994d840a1e082f8f6daaeac5606376a6",
     },
+    "cifar10": {"cifar-10-binary.tar.gz": "c4a38c50a1bc5f3a1c5537f2155ab9d68f9f25eb1ed8d9ddda3db29a59bca1dd"},
+    "cifar100": {"cifar-100-binary.tar.gz": "58a81ae192c23a4be8b1804d68e518ed807d710a4eb253b1f2a199162a40d8ec"},
+    "tiny_imagenet": {"tiny-imagenet-200.zip": "6198c8ae015e2b3e007c7841da39ec069199b9aa3bfa943a462022fe5e43c821"},
+}
+
+# Sizes of the archives, by which one cut short is told from another file; from the same places as the sums.
+BYTES: dict[str, int] = {
+    "gzip.zip": 561_753_746,
+    "cifar-10-binary.tar.gz": 170_052_171,
+    "cifar-100-binary.tar.gz": 168_513_733,
+    "tiny-imagenet-200.zip": 248_100_043,
 }

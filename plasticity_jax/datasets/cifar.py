@@ -1,0 +1,65 @@
+"""Reading the binary archives of CIFAR-10 and CIFAR-100: records of label bytes and three planes of one image."""
+
+import tarfile
+from pathlib import Path
+
+import numpy as np
+
+from plasticity_jax.datasets import files
+from plasticity_jax.datasets.contract import DataError
+
+MEMBERS: dict[str, dict[str, tuple[str, ...]]] = {
+    "cifar10": {"train": tuple(f"data_batch_{i}.bin" for i in range(1, 6)), "test": ("test_batch.bin",)},
+    "cifar100": {"train": ("train.bin",), "test": ("test.bin",)},
+}
+"""Dataset -> part -> the files inside its archive, in order, whose records are equally many."""
+LABEL_BYTES = {"cifar10": 1, "cifar100": 2}
+"""Bytes before the pixels; the last of them is the label (for cifar100: coarse, fine)."""
+
+
+def images_and_labels(name: str, originals: files.Originals) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+    """Images uint8 [N, 32, 32, 3] and labels uint8 [N] of both parts, "train" and "test".
+
+    Raises:
+        DataError: a broken archive or one without a member, or other counts or labels than `name` has.
+    """
+    layout = files.ORIGINALS[name]
+    (path,) = originals.paths.values()
+    members = MEMBERS[name]
+    contents = _contents(name, path, {member for part in members.values() for member in part})
+    parts = {}
+    for part, number in (("train", layout.train), ("test", layout.test)):
+        arrays = [_records(name, path, m, contents[m], number // len(members[part])) for m in members[part]]
+        parts[part] = (np.concatenate([a[0] for a in arrays]), np.concatenate([a[1] for a in arrays]))
+    return parts
+
+
+def _contents(name: str, path: Path, members: set[str]) -> dict[str, bytes]:
+    """The bytes of `members`, by their names without folders, from one pass through the archive."""
+    contents = {}
+    with files.reading(name, path), tarfile.open(path, "r:gz") as archive:
+        for entry in archive:
+            member = entry.name.rpartition("/")[2]
+            if member in members and (file := archive.extractfile(entry)):
+                contents[member] = file.read()
+    if missing := sorted(members - contents.keys()):
+        raise DataError(f"{name}: {path} has no member {', '.join(missing)}.")
+    return contents
+
+
+def _records(name: str, path: Path, member: str, content: bytes, number: int) -> tuple[np.ndarray, np.ndarray]:
+    """Images and labels of one member, which must hold `number` records."""
+    layout, label_bytes = files.ORIGINALS[name], LABEL_BYTES[name]
+    height, width, channels = layout.shape
+    record = label_bytes + height * width * channels
+    if len(content) != number * record:
+        raise DataError(
+            f"{name}: {member} in {path} holds {len(content)} bytes, expected {number * record} for {number} images."
+        )
+    records = np.frombuffer(content, np.uint8).reshape(number, record)
+    labels = records[:, label_bytes - 1]
+    if labels.max() >= layout.classes:
+        raise DataError(
+            f"{name}: {member} in {path} holds labels {labels.min()}..{labels.max()}, expected 0..{layout.classes - 1}."
+        )
+    return records[:, label_bytes:].reshape(number, channels, height, width).transpose(0, 2, 3, 1), labels

@@ -1,0 +1,500 @@
+"""Datasets from published archives: CIFAR and Tiny ImageNet, on tiny archives made here and on real parts."""
+
+import functools
+import hashlib
+import http.server
+import io
+import os
+import pathlib
+import subprocess
+import sys
+import tarfile
+import threading
+import zipfile
+
+import numpy as np
+import PIL.Image
+import pytest
+
+from plasticity_jax import datasets
+from plasticity_jax.datasets import builders, cache, cifar, contract, files
+
+REAL = pathlib.Path(os.environ.get("PLASTICITY_DATA_DIR", "/nonexistent"))  # read before the fixture removes it
+WNIDS = ["n03", "n01", "n02"]  # not sorted: labels go by line
+
+
+@pytest.fixture(autouse=True)
+def cache_root(tmp_path, monkeypatch):
+    """Every test has a cache of its own and no data folder by default."""
+    root = tmp_path / "cache"
+    monkeypatch.setenv("PLASTICITY_CACHE_DIR", str(root))
+    monkeypatch.delenv("PLASTICITY_DATA_DIR", raising=False)
+    return root
+
+
+@pytest.fixture
+def prepares(monkeypatch):
+    """A list that grows by one name whenever a builder runs."""
+    calls, prepare = [], builders.prepare
+    monkeypatch.setattr(builders, "prepare", lambda name, *rest: calls.append(name) or prepare(name, *rest))
+    return calls
+
+
+def assert_same(a, b):
+    for field in cache.ARRAYS:
+        np.testing.assert_array_equal(getattr(a, field), getattr(b, field))
+    for field in ("name", "source", "fingerprint", "classes", "mean", "std"):
+        assert getattr(a, field) == getattr(b, field)
+
+
+def fault_of(name, folder, *parts):
+    """Loads, expects one sentence with all of `parts`, and returns it."""
+    with pytest.raises(datasets.DataError) as fault:
+        datasets.load(name, str(folder))
+    text = str(fault.value)
+    assert text.startswith(f"{name}: ")
+    assert text.endswith(".")
+    assert "\n" not in text
+    for part in parts:
+        assert str(part) in text, text
+    return text
+
+
+def publish(name, path, monkeypatch, **numbers):
+    """Makes the file `path` the original of `name`, with these numbers of classes and images."""
+    monkeypatch.setitem(files.ORIGINALS, name, files.ORIGINALS[name]._replace(**numbers))
+    monkeypatch.setitem(files.SHA256, name, {path.name: hashlib.sha256(path.read_bytes()).hexdigest()})
+    monkeypatch.setitem(files.BYTES, path.name, path.stat().st_size)
+
+
+# CIFAR
+
+TRAIN, TEST = 50, 10
+NUMBERS = {"train": TRAIN, "test": TEST}
+
+
+def cifar_arrays(classes):
+    generator = np.random.default_rng(0)
+    images = generator.integers(0, 256, (TRAIN + TEST, 32, 32, 3), np.uint8)
+    return images, generator.permutation(np.arange(TRAIN + TEST) % classes).astype(np.uint8)
+
+
+def cifar_members(name, images, labels):
+    """The content of each file of the archive, row by row as the format is published."""
+    parts = {"train": slice(0, TRAIN), "test": slice(TRAIN, None)}
+    members = {}
+    for part, rows in parts.items():
+        records = []
+        for image, label in zip(images[rows], labels[rows], strict=True):
+            planes = b"".join(image[:, :, channel].tobytes() for channel in range(3))
+            coarse = b"" if name == "cifar10" else bytes([19 - label % 20])
+            records.append(coarse + bytes([label]) + planes)
+        names = cifar.MEMBERS[name][part]
+        each = len(records) // len(names)
+        members |= {m: b"".join(records[i * each : (i + 1) * each]) for i, m in enumerate(names)}
+    return members
+
+
+def write_tar(path, members):
+    """The archive, with the members last to first and a file that nobody asked for."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tarfile.open(path, "w:gz") as archive:
+        for member, content in {"readme.html": b"-", **dict(reversed(members.items()))}.items():
+            info = tarfile.TarInfo(f"cifar-binary/{member}")
+            info.size = len(content)
+            archive.addfile(info, io.BytesIO(content))
+    return path
+
+
+def write_cifar(name, folder, monkeypatch, change=None):
+    """A tiny archive as the published one of `name`; `change` edits its members first."""
+    members = cifar_members(name, *cifar_arrays(files.ORIGINALS[name].classes))
+    if change:
+        change(members)
+    path = write_tar(folder / files.ORIGINALS[name].files[0], members)
+    publish(name, path, monkeypatch, **NUMBERS)
+    return path
+
+
+@pytest.mark.parametrize(("name", "classes"), [("cifar10", 10), ("cifar100", 100)])
+def test_cifar(tmp_path, monkeypatch, prepares, name, classes):
+    path = write_cifar(name, tmp_path / "data" / name, monkeypatch)
+    data = datasets.load(name, str(tmp_path / "data"))
+    images, labels = cifar_arrays(classes)
+    np.testing.assert_array_equal(data.images, images[:TRAIN])
+    np.testing.assert_array_equal(data.labels, labels[:TRAIN])
+    np.testing.assert_array_equal(data.test_images, images[TRAIN:])
+    np.testing.assert_array_equal(data.test_labels, labels[TRAIN:])
+    assert (data.images.dtype, data.labels.dtype, data.classes) == (np.uint8, np.int32, classes)
+    assert data.source == str(path.parent)
+    np.testing.assert_allclose(data.mean, images[:TRAIN].mean((0, 1, 2)))
+    np.testing.assert_allclose(data.std, images[:TRAIN].std((0, 1, 2)))
+    assert isinstance(data.images.base, np.memmap) or isinstance(data.images, np.memmap)
+    assert_same(data, datasets.load(name, str(tmp_path / "data")))
+    path.unlink()  # the sum is known, so the cache is enough
+    assert_same(data, datasets.load(name))
+    assert prepares == [name]
+
+
+def test_cifar_wrong_sum(tmp_path, monkeypatch):
+    path = write_cifar("cifar10", tmp_path, monkeypatch)
+    datasets.load("cifar10", str(tmp_path))  # a cache entry must not hide the damage
+    content = bytearray(path.read_bytes())
+    content[-100] ^= 1
+    path.write_bytes(content)
+    found = hashlib.sha256(content).hexdigest()
+    fault_of("cifar10", tmp_path, path, "corrupt or another file", found, files.SHA256["cifar10"][path.name])
+
+
+def test_cifar_cut_short(tmp_path, monkeypatch, cache_root):
+    path = write_cifar("cifar10", tmp_path, monkeypatch)
+    content = path.read_bytes()
+    path.write_bytes(content[:100_000])
+    sums = [hashlib.sha256(c).hexdigest() for c in (content[:100_000], content)]
+    fault_of("cifar10", tmp_path, path, f"cut short at 100,000 of {len(content):,} bytes", *sums)
+    files.SHA256["cifar10"].clear()  # and where no sum would tell
+    fault_of("cifar10", tmp_path, path, "no whole compressed file")
+    path.write_bytes(b"Please log in")
+    fault_of("cifar10", tmp_path, path, "no whole compressed file")
+    assert not list((cache_root / "arrays").iterdir())
+
+
+@pytest.mark.parametrize(
+    ("change", "parts"),
+    [
+        (lambda m: m.pop("data_batch_3.bin"), ["has no member data_batch_3.bin"]),
+        (
+            lambda m: m.update({"test_batch.bin": m["test_batch.bin"][:-1]}),
+            ["test_batch.bin", "30729 ", "30730 for 10"],
+        ),
+        (
+            lambda m: m.update({"data_batch_2.bin": b"\x0a" + m["data_batch_2.bin"][1:]}),
+            ["data_batch_2.bin", "..10, ", "0..9"],
+        ),
+    ],
+)
+def test_cifar_structure(tmp_path, monkeypatch, change, parts):
+    path = write_cifar("cifar10", tmp_path, monkeypatch, change)
+    fault_of("cifar10", tmp_path, path, *parts)
+
+
+def test_cifar_download(tmp_path, monkeypatch):
+    path = write_cifar("cifar10", tmp_path / "served", monkeypatch)
+
+    class Quiet(http.server.SimpleHTTPRequestHandler):
+        def log_message(self, format, *args):
+            pass
+
+    handler = functools.partial(Quiet, directory=str(path.parent))
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as service:
+        threading.Thread(target=service.serve_forever, daemon=True).start()
+        monkeypatch.setenv("no_proxy", "127.0.0.1")
+        layout = files.ORIGINALS["cifar10"]._replace(url=f"http://127.0.0.1:{service.server_port}/")
+        monkeypatch.setitem(files.ORIGINALS, "cifar10", layout)
+        data = datasets.load("cifar10", str(tmp_path / "new"), download=True)
+        service.shutdown()
+    np.testing.assert_array_equal(data.images, cifar_arrays(10)[0][:TRAIN])
+    assert data.source == str(tmp_path / "new" / "cifar10")
+    assert [p.name for p in (tmp_path / "new" / "cifar10").iterdir()] == [path.name]
+
+
+def test_cifar_missing(tmp_path):
+    fault_of("cifar100", tmp_path, "cifar-100-binary.tar.gz not found in", tmp_path, "--data_dir", "--download")
+    (tmp_path / "cifar-100-binary.tar").touch()  # no sum is known of the uncompressed archive
+    fault_of("cifar100", tmp_path, "cifar-100-binary.tar.gz not found in")
+
+
+def test_cifar_of_the_other_kind(tmp_path, monkeypatch):
+    path = write_cifar("cifar10", tmp_path, monkeypatch)
+    other = path.rename(tmp_path / "cifar-100-binary.tar.gz")
+    fault_of("cifar100", tmp_path, other, "is a file of cifar10", "expected one of cifar100")
+
+
+# Tiny ImageNet
+
+PER_CLASS = {"train": 12, "val": 2}
+ROOT = "tiny-imagenet-200/"
+
+
+def encoded(colour, mode="RGB", size=(64, 64)):
+    """A JPEG of one colour."""
+    buffer = io.BytesIO()
+    PIL.Image.new("RGB", size, colour).convert(mode).save(buffer, "JPEG", quality=95)
+    return buffer.getvalue()
+
+
+def colours(part):
+    """A colour for every image, by class and number."""
+    shift = 0 if part == "train" else 7
+    return [[(60 * label + 10, 15 * i + 20, 90 + shift) for i in range(PER_CLASS[part])] for label in range(len(WNIDS))]
+
+
+def tiny_members():
+    """The members of an archive with 3 classes; image 1 of each is grey and image 2 is CMYK."""
+    members = {"wnids.txt": "".join(f"{wnid}\n" for wnid in WNIDS).encode(), "words.txt": b"n03\tthing\n"}
+    for label, wnid in enumerate(WNIDS):
+        folder = f"train/{wnid}/"
+        members[f"{folder}{wnid}_boxes.txt"] = b"-"
+        for i, colour in reversed(list(enumerate(colours("train")[label]))):
+            members[f"{folder}images/{wnid}_{i}.JPEG"] = encoded(colour, {1: "L", 2: "CMYK"}.get(i, "RGB"))
+    lines = []
+    for i in range(PER_CLASS["val"]):
+        for label, wnid in enumerate(WNIDS):
+            file = f"val_{10 * i + label}.JPEG"
+            members[f"val/images/{file}"] = encoded(colours("val")[label][i])
+            lines.append(f"{file}\t{wnid}\t0\t0\t63\t63\n")
+    members["val/val_annotations.txt"] = "".join(lines).encode()
+    members["test/images/test_0.JPEG"] = encoded((1, 2, 3))
+    return members
+
+
+def write_zip(path, members):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with zipfile.ZipFile(path, "w") as archive:
+        for member, content in members.items():
+            archive.writestr(ROOT + member, content)
+    return path
+
+
+def write_tiny(folder, monkeypatch, change=None):
+    members = tiny_members()
+    if change:
+        change(members)
+    path = write_zip(folder / "tiny-imagenet-200.zip", members)
+    numbers = {"train": len(WNIDS) * PER_CLASS["train"], "test": len(WNIDS) * PER_CLASS["val"]}
+    publish("tiny_imagenet", path, monkeypatch, classes=len(WNIDS), **numbers)
+    return path
+
+
+def assert_tiny(data, classes=3):
+    assert (data.images.shape, data.classes) == ((12 * classes, 64, 64, 3), classes)
+    assert data.test_images.shape == (2 * classes, 64, 64, 3)
+    np.testing.assert_array_equal(data.labels, np.repeat(np.arange(classes), 12))
+    np.testing.assert_array_equal(data.test_labels, np.tile(np.arange(classes), 2))
+    for row, (image, label) in enumerate(zip(data.images, data.labels, strict=True)):
+        colour = colours("train")[label][row % 12]
+        if row % 12 == 1:  # luma, as JPEG and pillow define it
+            colour = 3 * [round(np.dot((0.299, 0.587, 0.114), colour))]
+        np.testing.assert_allclose(image.reshape(-1, 3), np.broadcast_to(colour, (4096, 3)), atol=4)
+    for row, (image, label) in enumerate(zip(data.test_images, data.test_labels, strict=True)):
+        colour = colours("val")[label][row // classes]
+        np.testing.assert_allclose(image[0, 0], colour, atol=4)
+
+
+def test_tiny_imagenet_with_grey_and_cmyk_images(tmp_path, monkeypatch, prepares):
+    path = write_tiny(tmp_path / "data" / "tiny_imagenet", monkeypatch)
+    modes = []
+    with zipfile.ZipFile(path) as archive:
+        for i in range(3):
+            with PIL.Image.open(archive.open(f"{ROOT}train/n01/images/n01_{i}.JPEG")) as image:
+                modes.append(image.mode)
+    assert modes == ["RGB", "L", "CMYK"]
+    data = datasets.load("tiny_imagenet", str(tmp_path / "data"))
+    assert_tiny(data)
+    assert data.source == str(path.parent)
+    assert_same(data, datasets.load("tiny_imagenet", str(tmp_path / "data")))
+    path.unlink()
+    assert_same(data, datasets.load("tiny_imagenet"))
+    assert prepares == ["tiny_imagenet"]
+
+
+def test_tiny_imagenet_wrong_sum_and_cut_short(tmp_path, monkeypatch):
+    path = write_tiny(tmp_path, monkeypatch)
+    content = path.read_bytes()
+    path.write_bytes(content + b"\0")
+    expected = hashlib.sha256(content).hexdigest()
+    fault_of(
+        "tiny_imagenet", tmp_path, "corrupt or another file", hashlib.sha256(content + b"\0").hexdigest(), expected
+    )
+    path.write_bytes(content[:20_000])
+    fault_of("tiny_imagenet", tmp_path, path, f"cut short at 20,000 of {len(content):,} bytes", expected)
+
+
+def annotate(members, old, new):
+    members["val/val_annotations.txt"] = members["val/val_annotations.txt"].replace(old, new, 1)
+
+
+@pytest.mark.parametrize(
+    ("change", "parts"),
+    [
+        (lambda m: m.pop("wnids.txt"), ["no member wnids.txt"]),
+        (lambda m: m.pop("val/val_annotations.txt"), [f"no member {ROOT}val/val_annotations.txt"]),
+        (lambda m: m.update({"wnids.txt": b"n03\nn01\n"}), ["names 2 classes, expected 3"]),
+        (lambda m: m.update({"wnids.txt": b"n03\nn01\nn01\n"}), ["2 different classes in 3"]),
+        (lambda m: m.update({"wnids.txt": b"n03\nn01\nn04\n"}), ["is of class n02, expected one of wnids.txt"]),
+        (lambda m: m.pop("train/n02/images/n02_5.JPEG"), ["11 train images of class n02, expected 12"]),
+        (lambda m: m.pop("val/images/val_11.JPEG"), [f"no member {ROOT}val/images/val_11.JPEG"]),
+        (lambda m: annotate(m, b"n01", b"n02"), ["1 validation images of class n01, expected 2"]),
+        (lambda m: annotate(m, b"\tn01", b" n01"), ["no member", "val_1.JPEG n01"]),
+        (lambda m: annotate(m, b"val_0.JPEG\tn03\t0\t0\t63\t63", b"val_0.JPEG"), ["val_0.JPEG", "is of class nothing"]),
+        (
+            lambda m: m.update({"train/n01/images/n01_3.JPEG": encoded((1, 2, 3), size=(64, 63))}),
+            ["n01_3.JPEG", "[63, 64, 3], expected [64, 64, 3]"],
+        ),
+        (lambda m: m.update({"train/n01/images/n01_3.JPEG": b"text"}), ["n01_3.JPEG is no whole image (no JPEG)"]),
+        (
+            lambda m: m.update({"train/n01/images/n01_3.JPEG": encoded((1, 2, 3))[:630]}),
+            ["n01_3.JPEG is no whole image", "truncated"],
+        ),
+    ],
+)
+def test_tiny_imagenet_structure(tmp_path, monkeypatch, cache_root, change, parts):
+    write_tiny(tmp_path, monkeypatch, change)
+    fault_of("tiny_imagenet", tmp_path, *parts)
+    assert not list((cache_root / "arrays").iterdir())
+
+
+def test_tiny_imagenet_flipped_bit_where_no_sum_tells(tmp_path, monkeypatch):
+    path = write_tiny(tmp_path, monkeypatch)
+    files.SHA256["tiny_imagenet"].clear()
+    content = path.read_bytes()
+    place = content.index(b"\xff\xd8") + 300  # inside the first JPEG: the zip's own checksum is all there is
+    path.write_bytes(content[:place] + bytes([content[place] ^ 1]) + content[place + 1 :])
+    fault_of("tiny_imagenet", tmp_path, path, "no whole compressed file", "Bad CRC-32")
+
+
+def two_classes(members):
+    """Cuts the class n02 away."""
+    for member in [m for m in members if "n02" in m]:
+        del members[member]
+    members["wnids.txt"] = b"n03\nn01\n"
+    lines = members["val/val_annotations.txt"].splitlines(keepends=True)
+    members["val/val_annotations.txt"] = b"".join(line for line in lines if b"n02" not in line)
+
+
+def test_part_of_tiny_imagenet_only_under_its_name(tmp_path, monkeypatch, prepares):
+    write_tiny(tmp_path / "whole", monkeypatch)
+    members = tiny_members()
+    two_classes(members)
+    path = write_zip(tmp_path / "data" / "tiny-imagenet-200-two.zip", members)
+    found = hashlib.sha256(path.read_bytes()).hexdigest()
+    fault_of("tiny_imagenet", tmp_path / "data", "tiny-imagenet-200.zip not found")
+    data = datasets.load("tiny_imagenet/part", str(tmp_path / "data"))
+    assert_tiny(data, classes=2)
+    assert data.source == f"{path.parent}: {path.name} with SHA-256 {found}"
+    assert data.name == "tiny_imagenet/part"
+    again = datasets.load("tiny_imagenet/part", str(tmp_path / "data"), download=True)
+    assert_same(data, again)
+    assert prepares == ["tiny_imagenet/part"]
+    # Under the name of the whole it is refused, by its sum and, were that not known, by its classes.
+    path = path.rename(path.with_name("tiny-imagenet-200.zip"))
+    text = fault_of("tiny_imagenet", tmp_path / "data", found)
+    assert "expected" in text
+    files.SHA256["tiny_imagenet"].clear()
+    fault_of("tiny_imagenet", tmp_path / "data", "names 2 classes, expected 3")
+
+
+def test_part_of_tiny_imagenet_faults(tmp_path, monkeypatch):
+    write_tiny(tmp_path / "whole", monkeypatch)
+    name, folder = "tiny_imagenet/part", tmp_path / "data"
+    with pytest.raises(datasets.DataError) as fault:  # nowhere to download it from
+        datasets.load(name, str(folder), download=True)
+    assert "tiny-imagenet-200-*.zip not found" in str(fault.value)
+    assert "--download" not in str(fault.value)
+    path = write_zip(folder / "tiny-imagenet-200-all.zip", tiny_members())
+    fault_of(name, folder, path, "names 3 classes, expected 1..2 for a part")
+    (folder / "tiny-imagenet-200-b.zip").write_bytes(path.read_bytes()[:20_000])
+    fault_of(name, folder, "tiny-imagenet-200-all.zip, tiny-imagenet-200-b.zip, expected one file")
+    path.unlink()
+    fault_of(name, folder, "tiny-imagenet-200-b.zip is no whole compressed file")
+
+
+def test_preparing_an_archive_imports_no_tensorflow_and_warns_of_nothing(tmp_path, monkeypatch):
+    path = write_tiny(tmp_path, monkeypatch)
+    layout = files.ORIGINALS["tiny_imagenet"]
+    code = f"""
+import sys
+from plasticity_jax import datasets
+from plasticity_jax.datasets import files
+sums = {files.SHA256["tiny_imagenet"]!r}
+files.SHA256["tiny_imagenet"] = sums
+numbers = dict(classes={layout.classes}, train={layout.train}, test={layout.test})
+files.ORIGINALS["tiny_imagenet"] = files.ORIGINALS["tiny_imagenet"]._replace(**numbers)
+assert len(datasets.load("tiny_imagenet", {str(path.parent)!r}).images) == {layout.train}
+assert "tensorflow_datasets" in sys.modules
+assert not {{"tensorflow", "cv2"}} & set(sys.modules)
+"""
+    result = subprocess.run([sys.executable, "-W", "error", "-c", code], capture_output=True, text=True, check=False)
+    assert (result.returncode, result.stdout) == (0, ""), result.stderr
+
+
+# Statistics and the whole at its published numbers
+
+
+def test_statistics_of_many_pixels(monkeypatch):
+    monkeypatch.setattr(contract, "PIXELS_AT_ONCE", 50)  # two images a step
+    images = np.random.default_rng(0).integers(0, 256, (7, 4, 6, 2), np.uint8)
+    mean, std = contract.statistics(images)
+    np.testing.assert_allclose(mean, images.mean((0, 1, 2)))
+    np.testing.assert_allclose(std, images.std((0, 1, 2)))
+
+
+def test_published_numbers():
+    layouts = {name: files.ORIGINALS[name] for name in ("cifar10", "cifar100", "tiny_imagenet")}
+    numbers = {n: (x.shape, x.classes, x.train, x.test) for n, x in layouts.items()}
+    assert numbers == {
+        "cifar10": ((32, 32, 3), 10, 50_000, 10_000),
+        "cifar100": ((32, 32, 3), 100, 50_000, 10_000),
+        "tiny_imagenet": ((64, 64, 3), 200, 100_000, 10_000),
+    }
+    assert "10 classes, 50,000 train and 10,000 test images, 32x32, colour" in str(datasets.DATASETS["cifar10"].__doc__)
+    assert "--download" not in str(datasets.DATASETS["tiny_imagenet/part"].__doc__)
+
+
+def test_sums_are_those_of_tensorflow_datasets():
+    """Where TFDS lists the archive, its sum and size are ours."""
+    import tensorflow_datasets as tfds
+
+    for name in ("cifar10", "cifar100"):
+        listed = (pathlib.Path(tfds.__file__).parent / "url_checksums" / f"{name}.txt").read_text().split("\t")
+        (file,) = files.ORIGINALS[name].files
+        assert listed[0] == files.ORIGINALS[name].urls[file]
+        assert (int(listed[1]), listed[2]) == (files.BYTES[file], files.SHA256[name][file])
+
+
+# Real files
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(
+    not list((REAL / "tiny_imagenet").glob("tiny-imagenet-200-*.zip")),
+    reason="needs a part of Tiny ImageNet in $PLASTICITY_DATA_DIR/tiny_imagenet",
+)
+def test_real_part_of_tiny_imagenet():
+    data = datasets.load("tiny_imagenet/part", str(REAL))
+    (path,) = (REAL / "tiny_imagenet").glob("tiny-imagenet-200-*.zip")
+    assert data.images.shape == (500 * data.classes, 64, 64, 3)
+    assert data.test_images.shape == (50 * data.classes, 64, 64, 3)
+    np.testing.assert_array_equal(np.bincount(data.test_labels), [50] * data.classes)
+    with zipfile.ZipFile(path) as archive:
+        wnids = archive.read(f"{ROOT}wnids.txt").decode().split()
+        for row in range(0, len(data.images), 997):
+            wnid = wnids[data.labels[row]]
+            member = f"{ROOT}train/{wnid}/images/{wnid}_{row % 500}.JPEG"
+            with PIL.Image.open(archive.open(member)) as image:
+                np.testing.assert_array_equal(data.images[row], np.asarray(image.convert("RGB")))
+    assert_same(data, datasets.load("tiny_imagenet/part", str(REAL)))
+
+
+@pytest.mark.skipif(
+    not (REAL / "cifar10_part").is_dir(), reason="needs .npy arrays in $PLASTICITY_DATA_DIR/cifar10_part"
+)
+def test_real_part_of_cifar10_as_arrays():
+    data = datasets.load(f"arrays:{REAL / 'cifar10_part'}")
+    assert (data.images.shape[1:], data.test_images.shape[1:]) == ((32, 32, 3), (32, 32, 3))
+    assert (data.images.dtype, data.labels.dtype, data.classes) == (np.uint8, np.int32, 10)
+    # Close to the statistics of the whole that are in general use.
+    np.testing.assert_allclose(np.divide(data.mean, 255), (0.4914, 0.4822, 0.4465), atol=0.01)
+    np.testing.assert_allclose(np.divide(data.std, 255), (0.2470, 0.2435, 0.2616), atol=0.01)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["cifar10", "cifar100", "tiny_imagenet"])
+def test_real_archive(name):
+    layout = files.ORIGINALS[name]
+    if not any((folder / layout.files[0]).is_file() for folder in files.search_folders(name, REAL)):
+        pytest.skip(f"needs {layout.files[0]} in $PLASTICITY_DATA_DIR")
+    data = datasets.load(name, str(REAL))
+    assert (len(data.images), len(data.test_images)) == (layout.train, layout.test)
+    np.testing.assert_array_equal(np.bincount(data.labels), [layout.train // layout.classes] * layout.classes)
+    np.testing.assert_array_equal(np.bincount(data.test_labels), [layout.test // layout.classes] * layout.classes)
