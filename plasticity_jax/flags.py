@@ -48,7 +48,7 @@ SWITCHES = {
 }
 SPEC_FIELDS = {f.name: f for f in dataclasses.fields(spec.Spec) if f.name != "options"}
 FLOAT32_MAX = 3.4e38  # numbers are float32 once they are a lane's
-PART_REGISTRIES = (ENVIRONMENTS, OPTIMIZERS, methods.METHODS, PROBES)
+PART_REGISTRIES = (ENVIRONMENTS, MODELS, OPTIMIZERS, methods.METHODS, PROBES)
 
 
 def part_settings() -> dict[str, Any]:

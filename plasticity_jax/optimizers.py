@@ -2,7 +2,7 @@
 
 import optax
 
-from plasticity_jax.types import Number, Optimizer
+from plasticity_jax.types import Number
 
 Transformation = optax.GradientTransformation
 
@@ -27,11 +27,6 @@ def sgd(learning_rate: Number) -> Transformation:
 def momentum(learning_rate: Number, *, decay: Number = 0.9) -> Transformation:
     """Stochastic gradient descent with heavy-ball momentum: m <- decay m + g, p <- p - learning_rate m."""
     return optax.sgd(learning_rate, momentum=decay)
-
-
-def with_context(transformation: Transformation) -> Optimizer:
-    """Returns `transformation` accepting, and ignoring, the extra argument `ctx` that methods pass on."""
-    return optax.with_extra_args_support(transformation)
 
 
 OPTIMIZERS = {

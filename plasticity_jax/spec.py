@@ -10,6 +10,7 @@ from plasticity_jax.models import MODELS
 from plasticity_jax.optimizers import OPTIMIZERS
 from plasticity_jax.probes import PROBES
 from plasticity_jax.transitions import TRANSITIONS
+from plasticity_jax.types import Structure
 
 
 def _field(default: Any, group: str, text: str, axis: bool = False) -> Any:
@@ -53,7 +54,7 @@ class Spec:
     def __post_init__(self):
         replace = lambda name, value: object.__setattr__(self, name, value)  # noqa: E731 (frozen, as dataclasses do it)
         probes = (self.probes,) if isinstance(self.probes, str) else tuple(self.probes)
-        replace("probes", tuple(p for p in probes if p != "none"))
+        replace("probes", tuple(dict.fromkeys(p for p in probes if p != "none")))
         datasets.check_name(self.dataset)
         for kind, known in CHOICES.items():
             registry.lookup(known, kind, getattr(self, kind))
@@ -75,12 +76,16 @@ class Spec:
             if type(value) is not type(known[name]):
                 expected = type(known[name]).__name__
                 raise ValueError(f"option {name} is {value!r}: allowed are values of type {expected}.")
+            low = 1 if isinstance(value, int) else 0
+            if name.partition(".")[0] in self.probes and not (isinstance(value, int | float) and value >= low):
+                raise ValueError(f"option {name} is {value!r}: allowed are numbers from {low}.")
         self.check_parts()
 
     def parts(self) -> dict[str, Callable]:
         """Returns {name: factory} of every part whose settings are named `<part>.<setting>`."""
         named = {part: methods.METHODS[part] for part in self.method.split("+")}
         named |= {self.environment: ENVIRONMENTS[self.environment], self.optimizer: OPTIMIZERS[self.optimizer]}
+        named[self.model] = MODELS[self.model]
         return named | {probe: PROBES[probe] for probe in self.probes}
 
     def known_options(self) -> dict[str, Any]:
@@ -95,9 +100,17 @@ class Spec:
             f"{part}.{n}": v for part, factory in self.parts().items() for n, v in registry.numbers(factory).items()
         }
 
+    def make_model(self, outputs: int) -> Any:
+        """Returns the model with `outputs` logits. Raises ValueError if it refuses a setting."""
+        shape = ("width", "depth", "norm", "activation", "initialization")
+        given = {name: getattr(self, name) for name in shape}
+        return registry.make(MODELS, "model", self.model, dict(self.options), outputs=outputs, **given)
+
     def check_parts(self) -> None:
         """Raises ValueError if the transition does not fit the environment, or a part refuses its options."""
         environment = registry.make(ENVIRONMENTS, "environment", self.environment, dict(self.options))
+        self.make_model(outputs=1)
+        methods.build(self.method, Structure({}, lambda key: {}), dict(self.options))
         needs = TRANSITIONS[self.transition].needs
         if needs not in ("nothing", environment.shared):
             fitting = [name for name, t in TRANSITIONS.items() if t.needs in ("nothing", environment.shared)]

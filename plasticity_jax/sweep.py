@@ -55,7 +55,7 @@ def load_dataset(spec: Spec, data_dir: str | None = None, download: bool = False
 
 def load_data(spec: Spec, data_dir: str | None = None, download: bool = False) -> Data:
     """Returns the Spec's dataset as the `data` argument of its pure functions."""
-    return device_data(load_dataset(spec, data_dir, download))
+    return jax.tree.map(jax.numpy.asarray, device_data(load_dataset(spec, data_dir, download)))
 
 
 def plan(
@@ -220,6 +220,7 @@ def table(programs: Sequence[Program], histories: Sequence[History]) -> "pandas.
     """
     import pandas
 
+    known = ["lane", "task", "seed", *arm_columns(programs)]
     frames, first = [], 0
     for program, history in zip(programs, histories, strict=True):
         axes = {f.name: getattr(program.spec, f.name) for f in dataclasses.fields(Spec) if f.metadata["axis"]}
@@ -229,7 +230,8 @@ def table(programs: Sequence[Program], histories: Sequence[History]) -> "pandas.
             columns = {name: values[:, place] for name, values in history.items()}
             columns["finite"] = np.logical_and.accumulate(columns["finite"])
             tasks = np.arange(len(columns["finite"]))
-            what = {"seed": lane["seed"], **axes, **lane, **dict(program.spec.options)}
+            options = {**program.spec.known_options(), **dict(program.spec.options)}
+            what = {"seed": lane["seed"], **axes, **lane, **{k: v for k, v in options.items() if k in known}}
             frames.append(pandas.DataFrame({"lane": first + place, "task": tasks, **what, **columns}))
         first += len(program.lanes)
     if not frames:
@@ -237,10 +239,10 @@ def table(programs: Sequence[Program], histories: Sequence[History]) -> "pandas.
     whole = pandas.concat(frames, ignore_index=True)
     probes = [probe for p in programs for probe in p.spec.probes]
     # settings, then metrics, then probes in the order of the Spec
-    known = ["lane", "task", "seed", *arm_columns(programs)]
     rest = [c for c in whole.columns if c not in known]
     rest.sort(key=lambda c: probes.index(c.partition("/")[0]) if c.partition("/")[0] in probes else -1)
-    return whole.loc[:, [*known, *rest]]
+    # (a program that has no rows yet may be the only one with a number or an option)
+    return whole.reindex(columns=[*known, *rest])
 
 
 def run(

@@ -9,8 +9,7 @@ import optax
 
 from plasticity_jax import methods, registry, stream, transitions
 from plasticity_jax.environments import ENVIRONMENTS
-from plasticity_jax.models import MODELS
-from plasticity_jax.optimizers import OPTIMIZERS, with_context
+from plasticity_jax.optimizers import OPTIMIZERS
 from plasticity_jax.probes import PROBES
 from plasticity_jax.spec import Spec
 from plasticity_jax.types import (
@@ -50,7 +49,7 @@ class Network(NamedTuple):
 
     Attributes:
       init: key -> {"params": .., other collections}.
-      apply: (params, other collections, x, train) -> (logits, {unit group: activations}, other collections).
+      apply: (params, other collections, x, train) -> (logits, {group: activations}, other collections).
       structure: what methods may know of it.
     """
 
@@ -61,11 +60,8 @@ class Network(NamedTuple):
 
 def network(spec: Spec, environment: Environment, data: Data) -> Network:
     """Returns the Spec's model for the examples that `environment` makes of `data`, as pure functions."""
-    shape = ("width", "depth", "norm", "activation", "initialization")
-    given = {name: getattr(spec, name) for name in shape}
-    model = registry.make(MODELS, "model", spec.model, {}, outputs=data.classes, **given)
-
-    units = model.units()
+    model = spec.make_model(data.classes)
+    groups = model.groups()
 
     def example():
         return environment.examples(data, environment.task(jax.random.key(0), data), jnp.zeros(1, jnp.int32))
@@ -79,18 +75,18 @@ def network(spec: Spec, environment: Environment, data: Data) -> Network:
         logits, changed = model.apply({"params": params, **variables}, x, train, mutable=mutable)
         return (
             logits,
-            {group: changed["hidden"][group] for group in units},
+            {group: changed["hidden"][group] for group in groups},
             {k: changed.get(k, v) for k, v in variables.items()},
         )
 
-    return Network(init, apply, Structure(units, lambda key: init(key)["params"]))
+    return Network(init, apply, Structure(model.units(), lambda key: init(key)["params"]))
 
 
 def optimizer(spec: Spec, lane: Lane, structure: Structure) -> Optimizer:
     """Returns the Spec's optimizer with its methods, built from the lane's (traced) numbers."""
     settings = {**dict(spec.options), **lane}
     base = registry.make(OPTIMIZERS, "optimizer", spec.optimizer, settings, learning_rate=lane["learning_rate"])
-    return methods.build(spec.method, structure, settings)(with_context(base))
+    return methods.build(spec.method, structure, settings)(base)
 
 
 def make_run(spec: Spec) -> Run:

@@ -21,7 +21,7 @@ Lane = Mapping[str, Any]
 """One run's numbers by name: `seed`, `granularity`, `learning_rate`, `transition_fraction`, and `<part>.<number>`."""
 
 Optimizer = optax.GradientTransformationExtraArgs
-Method = Callable[[Optimizer], Optimizer]
+Method = Callable[[optax.GradientTransformation], Optimizer]
 """An intervention: optimizer -> optimizer. Its update reads the extra argument `ctx`, a `Context`."""
 
 
@@ -117,7 +117,7 @@ class Structure(NamedTuple):
     """What a method may know of the network it acts on.
 
     Attributes:
-      units: {group name: UnitGroup}; group names are the keys of `Context.hidden`.
+      units: {group name: UnitGroup} of the units that may be recycled; group names are keys of `Context.hidden`.
       init: key -> freshly initialized params.
     """
 
@@ -132,7 +132,7 @@ class Context(NamedTuple):
       key: fresh for this step.
       step: [] int32, optimizer steps taken since initialization; the same for all lanes.
       boundary: [] bool, first step of a new task. Only for methods that are told; they say so.
-      hidden: {unit group: [B, ..., m * H]} activations of this step's batch.
+      hidden: {group: [B, ..., m * H]} activations of this step's batch, of all groups that the model has.
     """
 
     key: Key
@@ -147,7 +147,7 @@ class Snapshot(NamedTuple):
     Attributes:
       params, previous, initial: parameters now, at the end of the task before, and at initialization.
       loss: params -> [] mean loss on the probe batch (normalisation statistics as in evaluation).
-      hidden: {unit group: [N, ..., H]} activations of the probe batch now.
+      hidden: {group: [N, ..., H]} activations of the probe batch now, in the order of the layers.
       previous_hidden: the same inputs through the network as it was at the end of the task before.
       key: for probes that draw.
     """

@@ -1,6 +1,15 @@
-"""Settings of JAX for every test; they must be made before any backend starts."""
+"""Settings of JAX for every test, which must be made before any backend starts; PyTorch for the tests marked oracle."""
 
 import jax
+import pytest
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
 jax.config.update("jax_num_cpu_devices", 2)
+
+
+@pytest.fixture
+def torch():
+    """PyTorch on one thread; skips the test where it is not installed."""
+    module = pytest.importorskip("torch")
+    module.set_num_threads(1)
+    return module

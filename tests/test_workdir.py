@@ -118,7 +118,7 @@ def test_other_settings_are_refused_with_the_difference(tmp_path):
         workdir.check_config(tmp_path, other)
     assert str(caught.value) == (
         f"{tmp_path} was made with another configuration: learning_rate was 0.001, now 0.01; "
-        "seeds was [0, 1], now [0]; task.extra was absent, now {}; task.limit was null, now 5; "
+        "seeds was [0, 1], now [0]; task.limit was null, now 5; task.extra was absent, now {}; "
         "use another --workdir or the old settings."
     )
     with pytest.raises(workdir.WorkdirError, match="k7 was absent, now 7; and 3 more; use another"):

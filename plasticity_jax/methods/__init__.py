@@ -3,6 +3,8 @@
 from collections.abc import Mapping
 from typing import Any
 
+import optax
+
 from plasticity_jax import registry
 from plasticity_jax.methods.lifting import Penalty, Rewrite, at_boundary, compose, every
 from plasticity_jax.methods.penalties import l2, l2_init, spectral
@@ -30,7 +32,7 @@ __all__ = [
 
 def none() -> Method:
     """No intervention: the optimizer as it is."""
-    return lambda optimizer: optimizer
+    return optax.with_extra_args_support
 
 
 def names(method: str) -> tuple[str, ...]:

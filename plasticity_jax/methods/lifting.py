@@ -29,7 +29,7 @@ class Penalty(NamedTuple):
     init: Callable[[PyTree], Any] = lambda params: ()
     advance: Callable[[Any, PyTree], Any] = lambda memory, params: memory
 
-    def __call__(self, optimizer: Optimizer) -> Optimizer:
+    def __call__(self, optimizer: optax.GradientTransformation) -> Optimizer:
         """Returns `optimizer` fed with the gradient of loss plus penalty; optimizer moments see the sum."""
 
         def update(updates, state, params=None, **_):
@@ -64,10 +64,12 @@ class Rewrite(NamedTuple):
     init: Callable[[], Any] = lambda: ()
     observe: Callable[[Any, Context], Any] = lambda memory, ctx: memory
 
-    def __call__(self, optimizer: Optimizer) -> Optimizer:
+    def __call__(self, optimizer: optax.GradientTransformation) -> Optimizer:
         """Returns `optimizer` followed by the rewrite. Give it the bare optimizer: every params-shaped part of its state
         counts as a moment, so a penalty with an anchor belongs outside (`compose` sees to that).
         """
+
+        optimizer = optax.with_extra_args_support(optimizer)
 
         def init(params):
             return RewriteState(optimizer.init(params), self.init())
@@ -95,7 +97,12 @@ def compose(*methods: Method) -> Method:
     """Returns the methods as one. Rewrites wrap the optimizer in the order given, penalties go outside of them."""
     inner = [m for m in methods if not isinstance(m, Penalty)]
     outer = [m for m in methods if isinstance(m, Penalty)]
-    return lambda optimizer: functools.reduce(lambda wrapped, method: method(wrapped), inner + outer, optimizer)
+
+    def composed(optimizer: optax.GradientTransformation) -> Optimizer:
+        start = optax.with_extra_args_support(optimizer)
+        return functools.reduce(lambda wrapped, method: method(wrapped), inner + outer, start)
+
+    return composed
 
 
 def untouched(params: PyTree) -> PyTree:

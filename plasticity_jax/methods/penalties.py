@@ -39,7 +39,7 @@ def l2_init(*, strength: Number = 1e-2, on: str = "all") -> Penalty:
     def value(params, anchor):
         return _squares(jax.tree.map(jnp.subtract, params, anchor), on)
 
-    return Penalty(value, strength, init=lambda params: jax.tree.map(jnp.asarray, params))
+    return Penalty(value, strength, init=lambda params: jax.tree.map(jnp.array, params))
 
 
 def spectral(*, strength: Number = 1e-2, power: int = 2, target: str = "one", bias_power: int = 2) -> Penalty:

@@ -51,31 +51,34 @@ def redo(
         total, count = memory
         return {group: total[group] + magnitude(ctx.hidden[group], h) for group, h in width.items()}, count + 1
 
+    def dormant_units(group, ctx, memory):
+        if score == "running":
+            total, count = memory
+            activity = total[group] / count
+        else:
+            activity = magnitude(ctx.hidden[group], width[group])
+        few = _place(activity) < jnp.floor(max_fraction * width[group] + 1e-4)
+        return few & (activity <= threshold * (activity.mean() if relative else 1.0))
+
     def apply(params, ctx, memory):
         fresh, touched = init(ctx.key), lifting.untouched(params)
+        dormant = {group: dormant_units(group, ctx, memory) for group in units}
         for group, unit in units.items():
-            if score == "running":
-                total, count = memory
-                activity = total[group] / count
-            else:
-                activity = magnitude(ctx.hidden[group], width[group])
-            dormant = activity <= threshold * (activity.mean() if relative else 1.0)
-            dormant &= _place(activity) < jnp.floor(max_fraction * width[group] + 1e-4)
-            resets = {unit.made_by: lambda p, f, name: jnp.zeros_like(p) if name == "bias" else f}
-            if reset_norm and unit.norm is not None:
-                resets[unit.norm] = lambda p, f, name: f
-            for path, value in resets.items():
-                layer, drawn = _at(params, path), _at(fresh, path)
-                ours = {k: jnp.broadcast_to(dormant, p.shape) for k, p in layer.items()}
-                after = {k: jnp.where(ours[k], value(layer[k], drawn[k], k), layer[k]) for k in layer}
-                params = _replace(params, path, after)
-                touched = _replace(touched, path, {k: t | ours[k] for k, t in _at(touched, path).items()})
-            if outgoing == "zero":
-                layer, mask = _at(params, unit.feeds), _at(touched, unit.feeds)
-                # the unit index runs fastest over the inputs of the layer that reads the units
-                rows = jnp.tile(dormant, layer["kernel"].shape[-2] // width[group])[:, None]
-                params = _replace(params, unit.feeds, {**layer, "kernel": jnp.where(rows, 0, layer["kernel"])})
-                touched = _replace(touched, unit.feeds, {**mask, "kernel": mask["kernel"] | rows})
+            for path in (unit.made_by, *([unit.norm] if reset_norm and unit.norm else [])):
+                layer, mask, drawn = _at(params, path), _at(touched, path), _at(fresh, path)
+                if path == unit.made_by and "bias" in drawn:
+                    drawn = {**drawn, "bias": jnp.zeros_like(drawn["bias"])}
+                ours = {k: jnp.broadcast_to(dormant[group], p.shape) for k, p in layer.items()}
+                params = _replace(params, path, {k: jnp.where(ours[k], drawn[k], p) for k, p in layer.items()})
+                touched = _replace(touched, path, {k: m | ours[k] for k, m in mask.items()})
+        # after all incoming weights, so that a weight between two recycled units ends at zero
+        for group, unit in units.items() if outgoing == "zero" else ():
+            layer, mask = _at(params, unit.feeds), _at(touched, unit.feeds)
+            # the unit index runs fastest over the inputs of the layer that reads the units
+            inputs = jnp.tile(dormant[group], layer["kernel"].shape[-2] // width[group])[:, None]
+            rows = jnp.broadcast_to(inputs, layer["kernel"].shape)
+            params = _replace(params, unit.feeds, {**layer, "kernel": jnp.where(rows, 0, layer["kernel"])})
+            touched = _replace(touched, unit.feeds, {**mask, "kernel": mask["kernel"] | rows})
         return params, touched, start() if score == "running" else memory
 
     remembers = {"init": start, "observe": observe} if score == "running" else {}

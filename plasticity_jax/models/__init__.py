@@ -1,14 +1,31 @@
-"""Models: a new one is one factory that returns a Flax module with `units()`, and one line in MODELS.
+"""Models: a new one is one factory that returns a Flax module with `groups()` and `units()`, and one line in MODELS.
 
-A model is called as `model.apply(variables, x, train)`, returns logits [B, outputs], sows the activations of each unit
-group into the collection "hidden", and says in `units()` where each group lives in the parameter tree.
+A model is called as `model.apply(variables, x, train)`, returns logits [B, outputs] and sows groups of activations into
+the collection "hidden". `groups()` names them in the order of the layers, for probes; `units()` says of those that a
+method may recycle where they live in the parameter tree. A factory's positional parameters are fields of Spec, its
+keyword-only ones the model's own options.
 """
 
+from plasticity_jax.models.cnn import CNN, cnn
 from plasticity_jax.models.layers import ACTIVATIONS, INITIALIZATIONS, NORMS
 from plasticity_jax.models.mlp import MLP, mlp
+from plasticity_jax.models.resnet import ResNet18, resnet18
 
-__all__ = ["ACTIVATIONS", "INITIALIZATIONS", "MLP", "MODELS", "NORMS", "mlp"]
+__all__ = [
+    "ACTIVATIONS",
+    "CNN",
+    "INITIALIZATIONS",
+    "MLP",
+    "MODELS",
+    "NORMS",
+    "ResNet18",
+    "cnn",
+    "mlp",
+    "resnet18",
+]
 
 MODELS = {
     "mlp": mlp,
+    "cnn": cnn,
+    "resnet18": resnet18,
 }

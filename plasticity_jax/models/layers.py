@@ -1,5 +1,7 @@
 """Layers that several models use: initialization as PyTorch, He or LeCun have it, normalisation, activation."""
 
+import math
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -28,6 +30,11 @@ def dense(x: Array, features: int, initialization: str, name: str) -> Array:
     return nn.Dense(features, kernel_init=kernel, bias_init=bias(x.shape[-1]), name=name)(x)
 
 
+def sow(module: nn.Module, group: str, activations: Array) -> None:
+    """Makes `activations` readable from outside as `group`, which must not be the name of a submodule."""
+    module.sow("hidden", group, activations, reduce_fn=lambda _, new: new, init_fn=lambda: None)
+
+
 def _no_norm(x: Array, train: bool, name: str) -> Array:
     del train, name
     return x
@@ -35,12 +42,19 @@ def _no_norm(x: Array, train: bool, name: str) -> Array:
 
 def _layer_norm(x: Array, train: bool, name: str) -> Array:
     del train
-    return nn.LayerNorm(epsilon=1e-5, name=name)(x)
+    return nn.LayerNorm(epsilon=1e-5, use_fast_variance=False, name=name)(x)
 
 
 def _batch_norm(x: Array, train: bool, name: str) -> Array:
-    # momentum 0.9 is PyTorch's 0.1; the running variance is the biased one, PyTorch keeps the unbiased one
-    return nn.BatchNorm(use_running_average=not train, momentum=0.9, epsilon=1e-5, name=name)(x)
+    # momentum 0.9 is PyTorch's 0.1; the running variance is the biased one, PyTorch keeps the unbiased one. The "fast"
+    # variance, E x^2 - (E x)^2, loses digits where few values of one channel are alike.
+    return nn.BatchNorm(not train, momentum=0.9, epsilon=1e-5, use_fast_variance=False, name=name)(x)
+
+
+def _group_norm(x: Array, train: bool, name: str) -> Array:
+    del train
+    # 32 groups, as Wu & He 2018 have it, or the most that divide both 32 and the channels
+    return nn.GroupNorm(num_groups=math.gcd(32, x.shape[-1]), epsilon=1e-5, use_fast_variance=False, name=name)(x)
 
 
 # name -> (x, train, name) -> normalised x; scale and offset are learned, epsilon is PyTorch's
@@ -48,6 +62,7 @@ NORMS = {
     "none": _no_norm,
     "layer": _layer_norm,
     "batch": _batch_norm,
+    "group": _group_norm,
 }
 
 

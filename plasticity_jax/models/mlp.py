@@ -28,9 +28,12 @@ class MLP(nn.Module):
             x = layers.dense(x, self.width, self.initialization, name=f"layer{i}")
             x = layers.NORMS[self.norm](x, train, name=f"norm{i}")
             x = layers.ACTIVATIONS[self.activation](x)
-            # groups are named apart from the submodules, with which sown names would collide
-            self.sow("hidden", f"h{i}", x, reduce_fn=lambda _, new: new, init_fn=lambda: None)
+            layers.sow(self, f"h{i}", x)
         return layers.dense(x, self.outputs, self.initialization, name="head")
+
+    def groups(self) -> list[str]:
+        """Returns the names of the groups of activations, in order."""
+        return list(self.units())
 
     def units(self) -> dict[str, UnitGroup]:
         """Returns where each group's incoming and outgoing weights are."""

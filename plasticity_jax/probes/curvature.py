@@ -68,7 +68,7 @@ def _largest(diagonal: Array, off: Array, last: Array, places: Array) -> Ritz:
     used = places <= last
     # places not reached yet hold something smaller, uncoupled: that cannot become the largest eigenvalue
     smallest = jnp.where(used, diagonal, jnp.inf).min()
-    diagonal = jnp.where(used, diagonal, smallest - jnp.abs(diagonal).max() - jnp.abs(off).max() - 1)
+    diagonal = jnp.where(used, diagonal, smallest - jnp.abs(diagonal).max() - jnp.abs(off).max())
     coupled = jnp.where(places < last, off, 0.0)[:-1]
     matrix = jnp.diag(diagonal) + jnp.diag(coupled, 1) + jnp.diag(coupled, -1)
     # a diverged lane must not feed NaN to the eigensolver, which some backends do not survive
@@ -94,7 +94,7 @@ def hessian_top(
 
     Args:
       loss: params -> [] on a FIXED batch.
-      params: any pytree of float arrays.
+      params: any pytree of float32 (or float64) arrays.
       key: for the start vector.
       iterations, tolerance: at most so many Hessian-vector products (each about two gradients), fewer as soon as the
         residual is below tolerance * |value|.

@@ -1,0 +1,83 @@
+"""The residual network with 18 layers of the CIFAR-10 and Tiny-ImageNet experiments."""
+
+import flax.linen as nn
+
+from plasticity_jax import registry
+from plasticity_jax.models import convolution, layers
+from plasticity_jax.types import Array, UnitGroup
+
+STEMS = ("3x3", "7x7")
+BLOCKS = 8  # two in each of four stages
+
+
+class ResNet18(nn.Module):
+    """A stem, four stages of two basic blocks with `base`, 2, 4 and 8 `base` channels, the mean over positions, a head.
+
+    A block is act(norm(conv(act(norm(conv(x))))) + shortcut(x)), its convolutions 3x3. The first block of the second to
+    fourth stage halves the image and has a shortcut norm(conv 1x1) of stride 2; the others add x itself. The stem is
+    norm(conv 3x3), or, as for ImageNet, norm(conv 7x7 of stride 2) -> act -> 3x3 max pooling of stride 2.
+
+    Groups of activations, in order: `stream0` after the stem, then of each block i `inner{i}` between its convolutions and
+    `stream{i+1}` after it; the last stream is the last hidden layer. Only the inner ones are unit groups, which a method
+    may recycle: exactly one layer makes them and one reads them. A channel of a stream is a sum over all earlier blocks of
+    its stage and is read by all later ones, so there is no one unit to start afresh.
+
+    Convolutions have a bias only without a norm. Source: He et al. 2016; layout, padding and norms as microsoft/resnet-18
+    in transformers. Deviations: the stem is 3x3 by default, as is usual for small images; initial weights are the Spec's
+    (there: He, fan-out); the running variance of batch norm is the biased one.
+    """
+
+    outputs: int
+    norm: str = "batch"
+    activation: str = "relu"
+    initialization: str = "torch"
+    base: int = 64
+    stem: str = "3x3"
+
+    @nn.compact
+    def __call__(self, x: Array, train: bool = False) -> Array:
+        """Returns logits [B, outputs]."""
+        activation = layers.ACTIVATIONS[self.activation]
+
+        def normalised(x: Array, features: int, size: int, stride: int, name: str) -> Array:
+            bias = self.norm == "none"
+            layer = convolution.Conv(features, size, stride, bias, self.initialization, name=name)
+            return convolution.NORMS[self.norm](layer(x), train, f"{name}_norm")
+
+        large = self.stem == "7x7"
+        x = activation(normalised(x, self.base, 7 if large else 3, 2 if large else 1, "stem"))
+        if large:
+            x = convolution.max_pool(x, size=3, stride=2, padding=1)
+        layers.sow(self, "stream0", x)
+        for i in range(BLOCKS):
+            features, stride = self.base * 2 ** (i // 2), 2 if i in (2, 4, 6) else 1
+            inner = activation(normalised(x, features, 3, stride, f"block{i}_first"))
+            layers.sow(self, f"inner{i}", inner)
+            shortcut = x if stride == 1 else normalised(x, features, 1, stride, f"block{i}_shortcut")
+            x = activation(normalised(inner, features, 3, 1, f"block{i}_second") + shortcut)
+            layers.sow(self, f"stream{i + 1}", x)
+        return layers.dense(x.mean(axis=(1, 2)), self.outputs, self.initialization, name="head")
+
+    def groups(self) -> list[str]:
+        """Returns the names of the groups of activations, in order."""
+        return ["stream0", *(name for i in range(BLOCKS) for name in (f"inner{i}", f"stream{i + 1}"))]
+
+    def units(self) -> dict[str, UnitGroup]:
+        """Returns where the incoming and outgoing weights of the `inner` groups are."""
+        norm = [None if self.norm == "none" else (f"block{i}_first_norm",) for i in range(BLOCKS)]
+        return {f"inner{i}": UnitGroup((f"block{i}_first",), norm[i], (f"block{i}_second",)) for i in range(BLOCKS)}
+
+
+def resnet18(
+    outputs: int, norm: str, activation: str, initialization: str, *, base: int = 64, stem: str = "3x3"
+) -> ResNet18:
+    """ResNet-18: a 3x3 or 7x7 stem, eight basic blocks of `base` to 8 `base` channels, a head; 11 M parameters at 64.
+
+    The sources use norm "batch". Raises ValueError for another `stem`, `base` < 1, or activation "crelu", which doubles
+    the channels and so does not fit a residual stream.
+    """
+    registry.one_of("resnet18.stem", stem, STEMS)
+    if base < 1:
+        raise ValueError(f"resnet18.base is {base}: allowed are whole numbers from 1.")
+    registry.one_of("activation of resnet18", activation, [name for name in layers.ACTIVATIONS if name != "crelu"])
+    return ResNet18(outputs, norm, activation, initialization, base, stem)

@@ -1,0 +1,178 @@
+"""What every entry of every registry must keep. A new entry is tested by being listed."""
+
+import importlib
+import inspect
+import pkgutil
+from collections.abc import Mapping
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import tiny
+
+import plasticity_jax
+from plasticity_jax import datasets, lanes, registry, train
+from plasticity_jax.environments import ENVIRONMENTS
+from plasticity_jax.methods import METHODS
+from plasticity_jax.models import ACTIVATIONS, INITIALIZATIONS, MODELS, NORMS
+from plasticity_jax.optimizers import OPTIMIZERS
+from plasticity_jax.probes import PROBES
+from plasticity_jax.transitions import TRANSITIONS
+
+FACTORIES = {
+    "environment": ENVIRONMENTS,
+    "model": MODELS,
+    "method": METHODS,
+    "probe": PROBES,
+    "optimizer": OPTIMIZERS,
+    "dataset": datasets.DATASETS,
+}
+AXES = {
+    "model": MODELS,
+    "norm": NORMS,
+    "activation": ACTIVATIONS,
+    "initialization": INITIALIZATIONS,
+    "optimizer": OPTIMIZERS,
+    "method": METHODS,
+}
+
+
+def fits(transition: str, environment: str) -> bool:
+    return TRANSITIONS[transition].needs in ("nothing", ENVIRONMENTS[environment]().shared)
+
+
+def programs() -> list[dict[str, str]]:
+    """Settings that have every entry of every registry in at least one program: each registry goes round on its own.
+
+    Except models, some of which take long to compile: after one round it is the first one's turn.
+    """
+    worlds = [
+        {"environment": e, "transition": t} for e in ENVIRONMENTS for t in TRANSITIONS if fits(t, e)
+    ]  # fmt: skip
+    count = max(len(worlds), *map(len, AXES.values()))
+    entries = {axis: [*known] for axis, known in AXES.items()}
+    entries["model"] += [entries["model"][0]] * (count - len(entries["model"]))
+    return [
+        worlds[i % len(worlds)] | {axis: names[i % len(names)] for axis, names in entries.items()} for i in range(count)
+    ]
+
+
+def run_two_lanes(**settings):
+    """States before and after one task, and its metrics, of two lanes vmapped in one compiled program."""
+    often = {name: 3 for name in ("redo.period",) if name.startswith(f"{settings.get('method')}.")}
+    spec = tiny.spec(depth=2, options=often, **settings)
+    run = train.make_run(spec)
+
+    def whole(lane, data, task):
+        state = run.init(lane, data)
+        return state, *run.run_task(lane, state, data, task)
+
+    stacked, data = lanes.stack(lanes.check(spec, lanes.grid(seed=[0, 1], granularity=2), 64)), tiny.data()
+    lowered = jax.jit(jax.vmap(whole, (0, None, None))).lower(stacked, data, jnp.int32(1))
+    fast = lowered.compile(compiler_options={"xla_backend_optimization_level": 0})  # halves the time to compile
+    one = jax.eval_shape(whole, jax.tree.map(lambda a: a[0], stacked), data, jnp.int32(1))
+    return one, *fast(stacked, data, jnp.int32(1))
+
+
+def check_run(one, before, after, metrics):
+    for alone, leaf in zip(jax.tree.leaves(one), jax.tree.leaves((before, after, metrics)), strict=True):
+        assert (leaf.shape, leaf.dtype) == ((2, *alone.shape), alone.dtype)
+    metrics = dict(metrics)
+    finite = metrics.pop("finite")
+    assert (finite.dtype, finite.shape) == (bool, (2,))
+    assert finite.all()
+    assert {"online_accuracy", "accuracy", "loss"} <= metrics.keys()
+    for name, values in metrics.items():
+        assert (values.dtype, values.shape) == (np.float32, (2,)), name
+        assert np.isfinite(values).all(), name
+    for name in ("online_accuracy", "accuracy"):
+        assert ((metrics[name] >= 0) & (metrics[name] <= 1)).all()
+    assert jax.tree.structure(after) == jax.tree.structure(before)
+    shapes = [jax.tree.map(lambda leaf: (leaf.shape, leaf.dtype), state) for state in (before, after)]
+    assert shapes[0] == shapes[1]
+    for leaf in map(np.asarray, jax.tree.leaves(after)):
+        assert leaf.dtype.kind in "iub" or np.isfinite(leaf).all()
+    for left, right in zip(jax.tree.leaves(before.initial), jax.tree.leaves(after.initial), strict=True):
+        np.testing.assert_array_equal(left, right)
+    kernel = after.params["head"]["kernel"]
+    assert (np.asarray(kernel) != before.params["head"]["kernel"]).any()
+    assert (np.asarray(kernel[0]) != kernel[1]).any()
+
+
+@pytest.mark.parametrize("settings", programs(), ids=lambda settings: "-".join(settings.values()))
+def test_every_entry_runs_compiled_and_vmapped(settings):
+    one, before, after, metrics = run_two_lanes(**settings)
+    has_test = ENVIRONMENTS[settings["environment"]]().test is not None
+    assert ("test_accuracy" in metrics) == has_test
+    check_run(one, before, after, metrics)
+
+
+def test_every_entry_is_in_a_program():
+    everything = AXES | {"environment": ENVIRONMENTS, "transition": TRANSITIONS}
+    for axis, known in everything.items():
+        assert {settings[axis] for settings in programs()} == set(known)
+
+
+def test_probes_run_compiled_and_vmapped():
+    check_run(*run_two_lanes(norm="layer", probes=tuple(PROBES)))
+
+
+@pytest.mark.parametrize("name", PROBES)
+def test_a_probe_is_a_number_and_details_under_its_name(name):
+    spec = tiny.spec(probes=(name,))
+    lane = jax.tree.map(lambda a: a[0], lanes.stack(lanes.check(spec, [{}], 64)))
+    run, data = train.make_run(spec), jax.tree.map(jnp.asarray, tiny.data())
+    metrics = jax.eval_shape(lambda: run.run_task(lane, run.init(lane, data), data, jnp.int32(0))[1])
+    plain = {"online_accuracy", "accuracy", "loss", "finite"}
+    assert name in metrics
+    assert all(column == name or column.startswith(f"{name}/") for column in metrics.keys() - plain)
+
+
+# What is written about them
+
+
+def first_line_is_a_sentence(thing) -> bool:
+    line = (inspect.getdoc(thing) or "").partition("\n")[0]
+    return line.endswith(".") and len(line.split()) > 2 and (line[0].isupper() or line[0] in "`[")
+
+
+@pytest.mark.parametrize(("kind", "name"), [(kind, name) for kind, known in FACTORIES.items() for name in known])
+def test_factories_say_what_they_are(kind, name):
+    factory = FACTORIES[kind][name]
+    assert first_line_is_a_sentence(factory)
+    assert registry.describe(factory) == inspect.getdoc(factory).partition("\n")[0]  # pyright: ignore
+    for number, default in registry.numbers(factory).items():
+        assert isinstance(default, float), f"{name}.{number} must have a number as its default"
+    for option, default in registry.options(factory).items():
+        assert isinstance(default, (bool, int, float, str)), f"{name}.{option} must have a default"
+
+
+@pytest.mark.parametrize("name", TRANSITIONS)
+def test_transitions_say_what_they_are(name):
+    assert first_line_is_a_sentence(TRANSITIONS[name].mix)
+    assert TRANSITIONS[name].needs in ("inputs", "targets", "nothing")
+
+
+@pytest.mark.parametrize("name", ENVIRONMENTS)
+def test_environments_have_a_transition(name):
+    assert any(fits(transition, name) for transition in TRANSITIONS)
+
+
+MODULES = [m.name for m in pkgutil.walk_packages(plasticity_jax.__path__, "plasticity_jax.")]
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_public_names_exist_and_are_documented(name):
+    module = importlib.import_module(name)
+    assert first_line_is_a_sentence(module) or module.__doc__.splitlines()[0].endswith((":", ","))  # pyright: ignore
+    listed = getattr(module, "__all__", [])
+    assert list(listed) == sorted(listed, key=lambda n: (not n.isupper(), n.islower(), n))
+    for public in listed:
+        thing = getattr(module, public)
+        if not isinstance(thing, Mapping):
+            assert first_line_is_a_sentence(thing), public
+    for function, thing in vars(module).items():
+        own = getattr(thing, "__module__", None) == name and inspect.isroutine(thing)
+        if own and not function.startswith("_"):
+            assert inspect.getdoc(thing), function

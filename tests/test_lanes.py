@@ -1,0 +1,196 @@
+import dataclasses
+import functools
+
+import jax
+import jax.monitoring
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import tiny
+
+from plasticity_jax import lanes, stream, sweep, train
+from plasticity_jax.lanes import Execution
+
+DATA = tiny.data()
+SPEC = tiny.spec(optimizer="momentum", norm="layer")
+FOUR = lanes.grid(seed=[0, 1], granularity=[1, 3])
+TASKS = 2
+
+
+@functools.cache
+def compiled(spec, how: Execution):
+    """Init and task of a Spec for a lane axis of any length, compiled at first use."""
+    run = train.make_run(spec)
+    parts = lanes.over_lanes(run.init, how, split=1), lanes.over_lanes(run.run_task, how, split=2)
+    return parts if how.strategy == "plain" else tuple(map(jax.jit, parts))
+
+
+def as_bytes(result) -> bytes:
+    return b"".join(leaf.tobytes() for leaf in jax.tree.leaves(result))
+
+
+def results(given, strategy: str, width: int = 1, devices: int = 1, spec=SPEC) -> list:
+    """Everything that each lane ends with: (train state, metrics of each task)."""
+    how = Execution(strategy, width, devices)
+    checked = lanes.check(spec, given, len(DATA.x))
+    filled = [*checked, *checked[-1:] * (lanes.padded(len(checked), how) - len(checked))]
+    where = lanes.placement(how)
+    numbers, data = jax.device_put(lanes.stack(filled), where.lanes), jax.device_put(DATA, where.shared)
+    init, run_task = compiled(spec, how)
+    states, metrics = init(numbers, data), []
+    for task in range(TASKS):
+        states, found = run_task(numbers, states, data, jnp.int32(task))
+        metrics.append(found)
+    whole = jax.tree.map(np.asarray, (states, metrics))
+    return [jax.tree.map(lambda leaf, i=i: leaf[i], whole) for i in range(len(checked))]
+
+
+# Grids and stacks
+
+
+def test_grid_is_the_product_with_the_last_axis_fastest():
+    assert lanes.grid(seed=range(2), granularity=[1, 5]) == [
+        {"seed": 0, "granularity": 1},
+        {"seed": 0, "granularity": 5},
+        {"seed": 1, "granularity": 1},
+        {"seed": 1, "granularity": 5},
+    ]
+    assert lanes.grid(seed=3, **{"l2.strength": np.array([0.5])}) == [{"seed": 3, "l2.strength": 0.5}]
+    assert lanes.grid() == [{}]
+    assert lanes.grid(seed=[]) == []
+    assert lanes.grid(seed=(i for i in range(2))) == [{"seed": 0}, {"seed": 1}]
+
+
+def test_stack_has_a_lane_axis_and_fixed_dtypes():
+    checked = lanes.check(SPEC, [{"seed": 2**31 - 1}, {"learning_rate": 1, "granularity": 5}], 64)
+    stacked = lanes.stack(checked)
+    assert list(stacked) == list(checked[0])
+    for name, values in stacked.items():
+        assert values.shape == (2,)
+        assert values.dtype == (np.int32 if name in ("seed", "granularity") else np.float32)
+    assert stacked["seed"].tolist() == [2**31 - 1, 0]
+    assert stacked["learning_rate"].tolist() == [np.float32(1e-3), 1]
+
+
+@pytest.mark.parametrize(
+    ("count", "how", "total"),
+    [
+        (3, Execution("plain", 1, 1), 3),
+        (3, Execution("vmap", 2, 1), 4),
+        (4, Execution("vmap", 2, 1), 4),
+        (3, Execution("sharded", 1, 2), 4),
+        (5, Execution("sharded", 2, 2), 8),
+        (1, Execution("vmap", 64, 1), 64),
+    ],
+)
+def test_padding_fills_all_devices(count, how, total):
+    assert lanes.padded(count, how) == total
+
+
+def test_execution_by_default_and_by_choice():
+    assert jax.local_device_count() == 2, "these tests are made for two devices"
+    assert lanes.execution("mlp", 5) == Execution("sharded", 1, 2)
+    assert lanes.execution("mlp", 1) == Execution("sharded", 1, 1)  # a second device would only compute padding
+    assert lanes.execution("mlp", 3, width=2) == Execution("sharded", 2, 2)
+    assert lanes.execution("mlp", 5, "map") == Execution("map", 1, 1)
+    assert lanes.execution("mlp", 5, "plain") == Execution("plain", 1, 1)
+    assert lanes.execution("mlp", 5, "vmap", 3) == Execution("vmap", 3, 1)
+    assert lanes.execution("mlp", 5, backend="gpu").width == lanes.execution("mlp", 500, backend="gpu").width > 1
+
+
+# How lanes are run does not change what they compute
+
+
+def test_strategies_agree():
+    one = results(FOUR, "map")
+    assert len(set(map(as_bytes, one))) == 4
+    for how in (("plain", 1, 1), ("sharded", 1, 1), ("sharded", 1, 2)):
+        assert list(map(as_bytes, results(FOUR, *how))) == list(map(as_bytes, one))
+    two = results(FOUR, "vmap", 2)
+    # Wider than one, XLA orders sums otherwise, and simplifies a program for two devices otherwise (x / c or x * (1 / c)).
+    for other in (two, results(FOUR, "sharded", 2, 2)):
+        for a, b in zip(jax.tree.leaves(one), jax.tree.leaves(other), strict=True):
+            np.testing.assert_allclose(a, b, rtol=1e-5, atol=2e-6)
+
+
+def test_width_one_is_one_program_under_two_names():
+    def double(lane, shared):
+        return 2 * lane * shared
+
+    programs = [
+        jax.make_jaxpr(lanes.over_lanes(double, Execution(name, 1, 1), split=1))(jnp.ones(3), jnp.ones(()))
+        for name in ("vmap", "map")
+    ]
+    assert str(programs[0]) == str(programs[1])
+
+
+@pytest.mark.parametrize(("strategy", "width", "devices"), [("sharded", 1, 2), ("vmap", 2, 1), ("sharded", 2, 2)])
+def test_company_does_not_change_a_lanes_bits(strategy, width, devices):
+    how = strategy, width, devices
+    want = {str(lane): as_bytes(result) for lane, result in zip(FOUR, results(FOUR, *how), strict=True)}
+    wild = {"seed": 4, "learning_rate": 1e30}
+    companies = [
+        FOUR[::-1],  # order
+        [FOUR[2], FOUR[0], FOUR[3], FOUR[1]],
+        [wild, FOUR[1], FOUR[3], wild],  # neighbours, diverging ones
+        FOUR[:3],  # padding
+        [{"seed": 9}, *FOUR, wild, FOUR[0]],  # more lanes in all, and padding
+    ]
+    for company in companies:
+        for lane, (state, metrics) in zip(company, results(company, *how), strict=True):
+            finite = [bool(of_task["finite"]) for of_task in metrics]
+            assert finite == [lane is not wild] * TASKS
+            assert as_bytes((state, metrics)) == want.get(str(lane), as_bytes((state, metrics)))
+
+
+def test_abrupt_lanes_are_the_same_under_every_transition():
+    abrupt = lanes.grid(seed=range(4))
+    output, sampling = (
+        results(abrupt, "sharded", 1, 2, dataclasses.replace(SPEC, transition=name)) for name in ("output", "sampling")
+    )
+    assert list(map(as_bytes, output)) == list(map(as_bytes, sampling))
+
+
+# One program for all lanes and tasks
+
+
+@pytest.mark.parametrize(("strategy", "width"), [("plain", 1), ("sharded", 2)])
+def test_one_trace_and_one_compilation_for_all_lanes_and_tasks(monkeypatch, strategy, width):
+    traces, compilations, seen = [], [], []
+
+    def counted(spec):
+        run = train.make_run(spec)
+
+        def run_task(*arguments):
+            traces.append(spec)
+            return run.run_task(*arguments)
+
+        return train.Run(run.init, run_task)
+
+    def listen(event, duration, **_):
+        del duration
+        if event == "/jax/core/compile/backend_compile_duration":
+            compilations.append(event)
+
+    monkeypatch.setattr(sweep, "make_run", counted)
+    (program,) = sweep.plan([(tiny.spec(tasks=4), [*FOUR, {"seed": 7}])], 64, strategy, width)
+    jax.monitoring.register_event_duration_secs_listener(listen)
+    try:
+        history = sweep.run_program(program, DATA, report=lambda history: seen.append(len(compilations)))
+    finally:
+        jax.monitoring.unregister_event_duration_listener(listen)
+    assert len(traces) == 1
+    assert len(seen) == 5  # before the first task and after each of four
+    assert seen[0] < seen[1] == seen[4]
+    assert history["loss"].shape == (4, 5)
+
+
+def test_lanes_with_one_seed_share_tasks_and_initial_weights():
+    run = train.make_run(SPEC)
+    stacked = lanes.stack(lanes.check(SPEC, lanes.grid(seed=[3, 4], granularity=[1, 2]), 64))
+    states = jax.jit(jax.vmap(run.init, (0, None)))(stacked, DATA)
+    for leaf in map(np.asarray, jax.tree.leaves(states.params)):
+        np.testing.assert_array_equal(leaf[0], leaf[1])
+    assert (np.asarray(states.params["layer0"]["kernel"][0]) != states.params["layer0"]["kernel"][2]).all()
+    keys = [stream.role(jax.random.key(seed), stream.INIT) for seed in (3, 3, 4)]
+    assert keys[0] == keys[1] != keys[2]
