@@ -1,7 +1,8 @@
 """Lanes: the traced numbers of runs, grids of them, and how a lane axis is executed.
 
 A lane's floating-point bits depend on how many lanes are vmapped together, and on nothing else about its company: not
-on order, padding, neighbours, number of lanes or number of devices. So the width is a recorded constant of a run.
+on order, padding, neighbours or number of lanes. So the width is a recorded constant of a run. At width 1 they do not
+depend on the number of devices either; at larger widths XLA may fuse differently, so there it is recorded too.
 """
 
 import itertools
@@ -64,6 +65,8 @@ def check(spec: Spec, lanes: Sequence[Mapping[str, Any]], samples: int) -> list[
             if name in lane and not (math.isfinite(lane[name]) and lane[name] == int(lane[name])):
                 raise ValueError(f"{name} is {lane[name]}: allowed are whole numbers.")
     completed = [complete(spec, lane) for lane in lanes]
+    if len({tuple(lane.items()) for lane in completed}) < len(completed):
+        raise ValueError("a lane is given twice: allowed are lanes that differ in a number, e.g. in their seed.")
     for lane in completed:
         for name, value in lane.items():
             if not abs(value) <= LARGEST:
@@ -104,7 +107,7 @@ class Execution(NamedTuple):
       strategy: "plain" (one call a lane), "vmap" (chunks of `width` lanes vmapped, one chunk after another), "map" (one
         lane after another inside one program), "sharded" (lanes spread over the devices, chunks of `width` on each).
       width: lanes vmapped together; 1 means no vmap at all. Decides a lane's bits.
-      devices: number of devices; does not touch a lane's bits.
+      devices: number of devices; does not touch a lane's bits at width 1.
     """
 
     strategy: str

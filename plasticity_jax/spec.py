@@ -61,9 +61,11 @@ class Spec:
         replace("method", "+".join(methods.names(self.method)))
         for probe in self.probes:
             registry.lookup(PROBES, "probe", probe)
-        for name in ("tasks", "epochs", "batch_size", "width", "depth", "probe_every", "probe_samples"):
-            if not (isinstance(getattr(self, name), int) and getattr(self, name) >= 1):
-                raise ValueError(f"{name} is {getattr(self, name)!r}: allowed are whole numbers from 1.")
+        counts = ("tasks", "epochs", "batch_size", "width", "depth", "probe_every", "probe_samples", "samples")
+        for name in (*counts, "subsample_seed"):
+            value, low = getattr(self, name), 0 if name == "subsample_seed" else 1
+            if not (type(value) is int and value >= low) and not (name == "samples" and value is None):
+                raise ValueError(f"{name} is {value!r}: allowed are whole numbers from {low}.")
         if self.samples is not None and self.samples < self.batch_size:
             raise ValueError(
                 f"batch_size is {self.batch_size}: allowed is at most the number of samples, {self.samples}."

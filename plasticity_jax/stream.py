@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from plasticity_jax import transitions
 from plasticity_jax.types import Array, Batch, Data, Environment, Key, PyTree, Transition
@@ -55,17 +56,21 @@ def steps_per_epoch(samples: int, batch_size: int) -> int:
 def epoch(key: Key, samples: int, batch_size: int, task: Array, number: Array) -> Array:
     """Returns the batches of epoch `number` of `task`: [steps, batch_size] int32 places in the changeover order `who`.
 
-    Every batch takes one example from each of `batch_size` equal slices of the changeover order. That makes shares exact
-    in every minibatch under task sampling; for one example it is a random shuffle, no example comes twice in an epoch.
-    Deviation from plain shuffling: two examples of one slice never share a batch within a task (about one pair in
-    batch_size). The order does not depend on the transition, which keeps all arms paired.
+    Every batch takes one example from each of `batch_size` slices of the changeover order, equal to within one example.
+    That makes shares exact in every minibatch under task sampling; for one example it is a random shuffle, no example
+    comes twice in an epoch. Where the batches do not come out even, each slice that is one too long leaves out another
+    example each epoch. Deviation from plain shuffling: two examples of one slice never share a batch within a task (about
+    one pair in batch_size). The order does not depend on the transition, which keeps all arms paired.
     """
     steps = steps_per_epoch(samples, batch_size)
     key = role(key, ORDER, task, number)
-    places = jnp.arange(samples)
+    # where the slices begin, rounded half down as `rank < alpha` rounds
+    edges = (2 * np.arange(batch_size + 1) * samples + batch_size - 1) // (2 * batch_size)
+    places = jnp.arange(steps)[None]
     if samples % batch_size:
-        places = jnp.sort(jax.random.permutation(jax.random.fold_in(key, 1), places)[: steps * batch_size])
-    slices = places.reshape(batch_size, steps)
+        out = jax.random.randint(jax.random.fold_in(key, 1), (batch_size, 1), 0, steps + 1)
+        places = places + (places >= jnp.where(np.diff(edges)[:, None] > steps, out, steps))
+    slices = jnp.asarray(edges[:-1, None], jnp.int32) + places
     return jax.random.permutation(jax.random.fold_in(key, 0), slices, axis=1, independent=True).T
 
 

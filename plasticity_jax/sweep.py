@@ -65,6 +65,8 @@ def plan(
     width: int | None = None,
 ) -> list[Program]:
     """Returns the programs of a run, checked. Raises ValueError (one sentence) for anything that cannot run."""
+    if len({spec for spec, _ in runs}) < len(runs):
+        raise ValueError("a Spec is given twice: allowed is one list of lanes for each Spec.")
     return [
         Program(spec, checked, lanes_.execution(spec.model, len(checked), strategy, width))
         for spec, given in runs
@@ -81,6 +83,8 @@ def settings(programs: Sequence[Program], dataset: datasets.Dataset) -> dict[str
                 "lanes": p.lanes,
                 "lane_strategy": p.execution.strategy,
                 "lane_width": p.execution.width,
+                # with lanes vmapped, XLA fuses differently on another number of devices, and last bits follow
+                **({"lane_devices": p.execution.devices} if p.execution.width > 1 else {}),
             }
             for p in programs
         ],

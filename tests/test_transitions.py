@@ -168,7 +168,6 @@ def test_sampling_shares_are_exact(samples, batch_size):
         assert before.all()
 
 
-@pytest.mark.xfail(strict=True, reason="who sits out is drawn from all slices, so slices drift off their examples")
 @pytest.mark.parametrize(("samples", "batch_size"), [(67, 16), (100, 64), (1437, 64), (31, 4)])
 def test_sampling_shares_are_exact_where_examples_sit_out(samples, batch_size):
     for granularity in (2, 3, 20):
