@@ -32,7 +32,7 @@ def dense(x: Array, features: int, initialization: str, name: str) -> Array:
 
 def sow(module: nn.Module, group: str, activations: Array) -> None:
     """Makes `activations` readable from outside as `group`, which must not be the name of a submodule."""
-    module.sow("hidden", group, activations, reduce_fn=lambda _, new: new, init_fn=lambda: None)
+    module.sow("hidden", group, activations, reduce_fn=lambda _, new: new, init_fn=lambda: activations)
 
 
 def _no_norm(x: Array, train: bool, name: str) -> Array:
