@@ -9,12 +9,13 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import jax
 import numpy as np
 
-from plasticity_jax import datasets
+from plasticity_jax import datasets, registry
 from plasticity_jax import lanes as lanes_
 from plasticity_jax import workdir as workdir_
 from plasticity_jax.checkpoints import Checkpoints
+from plasticity_jax.environments import ENVIRONMENTS
 from plasticity_jax.spec import Spec
-from plasticity_jax.train import EVALUATION_CHUNK, make_run
+from plasticity_jax.train import EVALUATION_CHUNK, make_run, network
 from plasticity_jax.types import Data, PyTree
 
 if TYPE_CHECKING:
@@ -311,19 +312,31 @@ def load_common_dataset(specs: Sequence[Spec], data_dir: str | None, download: b
 
 
 def memory_per_lane(spec: Spec, dataset: datasets.Dataset) -> int:
-    """Returns an estimate in bytes of what one running lane needs: state, gradients, activations, probe vectors."""
+    """Returns an estimate, good to about a factor of two, of the bytes that one running lane needs.
+
+    State, gradients, activations and the vectors of probes; a rule fitted to what XLA reports for compiled MLPs.
+    """
     data, run = device_data(dataset), make_run(spec)
     lane = {k: v[0] for k, v in lanes_.stack([lanes_.complete(spec, {})]).items()}
-    state = jax.eval_shape(run.init, lane, data)
+
+    def one_example(state, data):
+        environment = registry.make(ENVIRONMENTS, "environment", spec.environment, dict(spec.options))
+        task = environment.task(jax.random.key(0), data)
+        x = environment.examples(data, task, jax.numpy.zeros(1, int)).x
+        return x, network(spec, environment, data).apply(state.params, state.variables, x, True)[:2]
 
     def size(tree: PyTree) -> int:
         return sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(tree))
 
-    # gradient, update and new parameters in a step; the Lanczos probe holds about as many vectors at other times
-    working = 4 * size(state.params)
-    examples = max(spec.batch_size, min(EVALUATION_CHUNK, len(dataset.images)))
-    widths = 4 * (dataset.images[0].size + 3 * spec.depth * spec.width)
-    return size(state) + working + examples * widths
+    state = jax.eval_shape(run.init, lane, data)
+    example = size(jax.eval_shape(one_example, state, data))
+    count = len(dataset.images)
+    # about three values an activation in a step (before and after the norm, gradient), twice that in the curvature probe
+    training = 3 * example * spec.batch_size
+    probing = 6 * example * min(spec.probe_samples, count) if spec.probes else 0
+    evaluating = example * min(EVALUATION_CHUNK, count) // 2
+    # the state before and after; gradient, update and the vectors of the Lanczos probe
+    return 2 * size(state) + 6 * size(state.params) + max(training, probing, evaluating)
 
 
 def _run(
