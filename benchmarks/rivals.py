@@ -1,0 +1,153 @@
+"""Rivals: programs that are timed against each other, each in its own processes, in rotated alternation."""
+
+import json
+import os
+import statistics
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+PIECE = 1.2  # seconds that a rival works when it is its turn, about
+
+
+class Work(NamedTuple):
+    """What one process does: a name in `worker.WORK` and its settings (JSON types)."""
+
+    kind: str
+    settings: Mapping[str, Any] = {}
+
+
+class Rival(NamedTuple):
+    """A competitor: one process for each of `works`, all at work at the same time when it is its turn.
+
+    Attributes:
+      works: what each process does; their rates are added.
+      piece: seconds of a turn, about. None: a turn is a single call of the work, however long.
+    """
+
+    works: tuple[Work, ...]
+    piece: float | None = PIECE
+
+
+def rival(kind: str, piece: float | None = PIECE, processes: int = 1, **settings: Any) -> Rival:
+    """Returns the rival whose `processes` processes all do `kind` with `settings`."""
+    return Rival((Work(kind, settings),) * processes, piece)
+
+
+class Figure(NamedTuple):
+    """One line of the report.
+
+    Attributes:
+      part, what: where it belongs, and what was measured.
+      values: one for each round.
+      unit: "x" (a ratio), "%" (a share, kept as a fraction), "s", "/s", or anything to print behind the number.
+      at_least, at_most: what is to be reached, in the unit of `values`; neither: for information.
+    """
+
+    part: str
+    what: str
+    values: Sequence[float]
+    unit: str = "x"
+    at_least: float | None = None
+    at_most: float | None = None
+
+    @property
+    def median(self) -> float:
+        """Median over rounds."""
+        return statistics.median(self.values)
+
+    @property
+    def met(self) -> bool | None:
+        """Whether the median reaches what is to be reached; None if nothing is."""
+        if self.at_least is None and self.at_most is None:
+            return None
+        return (self.at_least is None or self.median >= self.at_least) and (
+            self.at_most is None or self.median <= self.at_most
+        )
+
+
+class _Process:
+    """A worker process; it sleeps in a read from its standard input while it is not its turn."""
+
+    def __init__(self, work: Work):
+        command = [sys.executable, "-m", "benchmarks.worker", work.kind, json.dumps(dict(work.settings))]
+        self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+
+    def send(self, repeats: int) -> None:
+        assert self.process.stdin
+        self.process.stdin.write(f"{repeats}\n")
+        self.process.stdin.flush()
+
+    def receive(self) -> dict[str, float]:
+        assert self.process.stdout
+        line = self.process.stdout.readline()
+        if not line:
+            raise RuntimeError(f"a worker ended with exit code {self.process.wait()}: {' '.join(self.process.args)}")
+        return json.loads(line)
+
+    def close(self) -> None:
+        assert self.process.stdin
+        self.process.stdin.close()
+        try:
+            self.process.wait(timeout=20)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.wait()
+
+
+def alternate(rivals: Mapping[str, Rival], rounds: int) -> dict[str, list[float]]:
+    """Returns {name: [rounds] work per second}; in each round every rival has one turn, in another order each time."""
+    say(f"  starting {sum(len(r.works) for r in rivals.values())} processes: {', '.join(rivals)}")
+    processes: dict[str, list[_Process]] = {}
+    rates: dict[str, list[float]] = {name: [] for name in rivals}
+    try:
+        for name, one in rivals.items():
+            processes[name] = [_Process(work) for work in one.works]
+        for group in processes.values():
+            for process in group:
+                process.receive()  # says that it is warmed up
+        repeats = {name: 1 for name in rivals}
+        for name, one in rivals.items():
+            if one.piece is not None:
+                seconds = max(answer["seconds"] for answer in _turn(processes[name], 1))
+                repeats[name] = max(1, round(one.piece / seconds))
+        for number in range(rounds):
+            for name in order(list(rivals), number):
+                answers = _turn(processes[name], repeats[name])
+                rates[name].append(sum(answer["work"] / answer["seconds"] for answer in answers))
+            shown = ", ".join(f"{name} {rates[name][-1]:,.4g}/s" for name in rivals)
+            say(f"  round {number + 1} of {rounds}: {shown}")
+    finally:
+        for group in processes.values():
+            for process in group:
+                process.close()
+    return rates
+
+
+def order(names: list[str], number: int) -> list[str]:
+    """Returns who follows whom in round `number`: rotated each round, and backwards in every other one."""
+    shift = number // 2 % len(names)
+    turned = names[shift:] + names[:shift]
+    return turned[::-1] if number % 2 else turned
+
+
+def _turn(group: list[_Process], repeats: int) -> list[dict[str, float]]:
+    for process in group:
+        process.send(repeats)
+    return [process.receive() for process in group]
+
+
+def divide(above: Sequence[float], below: Sequence[float]) -> list[float]:
+    """Returns the ratios within each round."""
+    return [a / b for a, b in zip(above, below, strict=True)]
+
+
+def cores() -> int:
+    """Returns the number of cores this process may use."""
+    return len(os.sched_getaffinity(0))
+
+
+def say(text: str) -> None:
+    """Prints progress to standard error."""
+    print(text, file=sys.stderr, flush=True)

@@ -1,0 +1,221 @@
+"""A rival's process: builds its work, warms up, then works and answers whenever it is told to.
+
+Protocol: `python -m benchmarks.worker KIND SETTINGS` (JSON) writes a line when it is ready; for each line read, a number
+of repeats, it does that much and answers {"seconds": .., "work": ..}. It ends with its standard input.
+"""
+
+import functools
+import json
+import os
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+
+from benchmarks.rivals import cores
+
+SAMPLES, SHAPE, CLASSES = 5120, (28, 28, 1), 10  # as Random MNIST has them
+
+Go = Callable[[], float]
+"""Does a fixed amount of work, waits for it, and returns how much it was."""
+
+
+def main() -> None:
+    kind, settings = sys.argv[1], json.loads(sys.argv[2])
+    # answers go where standard output went; what a library prints goes to standard error
+    answers = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)
+    go = WORK[kind](**settings)
+    go()
+    print(json.dumps({"ready": True}), file=answers, flush=True)
+    for line in sys.stdin:
+        start = time.perf_counter()
+        work = sum(go() for _ in range(int(line)))
+        print(json.dumps({"seconds": time.perf_counter() - start, "work": work}), file=answers, flush=True)
+
+
+def images_and_labels() -> tuple[np.ndarray, np.ndarray]:
+    """Returns MNIST-shaped noise: uint8 images and int32 labels, equally many of each class."""
+    random = np.random.default_rng(0)
+    images = random.integers(0, 256, (SAMPLES, *SHAPE), np.uint8)
+    return images, random.permutation(np.arange(SAMPLES, dtype=np.int32) % CLASSES)
+
+
+def data() -> Any:
+    """Returns the noise as the `data` argument of programs."""
+    from plasticity_jax import Data
+
+    images, labels = images_and_labels()
+    flat = images.reshape(-1, 1)
+    mean, std = flat.mean(0, dtype=np.float32), flat.std(0, dtype=np.float32)
+    return Data(images, labels, images[:0], labels[:0], mean, std, classes=CLASSES)
+
+
+def set_up_jax(cache_dir: str | None = None) -> None:
+    """Configures jax as the launcher does: a CPU device for every core; a persistent cache if a folder is given."""
+    import jax
+
+    jax.config.update("jax_num_cpu_devices", cores())
+    if cache_dir:
+        jax.config.update("jax_compilation_cache_dir", cache_dir)
+        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
+
+
+def spec(epochs: int = 16, probes: Any = "none", **settings: Any) -> Any:
+    """Returns the Spec of the figures: random labels, output interpolation, MLP 784-4x256-10, layer norm, Adam."""
+    from plasticity_jax import Spec
+
+    return Spec(epochs=epochs, probes=probes, samples=SAMPLES, **settings)
+
+
+def sweep(lanes: int, granularity: int | Sequence[int] = 20, strategy: str | None = None, **settings: Any) -> Go:
+    """Tasks as `sweep.run` runs them; granularities are dealt out to the lanes in turn. Work: lane-steps."""
+    import jax
+
+    from plasticity_jax import sweep
+
+    set_up_jax()
+    levels = [granularity] if isinstance(granularity, int) else granularity
+    numbers = [{"seed": seed, "granularity": levels[seed % len(levels)]} for seed in range(lanes)]
+    program = sweep.plan([(spec(**settings), numbers)], SAMPLES, strategy)[0]
+    compiled = sweep.compile_program(program, data())
+    return _tasks(compiled.init(), compiled.run_task, lanes * lane_steps(program.spec), jax.block_until_ready)
+
+
+def plain(**settings: Any) -> Go:
+    """One lane, with nothing but jax.jit around its pure function. Work: steps."""
+    import jax
+
+    from plasticity_jax import lanes, make_run
+
+    set_up_jax()
+    one, examples = spec(**settings), jax.device_put(data())
+    lane = {k: v[0] for k, v in lanes.stack([lanes.complete(one, {"granularity": 20})]).items()}
+    run = make_run(one)
+    init, run_task = jax.jit(run.init), jax.jit(run.run_task, donate_argnums=1)
+    step = lambda state, task: run_task(lane, state, examples, np.int32(task))  # noqa: E731
+    return _tasks(init(lane, examples), step, lane_steps(one), jax.block_until_ready)
+
+
+def lane_steps(one: Any) -> int:
+    """Returns the optimizer steps of a lane in one task of a Spec."""
+    return SAMPLES // one.batch_size * one.epochs
+
+
+def _tasks(state: Any, run_task: Callable, work: float, wait: Callable) -> Go:
+    number = 0
+
+    def go():
+        nonlocal state, number
+        state, metrics = run_task(state, number)
+        wait(metrics)
+        number += 1
+        return work
+
+    return go
+
+
+def curvature(what: str, epochs: int = 8, samples: int = 512, **settings: Any) -> Go:
+    """The gradient, or hessian_top with `settings`, of the mean loss of the first task after training. Work: 1 each."""
+    import jax
+    import jax.numpy as jnp
+
+    from plasticity_jax import environments, lanes, make_run, probes, train
+
+    set_up_jax()
+    one, examples = spec(epochs), jax.device_put(data())
+    lane = {k: v[0] for k, v in lanes.stack([lanes.complete(one, {})]).items()}
+    run, environment = make_run(one), environments.random_labels()
+    state, _ = jax.jit(run.run_task)(lane, jax.jit(run.init)(lane, examples), examples, np.int32(0))
+    batch = environment.examples(examples, examples.y, jnp.arange(samples))
+
+    def loss(params, batch):
+        net = train.network(one, environment, examples)
+        return train.mean_loss(environment, net.apply(params, state.variables, batch.x, False)[0], batch)
+
+    @jax.jit
+    def compute(params, batch):
+        on_batch = functools.partial(loss, batch=batch)
+        if what == "gradient":
+            return jax.grad(on_batch)(params)
+        return probes.hessian_top(on_batch, params, jax.random.key(0), **settings)
+
+    def go():
+        jax.block_until_ready(compute(state.params, batch))
+        return 1.0
+
+    return go
+
+
+def job(tasks: int, epochs: int, lanes: int, on_disk: bool, cache_dir: str) -> Go:
+    """A whole `sweep.run` of `tasks` tasks, in a fresh workdir or in memory, all included. Work: 1 each."""
+    import plasticity_jax
+
+    set_up_jax(cache_dir)
+    arrays = os.path.join(cache_dir, f"arrays-{os.getpid()}")
+    os.makedirs(arrays, exist_ok=True)
+    for name, array in zip(("images", "labels"), images_and_labels(), strict=True):
+        np.save(os.path.join(arrays, f"train_{name}.npy"), array)
+    one = spec(epochs, dataset=f"arrays:{arrays}", tasks=tasks)
+    grid = plasticity_jax.grid(seed=range(lanes), granularity=20)
+
+    def go():
+        with tempfile.TemporaryDirectory(dir=cache_dir) as folder:
+            plasticity_jax.run(one, grid, workdir=os.path.join(folder, "work") if on_disk else None)
+        return 1.0
+
+    return go
+
+
+def jax_matmul(size: int, spread: bool) -> Go:
+    """A square float32 product, or one on each CPU device at once. Work: GFLOP."""
+    import jax
+    from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+    set_up_jax()
+    count = cores() if spread else 1
+    mesh = Mesh(np.asarray(jax.devices()[:count]), ("core",))
+    left = jax.device_put(
+        np.random.rand(count, size, size).astype(np.float32), NamedSharding(mesh, PartitionSpec("core"))
+    )
+
+    # a batched product would be another routine: each device does a plain one
+    product = jax.shard_map(
+        lambda a: (a[0] @ a[0])[None], mesh=mesh, in_specs=PartitionSpec("core"), out_specs=PartitionSpec("core")
+    )
+    product = jax.jit(product)
+
+    def go():
+        product(left).block_until_ready()
+        return 2e-9 * count * size**3
+
+    return go
+
+
+def lazily(module: str, name: str) -> Callable[..., Go]:
+    """Returns `module.name`, imported when it is called: a process imports only what it works with."""
+
+    def build(**settings):
+        import importlib
+
+        return getattr(importlib.import_module(module), name)(**settings)
+
+    return build
+
+
+WORK: dict[str, Callable[..., Go]] = {
+    "sweep": sweep,
+    "plain": plain,
+    "scan": lazily("benchmarks.jax_mlp", "training"),
+    "curvature": curvature,
+    "job": job,
+    "jax_matmul": jax_matmul,
+    "torch": lazily("benchmarks.torch_mlp", "training"),
+    "torch_matmul": lazily("benchmarks.torch_mlp", "matmul"),
+}
+
+if __name__ == "__main__":
+    main()
