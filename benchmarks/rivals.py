@@ -2,6 +2,7 @@
 
 import json
 import os
+import select
 import statistics
 import subprocess
 import sys
@@ -9,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 PIECE = 1.2  # seconds that a rival works when it is its turn, about
+PATIENCE = 300  # seconds to wait for an answer
 
 
 class Work(NamedTuple):
@@ -81,9 +83,11 @@ class _Process:
 
     def receive(self) -> dict[str, float]:
         assert self.process.stdout
-        line = self.process.stdout.readline()
+        answered = select.select([self.process.stdout], [], [], PATIENCE)[0]
+        line = self.process.stdout.readline() if answered else ""
         if not line:
-            raise RuntimeError(f"a worker ended with exit code {self.process.wait()}: {' '.join(self.process.args)}")
+            fault = f"ended with exit code {self.process.wait()}" if answered else f"says nothing for {PATIENCE} s"
+            raise RuntimeError(f"a worker {fault}: {' '.join(self.process.args)}")
         return json.loads(line)
 
     def close(self) -> None:
