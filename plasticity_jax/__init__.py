@@ -1,7 +1,7 @@
 """Research on loss of plasticity in JAX: streams, methods and probes as pure functions, every lane in one program."""
 
 from plasticity_jax import datasets, environments, methods, models, optimizers, probes, transitions
-from plasticity_jax.lanes import grid
+from plasticity_jax.lanes import grid, stack
 from plasticity_jax.spec import Spec
 from plasticity_jax.stream import make_stream
 from plasticity_jax.sweep import load_data, run
@@ -42,5 +42,6 @@ __all__ = [
     "optimizers",
     "probes",
     "run",
+    "stack",
     "transitions",
 ]

@@ -96,7 +96,7 @@ def _within(name: str, value: float, low: float, high: float | None) -> None:
 
 
 def stack(lanes: Sequence[Mapping[str, Any]]) -> dict[str, np.ndarray]:
-    """Returns completed lanes as arrays with a leading lane axis: int32 for seed and granularity, float32 otherwise."""
+    """Returns lanes with the same names as arrays with a leading lane axis, int32 for seed and granularity, else float32."""
     return {k: np.asarray([lane[k] for lane in lanes], np.int32 if k in WHOLE else np.float32) for k in lanes[0]}
 
 

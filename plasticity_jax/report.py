@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
+_BESIDE = 12  # arms whose legend still fits beside the panel
 _BANDS = {
     "minmax": "minimum to maximum",
     "sem": "mean ± one standard error",
@@ -138,7 +139,9 @@ def figure(
     arms = _series(long, results.arm_labels(table, arm_columns), ends, arm_columns)
 
     with _style():
-        fig, top, legend, below = _panels(len(probes))
+        many = len(arms) > _BESIDE
+        columns = 2 if max(len(arm["label"]) for arm in arms) <= 60 else 1
+        fig, top, legend, below = _panels(len(probes), math.ceil((len(arms) + 1) / columns) if many else 0)
         for axes, column in zip([top, *below], [metric, *probes], strict=True):
             _panel(axes, column, arms, band, max(table["task"]) + 1)
         fig.align_ylabels([top, *below])
@@ -146,7 +149,11 @@ def figure(
             line = top.axhline(chance, color=_GREY, linewidth=1, linestyle=":", label="chance")
             line.set_zorder(1)
         handles, labels = top.get_legend_handles_labels()
-        legend.legend(handles, labels, loc="upper left", frameon=False, borderaxespad=0, handlelength=2.6)
+        style = {"loc": "upper left", "frameon": False, "borderaxespad": 0, "handlelength": 2.6}
+        if many:  # a row of its own at the bottom, whose height is set aside
+            legend.legend(handles, labels, ncols=columns, fontsize=8, **style).set_in_layout(False)
+        else:
+            legend.legend(handles, labels, **style)
         if title:
             fig.suptitle(title, x=0.01, ha="left", fontsize=11, fontweight="bold")
         text = " ".join(filter(None, [_caption(ends, band), note]))
@@ -154,19 +161,24 @@ def figure(
     return fig
 
 
-def _panels(probes: int) -> tuple["Figure", "Axes", "Axes", list["Axes"]]:
-    """An empty figure: the wide panel, the legend's place beside it, the small panels in rows of at most three."""
+def _panels(probes: int, lines: int = 0) -> tuple["Figure", "Axes", "Axes", list["Axes"]]:
+    """An empty figure: the wide panel, the legend's place, the small panels in rows of at most three.
+
+    The legend is beside the wide panel, or, if it has `lines` lines, below everything.
+    """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
     from matplotlib.layout_engine import ConstrainedLayoutEngine
 
     columns = min(probes, 3) if probes != 4 else 2
     rows = math.ceil(probes / columns) if probes else 0
-    fig = Figure(figsize=(9.5, 3.6 + 2.5 * rows), layout=ConstrainedLayoutEngine(w_pad=0.1, h_pad=0.08))
+    below_all = [0.19 * lines + 0.1] if lines else []  # inches
+    size = 9.5, 3.6 + 2.5 * rows + sum(below_all)
+    fig = Figure(figsize=size, layout=ConstrainedLayoutEngine(w_pad=0.1, h_pad=0.08))
     FigureCanvasAgg(fig)
-    grid = fig.add_gridspec(1 + rows, 6, height_ratios=[3] + [2.2] * rows)
-    top = fig.add_subplot(grid[0, :4])
-    legend = fig.add_subplot(grid[0, 4:])
+    grid = fig.add_gridspec(1 + rows + len(below_all), 6, height_ratios=[3] + [2.2] * rows + below_all)
+    top = fig.add_subplot(grid[0, :] if lines else grid[0, :4])
+    legend = fig.add_subplot(grid[-1, :] if lines else grid[0, 4:])
     legend.set_axis_off()
     width = {0: 6, 1: 4, 2: 3, 3: 2}[columns]  # one small panel alone is as wide as the metric's, task under task
     places = [(1 + i // columns, i % columns) for i in range(probes)]

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from plasticity_jax import methods, registry, stream, transitions
+from plasticity_jax import lanes, methods, registry, stream, transitions
 from plasticity_jax.environments import ENVIRONMENTS
 from plasticity_jax.optimizers import OPTIMIZERS
 from plasticity_jax.probes import PROBES
@@ -92,8 +92,9 @@ def optimizer(spec: Spec, lane: Lane, structure: Structure) -> Optimizer:
 def make_run(spec: Spec) -> Run:
     """Returns the pure functions `init` and `run_task` of a Spec.
 
-    A lane is a mapping with every number of the run, as `lanes.stack` makes it (a vmapped axis) or `lanes.complete`
-    (one lane). The compiled unit is one task: a scan over epochs of a scan over steps, evaluation and probes at its end.
+    A lane is a mapping of numbers as `grid` makes them; those it lacks take their defaults. For vmap, give it arrays with
+    a leading axis (`stack`). The compiled unit is one task: a scan over epochs of a scan over steps, evaluation and
+    probes at its end.
     Metrics: `online_accuracy` (mean over the minibatches of the last epoch, each measured before its update), `accuracy`
     and `loss` (whole current task, after training), `test_accuracy` where there is a test split, `finite` [] bool, and
     the probes' numbers (NaN at tasks where probes do not run).
@@ -101,13 +102,21 @@ def make_run(spec: Spec) -> Run:
     environment = registry.make(ENVIRONMENTS, "environment", spec.environment, dict(spec.options))
     transition = transitions.TRANSITIONS[spec.transition]
 
+    usual = lanes.defaults(spec)
+
+    def filled(lane: Lane) -> Lane:
+        whole = {**usual, **lane}
+        return {k: jnp.asarray(v, jnp.int32 if k in lanes.WHOLE else jnp.float32) for k, v in whole.items()}
+
     def init(lane: Lane, data: Data) -> TrainState:
+        lane = filled(lane)
         net = network(spec, environment, data)
         variables = net.init(stream.role(jax.random.key(lane["seed"]), stream.INIT))
         params = variables.pop("params")
         return TrainState(params, variables, params, optimizer(spec, lane, net.structure).init(params))
 
     def run_task(lane: Lane, state: TrainState, data: Data, task: Array) -> tuple[TrainState, Metrics]:
+        lane, task = filled(lane), jnp.asarray(task, jnp.int32)
         net, key, samples = network(spec, environment, data), jax.random.key(lane["seed"]), len(data.x)
         tx = optimizer(spec, lane, net.structure)
         per_epoch = stream.steps_per_epoch(samples, spec.batch_size)

@@ -51,6 +51,8 @@ def load_originals(name: str, data_dir: str | None, download: bool) -> Dataset:
     data_folder = Path(given).expanduser().absolute() if given else downloads
     folders = files.search_folders(name, data_folder)
     originals = files.locate(name, [*folders, *files.search_folders(name, downloads)])
+    if originals is None and data_dir is not None and not download:  # a folder that was named is where they must be
+        raise files.missing(name, folders)
     # With no originals at hand, an entry made from files of the published sums is the same data.
     for sums in [originals.sums] if originals else files.published_sums(name):
         if dataset := _opened(name, sums):

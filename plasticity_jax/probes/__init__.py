@@ -37,7 +37,7 @@ __all__ = [
 Measured = dict[str, Array]
 
 
-def _hessian_top(snapshot: Snapshot, *, iterations: int = 20, tolerance: float = 1e-3) -> Measured:
+def _hessian_top(snapshot: Snapshot, *, iterations: int = 12, tolerance: float = 1e-3) -> Measured:
     """Largest eigenvalue of the loss Hessian by Lanczos; detail: residual bound."""
     ritz = hessian_ritz(snapshot.loss, snapshot.params, snapshot.key, iterations, tolerance)
     return {"": ritz.value, "residual": ritz.residual}

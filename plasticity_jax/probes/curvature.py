@@ -28,7 +28,7 @@ def hessian_vector_product(loss: Callable[[PyTree], Array], params: PyTree) -> C
 
 
 def top_eigenvalue(
-    matvec: Callable[[PyTree], PyTree], start: PyTree, iterations: int = 20, tolerance: float = 1e-3
+    matvec: Callable[[PyTree], PyTree], start: PyTree, iterations: int = 12, tolerance: float = 1e-3
 ) -> Ritz:
     """Returns the algebraically largest eigenvalue of a symmetric `matvec` by Lanczos, with its residual bound.
 
@@ -79,7 +79,7 @@ def _largest(diagonal: Array, off: Array, last: Array, places: Array) -> Ritz:
 
 
 def hessian_ritz(
-    loss: Callable[[PyTree], Array], params: PyTree, key: Key, iterations: int = 20, tolerance: float = 1e-3
+    loss: Callable[[PyTree], Array], params: PyTree, key: Key, iterations: int = 12, tolerance: float = 1e-3
 ) -> Ritz:
     """Returns the largest eigenvalue of the loss Hessian at `params` with its residual bound; arguments as hessian_top."""
     flat, unravel = ravel_pytree(params)
@@ -88,7 +88,7 @@ def hessian_ritz(
 
 
 def hessian_top(
-    loss: Callable[[PyTree], Array], params: PyTree, key: Key, iterations: int = 20, tolerance: float = 1e-3
+    loss: Callable[[PyTree], Array], params: PyTree, key: Key, iterations: int = 12, tolerance: float = 1e-3
 ) -> Array:
     """Returns the algebraically largest eigenvalue of the Hessian of `loss` at `params`, [] float.
 
