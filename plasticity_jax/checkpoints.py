@@ -7,7 +7,7 @@ import logging
 import os
 import pathlib
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import jax
@@ -16,7 +16,7 @@ from absl import logging as absl_logging
 
 from plasticity_jax.workdir import WorkdirError, reason_of
 
-_CHUNK_BYTES = 16 << 20  # of a checkpoint's array: large ones are compressed in parallel, 2.5 times as fast
+_CHUNK_BYTES = 16 << 20  # at most, of a checkpoint's array: chunks are compressed in parallel, 2.5 times as fast
 
 
 class _Damaged(Exception):
@@ -52,8 +52,7 @@ class Checkpoints:
         """
         leaves = {name: np.asarray(leaf) for name, leaf in _named(jax.device_get(tree)).items()}
         manifest = _manifest(step, leaves)
-        padding = np.zeros(1, np.uint8)  # orbax refuses an array without elements
-        data = np.concatenate([*map(_bytes, leaves.values()), padding])
+        data, chunk = _joined(leaves.values())
         present = self._steps()
         if present and step < present[-1]:
             raise WorkdirError(f"{self._folder} holds step {present[-1]} already, so step {step} cannot follow it.")
@@ -62,7 +61,7 @@ class Checkpoints:
             self._folder.mkdir(parents=True, exist_ok=True)
             with _quiet_orbax():
                 ocp, checkpointer = self._checkpointer()
-                chunks = {"data": ocp.SaveArgs(chunk_byte_size=_CHUNK_BYTES)}
+                chunks = {"data": ocp.SaveArgs(chunk_byte_size=chunk)}
                 items = ocp.args.Composite(
                     data=ocp.args.PyTreeSave({"data": data}, save_args=chunks), manifest=ocp.args.JsonSave(manifest)
                 )
@@ -190,6 +189,18 @@ def _named(tree: Any) -> dict[str, Any]:
 def _bytes(leaf: np.ndarray) -> np.ndarray:
     """The array's memory in C order, uint8 [nbytes]; a view if it lies so already."""
     return np.ascontiguousarray(leaf).reshape(-1).view(np.uint8)
+
+
+def _joined(leaves: Iterable[np.ndarray]) -> tuple[np.ndarray, int]:
+    """The bytes of all leaves, padded so that they are a whole number of equal chunks, and the bytes of one chunk.
+
+    Orbax cuts an array only into equal chunks: one whose length is a prime number it would write as a file per byte.
+    """
+    parts = [_bytes(leaf) for leaf in leaves]
+    total = sum(part.size for part in parts)
+    count = max(1, -(-total // _CHUNK_BYTES))
+    chunk = max(1, -(-total // count))  # (orbax refuses an array without elements)
+    return np.concatenate([*parts, np.zeros(count * chunk - total, np.uint8)]), chunk
 
 
 def _digest(header: Any, *arrays: np.ndarray) -> str:

@@ -52,6 +52,21 @@ def two(tmp_path):
     checkpoints.close()
 
 
+@pytest.mark.parametrize("size", [0, 1, 1009, 65536, 65537, 3 * 65536 + 1, 524286, 524287])
+def test_a_tree_of_any_size_is_written_in_few_files(tmp_path, monkeypatch, size):
+    """Also one with a prime number of bytes, which orbax by itself cuts into as many files."""
+    monkeypatch.setattr("plasticity_jax.checkpoints._CHUNK_BYTES", 65536)
+    checkpoints = Checkpoints(tmp_path / "primes")
+    tree = {"state": np.random.default_rng(size).integers(0, 256, size).astype(np.uint8)}
+    checkpoints.save(1, tree)
+    chunks = [file for file in (tmp_path / "primes/1/data/data").iterdir() if not file.name.startswith(".")]
+    assert len(chunks) == max(1, -(-size // 65536))
+    step, restored = checkpoints.restore(tree)
+    assert step == 1
+    assert_same(restored, tree)
+    checkpoints.close()
+
+
 def flip(file: pathlib.Path, at: int):
     content = bytearray(file.read_bytes())
     content[at] ^= 0x10
