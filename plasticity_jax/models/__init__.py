@@ -4,12 +4,18 @@ A model is called as `model.apply(variables, x, train)`, returns logits [B, outp
 the collection "hidden". `groups()` names them in the order of the layers, for probes; `units()` says of those that a
 method may recycle where they live in the parameter tree. A factory's positional parameters are fields of Spec, its
 keyword-only ones the model's own options.
+
+Class attributes, where they differ from the usual: `inputs`, what it reads ("images"; "text": a Text, and `start` and
+`step` for decoding, see `text.decoding`), and `LINEAR_GROUPS`, groups that no activation function made (none).
 """
+
+from collections.abc import Callable
 
 from plasticity_jax.models.cnn import CNN, cnn
 from plasticity_jax.models.layers import ACTIVATIONS, INITIALIZATIONS, NORMS
 from plasticity_jax.models.mlp import MLP, mlp
 from plasticity_jax.models.resnet import ResNet18, resnet18
+from plasticity_jax.models.t5 import T5, t5
 
 __all__ = [
     "ACTIVATIONS",
@@ -18,14 +24,23 @@ __all__ = [
     "MLP",
     "MODELS",
     "NORMS",
+    "T5",
     "ResNet18",
     "cnn",
+    "inputs",
     "mlp",
     "resnet18",
+    "t5",
 ]
 
 MODELS = {
     "mlp": mlp,
     "cnn": cnn,
     "resnet18": resnet18,
+    "t5": t5,
 }
+
+
+def inputs(factory: Callable) -> str:
+    """Returns what the models of a factory read, "images" or "text"."""
+    return getattr(factory.__annotations__["return"], "inputs", "images")

@@ -4,7 +4,8 @@ import flax.linen as nn
 
 from plasticity_jax import registry
 from plasticity_jax.models import convolution, layers
-from plasticity_jax.types import Array, UnitGroup
+from plasticity_jax.models import pretrained as checkpoints
+from plasticity_jax.types import Array, PyTree, UnitGroup
 
 STEMS = ("3x3", "7x7")
 BLOCKS = 8  # two in each of four stages
@@ -33,6 +34,7 @@ class ResNet18(nn.Module):
     initialization: str = "torch"
     base: int = 64
     stem: str = "3x3"
+    pretrained: str = ""
 
     @nn.compact
     def __call__(self, x: Array, train: bool = False) -> Array:
@@ -62,6 +64,14 @@ class ResNet18(nn.Module):
         """Returns the names of the groups of activations, in order."""
         return ["stream0", *(name for i in range(BLOCKS) for name in (f"inner{i}", f"stream{i + 1}"))]
 
+    def load(self, variables: PyTree) -> PyTree:
+        """Returns `variables` with the pretrained checkpoint's values; a head for other classes stays as it was drawn."""
+        tensors = checkpoints.read(self.pretrained)
+        head = tensors.get("classifier.1.bias", ())
+        return checkpoints.filled(
+            self.pretrained, tensors, variables, checkpoints.resnet18_names(len(head) == self.outputs)
+        )
+
     def units(self) -> dict[str, UnitGroup]:
         """Returns where the incoming and outgoing weights of the `inner` groups are."""
         norm = [None if self.norm == "none" else (f"block{i}_first_norm",) for i in range(BLOCKS)]
@@ -69,15 +79,29 @@ class ResNet18(nn.Module):
 
 
 def resnet18(
-    outputs: int, norm: str, activation: str, initialization: str, *, base: int = 64, stem: str = "3x3"
+    outputs: int,
+    norm: str,
+    activation: str,
+    initialization: str,
+    *,
+    base: int = 64,
+    stem: str = "3x3",
+    pretrained: str = "",
 ) -> ResNet18:
     """ResNet-18: a 3x3 or 7x7 stem, eight basic blocks of `base` to 8 `base` channels, a head; 11 M parameters at 64.
 
-    The sources use norm "batch". Raises ValueError for another `stem`, `base` < 1, or activation "crelu", which doubles
-    the channels and so does not fit a residual stream.
+    The sources use norm "batch". `pretrained` is a folder with a Hugging Face checkpoint of a ResNet-18 (7x7 stem, batch
+    norm, ReLU), whose values the run starts from; what methods draw afresh is random all the same.
+    Raises ValueError for another `stem`, `base` < 1, or activation "crelu", which doubles the channels and so does not fit
+    a residual stream; DataError or ValueError for a checkpoint that is none or does not fit.
     """
     registry.one_of("resnet18.stem", stem, STEMS)
     if base < 1:
         raise ValueError(f"resnet18.base is {base}: allowed are whole numbers from 1.")
     registry.one_of("activation of resnet18", activation, [name for name in layers.ACTIVATIONS if name != "crelu"])
-    return ResNet18(outputs, norm, activation, initialization, base, stem)
+    if pretrained:
+        registry.one_of("resnet18.stem of a pretrained network", stem, ["7x7"])
+        registry.one_of("norm of a pretrained resnet18", norm, ["batch"])
+        wanted = {"hidden_sizes": [base * k for k in (1, 2, 4, 8)], "depths": [2] * 4, "layer_type": "basic"}
+        checkpoints.check(pretrained, "resnet", {**wanted, "embedding_size": base, "hidden_act": activation})
+    return ResNet18(outputs, norm, activation, initialization, base, stem, pretrained)

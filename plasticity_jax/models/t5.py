@@ -1,0 +1,343 @@
+"""T5, the encoder-decoder transformer of the machine translation experiments, and its cache for decoding step by step."""
+
+from collections.abc import Callable
+from typing import ClassVar, NamedTuple
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.nn import initializers
+
+from plasticity_jax import registry
+from plasticity_jax.models import layers
+from plasticity_jax.models import pretrained as checkpoints
+from plasticity_jax.types import Array, PyTree, Text, UnitGroup
+
+PADDING = 0  # the id that `source` is filled up with
+
+
+class Memory(NamedTuple):
+    """What an attention layer attends to.
+
+    Attributes:
+      keys, values: [B, heads, K, head_width], the layout in which a single query is fast.
+    """
+
+    keys: Array
+    values: Array
+
+
+class Cache(NamedTuple):
+    """State of a decoder between two steps; the leading axis of every leaf is the batch, so rows can be reordered.
+
+    Attributes:
+      seen: [B, 1, 1, S] bool, where the source is not padding.
+      source: Memory of the encoder's states for the cross-attention of each block, never changed.
+      past: Memory of the decoder's own states for the self-attention of each block, K = length, filled by steps.
+    """
+
+    seen: Array
+    source: tuple[Memory, ...]
+    past: tuple[Memory, ...]
+
+
+def bucket(offset: np.ndarray, buckets: int, distance: int, bidirectional: bool) -> np.ndarray:
+    """Returns the bucket in 0..buckets-1 of each relative position `offset` = key position - query position.
+
+    Half of a direction's buckets hold one distance each, the others grow geometrically up to `distance`, beyond which all
+    share the last. Bidirectional: half of the buckets for keys behind, half for keys ahead; else keys ahead count as
+    distance 0. Source: Raffel et al. 2020, section 2.1; boundaries rounded in float32 as transformers does.
+    """
+    if bidirectional:
+        buckets //= 2
+        first, apart = buckets * (offset > 0), np.abs(offset)
+    else:
+        first, apart = 0, np.maximum(-offset, 0)
+    exact = buckets // 2
+    ratio = np.log(np.maximum(apart, exact).astype(np.float32) / np.float32(exact))
+    grown = exact + (ratio / np.float32(np.log(distance / exact)) * np.float32(buckets - exact)).astype(int)
+    return first + np.where(apart < exact, apart, np.minimum(grown, buckets - 1))
+
+
+class Linear(nn.Module):
+    """A matrix product with a learned `kernel` [in, features], drawn from a normal distribution; no bias."""
+
+    features: int
+    deviation: float
+
+    @nn.compact
+    def __call__(self, x: Array) -> Array:
+        """Returns [..., features] of `x` [..., in]."""
+        kernel = self.param("kernel", initializers.normal(self.deviation), (x.shape[-1], self.features))
+        return _rows(x, lambda rows: rows @ kernel)
+
+
+def _rows(x: Array, function: Callable[[Array], Array]) -> Array:
+    # On a CPU the gradient of a product with a kernel is much faster where it contracts one axis, not batch and position.
+    rows = function(x.reshape(-1, x.shape[-1]))
+    return rows.reshape(*x.shape[:-1], -1)
+
+
+def _offset(length: int) -> np.ndarray:
+    places = np.arange(length)
+    return places[None] - places[:, None]
+
+
+def _bias(table: nn.Embed, buckets: np.ndarray | Array) -> Array:
+    """Returns [1, heads, Q, K] of a table [buckets, heads] and the `buckets` [Q, K]."""
+    return table(jnp.asarray(buckets)).transpose(2, 0, 1)[None]
+
+
+def _norm() -> nn.RMSNorm:
+    return nn.RMSNorm(epsilon=1e-6)
+
+
+class Attention(nn.Module):
+    """Multi-head attention without biases and without a scale of the scores (the initial weights make up for it)."""
+
+    width: int
+    heads: int
+    head_width: int
+
+    def setup(self):
+        """Makes the four projections."""
+        inner = self.heads * self.head_width
+        self.query = Linear(inner, (self.width * self.head_width) ** -0.5)
+        self.key = Linear(inner, self.width**-0.5)
+        self.value = Linear(inner, self.width**-0.5)
+        self.output = Linear(self.width, inner**-0.5)
+
+    def memory(self, x: Array) -> Memory:
+        """Returns keys and values of `x` [B, K, D]."""
+        return Memory(self._split(self.key(x)), self._split(self.value(x)))
+
+    def __call__(self, x: Array, memory: Memory, seen: Array, bias: Array | None = None) -> Array:
+        """Returns [B, Q, D]: each row of `x` [B, Q, D] attends to `memory` where `seen`, scores raised by `bias`.
+
+        `seen` (bool) and `bias` are broadcast against the scores [B, heads, Q, K]. A row that sees nothing attends to all
+        alike, as in transformers.
+        """
+        scores = jnp.einsum("bhqd,bhkd->bhqk", self._split(self.query(x)), memory.keys)
+        if bias is not None:
+            scores = scores + bias
+        scores = jnp.where(seen, scores, jnp.finfo(scores.dtype).min)
+        mixed = jnp.einsum("bhqk,bhkd->bhqd", jax.nn.softmax(scores), memory.values)
+        return self.output(mixed.transpose(0, 2, 1, 3).reshape(*x.shape[:2], -1))
+
+    def _split(self, x: Array) -> Array:
+        return x.reshape(*x.shape[:2], self.heads, self.head_width).transpose(0, 2, 1, 3)
+
+
+class FeedForward(nn.Module):
+    """Dense -> activation -> dense, without biases."""
+
+    width: int
+    units: int
+    activation: str
+
+    def setup(self):
+        """Makes the two layers."""
+        self.wi = Linear(self.units, self.width**-0.5)
+        self.wo = Linear(self.width, self.units**-0.5)
+
+    def __call__(self, x: Array) -> tuple[Array, Array]:
+        """Returns the output [B, L, D] and the units [B, L, units] after the activation."""
+        units = layers.ACTIVATIONS[self.activation](self.wi(x))
+        return self.wo(units), units
+
+
+class Block(nn.Module):
+    """Self-attention, in a decoder cross-attention, and a feed-forward layer, each x + layer(norm(x))."""
+
+    width: int
+    activation: str
+    heads: int
+    head_width: int
+    units: int
+    decoder: bool
+
+    def setup(self):
+        """Makes the layers and their norms."""
+        self.attention_norm, self.attention = _norm(), Attention(self.width, self.heads, self.head_width)
+        if self.decoder:
+            self.cross_attention_norm = _norm()
+            self.cross_attention = Attention(self.width, self.heads, self.head_width)
+        self.feed_forward_norm = _norm()
+        self.feed_forward = FeedForward(self.width, self.units, self.activation)
+
+    def attend(self, x: Array, seen: Array, bias: Array) -> Array:
+        """Returns `x` [B, L, D] after self-attention."""
+        y = self.attention_norm(x)
+        return x + self.attention(y, self.attention.memory(y), seen, bias)
+
+    def attend_past(self, x: Array, past: Memory, position: Array, seen: Array, bias: Array) -> tuple[Array, Memory]:
+        """Returns `x` [B, 1, D], the state at `position`, after self-attention, and `past` with it filled in."""
+        y = self.attention_norm(x)
+        start = (0, 0, position, 0)
+        new = self.attention.memory(y)
+        past = Memory(*(jax.lax.dynamic_update_slice(old, row, start) for old, row in zip(past, new, strict=True)))
+        return x + self.attention(y, past, seen, bias), past
+
+    def attend_source(self, x: Array, source: Memory, seen: Array) -> Array:
+        """Returns `x` [B, T, D] after cross-attention to `source`."""
+        return x + self.cross_attention(self.cross_attention_norm(x), source, seen)
+
+    def feed(self, x: Array) -> tuple[Array, Array]:
+        """Returns `x` [B, L, D] after the feed-forward layer, and that layer's units [B, L, units]."""
+        y, units = self.feed_forward(self.feed_forward_norm(x))
+        return x + y, units
+
+
+class T5(nn.Module):
+    """An encoder and a decoder of `depth` blocks each, on sequences of ids below `outputs`.
+
+    Blocks are pre-norm: x + layer(norm(x)), with self-attention, in the decoder cross-attention, and a feed-forward layer,
+    which is wi -> activation -> wo. Norms are x / sqrt(mean(x^2) + 1e-6) times a scale. Positions enter through learned
+    biases of the self-attention's scores per head and bucket of relative positions, one table for all blocks of a side.
+    Encoder, decoder and logits share one embedding; logits are (h / sqrt(width)) E^T. There are no other biases, and no
+    dropout. Nothing attends to padding (0) in `source`; the decoder's self-attention is causal and sees padding.
+
+    Groups of activations, in order: `encoder{i}_units` [B, S, feed_forward] and `decoder{i}_units` [B, T, feed_forward]
+    after the activation, which are unit groups, and `decoder_out` [B, T, width], the decoder's normalised final state,
+    which no activation function made.
+
+    Source: Raffel et al. 2020; layout, rounding and initial distribution as T5ForConditionalGeneration in transformers.
+    Liu & Mou have one block a side. Deviation: no dropout, which t5-small has at 0.1.
+    """
+
+    outputs: int
+    width: int
+    depth: int
+    activation: str = "relu"
+    heads: int = 4
+    head_width: int = 64
+    feed_forward: int = 2048
+    buckets: int = 32
+    distance: int = 128
+    pretrained: str = ""
+
+    inputs: ClassVar[str] = "text"
+    LINEAR_GROUPS: ClassVar[tuple[str, ...]] = ("decoder_out",)
+
+    def setup(self):
+        """Makes the embedding, the position biases, the blocks and the final norms."""
+        self.shared = nn.Embed(self.outputs, self.width, embedding_init=initializers.normal(1.0))
+        bias = initializers.normal(self.width**-0.5)
+        self.encoder_bias = nn.Embed(self.buckets, self.heads, embedding_init=bias)
+        self.decoder_bias = nn.Embed(self.buckets, self.heads, embedding_init=bias)
+        sizes = self.width, self.activation, self.heads, self.head_width, self.feed_forward
+        for i in range(self.depth):
+            setattr(self, f"encoder{i}", Block(*sizes, decoder=False))
+            setattr(self, f"decoder{i}", Block(*sizes, decoder=True))
+        self.encoder_norm, self.decoder_norm = _norm(), _norm()
+
+    def __call__(self, x: Text, train: bool = False) -> Array:
+        """Returns logits [B, T, outputs]."""
+        del train
+        state, seen = self._encode(x.source)
+        offset = _offset(x.inputs.shape[1])
+        causal = jnp.asarray(offset <= 0)[None, None]
+        bias = _bias(self.decoder_bias, bucket(offset, self.buckets, self.distance, bidirectional=False))
+        h = self.shared(x.inputs)
+        for i, block in enumerate(self._blocks("decoder")):
+            h = block.attend(h, causal, bias)
+            h = block.attend_source(h, block.cross_attention.memory(state), seen)
+            h, units = block.feed(h)
+            layers.sow(self, f"decoder{i}_units", units)
+        return self._logits(h)
+
+    def start(self, source: Array, length: int) -> Cache:
+        """Returns the cache to decode at most `length` ids for `source` [B, S] with `step`."""
+        state, seen = self._encode(source)
+        empty = jnp.zeros((len(source), self.heads, length, self.head_width), state.dtype)
+        blocks = self._blocks("decoder")
+        return Cache(
+            seen, tuple(b.cross_attention.memory(state) for b in blocks), (Memory(empty, empty),) * len(blocks)
+        )
+
+    def step(self, cache: Cache, ids: Array, position: Array) -> tuple[Array, Cache]:
+        """Returns the logits [B, outputs] that follow `ids` [B], which stand at `position` [], and the cache with them.
+
+        Positions 0, 1, .. must be taken in order; logits equal those of a call on the whole sequence.
+        """
+        places = np.arange(cache.past[0].keys.shape[2])
+        apart = position - jnp.asarray(places)
+        buckets = jnp.asarray(bucket(-places, self.buckets, self.distance, bidirectional=False))
+        bias = _bias(self.decoder_bias, buckets[jnp.maximum(apart, 0)][None])
+        h, past = self.shared(ids)[:, None], []
+        for block, source, old in zip(self._blocks("decoder"), cache.source, cache.past, strict=True):
+            h, new = block.attend_past(h, old, position, (apart >= 0)[None, None, None], bias)
+            h, _ = block.feed(block.attend_source(h, source, cache.seen))
+            past.append(new)
+        return self._logits(h)[:, 0], cache._replace(past=tuple(past))
+
+    def groups(self) -> list[str]:
+        """Returns the names of the groups of activations, in order."""
+        return [*self.units(), *self.LINEAR_GROUPS]
+
+    def units(self) -> dict[str, UnitGroup]:
+        """Returns where the incoming and outgoing weights of the feed-forward units are."""
+        blocks = [f"{side}{i}" for side in ("encoder", "decoder") for i in range(self.depth)]
+        layer = {block: (block, "feed_forward") for block in blocks}
+        return {f"{block}_units": UnitGroup((*layer[block], "wi"), None, (*layer[block], "wo")) for block in blocks}
+
+    def _blocks(self, side: str) -> list[Block]:
+        return [getattr(self, f"{side}{i}") for i in range(self.depth)]
+
+    def _encode(self, source: Array) -> tuple[Array, Array]:
+        """Returns the encoder's final state [B, S, D], and where the source is seen, [B, 1, 1, S]."""
+        seen = (source != PADDING)[:, None, None]
+        offset = _offset(source.shape[1])
+        bias = _bias(self.encoder_bias, bucket(offset, self.buckets, self.distance, bidirectional=True))
+        h = self.shared(source)
+        for i, block in enumerate(self._blocks("encoder")):
+            h, units = block.feed(block.attend(h, seen, bias))
+            layers.sow(self, f"encoder{i}_units", units)
+        return self.encoder_norm(h), seen
+
+    def load(self, variables: PyTree) -> PyTree:
+        """Returns `variables` with the pretrained checkpoint's values."""
+        tensors = checkpoints.read(self.pretrained)
+        return checkpoints.filled(self.pretrained, tensors, variables, checkpoints.t5_names(self.depth))
+
+    def _logits(self, h: Array) -> Array:
+        h = self.decoder_norm(h)
+        layers.sow(self, "decoder_out", h)
+        return _rows(h * self.width**-0.5, self.shared.attend)
+
+
+def t5(
+    outputs: int,
+    width: int,
+    depth: int,
+    activation: str,
+    *,
+    heads: int = 4,
+    head_width: int = 64,
+    feed_forward: int = 2048,
+    pretrained: str = "",
+) -> T5:
+    """T5: an encoder and a decoder of `depth` blocks each, with root mean square norms and T5's own initial weights.
+
+    `pretrained` is a folder with a Hugging Face checkpoint of a T5 of this width, heads and feed-forward units: a run starts
+    from its first `depth` blocks of each side; what methods draw afresh is random all the same.
+    Raises ValueError for activation "crelu", which doubles the units, or `heads`, `head_width`, `feed_forward` < 1;
+    DataError or ValueError for a checkpoint that is none, or does not fit this network or its vocabulary.
+    """
+    registry.one_of("activation of t5", activation, [name for name in layers.ACTIVATIONS if name != "crelu"])
+    for name, count in (("heads", heads), ("head_width", head_width), ("feed_forward", feed_forward)):
+        if count < 1:
+            raise ValueError(f"t5.{name} is {count}: allowed are whole numbers from 1.")
+    if pretrained:
+        sizes = {"d_model": width, "num_heads": heads, "d_kv": head_width, "d_ff": feed_forward}
+        shape = {"feed_forward_proj": activation, "tie_word_embeddings": True, "relative_attention_num_buckets": 32}
+        blocks = {"num_layers": depth, "num_decoder_layers": depth}
+        config = checkpoints.check(pretrained, "t5", {**sizes, **shape}, blocks)
+        rows = config.get("vocab_size", 0)
+        if not outputs <= rows < outputs + checkpoints.ROWS_ALIGNED:  # some rows are there to make the number even
+            raise ValueError(
+                f"{pretrained} has a vocabulary of {rows} ids, but that of the run has {outputs}: "
+                "allowed is the SentencePiece model that the checkpoint was trained with."
+            )
+    return T5(outputs, width, depth, activation, heads, head_width, feed_forward, pretrained=pretrained)
