@@ -1,4 +1,4 @@
-"""Packaging: `pip install .`, extras `test`, `oracles`, `cuda`."""
+"""Packaging: `pip install .`, extras `test`, `text`, `oracles`, `cuda`."""
 
 from pathlib import Path
 
@@ -38,7 +38,16 @@ setup(
     ],
     extras_require={
         "test": ["pytest", "pytest-xdist", "hypothesis", "ruff", "basedpyright"],
-        "oracles": ["torch==2.13.0", "transformers", "safetensors", "matfree"],
+        "text": ["safetensors"],
+        "oracles": [
+            "torch==2.13.0",
+            "transformers",
+            "safetensors",
+            "matfree",
+            "sentencepiece>=0.2.2",  # earlier ones compare unrounded sums and cut a few words otherwise
+            "sacrebleu",
+            "nltk",
+        ],
         "cuda": ["jax[cuda12]"],
     },
 )

@@ -122,12 +122,15 @@ STRATEGY_TABLE = {
     ("cpu", "mlp"): ("sharded", 1),
     ("cpu", "cnn"): ("sharded", 1),  # kernels of several lanes make a grouped convolution, 3 x slower on a CPU
     ("cpu", "resnet18"): ("sharded", 1),
+    ("cpu", "t5"): ("sharded", 1),
     ("gpu", "mlp"): ("sharded", 64),
     ("gpu", "cnn"): ("sharded", 1),
     ("gpu", "resnet18"): ("sharded", 1),
+    ("gpu", "t5"): ("sharded", 8),
     ("tpu", "mlp"): ("sharded", 64),
     ("tpu", "cnn"): ("sharded", 1),
     ("tpu", "resnet18"): ("sharded", 1),
+    ("tpu", "t5"): ("sharded", 8),
 }
 
 

@@ -3,14 +3,16 @@
 import os
 import signal
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from plasticity_jax import datasets, flags, registry, sweep, workdir
+from plasticity_jax import cost, datasets, flags, registry, sweep, workdir
 from plasticity_jax.datasets import cache
 
 USAGE, ENVIRONMENT = 2, 1  # exit codes: a fault of the command line; a fault of data, disk or machine
+
+METRICS = ("test_accuracy", "test_bleu2", "bleu2", "online_accuracy")  # what a run is judged by, the first that it has
 
 
 def launch(
@@ -20,6 +22,7 @@ def launch(
     title: str = "",
     note: str = "",
     argv: Sequence[str] | None = None,
+    then: Callable[[Any, Sequence[str], flags.Values], str] | None = None,
 ) -> int:
     """Runs an experiment from the command line and returns the exit code.
 
@@ -29,6 +32,7 @@ def launch(
       arms: the grids whose union is run; each replaces some flags' values (see `flags.runs`).
       title, note: of the figure.
       argv: arguments; default the process's own.
+      then: (table, arm columns, flags' values) -> a last line to print, called when the run is finished.
     """
     arguments = sys.argv[1:] if argv is None else list(argv)
     try:
@@ -39,18 +43,23 @@ def launch(
         prepare_jax()
         checked = check(values, given, arms)
     except ValueError as error:
-        return _fault(error, USAGE)
+        return fault(error, USAGE)
     except (datasets.DataError, workdir.WorkdirError) as error:
-        return _fault(error, ENVIRONMENT)
+        return fault(error, ENVIRONMENT)
     dataset, programs, numbers = checked
     if values["dry_run"]:
-        print(describe(programs, dataset))
+        print(describe(programs, dataset), flush=True)
+        print(
+            f"about {_duration(cost.seconds(programs, dataset))} on this machine, besides compiling (a trial says so)"
+        )
         return 0
     try:
         table = sweep.run_in_workdir(
             programs, dataset, values["workdir"], numbers["checkpoint_every"], progress=values["progress"]
         )
         print(report(table, programs, dataset, values, numbers["last"], title, note))
+        if then is not None:
+            print(then(table, sweep.arm_columns(programs), values))
     except sweep.Stopped as stopped:
         print(f"stopped: {stopped}; the same command goes on from there.", file=sys.stderr, flush=True)
         # a task may still be computing in the background, which an ordinary exit would wait for
@@ -59,11 +68,12 @@ def launch(
         print("interrupted: the same command goes on from the last checkpoint.", file=sys.stderr, flush=True)
         os._exit(128 + signal.SIGINT)
     except (datasets.DataError, workdir.WorkdirError, OSError) as error:
-        return _fault(error, ENVIRONMENT)
+        return fault(error, ENVIRONMENT)
     return 0
 
 
-def _fault(error: Exception, code: int) -> int:
+def fault(error: Exception, code: int) -> int:
+    """Prints one sentence that says what is wrong and returns the exit code."""
     print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
     return code
 
@@ -132,6 +142,13 @@ def describe(programs: Sequence[sweep.Program], dataset: datasets.Dataset) -> st
     return "\n".join(lines)
 
 
+def _duration(seconds: float) -> str:
+    for unit, size in (("days", 86400), ("hours", 3600), ("minutes", 60)):
+        if seconds >= 1.5 * size:
+            return f"{seconds / size:.1f} {unit}"
+    return f"{seconds:.1f} seconds"
+
+
 def _count(number: int, noun: str) -> str:
     return f"{number:,} {noun}{'' if number == 1 else 's'}"
 
@@ -150,7 +167,7 @@ def report(
     from plasticity_jax import results
 
     folder, columns = Path(values["workdir"]), sweep.arm_columns(programs)
-    metric = next(m for m in ("test_accuracy", "online_accuracy") if m in table)
+    metric = next(m for m in METRICS if m in table)
     results.summary(table, columns).to_csv(folder / "summary.csv", index=False)
     chance = 1 / dataset.classes
     figure = figures.curves(

@@ -27,11 +27,19 @@ _BANDS = {
     "sem": "mean ± one standard error",
     "ci": "95 % percentile-bootstrap interval of the mean",
 }
-_NOT_PROBES = ("online_accuracy", "accuracy", "loss", "test_accuracy")
+_NOT_PROBES = (
+    "online_accuracy", "accuracy", "loss", "test_accuracy",
+    "online_token_accuracy", "token_accuracy", "test_token_accuracy", "bleu2", "test_bleu2",
+)  # fmt: skip
 _WORDS = {
     "online_accuracy": "online accuracy",
     "accuracy": "accuracy after the task",
     "test_accuracy": "test accuracy after the task",
+    "bleu2": "BLEU-2 after the task",
+    "test_bleu2": "test BLEU-2 after the task",
+    "online_token_accuracy": "online token accuracy",
+    "token_accuracy": "token accuracy after the task",
+    "test_token_accuracy": "test token accuracy after the task",
     "loss": "loss after the task (nats)",
     "hessian_top": "largest Hessian eigenvalue",
     "representation_change": "representation change",
@@ -86,6 +94,7 @@ def curves(
     title: str = "",
     note: str = "",
     chance: float | None = None,
+    panels: Sequence[str] | None = None,
 ) -> list[pathlib.Path]:
     """Returns the paths of the figure that it writes, `.png` and `.svg`; the same table gives the same bytes.
 
@@ -93,7 +102,7 @@ def curves(
     """
     paths = []
     with _style():
-        drawn = figure(table, arm_columns, metric, band, title, note, chance)
+        drawn = figure(table, arm_columns, metric, band, title, note, chance, panels)
         # Neither date nor version goes into the files. The SVG comes first: drawing fixes the layout for both.
         for suffix, metadata in (("svg", {"Date": None, "Creator": None}), ("png", {"Software": None})):
             content = io.BytesIO()
@@ -112,6 +121,7 @@ def figure(
     title: str = "",
     note: str = "",
     chance: float | None = None,
+    panels: Sequence[str] | None = None,
 ) -> "Figure":
     """Returns the figure: a wide panel of the metric beside the legend, then a panel per probe (no "/" in its name).
 
@@ -124,6 +134,7 @@ def figure(
       band: "minmax", "sem" or "ci", drawn where at least two seeds are known.
       title, note: above the figure, and small below it after the sentence that says what line and band are.
       chance: level of guessing, drawn as a dotted line in the wide panel.
+      panels: columns of the small panels; default every probe.
 
     Raises:
       ValueError: unknown metric or band, no rows, or an arm with the same seed twice.
@@ -132,7 +143,9 @@ def figure(
         raise ValueError(f"unknown band {band!r}: known are {', '.join(_BANDS)}.")
     ends = results.final(table, arm_columns, metric)  # also checks the metric
     measured = results.metric_columns(table, arm_columns)
-    probes = [c for c in measured if "/" not in c and c not in (*_NOT_PROBES, metric)]
+    probes = (
+        [c for c in measured if "/" not in c and c not in (*_NOT_PROBES, metric)] if panels is None else list(panels)
+    )
     long = results.summary(table.drop(columns=[c for c in measured if c not in (metric, *probes)]), arm_columns)
     known = set(long["metric"][long["count"] > 0])
     probes = [c for c in probes if c in known]  # a panel only for what ran

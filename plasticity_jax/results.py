@@ -9,6 +9,7 @@ diverged (`finite` false) enters with whatever it still scored, is left out wher
 lowest lane number everywhere; the order of the table's rows never matters.
 """
 
+import collections
 import math
 import os
 import pathlib
@@ -21,7 +22,13 @@ import pandas as pd
 FIXED = ("lane", "task", "seed")
 """Columns that every table has: lane and task count from 0."""
 
-_TRANSITIONS = {"output": "output interpolation", "input": "input interpolation", "sampling": "task sampling"}
+_TRANSITIONS = {
+    "output": "output interpolation",
+    "input": "input interpolation",
+    "smoothing": "constant smoothing",
+    "sampling": "task sampling",
+}
+_CHANGE = ("granularity", "transition", "method")  # named in words of their own
 _SEEDS_ENOUGH = 10  # with fewer, a percentile bootstrap is clearly too narrow (see `statistics`)
 
 
@@ -115,8 +122,8 @@ def metric_columns(table: pd.DataFrame, arm_columns: Sequence[str]) -> list[str]
 
 
 def is_share(metric: str) -> bool:
-    """Returns whether a metric is a share of 1, to be shown in percent: an accuracy or a fraction, also per layer."""
-    return metric.partition("/")[0].endswith(("accuracy", "fraction"))
+    """Returns whether a metric is a share of 1, to be shown in percent: accuracy, BLEU or fraction, also per layer."""
+    return metric.partition("/")[0].endswith(("accuracy", "fraction", "bleu2"))
 
 
 def write(table: pd.DataFrame, path: str | os.PathLike) -> None:
@@ -304,25 +311,35 @@ def arm_labels(table: pd.DataFrame, arm_columns: Sequence[str]) -> pd.Series:
 
 
 def _labels(values: pd.DataFrame) -> list[str]:
-    # A number that only some arms have, such as a method's strength, is named only if labels coincide without it.
+    # What most arms have goes without saying, and a number that only some arms have, such as a method's strength: both
+    # are named only where labels coincide without them.
     labels: list[str] = []
-    for thorough in (False, True):
+    for brief, thorough in ((True, False), (False, False), (False, True)):
         varying = [str(c) for c in values if len((values[c] if thorough else values[c].dropna()).drop_duplicates()) > 1]
-        labels = [_label(row, varying, thorough) for row in _records(values)]
+        usual = {c: _majority(values[c].tolist()) for c in varying if c not in _CHANGE} if brief else {}
+        labels = [_label(row, varying, thorough, usual) for row in _records(values)]
         if len(set(labels)) == len(labels):
             break
     return labels
 
 
-def _label(arm: dict[Any, Any], varying: list[str], thorough: bool) -> str:
+def _majority(values: list[Any]) -> Any:
+    """The value that more than half of the arms have, or None."""
+    (value, count), *_ = collections.Counter(values).most_common(1)
+    return value if len(values) > 2 and count > len(values) / 2 else None
+
+
+def _label(arm: dict[Any, Any], varying: list[str], thorough: bool, usual: dict[str, Any]) -> str:
     change = [c for c in ("granularity", "transition") if c in arm]
     # A single arm has nothing that varies; its change and method then say best what it is.
     parts = [_change(arm, thorough)] if change and (not varying or any(c in varying for c in change)) else []
     for column in varying:
         value = arm[column]
-        if column in ("granularity", "transition", "method") or pd.isna(value):
+        if column in _CHANGE or pd.isna(value) or (usual.get(column) is not None and value == usual[column]):
             continue
-        if not isinstance(value, str):
+        if isinstance(value, bool | np.bool_):
+            parts.append(f"{column}={str(value).lower()}")
+        elif not isinstance(value, str):
             parts.append(f"{column}={value:g}" if float(f"{value:g}") == value else f"{column}={value!r}")
         else:
             parts.append(f"no {column}" if value in ("none", "") else value.replace("_", " "))

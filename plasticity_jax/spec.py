@@ -2,7 +2,7 @@
 
 import dataclasses
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, cast
 
 from plasticity_jax import datasets, methods, models, registry
 from plasticity_jax.environments import ENVIRONMENTS
@@ -10,7 +10,7 @@ from plasticity_jax.models import MODELS
 from plasticity_jax.optimizers import OPTIMIZERS
 from plasticity_jax.probes import PROBES
 from plasticity_jax.transitions import TRANSITIONS
-from plasticity_jax.types import Structure
+from plasticity_jax.types import Data, Structure
 
 
 def _field(default: Any, group: str, text: str, axis: bool = False) -> Any:
@@ -32,7 +32,7 @@ class Spec:
     environment: str = _field("random_labels", "what changes", "what a task is", axis=True)
     transition: str = _field("output", "what changes", "how one task turns into the next", axis=True)
     tasks: int = _field(10, "what changes", "number of tasks")
-    epochs: int = _field(40, "what changes", "passes over the examples in each task, transition included")
+    epochs: int = _field(40, "what changes", "passes over the examples in each task, transition included", axis=True)
     batch_size: int = _field(64, "what changes", "examples in a minibatch")
     model: str = _field("mlp", "what learns", "network", axis=True)
     width: int = _field(256, "what learns", "units in a hidden layer", axis=True)
@@ -109,10 +109,21 @@ class Spec:
         return registry.make(MODELS, "model", self.model, dict(self.options), outputs=outputs, **given)
 
     def check_parts(self) -> None:
-        """Raises ValueError if the transition does not fit the environment, or a part refuses its options."""
+        """Raises ValueError if dataset, model or transition do not fit the environment, or a part refuses its options."""
         environment = registry.make(ENVIRONMENTS, "environment", self.environment, dict(self.options))
-        self.make_model(outputs=1)
         methods.build(self.method, Structure({}, lambda key: {}), dict(self.options))
+        # (how many symbols a text has does not depend on data, how many classes there are does)
+        self.make_model(environment.outputs(cast(Data, None)) if environment.inputs == "text" else 1)
+        reads = {name: models.inputs(factory) for name, factory in MODELS.items()}
+        if reads[self.model] != environment.inputs:
+            fitting = [name for name, kind in reads.items() if kind == environment.inputs]
+            raise ValueError(
+                f"model {self.model!r} reads {reads[self.model]}, but examples of {self.environment!r} are "
+                f"{environment.inputs}: allowed are {', '.join(fitting)}."
+            )
+        if (self.dataset == "generated") != (environment.inputs == "text"):
+            wanted = "'generated'" if environment.inputs == "text" else "a set of images, such as digits"
+            raise ValueError(f"dataset is {self.dataset!r}: with environment {self.environment!r} it must be {wanted}.")
         needs = TRANSITIONS[self.transition].needs
         if needs not in ("nothing", environment.shared):
             fitting = [name for name, t in TRANSITIONS.items() if t.needs in ("nothing", environment.shared)]

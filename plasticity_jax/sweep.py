@@ -15,7 +15,7 @@ from plasticity_jax import workdir as workdir_
 from plasticity_jax.checkpoints import Checkpoints
 from plasticity_jax.environments import ENVIRONMENTS
 from plasticity_jax.spec import Spec
-from plasticity_jax.train import EVALUATION_CHUNK, make_run, network
+from plasticity_jax.train import evaluation_chunk, make_run, network
 from plasticity_jax.types import Data, PyTree
 
 if TYPE_CHECKING:
@@ -317,10 +317,10 @@ def memory_per_lane(spec: Spec, dataset: datasets.Dataset) -> int:
     State, gradients, activations and the vectors of probes; a rule fitted to what XLA reports for compiled MLPs.
     """
     data, run = device_data(dataset), make_run(spec)
+    environment = registry.make(ENVIRONMENTS, "environment", spec.environment, dict(spec.options))
     lane = {k: v[0] for k, v in lanes_.stack([lanes_.complete(spec, {})]).items()}
 
     def one_example(state, data):
-        environment = registry.make(ENVIRONMENTS, "environment", spec.environment, dict(spec.options))
         task = environment.task(jax.random.key(0), data)
         x = environment.examples(data, task, jax.numpy.zeros(1, int)).x
         return x, network(spec, environment, data).apply(state.params, state.variables, x, True)[:2]
@@ -334,7 +334,7 @@ def memory_per_lane(spec: Spec, dataset: datasets.Dataset) -> int:
     # about three values an activation in a step (before and after the norm, gradient), twice that in the curvature probe
     training = 3 * example * spec.batch_size
     probing = 6 * example * min(spec.probe_samples, count) if spec.probes else 0
-    evaluating = example * min(EVALUATION_CHUNK, count) // 2
+    evaluating = example * min(evaluation_chunk(spec, environment), count) // 2
     # the state before and after; gradient, update and the vectors of the Lanczos probe
     return 2 * size(state) + 6 * size(state.params) + max(training, probing, evaluating)
 

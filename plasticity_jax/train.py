@@ -12,11 +12,13 @@ from plasticity_jax.environments import ENVIRONMENTS
 from plasticity_jax.optimizers import OPTIMIZERS
 from plasticity_jax.probes import PROBES
 from plasticity_jax.spec import Spec
+from plasticity_jax.text import decoding
 from plasticity_jax.types import (
     Array,
     Batch,
     Context,
     Data,
+    Decoding,
     Environment,
     Key,
     Lane,
@@ -48,25 +50,29 @@ class Network(NamedTuple):
     """A model bound to the shape of its data.
 
     Attributes:
-      init: key -> {"params": .., other collections}.
+      init: key -> {"params": .., other collections}, as the model starts: drawn, or a checkpoint's.
       apply: (params, other collections, x, train) -> (logits, {group: activations}, other collections).
       structure: what methods may know of it.
+      linear: groups of activations that no activation function made.
+      generate: (params, other collections, source [B, S], Decoding) -> ids [B, length], of sequence models.
     """
 
     init: Callable[[Key], PyTree]
-    apply: Callable[[PyTree, PyTree, Array, bool], tuple[Array, Mapping[str, Array], PyTree]]
+    apply: Callable[[PyTree, PyTree, Any, bool], tuple[Array, Mapping[str, Array], PyTree]]
     structure: Structure
+    linear: frozenset[str]
+    generate: Callable[[PyTree, PyTree, Array, Decoding], Array]
 
 
 def network(spec: Spec, environment: Environment, data: Data) -> Network:
     """Returns the Spec's model for the examples that `environment` makes of `data`, as pure functions."""
-    model = spec.make_model(data.classes)
+    model = spec.make_model(environment.outputs(data))
     groups = model.groups()
 
     def example():
         return environment.examples(data, environment.task(jax.random.key(0), data), jnp.zeros(1, jnp.int32))
 
-    def init(key):
+    def drawn(key):
         x = jax.tree.map(lambda a: jnp.zeros(a.shape, a.dtype), jax.eval_shape(example).x)
         return {k: v for k, v in model.init(key, x, False).items() if k != "hidden"}
 
@@ -79,7 +85,23 @@ def network(spec: Spec, environment: Environment, data: Data) -> Network:
             {k: changed.get(k, v) for k, v in variables.items()},
         )
 
-    return Network(init, apply, Structure(model.units(), lambda key: init(key)["params"]))
+    def generate(params, variables, source, how):
+        collections = {"params": params, **variables}
+        cache = model.apply(collections, source, how.length, method="start")
+
+        def step(cache, ids, position):
+            return model.apply(collections, cache, ids, position, method="step")
+
+        settings = {"count": len(source), "start": how.start, "end": how.end, "length": how.length}
+        if how.beams == 1:
+            return decoding.greedy(step, cache, **settings)
+        return decoding.beam(step, cache, **settings, beams=how.beams)
+
+    def init(key):
+        return model.load(drawn(key)) if getattr(model, "pretrained", "") else drawn(key)
+
+    structure = Structure(model.units(), lambda key: drawn(key)["params"])
+    return Network(init, apply, structure, frozenset(getattr(model, "LINEAR_GROUPS", ())), generate)
 
 
 def optimizer(spec: Spec, lane: Lane, structure: Structure) -> Optimizer:
@@ -144,13 +166,13 @@ def make_run(spec: Spec) -> Run:
             return environment.examples(data, plan.new, index)
 
         metrics = {f"online_{environment.metric_name}": online[-1]}
-        loss, metric = evaluate(environment, net, state, of_task, samples)
-        metrics |= {environment.metric_name: metric, "loss": loss}
+        chunk = evaluation_chunk(spec, environment)
+        metrics |= evaluate(environment, net, state, of_task, samples, chunk)
         if environment.test is not None and len(data.test_x):
             test = environment.test
-            held_out = evaluate(environment, net, state, lambda i: test(data, plan.new, i), len(data.test_x))
-            metrics[f"test_{environment.metric_name}"] = held_out[1]
-        healthy = [jnp.isfinite(leaf).all() for leaf in jax.tree.leaves((state.params, loss))]
+            held_out = evaluate(environment, net, state, lambda i: test(data, plan.new, i), len(data.test_x), chunk)
+            metrics |= {f"test_{name}": value for name, value in held_out.items() if name != "loss"}
+        healthy = [jnp.isfinite(leaf).all() for leaf in jax.tree.leaves((state.params, metrics["loss"]))]
         metrics["finite"] = jnp.stack(healthy).all()
         if spec.probes:
             batch = of_task(jnp.arange(min(spec.probe_samples, samples)))
@@ -189,22 +211,62 @@ def train_step(
     return TrainState(optax.apply_updates(state.params, updates), variables, state.initial, opt), metric
 
 
-def evaluate(
-    environment: Environment, net: Network, state: TrainState, examples: Callable[[Array], Batch], count: int
-) -> tuple[Array, Array]:
-    """Returns mean loss and mean metric over examples 0..count-1, in evaluation mode, a chunk at a time."""
-    chunk = min(count, EVALUATION_CHUNK)
-    places = jnp.arange(-(-count // chunk) * chunk).reshape(-1, chunk)
+def evaluation_chunk(spec: Spec, environment: Environment) -> int:
+    """Returns the examples per forward pass outside training. Bounds memory, not results."""
+    return EVALUATION_CHUNK if environment.inputs == "images" else spec.batch_size  # texts are large
 
-    def add(total, index):
-        batch = examples(jnp.minimum(index, count - 1))
-        weight = batch.weight * (index < count)
+
+def evaluate(
+    environment: Environment,
+    net: Network,
+    state: TrainState,
+    examples: Callable[[Array], Batch],
+    count: int,
+    chunk: int = EVALUATION_CHUNK,
+) -> Metrics:
+    """Returns {metric's name, "loss": mean over examples 0..count-1} in evaluation mode, a chunk at a time.
+
+    Where the environment generates texts, also the score of what the network generates for the first of them.
+    """
+
+    def add(total, batch, counts):
+        weight = batch.weight * counts.reshape(-1, *[1] * (batch.weight.ndim - 1))
         logits, _, _ = net.apply(state.params, state.variables, batch.x, False)
         parts = environment.loss(logits, batch.y), environment.metric(logits, batch.y), jnp.ones_like(weight)
-        return total + jnp.stack([(part * weight).sum() for part in parts]), None
+        return total + jnp.stack([(part * weight).sum() for part in parts])
 
-    loss, metric, weight = jax.lax.scan(add, jnp.zeros(3), places)[0]
-    return loss / weight, metric / weight
+    loss, metric, weight = _over_chunks(add, jnp.zeros(3), examples, count, chunk)
+    means = {environment.metric_name: metric / weight, "loss": loss / weight}
+    how = environment.decoding
+    if how is None:
+        return means
+
+    def decoded(total, batch, counts):
+        ids = net.generate(state.params, state.variables, batch.x.source, how)
+        return total + (how.counts(ids, batch.y) * counts[:, None]).sum(axis=0)
+
+    first = examples(jnp.zeros(1, jnp.int32)).y
+    width = jax.eval_shape(how.counts, jnp.zeros((1, how.length), jnp.int32), first).shape[1]
+    total = _over_chunks(decoded, jnp.zeros(width), examples, min(count, how.samples), chunk)
+    return means | {how.name: how.score(total)}
+
+
+def _over_chunks(
+    add: Callable[[Array, Batch, Array], Array],
+    start: Array,
+    examples: Callable[[Array], Batch],
+    count: int,
+    chunk: int,
+) -> Array:
+    """Returns `add(total, batch, counts [B])` folded over examples 0..count-1; `counts` is 0 for what only fills up."""
+    chunk = min(count, chunk)
+    places = jnp.arange(-(-count // chunk) * chunk).reshape(-1, chunk)
+
+    def one(total, index):
+        batch = examples(jnp.minimum(index, count - 1))
+        return add(total, batch, (index < count).astype(jnp.float32)), None
+
+    return jax.lax.scan(one, start, places)[0]
 
 
 def measure(
@@ -225,7 +287,7 @@ def measure(
 
         hidden = net.apply(after.params, after.variables, batch.x, False)[1]
         previous = net.apply(before.params, before.variables, batch.x, False)[1]
-        snapshot = Snapshot(after.params, before.params, after.initial, loss, hidden, previous, key)
+        snapshot = Snapshot(after.params, before.params, after.initial, loss, hidden, previous, key, net.linear)
         columns: Metrics = {}
         for name in spec.probes:
             found: Any = _with_options(spec, name)(snapshot)

@@ -52,6 +52,17 @@ def interpolate_inputs(old: Batch, new: Batch, alpha: Array, rank: Array) -> Bat
     return new._replace(x=(1 - alpha) * old.x + alpha * new.x)
 
 
+def smooth_outputs(old: Batch, new: Batch, alpha: Array, rank: Array) -> Batch:
+    """Control, not a gradual change: the new task at once, its targets half uniform for as long as a transition lasts.
+
+    With u = 1/C: (y_new + u) / 2 for a < 1. The mean share of u in a finely stepped output interpolation is one half, so
+    this is soft targets without interpolation between tasks. Inputs must be the same in both tasks.
+    """
+    del old, rank
+    uniform = 1 / new.y.shape[-1]
+    return new._replace(y=jnp.where(alpha < 1, 0.5 * new.y + 0.5 * uniform, new.y))
+
+
 def sample_tasks(old: Batch, new: Batch, alpha: Array, rank: Array) -> Batch:
     """Task sampling: a share a of the examples, the same ones throughout a plateau, already belongs to the new task.
 
@@ -69,5 +80,6 @@ def sample_tasks(old: Batch, new: Batch, alpha: Array, rank: Array) -> Batch:
 TRANSITIONS = {
     "output": Transition(interpolate_outputs, needs="inputs"),
     "input": Transition(interpolate_inputs, needs="targets"),
+    "smoothing": Transition(smooth_outputs, needs="inputs"),
     "sampling": Transition(sample_tasks, needs="nothing"),
 }

@@ -47,18 +47,53 @@ class Data:
     classes: int = dataclasses.field(metadata={"static": True})
 
 
+class Text(NamedTuple):
+    """What a sequence-to-sequence model reads; id 0 is padding.
+
+    Attributes:
+      source: [B, S] int32 ids for the encoder.
+      inputs: [B, T] int32 ids for the decoder: the targets shifted right, a start id first.
+    """
+
+    source: Array
+    inputs: Array
+
+
 class Batch(NamedTuple):
     """Examples as the loss sees them.
 
     Attributes:
-      x: [B, ...] float32 inputs.
-      y: [B, C] target distributions (rows sum to 1).
-      weight: [B] 1 where an example counts, 0 where it pads.
+      x: [B, ...] float32 inputs, or a Text.
+      y: [B, C] target distributions (rows sum to 1), or [B, T] int32 target ids of texts.
+      weight: [B] or [B, T] 1 where an example or a position counts, 0 where it pads.
     """
 
-    x: Array
+    x: Any
     y: Array
     weight: Array
+
+
+class Decoding(NamedTuple):
+    """How texts are generated and scored at the end of a task, over a whole set of examples.
+
+    Attributes:
+      start, end: the id that a decoder begins with, and the one after which a text is over.
+      length: ids generated at most, `end` included.
+      beams: width of beam search; 1 is greedy decoding.
+      samples: examples decoded at most, the first ones of a set.
+      counts: (ids [B, length], y [B, T]) -> [B, k] what is summed over examples.
+      score: sums [k] -> [] the score.
+      name: column name of the score, e.g. "bleu2".
+    """
+
+    start: int
+    end: int
+    length: int
+    beams: int
+    samples: int
+    counts: Callable[[Array, Array], Array]
+    score: Callable[[Array], Array]
+    name: str
 
 
 class Environment(NamedTuple):
@@ -70,9 +105,13 @@ class Environment(NamedTuple):
       test: (data, task, index [B]) -> Batch of held-out examples of that task, or None where none can exist.
       shared: what example i has in common in any two tasks: "inputs", "targets" or "nothing"; decides which
         transitions fit.
-      loss: (logits [B, C], y [B, C]) -> [B] loss per example.
-      metric: (logits [B, C], y [B, C]) -> [B] score per example.
+      loss: (logits [B, C], y [B, C]) -> [B] loss per example; of texts ([B, T, V], [B, T]) -> [B, T] per position.
+      metric: the same for a score.
       metric_name: column name of the metric, e.g. "accuracy".
+      inputs: what a model must be able to read: "images" or "text".
+      outputs: data -> how many logits a model gives.
+      decoding: how texts are generated and scored, or None.
+      changes: whether tasks differ; False gives every task the key of the first.
     """
 
     task: Callable[[Key, Data], PyTree]
@@ -82,6 +121,10 @@ class Environment(NamedTuple):
     loss: Callable[[Array, Array], Array]
     metric: Callable[[Array, Array], Array]
     metric_name: str
+    inputs: str = "images"
+    outputs: Callable[[Data], int] = lambda data: data.classes
+    decoding: Decoding | None = None
+    changes: bool = True
 
 
 class Transition(NamedTuple):
@@ -148,6 +191,7 @@ class Snapshot(NamedTuple):
       params, previous, initial: parameters now, at the end of the task before, and at initialization.
       loss: params -> [] mean loss on the probe batch (normalisation statistics as in evaluation).
       hidden: {group: [N, ..., H]} activations of the probe batch now, in the order of the layers.
+      linear: names of those groups that no activation function made, which have no dormant units.
       previous_hidden: the same inputs through the network as it was at the end of the task before.
       key: for probes that draw.
     """
@@ -159,6 +203,7 @@ class Snapshot(NamedTuple):
     hidden: Mapping[str, Array]
     previous_hidden: Mapping[str, Array]
     key: Key
+    linear: frozenset[str] = frozenset()
 
 
 Probe = Callable[[Snapshot], "Array | dict[str, Array]"]

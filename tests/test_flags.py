@@ -142,6 +142,7 @@ def test_seeds_count_from_the_first():
 AXES = {
     "environment": "random_labels,permuted_pixels",
     "transition": "output,sampling",
+    "epochs": "1,2",
     "width": "8,16",
     "depth": "1,2",
     "norm": "none,layer,batch",

@@ -40,6 +40,7 @@ def own_cache(monkeypatch, cache):
 @pytest.fixture
 def nothing_compiles(monkeypatch):
     monkeypatch.setattr(sweep, "compile_program", lambda *_: pytest.fail("something was compiled"))
+    monkeypatch.setattr(launcher.cost, "seconds", lambda *_: 5400.0)  # --dry_run's trial, which has its own test
 
 
 def launch(*argv, doc="What it is.", **experiment):
@@ -95,7 +96,7 @@ USAGE = {
     "--method=l2 --l2.on=some": "l2.on is 'some': allowed are 'all', 'matrices'.",
     "--redo.threshold=0.1": "redo.threshold is '0.1', but no arm of this run uses redo: add redo or leave it out.",
     "--random_labels.draw=coin": "random_labels.draw is 'coin': allowed are 'shuffle', 'iid'.",
-    "--transition=input": "but those of 'random_labels' share inputs: allowed are output, sampling.",
+    "--transition=input": "but those of 'random_labels' share inputs: allowed are output, smoothing, sampling.",
     "--environment=permuted_pixels": "transition 'output' needs tasks that share inputs",
     "--probes=": "unknown probe '': known are hessian_top, ",
     "--dataset=digit": "nknown dataset 'digit'; known are digits, mnist, ",
@@ -184,7 +185,10 @@ def test_dry_run_prints_grid_programs_lanes_steps_and_memory(tmp_path, capsys):
     assert sum("l2.strength 0.0001" in line for line in lines) == 2
     totals = [line.split(" steps a lane; ")[0].strip() for line in lines if " MiB a lane" in line]
     assert totals == ["6 lanes x 2 tasks, 20", "12 lanes x 2 tasks, 20"]
-    assert lines[-1] == "in all 2 compiled programs, 18 lanes, 360 lane-steps"
+    assert lines[-2:] == [
+        "in all 2 compiled programs, 18 lanes, 360 lane-steps",
+        "about 1.5 hours on this machine, besides compiling (a trial says so)",
+    ]
     assert list(tmp_path.iterdir()) == []
 
 

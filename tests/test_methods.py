@@ -48,6 +48,33 @@ def test_shrink_and_perturb(period, acts):
         params = after
 
 
+def test_optimizer_reset_starts_the_optimizer_afresh_at_boundaries_only():
+    told = lambda step: context(step, boundary=step == 3)  # noqa: E731
+    tx = methods.optimizer_reset()(optax.adam(0.01))
+    params = small_tree()
+    after = [p for p, _ in drive(tx, params, 6, told)]
+    bare = optax.with_extra_args_support(optax.adam(0.01))
+    state = bare.init(params)
+    with jax.disable_jit():
+        for step in range(6):
+            state = bare.init(params) if step == 3 else state
+            updates, state = bare.update(gradients(params, step), state, params)
+            params = optax.apply_updates(params, updates)
+            assert_bitwise(after[step], params)
+
+
+def test_optimizer_reset_leaves_the_memory_of_other_methods():
+    """It wraps the bare optimizer, however the composition is written: the anchor of L2-init stays."""
+    assert methods.names("l2_init+redo+optimizer_reset") == ("optimizer_reset", "redo", "l2_init")
+    params = STRUCTURE.init(jax.random.key(0))
+    tx = methods.build("l2_init+redo+optimizer_reset", STRUCTURE, {"redo.score": "running"})(optax.adam(0.01))
+    anchor, redo = tx.init(params)
+    moved = jax.tree.map(lambda p: p + 1.0, params)
+    _, (kept, after) = tx.update(moved, (anchor, redo), moved, ctx=context(3, boundary=True))
+    assert_bitwise(kept, anchor)
+    assert float(after.memory[1]) == 1.0  # one batch seen: not started afresh a second time
+
+
 def test_shrink_and_perturb_draws_afresh_every_time_and_for_every_leaf():
     params = {"a": jnp.zeros(50), "b": jnp.zeros(50)}
     tx = methods.shrink_and_perturb(shrink=1.0, noise=1.0, period=1)(optax.sgd(0.0))
@@ -180,11 +207,11 @@ def test_any_method_in_a_plain_optax_loop(name, optimizer):
     assert values[-1] < 0.9 * values[0]
 
 
-def test_only_rewrites_need_the_context():
+def test_only_what_acts_at_times_needs_the_context():
     params = STRUCTURE.init(jax.random.key(2))
     for name in methods.METHODS:
         tx = methods.build(name, STRUCTURE, {})(optax.sgd(0.1))
-        if name in ("redo", "shrink_and_perturb"):
+        if name in ("redo", "shrink_and_perturb", "optimizer_reset"):
             with pytest.raises(ValueError, match=r"needs update\(\.\.\., params, ctx=Context\(\.\.\.\)\)"):
                 tx.update(params, tx.init(params), params)
         else:

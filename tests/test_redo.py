@@ -71,7 +71,7 @@ def bare_drive(steps, optimizer=None):
     return drive(optax.with_extra_args_support(optimizer or optax.adam(RATE)), steps)
 
 
-def recycled(stepped, fresh, units, dormant, outgoing=True, norms=False):
+def recycled(stepped, fresh, units, dormant, outgoing="zero", norms=False):
     """(params, touched) after recycling, written from the rule: numpy, unit by unit."""
     params, touched = jax.tree.map(np.array, stepped), jax.tree.map(lambda p: np.zeros(p.shape, bool), stepped)
 
@@ -87,10 +87,11 @@ def recycled(stepped, fresh, units, dormant, outgoing=True, norms=False):
                 (norm,) = units[group].norm
                 put(norm, "scale", i, 1.0)
                 put(norm, "bias", i, 0.0)
-    for group, indices in dormant.items() if outgoing else ():
+    for group, indices in dormant.items() if outgoing != "keep" else ():
         (made_by,), (feeds,) = units[group].made_by, units[group].feeds
         for i in indices:
-            put(feeds, "kernel", np.s_[i :: fresh[made_by]["kernel"].shape[-1], :], 0.0)
+            rows = np.s_[i :: fresh[made_by]["kernel"].shape[-1], :]
+            put(feeds, "kernel", rows, np.asarray(fresh[feeds]["kernel"])[rows] if outgoing == "redraw" else 0.0)
     return params, touched
 
 
@@ -172,11 +173,12 @@ def test_updates_of_what_is_left_alone_are_kept_to_the_bit():
 
 
 @pytest.mark.parametrize(
-    "settings", [{"outgoing": "keep"}, {"reset_norm": True}, {"outgoing": "keep", "reset_norm": True}]
+    "settings",
+    [{"outgoing": "keep"}, {"outgoing": "redraw"}, {"reset_norm": True}, {"outgoing": "keep", "reset_norm": True}],
 )
 def test_options(settings):
     steps = [context(0), context(1, h0=batch_of(1, 0, 1, 0))]
-    rule = {"outgoing": settings.get("outgoing") != "keep", "norms": settings.get("reset_norm", False)}
+    rule = {"outgoing": settings.get("outgoing", "zero"), "norms": settings.get("reset_norm", False)}
     assert_recycled(redo(**settings), steps, {"h0": [1, 3]}, **rule)
 
 
@@ -309,7 +311,7 @@ def test_recycling_a_dead_relu_unit_keeps_the_function():
     ("settings", "message"),
     [
         ({"score": "gradient"}, r"redo\.score is 'gradient': allowed are 'batch', 'running'"),
-        ({"outgoing": "random"}, r"redo\.outgoing is 'random': allowed are 'zero', 'keep'"),
+        ({"outgoing": "random"}, r"redo\.outgoing is 'random': allowed are 'zero', 'keep', 'redraw'"),
         ({"period": 0}, r"redo\.period is 0: allowed are 1 or more"),
     ],
 )

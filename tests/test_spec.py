@@ -76,7 +76,7 @@ def test_batch_larger_than_the_samples():
 @pytest.mark.parametrize(
     ("environment", "transition", "needs", "shared", "allowed"),
     [
-        ("random_labels", "input", "targets", "inputs", "output, sampling"),
+        ("random_labels", "input", "targets", "inputs", "output, smoothing, sampling"),
         ("permuted_pixels", "output", "inputs", "targets", "input, sampling"),
     ],
 )

@@ -13,7 +13,7 @@ from plasticity_jax.environments import permuted_pixels, random_labels
 DATA = jax.tree.map(jnp.asarray, tiny.data())
 KEY = jax.random.key(5)
 ENVIRONMENTS = {"random_labels": random_labels(), "permuted_pixels": permuted_pixels()}
-FITTING = {"random_labels": ("output", "sampling"), "permuted_pixels": ("input", "sampling")}
+FITTING = {"random_labels": ("output", "smoothing", "sampling"), "permuted_pixels": ("input", "sampling")}
 EPOCHS, BATCH = 6, 16
 STEPS = EPOCHS * len(DATA.x) // BATCH
 
@@ -126,16 +126,15 @@ def test_abrupt_change_is_the_new_task_alone(environment):
 
 @pytest.mark.parametrize("environment", ENVIRONMENTS)
 def test_first_task_arrives_whole_and_stable_phases_are_shared(environment):
-    first, second = (made(environment, transition) for transition in FITTING[environment])
-    length = round(2 / 3 * STEPS)
+    every = [made(environment, transition) for transition in FITTING[environment]]
+    first, length = every[0], round(2 / 3 * STEPS)
     for granularity in (2, 5, length):
-        for step in (0, length // 2, STEPS - 1):
-            assert_equal(first(KEY, 0, step, granularity), first(KEY, 0, step, 1))
-            assert_equal(second(KEY, 0, step, granularity), first(KEY, 0, step, 1))
-        for step in (length, STEPS - 1):
-            assert_equal(first(KEY, 2, step, granularity), first(KEY, 2, step, 1))
-            assert_equal(second(KEY, 2, step, granularity), first(KEY, 2, step, 1))
-        for at in (first, second):  # and before that they do differ from an abrupt change
+        for at in every:
+            for step in (0, length // 2, STEPS - 1):
+                assert_equal(at(KEY, 0, step, granularity), first(KEY, 0, step, 1))
+            for step in (length, STEPS - 1):
+                assert_equal(at(KEY, 2, step, granularity), first(KEY, 2, step, 1))
+            # and before that they do differ from an abrupt change
             assert any(np.any(a != b) for a, b in zip(at(KEY, 2, 0, granularity), at(KEY, 2, 0, 1), strict=True))
 
 
@@ -148,7 +147,7 @@ def test_tasks_can_be_visited_in_any_order():
 
 
 def test_inputs_and_order_are_the_same_for_all_transitions_and_granularities():
-    output, sampling = (made("random_labels", transition) for transition in FITTING["random_labels"])
+    output, sampling = (made("random_labels", transition) for transition in ("output", "sampling"))
     for step in range(0, STEPS, 5):
         want = output(KEY, 3, step, 1).x
         for at in (output, sampling):
@@ -196,6 +195,18 @@ def test_training_sees_what_the_stream_shows(environment, transition, changes):
 
 
 # Environments
+
+
+def test_labels_that_do_not_change_are_the_first_task_again_and_differ_between_seeds():
+    env, data = random_labels(change=False), tiny.data()
+    plans = [[stream.plan(env, jax.random.key(seed), data, jnp.int32(task)) for task in (0, 1, 5)] for seed in (0, 1)]
+    for first, *later in plans:
+        for plan in later:
+            np.testing.assert_array_equal(plan.new, first.new)
+            np.testing.assert_array_equal(plan.old, first.new)
+    changing = stream.plan(random_labels(), jax.random.key(0), data, jnp.int32(0))
+    np.testing.assert_array_equal(plans[0][0].new, changing.new)
+    assert (np.asarray(plans[0][0].new) != plans[1][0].new).any()
 
 
 def test_random_labels_keep_inputs_and_redraw_labels():

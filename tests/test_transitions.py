@@ -102,6 +102,10 @@ def test_formulas(alpha):
     np.testing.assert_array_equal(got["output"].x, new.x)
     np.testing.assert_allclose(got["input"].x, (1 - a) * np.float64(old.x) + a * np.float64(new.x), rtol=0, atol=1e-6)
     np.testing.assert_array_equal(got["input"].y, new.y)
+    constant = got["smoothing"]
+    np.testing.assert_array_equal(constant.x, new.x)
+    want = np.float64(new.y) if alpha == 1 else (np.float64(new.y) + uniform) / 2
+    np.testing.assert_allclose(constant.y, want, rtol=0, atol=1e-7)
     of_new = rank < a
     for field, mixed in got["sampling"]._asdict().items():
         parts = [np.asarray(getattr(side, field)) for side in (new, old)]
@@ -109,6 +113,13 @@ def test_formulas(alpha):
         np.testing.assert_array_equal(mixed, want)
     np.testing.assert_array_equal(got["output"].weight, new.weight)
     np.testing.assert_array_equal(got["input"].weight, new.weight)
+
+
+@pytest.mark.parametrize("granularity", [2, 4, 20, 100])
+def test_constant_smoothing_is_as_soft_as_output_interpolation_on_the_mean(granularity):
+    alpha = np.arange(1, granularity + 1) / granularity
+    uniform_share = 1 - np.abs(1 - 2 * alpha)
+    assert uniform_share.mean() == pytest.approx(0.5)
 
 
 def test_output_interpolation_passes_through_uniform_and_meets_itself_there():

@@ -10,7 +10,7 @@ for one made from published files see `builders`.
 
 from collections.abc import Callable
 
-from plasticity_jax.datasets import arrays, cache, digits, files
+from plasticity_jax.datasets import arrays, cache, digits, files, generated
 from plasticity_jax.datasets.contract import DataError, Dataset, subsample
 
 __all__ = ["DATASETS", "DataError", "Dataset", "check_name", "load", "subsample"]
@@ -71,5 +71,6 @@ DATASETS: dict[str, Callable[..., Dataset]] = {
     "cifar100": originals("cifar100"),
     "tiny_imagenet": originals("tiny_imagenet"),
     "tiny_imagenet/part": originals("tiny_imagenet/part"),
+    "generated": generated.load_generated,
     "arrays:PATH": arrays.load_arrays,
 }

@@ -2,10 +2,13 @@
 
 from plasticity_jax.environments.labels import random_labels
 from plasticity_jax.environments.pixels import permuted_pixels
+from plasticity_jax.environments.text import bigram_cipher, random_seq2seq
 
-__all__ = ["ENVIRONMENTS", "permuted_pixels", "random_labels"]
+__all__ = ["ENVIRONMENTS", "bigram_cipher", "permuted_pixels", "random_labels", "random_seq2seq"]
 
 ENVIRONMENTS = {
     "random_labels": random_labels,
     "permuted_pixels": permuted_pixels,
+    "random_seq2seq": random_seq2seq,
+    "bigram_cipher": bigram_cipher,
 }

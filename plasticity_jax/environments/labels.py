@@ -7,12 +7,13 @@ from plasticity_jax.environments import classification
 from plasticity_jax.types import Environment
 
 
-def random_labels(*, draw: str = "shuffle") -> Environment:
+def random_labels(*, draw: str = "shuffle", change: bool = True) -> Environment:
     """Random image labelling: the same images in every task, random labels fixed within a task.
 
     `draw="shuffle"` permutes the dataset's own labels over the images, so every task has the same class counts (as the
     paper's public code does); `"iid"` draws each label uniformly (as its text says). There is nothing to generalise
-    to, so there is no test split.
+    to, so there is no test split. `change=False` is a control: every task is the first one again, so that what a
+    transition's schedule does by itself can be told from what change does.
     Source: Liu & Mou, section 3, Random Image Labeling; Lyle et al. 2023. Raises ValueError for another `draw`.
     """
     registry.one_of("random_labels.draw", draw, ("shuffle", "iid"))
@@ -34,4 +35,5 @@ def random_labels(*, draw: str = "shuffle") -> Environment:
         loss=classification.cross_entropy,
         metric=classification.accuracy,
         metric_name="accuracy",
+        changes=change,
     )

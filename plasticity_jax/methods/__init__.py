@@ -9,7 +9,7 @@ from plasticity_jax import registry
 from plasticity_jax.methods.lifting import Penalty, Rewrite, at_boundary, compose, every
 from plasticity_jax.methods.penalties import l2, l2_init, spectral
 from plasticity_jax.methods.recycling import redo
-from plasticity_jax.methods.resets import shrink_and_perturb
+from plasticity_jax.methods.resets import optimizer_reset, shrink_and_perturb
 from plasticity_jax.types import Method, Structure
 
 __all__ = [
@@ -24,6 +24,7 @@ __all__ = [
     "l2_init",
     "names",
     "none",
+    "optimizer_reset",
     "redo",
     "shrink_and_perturb",
     "spectral",
@@ -36,18 +37,21 @@ def none() -> Method:
 
 
 def names(method: str) -> tuple[str, ...]:
-    """Returns the parts of a composition "a+b" in the order in which it is built: rewrites as written, then penalties.
+    """Returns the parts of a composition "a+b" in the order in which it is built.
 
-    "none" drops out of a composition. Penalties are sorted, because the order in which they are added is of no
-    consequence. Raises ValueError for an unknown part or one given twice.
+    What wraps the bare optimizer comes first, then rewrites as written, then penalties in alphabetical order, because
+    the order in which they are added is of no consequence. "none" drops out of a composition. Raises ValueError for an
+    unknown part or one given twice.
     """
     parts = [part for part in method.split("+") if part != "none"] or ["none"]
     for part in parts:
         registry.lookup(METHODS, "method", part)
         if parts.count(part) > 1:
             raise ValueError(f"method {method!r} has {part!r} twice: each method may be given once.")
-    penalties = sorted(part for part in parts if METHODS[part].__annotations__["return"] is Penalty)
-    return (*(part for part in parts if part not in penalties), *penalties)
+    kind = {part: METHODS[part].__annotations__["return"] for part in parts}
+    penalties = sorted(part for part in parts if kind[part] is Penalty)
+    rewrites = [part for part in parts if kind[part] is Rewrite]
+    return (*(part for part in parts if kind[part] not in (Penalty, Rewrite)), *rewrites, *penalties)
 
 
 def build(method: str, structure: Structure, settings: Mapping[str, Any]) -> Method:
@@ -63,4 +67,5 @@ METHODS = {
     "spectral": spectral,
     "shrink_and_perturb": shrink_and_perturb,
     "redo": redo,
+    "optimizer_reset": optimizer_reset,
 }

@@ -94,13 +94,16 @@ class Rewrite(NamedTuple):
 
 
 def compose(*methods: Method) -> Method:
-    """Returns the methods as one. Rewrites wrap the optimizer in the order given, penalties go outside of them."""
-    inner = [m for m in methods if not isinstance(m, Penalty)]
-    outer = [m for m in methods if isinstance(m, Penalty)]
+    """Returns the methods as one: what wraps the bare optimizer innermost, then rewrites, then penalties, each as given."""
+
+    def layer(method: Method) -> int:
+        return (Rewrite, Penalty).index(type(method)) + 1 if isinstance(method, Rewrite | Penalty) else 0
+
+    ordered = sorted(methods, key=layer)  # (stable)
 
     def composed(optimizer: optax.GradientTransformation) -> Optimizer:
         start = optax.with_extra_args_support(optimizer)
-        return functools.reduce(lambda wrapped, method: method(wrapped), inner + outer, start)
+        return functools.reduce(lambda wrapped, method: method(wrapped), ordered, start)
 
     return composed
 

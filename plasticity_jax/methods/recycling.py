@@ -29,15 +29,15 @@ def redo(
     Unit i of a layer is dormant iff s_i <= threshold, s_i = E|h_i| / mean_k E|h_k| over this step's batch.
     Source: Sokar et al. 2023. Options for the variant in Liu & Mou's code: `score="running"` averages over all batches
     since the last check; `max_fraction` of a layer at most, lowest scores first; nothing before `warmup` steps;
-    `relative=False` compares E|h_i| itself; `outgoing="keep"` leaves outgoing weights. `reset_norm` also resets scale
-    and offset of the units' normalisation, which neither source does.
+    `relative=False` compares E|h_i| itself; `outgoing="keep"` leaves outgoing weights, `"redraw"` draws them afresh.
+    `reset_norm` also resets scale and offset of the units' normalisation, which neither source does.
 
     Args:
       units, init: where the units are and how weights are drawn, as `model.units()` and key -> params give them.
     Raises ValueError for an unknown `score` or `outgoing`, or a `period` < 1.
     """
     registry.one_of("redo.score", score, ("batch", "running"))
-    registry.one_of("redo.outgoing", outgoing, ("zero", "keep"))
+    registry.one_of("redo.outgoing", outgoing, ("zero", "keep", "redraw"))
     if period < 1:
         raise ValueError(f"redo.period is {period}: allowed are 1 or more steps.")
     shapes = jax.eval_shape(init, jax.random.key(0))
@@ -72,12 +72,13 @@ def redo(
                 params = _replace(params, path, {k: jnp.where(ours[k], drawn[k], p) for k, p in layer.items()})
                 touched = _replace(touched, path, {k: m | ours[k] for k, m in mask.items()})
         # after all incoming weights, so that a weight between two recycled units ends at zero
-        for group, unit in units.items() if outgoing == "zero" else ():
+        for group, unit in units.items() if outgoing != "keep" else ():
             layer, mask = _at(params, unit.feeds), _at(touched, unit.feeds)
             # the unit index runs fastest over the inputs of the layer that reads the units
             inputs = jnp.tile(dormant[group], layer["kernel"].shape[-2] // width[group])[:, None]
             rows = jnp.broadcast_to(inputs, layer["kernel"].shape)
-            params = _replace(params, unit.feeds, {**layer, "kernel": jnp.where(rows, 0, layer["kernel"])})
+            after = 0 if outgoing == "zero" else _at(fresh, unit.feeds)["kernel"]
+            params = _replace(params, unit.feeds, {**layer, "kernel": jnp.where(rows, after, layer["kernel"])})
             touched = _replace(touched, unit.feeds, {**mask, "kernel": mask["kernel"] | rows})
         return params, touched, start() if score == "running" else memory
 

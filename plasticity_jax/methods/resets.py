@@ -1,10 +1,12 @@
-"""Methods that act on whole networks at once."""
+"""Methods that act on whole networks or optimizers at once."""
 
 import jax
+import jax.numpy as jnp
+import optax
 from jax.flatten_util import ravel_pytree
 
 from plasticity_jax.methods import lifting
-from plasticity_jax.types import Number
+from plasticity_jax.types import Method, Number
 
 
 def shrink_and_perturb(*, shrink: Number = 0.9, noise: Number = 0.01, period: int = 0) -> lifting.Rewrite:
@@ -23,3 +25,24 @@ def shrink_and_perturb(*, shrink: Number = 0.9, noise: Number = 0.01, period: in
         return after, lifting.untouched(params), memory
 
     return lifting.Rewrite(apply, lifting.every(period) if period else lifting.at_boundary)
+
+
+def optimizer_reset() -> Method:
+    """Optimizer reset: the optimizer starts afresh (moments and step counts) at every task change; weights are kept.
+
+    It is told task boundaries. Acts before the first update of the new task; state of methods around it is kept.
+    Source: Liu & Mou's public code re-creates AdamW every task in some arms; Asadi et al. 2023 for reinforcement learning.
+    """
+
+    def method(optimizer: optax.GradientTransformation) -> optax.GradientTransformationExtraArgs:
+        inner = optax.with_extra_args_support(optimizer)
+
+        def update(updates, state, params=None, *, ctx=None, **extra):
+            if ctx is None or params is None:
+                raise ValueError("optimizer_reset needs update(..., params, ctx=Context(...)).")
+            fresh = jax.tree.map(lambda new, old: jnp.where(ctx.boundary, new, old), inner.init(params), state)
+            return inner.update(updates, fresh, params, ctx=ctx, **extra)
+
+        return optax.GradientTransformationExtraArgs(inner.init, update)
+
+    return method

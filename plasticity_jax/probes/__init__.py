@@ -37,6 +37,10 @@ __all__ = [
 Measured = dict[str, Array]
 
 
+def _units(snapshot: Snapshot) -> dict[str, Array]:
+    return {group: h for group, h in snapshot.hidden.items() if group not in snapshot.linear}
+
+
 def _hessian_top(snapshot: Snapshot, *, iterations: int = 12, tolerance: float = 1e-3) -> Measured:
     """Largest eigenvalue of the loss Hessian by Lanczos; detail: residual bound."""
     ritz = hessian_ritz(snapshot.loss, snapshot.params, snapshot.key, iterations, tolerance)
@@ -51,14 +55,14 @@ def _representation_change(snapshot: Snapshot) -> Measured:
 
 def _dormant_fraction(snapshot: Snapshot, *, share: float = 0.01) -> Measured:
     """Fraction of units positive on less than 1 % of the inputs; per layer."""
-    layers = {g: dormant_fraction(h, share) for g, h in snapshot.hidden.items()}
-    return {"": dormant_fraction(snapshot.hidden, share), **layers}
+    units = _units(snapshot)
+    return {"": dormant_fraction(units, share), **{g: dormant_fraction(h, share) for g, h in units.items()}}
 
 
 def _tau_dormant_fraction(snapshot: Snapshot, *, tau: float = 0.1) -> Measured:
     """Fraction of units whose mean magnitude is at most tau of their layer's (Sokar et al.); per layer."""
-    layers = {g: tau_dormant_fraction(h, tau) for g, h in snapshot.hidden.items()}
-    return {"": tau_dormant_fraction(snapshot.hidden, tau), **layers}
+    units = _units(snapshot)
+    return {"": tau_dormant_fraction(units, tau), **{g: tau_dormant_fraction(h, tau) for g, h in units.items()}}
 
 
 def _distance_from_init(snapshot: Snapshot) -> Measured:

@@ -1,0 +1,166 @@
+"""Environments of random text: what a sequence-to-sequence model reads and writes is drawn anew for every task."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from plasticity_jax import registry
+from plasticity_jax.text import bleu as bleu_
+from plasticity_jax.text import vocabulary as vocabularies
+from plasticity_jax.text.vocabulary import Vocabulary
+from plasticity_jax.types import Array, Batch, Data, Decoding, Environment, Key, Text
+
+LETTERS = 26
+
+
+def random_seq2seq(
+    *,
+    words: int = 50,
+    target_words: int = 5,
+    word_length: int = 5,
+    vocabulary: str = "characters",
+    mask_padding: bool = True,
+    beams: int = 1,
+    decoded: int = 1344,
+    bleu: str = "words",
+) -> Environment:
+    """Random Seq2Seq: random words in, random words out, all drawn anew in every task; to be learnt by heart.
+
+    Letters are uniform and independent. There is nothing to generalise to, so there is no test split. At the end of a
+    task at most `decoded` examples are generated and scored.
+    Options: `vocabulary` "characters" or the path of a SentencePiece model; `mask_padding=False` trains on padding after
+    the end as well; `beams` of beam search, 1 is greedy; tokens of BLEU-2 are "words" or "characters".
+    Source: Liu & Mou, section 3, Random Seq2Seq; sizes, 5 beams and 21 batches of 64 decoded from their public code, which
+    uses T5's SentencePiece vocabulary and trains on padding. Raises ValueError for sizes or beams < 1.
+    """
+    symbols = _checked(
+        "random_seq2seq", vocabulary, bleu, words, target_words=target_words, word_length=word_length, beams=beams,
+        decoded=decoded,
+    )  # fmt: skip
+
+    def task(key, data):
+        keys = jax.random.split(key)
+        return tuple(_draw(k, len(data.x), w, word_length) for k, w in zip(keys, (words, target_words), strict=True))
+
+    def examples(data, task, index):
+        source, target = task
+        return _batch(symbols, source[index], target[index], mask_padding)
+
+    return _environment(
+        task, examples, None, _decoding(symbols, target_words, word_length, beams, decoded, bleu), symbols
+    )
+
+
+def bigram_cipher(
+    *,
+    words: int = 10,
+    word_length: int = 5,
+    vocabulary: str = "characters",
+    mask_padding: bool = True,
+    beams: int = 1,
+    decoded: int = 512,
+    bleu: str = "words",
+    test: str = "clean",
+) -> Environment:
+    """Bigram cipher: o_t = (p(c_t) + p(c_{t-1})) mod 26 with a hidden permutation p of the alphabet per task.
+
+    c_t are the letters of random words in a row (spaces are skipped, and put back into the output), before the first
+    stands "a". Training inputs are drawn anew in every task. `test="clean"` draws test inputs apart from them, under the
+    same p; `"leaked"` takes the first training inputs, as the public code does. Other options as in `random_seq2seq`.
+    Source: Liu & Mou, section 3, Bigram Cipher; rule and sizes from their public code. Raises ValueError for another
+    `test`, sizes or beams < 1.
+    """
+    symbols = _checked(
+        "bigram_cipher", vocabulary, bleu, words, word_length=word_length, beams=beams, decoded=decoded
+    )  # fmt: skip
+    registry.one_of("bigram_cipher.test", test, ("clean", "leaked"))
+
+    def task(key, data):
+        cipher, train, held_out = jax.random.split(key, 3)
+        order = jax.random.permutation(cipher, LETTERS)
+        source = _draw(train, len(data.x), words, word_length)
+        if test == "leaked":
+            return order, source, source[jnp.arange(len(data.test_x)) % len(source)]
+        return order, source, _draw(held_out, len(data.test_x), words, word_length)
+
+    def batch(order, source):
+        return _batch(symbols, source, encipher(order, source), mask_padding)
+
+    def examples(data, task, index):
+        return batch(task[0], task[1][index])
+
+    def held_out(data, task, index):
+        return batch(task[0], task[2][index])
+
+    return _environment(task, examples, held_out, _decoding(symbols, words, word_length, beams, decoded, bleu), symbols)
+
+
+def encipher(order: Array, letters: Array) -> Array:
+    """Returns the cipher text [B, W, K] of `letters` [B, W, K] in 0..25 under the permutation `order` [26]."""
+    row = letters.reshape(len(letters), -1)
+    before = jnp.pad(row, ((0, 0), (1, 0)))[:, :-1]  # before the first letter stands "a", 0
+    return ((order[row] + order[before]) % LETTERS).reshape(letters.shape)
+
+
+def cross_entropy(logits: Array, y: Array) -> Array:
+    """Returns [B, T] cross-entropy in nats of the target ids `y` [B, T] under softmax(`logits` [B, T, V])."""
+    return optax.softmax_cross_entropy_with_integer_labels(logits, y)
+
+
+def token_accuracy(logits: Array, y: Array) -> Array:
+    """Returns [B, T] 1 where the largest logit is the target id, given the true ids before it."""
+    return (logits.argmax(-1) == y).astype(jnp.float32)
+
+
+def _checked(name: str, vocabulary: str, bleu: str, words: int, **counts: int) -> Vocabulary:
+    for setting, value in {"words": words, **counts}.items():
+        if value < 1:
+            raise ValueError(f"{name}.{setting} is {value}: allowed are whole numbers from 1.")
+    registry.one_of(f"{name}.bleu", bleu, ("words", "characters"))
+    return _vocabulary(vocabulary)
+
+
+@functools.cache
+def _vocabulary(name: str) -> Vocabulary:
+    return vocabularies.characters() if name == "characters" else vocabularies.sentencepieces(name)
+
+
+def _draw(key: Key, count: int, words: int, word_length: int) -> Array:
+    return jax.random.randint(key, (count, words, word_length), 0, LETTERS)
+
+
+def _batch(symbols: Vocabulary, source: Array, target: Array, mask_padding: bool) -> Batch:
+    ids, y = symbols.encode(source), symbols.encode(target)
+    inputs = jnp.pad(y, ((0, 0), (1, 0)), constant_values=symbols.start)[:, :-1]
+    weight = (y != symbols.pad) if mask_padding else jnp.ones(y.shape, bool)
+    return Batch(Text(ids, inputs), y, weight.astype(jnp.float32))
+
+
+def _decoding(
+    symbols: Vocabulary, words: int, word_length: int, beams: int, decoded: int, bleu: str
+) -> Decoding:  # fmt: skip
+    def counts(ids, y):
+        return bleu_.counts(symbols.spell(ids), symbols.spell(y), bleu)
+
+    length = symbols.length(words, word_length)
+    return Decoding(symbols.start, symbols.end, length, beams, decoded, counts, bleu_.bleu, "bleu2")
+
+
+def _environment(task, examples, test, decoding: Decoding, symbols: Vocabulary) -> Environment:
+    def outputs(data: Data) -> int:
+        return symbols.size
+
+    return Environment(
+        task,
+        examples,
+        test,
+        shared="nothing",
+        loss=cross_entropy,
+        metric=token_accuracy,
+        metric_name="token_accuracy",
+        inputs="text",
+        outputs=outputs,
+        decoding=decoding,
+    )

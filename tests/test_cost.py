@@ -1,0 +1,43 @@
+"""The estimate of --dry_run: its arithmetic, and that a trial gives one."""
+
+import dataclasses
+
+import pytest
+import tiny
+
+from plasticity_jax import cost, lanes, sweep
+from plasticity_jax.datasets import load, subsample
+
+DIGITS = subsample(load("digits"), 64)
+
+
+def programs(count=4, **changes):
+    spec = tiny.spec(**changes)
+    return sweep.plan([(spec, lanes.grid(seed=range(count), granularity=[1, 2]))], 64, "sharded", 1)
+
+
+def test_time_is_that_of_blocks_of_lanes_tasks_steps_and_ends_of_tasks(monkeypatch):
+    seen = []
+    monkeypatch.setattr(cost, "_trial", lambda program, dataset: seen.append(program.spec) or (0.5, 7.0))
+    (program,) = programs(epochs=6, tasks=3)
+    devices = program.execution.devices
+    # 64 // 16 = 4 steps an epoch, 6 epochs and a third of one to evaluate
+    task = 0.5 * 4 * (6 + 1 / 3) + 7.0
+    assert cost.seconds([program], DIGITS) == pytest.approx(-(-8 // devices) * 3 * task)
+    assert seen == [dataclasses.replace(program.spec, epochs=1, tasks=2, transition="sampling")]
+    rarely = programs(epochs=6, tasks=3, probe_every=2)
+    assert cost.seconds(rarely, DIGITS) == pytest.approx(-(-8 // devices) * 3 * (task - 3.5))
+
+
+def test_programs_that_differ_in_method_share_a_trial(monkeypatch):
+    seen = []
+    monkeypatch.setattr(cost, "_trial", lambda program, dataset: seen.append(program) or (1.0, 0.0))
+    both = [*programs(), *programs(method="redo", options={"redo.period": 7}), *programs(width=16)]
+    cost.seconds(both, DIGITS)
+    assert [(p.spec.method, p.spec.width) for p in seen] == [("none", 8), ("none", 16)]
+
+
+def test_a_trial_takes_time_and_leaves_methods_numbers_out():
+    (program,) = programs(method="l2")
+    assert "l2.strength" in program.lanes[0]
+    assert cost.seconds([program], DIGITS) > 0

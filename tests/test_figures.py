@@ -1,0 +1,176 @@
+"""The figure files: every one plans at every scale, and one runs, is drawn, and is drawn again from its workdir."""
+
+import importlib
+import json
+import pathlib
+
+import pandas as pd
+import pytest
+
+from experiments import figures, select, settings
+from plasticity_jax import collect, flags, lanes
+from plasticity_jax.workdir import WorkdirError
+
+FILES = sorted(path.stem for path in pathlib.Path(figures.__file__).parent.glob("figure_*.py"))
+OWN = {"scale": "paper", "controls": False, "as_published": False, "selection": None}
+NEEDED = list(dict.fromkeys(f"--{flag}=here" for benchmark in settings.BENCHMARKS.values() for flag in benchmark.needs))
+TINY = [
+    "--samples=64",
+    "--epochs=4",
+    "--width=8",
+    "--depth=1",
+    "--granularity=2",
+    "--seeds=1",
+    "--probes=parameter_norm",
+]
+
+
+def planned(benchmark: str, arms: str, **own):
+    figure = figures.Figure("1", benchmark, arms)
+    return figures.plan(figure, OWN | own, NEEDED)
+
+
+def specs(benchmark: str, arms: str, **own):
+    defaults, grid, _ = planned(benchmark, arms, **own)
+    values, given = flags.parse([], defaults)
+    return flags.runs(values, given, grid)
+
+
+def test_every_figure_of_the_paper_has_a_file_that_says_what_it_is():
+    assert sorted(
+        f"figure_{name}" for name in (["1a", "1b", "1c", "2", "3", "4", "5a", "5b", "6", "7a", "7b", "8a", "8b", "9a", "9b"])
+    ) == FILES  # fmt: skip
+    for name in FILES:
+        text = importlib.import_module(f"experiments.{name}").__doc__ or ""
+        for part in ("Source: Liu & Mou, figure", f"python -m experiments.{name} ", "Cost a lane: ", "Paper: "):
+            assert part.replace("Cost a lane", "Cost") in text.replace("Cost a lane", "Cost"), (name, part)
+
+
+@pytest.mark.parametrize("scale", figures.SCALES)
+@pytest.mark.parametrize("arms", ["methods", "granularity"])
+@pytest.mark.parametrize("which", settings.BENCHMARKS)
+def test_every_figure_can_be_planned_at_every_scale(which, arms, scale):
+    runs = specs(which, arms, scale=scale, controls=True)
+    for spec, given in runs:
+        lanes.check(spec, given, spec.samples)  # the transition has as many steps as plateaus
+    arms_found = [(spec.method, spec.transition, lane["granularity"]) for spec, given in runs for lane in given]
+    if arms == "methods":
+        assert {method for method, _, k in arms_found if k == 1} == set(settings.METHODS.split(","))
+        gradual = settings.BENCHMARKS[which].gradual
+        assert {transition for method, transition, k in arms_found if k > 1} >= set(gradual)
+        assert {method for method, _, k in arms_found if k > 1} == {"none"}
+    else:
+        assert {1, int(settings.BENCHMARKS[which].granularities.split(",")[1])} <= {k for *_, k in arms_found}
+
+
+@pytest.mark.parametrize("which", settings.BENCHMARKS)
+def test_compared_arms_take_the_same_steps(which):
+    assert len({spec.epochs * (spec.samples // spec.batch_size) for spec, _ in specs(which, "methods")}) == 1
+
+
+def test_numbers_of_the_paper():
+    wanted = {  # samples, batch, epochs, optimizer, steps per task
+        "random_mnist": (5120, 64, 240, "adam", 19_200),
+        "random_cifar10": (50_000, 250, 120, "adamw", 24_000),
+        "random_tiny_imagenet": (100_000, 250, 120, "adamw", 48_000),
+        "permuted_emnist": (47_000, 400, 200, "adam", 23_400),
+        "random_seq2seq": (5120, 64, 900, "adamw", 72_000),
+        "bigram_cipher": (1280, 64, 200, "adamw", 4_000),
+    }
+    for benchmark, numbers in wanted.items():
+        spec = specs(benchmark, "methods")[0][0]
+        steps = spec.epochs * (spec.samples // spec.batch_size)
+        assert (spec.samples, spec.batch_size, spec.epochs, spec.optimizer, steps) == numbers, benchmark
+        assert spec.tasks == 100
+
+
+def test_controls_are_what_they_say():
+    controls = {}
+    for spec, given in specs("random_mnist", "methods", controls=True):
+        for lane in given:
+            key = (spec.transition, lane["granularity"], dict(spec.options).get("random_labels.change", True))
+            controls.setdefault((*key, spec.epochs, round(lane["transition_fraction"], 3)), 0)
+    assert ("smoothing", 20, True, 240, 0.667) in controls  # as soft, at the same times, without interpolation
+    assert ("output", 20, False, 240, 0.667) in controls
+    assert ("output", 1, False, 240, 0.667) in controls
+    assert ("output", 20, True, 160, 1.0) in controls  # the transition's epochs alone
+    assert ("output", 1, True, 80, 0.667) in controls  # the stable phase alone
+
+
+def test_as_published_turns_on_what_the_public_code_did():
+    defaults, grid, left = planned("random_cifar10", "methods", as_published=True)
+    assert "--resnet18.pretrained=here" not in left  # not for all arms
+    for arm in grid:
+        settings_of = {**defaults, **arm}
+        found = settings_of.get("resnet18.pretrained"), settings_of["adamw.weight_decay"]
+        assert found == ((None, "0") if arm.get("granularity") == "1" else ("here", "0.01"))
+    with pytest.raises(ValueError, match=r"as_published is given without resnet18.pretrained"):
+        figures.plan(figures.Figure("1b", "random_cifar10", "methods"), OWN | {"as_published": True})
+    defaults, grid, _ = planned("bigram_cipher", "methods", as_published=True)
+    assert defaults["bigram_cipher.test"] == "leaked"
+    assert next(arm["method"] for arm in grid if arm.get("granularity") == "1") == "optimizer_reset"
+
+
+def test_a_figure_runs_is_drawn_and_drawn_again_from_its_workdir(tmp_path, capsys):
+    figure = figures.Figure("5a", "random_mnist", "granularity")
+    argv = ["--scale=smoke", "--noprogress", *TINY]
+    assert figures.main("Doc.", figure, argv=[*argv, f"--workdir={tmp_path / 'run'}"]) == 0
+    assert "figure 5a: " in capsys.readouterr().out
+    assert (tmp_path / "run/figure_5a.png").exists()
+    again = figures.Figure("7a", "random_mnist", "granularity", "parameter_norm")
+    assert figures.main("Doc.", again, argv=[*argv, f"--from={tmp_path / 'run'}", f"--workdir={tmp_path / 'x'}"]) == 0
+    assert (tmp_path / "x/figure_7a.svg").exists()
+    capsys.readouterr()
+    assert figures.main("Doc.", again, argv=[*argv, f"--from={tmp_path / 'run'}", "--seeds=2"]) == 1
+    assert "lacks 3 of the 6 lanes asked for, the first of them dataset digits" in capsys.readouterr().err
+    assert figures.main("Doc.", again, argv=[*argv, f"--from={tmp_path}"]) == 1
+    assert "is not a workdir with results" in capsys.readouterr().err
+    assert figures.main("Doc.", again, argv=["--scale=large"]) == 2
+    assert "scale is 'large': allowed are 'paper', 'reduced', 'smoke'" in capsys.readouterr().err
+
+
+def test_lanes_are_collected_from_several_workdirs_in_the_order_asked_for(tmp_path):
+    import plasticity_jax as pj
+
+    spec = pj.Spec(samples=64, tasks=1, epochs=1, width=8, depth=1, probes=())
+    parts = [pj.grid(seed=[seed], learning_rate=1e-2) for seed in (0, 1)]
+    tables = [pj.run(spec, part, tmp_path / str(i)) for i, part in enumerate(parts)]
+    both = collect.collect([tmp_path / "1", tmp_path / "0"], [(spec, [*parts[0], *parts[1]])])
+    assert both["lane"].tolist() == [0, 1]
+    want = pd.concat(tables, ignore_index=True).assign(lane=[0, 1])
+    pd.testing.assert_frame_equal(both, want)
+    with pytest.raises(WorkdirError, match=r"lacks 1 of the 1 lanes asked for, .*seed 5"):
+        collect.collect([tmp_path / "0"], [(spec, pj.grid(seed=5, learning_rate=1e-2))])
+
+
+def test_selection_takes_the_best_mean_and_leaves_out_what_diverged(tmp_path):
+    columns = ["method", "transition", "granularity", "learning_rate", "l2.strength"]
+    rows = []
+    arms = [
+        ("none", "output", 1, 1e-2, None, 0.5),
+        ("none", "output", 1, 1e-3, None, 0.6),
+        ("none", "output", 1, 1e-4, None, None),
+        ("l2", "output", 1, 1e-2, 1e-3, 0.7),
+        ("l2", "output", 1, 1e-2, 1e-4, 0.4),
+        ("none", "output", 20, 1e-2, None, 0.9),
+    ]
+    for number, (*arm, score) in enumerate(arms):
+        for seed in (0, 1):
+            for task in (0, 1):
+                fixed = {"lane": 2 * number + seed, "task": task, "seed": seed, "finite": score is not None}
+                rows.append(fixed | dict(zip(columns, arm, strict=True)) | {"online_accuracy": score})
+    benchmark = settings.BENCHMARKS["random_mnist"]
+    (tmp_path / "selected.json").write_text('{"other": {}}')
+    select.chosen(pd.DataFrame(rows), columns, "random_mnist", benchmark, select.GRIDS["paper"], tmp_path)
+    found = json.loads((tmp_path / "selected.json").read_text())
+    assert found["other"] == {}
+    assert found["random_mnist"] == {
+        "none": {"learning_rate": "0.001"},
+        "l2": {"learning_rate": "0.01", "l2.strength": "0.001"},
+        "output": {"learning_rate": "0.01"},
+    }
+    assert pd.read_csv(tmp_path / "selection.csv")["chosen"].sum() == 3
+    _defaults, grid, _ = planned("random_mnist", "methods", selection=str(tmp_path / "selected.json"))
+    assert grid[1] == {"method": "l2", "transition": "output", "granularity": "1", **found["random_mnist"]["l2"]}
+    with pytest.raises(ValueError, match=r"allowed is a selected\.json with 'bigram_cipher'"):
+        planned("bigram_cipher", "methods", selection=str(tmp_path / "selected.json"))
