@@ -10,39 +10,15 @@ perturb and spectral regularization volatile; output interpolation is best, with
 
 import sys
 
+from experiments import settings
 from plasticity_jax import launcher
 
-DEFAULTS = {
-    "dataset": "mnist",
-    "samples": "5120",
-    "environment": "random_labels",
-    "tasks": "100",
-    "epochs": "240",
-    "batch_size": "64",
-    "transition_fraction": "2/3",
-    "seeds": "5",
-    "learning_rate": "1e-3",
-    # the abrupt arms, with the values of the paper's public code for this benchmark
-    "method": "none,l2,shrink_and_perturb,spectral,redo",
-    "l2.strength": "1e-3",
-    "shrink_and_perturb.shrink": "0.9",
-    "shrink_and_perturb.noise": "0.01",
-    "spectral.strength": "0.1",
-    "spectral.target": "initial",
-    "spectral.bias_power": "1",
-    "redo.period": "1000",
-    "redo.warmup": "1000",
-    "redo.threshold": "0.1",
-    "redo.score": "running",
-    "redo.max_fraction": "0.05",
-    # the gradual arms
-    "transition": "output,sampling",
-    "granularity": "20",
-}
+BENCHMARK = settings.BENCHMARKS["random_mnist"]
+DEFAULTS = {**BENCHMARK.paper, "method": settings.METHODS, "transition": ",".join(BENCHMARK.gradual)}
 ARMS = (
     {"transition": "output", "granularity": "1"},  # abrupt: granularity 1 is the same under any transition
     {"method": "none"},
 )
 
 if __name__ == "__main__":
-    sys.exit(launcher.launch(__doc__, DEFAULTS, ARMS, title="Random MNIST, MLP 4 x 256"))
+    sys.exit(launcher.launch(__doc__, DEFAULTS, ARMS, title=BENCHMARK.title))

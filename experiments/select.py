@@ -1,0 +1,117 @@
+"""Hyperparameter selection: the learning rate and each method's own settings, on seeds that no figure reports.
+
+Source: Liu & Mou, appendix B: each method's best configuration for each benchmark. Their grids are not public; those
+below are ours. Every point of a grid is a lane of one run. The best is the one with the largest mean of the benchmark's
+metric over all tasks and tuning seeds; figures take it with --selection=FILE.
+Command: python -m experiments.select --benchmark=random_mnist --data_dir=DIR --workdir=runs/select --scale=reduced
+Writes selected.json (what figures read; benchmarks already in it stay) and selection.csv (the whole table).
+Cost: --dry_run says it. Grids differ in size, so methods are not tuned with equal effort: selection.csv says how much.
+"""
+
+import json
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from experiments import figures
+from experiments.settings import BENCHMARKS, Benchmark
+from plasticity_jax import launcher, registry, results
+
+FIRST_SEED = 1000  # figures report seeds from 0
+DECADES = "1e-1,1e-2,1e-3,1e-4,1e-5,1e-6,1e-7"
+GRIDS = {
+    "paper": {
+        "learning_rate": "1e-2,1e-3,1e-4,1e-5",
+        "l2.strength": DECADES,
+        "spectral.strength": DECADES,
+        "shrink_and_perturb.shrink": "0.5,0.8,0.9,0.95",
+        "shrink_and_perturb.noise": "1e-3,1e-2,1e-1",
+        "redo.period": "100,500,1000,2000",
+    },
+    "reduced": {
+        "learning_rate": "1e-2,1e-3,1e-4",
+        "l2.strength": "1e-2,1e-4,1e-6",
+        "spectral.strength": "1e-1,1e-2,1e-3",
+        "shrink_and_perturb.shrink": "0.5,0.9",
+        "shrink_and_perturb.noise": "1e-3,1e-2",
+        "redo.period": "100,1000",
+    },
+    "smoke": {"learning_rate": "1e-2,1e-3", "l2.strength": "1e-2,1e-4"},
+}
+HELP = """
+This command's own flags
+  --benchmark=random_mnist             a benchmark of experiments/settings.py
+  --scale=paper                        numbers and grids: paper, reduced or smoke
+"""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs the grids of a benchmark, writes what was chosen and returns the exit code."""
+    own = {"benchmark": "random_mnist", "scale": "paper"}
+    rest = []
+    for text in sys.argv[1:] if argv is None else argv:
+        name, _, value = text.lstrip("-").partition("=")
+        if name in own:
+            own[name] = value
+        else:
+            rest.append(text)
+    try:
+        registry.lookup(BENCHMARKS, "benchmark", own["benchmark"])
+        registry.one_of("scale", own["scale"], figures.SCALES)
+    except ValueError as error:
+        return launcher.fault(error, launcher.USAGE)
+    benchmark, grid = BENCHMARKS[own["benchmark"]], GRIDS[own["scale"]]
+    wanted = figures.plan(figures.Figure("", own["benchmark"], "methods"), OWN | {"scale": own["scale"]})
+    defaults = {**wanted[0], "first_seed": str(FIRST_SEED), "seeds": "2", "probes": "none"}
+    arms = [arm | {flag: text for flag, text in grid.items() if _fits(flag, arm)} for arm in wanted[1]]
+
+    def choose(table: Any, columns: Sequence[str], values: Mapping[str, Any]) -> str:
+        return chosen(table, columns, own["benchmark"], benchmark, grid, Path(values["workdir"]))
+
+    title = f"{benchmark.title}: selection"
+    return launcher.launch((__doc__ or "") + HELP, defaults, arms, title=title, argv=rest, then=choose)
+
+
+OWN = {"as_published": False, "selection": None, "controls": False}
+
+
+def _fits(flag: str, arm: Mapping[str, str]) -> bool:
+    return flag == "learning_rate" or flag.partition(".")[0] == arm["method"]
+
+
+def chosen(
+    table: Any, columns: Sequence[str], name: str, benchmark: Benchmark, grid: Mapping[str, str], folder: Path
+) -> str:
+    """Writes selected.json and selection.csv into `folder` and returns a text that says what was chosen.
+
+    A method's configuration is the one with the largest mean of the metric over all tasks and seeds; a lane that diverged
+    without a value at the end rules its configuration out. A gradual arm goes by the name of its transition.
+    """
+    scores = results.final(table, columns, metric=benchmark.metric, last=int(table["task"].max()) + 1)
+    abrupt = scores["granularity"] == 1
+    scores.insert(0, "arm", scores["method"].where(abrupt, scores["transition"]))
+    scores["known"] = scores["count"] == scores["seeds"]
+    scores["chosen"] = False
+    selected: dict[str, dict[str, str]] = {}
+    for arm, rows in scores[scores["known"]].groupby("arm", sort=False):
+        best = rows.index[int(np.argmax(rows["mean"]))]
+        scores.loc[best, "chosen"] = True
+        flags = [flag for flag in grid if flag in scores and not _empty(scores.loc[best, flag])]
+        selected[str(arm)] = {flag: f"{scores.loc[best, flag]:g}" for flag in flags}
+    scores.to_csv(folder / "selection.csv", index=False)
+    file = folder / "selected.json"
+    known = json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
+    file.write_text(json.dumps(known | {name: selected}, indent=2) + "\n", encoding="utf-8")
+    lines = [f"{arm}: {', '.join(f'{k} {v}' for k, v in best.items())}" for arm, best in selected.items()]
+    return "\n".join(["", "chosen by the mean over all tasks and tuning seeds:", *lines, f"written: {file}"])
+
+
+def _empty(value: Any) -> bool:
+    return value != value or value is None
+
+
+if __name__ == "__main__":
+    sys.exit(main())

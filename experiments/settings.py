@@ -1,0 +1,289 @@
+"""The benchmarks of Liu & Mou as flags, at three scales; every figure file takes its numbers from here.
+
+Source: Liu & Mou, section 5 and appendix B, and their public code where the text gives no number. A value that is in
+neither is marked "ours". Scales: `paper`; `reduced`, an honest smaller setting for one CPU machine, to see the effect
+where it can be seen; `smoke`, seconds on scikit-learn's digits or a few letters, which shows only that it runs.
+"""
+
+import types
+from collections.abc import Mapping
+from typing import NamedTuple
+
+Flags = Mapping[str, str]
+NOTHING: Flags = types.MappingProxyType({})
+METHODS = "none,l2,shrink_and_perturb,spectral,redo"
+
+
+class Benchmark(NamedTuple):
+    """One benchmark.
+
+    Attributes:
+      title: of its figures.
+      metric: column that its figures show against the task.
+      gradual: transitions of the gradual arms; the first one is also that of the granularity figures.
+      paper: flags at the paper's scale, methods' values included.
+      reduced, smoke: what differs from them at these scales.
+      granularities: of the granularity figures, up to the finest that the reduced scale has steps for.
+      published: what the public code does otherwise than the clean comparison, for all arms; of these, `unregularised`
+        is for the abrupt arm without method alone and `gradual_published` for the gradual arms alone.
+      needs: flag that a published comparison cannot do without -> what it must name; a pretrained network is for the
+        gradual arms alone.
+    """
+
+    title: str
+    metric: str
+    gradual: tuple[str, ...]
+    paper: Flags
+    reduced: Flags
+    smoke: Flags
+    granularities: str = "1,2,4,10,20,40"
+    published: Flags = NOTHING
+    unregularised: Flags = NOTHING
+    gradual_published: Flags = NOTHING
+    needs: Flags = NOTHING
+
+
+MLP = {
+    "learning_rate": "1e-3",
+    "l2.strength": "1e-3",
+    "shrink_and_perturb.shrink": "0.9",
+    "shrink_and_perturb.noise": "0.01",
+    "spectral.strength": "0.1",
+    "spectral.target": "initial",
+    "spectral.bias_power": "1",
+    "redo.period": "1000",
+    "redo.warmup": "1000",
+    "redo.threshold": "0.1",
+    "redo.score": "running",
+    "redo.max_fraction": "0.05",
+}
+RESNET = {
+    "environment": "random_labels",
+    "model": "resnet18",
+    "norm": "batch",
+    "optimizer": "adamw",
+    "adamw.weight_decay": "0",
+    "learning_rate": "1e-4",
+    "batch_size": "250",
+    "epochs": "120",
+    "transition_fraction": "2/3",
+    "l2.strength": "1e-5",
+    "l2.on": "matrices",
+    "shrink_and_perturb.shrink": "0.8",
+    "shrink_and_perturb.noise": "0.01",
+    "spectral.strength": "1e-3",
+    "spectral.target": "one",
+    "spectral.bias_power": "2",
+    "redo.period": "1000",
+    "redo.warmup": "2000",
+    "redo.threshold": "0.1",
+    "redo.score": "running",
+    "redo.max_fraction": "0.05",
+    "redo.outgoing": "keep",
+}
+T5 = {
+    "dataset": "generated",
+    "model": "t5",
+    "width": "256",
+    "depth": "1",
+    "optimizer": "adamw",
+    "adamw.weight_decay": "0",
+    "batch_size": "64",
+    "l2.strength": "1e-7",
+    "shrink_and_perturb.shrink": "0.5",
+    "shrink_and_perturb.noise": "0.01",
+    "spectral.strength": "1e-3",
+    "spectral.target": "initial",
+    "redo.period": "100",
+    "redo.threshold": "1e-4",
+    "redo.relative": "false",
+    "redo.outgoing": "redraw",
+    "probe_samples": "128",  # ours: curvature of all positions of 512 texts would take as long as the training
+}
+COMMON = {"tasks": "100", "seeds": "5", "granularity": "20"}
+DIGITS = {
+    "dataset": "digits",
+    "samples": "128",
+    "batch_size": "32",
+    "epochs": "6",
+    "tasks": "2",
+    "seeds": "2",
+    "granularity": "4",
+}
+REDUCED_RESNET = {
+    "batch_size": "50",
+    "seeds": "2",
+    "resnet18.base": "16",
+    "redo.period": "60",
+    "redo.warmup": "60",
+    "probe_samples": "128",
+}
+PRETRAINED = {"resnet18.pretrained": "a folder with a Hugging Face ResNet-18, such as microsoft/resnet-18"}
+SMALL_RESNET = {"resnet18.base": "4", "probe_samples": "32"}
+SMALL_T5 = {"width": "16", "t5.feed_forward": "32", "t5.heads": "2", "t5.head_width": "8", "probe_samples": "16"}
+
+BENCHMARKS = {
+    "random_mnist": Benchmark(
+        title="Random MNIST, MLP 4 x 256",
+        metric="online_accuracy",
+        gradual=("output", "sampling"),
+        paper={
+            **COMMON,
+            **MLP,
+            "dataset": "mnist",
+            "samples": "5120",
+            "environment": "random_labels",
+            "epochs": "240",
+            "batch_size": "64",
+            "transition_fraction": "2/3",
+        },
+        # (at width 256, 1,280 images lose nothing within 30 tasks of 60 epochs)
+        reduced={
+            "samples": "1280",
+            "width": "64",
+            "epochs": "120",
+            "tasks": "50",
+            "redo.period": "250",
+            "redo.warmup": "250",
+        },
+        smoke={**DIGITS, "width": "16"},
+    ),
+    "random_cifar10": Benchmark(
+        title="Random CIFAR-10, ResNet-18",
+        metric="online_accuracy",
+        gradual=("output", "sampling"),
+        paper={**COMMON, **RESNET, "dataset": "cifar10", "samples": "50000"},
+        reduced={**REDUCED_RESNET, "samples": "500", "epochs": "18", "tasks": "8", "learning_rate": "1e-3"},
+        smoke={**DIGITS, **SMALL_RESNET},
+        granularities="1,2,4,10,20",
+        published={"resnet18.stem": "7x7"},
+        gradual_published={"adamw.weight_decay": "0.01"},
+        needs=PRETRAINED,
+    ),
+    "random_tiny_imagenet": Benchmark(
+        title="Random Tiny-ImageNet, ResNet-18",
+        metric="online_accuracy",
+        gradual=("output", "sampling"),
+        paper={
+            **COMMON,
+            **RESNET,
+            "dataset": "tiny_imagenet",
+            "samples": "100000",
+            "learning_rate": "1e-3",
+            "spectral.strength": "1e-4",
+            "redo.period": "2000",
+        },
+        reduced={**REDUCED_RESNET, "samples": "400", "epochs": "12", "tasks": "4"},
+        smoke={**DIGITS, **SMALL_RESNET},
+        granularities="1,2,4,10,20",
+        gradual_published={"adamw.weight_decay": "0.01", "learning_rate": "1e-4", "resnet18.stem": "7x7"},
+        needs=PRETRAINED,
+    ),
+    "permuted_emnist": Benchmark(
+        title="Permuted EMNIST, MLP 4 x 256",
+        metric="test_accuracy",
+        gradual=("input", "sampling"),
+        paper={
+            **COMMON,
+            **MLP,
+            "dataset": "emnist/balanced",
+            "samples": "47000",
+            "environment": "permuted_pixels",
+            "epochs": "200",
+            "batch_size": "400",
+            "transition_fraction": "1/2",
+        },
+        reduced={
+            "samples": "5200",
+            "batch_size": "100",
+            "epochs": "20",
+            "tasks": "30",
+            "seeds": "3",
+            "redo.period": "200",
+        },
+        smoke={**DIGITS, "width": "16"},
+    ),
+    "random_seq2seq": Benchmark(
+        title="Random Seq2Seq, T5 block",
+        metric="bleu2",
+        gradual=("sampling",),
+        paper={
+            **COMMON,
+            **T5,
+            "samples": "5120",
+            "environment": "random_seq2seq",
+            "epochs": "900",
+            "learning_rate": "1e-4",
+            "transition_fraction": "2/3",
+            "granularity": "50",
+        },
+        reduced={
+            "samples": "256",
+            "epochs": "60",
+            "tasks": "12",
+            "seeds": "2",
+            "width": "64",
+            "t5.feed_forward": "256",
+            "t5.head_width": "16",
+            "learning_rate": "1e-3",
+            "random_seq2seq.words": "3",
+            "random_seq2seq.target_words": "2",
+            "random_seq2seq.decoded": "256",
+            "granularity": "20",
+        },
+        smoke={
+            **SMALL_T5,
+            "samples": "64",
+            "batch_size": "32",
+            "epochs": "4",
+            "tasks": "2",
+            "seeds": "2",
+            "granularity": "4",
+            "random_seq2seq.words": "2",
+            "random_seq2seq.target_words": "2",
+            "random_seq2seq.word_length": "2",
+        },
+        published={"random_seq2seq.mask_padding": "false", "random_seq2seq.beams": "5"},
+        unregularised={"method": "optimizer_reset"},
+        needs={"random_seq2seq.vocabulary": "the file of T5's SentencePiece model"},
+    ),
+    "bigram_cipher": Benchmark(
+        title="Bigram Cipher, T5 block",
+        metric="test_bleu2",
+        gradual=("sampling",),
+        paper={
+            **COMMON,
+            **T5,
+            "samples": "1280",
+            "environment": "bigram_cipher",
+            "epochs": "200",
+            "learning_rate": "1e-3",
+            "transition_fraction": "1/2",
+        },
+        reduced={
+            "epochs": "30",
+            "tasks": "12",
+            "seeds": "2",
+            "width": "64",
+            "t5.feed_forward": "256",
+            "t5.head_width": "16",
+            "bigram_cipher.words": "3",
+            "bigram_cipher.decoded": "256",
+        },
+        smoke={
+            **SMALL_T5,
+            "samples": "64",
+            "batch_size": "32",
+            "epochs": "4",
+            "tasks": "2",
+            "seeds": "2",
+            "granularity": "4",
+            "bigram_cipher.words": "2",
+            "bigram_cipher.word_length": "2",
+        },
+        granularities="1,2,4,10,20",
+        published={"bigram_cipher.test": "leaked", "bigram_cipher.mask_padding": "false", "bigram_cipher.beams": "5"},
+        unregularised={"method": "optimizer_reset"},
+        needs={"bigram_cipher.vocabulary": "the file of T5's SentencePiece model"},
+    ),
+}
