@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 WORKERS ?= 2
 
-.PHONY: setup demo test lint types oracles bench clean
+.PHONY: setup demo test lint types oracles smoke bench clean
 
 setup: .venv/.installed
 
@@ -34,6 +34,14 @@ types: setup
 
 oracles: .venv/.oracles
 	$(BIN)/python -m pytest -m oracle -n $(WORKERS)
+
+# every figure file from flag to picture, in minutes: the runs, then what is drawn from them
+smoke: setup
+	for figure in 1a 1b 1c 2 3 4 5a 5b; do \
+	  $(BIN)/python -m experiments.figure_$$figure --scale=smoke --noprogress --workdir=runs/smoke/figure_$$figure || exit 1; done
+	$(BIN)/python -m experiments.figure_6 --scale=smoke --from=runs/smoke/figure_1a,runs/smoke/figure_4
+	for figure in 7 8 9; do for part in a b; do \
+	  $(BIN)/python -m experiments.figure_$$figure$$part --scale=smoke --from=runs/smoke/figure_5$$part || exit 1; done; done
 
 bench: .venv/.oracles
 	$(BIN)/python -m benchmarks
