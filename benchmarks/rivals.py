@@ -32,9 +32,12 @@ class Rival(NamedTuple):
     piece: float | None = PIECE
 
 
-def rival(kind: str, piece: float | None = PIECE, processes: int = 1, **settings: Any) -> Rival:
-    """Returns the rival whose `processes` processes all do `kind` with `settings`."""
-    return Rival((Work(kind, settings),) * processes, piece)
+def rival(
+    kind: str, piece: float | None = PIECE, processes: int = 1, pinned: bool = False, **settings: Any
+) -> Rival:
+    """Returns the rival whose `processes` processes all do `kind` with `settings`; `pinned`: each on a core of its own."""
+    places = [{"core": number} if pinned else {} for number in range(processes)]
+    return Rival(tuple(Work(kind, {**settings, **place}) for place in places), piece)
 
 
 class Figure(NamedTuple):

@@ -6,6 +6,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
+from benchmarks.rivals import cores
 from benchmarks.worker import CLASSES, SAMPLES, Go, images_and_labels
 
 
@@ -14,15 +15,13 @@ def training(
     epochs: int = 1,
     width: int = 256,
     depth: int = 4,
-    threads: int | None = None,
 ) -> Go:
     """Trains one lane for `epochs` epochs a call. Work: steps.
 
     Lanes would run one after another, so steps per second are lane-steps per second. What it is spared, all in its
     favour: images are normalised and targets mixed in advance, no accuracy is computed and nothing is evaluated.
     """
-    if threads:
-        torch.set_num_threads(threads)
+    torch.set_num_threads(cores())
     images, labels = images_and_labels()
     x = torch.from_numpy(images.reshape(SAMPLES, -1)).float()
     x = (x - x.mean()) / x.std()

@@ -28,6 +28,7 @@ def main() -> None:
     # answers go where standard output went; what a library prints goes to standard error
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)
+    pin(settings.pop("core", None))
     go = WORK[kind](**settings)
     go()
     print(json.dumps({"ready": True}), file=answers, flush=True)
@@ -37,19 +38,25 @@ def main() -> None:
         print(json.dumps({"seconds": time.perf_counter() - start, "work": work}), file=answers, flush=True)
 
 
-def images_and_labels() -> tuple[np.ndarray, np.ndarray]:
-    """Returns MNIST-shaped noise: uint8 images and int32 labels, equally many of each class."""
+def pin(core: int | None) -> None:
+    """Keeps this process and its threads to come on one core, number `core` of those it may use; None: on all."""
+    if core is not None:
+        os.sched_setaffinity(0, {sorted(os.sched_getaffinity(0))[core]})
+
+
+def images_and_labels(samples: int = SAMPLES, shape: tuple[int, ...] = SHAPE) -> tuple[np.ndarray, np.ndarray]:
+    """Returns noise, MNIST-shaped by default: uint8 images and int32 labels, equally many of each class."""
     random = np.random.default_rng(0)
-    images = random.integers(0, 256, (SAMPLES, *SHAPE), np.uint8)
-    return images, random.permutation(np.arange(SAMPLES, dtype=np.int32) % CLASSES)
+    images = random.integers(0, 256, (samples, *shape), np.uint8)
+    return images, random.permutation(np.arange(samples, dtype=np.int32) % CLASSES)
 
 
-def data() -> Any:
+def data(samples: int = SAMPLES, shape: tuple[int, ...] = SHAPE) -> Any:
     """Returns the noise as the `data` argument of programs."""
     from plasticity_jax import Data
 
-    images, labels = images_and_labels()
-    flat = images.reshape(-1, 1)
+    images, labels = images_and_labels(samples, shape)
+    flat = images.reshape(-1, shape[-1])
     mean, std = flat.mean(0, dtype=np.float32), flat.std(0, dtype=np.float32)
     return Data(images, labels, images[:0], labels[:0], mean, std, classes=CLASSES)
 
@@ -210,11 +217,14 @@ WORK: dict[str, Callable[..., Go]] = {
     "sweep": sweep,
     "plain": plain,
     "scan": lazily("benchmarks.jax_mlp", "training"),
+    "steps": lazily("benchmarks.jax_steps", "training"),
     "curvature": curvature,
     "job": job,
     "jax_matmul": jax_matmul,
     "torch": lazily("benchmarks.torch_mlp", "training"),
     "torch_matmul": lazily("benchmarks.torch_mlp", "matmul"),
+    "torch_resnet": lazily("benchmarks.torch_resnet", "training"),
+    "torch_t5": lazily("benchmarks.torch_t5", "training"),
 }
 
 if __name__ == "__main__":

@@ -1,6 +1,8 @@
 """Environments of random text: what a sequence-to-sequence model reads and writes is drawn anew for every task."""
 
 import functools
+from collections.abc import Callable, Mapping
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -35,10 +37,8 @@ def random_seq2seq(
     Source: Liu & Mou, section 3, Random Seq2Seq; sizes, 5 beams and 21 batches of 64 decoded from their public code, which
     uses T5's SentencePiece vocabulary and trains on padding. Raises ValueError for sizes or beams < 1.
     """
-    symbols = _checked(
-        "random_seq2seq", vocabulary, bleu, words, target_words=target_words, word_length=word_length, beams=beams,
-        decoded=decoded,
-    )  # fmt: skip
+    sizes = {"words": words, "target_words": target_words, "word_length": word_length}
+    texts = _texts("random_seq2seq", sizes, target_words, vocabulary, mask_padding, beams, decoded, bleu)
 
     def task(key, data):
         keys = jax.random.split(key)
@@ -46,11 +46,9 @@ def random_seq2seq(
 
     def examples(data, task, index):
         source, target = task
-        return _batch(symbols, source[index], target[index], mask_padding)
+        return texts.batch(source[index], target[index])
 
-    return _environment(
-        task, examples, None, _decoding(symbols, target_words, word_length, beams, decoded, bleu), symbols
-    )
+    return _environment(task, examples, None, texts)
 
 
 def bigram_cipher(
@@ -72,9 +70,8 @@ def bigram_cipher(
     Source: Liu & Mou, section 3, Bigram Cipher; rule and sizes from their public code. Raises ValueError for another
     `test`, sizes or beams < 1.
     """
-    symbols = _checked(
-        "bigram_cipher", vocabulary, bleu, words, word_length=word_length, beams=beams, decoded=decoded
-    )  # fmt: skip
+    sizes = {"words": words, "word_length": word_length}
+    texts = _texts("bigram_cipher", sizes, words, vocabulary, mask_padding, beams, decoded, bleu)
     registry.one_of("bigram_cipher.test", test, ("clean", "leaked"))
 
     def task(key, data):
@@ -85,16 +82,15 @@ def bigram_cipher(
             return order, source, source[jnp.arange(len(data.test_x)) % len(source)]
         return order, source, _draw(held_out, len(data.test_x), words, word_length)
 
-    def batch(order, source):
-        return _batch(symbols, source, encipher(order, source), mask_padding)
-
     def examples(data, task, index):
-        return batch(task[0], task[1][index])
+        order, source, _ = task
+        return texts.batch(source[index], encipher(order, source[index]))
 
     def held_out(data, task, index):
-        return batch(task[0], task[2][index])
+        order, _, source = task
+        return texts.batch(source[index], encipher(order, source[index]))
 
-    return _environment(task, examples, held_out, _decoding(symbols, words, word_length, beams, decoded, bleu), symbols)
+    return _environment(task, examples, held_out, texts)
 
 
 def encipher(order: Array, letters: Array) -> Array:
@@ -114,12 +110,43 @@ def token_accuracy(logits: Array, y: Array) -> Array:
     return (logits.argmax(-1) == y).astype(jnp.float32)
 
 
-def _checked(name: str, vocabulary: str, bleu: str, words: int, **counts: int) -> Vocabulary:
-    for setting, value in {"words": words, **counts}.items():
+class _Texts(NamedTuple):
+    """How letters become examples, and how what is generated is scored."""
+
+    symbols: Vocabulary
+    mask_padding: bool
+    decoding: Decoding
+
+    def batch(self, source: Array, target: Array) -> Batch:
+        """Returns the batch of letters `source` [B, W, K] and `target` [B, V, K]."""
+        ids, y = self.symbols.encode(source), self.symbols.encode(target)
+        inputs = jnp.pad(y, ((0, 0), (1, 0)), constant_values=self.symbols.start)[:, :-1]
+        weight = (y != self.symbols.pad) if self.mask_padding else jnp.ones(y.shape, bool)
+        return Batch(Text(ids, inputs), y, weight.astype(jnp.float32))
+
+
+def _texts(
+    name: str,
+    sizes: Mapping[str, int],
+    target_words: int,
+    vocabulary: str,
+    mask_padding: bool,
+    beams: int,
+    decoded: int,
+    bleu: str,
+) -> _Texts:
+    for setting, value in {**sizes, "beams": beams, "decoded": decoded}.items():
         if value < 1:
             raise ValueError(f"{name}.{setting} is {value}: allowed are whole numbers from 1.")
-    registry.one_of(f"{name}.bleu", bleu, ("words", "characters"))
-    return _vocabulary(vocabulary)
+    registry.one_of(f"{name}.bleu", bleu, bleu_.UNITS)
+    symbols = _vocabulary(vocabulary)
+
+    def counts(ids, y):
+        return bleu_.counts(symbols.spell(ids), symbols.spell(y), bleu)
+
+    length = symbols.length(target_words, sizes["word_length"])
+    how = Decoding(symbols.start, symbols.end, length, beams, decoded, counts, bleu_.bleu, "bleu2")
+    return _Texts(symbols, mask_padding, how)
 
 
 @functools.cache
@@ -131,26 +158,9 @@ def _draw(key: Key, count: int, words: int, word_length: int) -> Array:
     return jax.random.randint(key, (count, words, word_length), 0, LETTERS)
 
 
-def _batch(symbols: Vocabulary, source: Array, target: Array, mask_padding: bool) -> Batch:
-    ids, y = symbols.encode(source), symbols.encode(target)
-    inputs = jnp.pad(y, ((0, 0), (1, 0)), constant_values=symbols.start)[:, :-1]
-    weight = (y != symbols.pad) if mask_padding else jnp.ones(y.shape, bool)
-    return Batch(Text(ids, inputs), y, weight.astype(jnp.float32))
-
-
-def _decoding(
-    symbols: Vocabulary, words: int, word_length: int, beams: int, decoded: int, bleu: str
-) -> Decoding:  # fmt: skip
-    def counts(ids, y):
-        return bleu_.counts(symbols.spell(ids), symbols.spell(y), bleu)
-
-    length = symbols.length(words, word_length)
-    return Decoding(symbols.start, symbols.end, length, beams, decoded, counts, bleu_.bleu, "bleu2")
-
-
-def _environment(task, examples, test, decoding: Decoding, symbols: Vocabulary) -> Environment:
+def _environment(task: Callable, examples: Callable, test: Callable | None, texts: _Texts) -> Environment:
     def outputs(data: Data) -> int:
-        return symbols.size
+        return texts.symbols.size
 
     return Environment(
         task,
@@ -162,5 +172,5 @@ def _environment(task, examples, test, decoding: Decoding, symbols: Vocabulary) 
         metric_name="token_accuracy",
         inputs="text",
         outputs=outputs,
-        decoding=decoding,
+        decoding=texts.decoding,
     )
