@@ -13,3 +13,12 @@ def torch():
     module = pytest.importorskip("torch")
     module.set_num_threads(1)
     return module
+
+
+@pytest.fixture
+def cache_root(tmp_path, monkeypatch):
+    """A cache of datasets of the test's own, and no data folder by default."""
+    root = tmp_path / "cache"
+    monkeypatch.setenv("PLASTICITY_CACHE_DIR", str(root))
+    monkeypatch.delenv("PLASTICITY_DATA_DIR", raising=False)
+    return root

@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import tiny
+from networks import drawn, quickly
 
 from plasticity_jax import lanes, train
 from plasticity_jax.models import ACTIVATIONS, cnn
@@ -18,23 +19,8 @@ def made(norm, activation="relu", shape=(9, 9, 8, 2)):
     """(net, params with every one drawn, other collections, x)."""
     net, random = cnn(3, norm, activation, "torch", base=4, dense=6), np.random.default_rng(0)
     x = random.normal(size=shape).astype(np.float32)
-    shapes = jax.eval_shape(lambda: net.init(jax.random.key(0), x))
-
-    def draw(p):  # weights centred, so that no norm has to take the difference of large numbers
-        centre, spread = (0.0, np.sqrt(2 / np.prod(p.shape[:-1]))) if len(p.shape) > 1 else (0.5, 0.3)
-        return random.normal(centre, spread, p.shape).astype(np.float32)
-
-    params = jax.tree.map(draw, shapes["params"])
-    statistics = jax.tree.map(
-        lambda p: np.float32(0.5) + random.random(p.shape, np.float32), shapes.get("batch_stats", {})
-    )
-    return net, params, ({"batch_stats": statistics} if norm == "batch" else {}), x
-
-
-def quickly(function, *arguments):
-    """The function's result, compiled without optimization, which takes a fraction of the time."""
-    lowered = jax.jit(function).lower(*arguments)
-    return lowered.compile(compiler_options={"xla_backend_optimization_level": 0})(*arguments)
+    params, rest = drawn(net, x, random, centre=0.5)
+    return net, params, rest, x
 
 
 def torch_forward(torch, params, statistics, x, norm, train):

@@ -23,13 +23,7 @@ REAL = pathlib.Path(os.environ.get("PLASTICITY_DATA_DIR", "/nonexistent"))  # re
 WNIDS = ["n03", "n01", "n02"]  # not sorted: labels go by line
 
 
-@pytest.fixture(autouse=True)
-def cache_root(tmp_path, monkeypatch):
-    """Every test has a cache of its own and no data folder by default."""
-    root = tmp_path / "cache"
-    monkeypatch.setenv("PLASTICITY_CACHE_DIR", str(root))
-    monkeypatch.delenv("PLASTICITY_DATA_DIR", raising=False)
-    return root
+pytestmark = pytest.mark.usefixtures("cache_root")  # every test has a cache of its own
 
 
 @pytest.fixture

@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import tiny
+from networks import drawn, quickly
 
 from plasticity_jax import lanes, methods, probes, train
 from plasticity_jax.lanes import Execution
@@ -20,23 +21,8 @@ def made(norm="batch", stem="3x3", base=4, shape=(6, 9, 8, 3)):
     """(net, params with every one drawn, other collections, x); weights of a size that keeps activations of order 1."""
     net, random = resnet18(5, norm, "relu", "torch", base=base, stem=stem), np.random.default_rng(0)
     x = random.normal(0.3, 1, size=shape).astype(np.float32)
-    shapes = jax.eval_shape(lambda: net.init(jax.random.key(0), x))
-
-    def draw(p):
-        centre, spread = (0.0, np.sqrt(2 / np.prod(p.shape[:-1]))) if len(p.shape) > 1 else (0.7, 0.3)
-        return random.normal(centre, spread, p.shape).astype(np.float32)
-
-    params = jax.tree.map(draw, shapes["params"])
-    statistics = jax.tree.map(
-        lambda p: np.float32(0.5) + random.random(p.shape, np.float32), shapes.get("batch_stats", {})
-    )
-    return net, params, ({"batch_stats": statistics} if norm == "batch" else {}), x
-
-
-def quickly(function, *arguments):
-    """The function's result, compiled without optimization, which takes a fraction of the time."""
-    lowered = jax.jit(function).lower(*arguments)
-    return lowered.compile(compiler_options={"xla_backend_optimization_level": 0})(*arguments)
+    params, rest = drawn(net, x, random, centre=0.7)
+    return net, params, rest, x
 
 
 def plain(torch, base, norm):

@@ -1,0 +1,129 @@
+"""Bare training steps of any model through the library's train step: no evaluation, no probes, no tasks that mix."""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from benchmarks import worker
+from benchmarks.worker import CLASSES, Go
+from plasticity_jax import Spec, environments, lanes, train
+from plasticity_jax.environments import text
+from plasticity_jax.types import Batch, Data, Environment, Text, TrainState
+
+LENGTH, SYMBOLS = 64, 32  # of the texts: ids in a source and in a target, and ids that there are
+
+
+class Subject(NamedTuple):
+    """What is trained on what."""
+
+    spec: Spec
+    environment: Environment
+    data: Data
+
+
+def mlp(samples: int, batch_size: int) -> Subject:
+    """Random labels for MNIST-shaped noise."""
+    spec = Spec(batch_size=batch_size, probes=())
+    return Subject(spec, environments.random_labels(), worker.data(samples))
+
+
+def resnet18(samples: int, batch_size: int) -> Subject:
+    """Random labels for noise of 32x32x3, batch norm, Adam."""
+    spec = Spec(model="resnet18", norm="batch", batch_size=batch_size, probes=())
+    return Subject(spec, environments.random_labels(), worker.data(samples, (32, 32, 3)))
+
+
+def t5(samples: int, batch_size: int) -> Subject:
+    """One block a side, width 256, 4 heads of 64, 2,048 feed-forward units, AdamW, on random ids."""
+    spec = Spec(
+        model="t5", environment="random_seq2seq", dataset="generated", transition="sampling", optimizer="adamw",
+        width=256, depth=1, batch_size=batch_size, probes=(),
+    )  # fmt: skip
+    return Subject(spec, random_ids(), worker.data(samples, (1, 1, 1)))
+
+
+SUBJECTS: dict[str, Callable[[int, int], Subject]] = {"mlp": mlp, "resnet18": resnet18, "t5": t5}
+
+
+def random_ids() -> Environment:
+    """Random ids in, random ids out, all but padding (0), which is also the decoder's first."""
+
+    def task(key, data):
+        return jax.random.randint(key, (2, len(data.x), LENGTH), 1, SYMBOLS)
+
+    def examples(data, task, index):
+        source, target = task[0][index], task[1][index]
+        inputs = jnp.pad(target, ((0, 0), (1, 0)))[:, :-1]
+        return Batch(Text(source, inputs), target, jnp.ones(target.shape))
+
+    return Environment(
+        task, examples, None, shared="nothing", loss=text.cross_entropy, metric=text.token_accuracy,
+        metric_name="token_accuracy", inputs="text", outputs=lambda data: SYMBOLS,
+    )  # fmt: skip
+
+
+def training(model: str, steps: int, batch_size: int = 64, count: int = 1, scanned: bool = True) -> Go:
+    """Trains `count` lanes of `model` for `steps` steps a call. Work: lane-steps.
+
+    Lanes are spread over the devices as a sweep does it, steps are a scan in one program; or else (`scanned=False`) each
+    step is a call of a program of its own.
+    """
+    worker.set_up_jax()
+    subject = SUBJECTS[model](steps * batch_size, batch_size)
+    how = lanes.execution(model, count)
+    where = lanes.placement(how)
+    given = [lanes.complete(subject.spec, {"seed": seed}) for seed in range(count)]
+    numbers = jax.device_put(lanes.stack(given), where.lanes)
+    data = jax.device_put(subject.data, where.shared)
+    init, several, one = pure(subject, steps * batch_size)
+    states = jax.jit(lanes.over_lanes(init, how, split=1))(numbers, data)
+    run = jax.jit(lanes.over_lanes(several if scanned else one, how, split=2), donate_argnums=1)
+    clocks = np.arange(steps, dtype=np.int32)
+    calls = [jax.device_put(part, where.shared) for part in ([clocks] if scanned else clocks)]
+
+    def go():
+        nonlocal states
+        for part in calls:
+            states, metric = run(numbers, states, data, part)
+            metric.block_until_ready()
+        return float(count * steps)
+
+    return go
+
+
+def pure(subject: Subject, samples: int) -> tuple[Callable, Callable, Callable]:
+    """Returns functions of one lane: init(lane, data), several(lane, state, data, clocks [steps]), one(.., clock [])."""
+    spec, environment, _ = subject
+
+    def built(lane, data):
+        net = train.network(spec, environment, data)
+        return net, train.optimizer(spec, lane, net.structure)
+
+    def init(lane, data):
+        net, optimizer = built(lane, data)
+        variables = net.init(jax.random.key(lane["seed"]))
+        params = variables.pop("params")
+        return TrainState(params, variables, params, optimizer.init(params))
+
+    def stepping(lane, data) -> Callable[[TrainState, Any], tuple[TrainState, Any]]:
+        net, optimizer = built(lane, data)
+        key = jax.random.key(lane["seed"])
+        task = environment.task(key, data)
+
+        def step(state, clock):
+            index = (clock * spec.batch_size + jnp.arange(spec.batch_size)) % samples
+            batch = environment.examples(data, task, index)
+            return train.train_step(environment, net, optimizer, state, batch, key, clock, jnp.zeros((), bool))
+
+        return step
+
+    def several(lane, state, data, clocks):
+        return jax.lax.scan(stepping(lane, data), state, clocks)
+
+    def one(lane, state, data, clock):
+        return stepping(lane, data)(state, clock)
+
+    return init, several, one

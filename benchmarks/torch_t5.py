@@ -1,0 +1,41 @@
+"""The rival of the T5 block: T5ForConditionalGeneration of transformers in eager PyTorch with fused AdamW."""
+
+import numpy as np
+import torch
+from transformers import T5Config, T5ForConditionalGeneration
+
+from benchmarks.rivals import cores
+from benchmarks.worker import Go
+
+
+def training(
+    steps: int,
+    batch_size: int = 64,
+    length: int = 64,
+    symbols: int = 32,
+    width: int = 256,
+    feed_forward: int = 2048,
+    attention: str = "sdpa",
+) -> Go:
+    """Trains one block a side, 4 heads of 64, on random ids without padding, for `steps` steps a call. Work: steps.
+
+    In its favour: no dropout, no mask is given, no accuracy is computed. `attention` is transformers' implementation.
+    """
+    torch.set_num_threads(cores())
+    config = T5Config(
+        vocab_size=symbols, d_model=width, d_kv=64, d_ff=feed_forward, num_layers=1, num_decoder_layers=1, num_heads=4,
+        dropout_rate=0.0, use_cache=False, decoder_start_token_id=0, pad_token_id=0, attn_implementation=attention,
+    )  # fmt: skip
+    model = T5ForConditionalGeneration(config).train()
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3, fused=True)
+    random = np.random.default_rng(0)
+    source, target = (torch.from_numpy(random.integers(1, symbols, (steps * batch_size, length))) for _ in range(2))
+
+    def go():
+        for index in torch.randperm(len(source)).split(batch_size):
+            optimizer.zero_grad(set_to_none=True)
+            model(input_ids=source[index], labels=target[index]).loss.backward()
+            optimizer.step()
+        return float(steps)
+
+    return go
