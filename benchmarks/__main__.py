@@ -5,15 +5,18 @@ import importlib.metadata
 import json
 import platform
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import benchmarks
+from benchmarks import picture
 from benchmarks.parts import PARTS
-from benchmarks.rivals import Figure, cores, say
+from benchmarks.rivals import cores, say
+from benchmarks.words import table
 
 
 def main() -> None:
-    text = "\n".join(f"  {name:10} {part.__doc__}" for name, part in PARTS.items())
+    text = "\n".join(f"  {name:10} {first_line(part)}" for name, part in PARTS.items())
     parser = argparse.ArgumentParser(
         "python -m benchmarks",
         description=f"{benchmarks.__doc__}\nparts:\n{text}",
@@ -22,6 +25,9 @@ def main() -> None:
     parser.add_argument("part", nargs="*", help="what to measure; default: all")
     parser.add_argument("--rounds", type=int, default=5, help="turns of every rival (default: 5)")
     parser.add_argument("--json", type=Path, metavar="FILE", help="also write everything there")
+    parser.add_argument(
+        "--picture", type=Path, metavar="FILE", help="also draw what is to be reached there (.png, .svg)"
+    )
     given = parser.parse_args()
     for name in given.part:
         if name not in PARTS:
@@ -32,14 +38,21 @@ def main() -> None:
     print("\n".join(f"{name}: {value}" for name, value in about.items()), flush=True)
     figures, start = [], time.perf_counter()
     for name in given.part or PARTS:
-        say(f"{name}: {PARTS[name].__doc__}")
+        say(f"{name}: {first_line(PARTS[name])}")
         found = PARTS[name](given.rounds)
         print(table(found), flush=True)
         figures += found
-    say(f"took {time.perf_counter() - start:.0f} s")
+    print(f"took {time.perf_counter() - start:.0f} s", flush=True)
     if given.json:
         rows = [{**figure._asdict(), "median": figure.median, "met": figure.met} for figure in figures]
         given.json.write_text(json.dumps({"machine": about, "rounds": given.rounds, "figures": rows}, indent=1) + "\n")
+    if given.picture:
+        picture.draw(figures, given.picture, "; ".join(about.values()))
+
+
+def first_line(part: Callable) -> str:
+    """Returns what a part is, in a line."""
+    return (part.__doc__ or "").partition("\n")[0]
 
 
 def machine() -> dict[str, str]:
@@ -52,37 +65,6 @@ def machine() -> dict[str, str]:
     packages = ("plasticity_jax", "jax", "jaxlib", "flax", "optax", "numpy", "torch")
     versions = ", ".join(f"{name} {importlib.metadata.version(name)}" for name in packages)
     return {"machine": f"{cores()} cores, {model}", "versions": f"python {platform.python_version()}, {versions}"}
-
-
-def table(figures: list[Figure]) -> str:
-    """Returns the figures as lines: part, what, median [range], what to reach, whether it is reached."""
-    return "\n".join(
-        f"{f.part:9} {f.what:56} {shown(f):>40}  {reach(f):16} { ({True: 'yes', False: 'NO'}.get(f.met, '')) }".rstrip()
-        for f in figures
-    )
-
-
-def shown(figure: Figure) -> str:
-    """Returns median [range] of a figure with its unit."""
-    low, high = min(figure.values), max(figure.values)
-    middle, low, high = (number(value, figure.unit) for value in (figure.median, low, high))
-    return f"{middle} [{low}, {high}] {figure.unit}".rstrip()
-
-
-def number(value: float, unit: str) -> str:
-    """Returns a value as it reads best in its unit."""
-    if unit == "%":
-        return f"{100 * value:.1f}" if abs(value) >= 0.1 else f"{100 * value:.2f}"
-    if unit == "x":
-        return f"{value:.3f}"
-    return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"
-
-
-def reach(figure: Figure) -> str:
-    """Returns in words what a figure is to reach."""
-    if figure.at_least is not None:
-        return f"at least {number(figure.at_least, figure.unit)}"
-    return "" if figure.at_most is None else f"at most {number(figure.at_most, figure.unit)}"
 
 
 if __name__ == "__main__":

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from benchmarks import worker
-from benchmarks.worker import CLASSES, Go
+from benchmarks.worker import Go
 from plasticity_jax import Spec, environments, lanes, train
 from plasticity_jax.environments import text
 from plasticity_jax.types import Batch, Data, Environment, Text, TrainState

@@ -9,7 +9,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-PIECE = 1.2  # seconds that a rival works when it is its turn, about
+PIECE = 1.0  # seconds that a rival works when it is its turn, about
 PATIENCE = 300  # seconds to wait for an answer
 
 
@@ -32,9 +32,7 @@ class Rival(NamedTuple):
     piece: float | None = PIECE
 
 
-def rival(
-    kind: str, piece: float | None = PIECE, processes: int = 1, pinned: bool = False, **settings: Any
-) -> Rival:
+def rival(kind: str, piece: float | None = PIECE, processes: int = 1, pinned: bool = False, **settings: Any) -> Rival:
     """Returns the rival whose `processes` processes all do `kind` with `settings`; `pinned`: each on a core of its own."""
     places = [{"core": number} if pinned else {} for number in range(processes)]
     return Rival(tuple(Work(kind, {**settings, **place}) for place in places), piece)
@@ -148,6 +146,11 @@ def _turn(group: list[_Process], repeats: int) -> list[dict[str, float]]:
 def divide(above: Sequence[float], below: Sequence[float]) -> list[float]:
     """Returns the ratios within each round."""
     return [a / b for a, b in zip(above, below, strict=True)]
+
+
+def best(*rates: Sequence[float]) -> list[float]:
+    """Returns the highest rate within each round."""
+    return [max(together) for together in zip(*rates, strict=True)]
 
 
 def cores() -> int:

@@ -11,6 +11,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -157,21 +158,42 @@ def curvature(what: str, epochs: int = 8, samples: int = 512, **settings: Any) -
     return go
 
 
-def job(tasks: int, epochs: int, lanes: int, on_disk: bool, cache_dir: str) -> Go:
-    """A whole `sweep.run` of `tasks` tasks, in a fresh workdir or in memory, all included. Work: 1 each."""
+def job(tasks: int, epochs: int, lanes: int, cache_dir: str, checkpoints: bool = True, results: bool = True) -> Go:
+    """A whole job of `tasks` tasks with default probes, from reading the data to the table. Work: 1 each.
+
+    It runs in a fresh workdir, is traced anew and finds its program in the persistent cache. Checkpoints, and writing of
+    the results after every task, can be left out.
+    """
     import plasticity_jax
+    from plasticity_jax import sweep
+    from plasticity_jax.checkpoints import Checkpoints
+    from plasticity_jax.results import write
 
     set_up_jax(cache_dir)
-    arrays = os.path.join(cache_dir, f"arrays-{os.getpid()}")
-    os.makedirs(arrays, exist_ok=True)
+    arrays = Path(cache_dir, f"arrays-{os.getpid()}")
+    arrays.mkdir()
     for name, array in zip(("images", "labels"), images_and_labels(), strict=True):
-        np.save(os.path.join(arrays, f"train_{name}.npy"), array)
-    one = spec(epochs, dataset=f"arrays:{arrays}", tasks=tasks)
+        np.save(arrays / f"train_{name}.npy", array)
+    one = spec(epochs, plasticity_jax.Spec().probes, dataset=f"arrays:{arrays}", tasks=tasks)
     grid = plasticity_jax.grid(seed=range(lanes), granularity=20)
+
+    def in_part(folder: Path) -> None:
+        program = sweep.plan([(one, grid)], SAMPLES)[0]
+        examples = sweep.device_data(sweep.load_dataset(one, None, False))
+
+        def report(history):
+            if results and history:
+                write(sweep.table([program], [history]), folder / "results.parquet")
+
+        kept = Checkpoints(folder / "checkpoints") if checkpoints else None
+        sweep.run_program(program, examples, kept, report=report)
 
     def go():
         with tempfile.TemporaryDirectory(dir=cache_dir) as folder:
-            plasticity_jax.run(one, grid, workdir=os.path.join(folder, "work") if on_disk else None)
+            if checkpoints and results:
+                plasticity_jax.run(one, grid, workdir=Path(folder, "work"))
+            else:
+                in_part(Path(folder))
         return 1.0
 
     return go
