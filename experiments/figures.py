@@ -9,7 +9,7 @@ from absl import flags as absl_flags
 
 from experiments import settings
 from experiments.settings import BENCHMARKS, Benchmark
-from plasticity_jax import collect, flags, launcher, registry, report, sweep
+from plasticity_jax import collect, flags, launcher, registry, report, results, sweep
 from plasticity_jax import lanes as lanes_
 from plasticity_jax.lanes import Execution
 
@@ -141,13 +141,26 @@ def controls(benchmark: Benchmark, defaults: Mapping[str, str]) -> list[dict[str
 
 
 def draw(figure: Figure, table: Any, columns: Sequence[str], values: Mapping[str, Any], folder: str = "") -> str:
-    """Draws the figure as figure_NAME.png and .svg in the workdir (or `folder`) and returns a line that says where."""
+    """Draws the figure as figure_NAME.png and .svg in the workdir (or `folder`) and returns a line that says where.
+
+    What is drawn is written beside it as figure_NAME.csv: statistics over seeds of the metric by arm and task.
+    """
     benchmark = BENCHMARKS[figure.benchmark]
     metric = figure.metric or benchmark.metric
     path = Path(folder or values["workdir"]) / f"figure_{figure.name}"
     title = f"Figure {figure.name}: {benchmark.title}"
     paths = report.curves(table, columns, path, metric=metric, band=values["band"], title=title, panels=())
+    drawn(table, columns, metric).to_csv(f"{path}.csv", index=False)
     return f"figure {figure.name}: {paths[0]}"
+
+
+def drawn(table: Any, columns: Sequence[str], metric: str) -> Any:
+    """Returns the statistics over seeds of one metric, a row for each arm (by its label) and task, as pandas.DataFrame."""
+    others = [c for c in results.metric_columns(table, columns) if c != metric]
+    long = results.summary(table.drop(columns=others), columns)
+    labels = results.arm_labels(table, columns)
+    arms = results.final(table, columns, metric)[list(columns)].assign(arm=labels)
+    return arms.merge(long, on=list(columns)).drop(columns=[*columns, "metric"]).round(6)
 
 
 def _draw(doc, figure: Figure, defaults, arms, workdirs: list[str], argv: Sequence[str]) -> int:

@@ -117,6 +117,10 @@ def test_a_figure_runs_is_drawn_and_drawn_again_from_its_workdir(tmp_path, capsy
     assert figures.main("Doc.", figure, argv=[*argv, f"--workdir={tmp_path / 'run'}"]) == 0
     assert "figure 5a: " in capsys.readouterr().out
     assert (tmp_path / "run/figure_5a.png").exists()
+    kept, table = pd.read_csv(tmp_path / "run/figure_5a.csv"), pd.read_parquet(tmp_path / "run/results.parquet")
+    assert kept["arm"].unique().tolist() == ["abrupt", "output interpolation, K = 2", "output interpolation, K = 4"]
+    want = table.sort_values(["granularity", "task"])["online_accuracy"].to_numpy()  # of one seed
+    assert kept["mean"].to_numpy() == pytest.approx(want, abs=1e-6)
     again = figures.Figure("7a", "random_mnist", "granularity", "parameter_norm")
     assert figures.main("Doc.", again, argv=[*argv, f"--from={tmp_path / 'run'}", f"--workdir={tmp_path / 'x'}"]) == 0
     assert (tmp_path / "x/figure_7a.svg").exists()
