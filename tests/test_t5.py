@@ -3,10 +3,12 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 
+from plasticity_jax import methods
 from plasticity_jax.models.t5 import bucket, t5
-from plasticity_jax.types import Text
+from plasticity_jax.types import Context, Structure, Text
 
 NET = t5(13, 12, 2, "gelu", heads=2, head_width=5, feed_forward=17)
 SOURCE, INPUTS = 9, 8
@@ -169,6 +171,37 @@ def test_a_unit_is_made_and_read_where_units_say(params, name):
     unread, unmade = (apply(without(path), texts()) for path in (NET.units()[name].feeds, NET.units()[name].made_by))
     np.testing.assert_allclose(unread, unmade, atol=1e-4)
     assert np.abs(unread - apply(params, texts())).max() > 1e-3
+
+
+@pytest.mark.parametrize("outgoing", ["zero", "keep", "redraw"])
+def test_redo_starts_silent_feed_forward_units_afresh(params, outgoing):
+    """Unit 3 of the first encoder block is silent; nothing else of the network changes."""
+    units, key = NET.units(), jax.random.key(5)
+    active = {group: jnp.ones((2, 4, 17)) for group in NET.groups()}
+    active["encoder0_units"] = active["encoder0_units"].at[..., 3].set(0.0)
+    fresh = jax.jit(lambda key: NET.init(key, texts())["params"])
+    settings = {"redo.period": 1, "redo.relative": False, "redo.threshold": 1e-4, "redo.outgoing": outgoing}
+    tx = methods.build("redo", Structure(units, fresh), settings)(optax.sgd(0.0))
+    updates, _ = tx.update(params, tx.init(params), params, ctx=Context(key, jnp.int32(0), jnp.bool_(False), active))
+    after, drawn = optax.apply_updates(params, updates), fresh(key)
+    want = jax.tree.map(np.array, params)
+    layer, new = want["encoder0"]["feed_forward"], drawn["encoder0"]["feed_forward"]
+    layer["wi"]["kernel"][:, 3] = new["wi"]["kernel"][:, 3]
+    if outgoing != "keep":
+        layer["wo"]["kernel"][3] = new["wo"]["kernel"][3] if outgoing == "redraw" else 0.0
+    jax.tree.map(lambda got, wanted: np.testing.assert_allclose(got, wanted, atol=1e-6), after, want)
+
+
+@pytest.mark.parametrize("method", ["l2", "l2_init", "spectral", "shrink_and_perturb"])
+def test_other_methods_act_on_every_matrix_of_a_transformer(params, method):
+    ctx = Context(jax.random.key(1), jnp.int32(0), jnp.bool_(True), {})
+    tx = methods.build(method, Structure(NET.units(), lambda key: params), {f"{method}.strength": 1.0})(optax.sgd(1.0))
+    moved = jax.tree.map(lambda p: 2 * p, params)  # (away from the anchor of L2-init)
+    none = jax.tree.map(jnp.zeros_like, params)
+    updates, _ = tx.update(none, tx.init(params), moved, ctx=ctx)
+    for path, update in jax.tree_util.tree_leaves_with_path(updates):
+        vector = update.ndim < 2  # the scale of a norm, which spectral regularization leaves alone
+        assert bool(jnp.abs(update).max() > 0) == (method != "spectral" or not vector), jax.tree_util.keystr(path)
 
 
 def test_gradient_under_vmap_and_scan(params):

@@ -1,0 +1,184 @@
+"""The arithmetic of the benchmarks and what they print and draw, from made-up rates. Nothing is timed here."""
+
+import inspect
+import json
+import os
+import sys
+
+import numpy as np
+import pytest
+
+from benchmarks import __main__ as command
+from benchmarks import parts, picture, rivals, words, worker
+from benchmarks.rivals import Figure
+
+
+def test_order_is_fair():
+    names = ["a", "b", "c"]
+    turns = [rivals.order(names, number) for number in range(6)]
+    assert turns[:4] == [["a", "b", "c"], ["c", "b", "a"], ["b", "c", "a"], ["a", "c", "b"]]
+    places = {name: sum(turn.index(name) for turn in turns) for name in names}
+    assert set(places.values()) == {6}  # over a whole cycle everybody is as early as everybody else
+
+
+def test_ratios_and_best_are_formed_within_rounds():
+    assert rivals.divide([2, 9], [1, 3]) == [2, 3]
+    assert rivals.best([1, 5], [3, 4]) == [3, 5]
+    with pytest.raises(ValueError):
+        rivals.divide([1, 2], [1])
+
+
+def test_pinned_processes_have_a_core_each():
+    works = rivals.rival("torch", processes=2, pinned=True, batch_size=64).works
+    assert [dict(work.settings) for work in works] == [{"batch_size": 64, "core": 0}, {"batch_size": 64, "core": 1}]
+    assert rivals.rival("torch").works == (rivals.Work("torch", {}),)
+
+
+def test_pin_keeps_to_one_core():
+    before = os.sched_getaffinity(0)
+    try:
+        worker.pin(None)
+        assert os.sched_getaffinity(0) == before
+        worker.pin(0)
+        assert os.sched_getaffinity(0) == {min(before)} and rivals.cores() == 1
+    finally:
+        os.sched_setaffinity(0, before)
+
+
+@pytest.mark.parametrize(
+    ("values", "limits", "met"),
+    [
+        ([0.9, 1.2, 1.3], {"at_least": 1.2}, True),
+        ([0.9, 1.1, 9.0], {"at_least": 1.2}, False),
+        ([2.0, 1.08, 0.1], {"at_most": 1.08}, True),
+        ([2.0, 1.09, 0.1], {"at_most": 1.08}, False),
+        ([1.0], {}, None),
+    ],
+)
+def test_the_median_decides(values, limits, met):
+    assert Figure("part", "what", values, **limits).met is met
+
+
+def test_useful_work_is_what_the_products_of_a_step_take():
+    random = np.random.default_rng(0)
+    x, gflop = random.random((2, 784)), 0.0
+    for first, (before, after) in enumerate(parts.LAYERS):
+        y = x @ random.random((before, after))
+        assert y.shape == (2, after)
+        gflop += 2e-9 * 2 * before * after * (2 if first == 0 else 3)  # the input of the network needs no gradient
+        x = y
+    assert parts.useful_gflop(2) == pytest.approx(gflop)
+
+
+def test_numbers_and_limits_in_words():
+    assert words.number(0.4321, "%") == "43.2"
+    assert words.number(0.0087, "%") == "0.87"
+    assert words.number(1.0666, "x") == "1.067"
+    assert words.number(1234.5, "steps/s") == "1,234"
+    figure = Figure("mlp", "batch 64", [1.9, 2.1, 2.0], at_least=1.8)
+    assert words.shown(figure) == "2.000 [1.900, 2.100] x"
+    assert words.reach(figure) == "at least 1.800"
+    lines = words.table([figure, figure._replace(at_least=2.2), figure._replace(at_least=None)]).splitlines()
+    assert [line.split()[-1] for line in lines] == ["yes", "NO", "x"]
+
+
+def test_a_job_of_more_epochs_is_worked_out_from_one_epoch():
+    bare, start, task, epoch = 1000.0, 1.5, 0.4, 640 / 1000
+    seconds = {"in memory": start + 3 * (0.1 + epoch), "results": start + 3 * (0.2 + epoch)}
+    seconds |= {"both": start + 3 * (task + epoch), "one task": start + task + epoch}
+    rates = {"bare": [bare], **{name: [1 / s] for name, s in seconds.items()}}
+    found = [figure.values[0] for figure in parts.job_figures(rates)]
+    steps = 3 * 20 * epoch
+    whole = [1 + (start + 3 * besides) / steps for besides in (0.1, 0.2, task)]
+    assert found == pytest.approx([*whole, start + 3 * task, task, 1 + task / (8 * 19.2)])
+
+
+@pytest.mark.parametrize("part", [name for name in parts.PARTS if name != "start"])
+def test_every_part_asks_for_work_there_is(part, monkeypatch):
+    pytest.importorskip("torch")
+    pytest.importorskip("transformers")
+    rounds_run = []
+
+    def alternate(competitors, rounds):
+        for one in competitors.values():
+            for work in one.works:
+                settings = {name: value for name, value in work.settings.items() if name != "core"}
+                fits(worker.WORK[work.kind], settings)
+        rounds_run.append(rounds)
+        return {name: [number + 1.0] * rounds for number, name in enumerate(competitors)}
+
+    monkeypatch.setattr(parts, "alternate", alternate)
+    figures = parts.PARTS[part](5)
+    assert all(1 <= rounds <= 5 for rounds in rounds_run)
+    assert all(figure.part == part and len(figure.values) in rounds_run for figure in figures)
+    assert len({figure.what for figure in figures}) == len(figures)
+    assert any(figure.met is not None for figure in figures)
+
+
+def fits(work, settings):
+    """Raises TypeError if the work cannot be called with the settings; looks through `lazily`."""
+    if work.__closure__:
+        module, name = (cell.cell_contents for cell in work.__closure__)
+        work = getattr(__import__(module, fromlist=[name]), name)
+    inspect.signature(work).bind(**settings)
+
+
+def test_the_methods_part_has_every_method(monkeypatch):
+    from plasticity_jax.methods import METHODS
+
+    monkeypatch.setattr(parts, "alternate", lambda competitors, rounds: {name: [1.0] for name in competitors})
+    limits = {figure.what.split()[1]: figure.at_most for figure in parts.methods(1)}
+    assert limits.pop("spectral") == 1.3
+    assert limits == {name: 1.08 for name in METHODS if name not in ("none", "spectral")}
+
+
+def test_advantage_is_above_one_where_a_limit_is_kept():
+    least, most = Figure("a", "b", [1.0], at_least=2.0), Figure("a", "b", [1.0], at_most=2.0)
+    assert picture.advantage(least, 3.0) == 1.5 and picture.advantage(most, 4.0) == 0.5
+    assert picture.advantage(least, -1.0) == 0 and picture.advantage(most, -1.0) == float("inf")
+    both = Figure("a", "b", [1.0], at_least=1.0, at_most=3.0)
+    assert picture.advantage(both, 2.0) == 1.5
+    with pytest.raises(ValueError, match="nothing to reach"):
+        picture.advantage(Figure("a", "b", [1.0]), 1.0)
+
+
+def test_bars_show_what_is_met_and_what_is_missed():
+    from matplotlib.colors import to_hex
+    from matplotlib.figure import Figure as Canvas
+
+    axes = Canvas().add_subplot()
+    picture._bar(axes, 0, Figure("mlp", "good", [2.0, 3.0, 4.0], at_least=2.0))
+    picture._bar(axes, 1, Figure("mlp", "bad", [2.0, 4.0, 100.0], at_most=2.0))
+    good, bad = axes.patches
+    assert (good.get_x(), good.get_width()) == pytest.approx((1, 0.5))
+    assert (bad.get_x(), bad.get_width()) == pytest.approx((1, -0.5))
+    assert [to_hex(bar.get_facecolor()).upper() for bar in (good, bad)] == [picture.MET, picture.MISSED]
+    assert good.get_hatch() is None and bad.get_hatch() is not None
+    ranges = [line.get_xdata().tolist() for line in axes.lines]
+    assert ranges == [[1, 2], [0.25, 1]]  # what lies beyond the axis is drawn at its end
+
+
+def test_command_prints_writes_and_draws(monkeypatch, tmp_path, capsys):
+    def made_up(rounds):
+        """Made-up figures."""
+        return [Figure("made", "reached", [1.0] * rounds, at_most=2.0), Figure("made", "known", [5.0] * rounds, "s")]
+
+    monkeypatch.setattr(command, "PARTS", {"made": made_up})
+    monkeypatch.setattr(command, "machine", lambda: {"machine": "2 cores", "versions": "none"})
+    written, drawn = tmp_path / "found.json", tmp_path / "found.png"
+    monkeypatch.setattr(sys, "argv", ["x", "made", "--rounds=2", f"--json={written}", f"--picture={drawn}"])
+    command.main()
+    printed = capsys.readouterr().out
+    assert "at most 2.000" in printed and "took 0 s" in printed.splitlines()[-1]
+    found = json.loads(written.read_text())
+    assert [(row["median"], row["met"]) for row in found["figures"]] == [(1.0, True), (5.0, None)]
+    assert drawn.read_bytes()[:8] == b"\x89PNG\r\n\x1a\n"
+
+
+@pytest.mark.parametrize("arguments", [["nothing"], ["--rounds=0"]])
+def test_command_refuses_what_it_does_not_know(arguments, monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["x", *arguments])
+    with pytest.raises(SystemExit) as stopped:
+        command.main()
+    assert stopped.value.code == 2
+    assert "allowed" in capsys.readouterr().err
