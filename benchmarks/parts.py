@@ -7,7 +7,7 @@ import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
 
-from benchmarks.rivals import Figure, alternate, best, cores, divide, rival, say
+from benchmarks.rivals import PIECE, Figure, alternate, best, cores, divide, rival, say
 
 FULL_EPOCHS, FULL_STEPS = 240, 19_200  # a task of Random MNIST: 5,120 images, batch 64
 LAYERS = [(784, 256), (256, 256), (256, 256), (256, 256), (256, 10)]
@@ -21,8 +21,8 @@ def useful_gflop(batch_size: int) -> float:
 
 
 def fewer(rounds: int) -> int:
-    """Returns the rounds of a part whose turns are long: three for five."""
-    return -(-rounds * 3 // 5)
+    """Returns the rounds of a part whose turns are long: half."""
+    return (rounds + 1) // 2
 
 
 def mlp(rounds: int) -> list[Figure]:
@@ -31,7 +31,7 @@ def mlp(rounds: int) -> list[Figure]:
     for batch_size, eager, harder, share in ((64, 1.8, 2.2, 0.75), (256, 1.3, 1.5, 0.80)):
         rivals = {
             "2 lanes": rival("sweep", lanes=2, batch_size=batch_size),
-            "8 lanes": rival("sweep", lanes=8, epochs=8, batch_size=batch_size),
+            "8 lanes": rival("sweep", piece=None, lanes=8, epochs=8, batch_size=batch_size),
             "one core": rival("sweep", lanes=1, batch_size=batch_size, pinned=True),
             "torch": rival("torch", batch_size=batch_size),
             "torch a core": rival("torch", processes=cores(), batch_size=batch_size, pinned=True),
@@ -195,7 +195,7 @@ def lanes(rounds: int) -> list[Figure]:
     """Lane-steps per second over the number of lanes, and with different granularities in one program."""
     counts = (1, 2, 4, 8, 16, 32, 64)
     # all with one epoch, so that evaluation has the same part in each
-    rivals = {str(count): rival("sweep", lanes=count, epochs=1) for count in counts}
+    rivals = {str(n): rival("sweep", piece=None if n > 16 else PIECE, lanes=n, epochs=1) for n in counts}
     rivals["mixed"] = rival("sweep", lanes=8, epochs=1, granularity=[1, 2, 4, 20])
     rates = alternate(rivals, fewer(rounds))
     many, mixed = divide(rates["64"], rates["8"]), rates["mixed"]
@@ -222,7 +222,6 @@ def job(rounds: int) -> list[Figure]:
             "bare": bare,
             "in memory": rival(**common, tasks=JOB_TASKS, checkpoints=False, results=False),
             "results": rival(**common, tasks=JOB_TASKS, checkpoints=False),
-            "checkpoints": rival(**common, tasks=JOB_TASKS, results=False),
             "both": rival(**common, tasks=JOB_TASKS),
             "one task": rival(**common, tasks=1),
         }
@@ -234,7 +233,7 @@ def job_figures(rates: Mapping[str, Sequence[float]]) -> list[Figure]:
     epoch = JOB_LANES * FULL_STEPS // FULL_EPOCHS
     added = {
         name: [1 / rate - JOB_TASKS * epoch / bare for rate, bare in zip(rates[name], rates["bare"], strict=True)]
-        for name in ("in memory", "results", "checkpoints", "both")
+        for name in ("in memory", "results", "both")
     }
     figures = []
     for name, seconds in added.items():

@@ -9,7 +9,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-PIECE = 1.0  # seconds that a rival works when it is its turn, about
+PIECE = 0.8  # seconds that a rival works when it is its turn, about
 PATIENCE = 300  # seconds to wait for an answer
 
 
@@ -75,6 +75,7 @@ class _Process:
 
     def __init__(self, work: Work):
         command = [sys.executable, "-m", "benchmarks.worker", work.kind, json.dumps(dict(work.settings))]
+        self.command = " ".join(command)
         self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
 
     def send(self, repeats: int) -> None:
@@ -88,7 +89,7 @@ class _Process:
         line = self.process.stdout.readline() if answered else ""
         if not line:
             fault = f"ended with exit code {self.process.wait()}" if answered else f"says nothing for {PATIENCE} s"
-            raise RuntimeError(f"a worker {fault}: {' '.join(self.process.args)}")
+            raise RuntimeError(f"a worker {fault}: {self.command}")
         return json.loads(line)
 
     def close(self) -> None:
@@ -107,11 +108,7 @@ def alternate(rivals: Mapping[str, Rival], rounds: int) -> dict[str, list[float]
     processes: dict[str, list[_Process]] = {}
     rates: dict[str, list[float]] = {name: [] for name in rivals}
     try:
-        for name, one in rivals.items():
-            processes[name] = [_Process(work) for work in one.works]
-        for group in processes.values():
-            for process in group:
-                process.receive()  # says that it is warmed up
+        _start(rivals, processes)
         repeats = {name: 1 for name in rivals}
         for name, one in rivals.items():
             if one.piece is not None:
@@ -128,6 +125,18 @@ def alternate(rivals: Mapping[str, Rival], rounds: int) -> dict[str, list[float]
             for process in group:
                 process.close()
     return rates
+
+
+def _start(rivals: Mapping[str, Rival], processes: dict[str, list[_Process]]) -> None:
+    """Puts every rival's processes, warmed up, into `processes`, which holds those started so far if one of them fails."""
+    works = [(name, work) for name, one in rivals.items() for work in one.works]
+    for first in range(0, len(works), cores()):  # more at a time would compile no faster and need more memory
+        together = []
+        for name, work in works[first : first + cores()]:
+            together.append(_Process(work))
+            processes.setdefault(name, []).append(together[-1])
+        for process in together:
+            process.receive()  # says that it is warmed up
 
 
 def order(names: list[str], number: int) -> list[str]:

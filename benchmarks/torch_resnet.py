@@ -1,4 +1,4 @@
-"""The rival of ResNet-18: the same network in PyTorch, laid out channels last, with fused Adam, eager or compiled."""
+"""The rival of ResNet-18: the same network in PyTorch, laid out channels last, with fused Adam."""
 
 import itertools
 
@@ -46,20 +46,23 @@ def network() -> nn.Sequential:
     return nn.Sequential(*stem, *blocks, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(CHANNELS[-1], CLASSES))
 
 
-def training(steps: int, batch_size: int = 64, compiled: bool = False) -> Go:
-    """Trains for `steps` steps a call, images normalised in advance. Work: steps."""
+def training(steps: int, batch_size: int = 64) -> Go:
+    """Trains for `steps` steps a call, images normalised in advance. Work: steps.
+
+    Eager: torch.compile is left out. It needs a C++ compiler and took over a minute to start in a trial on a busy machine,
+    where its step was no faster.
+    """
     torch.set_num_threads(cores())
     images, labels = images_and_labels(steps * batch_size, (32, 32, 3))
     x = torch.from_numpy(images).permute(0, 3, 1, 2).float().contiguous(memory_format=torch.channels_last)
     x, y = (x - x.mean()) / x.std(), torch.from_numpy(labels).long()
-    model = network().to(memory_format=torch.channels_last)
+    model = network().to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
     optimizer = torch.optim.Adam(model.parameters(), lr=1e-3, fused=True)
-    apply = torch.compile(model) if compiled else model
 
     def go():
         for index in torch.randperm(len(x)).split(batch_size):
             optimizer.zero_grad(set_to_none=True)
-            functional.cross_entropy(apply(x[index]), y[index]).backward()
+            functional.cross_entropy(model(x[index]), y[index]).backward()
             optimizer.step()
         return float(steps)
 

@@ -59,7 +59,8 @@ def data(samples: int = SAMPLES, shape: tuple[int, ...] = SHAPE) -> Any:
     images, labels = images_and_labels(samples, shape)
     flat = images.reshape(-1, shape[-1])
     mean, std = flat.mean(0, dtype=np.float32), flat.std(0, dtype=np.float32)
-    return Data(images, labels, images[:0], labels[:0], mean, std, classes=CLASSES)
+    arrays: list[Any] = [images, labels, images[:0], labels[:0], mean, std]
+    return Data(*arrays, classes=CLASSES)
 
 
 def set_up_jax(cache_dir: str | None = None) -> None:
@@ -162,7 +163,7 @@ def job(tasks: int, epochs: int, lanes: int, cache_dir: str, checkpoints: bool =
     """A whole job of `tasks` tasks with default probes, from reading the data to the table. Work: 1 each.
 
     It runs in a fresh workdir, is traced anew and finds its program in the persistent cache. Checkpoints, and writing of
-    the results after every task, can be left out.
+    the results after every task, can be left out. The first call, which warms up, takes one task.
     """
     import plasticity_jax
     from plasticity_jax import sweep
@@ -174,10 +175,11 @@ def job(tasks: int, epochs: int, lanes: int, cache_dir: str, checkpoints: bool =
     arrays.mkdir()
     for name, array in zip(("images", "labels"), images_and_labels(), strict=True):
         np.save(arrays / f"train_{name}.npy", array)
-    one = spec(epochs, plasticity_jax.Spec().probes, dataset=f"arrays:{arrays}", tasks=tasks)
+    probes, dataset = plasticity_jax.Spec().probes, f"arrays:{arrays}"
+    length = 1
     grid = plasticity_jax.grid(seed=range(lanes), granularity=20)
 
-    def in_part(folder: Path) -> None:
+    def in_part(one: Any, folder: Path) -> None:
         program = sweep.plan([(one, grid)], SAMPLES)[0]
         examples = sweep.device_data(sweep.load_dataset(one, None, False))
 
@@ -189,11 +191,13 @@ def job(tasks: int, epochs: int, lanes: int, cache_dir: str, checkpoints: bool =
         sweep.run_program(program, examples, kept, report=report)
 
     def go():
+        nonlocal length
+        one, length = spec(epochs, probes, dataset=dataset, tasks=length), tasks
         with tempfile.TemporaryDirectory(dir=cache_dir) as folder:
             if checkpoints and results:
                 plasticity_jax.run(one, grid, workdir=Path(folder, "work"))
             else:
-                in_part(Path(folder))
+                in_part(one, Path(folder))
         return 1.0
 
     return go
