@@ -1,6 +1,7 @@
-"""How long a run will take on this machine, from a few seconds of it."""
+"""What a run will take on this machine: time, from a few seconds of it, and memory, before it starts."""
 
 import dataclasses
+import os
 import time
 from collections.abc import Sequence
 
@@ -8,6 +9,7 @@ import jax
 import numpy as np
 
 from plasticity_jax import datasets, sweep
+from plasticity_jax import lanes as lanes_
 from plasticity_jax.methods import METHODS
 from plasticity_jax.spec import Spec
 
@@ -36,6 +38,42 @@ def seconds(programs: Sequence[sweep.Program], dataset: datasets.Dataset) -> flo
         blocks = -(-len(program.lanes) // (how.width * how.devices))
         total += blocks * spec.tasks * task
     return total
+
+
+def check_memory(programs: Sequence[sweep.Program], dataset: datasets.Dataset) -> None:
+    """Returns if the programs fit into memory, by an estimate good to about a factor of two.
+
+    Raises MemoryError: one sentence with what is needed, what there is, and how many lanes fit.
+    """
+    free = free_memory()
+    known: dict[Spec, tuple[int, int]] = {}
+    for program in programs:
+        spec, how = _plain(program.spec), program.execution
+        if spec not in known:
+            known[spec] = sweep.memory(spec, dataset)
+        waiting, running = known[spec]
+        together = how.width * how.devices
+        lanes = lanes_.padded(len(program.lanes), how)
+        needed = lanes * waiting + together * running
+        if needed > free:
+            fit = max(0, (free - together * running) // max(waiting, 1)) // together * together
+            allowed = f"at most {fit} lanes fit" if fit else "a smaller model, batch or lane_width is allowed"
+            raise MemoryError(
+                f"{lanes} lanes of {spec.model}, {together} at a time, need about {needed / 2**30:,.1f} GiB, "
+                f"but {free / 2**30:,.1f} GiB are free: {allowed}."
+            )
+
+
+def free_memory() -> int:
+    """Returns the bytes that a run may use: of the accelerator, or of this machine."""
+    limit = (jax.local_devices()[0].memory_stats() or {}).get("bytes_limit")
+    if limit:
+        return limit
+    try:
+        with open("/proc/meminfo", encoding="ascii") as file:
+            return next(1024 * int(line.split()[1]) for line in file if line.startswith("MemAvailable:"))
+    except (OSError, StopIteration):
+        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
 
 
 def _plain(spec: Spec) -> Spec:

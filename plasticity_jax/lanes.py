@@ -64,7 +64,7 @@ def check(spec: Spec, lanes: Sequence[Mapping[str, Any]], samples: int) -> list[
         for name in WHOLE:
             if name in lane and not (math.isfinite(lane[name]) and lane[name] == int(lane[name])):
                 raise ValueError(f"{name} is {lane[name]}: allowed are whole numbers.")
-    completed = [complete(spec, lane) for lane in lanes]
+    completed, parts = [complete(spec, lane) for lane in lanes], spec.parts()
     if len({tuple(lane.items()) for lane in completed}) < len(completed):
         raise ValueError("a lane is given twice: allowed are lanes that differ in a number, e.g. in their seed.")
     for lane in completed:
@@ -75,6 +75,9 @@ def check(spec: Spec, lanes: Sequence[Mapping[str, Any]], samples: int) -> list[
         _within("granularity", lane["granularity"], 1, None)
         _within("learning_rate", lane["learning_rate"], 0, None)
         _within("transition_fraction", lane["transition_fraction"], 0, 1)
+        for part, factory in parts.items():
+            for number, high in registry.largest(factory).items():
+                _within(f"{part}.{number}", lane[f"{part}.{number}"], 0, high)
         length = int(transitions.transition_steps(np.float32(lane["transition_fraction"]), steps))
         if lane["granularity"] > 1 and length < lane["granularity"]:
             raise ValueError(
@@ -91,7 +94,7 @@ def check(spec: Spec, lanes: Sequence[Mapping[str, Any]], samples: int) -> list[
 def _within(name: str, value: float, low: float, high: float | None) -> None:
     if value < low or (high is not None and value > high):
         raise ValueError(
-            f"{name} is {value}: allowed is {f'{low} to {high}' if high is not None else f'{low} or more'}."
+            f"{name} is {value}: allowed is {f'{low} to {high:g}' if high is not None else f'{low} or more'}."
         )
 
 

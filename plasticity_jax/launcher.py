@@ -1,17 +1,23 @@
 """From a command line to a finished workdir: what `experiments/*.py` call."""
 
+import contextlib
 import os
 import signal
 import sys
-from collections.abc import Callable, Mapping, Sequence
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
+
+import jax
 
 from plasticity_jax import cost, datasets, flags, registry, sweep, workdir
 from plasticity_jax.datasets import cache
 
 USAGE, ENVIRONMENT = 2, 1  # exit codes: a fault of the command line; a fault of data, disk or machine
 
+# what goes wrong around a run; jax reports memory that ran out in spite of the estimate as an error of its own
+ENVIRONMENT_FAULTS = (datasets.DataError, workdir.WorkdirError, OSError, MemoryError, jax.errors.JaxRuntimeError)
 METRICS = ("test_accuracy", "test_bleu2", "bleu2", "online_accuracy")  # what a run is judged by, the first that it has
 
 
@@ -35,46 +41,68 @@ def launch(
       then: (table, arm columns, flags' values) -> a last line to print, called when the run is finished.
     """
     arguments = sys.argv[1:] if argv is None else list(argv)
-    try:
-        values, given = flags.parse(arguments, defaults)
-        if values["help"] or values["list"]:
-            print(flags.usage(doc or "", defaults) if values["help"] else flags.listing())
-            return 0
-        prepare_jax()
-        checked = check(values, given, arms)
-    except ValueError as error:
-        return fault(error, USAGE)
-    except (datasets.DataError, workdir.WorkdirError) as error:
-        return fault(error, ENVIRONMENT)
-    dataset, programs, numbers = checked
-    if values["dry_run"]:
-        print(describe(programs, dataset), flush=True)
-        print(
-            f"about {_duration(cost.seconds(programs, dataset))} on this machine, besides compiling (a trial says so)"
-        )
-        return 0
-    try:
-        table = sweep.run_in_workdir(
-            programs, dataset, values["workdir"], numbers["checkpoint_every"], progress=values["progress"]
-        )
-        print(report(table, programs, dataset, values, numbers["last"], title, note))
-        if then is not None:
-            print(then(table, sweep.arm_columns(programs), values))
-    except sweep.Stopped as stopped:
-        print(f"stopped: {stopped}; the same command goes on from there.", file=sys.stderr, flush=True)
-        # a task may still be computing in the background, which an ordinary exit would wait for
-        os._exit(128 + (stopped.signal or signal.SIGINT))
-    except KeyboardInterrupt:  # the second, or one while the figure is drawn
-        print("interrupted: the same command goes on from the last checkpoint.", file=sys.stderr, flush=True)
-        os._exit(128 + signal.SIGINT)
-    except (datasets.DataError, workdir.WorkdirError, OSError) as error:
-        return fault(error, ENVIRONMENT)
+    with _interruptible():
+        try:
+            values, given = flags.parse(arguments, defaults)
+            if values["help"] or values["list"]:
+                print(flags.usage(doc or "", defaults) if values["help"] else flags.listing())
+                return 0
+            prepare_jax()
+            dataset, programs, numbers = check(values, given, arms)
+            if values["dry_run"]:
+                print(describe(programs, dataset), flush=True)
+                taken = _duration(cost.seconds(programs, dataset))
+                print(f"about {taken} on this machine, besides compiling (a trial says so)")
+                return 0
+            cost.check_memory(programs, dataset)
+        except ValueError as error:
+            return fault(error, USAGE)
+        except ENVIRONMENT_FAULTS as error:
+            return fault(error, ENVIRONMENT)
+        try:
+            table = sweep.run_in_workdir(
+                programs, dataset, values["workdir"], numbers["checkpoint_every"], progress=values["progress"]
+            )
+            print(report(table, programs, dataset, values, numbers["last"], title, note))
+            if then is not None:
+                print(then(table, sweep.arm_columns(programs), values))
+        except sweep.Stopped as stopped:
+            print(f"stopped: {stopped}; the same command goes on from there.", file=sys.stderr, flush=True)
+            # a task may still be computing in the background, which an ordinary exit would wait for
+            os._exit(128 + (stopped.signal or signal.SIGINT))
+        except KeyboardInterrupt:  # the second one
+            _interrupted()
+        except ENVIRONMENT_FAULTS as error:
+            return fault(error, ENVIRONMENT)
     return 0
+
+
+@contextlib.contextmanager
+def _interruptible() -> Iterator[None]:
+    """Ctrl-C ends the process with one sentence, at once, while nothing else (`workdir.Stop`) looks after it.
+
+    Not by an exception, which Python drops if it comes while a garbage collection runs a callback, as jax has one.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGINT, _interrupted)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def _interrupted(*_: Any) -> None:
+    print(
+        "interrupted: the same command goes on from the last checkpoint, if there is one.", file=sys.stderr, flush=True
+    )
+    os._exit(128 + signal.SIGINT)
 
 
 def fault(error: Exception, code: int) -> int:
     """Prints one sentence that says what is wrong and returns the exit code."""
-    print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
+    print(f"error: {' '.join(str(error).split())[:2000]}", file=sys.stderr)
     return code
 
 
@@ -83,13 +111,17 @@ def prepare_jax() -> None:
 
     Does nothing that a library import should not: only the launcher calls it, before a backend starts.
     """
-    import jax
-
     try:
         jax.config.update("jax_num_cpu_devices", len(os.sched_getaffinity(0)))
     except RuntimeError:  # the backend runs already, as in a notebook: its devices stay
         return
-    jax.config.update("jax_compilation_cache_dir", str(cache.cache_folder() / "xla"))
+    folder = cache.cache_folder() / "xla"
+    try:
+        workdir.check_writable(folder)
+    except workdir.WorkdirError:  # then every start compiles anew
+        print(f"note: {folder} cannot be written, so compiled programs are not kept.", file=sys.stderr)
+        return
+    jax.config.update("jax_compilation_cache_dir", str(folder))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
 
 

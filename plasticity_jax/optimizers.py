@@ -2,18 +2,18 @@
 
 import optax
 
-from plasticity_jax.types import Number
+from plasticity_jax.types import Number, Share
 
 Transformation = optax.GradientTransformation
 
 
-def adam(learning_rate: Number, *, b1: Number = 0.9, b2: Number = 0.999, eps: Number = 1e-8) -> Transformation:
+def adam(learning_rate: Number, *, b1: Share = 0.9, b2: Share = 0.999, eps: Number = 1e-8) -> Transformation:
     """Adam with PyTorch's defaults. Source: Kingma & Ba 2015."""
     return optax.adam(learning_rate, b1, b2, eps)
 
 
 def adamw(
-    learning_rate: Number, *, b1: Number = 0.9, b2: Number = 0.999, eps: Number = 1e-8, weight_decay: Number = 1e-2
+    learning_rate: Number, *, b1: Share = 0.9, b2: Share = 0.999, eps: Number = 1e-8, weight_decay: Number = 1e-2
 ) -> Transformation:
     """AdamW: Adam with decoupled weight decay of all parameters, PyTorch's defaults. Source: Loshchilov & Hutter 2019."""
     return optax.adamw(learning_rate, b1, b2, eps, weight_decay=weight_decay)
@@ -24,7 +24,7 @@ def sgd(learning_rate: Number) -> Transformation:
     return optax.sgd(learning_rate)
 
 
-def momentum(learning_rate: Number, *, decay: Number = 0.9) -> Transformation:
+def momentum(learning_rate: Number, *, decay: Share = 0.9) -> Transformation:
     """Stochastic gradient descent with heavy-ball momentum: m <- decay m + g, p <- p - learning_rate m."""
     return optax.sgd(learning_rate, momentum=decay)
 

@@ -1,14 +1,14 @@
 """Reading a registry entry's settings off its signature, so that a new entry is one function and one line.
 
-A registry is a literal dict name -> factory. Of a factory's keyword-only parameters, those annotated `Number` are
-traced numbers, the others static options; the first line of its docstring is its description.
+A registry is a literal dict name -> factory. Of a factory's keyword-only parameters, those annotated `Number` or
+`Share` are traced numbers, the others static options; the first line of its docstring is its description.
 """
 
 import inspect
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
-from plasticity_jax.types import Number
+from plasticity_jax.types import Number, Share
 
 
 def lookup(registry: Mapping[str, Any], kind: str, name: str) -> Any:
@@ -20,12 +20,18 @@ def lookup(registry: Mapping[str, Any], kind: str, name: str) -> Any:
 
 def numbers(factory: Callable) -> dict[str, float]:
     """Returns the traced numbers of a factory with their defaults."""
-    return {p.name: p.default for p in _keyword_only(factory) if p.annotation is Number}
+    return {p.name: p.default for p in _keyword_only(factory) if p.annotation in (Number, Share)}
+
+
+def largest(factory: Callable) -> dict[str, float | None]:
+    """Returns the largest value allowed of each traced number, None for any; the smallest is 0."""
+    kinds = {p.name: p.annotation for p in _keyword_only(factory)}
+    return {name: 1.0 if kinds[name] is Share else None for name in numbers(factory)}
 
 
 def options(factory: Callable) -> dict[str, Any]:
     """Returns the static options of a factory with their defaults."""
-    return {p.name: p.default for p in _keyword_only(factory) if p.annotation is not Number}
+    return {p.name: p.default for p in _keyword_only(factory) if p.annotation not in (Number, Share)}
 
 
 def positional(factory: Callable) -> list[str]:

@@ -316,6 +316,11 @@ def memory_per_lane(spec: Spec, dataset: datasets.Dataset) -> int:
 
     State, gradients, activations and the vectors of probes; a rule fitted to what XLA reports for compiled MLPs.
     """
+    return sum(memory(spec, dataset))
+
+
+def memory(spec: Spec, dataset: datasets.Dataset) -> tuple[int, int]:
+    """Returns the bytes of `memory_per_lane` in two parts: a lane's state, which waits too, and what only running takes."""
     data, run = device_data(dataset), make_run(spec)
     environment = registry.make(ENVIRONMENTS, "environment", spec.environment, dict(spec.options))
     lane = {k: v[0] for k, v in lanes_.stack([lanes_.complete(spec, {})]).items()}
@@ -336,7 +341,7 @@ def memory_per_lane(spec: Spec, dataset: datasets.Dataset) -> int:
     probing = 6 * example * min(spec.probe_samples, count) if spec.probes else 0
     evaluating = example * min(evaluation_chunk(spec, environment), count) // 2
     # the state before and after; gradient, update and the vectors of the Lanczos probe
-    return 2 * size(state) + 6 * size(state.params) + max(training, probing, evaluating)
+    return size(state), size(state) + 6 * size(state.params) + max(training, probing, evaluating)
 
 
 def _run(

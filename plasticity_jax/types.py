@@ -6,7 +6,7 @@ lanes of one compiled program; an *option* changes shapes or control flow and is
 
 import dataclasses
 from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
 import jax
 import optax
@@ -15,7 +15,10 @@ Array = jax.Array
 Key = jax.Array
 PyTree = Any
 Number = float | jax.Array
-"""Annotation of a traced setting: a float in Python, possibly a tracer inside a program (see `registry.numbers`)."""
+"""Annotation of a traced setting that is 0 or more: a float in Python, possibly a tracer inside a program."""
+
+Share = Annotated[float | jax.Array, "0 to 1"]
+"""Annotation of a traced setting from 0 to 1 (see `registry.numbers`)."""
 
 Lane = Mapping[str, Any]
 """One run's numbers by name: `seed`, `granularity`, `learning_rate`, `transition_fraction`, and `<part>.<number>`."""

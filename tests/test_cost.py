@@ -41,3 +41,21 @@ def test_a_trial_takes_time_and_leaves_methods_numbers_out():
     (program,) = programs(method="l2")
     assert "l2.strength" in program.lanes[0]
     assert cost.seconds([program], DIGITS) > 0
+
+
+def test_what_does_not_fit_into_memory_is_told_with_what_does(monkeypatch):
+    (program,) = programs(count=8)
+    waiting, running = sweep.memory(program.spec, DIGITS)
+    devices = program.execution.devices
+    monkeypatch.setattr(cost, "free_memory", lambda: 16 * waiting + devices * running)
+    cost.check_memory([program], DIGITS)
+    monkeypatch.setattr(cost, "free_memory", lambda: 10 * waiting + devices * running)
+    with pytest.raises(MemoryError, match=r"16 lanes of mlp, \d at a time, need .* GiB are free: at most 10 lanes fit"):
+        cost.check_memory([program], DIGITS)
+    monkeypatch.setattr(cost, "free_memory", lambda: devices * running)
+    with pytest.raises(MemoryError, match="a smaller model, batch or lane_width is allowed"):
+        cost.check_memory([program], DIGITS)
+
+
+def test_free_memory_is_what_the_machine_says():
+    assert 2**28 < cost.free_memory() < 2**50

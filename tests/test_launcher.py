@@ -11,6 +11,7 @@ import subprocess
 import sys
 import time
 
+import jax
 import numpy as np
 import pandas as pd
 import pytest
@@ -87,6 +88,9 @@ USAGE = {
     "--transition_fraction=1.5": "transition_fraction is 1.5: allowed is 0 to 1.",
     "--learning_rate=": f"learning_rate is '': {NUMBERS}",
     "--learning_rate=-1": "learning_rate is -1.0: allowed is 0 or more.",
+    "--optimizer=adam --adam.b1=1.5": "adam.b1 is 1.5: allowed is 0 to 1.",
+    "--method=l2 --l2.strength=-1": "l2.strength is -1.0: allowed is 0 or more.",
+    "--method=shrink_and_perturb --shrink_and_perturb.shrink=2": "shrink_and_perturb.shrink is 2.0: allowed is 0 to 1.",
     "--learning_rate=1e39": f"learning_rate is '1e39': {NUMBERS}, up to 3.4e+38.",
     "--method=l2+l2": "method 'l2+l2' has 'l2' twice: each method may be given once.",
     "--method=none,": "unknown method '': known are none, l2, ",
@@ -311,7 +315,37 @@ def test_a_second_interrupt_ends_at_once_with_a_sentence(tmp_path, capsys, monke
     monkeypatch.setattr(os, "_exit", sys.exit)
     with pytest.raises(SystemExit, match="130"):
         launch(f"--workdir={tmp_path}")
-    assert capsys.readouterr() == ("", "interrupted: the same command goes on from the last checkpoint.\n")
+    assert capsys.readouterr() == ("", "interrupted: the same command goes on from the last checkpoint, if there is one.\n")
+
+
+@pytest.mark.usefixtures("nothing_compiles")
+def test_a_run_that_does_not_fit_into_memory_is_a_fault_before_it_starts(tmp_path, capsys):
+    for flags in (["--width=3000000", "--depth=2"], ["--lane_width=100000000"]):
+        code, sentence = refused(capsys, *flags, f"--workdir={tmp_path / 'run'}")
+        assert code == 1
+        assert "GiB are free: a smaller model, batch or lane_width is allowed." in sentence
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_memory_that_runs_out_all_the_same_is_one_sentence(tmp_path, capsys, monkeypatch):
+    def fails(*_, **__):
+        raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory\nallocating 36 bytes.")
+
+    monkeypatch.setattr(sweep, "run_in_workdir", fails)
+    assert launch(f"--workdir={tmp_path / 'run'}") == 1
+    assert capsys.readouterr().err == "error: RESOURCE_EXHAUSTED: Out of memory allocating 36 bytes.\n"
+
+
+def test_an_interrupt_before_the_run_is_one_sentence(tmp_path):
+    """In the trial of --dry_run, after the grid is printed and before anything else looks after signals."""
+    running = process("experiments.run", "--dry_run", "--dataset=digits", f"--workdir={tmp_path / 'run'}")
+    assert running.stdout
+    while "lane-steps" not in running.stdout.readline():
+        pass
+    running.send_signal(signal.SIGINT)
+    status, _, err = finish(running)
+    assert (status, err) == (130, "interrupted: the same command goes on from the last checkpoint, if there is one.\n")
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_processes_end_with_the_exit_code_and_one_sentence_or_none(tmp_path):

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 
 from plasticity_jax import registry
 from plasticity_jax.methods import lifting
-from plasticity_jax.types import Array, Key, Number, PyTree, UnitGroup
+from plasticity_jax.types import Array, Key, Number, PyTree, Share, UnitGroup
 
 
 def redo(
@@ -16,7 +16,7 @@ def redo(
     init: Callable[[Key], PyTree],
     *,
     threshold: Number = 0.1,
-    max_fraction: Number = 1.0,
+    max_fraction: Share = 1.0,
     period: int = 1000,
     warmup: int = 0,
     score: str = "batch",

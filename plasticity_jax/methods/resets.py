@@ -6,10 +6,10 @@ import optax
 from jax.flatten_util import ravel_pytree
 
 from plasticity_jax.methods import lifting
-from plasticity_jax.types import Method, Number
+from plasticity_jax.types import Method, Number, Share
 
 
-def shrink_and_perturb(*, shrink: Number = 0.9, noise: Number = 0.01, period: int = 0) -> lifting.Rewrite:
+def shrink_and_perturb(*, shrink: Share = 0.9, noise: Number = 0.01, period: int = 0) -> lifting.Rewrite:
     """Shrink and perturb: p <- shrink * p + noise * N(0, 1), every parameter, at task changes or every `period` steps.
 
     With `period=0` it is told task boundaries and acts once a task, right after the first step of the new task; optimizer
