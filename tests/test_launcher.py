@@ -315,7 +315,10 @@ def test_a_second_interrupt_ends_at_once_with_a_sentence(tmp_path, capsys, monke
     monkeypatch.setattr(os, "_exit", sys.exit)
     with pytest.raises(SystemExit, match="130"):
         launch(f"--workdir={tmp_path}")
-    assert capsys.readouterr() == ("", "interrupted: the same command goes on from the last checkpoint, if there is one.\n")
+    assert capsys.readouterr() == (
+        "",
+        "interrupted: the same command goes on from the last checkpoint, if there is one.\n",
+    )
 
 
 @pytest.mark.usefixtures("nothing_compiles")
