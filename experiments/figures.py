@@ -148,10 +148,19 @@ def draw(figure: Figure, table: Any, columns: Sequence[str], values: Mapping[str
     benchmark = BENCHMARKS[figure.benchmark]
     metric = figure.metric or benchmark.metric
     path = Path(folder or values["workdir"]) / f"figure_{figure.name}"
-    title = f"Figure {figure.name}: {benchmark.title}"
-    paths = report.curves(table, columns, path, metric=metric, band=values["band"], title=title, panels=())
+    title, note = f"Figure {figure.name}: {benchmark.title}", differences(benchmark, values)
+    paths = report.curves(table, columns, path, metric=metric, band=values["band"], title=title, note=note, panels=())
     drawn(table, columns, metric).to_csv(f"{path}.csv", index=False)
     return f"figure {figure.name}: {paths[0]}"
+
+
+def differences(benchmark: Benchmark, values: Mapping[str, Any]) -> str:
+    """Returns a sentence that names every setting that is not the paper's, with the paper's in brackets; or nothing."""
+    usual = flags.parse([], benchmark.paper)[0]
+    own = [name for name in flags.SPEC_FIELDS if name not in ("transition", "method", "probes", "probe_every")]
+    names = [*own, "learning_rate", "transition_fraction", *(name for name in usual if "." in name), "seeds"]
+    changed = [f"{name} {values[name]} ({usual[name]})" for name in names if values[name] != usual[name]]
+    return f"Differs from the paper's numbers: {', '.join(changed)}." if changed else ""
 
 
 def drawn(table: Any, columns: Sequence[str], metric: str) -> Any:

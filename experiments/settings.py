@@ -132,7 +132,7 @@ SMALL_T5 = {"width": "16", "t5.feed_forward": "32", "t5.heads": "2", "t5.head_wi
 
 BENCHMARKS = {
     "random_mnist": Benchmark(
-        title="Random MNIST, MLP 4 x 256",
+        title="Random MNIST, MLP",
         metric="online_accuracy",
         gradual=("output", "sampling"),
         paper={
@@ -188,7 +188,7 @@ BENCHMARKS = {
         needs=PRETRAINED,
     ),
     "permuted_emnist": Benchmark(
-        title="Permuted EMNIST, MLP 4 x 256",
+        title="Permuted EMNIST, MLP",
         metric="test_accuracy",
         gradual=("input", "sampling"),
         paper={

@@ -94,7 +94,7 @@ def check(spec: Spec, lanes: Sequence[Mapping[str, Any]], samples: int) -> list[
 def _within(name: str, value: float, low: float, high: float | None) -> None:
     if value < low or (high is not None and value > high):
         raise ValueError(
-            f"{name} is {value}: allowed is {f'{low} to {high:g}' if high is not None else f'{low} or more'}."
+            f"{name} is {value}: allowed is {f'{low} to {high}' if high is not None else f'{low} or more'}."
         )
 
 

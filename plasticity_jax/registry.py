@@ -23,10 +23,10 @@ def numbers(factory: Callable) -> dict[str, float]:
     return {p.name: p.default for p in _keyword_only(factory) if p.annotation in (Number, Share)}
 
 
-def largest(factory: Callable) -> dict[str, float | None]:
+def largest(factory: Callable) -> dict[str, int | None]:
     """Returns the largest value allowed of each traced number, None for any; the smallest is 0."""
     kinds = {p.name: p.annotation for p in _keyword_only(factory)}
-    return {name: 1.0 if kinds[name] is Share else None for name in numbers(factory)}
+    return {name: 1 if kinds[name] is Share else None for name in numbers(factory)}
 
 
 def options(factory: Callable) -> dict[str, Any]:

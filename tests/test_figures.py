@@ -97,6 +97,14 @@ def test_controls_are_what_they_say():
     assert ("output", 1, True, 80, 0.667) in controls  # the stable phase alone
 
 
+def test_a_figure_says_where_its_numbers_are_not_the_papers():
+    benchmark = settings.BENCHMARKS["bigram_cipher"]
+    assert figures.differences(benchmark, flags.parse([], benchmark.paper)[0]) == ""
+    values, _ = flags.parse(["--tasks=3", "--bigram_cipher.words=2", "--granularity=1,5"], benchmark.paper)
+    said = "Differs from the paper's numbers: tasks 3 (100), bigram_cipher.words 2 (10)."
+    assert figures.differences(benchmark, values) == said
+
+
 def test_as_published_turns_on_what_the_public_code_did():
     defaults, grid, left = planned("random_cifar10", "methods", as_published=True)
     assert "--resnet18.pretrained=here" not in left  # not for all arms
