@@ -119,7 +119,7 @@ REDUCED_RESNET = {
     "probe_samples": "128",
 }
 PRETRAINED = {"resnet18.pretrained": "a folder with a Hugging Face ResNet-18, such as microsoft/resnet-18"}
-SMALL_RESNET = {"resnet18.base": "4", "probe_samples": "32"}
+SMALL_RESNET = {"resnet18.base": "4", "probes": "dormant_fraction", "probe_samples": "32"}
 REDUCED_T5 = {
     "tasks": "30",
     "seeds": "3",
