@@ -2,6 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 WORKERS ?= 2
+FIGURES ?= 1a 1b 1c 2 3 4 5a 5b
 
 .PHONY: setup demo test lint types oracles smoke bench clean
 
@@ -37,7 +38,7 @@ oracles: .venv/.oracles
 
 # every figure file from flag to picture, in minutes: the runs, then what is drawn from them
 smoke: setup
-	for figure in 1a 1b 1c 2 3 4 5a 5b; do \
+	for figure in $(FIGURES); do \
 	  $(BIN)/python -m experiments.figure_$$figure --scale=smoke --noprogress --workdir=runs/smoke/figure_$$figure || exit 1; done
 	$(BIN)/python -m experiments.figure_6 --scale=smoke --from=runs/smoke/figure_1a,runs/smoke/figure_4
 	for figure in 7 8 9; do for part in a b; do \
