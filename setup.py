@@ -1,4 +1,4 @@
-"""Packaging: `pip install .`, extras `test`, `text`, `oracles`, `cuda`."""
+"""Packaging: `pip install .`, extras `test`, `oracles`, `cuda`."""
 
 from pathlib import Path
 
@@ -35,14 +35,13 @@ setup(
         "matplotlib>=3.9",
         "tqdm",
         "scikit-learn>=1.5",
+        "safetensors",
     ],
     extras_require={
         "test": ["pytest", "pytest-xdist", "hypothesis", "ruff", "basedpyright"],
-        "text": ["safetensors"],
         "oracles": [
             "torch==2.13.0",
             "transformers",
-            "safetensors",
             "matfree",
             "sentencepiece>=0.2.2",  # earlier ones compare unrounded sums and cut a few words otherwise
             "sacrebleu",
