@@ -150,7 +150,6 @@ def test_folders_that_are_no_checkpoint_are_told(tmp_path):
         pretrained.check(folder, "bert", {"d_model": 8})
     with pytest.raises(ValueError, match=r"num_layers 1, but the model asked for needs 2"):
         pretrained.check(folder, "bert", {}, {"num_layers": 2})
-    pytest.importorskip("safetensors")
     with pytest.raises(DataError, match=r"cannot be read as safetensors"):
         pretrained.read(folder)
 

@@ -48,12 +48,8 @@ def check(
 
 def read(folder: str) -> Tensors:
     """Returns the tensors of a checkpoint by name, float32. Raises DataError if they cannot be read."""
-    try:
-        from safetensors.numpy import load_file
-    except ImportError as error:
-        raise DataError(
-            "safetensors is not installed: pip install 'plasticity_jax[text]' reads checkpoints."
-        ) from error
+    from safetensors.numpy import load_file
+
     file = Path(folder) / "model.safetensors"
     try:
         return {name: tensor.astype(np.float32) for name, tensor in load_file(file).items()}
