@@ -1,6 +1,5 @@
 """Results of several workdirs in one table: the lanes that a figure asks for, each from the run that has it."""
 
-import dataclasses
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -30,19 +29,15 @@ def collect(workdirs: Sequence[str | Path], runs: Runs) -> "pandas.DataFrame":
         for key, rows in _lanes(Path(workdir)).items():
             found.setdefault(key, rows)
     wanted = [(spec, lanes_.complete(spec, lane)) for spec, given in runs for lane in given]
-    parts = []
-    for number, (spec, lane) in enumerate(wanted):
-        key = _key({**dataclasses.asdict(spec), "options": dict(spec.options)}, lane)
-        if key not in found:
-            missing = sum(
-                _key({**dataclasses.asdict(s), "options": dict(s.options)}, n) not in found for s, n in wanted
-            )
-            where = " nor ".join(map(str, workdirs))
-            raise WorkdirError(
-                f"{where} lacks {missing} of the {len(wanted)} lanes asked for, the first of them {_named(spec, lane)}: "
-                "allowed are runs made with the same settings; give those settings as flags, or run them."
-            )
-        parts.append(found[key].assign(lane=number))
+    keys = [_key(spec.record(), lane) for spec, lane in wanted]
+    missing = [number for number, key in enumerate(keys) if key not in found]
+    if missing:
+        raise WorkdirError(
+            f"{' nor '.join(map(str, workdirs))} lacks {len(missing)} of the {len(wanted)} lanes asked for, "
+            f"the first of them {_named(*wanted[missing[0]])}: "
+            "allowed are runs made with the same settings; give those settings as flags, or run them."
+        )
+    parts = [found[key].assign(lane=number) for number, key in enumerate(keys)]
     return pandas.concat(parts, ignore_index=True)
 
 

@@ -102,6 +102,10 @@ class Spec:
             f"{part}.{n}": v for part, factory in self.parts().items() for n, v in registry.numbers(factory).items()
         }
 
+    def record(self) -> dict[str, Any]:
+        """Returns all fields by name, options as a dict: what is written of a Spec and compared with what was."""
+        return {**dataclasses.asdict(self), "options": dict(self.options)}
+
     def make_model(self, outputs: int) -> Any:
         """Returns the model with `outputs` logits. Raises ValueError if it refuses a setting."""
         shape = ("width", "depth", "norm", "activation", "initialization")

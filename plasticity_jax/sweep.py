@@ -80,7 +80,7 @@ def settings(programs: Sequence[Program], dataset: datasets.Dataset) -> dict[str
     return {
         "programs": [
             {
-                "spec": {**dataclasses.asdict(p.spec), "options": dict(p.spec.options)},
+                "spec": p.spec.record(),
                 "lanes": p.lanes,
                 "lane_strategy": p.execution.strategy,
                 "lane_width": p.execution.width,
