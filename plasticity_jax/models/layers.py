@@ -1,6 +1,7 @@
 """Layers that several models use: initialization as PyTorch, He or LeCun have it, normalisation, activation."""
 
 import math
+from collections.abc import Callable
 
 import flax.linen as nn
 import jax
@@ -28,6 +29,15 @@ def dense(x: Array, features: int, initialization: str, name: str) -> Array:
     """Returns a named dense layer of `x` [..., in] -> [..., features], inside an `nn.compact` call."""
     kernel, bias = INITIALIZATIONS[initialization]
     return nn.Dense(features, kernel_init=kernel, bias_init=bias(x.shape[-1]), name=name)(x)
+
+
+def of_rows(x: Array, function: Callable[[Array], Array]) -> Array:
+    """Returns `function` of `x` [..., in] as rows [N, in], shaped back to [..., out].
+
+    On a CPU the gradient of a product with a kernel is much faster where it contracts one axis, not several.
+    """
+    rows = function(x.reshape(-1, x.shape[-1]))
+    return rows.reshape(*x.shape[:-1], -1)
 
 
 def sow(module: nn.Module, group: str, activations: Array) -> None:
