@@ -3,38 +3,56 @@
 import dataclasses
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 
-from plasticity_jax import datasets, sweep
+from plasticity_jax import datasets, registry, sweep
 from plasticity_jax import lanes as lanes_
+from plasticity_jax.environments import ENVIRONMENTS
 from plasticity_jax.methods import METHODS
+from plasticity_jax.probes import PROBES
 from plasticity_jax.spec import Spec
 
-BATCHES = 20  # at most, in an epoch of the trial
-EPOCHS = (1, 4)  # of the two trials, whose difference is training alone
-REPEATS = 3
+BATCHES = 4  # at least, in an epoch of a trial
+EXTRA = (1, 8, 64)  # epochs that a longer trial has more, until they take at least SHARE of the shorter one's time
+SHARE = 0.3
+REPEATS, LONG = 3, 2.0  # a trial is run so many times, but only once if that takes more than LONG seconds
+
+
+class Trial(NamedTuple):
+    """Seconds that one block of lanes takes.
+
+    Attributes:
+      step: of a training step.
+      rest: of the end of a task without probes: test data, decoding.
+      probing: of the probes.
+    """
+
+    step: float
+    rest: float
+    probing: float
 
 
 def seconds(programs: Sequence[sweep.Program], dataset: datasets.Dataset) -> float:
     """Returns the estimated wall time of a run, without compiling: good to about a factor of 1.5 on a quiet machine.
 
     One block of lanes of each program is tried for a few epochs on part of the data, once for all programs that differ
-    in nothing but method and transition, whose cost differs less than that.
+    in nothing but method, transition and number of epochs, whose cost differs less than that.
     """
-    known: dict[tuple, tuple[float, float]] = {}
+    known: dict[tuple, Trial] = {}
     total = 0.0
     for program in programs:
         spec, how = program.spec, program.execution
         plain = _plain(spec)
         if (plain, how) not in known:
             known[plain, how] = _trial(program._replace(spec=plain), dataset)
-        step, rest = known[plain, how]
+        trial = known[plain, how]
         per_epoch = len(dataset.images) // spec.batch_size
         # the whole task is evaluated once at its end, which takes about a third of a step for each batch
-        task = step * per_epoch * (spec.epochs + 1 / 3) + rest / spec.probe_every
+        task = trial.step * per_epoch * (spec.epochs + 1 / 3) + trial.rest + trial.probing / spec.probe_every
         blocks = -(-len(program.lanes) // (how.width * how.devices))
         total += blocks * spec.tasks * task
     return total
@@ -78,30 +96,52 @@ def free_memory() -> int:
 
 def _plain(spec: Spec) -> Spec:
     """The Spec without method, with the transition and the run's length that all others share."""
-    options = {name: v for name, v in spec.options if name.partition(".")[0] not in METHODS}
+    options = _without(spec, METHODS)
     return dataclasses.replace(
         spec, method="none", transition="sampling", tasks=2, epochs=1, probe_every=1, options=options
     )
 
 
-def _trial(program: sweep.Program, dataset: datasets.Dataset) -> tuple[float, float]:
-    """Seconds of a step and of a task's end (probes and decoding) for one block of lanes."""
-    spec, how = program.spec, program.execution
-    count = min(len(dataset.images), BATCHES * spec.batch_size)
+def _without(spec: Spec, parts: Container[str]) -> dict[str, Any]:
+    """The Spec's options but for those of `parts`."""
+    return {name: value for name, value in spec.options if name.partition(".")[0] not in parts}
+
+
+def _trial(program: sweep.Program, dataset: datasets.Dataset) -> Trial:
+    """What a block of lanes takes, from trials of different length, with and without probes."""
+    spec = program.spec
+    environment = registry.make(ENVIRONMENTS, "environment", spec.environment, dict(spec.options))
+    decoded = environment.decoding.samples if environment.decoding else 0
+    count = min(len(dataset.images), max(BATCHES * spec.batch_size, decoded))
     part = dataclasses.replace(dataset, images=dataset.images[:count], labels=dataset.labels[:count])
+    per_epoch = count // spec.batch_size
+
+    bare = dataclasses.replace(spec, probes=(), options=_without(spec, PROBES))
+
+    def timed(spec: Spec, epochs: int) -> float:
+        return _timed(program._replace(spec=dataclasses.replace(spec, epochs=epochs)), part)
+
+    short, step = timed(bare, 1), 0.0
+    for extra in EXTRA:
+        more = timed(bare, 1 + extra) - short
+        step = max(more, 0.0) / (extra * per_epoch)
+        if more >= SHARE * short:
+            break
+    probing = timed(spec, 1) - short if spec.probes else 0.0
+    return Trial(step, max(short - step * per_epoch * (1 + 1 / 3), 0.0), max(probing, 0.0))
+
+
+def _timed(program: sweep.Program, dataset: datasets.Dataset) -> float:
+    """Seconds of a task of one block of lanes, compiled before."""
+    spec, how = program.spec, program.execution
     lane = {name: value for name, value in program.lanes[0].items() if name.partition(".")[0] not in METHODS}
     lanes = [lane | {"granularity": 1}] * (how.width * how.devices)
-    times = []
-    for epochs in EPOCHS:
-        one = dataclasses.replace(spec, epochs=epochs)
-        compiled = sweep.compile_program(sweep.Program(one, lanes, how), sweep.device_data(part))
-        states = jax.block_until_ready(compiled.run_task(compiled.init(), 0))[0]
-        taken = []
-        for number in range(REPEATS):
-            start = time.perf_counter()
-            states = jax.block_until_ready(compiled.run_task(states, number))[0]
-            taken.append(time.perf_counter() - start)
-        times.append(float(np.median(taken)))
-    per_epoch = count // spec.batch_size
-    step = max(times[1] - times[0], 0.0) / ((EPOCHS[1] - EPOCHS[0]) * per_epoch)
-    return step, max(times[0] - step * per_epoch * (EPOCHS[0] + 1 / 3), 0.0)
+    compiled = sweep.compile_program(sweep.Program(spec, lanes, how), sweep.device_data(dataset))
+    states, taken = compiled.init(), []
+    for number in range(1 + REPEATS):
+        start = time.perf_counter()
+        states = jax.block_until_ready(compiled.run_task(states, number))[0]
+        taken.append(time.perf_counter() - start)
+        if taken[-1] > LONG:
+            break
+    return float(np.median(taken[1:] or taken))

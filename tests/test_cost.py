@@ -18,20 +18,20 @@ def programs(count=4, **changes):
 
 def test_time_is_that_of_blocks_of_lanes_tasks_steps_and_ends_of_tasks(monkeypatch):
     seen = []
-    monkeypatch.setattr(cost, "_trial", lambda program, dataset: seen.append(program.spec) or (0.5, 7.0))
+    monkeypatch.setattr(cost, "_trial", lambda program, dataset: seen.append(program.spec) or cost.Trial(0.5, 7.0, 2.0))
     (program,) = programs(epochs=6, tasks=3)
     devices = program.execution.devices
     # 64 // 16 = 4 steps an epoch, 6 epochs and a third of one to evaluate
-    task = 0.5 * 4 * (6 + 1 / 3) + 7.0
+    task = 0.5 * 4 * (6 + 1 / 3) + 7.0 + 2.0
     assert cost.seconds([program], DIGITS) == pytest.approx(-(-8 // devices) * 3 * task)
     assert seen == [dataclasses.replace(program.spec, epochs=1, tasks=2, transition="sampling")]
     rarely = programs(epochs=6, tasks=3, probe_every=2)
-    assert cost.seconds(rarely, DIGITS) == pytest.approx(-(-8 // devices) * 3 * (task - 3.5))
+    assert cost.seconds(rarely, DIGITS) == pytest.approx(-(-8 // devices) * 3 * (task - 1.0))
 
 
 def test_programs_that_differ_in_method_share_a_trial(monkeypatch):
     seen = []
-    monkeypatch.setattr(cost, "_trial", lambda program, dataset: seen.append(program) or (1.0, 0.0))
+    monkeypatch.setattr(cost, "_trial", lambda program, dataset: seen.append(program) or cost.Trial(1.0, 0.0, 0.0))
     both = [*programs(), *programs(method="redo", options={"redo.period": 7}), *programs(width=16)]
     cost.seconds(both, DIGITS)
     assert [(p.spec.method, p.spec.width) for p in seen] == [("none", 8), ("none", 16)]
@@ -41,6 +41,27 @@ def test_a_trial_takes_time_and_leaves_methods_numbers_out():
     (program,) = programs(method="l2")
     assert "l2.strength" in program.lanes[0]
     assert cost.seconds([program], DIGITS) > 0
+
+
+def test_a_trial_tells_steps_from_the_end_of_a_task_and_from_probes(monkeypatch):
+    # steps too short to be seen in one more epoch beside a long end of task: a trial with more of them is made
+    step, rest, probing = 0.001, 1.0, 3.0
+    asked = []
+
+    def timed(program, dataset):
+        spec = program.spec
+        per_epoch = len(dataset.images) // spec.batch_size
+        asked.append(spec.epochs)
+        return step * per_epoch * (spec.epochs + 1 / 3) + rest + (probing if spec.probes else 0.0)
+
+    monkeypatch.setattr(cost, "_timed", timed)
+    (program,) = programs(probes=("hessian_top",), options={"hessian_top.iterations": 3})
+    assert cost._trial(program, DIGITS) == pytest.approx((step, rest, probing))
+    assert asked == [1, 2, 9, 65, 1]
+    asked.clear()
+    step = 1.0
+    assert cost._trial(program, DIGITS) == pytest.approx((step, rest, probing))
+    assert asked == [1, 2, 1]
 
 
 def test_what_does_not_fit_into_memory_is_told_with_what_does(monkeypatch):
