@@ -5,11 +5,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
 from absl import flags as absl_flags
 
 from experiments import settings
 from experiments.settings import BENCHMARKS, Benchmark
-from plasticity_jax import collect, flags, launcher, registry, report, results, sweep
+from plasticity_jax import collect, flags, launcher, registry, report, results, sweep, transitions
 from plasticity_jax import lanes as lanes_
 from plasticity_jax.lanes import Execution
 
@@ -94,7 +95,8 @@ def plan(
     else:
         arms = method_arms(benchmark, own["as_published"], _selection(own["selection"], figure.benchmark))
     if own["controls"]:
-        arms += controls(benchmark, defaults)
+        given = (text.lstrip("-").partition("=") for text in left)
+        arms += controls(benchmark, {**defaults, **{name: value for name, _, value in given}}, figure.arms)
     if own["as_published"]:
         gradual = dict(benchmark.gradual_published)
         for flag, what in benchmark.needs.items():
@@ -121,17 +123,23 @@ def method_arms(benchmark: Benchmark, published: bool, chosen: Mapping[str, Mapp
     return arms
 
 
-def controls(benchmark: Benchmark, defaults: Mapping[str, str]) -> list[dict[str, str]]:
-    """Returns the arms that tell what in a gradual change helps: see the README's table of controls."""
-    epochs, transition = int(defaults["epochs"]), benchmark.gradual[0]
-    above, _, below = defaults["transition_fraction"].partition("/")
-    changing = round(epochs * int(above) / int(below))
+def controls(benchmark: Benchmark, values: Mapping[str, str], kind: str) -> list[dict[str, str]]:
+    """Returns the arms that tell what in a gradual change helps, for a figure of this kind and its flags' `values`.
+
+    See the README's table of controls.
+    """
+    epochs, samples, batch_size = (flags.whole(name, values[name], 1) for name in ("epochs", "samples", "batch_size"))
+    share, transition = flags.number("transition_fraction", values["transition_fraction"]), benchmark.gradual[0]
+    changing = round(epochs * share)
     arm = {"method": "none", "transition": transition}
+    if kind == "granularity":  # the finest possible: a plateau for every step of the transition
+        steps = transitions.transition_steps(np.float32(share), epochs * (samples // batch_size))
+        return [{**arm, "granularity": str(int(steps))}]
     arms = [
         {**arm, "transition_fraction": "1", "epochs": str(changing)},  # the gradual epochs without the stable phase
         {**arm, "granularity": "1", "epochs": str(epochs - changing)},  # the stable phase alone
     ]
-    if defaults["environment"] == "random_labels":
+    if values["environment"] == "random_labels":
         arms += [
             {**arm, "transition": "smoothing"},  # soft targets without interpolation
             {**arm, "random_labels.change": "false"},  # the gradual schedule on a task that does not change

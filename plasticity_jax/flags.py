@@ -47,7 +47,6 @@ SWITCHES = {
     "help": "print this",
 }
 SPEC_FIELDS = {f.name: f for f in dataclasses.fields(spec.Spec) if f.name != "options"}
-FLOAT32_MAX = 3.4e38  # numbers are float32 once they are a lane's
 PART_REGISTRIES = (ENVIRONMENTS, MODELS, OPTIMIZERS, methods.METHODS, PROBES)
 
 
@@ -121,7 +120,7 @@ def runs(
             raise ValueError(f"first_seed is {first} and seeds is {count}: allowed are seeds up to {2**31 - 1}.")
         for one in _specs(texts):
             axes = {
-                name: [_number(name, t) for t in _split(texts[name])] for name in lanes.defaults(one) if name != "seed"
+                name: [number(name, t) for t in _split(texts[name])] for name in lanes.defaults(one) if name != "seed"
             }
             for lane in lanes.grid(**axes, seed=range(first, first + count)):
                 same = _identity(one, lane)
@@ -185,7 +184,8 @@ def whole(name: str, text: str, low: int | None = None) -> int:
     return value
 
 
-def _number(name: str, text: str) -> float:
+def number(name: str, text: str) -> float:
+    """Returns `text` as a number, such as "1e-3" or "2/3". Raises ValueError with the flag's `name` if it is none."""
     if name in lanes.WHOLE:
         return whole(name, text, 1)
     above, slash, below = text.partition("/")
@@ -193,8 +193,10 @@ def _number(name: str, text: str) -> float:
         value = float(above) / (float(below) if slash else 1.0)
     except (ValueError, ZeroDivisionError):
         value = math.nan
-    if not abs(value) <= FLOAT32_MAX:
-        raise ValueError(f"{name} is {text!r}: allowed are numbers such as 0.001, 1e-3 or 2/3, up to {FLOAT32_MAX:g}.")
+    if not abs(value) <= lanes.LARGEST:
+        raise ValueError(
+            f"{name} is {text!r}: allowed are numbers such as 0.001, 1e-3 or 2/3, up to {lanes.LARGEST:g}."
+        )
     return value
 
 
@@ -203,7 +205,7 @@ def _option(name: str, text: str, default: Any) -> Any:
         return registry.one_of(name, text.lower(), ("true", "false")) == "true"
     if isinstance(default, int):
         return whole(name, text)
-    return _number(name, text) if isinstance(default, float) else text
+    return number(name, text) if isinstance(default, float) else text
 
 
 def usage(doc: str, defaults: Mapping[str, str] | None = None) -> str:

@@ -9,7 +9,6 @@ diverged (`finite` false) enters with whatever it still scored, is left out wher
 lowest lane number everywhere; the order of the table's rows never matters.
 """
 
-import collections
 import math
 import os
 import pathlib
@@ -19,16 +18,11 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 
+from plasticity_jax import labels
+
 FIXED = ("lane", "task", "seed")
 """Columns that every table has: lane and task count from 0."""
 
-_TRANSITIONS = {
-    "output": "output interpolation",
-    "input": "input interpolation",
-    "smoothing": "constant smoothing",
-    "sampling": "task sampling",
-}
-_CHANGE = ("granularity", "transition", "method")  # named in words of their own
 _SEEDS_ENOUGH = 10  # with fewer, a percentile bootstrap is clearly too narrow (see `statistics`)
 
 
@@ -295,69 +289,18 @@ def _baseline(values: pd.DataFrame, baseline: dict[str, Any]) -> int:
             raise ValueError(f"unknown arm column {column!r} in the baseline: known are {', '.join(values.columns)}.")
         fits &= [pd.isna(value) if pd.isna(wanted) else value == wanted for value in values[column].to_list()]
     if fits.sum() != 1:
-        labels = np.array(_labels(values), dtype=object)
-        found = "no arm" if not fits.any() else f"{fits.sum()} arms ({'; '.join(labels[fits])})"
-        raise ValueError(f"the baseline {baseline} fits {found}: it must fit one of {'; '.join(labels)}.")
+        arms = np.array(labels.of_arms(values), dtype=object)
+        found = "no arm" if not fits.any() else f"{fits.sum()} arms ({'; '.join(arms[fits])})"
+        raise ValueError(f"the baseline {baseline} fits {found}: it must fit one of {'; '.join(arms)}.")
     return int(fits.argmax())
 
 
 def arm_labels(table: pd.DataFrame, arm_columns: Sequence[str]) -> pd.Series:
     """Returns a short, distinct label for each arm, indexed by its number: the order of the rows of `final`.
 
-    Only what varies between arms is named: the method, the change ("abrupt" for granularity 1, else such as
-    "task sampling, K = 20"), then other settings. Method "none" goes without saying where something else is named.
+    See `labels.of_arms` for what it names.
     """
-    return pd.Series(_labels(_split(table, arm_columns).values), name="label")
-
-
-def _labels(values: pd.DataFrame) -> list[str]:
-    # What most arms have goes without saying, and a number that only some arms have, such as a method's strength: both
-    # are named only where labels coincide without them.
-    labels: list[str] = []
-    for brief, thorough in ((True, False), (False, False), (False, True)):
-        varying = [str(c) for c in values if len((values[c] if thorough else values[c].dropna()).drop_duplicates()) > 1]
-        usual = {c: _majority(values[c].tolist()) for c in varying if c not in _CHANGE} if brief else {}
-        labels = [_label(row, varying, thorough, usual) for row in _records(values)]
-        if len(set(labels)) == len(labels):
-            break
-    return labels
-
-
-def _majority(values: list[Any]) -> Any:
-    """The value that more than half of the arms have, or None."""
-    (value, count), *_ = collections.Counter(values).most_common(1)
-    return value if len(values) > 2 and count > len(values) / 2 else None
-
-
-def _label(arm: dict[Any, Any], varying: list[str], thorough: bool, usual: dict[str, Any]) -> str:
-    change = [c for c in ("granularity", "transition") if c in arm]
-    # A single arm has nothing that varies; its change and method then say best what it is.
-    parts = [_change(arm, thorough)] if change and (not varying or any(c in varying for c in change)) else []
-    for column in varying:
-        value = arm[column]
-        if column in _CHANGE or pd.isna(value) or (usual.get(column) is not None and value == usual[column]):
-            continue
-        if isinstance(value, bool | np.bool_):
-            parts.append(f"{column}={str(value).lower()}")
-        elif not isinstance(value, str):
-            parts.append(f"{column}={value:g}" if float(f"{value:g}") == value else f"{column}={value!r}")
-        else:
-            parts.append(f"no {column}" if value in ("none", "") else value.replace("_", " "))
-    method = arm.get("method")
-    if isinstance(method, str) and (not varying or "method" in varying) and not (method == "none" and parts):
-        parts.insert(0, method)
-    return ", ".join(parts) or (method if isinstance(method, str) else "all lanes")
-
-
-def _change(arm: dict[Any, Any], thorough: bool) -> str:
-    transition = arm.get("transition")
-    words = _TRANSITIONS.get(transition, transition.replace("_", " ")) if isinstance(transition, str) else ""
-    granularity = arm.get("granularity")
-    if granularity is None or pd.isna(granularity):
-        return words or "no transition"
-    if granularity == 1:  # an abrupt change is the same whatever the transition
-        return f"abrupt ({words})" if thorough and words else "abrupt"
-    return f"{words}, K = {granularity:g}" if words else f"K = {granularity:g}"
+    return pd.Series(labels.of_arms(_split(table, arm_columns).values), name="label")
 
 
 def final_table(
@@ -377,7 +320,7 @@ def final_table(
     """
     values, groups = _split(table, arm_columns)
     _check(table, arm_columns, metric, last)
-    labels = _labels(values)
+    names = labels.of_arms(values)
     means = final(table, arm_columns, metric, last)
     if baseline is None:
         plain = np.ones(len(values), dtype=bool)
@@ -396,12 +339,12 @@ def final_table(
         known = [f"{row[n] * scale:{sign}.{digits}f}" for n in names.split() if math.isfinite(row[n])]
         return " to ".join(known) or "-"
 
-    lines = [["arm", "seeds", f"mean{unit}", "95 % interval", f"minus {labels[number]}{points}", "95 % interval"]]
+    lines = [["arm", "seeds", f"mean{unit}", "95 % interval", f"minus {names[number]}{points}", "95 % interval"]]
     for arm, (mean, difference) in enumerate(zip(_records(means), _records(differences), strict=True)):
         seeds = f"{mean['count']}" if mean["count"] == mean["seeds"] else f"{mean['count']} of {mean['seeds']}"
         seeds += f" ({mean['diverged']} diverged)" if mean["diverged"] else ""
         paired = ["", ""] if arm == number else [shown(difference, "mean", "+"), shown(difference, "low high", "+")]
-        lines.append([labels[arm], seeds, shown(mean, "mean"), shown(mean, "low high"), *paired])
+        lines.append([names[arm], seeds, shown(mean, "mean"), shown(mean, "low high"), *paired])
     columns = list(zip(*lines, strict=True))[: 6 if len(values) > 1 else 4]
     padded = [[cell.rjust(max(map(len, c))) if i else cell.ljust(max(map(len, c))) for cell in c]
               for i, c in enumerate(columns)]  # fmt: skip

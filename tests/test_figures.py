@@ -97,6 +97,16 @@ def test_controls_are_what_they_say():
     assert ("output", 1, True, 80, 0.667) in controls  # the stable phase alone
 
 
+def test_the_control_of_granularity_is_a_plateau_for_every_step():
+    ((_, given),) = specs("random_mnist", "granularity", controls=True)
+    assert sorted({lane["granularity"] for lane in given}) == [1, 2, 4, 10, 20, 40, 160 * 80]
+    figure = figures.Figure("5a", "random_mnist", "granularity")
+    _, arms, _ = figures.plan(figure, OWN | {"controls": True}, ["--epochs=9", "--samples=640"])
+    assert arms[-1]["granularity"] == str(6 * 10)
+    with pytest.raises(ValueError, match=r"epochs is '9,18': allowed are whole numbers from 1\."):
+        figures.plan(figure, OWN | {"controls": True}, ["--epochs=9,18"])
+
+
 def test_a_figure_says_where_its_numbers_are_not_the_papers():
     benchmark = settings.BENCHMARKS["bigram_cipher"]
     assert figures.differences(benchmark, flags.parse([], benchmark.paper)[0]) == ""
