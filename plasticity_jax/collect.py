@@ -37,7 +37,8 @@ def collect(workdirs: Sequence[str | Path], runs: Runs) -> "pandas.DataFrame":
             f"the first of them {_named(*wanted[missing[0]])}: "
             "allowed are runs made with the same settings; give those settings as flags, or run them."
         )
-    parts = [found[key].assign(lane=number) for number, key in enumerate(keys)]
+    # (a table from before an axis existed lacks its column)
+    parts = [found[key].assign(lane=n, **wanted[n][0].axes()) for n, key in enumerate(keys)]
     return pandas.concat(parts, ignore_index=True)
 
 

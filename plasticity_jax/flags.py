@@ -259,6 +259,6 @@ def listing() -> str:
                 own = [f"--{s}={_text(d)}" for s, d in settings.items() if s.partition(".")[0] == name]
                 lines += [f"  {'':24} {'  '.join(own[i : i + 4])}" for i in range(0, len(own), 4)]
         lines.append("")
-    for kind in ("norm", "activation", "initialization"):
+    for kind in ("norm", "activation", "initialization", "precision"):
         lines.append(f"{kind}: {', '.join(spec.CHOICES[kind])}")
     return "\n".join(lines)

@@ -157,7 +157,8 @@ def describe(programs: Sequence[sweep.Program], dataset: datasets.Dataset) -> st
         options = "".join(f", {name} {value}" for name, value in one.options)
         lines.append(
             f"program {number + 1}: {one.environment}, transition {one.transition}, {one.model} {one.depth} x {one.width}, "
-            f"norm {one.norm}, {one.activation}, {one.initialization}, {one.optimizer}, method {one.method}{options}"
+            f"norm {one.norm}, {one.activation}, {one.initialization}, {one.optimizer}, {one.precision}, "
+            f"method {one.method}{options}"
         )
         arms: dict[Any, list[int]] = {}
         for lane in program.lanes:

@@ -8,6 +8,7 @@ from plasticity_jax import datasets, methods, models, registry
 from plasticity_jax.environments import ENVIRONMENTS
 from plasticity_jax.models import MODELS
 from plasticity_jax.optimizers import OPTIMIZERS
+from plasticity_jax.precision import PRECISIONS
 from plasticity_jax.probes import PROBES
 from plasticity_jax.transitions import TRANSITIONS
 from plasticity_jax.types import Data, Structure
@@ -41,6 +42,7 @@ class Spec:
     activation: str = _field("relu", "what learns", "activation", axis=True)
     initialization: str = _field("torch", "what learns", "distribution of initial weights", axis=True)
     optimizer: str = _field("adam", "what learns", "optimizer", axis=True)
+    precision: str = _field("float32", "what learns", "arithmetic of the network in training steps", axis=True)
     method: str = _field("none", "what learns", "intervention, or several joined by +", axis=True)
     probes: tuple[str, ...] = _field(
         ("hessian_top", "representation_change", "dormant_fraction", "distance_from_init"),
@@ -103,8 +105,16 @@ class Spec:
         }
 
     def record(self) -> dict[str, Any]:
-        """Returns all fields by name, options as a dict: what is written of a Spec and compared with what was."""
-        return {**dataclasses.asdict(self), "options": dict(self.options)}
+        """Returns all fields by name, options as a dict: what is written of a Spec and compared with what was.
+
+        Precision is left out where it is float32, so that a workdir from before it had a name is known again.
+        """
+        fields = {**dataclasses.asdict(self), "options": dict(self.options)}
+        return {name: v for name, v in fields.items() if (name, v) != ("precision", "float32")}
+
+    def axes(self) -> dict[str, Any]:
+        """Returns the fields that may take several values in one run, by name: columns of its table."""
+        return {f.name: getattr(self, f.name) for f in dataclasses.fields(self) if f.metadata["axis"]}
 
     def make_model(self, outputs: int) -> Any:
         """Returns the model with `outputs` logits. Raises ValueError if it refuses a setting."""
@@ -145,4 +155,5 @@ CHOICES: dict[str, Mapping[str, Any]] = {
     "activation": models.ACTIVATIONS,
     "initialization": models.INITIALIZATIONS,
     "optimizer": OPTIMIZERS,
+    "precision": PRECISIONS,
 }

@@ -1,6 +1,5 @@
 """The host loop: programs x tasks -> results, with checkpoints, progress and a way to stop."""
 
-import dataclasses
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -211,7 +210,7 @@ def run_program(
 
 def arm_columns(programs: Sequence[Program]) -> list[str]:
     """Returns the columns of the table that say what a lane is, apart from its seed."""
-    axes = [f.name for f in dataclasses.fields(Spec) if f.metadata["axis"]]
+    axes = dict.fromkeys(name for p in programs for name in p.spec.axes())
     numbers = dict.fromkeys(name for p in programs for name in p.lanes[0] if name != "seed")
     options = dict.fromkeys(name for p in programs for name, _ in p.spec.options)
     return [*axes, *numbers, *options]
@@ -228,7 +227,6 @@ def table(programs: Sequence[Program], histories: Sequence[History]) -> "pandas.
     known = ["lane", "task", "seed", *arm_columns(programs)]
     frames, first = [], 0
     for program, history in zip(programs, histories, strict=True):
-        axes = {f.name: getattr(program.spec, f.name) for f in dataclasses.fields(Spec) if f.metadata["axis"]}
         for place, lane in enumerate(program.lanes):
             if not history:
                 continue
@@ -236,7 +234,12 @@ def table(programs: Sequence[Program], histories: Sequence[History]) -> "pandas.
             columns["finite"] = np.logical_and.accumulate(columns["finite"])
             tasks = np.arange(len(columns["finite"]))
             options = {**program.spec.known_options(), **dict(program.spec.options)}
-            what = {"seed": lane["seed"], **axes, **lane, **{k: v for k, v in options.items() if k in known}}
+            what = {
+                "seed": lane["seed"],
+                **program.spec.axes(),
+                **lane,
+                **{k: v for k, v in options.items() if k in known},
+            }
             frames.append(pandas.DataFrame({"lane": first + place, "task": tasks, **what, **columns}))
         first += len(program.lanes)
     if not frames:

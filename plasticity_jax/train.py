@@ -10,6 +10,7 @@ import optax
 from plasticity_jax import lanes, methods, registry, stream, transitions
 from plasticity_jax.environments import ENVIRONMENTS
 from plasticity_jax.optimizers import OPTIMIZERS
+from plasticity_jax.precision import PRECISIONS, cast, in_float32
 from plasticity_jax.probes import PROBES
 from plasticity_jax.spec import Spec
 from plasticity_jax.text import decoding
@@ -51,10 +52,12 @@ class Network(NamedTuple):
 
     Attributes:
       init: key -> {"params": .., other collections}, as the model starts: drawn, or a checkpoint's.
-      apply: (params, other collections, x, train) -> (logits, {group: activations}, other collections).
+      apply: (params, other collections, x, train) -> (logits, {group: activations}, other collections), all float32;
+        computed in the Spec's precision if `train`.
       structure: what methods may know of it.
       linear: groups of activations that no activation function made.
       generate: (params, other collections, source [B, S], Decoding) -> ids [B, length], of sequence models.
+      products: precision of matrix products in a training step, as in `Precision`.
     """
 
     init: Callable[[Key], PyTree]
@@ -62,12 +65,13 @@ class Network(NamedTuple):
     structure: Structure
     linear: frozenset[str]
     generate: Callable[[PyTree, PyTree, Array, Decoding], Array]
+    products: str
 
 
 def network(spec: Spec, environment: Environment, data: Data) -> Network:
     """Returns the Spec's model for the examples that `environment` makes of `data`, as pure functions."""
     model = spec.make_model(environment.outputs(data))
-    groups = model.groups()
+    groups, precision = model.groups(), PRECISIONS[spec.precision]
 
     def example():
         return environment.examples(data, environment.task(jax.random.key(0), data), jnp.zeros(1, jnp.int32))
@@ -78,12 +82,10 @@ def network(spec: Spec, environment: Environment, data: Data) -> Network:
 
     def apply(params, variables, x, train):
         mutable = ["hidden", *(variables if train else ())]
+        params, x = cast((params, x), precision.dtype if train else jnp.float32)
         logits, changed = model.apply({"params": params, **variables}, x, train, mutable=mutable)
-        return (
-            logits,
-            {group: changed["hidden"][group] for group in groups},
-            {k: changed.get(k, v) for k, v in variables.items()},
-        )
+        hidden = {group: changed["hidden"][group] for group in groups}
+        return *cast((logits, hidden), jnp.float32), {k: changed.get(k, v) for k, v in variables.items()}
 
     def generate(params, variables, source, how):
         collections = {"params": params, **variables}
@@ -101,7 +103,8 @@ def network(spec: Spec, environment: Environment, data: Data) -> Network:
         return model.load(drawn(key)) if getattr(model, "pretrained", "") else drawn(key)
 
     structure = Structure(model.units(), lambda key: drawn(key)["params"])
-    return Network(init, apply, structure, frozenset(getattr(model, "LINEAR_GROUPS", ())), generate)
+    linear = frozenset(getattr(model, "LINEAR_GROUPS", ()))
+    return Network(init, apply, structure, linear, generate, precision.products)
 
 
 def optimizer(spec: Spec, lane: Lane, structure: Structure) -> Optimizer:
@@ -180,7 +183,7 @@ def make_run(spec: Spec) -> Run:
             metrics |= measure(spec, environment, net, before, state, batch, probe_key, task)
         return state, metrics
 
-    return Run(init, run_task)
+    return Run(in_float32(init), in_float32(run_task))
 
 
 def mean_loss(environment: Environment, logits: Array, batch: Batch) -> Array:
@@ -204,7 +207,8 @@ def train_step(
         logits, hidden, variables = net.apply(params, state.variables, batch.x, True)
         return mean_loss(environment, logits, batch), (logits, hidden, variables)
 
-    gradient, (logits, hidden, variables) = jax.grad(objective, has_aux=True)(state.params)
+    with jax.default_matmul_precision(net.products):
+        gradient, (logits, hidden, variables) = jax.grad(objective, has_aux=True)(state.params)
     ctx = Context(key, clock, boundary, hidden)
     updates, opt = tx.update(gradient, state.opt, state.params, ctx=ctx)
     metric = (environment.metric(logits, batch.y) * batch.weight).sum() / batch.weight.sum()

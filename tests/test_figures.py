@@ -161,6 +161,10 @@ def test_lanes_are_collected_from_several_workdirs_in_the_order_asked_for(tmp_pa
     assert both["lane"].tolist() == [0, 1]
     want = pd.concat(tables, ignore_index=True).assign(lane=[0, 1])
     pd.testing.assert_frame_equal(both, want)
+    old = tmp_path / "0" / "results.parquet"  # as from before precision could be named
+    tables[0].drop(columns="precision").to_parquet(old)
+    again = collect.collect([tmp_path / "1", tmp_path / "0"], [(spec, [*parts[0], *parts[1]])])
+    assert again["precision"].tolist() == ["float32", "float32"]
     with pytest.raises(WorkdirError, match=r"lacks 1 of the 1 lanes asked for, .*seed 5"):
         collect.collect([tmp_path / "0"], [(spec, pj.grid(seed=5, learning_rate=1e-2))])
 

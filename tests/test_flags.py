@@ -149,6 +149,7 @@ AXES = {
     "activation": "relu,crelu",
     "initialization": "torch,he",
     "optimizer": "adam,sgd",
+    "precision": "float32,tensorfloat32,bfloat16",
     "method": "none,l2,redo+l2",
 }
 

@@ -6,6 +6,7 @@ from plasticity_jax import lanes, methods
 from plasticity_jax.environments import ENVIRONMENTS
 from plasticity_jax.models import ACTIVATIONS, INITIALIZATIONS, MODELS, NORMS
 from plasticity_jax.optimizers import OPTIMIZERS
+from plasticity_jax.precision import PRECISIONS
 from plasticity_jax.probes import PROBES
 from plasticity_jax.spec import CHOICES, Spec
 from plasticity_jax.transitions import TRANSITIONS
@@ -18,6 +19,7 @@ KNOWN = {
     "activation": ACTIVATIONS,
     "initialization": INITIALIZATIONS,
     "optimizer": OPTIMIZERS,
+    "precision": PRECISIONS,
     "method": methods.METHODS,
 }
 
