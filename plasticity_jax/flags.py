@@ -41,6 +41,7 @@ RUN_HELP = {
 }
 SWITCHES = {
     "download": "fetch the dataset's original files if they are not there",
+    "deterministic": "the same bits in every run on an accelerator as well, if slower; on a CPU they are so anyway",
     "dry_run": "print the grid, programs, lanes, steps and memory, and stop",
     "list": "print everything that can be named in a flag, and stop",
     "progress": "show a progress bar; --noprogress for none",

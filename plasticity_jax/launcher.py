@@ -18,6 +18,7 @@ USAGE, ENVIRONMENT = 2, 1  # exit codes: a fault of the command line; a fault of
 
 # what goes wrong around a run; jax reports memory that ran out in spite of the estimate as an error of its own
 ENVIRONMENT_FAULTS = (datasets.DataError, workdir.WorkdirError, OSError, MemoryError, jax.errors.JaxRuntimeError)
+DETERMINISTIC = "--xla_gpu_deterministic_ops=true"  # no sums in a changing order, and no kernels chosen by a stopwatch
 METRICS = ("test_accuracy", "test_bleu2", "bleu2", "online_accuracy")  # what a run is judged by, the first that it has
 
 
@@ -47,7 +48,7 @@ def launch(
             if values["help"] or values["list"]:
                 print(flags.usage(doc or "", defaults) if values["help"] else flags.listing())
                 return 0
-            prepare_jax()
+            prepare_jax(values["deterministic"])
             dataset, programs, numbers = check(values, given, arms)
             if values["dry_run"]:
                 print(describe(programs, dataset), flush=True)
@@ -106,15 +107,24 @@ def fault(error: Exception, code: int) -> int:
     return code
 
 
-def prepare_jax() -> None:
+def prepare_jax(deterministic: bool = False) -> None:
     """Sets jax up for a process of our own: one CPU device per usable core, and a compilation cache that persists.
 
-    Does nothing that a library import should not: only the launcher calls it, before a backend starts.
+    Does nothing that a library import should not: only the launcher calls it, before a backend starts. If
+    `deterministic`, GPUs are asked for the same bits in every run; CPUs give them anyway. Raises ValueError if it is too
+    late to ask.
     """
     try:
         jax.config.update("jax_num_cpu_devices", len(os.sched_getaffinity(0)))
     except RuntimeError:  # the backend runs already, as in a notebook: its devices stay
+        if deterministic and jax.default_backend() != "cpu" and DETERMINISTIC not in os.environ.get("XLA_FLAGS", ""):
+            raise ValueError(
+                "deterministic is given, but jax runs already: allowed is a process that starts with "
+                f"XLA_FLAGS={DETERMINISTIC}."
+            ) from None
         return
+    if deterministic:  # read when the backend starts; of a flag given twice the last one holds
+        os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {DETERMINISTIC}".strip()
     folder = cache.cache_folder() / "xla"
     try:
         workdir.check_writable(folder)

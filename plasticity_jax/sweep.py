@@ -95,12 +95,14 @@ def settings(programs: Sequence[Program], dataset: datasets.Dataset) -> dict[str
 def environment_record(dataset: datasets.Dataset) -> dict[str, Any]:
     """Returns what is worth knowing about where a run was made: versions, device, source of the data."""
     import importlib.metadata
+    import os
     import platform
 
     packages = ("plasticity_jax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
     return {
         "versions": {"python": platform.python_version(), **{p: importlib.metadata.version(p) for p in packages}},
         "device": f"{jax.local_device_count()} x {jax.devices()[0].device_kind} ({jax.default_backend()})",
+        "xla_flags": os.environ.get("XLA_FLAGS", ""),
         "data_source": dataset.source,
         "data_shape": list(dataset.images.shape),
     }

@@ -35,7 +35,7 @@ def own_cache(monkeypatch, cache):
     """A cache and settings of JAX that no other test shares."""
     monkeypatch.setenv("PLASTICITY_CACHE_DIR", str(cache))
     monkeypatch.delenv("PLASTICITY_DATA_DIR", raising=False)
-    monkeypatch.setattr(launcher, "prepare_jax", lambda: None)  # it is for processes of their own
+    monkeypatch.setattr(launcher, "prepare_jax", lambda *_: None)  # it is for processes of their own
 
 
 @pytest.fixture
@@ -215,7 +215,7 @@ def finished(tmp_path_factory):
     """A finished workdir with two programs, and the text that the run printed."""
     folder, text = tmp_path_factory.mktemp("finished") / "runs" / "first", io.StringIO()
     with contextlib.redirect_stdout(text), pytest.MonkeyPatch.context() as patch:
-        patch.setattr(launcher, "prepare_jax", lambda: None)
+        patch.setattr(launcher, "prepare_jax", lambda *_: None)
         assert launch(f"--workdir={folder}", *GRID) == 0
     return folder, text.getvalue()
 
@@ -364,6 +364,34 @@ def test_processes_end_with_the_exit_code_and_one_sentence_or_none(tmp_path):
     status, out, err = finish(process("experiments.demo", "--dry_run", "--method=none,l2", "--tasks=2"))
     assert (status, err) == (0, "")
     assert "12 lanes x 2 tasks, 4,800 steps a lane; " in out
+
+
+def test_a_deterministic_run_is_recorded_and_on_a_cpu_the_same_bits(finished, tmp_path, monkeypatch):
+    monkeypatch.setenv("XLA_FLAGS", "--xla_cpu_enable_fast_math=false")  # the user's own, which must stay
+    running = process("experiments.run", *TINY, *GRID, "--deterministic", f"--workdir={tmp_path}")
+    assert finish(running)[0::2] == (0, "")
+    recorded = json.loads((tmp_path / "config.json").read_text())["xla_flags"]
+    assert recorded == "--xla_cpu_enable_fast_math=false --xla_gpu_deterministic_ops=true"
+    assert "deterministic" not in json.loads((finished[0] / "config.json").read_text())["xla_flags"]
+    pd.testing.assert_frame_equal(
+        *(pd.read_parquet(folder / "results.parquet") for folder in (tmp_path, finished[0])), check_exact=True
+    )
+
+
+def test_determinism_is_refused_where_it_comes_too_late(monkeypatch):
+    """In a process whose backend runs, on anything but a CPU."""
+
+    def runs_already(*_):
+        raise RuntimeError
+
+    monkeypatch.undo()  # prepare_jax itself
+    monkeypatch.setattr(jax.config, "update", runs_already)
+    launcher.prepare_jax(deterministic=True)
+    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+    monkeypatch.setenv("XLA_FLAGS", "")
+    launcher.prepare_jax()
+    with pytest.raises(ValueError, match="deterministic is given, but jax runs already: allowed is a process that"):
+        launcher.prepare_jax(deterministic=True)
 
 
 def test_a_stopped_run_goes_on_to_the_same_results(tmp_path):

@@ -498,7 +498,7 @@ def test_faults_are_one_sentence_and_a_code(capsys, argv, code, words):
 
 @pytest.mark.usefixtures("float32")
 def test_the_experiment_leaves_figure_and_tables(tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr(launcher, "prepare_jax", lambda: None)
+    monkeypatch.setattr(launcher, "prepare_jax", lambda *_: None)
     # the network of the tests above, so that nothing of it compiles again
     monkeypatch.setattr(sweep, "load_data", lambda spec: tiny.data())
     little = panels.Scale(draws=4, angles=(0.2,), spec=SMALL, rounds=2, granularities=(1, 2))

@@ -17,6 +17,7 @@ from jax.flatten_util import ravel_pytree
 
 from plasticity_jax import registry, stream, train, transitions
 from plasticity_jax.environments import ENVIRONMENTS
+from plasticity_jax.precision import in_float32
 from plasticity_jax.probes import curvature
 from plasticity_jax.spec import Spec
 from plasticity_jax.types import Array, Data, Key, TrainState
@@ -119,6 +120,7 @@ def make_bridge(spec: Spec, lanczos: int = 60) -> Bridge:
 
         return jax.lax.scan(one_epoch, state, jnp.arange(spec.epochs))[0]
 
+    @in_float32
     def measure(seed, before: TrainState, after: TrainState, data: Data, task: Array, alpha: Array) -> Step:
         net, key = train.network(spec, environment, data), jax.random.key(seed)
         whole = batch_of(key, data, task, jnp.arange(len(data.x)), alpha)
