@@ -36,6 +36,7 @@ RUN_HELP = {
     "lane_strategy": (None, f"how lanes are run: {', '.join(lanes.STRATEGIES)}; default by backend and model"),
     "lane_width": (None, "lanes vmapped together; decides a lane's last bits, so it is recorded"),
     "checkpoint_every": ("1", "tasks between checkpoints; a stop loses or waits for what is not saved yet"),
+    "profile": (None, "folder for a trace of one task of the first program: says what takes time, and runs no more"),
     "band": ("minmax", "band of the figure over seeds: minmax, sem or ci"),
     "last": ("5", "tasks at the end that the printed table averages over"),
 }

@@ -11,7 +11,7 @@ from typing import Any
 
 import jax
 
-from plasticity_jax import cost, datasets, flags, registry, sweep, workdir
+from plasticity_jax import cost, datasets, flags, profile, registry, sweep, workdir
 from plasticity_jax.datasets import cache
 
 USAGE, ENVIRONMENT = 2, 1  # exit codes: a fault of the command line; a fault of data, disk or machine
@@ -54,6 +54,9 @@ def launch(
                 print(describe(programs, dataset), flush=True)
                 taken = _duration(cost.seconds(programs, dataset))
                 print(f"about {taken} on this machine, besides compiling (a trial says so)")
+                return 0
+            if values["profile"]:
+                print(f"program 1 of {len(programs)}: {profile.profile(programs[0], dataset, values['profile'])}")
                 return 0
             cost.check_memory(programs, dataset)
         except ValueError as error:
@@ -147,10 +150,10 @@ def check(
     width = None if values["lane_width"] is None else flags.whole("lane_width", values["lane_width"], 1)
     registry.one_of("band", values["band"], ("minmax", "sem", "ci"))
     if not values["dry_run"]:
-        folder = values["workdir"]
-        if not folder:
-            raise ValueError("workdir is not given: name a folder with --workdir=DIR.")
-        workdir.check_writable(folder)
+        kind = "workdir" if values["profile"] is None else "profile"
+        if not values[kind]:
+            raise ValueError(f"{kind} is not given: name a folder with --{kind}=DIR.")
+        workdir.check_writable(values[kind], kind)
     dataset = sweep.load_common_dataset([one for one, _ in runs], values["data_dir"], values["download"])
     return dataset, sweep.plan(runs, len(dataset.images), values["lane_strategy"], width), numbers
 

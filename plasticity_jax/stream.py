@@ -41,6 +41,7 @@ class Plan(NamedTuple):
     first: Array
 
 
+@jax.named_scope("data")
 def plan(environment: Environment, key: Key, data: Data, task: Array) -> Plan:
     """Returns what is fixed within task number `task` ([] int32, from 0)."""
     numbers = jnp.stack([jnp.maximum(task - 1, 0), task])
@@ -56,6 +57,7 @@ def steps_per_epoch(samples: int, batch_size: int) -> int:
     return samples // batch_size
 
 
+@jax.named_scope("data")
 def epoch(key: Key, samples: int, batch_size: int, task: Array, number: Array) -> Array:
     """Returns the batches of epoch `number` of `task`: [steps, batch_size] int32 places in the changeover order `who`.
 
@@ -77,6 +79,7 @@ def epoch(key: Key, samples: int, batch_size: int, task: Array, number: Array) -
     return jax.random.permutation(jax.random.fold_in(key, 0), slices, axis=1, independent=True).T
 
 
+@jax.named_scope("data")
 def batch(
     environment: Environment, transition: Transition, plan: Plan, data: Data, places: Array, alpha: Array
 ) -> Batch:

@@ -116,12 +116,14 @@ class Compiled(NamedTuple):
       run_task: (states, task number) -> (states, metrics), both with a lane axis; consumes `states`.
       place: numpy states of the program's own lanes -> states of all padded lanes on the devices.
       shapes: what `init` returns, cut to the program's own lanes, as ShapeDtypeStructs.
+      text: states -> the compiled `run_task` as text of HLO; not with the strategy "plain", which is no one program.
     """
 
     init: Callable[[], PyTree]
     run_task: Callable[[PyTree, int], tuple[PyTree, dict[str, jax.Array]]]
     place: Callable[[PyTree], PyTree]
     shapes: PyTree
+    text: Callable[[PyTree], str]
 
 
 def compile_program(program: Program, data: Data) -> Compiled:
@@ -141,11 +143,16 @@ def compile_program(program: Program, data: Data) -> Compiled:
     def place(states):
         return jax.device_put(jax.tree.map(lambda a: np.concatenate([a, *[a[-1:]] * padding]), states), where.lanes)
 
+    def arguments(states, number):
+        return lanes, states, data, jax.device_put(np.int32(number), where.shared)
+
     return Compiled(
         init=lambda: init(lanes, data),
-        run_task=lambda states, number: task(lanes, states, data, jax.device_put(np.int32(number), where.shared)),
+        run_task=lambda states, number: task(*arguments(states, number)),
         place=place,
         shapes=jax.tree.map(lambda a: jax.ShapeDtypeStruct((count, *a.shape), a.dtype), one),
+        # (jax keeps what it compiled for the same arguments)
+        text=lambda states: str(task.lower(*arguments(states, 0)).compile().as_text()),
     )
 
 

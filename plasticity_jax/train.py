@@ -203,6 +203,7 @@ def train_step(
 ) -> tuple[TrainState, Array]:
     """Returns the state after one optimizer step on `batch`, and the batch's metric before it, []."""
 
+    @jax.named_scope("forward")
     def objective(params):
         logits, hidden, variables = net.apply(params, state.variables, batch.x, True)
         return mean_loss(environment, logits, batch), (logits, hidden, variables)
@@ -210,9 +211,13 @@ def train_step(
     with jax.default_matmul_precision(net.products):
         gradient, (logits, hidden, variables) = jax.grad(objective, has_aux=True)(state.params)
     ctx = Context(key, clock, boundary, hidden)
-    updates, opt = tx.update(gradient, state.opt, state.params, ctx=ctx)
-    metric = (environment.metric(logits, batch.y) * batch.weight).sum() / batch.weight.sum()
-    return TrainState(optax.apply_updates(state.params, updates), variables, state.initial, opt), metric
+    with jax.named_scope("method"):
+        updates, opt = tx.update(gradient, state.opt, state.params, ctx=ctx)
+    with jax.named_scope("optimizer"):
+        params = optax.apply_updates(state.params, updates)
+    with jax.named_scope("forward"):
+        metric = (environment.metric(logits, batch.y) * batch.weight).sum() / batch.weight.sum()
+    return TrainState(params, variables, state.initial, opt), metric
 
 
 def evaluation_chunk(spec: Spec, environment: Environment) -> int:
@@ -220,6 +225,7 @@ def evaluation_chunk(spec: Spec, environment: Environment) -> int:
     return EVALUATION_CHUNK if environment.inputs == "images" else spec.batch_size  # texts are large
 
 
+@jax.named_scope("evaluation")
 def evaluate(
     environment: Environment,
     net: Network,
@@ -273,6 +279,7 @@ def _over_chunks(
     return jax.lax.scan(one, start, places)[0]
 
 
+@jax.named_scope("probes")
 def measure(
     spec: Spec,
     environment: Environment,

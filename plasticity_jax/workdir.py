@@ -35,8 +35,10 @@ def reason_of(error: BaseException) -> str:
     return text.splitlines()[0][:_TEXT_SHOWN].rstrip(". ")
 
 
-def check_writable(path: str | os.PathLike) -> None:
+def check_writable(path: str | os.PathLike, what: str = "workdir") -> None:
     """Returns if `path` is a writable folder, or could be created as one; leaves nothing behind either way.
+
+    `what` is what the folder is for, in the message.
 
     Raises:
       WorkdirError: `path`, or its nearest existing parent, is no folder or takes no files.
@@ -45,7 +47,7 @@ def check_writable(path: str | os.PathLike) -> None:
     while not os.path.lexists(nearest) and nearest != nearest.parent:
         nearest = nearest.parent
     if not nearest.is_dir():
-        raise WorkdirError(f"The workdir {path} cannot be used: {nearest} is not a directory.")
+        raise WorkdirError(f"The {what} {path} cannot be used: {nearest} is not a directory.")
     try:
         # os.access tells root that everything is writable, so a file is really opened: without a name where the
         # file system allows it (O_TMPFILE, which leaves even the folder's times alone), else removed at once.
@@ -53,7 +55,7 @@ def check_writable(path: str | os.PathLike) -> None:
             pass
     except OSError as error:
         reason = f"{nearest} is not writable ({reason_of(error)})"
-        raise WorkdirError(f"The workdir {path} cannot be used: {reason}.") from error
+        raise WorkdirError(f"The {what} {path} cannot be used: {reason}.") from error
 
 
 @contextlib.contextmanager

@@ -17,7 +17,7 @@ import pandas as pd
 import pytest
 
 from experiments import random_mnist
-from plasticity_jax import launcher, spec, sweep, workdir
+from plasticity_jax import launcher, profile, spec, sweep, workdir
 
 ROOT = pathlib.Path(__file__).parents[1]
 TINY = "--samples=100 --epochs=2 --tasks=2 --batch_size=20 --seeds=1 --probes=none --noprogress --width=8 --depth=1"
@@ -109,6 +109,8 @@ USAGE = {
     "--lane_width=4 --lane_strategy=map": "lane_width is 4: allowed with map is 1.",
     "--band=xx": "band is 'xx': allowed are 'minmax', 'sem', 'ci'.",
     "--workdir=": "workdir is not given: name a folder with --workdir=DIR.",
+    "--profile=": "profile is not given: name a folder with --profile=DIR.",
+    "--profile=traces --lane_strategy=plain": "lane_strategy of a profile is 'plain': allowed are 'vmap', 'map', 'shard",
 }
 COUNTS = "seeds samples tasks epochs batch_size width depth granularity lane_width probe_every probe_samples last"
 USAGE |= {f"--{name}=0": f"{name} is 0: {WHOLE}" for name in [*COUNTS.split(), "checkpoint_every"]}
@@ -146,6 +148,23 @@ def test_a_workdir_that_cannot_be_one_is_exit_code_1(folder, reason, tmp_path, c
     assert sentence.startswith(f"error: The workdir {tmp_path / folder} cannot be used: ")
     assert reason in sentence
     assert (tmp_path / "file").read_text() == "mine"
+
+
+@pytest.mark.usefixtures("nothing_compiles")
+def test_a_profile_that_cannot_be_written_is_exit_code_1(tmp_path, capsys):
+    (tmp_path / "file").write_text("mine")
+    told = f"error: The profile {tmp_path / 'file'} cannot be used: {tmp_path / 'file'} is not a directory.\n"
+    assert refused(capsys, f"--profile={tmp_path / 'file'}") == (1, told)
+
+
+def test_a_profile_runs_no_experiment_and_needs_no_workdir(tmp_path, capsys):
+    assert launch(f"--profile={tmp_path / 'traces'}", f"--workdir={tmp_path / 'run'}", "--method=none,l2") == 0
+    out, err = capsys.readouterr()
+    assert err == ""
+    assert out.startswith("program 1 of 2: mlp, sgd, float32, method none; ")
+    assert [line.split()[0] for line in out.splitlines() if "%" in line] == [*profile.PARTS]
+    assert not (tmp_path / "run").exists()
+    assert len(list(tmp_path.glob("traces/plugins/profile/*/*.trace.json.gz"))) == 1
 
 
 def spoiled(kind, folder):

@@ -102,7 +102,9 @@ def compose(*methods: Method) -> Method:
     ordered = sorted(methods, key=layer)  # (stable)
 
     def composed(optimizer: optax.GradientTransformation) -> Optimizer:
-        start = optax.with_extra_args_support(optimizer)
+        bare = optax.with_extra_args_support(optimizer)
+        # named so that a profile tells the optimizer from what is around it
+        start = optax.GradientTransformationExtraArgs(bare.init, jax.named_scope("optimizer")(bare.update))
         return functools.reduce(lambda wrapped, method: method(wrapped), ordered, start)
 
     return composed
