@@ -36,13 +36,13 @@ RUN_HELP = {
     "lane_strategy": (None, f"how lanes are run: {', '.join(lanes.STRATEGIES)}; default by backend and model"),
     "lane_width": (None, "lanes vmapped together; decides a lane's last bits, so it is recorded"),
     "checkpoint_every": ("1", "tasks between checkpoints; a stop loses or waits for what is not saved yet"),
-    "profile": (None, "folder for a trace of one task of the first program: says what takes time, and runs no more"),
+    "profile": (None, "folder of a trace of one task; says what takes time instead of running"),
     "band": ("minmax", "band of the figure over seeds: minmax, sem or ci"),
     "last": ("5", "tasks at the end that the printed table averages over"),
 }
 SWITCHES = {
     "download": "fetch the dataset's original files if they are not there",
-    "deterministic": "the same bits in every run on an accelerator as well, if slower; on a CPU they are so anyway",
+    "deterministic": "the same bits in every run on a GPU too, where it is slower",
     "dry_run": "print the grid, programs, lanes, steps and memory, and stop",
     "list": "print everything that can be named in a flag, and stop",
     "progress": "show a progress bar; --noprogress for none",

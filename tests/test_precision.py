@@ -118,10 +118,9 @@ def test_a_gradient_in_bfloat16_is_close_and_everything_at_rest_is_float32(name)
     assert 2**-12 < error < 3 * expected
 
 
-@pytest.mark.parametrize("precision", ["tensorfloat32", "bfloat16"])
 @pytest.mark.parametrize("method", METHODS)
-def test_every_method_runs_in_every_precision(method, precision):
-    one = spec(precision=precision, method=method, options={"redo.period": 3} if method == "redo" else {})
+def test_every_method_runs_in_bfloat16(method):  # (tensorfloat32 is float32 on a CPU)
+    one = spec(precision="bfloat16", method=method, options={"redo.period": 3} if method == "redo" else {})
     run, lane = train.make_run(one), {k: v[0] for k, v in lanes.stack([lanes.complete(one, {})]).items()}
 
     def whole(data):

@@ -113,7 +113,7 @@ def test_instructions_without_a_mark_belong_to_what_reads_them_or_to_their_loop(
 
 
 def program(count=2, strategy="sharded", width=1, **changes):
-    spec = tiny.spec(**({"epochs": 50, "probes": ("hessian_top",)} | changes))
+    spec = tiny.spec(**({"epochs": 50, "probes": ("gradient_norm",)} | changes))
     (planned,) = sweep.plan([(spec, lanes.grid(seed=range(count)))], 64, strategy, width)
     return planned
 
