@@ -10,7 +10,7 @@ from pathlib import Path
 
 import benchmarks
 from benchmarks import picture
-from benchmarks.parts import PARTS
+from benchmarks.parts import PARTS, USUAL
 from benchmarks.rivals import cores, say
 from benchmarks.words import table
 
@@ -22,7 +22,9 @@ def main() -> None:
         description=f"{benchmarks.__doc__}\nparts:\n{text}",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("part", nargs="*", help="what to measure; default: all")
+    parser.add_argument(
+        "part", nargs="*", help=f"what to measure; default: all but {', '.join(set(PARTS) - set(USUAL))}"
+    )
     parser.add_argument(
         "--rounds", type=int, default=4, help="turns of every rival, half as many of slow ones (default: 4)"
     )
@@ -39,7 +41,7 @@ def main() -> None:
     about = machine()
     print("\n".join(f"{name}: {value}" for name, value in about.items()), flush=True)
     figures, start = [], time.perf_counter()
-    for name in given.part or PARTS:
+    for name in given.part or USUAL:
         say(f"{name}: {first_line(PARTS[name])}")
         found = PARTS[name](given.rounds)
         print(table(found), flush=True)

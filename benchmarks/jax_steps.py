@@ -36,6 +36,12 @@ def resnet18(samples: int, batch_size: int) -> Subject:
     return Subject(spec, environments.random_labels(), worker.data(samples, (32, 32, 3)))
 
 
+def cnn(samples: int, batch_size: int) -> Subject:
+    """Random labels for noise of 32x32x3, Adam."""
+    spec = Spec(model="cnn", batch_size=batch_size, probes=())
+    return Subject(spec, environments.random_labels(), worker.data(samples, (32, 32, 3)))
+
+
 def t5(samples: int, batch_size: int) -> Subject:
     """One block a side, width 256, 4 heads of 64, 2,048 feed-forward units, AdamW, on random ids."""
     spec = Spec(
@@ -45,7 +51,7 @@ def t5(samples: int, batch_size: int) -> Subject:
     return Subject(spec, random_ids(), worker.data(samples, (1, 1, 1)))
 
 
-SUBJECTS: dict[str, Callable[[int, int], Subject]] = {"mlp": mlp, "resnet18": resnet18, "t5": t5}
+SUBJECTS: dict[str, Callable[[int, int], Subject]] = {"mlp": mlp, "cnn": cnn, "resnet18": resnet18, "t5": t5}
 
 
 def random_ids() -> Environment:
@@ -65,15 +71,23 @@ def random_ids() -> Environment:
     )  # fmt: skip
 
 
-def training(model: str, steps: int, batch_size: int = 64, count: int = 1, scanned: bool = True) -> Go:
+def training(
+    model: str,
+    steps: int,
+    batch_size: int = 64,
+    count: int = 1,
+    scanned: bool = True,
+    strategy: str | None = None,
+    width: int | None = None,
+) -> Go:
     """Trains `count` lanes of `model` for `steps` steps a call. Work: lane-steps.
 
-    Lanes are spread over the devices as a sweep does it, steps are a scan in one program; or else (`scanned=False`) each
-    step is a call of a program of its own.
+    Lanes are executed as a sweep does it, by default or as `strategy` and `width` say; steps are a scan in one program, or
+    else (`scanned=False`) each step is a call of a program of its own.
     """
     worker.set_up_jax()
     subject = SUBJECTS[model](steps * batch_size, batch_size)
-    how = lanes.execution(model, count)
+    how = lanes.execution(model, count, strategy, width)
     where = lanes.placement(how)
     given = [lanes.complete(subject.spec, {"seed": seed}) for seed in range(count)]
     numbers = jax.device_put(lanes.stack(given), where.lanes)

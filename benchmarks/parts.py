@@ -207,6 +207,24 @@ def lanes(rounds: int) -> list[Figure]:
     ]
 
 
+def strategies(rounds: int) -> list[Figure]:
+    """Lanes spread over the devices one at a time against two vmapped together, and against one device: every model."""
+    figures = []
+    for model, steps in (("mlp", 80), ("cnn", 8), ("t5", 1), ("resnet18", 1)):
+        ours = {"kind": "steps", "piece": None, "model": model, "steps": steps, "count": 2 * cores()}
+        rivals = {
+            "width 1": rival(**ours, strategy="sharded", width=1),
+            "width 2": rival(**ours, strategy="sharded", width=2),
+            "map": rival(**ours, strategy="map"),
+        }
+        rates = alternate(rivals, fewer(rounds))
+        figures += [
+            Figure("strategies", f"time, {model}, 2 lanes vmapped / 1", divide(rates["width 1"], rates["width 2"])),
+            Figure("strategies", f"time, {model}, one device / all", divide(rates["width 1"], rates["map"])),
+        ]
+    return figures
+
+
 JOB_LANES, JOB_TASKS, JOB_EPOCHS = 8, 3, 20
 
 
@@ -264,4 +282,8 @@ PARTS: dict[str, Callable[[int], list[Figure]]] = {
     "methods": methods,
     "lanes": lanes,
     "job": job,
+    "strategies": strategies,
 }
+USUAL = [
+    name for name in PARTS if name != "strategies"
+]  # what is measured if no part is named: what has a figure to reach
