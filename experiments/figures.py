@@ -1,6 +1,6 @@
 """What the figure files share: the arms of a figure, its scale, its run and its picture."""
 
-import json
+import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -8,17 +8,21 @@ from typing import Any, NamedTuple
 import numpy as np
 from absl import flags as absl_flags
 
-from experiments import settings
+from experiments import selection, settings
 from experiments.settings import BENCHMARKS, Benchmark
 from plasticity_jax import collect, flags, launcher, registry, report, results, sweep, transitions
 from plasticity_jax import lanes as lanes_
 from plasticity_jax.lanes import Execution
+from plasticity_jax.probes import PROBES
 
 SCALES = ("paper", "reduced", "smoke")
+SWITCHES = ("controls", "as_published")
 HELP = """
 This figure's own flags
   --scale=paper                        numbers of every setting: paper, reduced or smoke
   --from=DIR,...                       draw from these workdirs and run nothing
+  --only=a|b                           of a file with two figures, this one
+  --methods=none,l2,...                the abrupt arms of a figure by method
   --controls                           add the control arms that the paper lacks
   --as_published                       do as the public code did where that is not a clean comparison
   --selection=FILE                     each method's settings as experiments.select chose them
@@ -48,17 +52,23 @@ def main(doc: str | None, *figures: Figure, argv: Sequence[str] | None = None) -
     """
     try:
         own, rest = _own_flags(argv)
+        if own["only"] is not None:
+            parts = {figure.name[-1]: figure for figure in figures}
+            figures = (registry.lookup(parts, "part of this figure", own["only"]),)
+        elif "--help" in rest:
+            figures = figures[:1]
     except ValueError as error:
         return launcher.fault(error, launcher.USAGE)
     for figure in figures:
         try:
             defaults, arms, inside = plan(figure, own, rest)
+            _check_metric(figure, defaults, inside)
         except ValueError as error:
             return launcher.fault(error, launcher.USAGE)
         if len(figures) > 1:
             inside = [_inside(text, figure.benchmark) for text in inside]
         if own["from"]:
-            code = _draw(doc, figure, defaults, arms, own["from"].split(","), inside)
+            code = _draw(doc, figure, own, defaults, arms, inside)
         else:
             code = launcher.launch(
                 (doc or "") + HELP,
@@ -66,7 +76,7 @@ def main(doc: str | None, *figures: Figure, argv: Sequence[str] | None = None) -
                 arms,
                 title=BENCHMARKS[figure.benchmark].title,
                 argv=inside,
-                then=lambda table, columns, values, figure=figure: draw(figure, table, columns, values),
+                then=lambda table, columns, values, figure=figure: draw(figure, own, table, columns, values),
             )
         if code:
             return code
@@ -78,77 +88,91 @@ def plan(
 ) -> tuple[dict[str, str], list[dict[str, str]], list[str]]:
     """Returns defaults and arms of a figure for its own flags, and the arguments that are left of `rest`.
 
-    Raises ValueError for an unknown scale, a selection that cannot be read, or what a published comparison lacks.
+    Raises ValueError for an unknown scale or method, a selection that cannot be read or does not fit, or what a published
+    comparison lacks.
     """
-    left = list(rest)
+    left, published = list(rest), own["as_published"]
     registry.one_of("scale", own["scale"], SCALES)
     benchmark = BENCHMARKS[figure.benchmark]
     defaults = {**benchmark.paper}
     if own["scale"] != "paper":
         defaults |= benchmark.reduced if own["scale"] == "reduced" else benchmark.smoke
-    if own["as_published"]:
+    if published:
         defaults |= benchmark.published
+        if not (benchmark.published or benchmark.unregularised or benchmark.gradual_published):
+            print(f"note: --as_published changes nothing in {benchmark.title}.", file=sys.stderr)
+    values = defaults | {name: value for name, _, value in (text.lstrip("-").partition("=") for text in left)}
+    chosen = selection.read(own["selection"], figure.benchmark, own["scale"], values) if own["selection"] else {}
+    plain = {"method": "none", "transition": benchmark.gradual[0]}
+    abrupt = {**plain, "granularity": "1", **chosen.get("none", {}), **(benchmark.unregularised if published else {})}
+    gradual = [{**plain, "transition": name, **chosen.get(name, {})} for name in benchmark.gradual]
     if figure.arms == "granularity":
+        given = next((text for text in left if text.startswith("--granularity=")), None)
         finest = int(defaults["granularity"]) if own["scale"] == "smoke" else None
         grid = [k for k in benchmark.granularities.split(",") if finest is None or int(k) <= finest]
-        arms = [{"method": "none", "transition": benchmark.gradual[0], "granularity": ",".join(grid)}]
+        if given:
+            left.remove(given)
+            grid = given.partition("=")[2].split(",")
+        finer = ",".join(k for k in grid if k != "1")
+        arms = [abrupt] * ("1" in grid) + [{**gradual[0], "granularity": finer}] * bool(finer)
     else:
-        arms = method_arms(benchmark, own["as_published"], _selection(own["selection"], figure.benchmark))
+        arms = []
+        for method in own["methods"].split(","):
+            arm = {**plain, "method": method, "granularity": "1", **chosen.get(method, {})}
+            arms.append(abrupt if method == "none" else arm)
+        arms += gradual
     if own["controls"]:
-        given = (text.lstrip("-").partition("=") for text in left)
-        arms += controls(benchmark, {**defaults, **{name: value for name, _, value in given}}, figure.arms)
-    if own["as_published"]:
-        gradual = dict(benchmark.gradual_published)
+        arms += controls(benchmark, values, figure.arms, abrupt, gradual[0])
+    if published:
+        different = dict(benchmark.gradual_published)
         for flag, what in benchmark.needs.items():
             given = next((text for text in left if text.startswith(f"--{flag}=")), None)
             if given is None:
                 raise ValueError(f"as_published is given without {flag}: name {what} with --{flag}=.")
             if flag.endswith(".pretrained"):
                 left.remove(given)
-                gradual[flag] = given.partition("=")[2]
+                different[flag] = given.partition("=")[2]
         for arm in arms:
-            if "granularity" not in arm:
-                arm.update(gradual)
+            if arm.get("granularity") != "1":
+                arm.update(different)
     return defaults, arms, left
 
 
-def method_arms(benchmark: Benchmark, published: bool, chosen: Mapping[str, Mapping[str, str]]) -> list[dict[str, str]]:
-    """Returns an abrupt arm for every method and a gradual arm, without method, for every transition."""
-    arms = []
-    for method in settings.METHODS.split(","):
-        arm = {"method": method, "transition": benchmark.gradual[0], "granularity": "1", **chosen.get(method, {})}
-        arms.append({**arm, **(benchmark.unregularised if published and method == "none" else settings.NOTHING)})
-    for transition in benchmark.gradual:
-        arms.append({"method": "none", "transition": transition, **chosen.get(transition, {})})
-    return arms
+def controls(
+    benchmark: Benchmark, values: Mapping[str, str], kind: str, abrupt: Mapping[str, str], gradual: Mapping[str, str]
+) -> list[dict[str, str]]:
+    """Returns the arms that tell what in a gradual change helps: see the README's table of controls.
 
-
-def controls(benchmark: Benchmark, values: Mapping[str, str], kind: str) -> list[dict[str, str]]:
-    """Returns the arms that tell what in a gradual change helps, for a figure of this kind and its flags' `values`.
-
-    See the README's table of controls.
+    Args:
+      values: the figure's flags.
+      kind: of the figure's arms, as in `Figure`.
+      abrupt, gradual: the arms without method that they are compared with.
     """
     epochs, samples, batch_size = (flags.whole(name, values[name], 1) for name in ("epochs", "samples", "batch_size"))
-    share, transition = flags.number("transition_fraction", values["transition_fraction"]), benchmark.gradual[0]
+    share, environment = flags.number("transition_fraction", values["transition_fraction"]), values["environment"]
     changing = round(epochs * share)
-    arm = {"method": "none", "transition": transition}
     if kind == "granularity":  # the finest possible: a plateau for every step of the transition
         steps = transitions.transition_steps(np.float32(share), epochs * (samples // batch_size))
-        return [{**arm, "granularity": str(int(steps))}]
+        return [{**gradual, "granularity": str(int(steps))}]
     arms = [
-        {**arm, "transition_fraction": "1", "epochs": str(changing)},  # the gradual epochs without the stable phase
-        {**arm, "granularity": "1", "epochs": str(epochs - changing)},  # the stable phase alone
+        {**gradual, "transition_fraction": "1", "epochs": str(changing)},  # the gradual epochs without the stable phase
+        {**abrupt, "epochs": str(epochs - changing)},  # the stable phase alone
+        {**gradual, f"{environment}.change": "false"},  # the gradual schedule on a task that does not change
+        {**abrupt, f"{environment}.change": "false"},
     ]
-    if values["environment"] == "random_labels":
-        arms += [
-            {**arm, "transition": "smoothing"},  # soft targets without interpolation
-            {**arm, "random_labels.change": "false"},  # the gradual schedule on a task that does not change
-            {**arm, "random_labels.change": "false", "granularity": "1"},
-        ]
+    if gradual["transition"] == "output":
+        arms.append({**gradual, "transition": "smoothing"})  # soft targets without interpolation
     return arms
 
 
-def draw(figure: Figure, table: Any, columns: Sequence[str], values: Mapping[str, Any], folder: str = "") -> str:
+def draw(
+    figure: Figure,
+    own: Mapping[str, Any],
+    table: Any,
+    columns: Sequence[str],
+    values: Mapping[str, Any],
+    folder: str = "",
+) -> str:
     """Draws the figure as figure_NAME.png and .svg in the workdir (or `folder`) and returns a line that says where.
 
     What is drawn is written beside it as figure_NAME.csv: statistics over seeds of the metric by arm and task.
@@ -156,19 +180,32 @@ def draw(figure: Figure, table: Any, columns: Sequence[str], values: Mapping[str
     benchmark = BENCHMARKS[figure.benchmark]
     metric = figure.metric or benchmark.metric
     path = Path(folder or values["workdir"]) / f"figure_{figure.name}"
-    title, note = f"Figure {figure.name}: {benchmark.title}", differences(benchmark, values)
+    title, note = f"Figure {figure.name}: {benchmark.title}", differences(figure, own, values)
     paths = report.curves(table, columns, path, metric=metric, band=values["band"], title=title, note=note, panels=())
     drawn(table, columns, metric).to_csv(f"{path}.csv", index=False)
     return f"figure {figure.name}: {paths[0]}"
 
 
-def differences(benchmark: Benchmark, values: Mapping[str, Any]) -> str:
-    """Returns a sentence that names every setting that is not the paper's, with the paper's in brackets; or nothing."""
+def differences(figure: Figure, own: Mapping[str, Any], values: Mapping[str, Any]) -> str:
+    """Returns a sentence that names every setting that is not the paper's, with the paper's in brackets; or nothing.
+
+    Then one each for a selection and for a published comparison, which differ between arms.
+    """
+    benchmark = BENCHMARKS[figure.benchmark]
     usual = flags.parse([], benchmark.paper)[0]
-    own = [name for name in flags.SPEC_FIELDS if name not in ("transition", "method", "probes", "probe_every")]
-    names = [*own, "learning_rate", "transition_fraction", *(name for name in usual if "." in name), "seeds"]
+    fields = [name for name in flags.SPEC_FIELDS if name not in ("transition", "method", "probes", "probe_every")]
+    names = [*fields, "learning_rate", "transition_fraction", *(name for name in usual if "." in name), "seeds"]
+    if figure.arms == "methods":  # (the other figures show it)
+        names.append("granularity")
     changed = [f"{name} {values[name]} ({usual[name]})" for name in names if values[name] != usual[name]]
-    return f"Differs from the paper's numbers: {', '.join(changed)}." if changed else ""
+    said = [f"Differs from the paper's numbers: {', '.join(changed)}."] if changed else []
+    if own["selection"]:
+        said.append(f"Learning rates and methods' settings as chosen in {own['selection']}.")
+    if own["as_published"]:
+        other = {**benchmark.gradual_published, **{flag: "given" for flag in benchmark.needs if "pretrained" in flag}}
+        said += [f"Gradual arms have {', '.join(f'{k} {v}' for k, v in other.items())}."] if other else []
+        said += ["The abrupt arm resets its optimizer."] if benchmark.unregularised else []
+    return " ".join(said)
 
 
 def drawn(table: Any, columns: Sequence[str], metric: str) -> Any:
@@ -180,8 +217,9 @@ def drawn(table: Any, columns: Sequence[str], metric: str) -> Any:
     return arms.merge(long, on=list(columns)).drop(columns=[*columns, "metric"]).round(6)
 
 
-def _draw(doc, figure: Figure, defaults, arms, workdirs: list[str], argv: Sequence[str]) -> int:
+def _draw(doc, figure: Figure, own: Mapping[str, Any], defaults, arms, argv: Sequence[str]) -> int:
     """Draws a figure from workdirs that exist, into --workdir or the first of them."""
+    workdirs = own["from"].split(",")
     try:
         values, given = flags.parse(argv, defaults)
         if values["help"]:
@@ -195,7 +233,7 @@ def _draw(doc, figure: Figure, defaults, arms, workdirs: list[str], argv: Sequen
         ]
         folder = values["workdir"] or workdirs[0]
         Path(folder).mkdir(parents=True, exist_ok=True)
-        print(draw(figure, table, sweep.arm_columns(programs), values, folder))
+        print(draw(figure, own, table, sweep.arm_columns(programs), values, folder))
     except ValueError as error:
         return launcher.fault(error, launcher.USAGE)
     except (launcher.workdir.WorkdirError, OSError) as error:
@@ -203,29 +241,26 @@ def _draw(doc, figure: Figure, defaults, arms, workdirs: list[str], argv: Sequen
     return 0
 
 
-def _selection(path: str | None, benchmark: str) -> Mapping[str, Mapping[str, str]]:
-    """What experiments.select chose: {method or transition: {flag: text}}."""
-    if not path:
-        return {}
-    try:
-        return json.loads(Path(path).read_text(encoding="utf-8"))[benchmark]
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise ValueError(f"selection is {path!r}: allowed is a selected.json with {benchmark!r} in it.") from error
+def _check_metric(figure: Figure, defaults: Mapping[str, str], argv: Sequence[str]) -> None:
+    """Raises ValueError if a run would not measure what the figure shows."""
+    probe = figure.metric.partition("/")[0]
+    probes = flags.parse(argv, defaults)[0]["probes"]
+    if probe in PROBES and probe not in [name.strip() for name in probes.split(",")]:
+        raise ValueError(f"probes is {probes!r}, but figure {figure.name} shows {probe}: add it.")
 
 
 def _own_flags(argv: Sequence[str] | None) -> tuple[dict[str, Any], list[str]]:
-    """The figure's own flags, and the arguments that are left."""
-    import sys
-
-    arguments = sys.argv[1:] if argv is None else list(argv)
+    """The figure's own flags, and the arguments that are left, as --name=value."""
     own = absl_flags.FlagValues()
     absl_flags.DEFINE_string("scale", "paper", "", flag_values=own)
     absl_flags.DEFINE_string("from", None, "", flag_values=own)
+    absl_flags.DEFINE_string("only", None, "", flag_values=own)
+    absl_flags.DEFINE_string("methods", settings.METHODS, "", flag_values=own)
     absl_flags.DEFINE_string("selection", None, "", flag_values=own)
-    absl_flags.DEFINE_bool("controls", False, "", flag_values=own)
-    absl_flags.DEFINE_bool("as_published", False, "", flag_values=own)
+    for name in SWITCHES:
+        absl_flags.DEFINE_bool(name, False, "", flag_values=own)
     try:
-        rest = own(["", *arguments], known_only=True)[1:]
+        rest = own(["", *flags.joined(sys.argv[1:] if argv is None else argv, SWITCHES)], known_only=True)[1:]
     except absl_flags.Error as error:
         raise ValueError(f"{str(error).partition(chr(10))[0].rstrip('.')}; --help names all flags.") from None
     return {name: own[name].value for name in own}, rest
@@ -233,4 +268,4 @@ def _own_flags(argv: Sequence[str] | None) -> tuple[dict[str, Any], list[str]]:
 
 def _inside(text: str, folder: str) -> str:
     """An argument with the workdir replaced by a folder inside it."""
-    return f"{text.rstrip('/')}/{folder}" if text.startswith(("--workdir=", "-workdir=")) else text
+    return f"{text.rstrip('/')}/{folder}" if text.startswith("--workdir=") else text

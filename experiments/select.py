@@ -5,10 +5,10 @@ below are ours. Every point of a grid is a lane of one run. The best is the one 
 metric over all tasks and tuning seeds; figures take it with --selection=FILE.
 Command: python -m experiments.select --benchmark=random_mnist --data_dir=DIR --workdir=runs/select --scale=reduced
 Writes selected.json (what figures read; benchmarks already in it stay) and selection.csv (the whole table).
+Figures refuse a selection that was tuned on their seeds or at another scale.
 Cost: --dry_run says it. Grids differ in size, so methods are not tuned with equal effort: selection.csv says how much.
 """
 
-import json
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -16,9 +16,9 @@ from typing import Any
 
 import numpy as np
 
-from experiments import figures
+from experiments import figures, selection, settings
 from experiments.settings import BENCHMARKS, Benchmark
-from plasticity_jax import launcher, registry, results
+from plasticity_jax import flags, launcher, registry, results
 
 FIRST_SEED = 1000  # figures report seeds from 0
 DECADES = "1e-1,1e-2,1e-3,1e-4,1e-5,1e-6,1e-7"
@@ -52,7 +52,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Runs the grids of a benchmark, writes what was chosen and returns the exit code."""
     own = {"benchmark": "random_mnist", "scale": "paper"}
     rest = []
-    for text in sys.argv[1:] if argv is None else argv:
+    for text in flags.joined(sys.argv[1:] if argv is None else argv):
         name, _, value = text.lstrip("-").partition("=")
         if name in own:
             own[name] = value
@@ -69,22 +69,20 @@ def main(argv: Sequence[str] | None = None) -> int:
     arms = [arm | {flag: text for flag, text in grid.items() if _fits(flag, arm)} for arm in wanted[1]]
 
     def choose(table: Any, columns: Sequence[str], values: Mapping[str, Any]) -> str:
-        return chosen(table, columns, own["benchmark"], benchmark, grid, Path(values["workdir"]))
+        return chosen(table, columns, own["benchmark"], benchmark, own["scale"], Path(values["workdir"]))
 
     title = f"{benchmark.title}: selection"
     return launcher.launch((__doc__ or "") + HELP, defaults, arms, title=title, argv=rest, then=choose)
 
 
-OWN = {"as_published": False, "selection": None, "controls": False}
+OWN = {"as_published": False, "selection": None, "controls": False, "methods": settings.METHODS}
 
 
 def _fits(flag: str, arm: Mapping[str, str]) -> bool:
     return flag == "learning_rate" or flag.partition(".")[0] == arm["method"]
 
 
-def chosen(
-    table: Any, columns: Sequence[str], name: str, benchmark: Benchmark, grid: Mapping[str, str], folder: Path
-) -> str:
+def chosen(table: Any, columns: Sequence[str], name: str, benchmark: Benchmark, scale: str, folder: Path) -> str:
     """Writes selected.json and selection.csv into `folder` and returns a text that says what was chosen.
 
     A method's configuration is the one with the largest mean of the metric over all tasks and seeds; a lane that diverged
@@ -99,12 +97,11 @@ def chosen(
     for arm, rows in scores[scores["known"]].groupby("arm", sort=False):
         best = rows.index[int(np.argmax(rows["mean"]))]
         scores.loc[best, "chosen"] = True
-        flags = [flag for flag in grid if flag in scores and not _empty(scores.loc[best, flag])]
-        selected[str(arm)] = {flag: f"{scores.loc[best, flag]:g}" for flag in flags}
+        tuned = [flag for flag in GRIDS[scale] if flag in scores and not _empty(scores.loc[best, flag])]
+        selected[str(arm)] = {flag: f"{scores.loc[best, flag]:g}" for flag in tuned}
     scores.to_csv(folder / "selection.csv", index=False)
     file = folder / "selected.json"
-    known = json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
-    file.write_text(json.dumps(known | {name: selected}, indent=2) + "\n", encoding="utf-8")
+    selection.write(file, name, scale, sorted(set(table["seed"])), selected)
     lines = [f"{arm}: {', '.join(f'{k} {v}' for k, v in best.items())}" for arm, best in selected.items()]
     return "\n".join(["", "chosen by the mean over all tasks and tuning seeds:", *lines, f"written: {file}"])
 

@@ -46,6 +46,7 @@ class Benchmark(NamedTuple):
 MLP = {
     "learning_rate": "1e-3",
     "l2.strength": "1e-3",
+    "l2_init.strength": "0.1",
     "shrink_and_perturb.shrink": "0.9",
     "shrink_and_perturb.noise": "0.01",
     "spectral.strength": "0.1",
@@ -69,6 +70,7 @@ RESNET = {
     "transition_fraction": "2/3",
     "l2.strength": "1e-5",
     "l2.on": "matrices",
+    "l2_init.strength": "1e-3",
     "shrink_and_perturb.shrink": "0.8",
     "shrink_and_perturb.noise": "0.01",
     "spectral.strength": "1e-3",
@@ -100,7 +102,12 @@ T5 = {
     "redo.outgoing": "redraw",
     "probe_samples": "128",  # ours: curvature of all positions of 512 texts would take as long as the training
 }
-COMMON = {"tasks": "100", "seeds": "5", "granularity": "20"}
+COMMON = {
+    "tasks": "100",
+    "seeds": "5",
+    "granularity": "20",
+    "probes": "hessian_top,representation_change,dormant_fraction,distance_from_init,parameter_norm",
+}
 DIGITS = {
     "dataset": "digits",
     "samples": "128",
@@ -176,7 +183,7 @@ BENCHMARKS = {
         reduced={**REDUCED_RESNET, "samples": "500", "epochs": "18", "tasks": "8", "learning_rate": "1e-3"},
         smoke={**DIGITS, **SMALL_RESNET},
         granularities="1,2,4,10,20",
-        published={"resnet18.stem": "7x7"},
+        published={"resnet18.stem": "7x7", "resnet18.base": "64"},
         gradual_published={"adamw.weight_decay": "0.01"},
         needs=PRETRAINED,
     ),
@@ -196,6 +203,7 @@ BENCHMARKS = {
         reduced={**REDUCED_RESNET, "samples": "400", "epochs": "12", "tasks": "4"},
         smoke={**DIGITS, **SMALL_RESNET},
         granularities="1,2,4,10,20",
+        published={"resnet18.base": "64"},
         gradual_published={"adamw.weight_decay": "0.01", "learning_rate": "1e-4", "resnet18.stem": "7x7"},
         needs=PRETRAINED,
     ),

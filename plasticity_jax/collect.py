@@ -19,8 +19,9 @@ Runs = Sequence[tuple[Spec, Sequence[Mapping[str, Any]]]]
 def collect(workdirs: Sequence[str | Path], runs: Runs) -> "pandas.DataFrame":
     """Returns the tidy table of the lanes of `runs`, numbered in their order, each from the first workdir that has it.
 
-    A lane is found by everything that decides its numbers: the whole Spec and all of the lane's numbers.
-    Raises WorkdirError if a folder is no workdir with results, or none has a lane (the first one missing is named).
+    A lane is found by everything that decides its numbers: the whole Spec, but for what else it measured, and all of the
+    lane's numbers. Raises WorkdirError if a folder is no workdir with results, or none has a lane: in what the lane that
+    comes nearest to the first one missing differs is told.
     """
     import pandas
 
@@ -33,9 +34,9 @@ def collect(workdirs: Sequence[str | Path], runs: Runs) -> "pandas.DataFrame":
     missing = [number for number, key in enumerate(keys) if key not in found]
     if missing:
         raise WorkdirError(
-            f"{' nor '.join(map(str, workdirs))} lacks {len(missing)} of the {len(wanted)} lanes asked for, "
-            f"the first of them {_named(*wanted[missing[0]])}: "
-            "allowed are runs made with the same settings; give those settings as flags, or run them."
+            f"{' nor '.join(map(str, workdirs))} lacks {len(missing)} of the {len(wanted)} lanes asked for: "
+            f"{_nearest(keys[missing[0]], found)}; allowed are runs made with the same settings: "
+            "give those settings as flags, or run them."
         )
     # (a table from before an axis existed lacks its column)
     parts = [found[key].assign(lane=n, **wanted[n][0].axes()) for n, key in enumerate(keys)]
@@ -55,21 +56,20 @@ def _lanes(workdir: Path) -> dict[str, "pandas.DataFrame"]:
 
 
 def _key(spec: Mapping[str, Any], lane: Mapping[str, Any]) -> str:
-    return json.dumps([spec, lane], sort_keys=True)
+    plain = {name: value for name, value in spec.items() if name not in ("options", "probes")}
+    return json.dumps({**plain, **spec["options"], **lane}, sort_keys=True)
 
 
-def _named(spec: Spec, lane: Mapping[str, Any]) -> str:
-    words = {
-        "dataset": spec.dataset,
-        "samples": spec.samples,
-        "tasks": spec.tasks,
-        "epochs": spec.epochs,
-        "model": spec.model,
-        "width": spec.width,
-        "method": spec.method,
-        "transition": spec.transition,
-        **lane,
-    }
-    return ", ".join(
-        f"{name} {value:g}" if isinstance(value, float) else f"{name} {value}" for name, value in words.items()
-    )
+def _nearest(key: str, found: Mapping[str, Any]) -> str:
+    """In words, how the lane of `found` that has most in common with that of `key` differs from it."""
+    wanted = json.loads(key)
+
+    def apart(other: Mapping[str, Any]) -> list[str]:
+        return [name for name in {**wanted, **other} if wanted.get(name) != other.get(name)]
+
+    nearest = min((json.loads(other) for other in found), key=lambda other: len(apart(other)), default={})
+
+    def shown(values: Mapping[str, Any]) -> str:
+        return ", ".join(f"{name} {values[name]}" for name in apart(nearest) if name in values) or "nothing of it"
+
+    return f"the first has {shown(wanted)}, where the nearest there has {shown(nearest)}"

@@ -103,6 +103,25 @@ def parse(argv: Sequence[str], defaults: Mapping[str, str] | None = None) -> tup
     return {name: own[name].value for name in own}, {name for name in own if own[name].present}
 
 
+def joined(argv: Sequence[str], switches: Sequence[str] = ()) -> list[str]:
+    """Returns arguments with each value that stands apart joined to its flag: --name value as --name=value.
+
+    `switches` are flags without a value that are not among these.
+    """
+    alone = {name for switch in (*SWITCHES, *switches) for name in (switch, f"no{switch}")}
+    made: list[str] = []
+    open_ = False  # whether the last argument is a flag that waits for its value
+    for text in argv:
+        if open_ and not text.startswith("-"):
+            made[-1] += f"={text}"
+            open_ = False
+        else:
+            name = text.lstrip("-")
+            made.append(f"--{name}" if text.startswith("-") else text)
+            open_ = text.startswith("-") and "=" not in text and name not in alone
+    return made
+
+
 def runs(
     values: Values, given: Iterable[str] = (), arms: Sequence[Mapping[str, str]] = ({},)
 ) -> list[tuple[spec.Spec, list[dict[str, Any]]]]:
@@ -111,8 +130,11 @@ def runs(
     Each arm replaces some values and gives a product of its comma lists; a part's own settings multiply only the arms
     that use the part. Lanes that would be the same run appear once: an abrupt change (granularity 1) is the same
     whatever the transition and its fraction.
-    Raises ValueError for values that cannot be read, or a part's setting in `given` that fits no arm.
+    Raises ValueError for values that cannot be read, or a flag in `given` that every arm replaces or that fits no arm.
     """
+    for name in sorted(given):
+        if all(name in arm for arm in arms):
+            raise ValueError(f"{name} is {values[name]!r}, but every arm of this run has its own: leave it out.")
     made: dict[spec.Spec, list[dict[str, Any]]] = {}
     seen: set[Any] = set()
     for arm in arms:
@@ -197,7 +219,7 @@ def number(name: str, text: str) -> float:
         value = math.nan
     if not abs(value) <= lanes.LARGEST:
         raise ValueError(
-            f"{name} is {text!r}: allowed are numbers such as 0.001, 1e-3 or 2/3, up to {lanes.LARGEST:g}."
+            f"{name} is {text!r}: allowed are numbers such as 0.001, 1e-3 or 2/3, up to {lanes.LARGEST:.2g}."
         )
     return value
 

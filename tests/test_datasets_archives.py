@@ -192,6 +192,14 @@ def test_cifar_download(tmp_path, monkeypatch):
     assert [p.name for p in (tmp_path / "new" / "cifar10").iterdir()] == [path.name]
 
 
+def test_another_split_that_is_there_is_named(tmp_path):
+    (tmp_path / "tiny-imagenet-200-first2.zip").touch()
+    with pytest.raises(datasets.DataError, match=r"There is what --dataset=tiny_imagenet/part needs\.$"):
+        datasets.load("tiny_imagenet", tmp_path)
+    with pytest.raises(datasets.DataError, match=r"or add --download\.$"):
+        datasets.load("cifar10", tmp_path)
+
+
 def test_cifar_missing(tmp_path):
     fault_of("cifar100", tmp_path, "cifar-100-binary.tar.gz not found in", tmp_path, "--data_dir", "--download")
     (tmp_path / "cifar-100-binary.tar").touch()  # no sum is known of the uncompressed archive

@@ -12,7 +12,7 @@ from plasticity_jax import collect, flags, lanes
 from plasticity_jax.workdir import WorkdirError
 
 FILES = sorted(path.stem for path in pathlib.Path(figures.__file__).parent.glob("figure_*.py"))
-OWN = {"scale": "paper", "controls": False, "as_published": False, "selection": None}
+OWN = {"scale": "paper", "controls": False, "as_published": False, "selection": None, "methods": settings.METHODS}
 NEEDED = list(dict.fromkeys(f"--{flag}=here" for benchmark in settings.BENCHMARKS.values() for flag in benchmark.needs))
 TINY = [
     "--samples=64",
@@ -103,16 +103,27 @@ def test_the_control_of_granularity_is_a_plateau_for_every_step():
     figure = figures.Figure("5a", "random_mnist", "granularity")
     _, arms, _ = figures.plan(figure, OWN | {"controls": True}, ["--epochs=9", "--samples=640"])
     assert arms[-1]["granularity"] == str(6 * 10)
+    _, arms, left = figures.plan(figure, OWN, ["--granularity=1,3", "--epochs=9"])
+    assert ([arm["granularity"] for arm in arms], left) == (["1", "3"], ["--epochs=9"])
     with pytest.raises(ValueError, match=r"epochs is '9,18': allowed are whole numbers from 1\."):
         figures.plan(figure, OWN | {"controls": True}, ["--epochs=9,18"])
 
 
 def test_a_figure_says_where_its_numbers_are_not_the_papers():
-    benchmark = settings.BENCHMARKS["bigram_cipher"]
-    assert figures.differences(benchmark, flags.parse([], benchmark.paper)[0]) == ""
-    values, _ = flags.parse(["--tasks=3", "--bigram_cipher.words=2", "--granularity=1,5"], benchmark.paper)
+    paper = settings.BENCHMARKS["bigram_cipher"].paper
+    figure = figures.Figure("5b", "bigram_cipher", "granularity")
+    assert figures.differences(figure, OWN, flags.parse([], paper)[0]) == ""
+    values, _ = flags.parse(["--tasks=3", "--bigram_cipher.words=2", "--granularity=1,5"], paper)
     said = "Differs from the paper's numbers: tasks 3 (100), bigram_cipher.words 2 (10)."
-    assert figures.differences(benchmark, values) == said
+    assert figures.differences(figure, OWN, values) == said
+    said = said.replace(").", "), granularity 1,5 (20).")
+    assert figures.differences(figure._replace(arms="methods"), OWN, values) == said
+    both = figures.differences(figure, OWN | {"selection": "F", "as_published": True}, flags.parse([], paper)[0])
+    assert both == "Learning rates and methods' settings as chosen in F. The abrupt arm resets its optimizer."
+    other = figures.Figure("1b", "random_cifar10", "methods")
+    values = flags.parse([], settings.BENCHMARKS["random_cifar10"].paper)[0]
+    said = "Gradual arms have adamw.weight_decay 0.01, resnet18.pretrained given."
+    assert figures.differences(other, OWN | {"as_published": True}, values) == said
 
 
 def test_as_published_turns_on_what_the_public_code_did():
@@ -127,12 +138,19 @@ def test_as_published_turns_on_what_the_public_code_did():
     defaults, grid, _ = planned("bigram_cipher", "methods", as_published=True)
     assert defaults["bigram_cipher.test"] == "leaked"
     assert next(arm["method"] for arm in grid if arm.get("granularity") == "1") == "optimizer_reset"
+    _, grid, _ = planned("bigram_cipher", "granularity", as_published=True)
+    assert [(arm["method"], arm["granularity"]) for arm in grid] == [("optimizer_reset", "1"), ("none", "2,4,10,20")]
+
+
+def test_what_nothing_is_published_of_is_said(capsys):
+    planned("random_mnist", "methods", as_published=True)
+    assert "note: --as_published changes nothing in Random MNIST" in capsys.readouterr().err
 
 
 def test_a_figure_runs_is_drawn_and_drawn_again_from_its_workdir(tmp_path, capsys):
     figure = figures.Figure("5a", "random_mnist", "granularity")
-    argv = ["--scale=smoke", "--noprogress", *TINY]
-    assert figures.main("Doc.", figure, argv=[*argv, f"--workdir={tmp_path / 'run'}"]) == 0
+    argv = ["--scale=smoke", "--noprogress", *(text for text in TINY if "granularity" not in text)]
+    assert figures.main("Doc.", figure, argv=[*argv, "--workdir", f"{tmp_path / 'run'}"]) == 0
     assert "figure 5a: " in capsys.readouterr().out
     assert (tmp_path / "run/figure_5a.png").exists()
     kept, table = pd.read_csv(tmp_path / "run/figure_5a.csv"), pd.read_parquet(tmp_path / "run/results.parquet")
@@ -144,7 +162,14 @@ def test_a_figure_runs_is_drawn_and_drawn_again_from_its_workdir(tmp_path, capsy
     assert (tmp_path / "x/figure_7a.svg").exists()
     capsys.readouterr()
     assert figures.main("Doc.", again, argv=[*argv, f"--from={tmp_path / 'run'}", "--seeds=2"]) == 1
-    assert "lacks 3 of the 6 lanes asked for, the first of them dataset digits" in capsys.readouterr().err
+    said = "lacks 3 of the 6 lanes asked for: the first has seed 1, where the nearest there has seed 0; allowed are"
+    assert said in capsys.readouterr().err
+    assert figures.main("Doc.", figure, argv=[*argv, f"--from={tmp_path / 'run'}", "--probes=gradient_norm"]) == 0
+    capsys.readouterr()
+    assert figures.main("Doc.", again, argv=[*argv, f"--workdir={tmp_path / 'y'}", "--probes=gradient_norm"]) == 2
+    said = "probes is 'gradient_norm', but figure 7a shows parameter_norm: add it."
+    assert said in capsys.readouterr().err
+    assert not (tmp_path / "y").exists()
     assert figures.main("Doc.", again, argv=[*argv, f"--from={tmp_path}"]) == 1
     assert "is not a workdir with results" in capsys.readouterr().err
     assert figures.main("Doc.", again, argv=["--scale=large"]) == 2
@@ -165,7 +190,10 @@ def test_lanes_are_collected_from_several_workdirs_in_the_order_asked_for(tmp_pa
     tables[0].drop(columns="precision").to_parquet(old)
     again = collect.collect([tmp_path / "1", tmp_path / "0"], [(spec, [*parts[0], *parts[1]])])
     assert again["precision"].tolist() == ["float32", "float32"]
-    with pytest.raises(WorkdirError, match=r"lacks 1 of the 1 lanes asked for, .*seed 5"):
+    with pytest.raises(
+        WorkdirError,
+        match=r"lacks 1 of the 1 lanes asked for: the first has seed 5, where the nearest there has seed 0;",
+    ):
         collect.collect([tmp_path / "0"], [(spec, pj.grid(seed=5, learning_rate=1e-2))])
 
 
@@ -187,16 +215,66 @@ def test_selection_takes_the_best_mean_and_leaves_out_what_diverged(tmp_path):
                 rows.append(fixed | dict(zip(columns, arm, strict=True)) | {"online_accuracy": score})
     benchmark = settings.BENCHMARKS["random_mnist"]
     (tmp_path / "selected.json").write_text('{"other": {}}')
-    select.chosen(pd.DataFrame(rows), columns, "random_mnist", benchmark, select.GRIDS["paper"], tmp_path)
+    select.chosen(pd.DataFrame(rows), columns, "random_mnist", benchmark, "paper", tmp_path)
     found = json.loads((tmp_path / "selected.json").read_text())
     assert found["other"] == {}
-    assert found["random_mnist"] == {
+    assert found["random_mnist"] == {"scale": "paper", "seeds": [0, 1], "arms": found["random_mnist"]["arms"]}
+    arms = found["random_mnist"]["arms"]
+    assert arms == {
         "none": {"learning_rate": "0.001"},
         "l2": {"learning_rate": "0.01", "l2.strength": "0.001"},
         "output": {"learning_rate": "0.01"},
     }
     assert pd.read_csv(tmp_path / "selection.csv")["chosen"].sum() == 3
-    _defaults, grid, _ = planned("random_mnist", "methods", selection=str(tmp_path / "selected.json"))
-    assert grid[1] == {"method": "l2", "transition": "output", "granularity": "1", **found["random_mnist"]["l2"]}
+    path, figure = str(tmp_path / "selected.json"), figures.Figure("1", "random_mnist", "methods")
+    own = OWN | {"selection": path, "controls": True}
+    _defaults, grid, _ = figures.plan(figure, own, ["--first_seed=2"])
+    assert grid[1] == {"method": "l2", "transition": "output", "granularity": "1", **arms["l2"]}
+    for arm in grid:  # controls have the learning rate of what they are compared with
+        if arm["method"] == "none" and arm["transition"] != "sampling":
+            expected = "0.001" if arm.get("granularity") == "1" else "0.01"
+            assert arm["learning_rate"] == expected, arm
+    _defaults, grid, _ = figures.plan(figure._replace(arms="granularity"), own, ["--first_seed=2"])
+    assert [arm["learning_rate"] for arm in grid] == ["0.001", "0.01", "0.01"]
+    with pytest.raises(ValueError, match=r"was tuned on seed 1, which is to be reported"):
+        figures.plan(figure, own, ["--first_seed=1"])
+    with pytest.raises(ValueError, match=r"was made at scale 'paper': allowed is one at 'reduced'\."):
+        figures.plan(figure, own | {"scale": "reduced"}, ["--first_seed=2"])
     with pytest.raises(ValueError, match=r"allowed is a selected\.json with 'bigram_cipher'"):
-        planned("bigram_cipher", "methods", selection=str(tmp_path / "selected.json"))
+        planned("bigram_cipher", "methods", selection=path)
+
+
+@pytest.mark.parametrize(
+    ("arms", "words"),
+    [
+        (["x"], "allowed is a selected.json with 'random_mnist'"),
+        ({"l2": {"l2.strenght": "1"}}, "sets 'l2.strenght', which is no flag"),
+        ({"l2": {"l2.strength": 1}}, "allowed is a selected.json"),
+    ],
+)
+def test_a_selection_that_is_none_is_told(tmp_path, arms, words):
+    file = tmp_path / "selected.json"
+    file.write_text(json.dumps({"random_mnist": {"scale": "paper", "seeds": [1000], "arms": arms}}))
+    with pytest.raises(ValueError, match=words):
+        planned("random_mnist", "methods", selection=str(file))
+
+
+def test_methods_can_be_chosen_and_one_of_two_figures(capsys, tmp_path):
+    _, grid, _ = planned("random_mnist", "methods", methods="none,l2_init")
+    assert [arm["method"] for arm in grid] == ["none", "l2_init", "none", "none"]
+    both = [figures.Figure("6a", "random_mnist", "methods"), figures.Figure("6b", "bigram_cipher", "methods")]
+    argv = ["--scale", "smoke", "--dry_run", "--only=b", "--bigram_cipher.words=1", "--methods=none", "--probes=none"]
+    assert figures.main("Doc.", *both, argv=argv) == 0
+    out = capsys.readouterr().out
+    assert "bigram_cipher" in out
+    assert "random_labels" not in out
+    assert figures.main("Doc.", *both, argv=["--only=c"]) == 2
+    assert "known are a, b" in capsys.readouterr().err
+    assert figures.main("Doc.", *both, argv=["--help"]) == 0
+    assert capsys.readouterr().out.count("This figure's own flags") == 1
+
+
+def test_a_flag_that_every_arm_has_its_own_of_is_refused(capsys):
+    figure = figures.Figure("1a", "random_mnist", "methods")
+    assert figures.main("Doc.", figure, argv=["--scale=smoke", "--method=l2_init", "--dry_run"]) == 2
+    assert "method is 'l2_init', but every arm of this run has its own: leave it out." in capsys.readouterr().err

@@ -1,5 +1,6 @@
 """Checkpoints of Hugging Face models: what is read, and what is said of those that do not fit."""
 
+import functools
 import json
 import pathlib
 
@@ -152,6 +153,24 @@ def test_folders_that_are_no_checkpoint_are_told(tmp_path):
         pretrained.check(folder, "bert", {}, {"num_layers": 2})
     with pytest.raises(DataError, match=r"cannot be read as safetensors"):
         pretrained.read(folder)
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": "bert", "num_layers": "six", "vocab_size": "30"}))
+    with pytest.raises(DataError, match=r"has num_layers 'six' in config.json, expected one of type int\."):
+        pretrained.check(folder, "bert", {}, {"num_layers": 2})
+    with pytest.raises(DataError, match=r"has vocab_size '30' in config.json, expected one of type int\."):
+        pretrained.check(folder, "bert", {}, sizes=["vocab_size"])
+
+
+@pytest.mark.parametrize(("key", "value"), [("relative_attention_max_distance", 20), ("layer_norm_epsilon", 0.1)])
+def test_a_t5_that_computes_otherwise_is_told(tmp_path, key, value):
+    sizes = {"d_model": 16, "num_heads": 2, "d_kv": 4, "d_ff": 24, "num_layers": 1, "vocab_size": 128}
+    fine = {"relative_attention_max_distance": 128, "layer_norm_epsilon": 1e-6, "relative_attention_num_buckets": 32}
+    make = functools.partial(t5, 128, 16, 1, "relu", heads=2, head_width=4, feed_forward=24, pretrained=str(tmp_path))
+    (tmp_path / "model.safetensors").touch()
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": "t5", **sizes, **fine}))
+    make()
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": "t5", **sizes, **fine, key: value}))
+    with pytest.raises(ValueError, match=f"has {key} {value}, but the model asked for has {fine[key]}"):
+        make()
 
 
 def test_tensors_that_are_missing_or_of_another_shape_are_told():

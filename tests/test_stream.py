@@ -7,7 +7,7 @@ import pytest
 import scipy.stats
 import tiny
 
-from plasticity_jax import lanes, stream, train
+from plasticity_jax import environments, lanes, registry, stream, train
 from plasticity_jax.environments import permuted_pixels, random_labels
 
 DATA = jax.tree.map(jnp.asarray, tiny.data())
@@ -197,16 +197,25 @@ def test_training_sees_what_the_stream_shows(environment, transition, changes):
 # Environments
 
 
-def test_labels_that_do_not_change_are_the_first_task_again_and_differ_between_seeds():
-    env, data = random_labels(change=False), tiny.data()
-    plans = [[stream.plan(env, jax.random.key(seed), data, jnp.int32(task)) for task in (0, 1, 5)] for seed in (0, 1)]
-    for first, *later in plans:
-        for plan in later:
-            np.testing.assert_array_equal(plan.new, first.new)
-            np.testing.assert_array_equal(plan.old, first.new)
-    changing = stream.plan(random_labels(), jax.random.key(0), data, jnp.int32(0))
-    np.testing.assert_array_equal(plans[0][0].new, changing.new)
-    assert (np.asarray(plans[0][0].new) != plans[1][0].new).any()
+@pytest.mark.parametrize("name", environments.ENVIRONMENTS)
+def test_a_task_that_does_not_change_is_the_first_one_again_and_differs_between_seeds(name):
+    env, usual = (
+        registry.make(environments.ENVIRONMENTS, "environment", name, {f"{name}.change": change})
+        for change in (False, True)
+    )
+    data = tiny.data()
+
+    def content(environment, seed, task):
+        plan = stream.plan(environment, jax.random.key(seed), data, jnp.int32(task))
+        return [[np.asarray(leaf) for leaf in jax.tree.leaves(part)] for part in (plan.new, plan.old)]
+
+    first, _ = content(env, 0, 0)
+    for task in (0, 1, 5):
+        for same in content(env, 0, task):
+            jax.tree.map(np.testing.assert_array_equal, same, first)
+    jax.tree.map(np.testing.assert_array_equal, content(usual, 0, 0)[0], first)
+    for other, _ in (content(env, 1, 0), content(usual, 0, 1)):
+        assert any((a != b).any() for a, b in zip(other, first, strict=True))
 
 
 def test_random_labels_keep_inputs_and_redraw_labels():

@@ -117,10 +117,16 @@ def missing(name: str, folders: list[Path]) -> DataError:
     ways = (
         ", name the folder with --data_dir, or add --download" if layout.url else " or name the folder with --data_dir"
     )
+    others = [other for other in ORIGINALS if family(other) == family(name) and _all_present(other, folders)]
+    hint = f" There is what --dataset={others[0]} needs." if others else ""
     return DataError(
         f"{name}: {', '.join(lacking)}{inside} not found in {', '.join(map(str, folders))}; put the original "
-        f"file{'s' if len(lacking) > 1 else ''} there{ways}."
+        f"file{'s' if len(lacking) > 1 else ''} there{ways}.{hint}"
     )
+
+
+def _all_present(name: str, folders: list[Path]) -> bool:
+    return any(all(_present(name, folder, file) for file in ORIGINALS[name].files) for folder in folders)
 
 
 def published_sums(name: str) -> list[dict[str, str]]:

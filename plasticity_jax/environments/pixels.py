@@ -8,10 +8,11 @@ from plasticity_jax.environments import classification
 from plasticity_jax.types import Environment
 
 
-def permuted_pixels() -> Environment:
+def permuted_pixels(*, change: bool = True) -> Environment:
     """Random pixel permuting: one random permutation of the pixel positions per task, the same for train and test.
 
     Positions move, channels stay together. Labels are the dataset's own, so test accuracy measures generalisation.
+    `change=False` is a control: every task is the first one again.
     Source: Liu & Mou, section 3, Random Pixel Permuting; Dohare et al. 2024.
     """
 
@@ -36,4 +37,5 @@ def permuted_pixels() -> Environment:
         loss=classification.cross_entropy,
         metric=classification.accuracy,
         metric_name="accuracy",
+        changes=change,
     )

@@ -27,13 +27,15 @@ def random_seq2seq(
     beams: int = 1,
     decoded: int = 1344,
     bleu: str = "words",
+    change: bool = True,
 ) -> Environment:
     """Random Seq2Seq: random words in, random words out, all drawn anew in every task; to be learnt by heart.
 
     Letters are uniform and independent. There is nothing to generalise to, so there is no test split. At the end of a
     task at most `decoded` examples are generated and scored.
     Options: `vocabulary` "characters" or the path of a SentencePiece model; `mask_padding=False` trains on padding after
-    the end as well; `beams` of beam search, 1 is greedy; tokens of BLEU-2 are "words" or "characters".
+    the end as well; `beams` of beam search, 1 is greedy; tokens of BLEU-2 are "words" or "characters"; `change=False` is a
+    control: every task is the first one again.
     Source: Liu & Mou, section 3, Random Seq2Seq; sizes, 5 beams and 21 batches of 64 decoded from their public code, which
     uses T5's SentencePiece vocabulary and trains on padding. Raises ValueError for sizes or beams < 1.
     """
@@ -48,7 +50,7 @@ def random_seq2seq(
         source, target = task
         return texts.batch(source[index], target[index])
 
-    return _environment(task, examples, None, texts)
+    return _environment(task, examples, None, texts, change)
 
 
 def bigram_cipher(
@@ -61,6 +63,7 @@ def bigram_cipher(
     decoded: int = 512,
     bleu: str = "words",
     test: str = "clean",
+    change: bool = True,
 ) -> Environment:
     """Bigram cipher: o_t = (p(c_t) + p(c_{t-1})) mod 26 with a hidden permutation p of the alphabet per task.
 
@@ -90,7 +93,7 @@ def bigram_cipher(
         order, _, source = task
         return texts.batch(source[index], encipher(order, source[index]))
 
-    return _environment(task, examples, held_out, texts)
+    return _environment(task, examples, held_out, texts, change)
 
 
 def encipher(order: Array, letters: Array) -> Array:
@@ -158,7 +161,7 @@ def _draw(key: Key, count: int, words: int, word_length: int) -> Array:
     return jax.random.randint(key, (count, words, word_length), 0, LETTERS)
 
 
-def _environment(task: Callable, examples: Callable, test: Callable | None, texts: _Texts) -> Environment:
+def _environment(task: Callable, examples: Callable, test: Callable | None, texts: _Texts, change: bool) -> Environment:
     def outputs(data: Data) -> int:
         return texts.symbols.size
 
@@ -173,4 +176,5 @@ def _environment(task: Callable, examples: Callable, test: Callable | None, text
         inputs="text",
         outputs=outputs,
         decoding=texts.decoding,
+        changes=change,
     )

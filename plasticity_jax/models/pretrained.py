@@ -1,7 +1,7 @@
 """Weights of Hugging Face checkpoints (config.json and model.safetensors in a folder) in our parameter trees."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,12 +16,17 @@ ROWS_ALIGNED = 128  # checkpoints of T5 fill the vocabulary up to a multiple of 
 
 
 def check(
-    folder: str, kind: str, wanted: Mapping[str, Any], at_least: Mapping[str, int] | None = None
+    folder: str,
+    kind: str,
+    wanted: Mapping[str, Any],
+    at_least: Mapping[str, int] | None = None,
+    sizes: Sequence[str] = (),
 ) -> dict[str, Any]:
     """Returns the folder's config.json after comparing it with `wanted` {key: value} and `at_least` {key: number}.
 
     Args:
       kind: its model_type, "t5" or "resnet".
+      sizes: keys of further whole numbers.
     Raises DataError (no such checkpoint, or of another kind) or ValueError (another size), one sentence each.
     """
     file = Path(folder) / "config.json"
@@ -37,6 +42,12 @@ def check(
         raise DataError(f"{folder} holds a model of type {found!r}, expected {kind!r}.")
     if not (Path(folder) / "model.safetensors").is_file():
         raise DataError(f"{folder} has no model.safetensors, expected the weights there.")
+    for key in (*wanted, *(at_least or {}), *sizes):
+        expected = int if key in (at_least or {}) or key in sizes else type(wanted[key])
+        if key in config and type(config[key]) is not expected:
+            raise DataError(
+                f"{folder} has {key} {config[key]!r} in {file.name}, expected one of type {expected.__name__}."
+            )
     for key, value in wanted.items():
         if key in config and config[key] != value:
             raise ValueError(f"{folder} has {key} {config[key]!r}, but the model asked for has {value!r}.")

@@ -14,6 +14,7 @@ from plasticity_jax.models import pretrained as checkpoints
 from plasticity_jax.types import Array, PyTree, Text, UnitGroup
 
 PADDING = 0  # the id that `source` is filled up with
+EPSILON = 1e-6  # of the norms
 
 
 class Memory(NamedTuple):
@@ -97,7 +98,7 @@ def _bias(table: nn.Embed, buckets: np.ndarray | Array) -> Array:
 
 
 def _norm() -> nn.RMSNorm:
-    return nn.RMSNorm(epsilon=1e-6)
+    return nn.RMSNorm(epsilon=EPSILON)
 
 
 class Attention(nn.Module):
@@ -346,9 +347,10 @@ def t5(
             raise ValueError(f"t5.{name} is {count}: allowed are whole numbers from 1.")
     if pretrained:
         sizes = {"d_model": width, "num_heads": heads, "d_kv": head_width, "d_ff": feed_forward}
-        shape = {"feed_forward_proj": activation, "tie_word_embeddings": True, "relative_attention_num_buckets": 32}
+        shape = {"feed_forward_proj": activation, "tie_word_embeddings": True, "layer_norm_epsilon": EPSILON}
+        bias = {"relative_attention_num_buckets": T5.buckets, "relative_attention_max_distance": T5.distance}
         blocks = {"num_layers": depth, "num_decoder_layers": depth}
-        config = checkpoints.check(pretrained, "t5", {**sizes, **shape}, blocks)
+        config = checkpoints.check(pretrained, "t5", {**sizes, **shape, **bias}, blocks, ["vocab_size"])
         rows = config.get("vocab_size", 0)
         if not outputs <= rows < outputs + checkpoints.ROWS_ALIGNED:  # some rows are there to make the number even
             raise ValueError(
