@@ -45,7 +45,8 @@ smoke: setup
 	  $(BIN)/python -m experiments.figure_$$figure$$part --scale=smoke --from=runs/smoke/figure_5$$part || exit 1; done; done
 
 bench: .venv/.oracles
-	$(BIN)/python -m benchmarks
+	mkdir -p runs
+	$(BIN)/python -m benchmarks --json=runs/bench.json --picture=runs/bench.png
 
 clean:
 	rm -rf .venv build dist *.egg-info

@@ -145,7 +145,7 @@ def probes(rounds: int) -> list[Figure]:
     spent = divide(curve["gradient"], curve["hessian_top"])
     most = divide(curve["gradient"], curve["all iterations"])
     return [
-        Figure("probes", "hessian_top after training", spent, "gradients", at_most=25),
+        Figure("probes", "hessian_top after training", spent, "gradients", at_most=20),
         Figure("probes", "hessian_top, every iteration", most, "gradients"),
         Figure("probes", "default probes, seconds per lane and task", added, "s"),
         Figure("probes", "default probes / task of 19,200 steps", share, "%", at_most=0.03),
@@ -199,9 +199,13 @@ def lanes(rounds: int) -> list[Figure]:
     rivals["mixed"] = rival("sweep", lanes=8, epochs=1, granularity=[1, 2, 4, 20])
     rates = alternate(rivals, fewer(rounds))
     many, mixed = divide(rates["64"], rates["8"]), rates["mixed"]
+    doubled = [divide(rates[str(2 * n)], rates[str(n)]) for n in counts[:-1] if n >= cores()]
     return [
         *(Figure("lanes", f"lanes: {count}", rates[str(count)], "lane-steps/s") for count in counts),
         Figure("lanes", "lane-steps/s, 64 lanes / 8 lanes", many, at_least=0.97),
+        Figure(
+            "lanes", "lane-steps/s, twice the lanes / the lanes, worst", [min(r) for r in zip(*doubled, strict=True)]
+        ),
         Figure("lanes", "time, 8 lanes, four granularities / one", divide(rates["8"], mixed)),
         Figure("lanes", "time, four granularities / a program of 2 lanes each", divide(rates["2"], mixed)),
     ]

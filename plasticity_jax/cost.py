@@ -62,23 +62,34 @@ def check_memory(programs: Sequence[sweep.Program], dataset: datasets.Dataset) -
 
     Raises MemoryError: one sentence with what is needed, what there is, and how many lanes fit.
     """
-    free = free_memory()
     known: dict[Spec, tuple[int, int]] = {}
     for program in programs:
         spec, how = _plain(program.spec), program.execution
         if spec not in known:
             known[spec] = sweep.memory(spec, dataset)
         waiting, running = known[spec]
+        # the devices of a CPU share one memory, accelerators have one each
+        free = free_memory() * (1 if jax.default_backend() == "cpu" else how.devices)
         together = how.width * how.devices
         lanes = lanes_.padded(len(program.lanes), how)
         needed = lanes * waiting + together * running
         if needed > free:
             fit = max(0, (free - together * running) // max(waiting, 1)) // together * together
-            allowed = f"at most {fit} lanes fit" if fit else "a smaller model, batch or lane_width is allowed"
+            width = free // (how.devices * max(waiting + running, 1))
+            if fit:
+                allowed = f"at most {fit} lanes fit"
+            elif 0 < width < how.width:
+                allowed = f"lane_width is {how.width}, at most {width} fits"
+            else:
+                allowed = "a smaller model or batch is allowed"
             raise MemoryError(
-                f"{lanes} lanes of {spec.model}, {together} at a time, need about {needed / 2**30:,.1f} GiB, "
-                f"but {free / 2**30:,.1f} GiB are free: {allowed}."
+                f"{lanes} lanes of {spec.model}, {together} at a time, need about {_size(needed)}, "
+                f"but {_size(free)} are free: {allowed}."
             )
+
+
+def _size(count: int) -> str:
+    return f"{count / 2**30:,.1f} GiB" if count >= 2**30 else f"{count / 2**20:,.1f} MiB"
 
 
 def free_memory() -> int:

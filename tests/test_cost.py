@@ -71,11 +71,15 @@ def test_what_does_not_fit_into_memory_is_told_with_what_does(monkeypatch):
     monkeypatch.setattr(cost, "free_memory", lambda: 16 * waiting + devices * running)
     cost.check_memory([program], DIGITS)
     monkeypatch.setattr(cost, "free_memory", lambda: 10 * waiting + devices * running)
-    with pytest.raises(MemoryError, match=r"16 lanes of mlp, \d at a time, need .* GiB are free: at most 10 lanes fit"):
+    with pytest.raises(MemoryError, match=r"16 lanes of mlp, \d at a time, need .* MiB are free: at most 10 lanes fit"):
         cost.check_memory([program], DIGITS)
     monkeypatch.setattr(cost, "free_memory", lambda: devices * running)
-    with pytest.raises(MemoryError, match="a smaller model, batch or lane_width is allowed"):
+    with pytest.raises(MemoryError, match="a smaller model or batch is allowed"):
         cost.check_memory([program], DIGITS)
+    wide = program._replace(execution=lanes.Execution("vmap", 16, 1))
+    monkeypatch.setattr(cost, "free_memory", lambda: 5 * (waiting + running))
+    with pytest.raises(MemoryError, match=r"16 at a time, .*: lane_width is 16, at most 5 fits"):
+        cost.check_memory([wide], DIGITS)
 
 
 def test_free_memory_is_what_the_machine_says():
