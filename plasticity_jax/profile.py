@@ -18,10 +18,13 @@ from typing import Any
 import jax
 
 from plasticity_jax import datasets, registry, sweep
+from plasticity_jax.environments import ENVIRONMENTS
+from plasticity_jax.spec import Spec
 from plasticity_jax.types import PyTree
 
 STEPS = 100  # at most, in the task that is traced: more fill the trace and tell no more
 REPEATS = 3  # of the same task without a trace
+SLOW = 1.2  # times that a trace may take more before it is said
 EACH_STEP = ("data", "forward", "backward", "method", "optimizer")
 PARTS = (*EACH_STEP, "evaluation", "probes", "other", "host")
 MARK = re.compile(
@@ -67,9 +70,13 @@ def profile(program: sweep.Program, dataset: datasets.Dataset, folder: str | Pat
     if found := events(newest):
         taken = breakdown(found, parts_of(compiled.text(states)), wall)
         table = described(program, cut, dataset, part, taken)
+    plain = statistics.median(untraced)
+    slowed = ""
+    if wall > SLOW * plain:
+        slowed = "\nthe trace slowed it down: shares of what has many short instructions are too large"
     return (
         f"{table}\n"
-        f"in all{1e3 * wall:16.1f}; without a trace {1e3 * statistics.median(untraced):.1f}, the median of {REPEATS}\n\n"
+        f"in all{1e3 * wall:16.1f}; without a trace {1e3 * plain:.1f}, the median of {REPEATS}{slowed}\n\n"
         f"trace: {trace} (open it at ui.perfetto.dev, or with tensorboard --logdir={folder})"
     )
 
@@ -202,6 +209,14 @@ def breakdown(events: Mapping[Any, Sequence[Event]], parts: Mapping[str, str], w
     return total | {"host": wall - sum(total.values())}
 
 
+def _evaluated(spec: Spec, dataset: datasets.Dataset) -> int:
+    """Examples that the end of a task takes its time for; of texts those that are decoded, which takes longest."""
+    environment = registry.make(ENVIRONMENTS, "environment", spec.environment, dict(spec.options))
+    most = environment.decoding.samples if environment.decoding else None
+    tested = len(dataset.test_images) if environment.test else 0
+    return sum(count if most is None else min(count, most) for count in (len(dataset.images), tested))
+
+
 def described(
     program: sweep.Program,
     cut: sweep.Program,
@@ -219,7 +234,7 @@ def described(
         one.epochs * (len(data.images) // one.batch_size) for one, data in ((cut.spec, part), (spec, dataset))
     )
     factor: dict[str, float] = dict.fromkeys((*EACH_STEP, "other"), whole / steps)
-    factor |= {"evaluation": len(dataset.images) / len(part.images), "probes": 1 / spec.probe_every}
+    factor |= {"evaluation": _evaluated(spec, dataset) / _evaluated(spec, part), "probes": 1 / spec.probe_every}
     estimate = {name: seconds * factor[name] for name, seconds in taken.items() if name != "host"}
     estimate["host"] = sum(estimate.values()) * taken["host"] / (sum(taken.values()) - taken["host"])
     lines = [
