@@ -347,7 +347,7 @@ def test_a_run_that_does_not_fit_into_memory_is_a_fault_before_it_starts(tmp_pat
     for flags in (["--width=3000000", "--depth=2"], ["--lane_width=100000000"]):
         code, sentence = refused(capsys, *flags, f"--workdir={tmp_path / 'run'}")
         assert code == 1
-        assert "GiB are free: a smaller model, batch or lane_width is allowed." in sentence
+        assert "GiB are free: a smaller model or batch is allowed." in sentence
     assert list(tmp_path.iterdir()) == []
 
 

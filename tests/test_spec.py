@@ -141,7 +141,7 @@ def test_options_belong_to_the_parts_in_use():
     message = refused(Spec, options={"redo.period": 5})
     assert message.startswith("option 'redo.period' fits no part of this run: known are random_labels.draw, ")
     assert refused(Spec, probes=(), environment="permuted_pixels", transition="input", options={"x": 1}) == (
-        "option 'x' fits no part of this run: known are none."
+        "option 'x' fits no part of this run: known are permuted_pixels.change."
     )
     assert refused(Spec, method="redo", options={"redo.threshold": 0.1}).startswith("option 'redo.threshold' fits no")
     assert refused(Spec, method="redo", options={"redo.period": 5.0}) == (
