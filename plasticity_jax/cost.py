@@ -16,8 +16,8 @@ from plasticity_jax.probes import PROBES
 from plasticity_jax.spec import Spec
 
 BATCHES = 4  # at least, in an epoch of a trial
-EXTRA = (1, 8, 64)  # epochs that a longer trial has more, until they take at least SHARE of the shorter one's time
-SHARE = 0.3
+EXTRA = (2, 16, 128)  # epochs that a longer trial has more, until they take at least SHARE of the shorter one's time
+SHARE = 1.0
 REPEATS, LONG = 3, 2.0  # a trial is run so many times, but only once if that takes more than LONG seconds
 
 

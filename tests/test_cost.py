@@ -57,11 +57,11 @@ def test_a_trial_tells_steps_from_the_end_of_a_task_and_from_probes(monkeypatch)
     monkeypatch.setattr(cost, "_timed", timed)
     (program,) = programs(probes=("hessian_top",), options={"hessian_top.iterations": 3})
     assert cost._trial(program, DIGITS) == pytest.approx((step, rest, probing))
-    assert asked == [1, 2, 9, 65, 1]
+    assert asked == [1, 3, 17, 129, 1]
     asked.clear()
     step = 1.0
     assert cost._trial(program, DIGITS) == pytest.approx((step, rest, probing))
-    assert asked == [1, 2, 1]
+    assert asked == [1, 3, 1]
 
 
 def test_what_does_not_fit_into_memory_is_told_with_what_does(monkeypatch):
