@@ -120,7 +120,7 @@ class Execution(NamedTuple):
 
 STRATEGIES = ("plain", "vmap", "map", "sharded")
 
-# (backend, model) -> (strategy, width); of CPUs measured (`python -m benchmarks strategies`), of accelerators a guess
+# (backend, model) -> (strategy, width); on CPUs from trials (to repeat: `python -m benchmarks strategies`), else a guess
 STRATEGY_TABLE = {
     ("cpu", "mlp"): ("sharded", 1),
     ("cpu", "cnn"): ("sharded", 1),  # kernels of several lanes make a grouped convolution, 3 x slower on a CPU
