@@ -7,6 +7,7 @@ Expect: with abrupt changes the online accuracy falls from 1.0 towards 0.3; with
 
 import sys
 
+from experiments.settings import PROBES
 from plasticity_jax import launcher
 
 DEFAULTS = {
@@ -20,7 +21,7 @@ DEFAULTS = {
     "epochs": "120",
     "batch_size": "64",
     "width": "64",
-    "probes": "hessian_top,representation_change,dormant_fraction,distance_from_init,parameter_norm",
+    "probes": PROBES,
 }
 NOTE = (
     "Differs from the paper's Random MNIST: 1,280 images of 8x8 digits instead of 5,120 of 28x28, 4 x 64 units instead of "

@@ -101,37 +101,36 @@ def plan(
         defaults |= benchmark.published
         if not (benchmark.published or benchmark.unregularised or benchmark.gradual_published):
             print(f"note: --as_published changes nothing in {benchmark.title}.", file=sys.stderr)
-    values = defaults | {name: value for name, _, value in (text.lstrip("-").partition("=") for text in left)}
+    given = {name: value for name, _, value in (text.lstrip("-").partition("=") for text in left)}
+    values = defaults | given
     chosen = selection.read(own["selection"], figure.benchmark, own["scale"], values) if own["selection"] else {}
     plain = {"method": "none", "transition": benchmark.gradual[0]}
     abrupt = {**plain, "granularity": "1", **chosen.get("none", {}), **(benchmark.unregularised if published else {})}
     gradual = [{**plain, "transition": name, **chosen.get(name, {})} for name in benchmark.gradual]
     if figure.arms == "granularity":
-        given = next((text for text in left if text.startswith("--granularity=")), None)
         finest = int(defaults["granularity"]) if own["scale"] == "smoke" else None
         grid = [k for k in benchmark.granularities.split(",") if finest is None or int(k) <= finest]
-        if given:
-            left.remove(given)
-            grid = given.partition("=")[2].split(",")
+        if "granularity" in given:
+            left = [text for text in left if not text.startswith("--granularity=")]
+            grid = given["granularity"].split(",")
         finer = ",".join(k for k in grid if k != "1")
         arms = [abrupt] * ("1" in grid) + [{**gradual[0], "granularity": finer}] * bool(finer)
     else:
-        arms = []
-        for method in own["methods"].split(","):
-            arm = {**plain, "method": method, "granularity": "1", **chosen.get(method, {})}
-            arms.append(abrupt if method == "none" else arm)
+        arms = [
+            abrupt if method == "none" else {**plain, "method": method, "granularity": "1", **chosen.get(method, {})}
+            for method in own["methods"].split(",")
+        ]
         arms += gradual
     if own["controls"]:
         arms += controls(benchmark, values, figure.arms, abrupt, gradual[0])
     if published:
         different = dict(benchmark.gradual_published)
         for flag, what in benchmark.needs.items():
-            given = next((text for text in left if text.startswith(f"--{flag}=")), None)
-            if given is None:
+            if flag not in given:
                 raise ValueError(f"as_published is given without {flag}: name {what} with --{flag}=.")
             if flag.endswith(".pretrained"):
-                left.remove(given)
-                different[flag] = given.partition("=")[2]
+                left = [text for text in left if not text.startswith(f"--{flag}=")]
+                different[flag] = given[flag]
         for arm in arms:
             if arm.get("granularity") != "1":
                 arm.update(different)

@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 Flags = Mapping[str, str]
 NOTHING: Flags = types.MappingProxyType({})
+PROBES = "hessian_top,representation_change,dormant_fraction,distance_from_init,parameter_norm"
 METHODS = "none,l2,shrink_and_perturb,spectral,redo"
 
 
@@ -106,7 +107,7 @@ COMMON = {
     "tasks": "100",
     "seeds": "5",
     "granularity": "20",
-    "probes": "hessian_top,representation_change,dormant_fraction,distance_from_init,parameter_norm",
+    "probes": PROBES,
 }
 DIGITS = {
     "dataset": "digits",

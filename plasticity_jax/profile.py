@@ -9,7 +9,6 @@ instructions in it, so what is fused across two parts counts as one of them.
 import dataclasses
 import re
 import statistics
-import time
 from collections import defaultdict
 from collections.abc import Hashable, Iterable, Mapping, Sequence
 from pathlib import Path
@@ -17,10 +16,9 @@ from typing import Any
 
 import jax
 
-from plasticity_jax import datasets, registry, sweep
+from plasticity_jax import cost, datasets, registry, sweep
 from plasticity_jax.environments import ENVIRONMENTS
 from plasticity_jax.spec import Spec
-from plasticity_jax.types import PyTree
 
 STEPS = 100  # at most, in the task that is traced: more fill the trace and tell no more
 REPEATS = 3  # of the same task without a trace
@@ -58,12 +56,12 @@ def profile(program: sweep.Program, dataset: datasets.Dataset, folder: str | Pat
         jax.config.update("jax_compilation_cache_include_metadata_in_key", by_marks)
     untraced = []
     for _ in range(REPEATS):
-        states, taken = _timed(compiled, states)
+        states, taken = cost.timed_task(compiled, states, 1)
         untraced.append(taken)
     options = jax.profiler.ProfileOptions()
     options.host_tracer_level, options.python_tracer_level = 2, 0  # instructions on a CPU; no calls of Python functions
     with jax.profiler.trace(folder, profiler_options=options):
-        states, wall = _timed(compiled, states)
+        states, wall = cost.timed_task(compiled, states, 1)
     newest = max(Path(folder).glob("plugins/profile/*/*.xplane.pb"), key=lambda file: file.stat().st_mtime)
     trace = newest.with_name(newest.name.replace(".xplane.pb", ".trace.json.gz"))
     table = "(no breakdown: the trace of this backend names no instructions)"
@@ -91,12 +89,6 @@ def shortened(program: sweep.Program, dataset: datasets.Dataset) -> tuple[sweep.
     part = dataclasses.replace(dataset, images=dataset.images[:count], labels=dataset.labels[:count])
     lanes = program.lanes[: how.width * how.devices]
     return sweep.Program(dataclasses.replace(spec, epochs=epochs, probe_every=1), lanes, how), part
-
-
-def _timed(compiled: sweep.Compiled, states: PyTree) -> tuple[PyTree, float]:
-    start = time.perf_counter()
-    states, _ = jax.block_until_ready(compiled.run_task(states, 1))
-    return states, time.perf_counter() - start
 
 
 def parts_of(text: str) -> dict[str, str]:

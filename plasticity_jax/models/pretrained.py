@@ -42,8 +42,8 @@ def check(
         raise DataError(f"{folder} holds a model of type {found!r}, expected {kind!r}.")
     if not (Path(folder) / "model.safetensors").is_file():
         raise DataError(f"{folder} has no model.safetensors, expected the weights there.")
-    for key in (*wanted, *(at_least or {}), *sizes):
-        expected = int if key in (at_least or {}) or key in sizes else type(wanted[key])
+    types = {key: type(value) for key, value in wanted.items()} | dict.fromkeys((*(at_least or {}), *sizes), int)
+    for key, expected in types.items():
         if key in config and type(config[key]) is not expected:
             raise DataError(
                 f"{folder} has {key} {config[key]!r} in {file.name}, expected one of type {expected.__name__}."
