@@ -1,7 +1,6 @@
-"""What a run will take on this machine: time, from a few seconds of it, and memory, before it starts."""
+"""How long a run will take on this machine, from a few seconds of it, before it starts."""
 
 import dataclasses
-import os
 import time
 from collections.abc import Container, Sequence
 from typing import Any, NamedTuple
@@ -9,7 +8,6 @@ from typing import Any, NamedTuple
 import jax
 
 from plasticity_jax import datasets, registry, sweep
-from plasticity_jax import lanes as lanes_
 from plasticity_jax.environments import ENVIRONMENTS
 from plasticity_jax.methods import METHODS
 from plasticity_jax.probes import PROBES
@@ -55,53 +53,6 @@ def seconds(programs: Sequence[sweep.Program], dataset: datasets.Dataset) -> flo
         blocks = -(-len(program.lanes) // (how.width * how.devices))
         total += blocks * spec.tasks * task
     return total
-
-
-def check_memory(programs: Sequence[sweep.Program], dataset: datasets.Dataset) -> None:
-    """Returns if the programs fit into memory, by an estimate good to about a factor of two.
-
-    Raises MemoryError: one sentence with what is needed, what there is, and how many lanes fit.
-    """
-    known: dict[Spec, tuple[int, int]] = {}
-    for program in programs:
-        spec, how = _plain(program.spec), program.execution
-        if spec not in known:
-            known[spec] = sweep.memory(spec, dataset)
-        waiting, running = known[spec]
-        # the devices of a CPU share one memory, accelerators have one each
-        free = free_memory() * (1 if jax.default_backend() == "cpu" else how.devices)
-        together = how.width * how.devices
-        lanes = lanes_.padded(len(program.lanes), how)
-        needed = lanes * waiting + together * running
-        if needed > free:
-            fit = max(0, (free - together * running) // max(waiting, 1)) // together * together
-            width = free // (how.devices * max(waiting + running, 1))
-            if fit:
-                allowed = f"at most {fit} lanes fit"
-            elif 0 < width < how.width:
-                allowed = f"lane_width is {how.width}, at most {width} fits"
-            else:
-                allowed = "a smaller model or batch is allowed"
-            raise MemoryError(
-                f"{lanes} lanes of {spec.model}, {together} at a time, need about {_size(needed)}, "
-                f"but {_size(free)} are free: {allowed}."
-            )
-
-
-def _size(count: int) -> str:
-    return f"{count / 2**30:,.1f} GiB" if count >= 2**30 else f"{count / 2**20:,.1f} MiB"
-
-
-def free_memory() -> int:
-    """Returns the bytes that a run may use: of the accelerator, or of this machine."""
-    limit = (jax.local_devices()[0].memory_stats() or {}).get("bytes_limit")
-    if limit:
-        return limit
-    try:
-        with open("/proc/meminfo", encoding="ascii") as file:
-            return next(1024 * int(line.split()[1]) for line in file if line.startswith("MemAvailable:"))
-    except (OSError, StopIteration):
-        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
 
 
 def _plain(spec: Spec) -> Spec:

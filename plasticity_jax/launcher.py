@@ -11,7 +11,7 @@ from typing import Any
 
 import jax
 
-from plasticity_jax import cost, datasets, flags, profile, registry, sweep, workdir
+from plasticity_jax import cost, datasets, flags, memory, profile, registry, sweep, workdir
 from plasticity_jax.datasets import cache
 
 USAGE, ENVIRONMENT = 2, 1  # exit codes: a fault of the command line; a fault of data, disk or machine
@@ -52,13 +52,14 @@ def launch(
             dataset, programs, numbers = check(values, given, arms)
             if values["dry_run"]:
                 print(describe(programs, dataset), flush=True)
+                memory.check(programs, sweep.device_data(dataset))
                 taken = _duration(cost.seconds(programs, dataset))
                 print(f"about {taken} on this machine, besides compiling (a trial says so)")
                 return 0
             if values["profile"]:
+                memory.check(programs[:1], sweep.device_data(dataset))
                 print(f"program 1 of {len(programs)}: {profile.profile(programs[0], dataset, values['profile'])}")
                 return 0
-            cost.check_memory(programs, dataset)
         except ValueError as error:
             return fault(error, USAGE)
         except ENVIRONMENT_FAULTS as error:
@@ -166,7 +167,7 @@ def describe(programs: Sequence[sweep.Program], dataset: datasets.Dataset) -> st
         one, how = program.spec, program.execution
         steps = one.tasks * one.epochs * (len(dataset.images) // one.batch_size)
         total += steps * len(program.lanes)
-        memory = sweep.memory_per_lane(one, dataset)
+        needs = sum(memory.of_lane(one, sweep.device_data(dataset)))
         options = "".join(f", {name} {value}" for name, value in one.options)
         lines.append(
             f"program {number + 1}: {one.environment}, transition {one.transition}, {one.model} {one.depth} x {one.width}, "
@@ -181,7 +182,7 @@ def describe(programs: Sequence[sweep.Program], dataset: datasets.Dataset) -> st
             lines.append(f"    {numbers}; {f'seeds {seeds[0]} to {seeds[-1]}' if seeds[1:] else f'seed {seeds[0]}'}")
         lines.append(
             f"    {_count(len(program.lanes), 'lane')} x {_count(one.tasks, 'task')}, {steps:,} steps a lane; "
-            f"{how.strategy}, width {how.width}, {_count(how.devices, 'device')}; about {memory / 2**20:,.1f} MiB a lane"
+            f"{how.strategy}, width {how.width}, {_count(how.devices, 'device')}; about {needs / 2**20:,.1f} MiB a lane"
         )
     count = _count(sum(len(p.lanes) for p in programs), "lane")
     lines.append(f"in all {_count(len(programs), 'compiled program')}, {count}, {total:,} lane-steps")

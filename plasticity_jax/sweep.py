@@ -8,13 +8,12 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import jax
 import numpy as np
 
-from plasticity_jax import datasets, registry
+from plasticity_jax import datasets, memory
 from plasticity_jax import lanes as lanes_
 from plasticity_jax import workdir as workdir_
 from plasticity_jax.checkpoints import Checkpoints
-from plasticity_jax.environments import ENVIRONMENTS
 from plasticity_jax.spec import Spec
-from plasticity_jax.train import evaluation_chunk, make_run, network
+from plasticity_jax.train import make_run
 from plasticity_jax.types import Data, PyTree
 
 if TYPE_CHECKING:
@@ -283,7 +282,8 @@ def run(
       lane_strategy, lane_width: see `lanes.Execution`; default by backend and model.
       checkpoint_every: tasks between checkpoints.
       progress: show a progress bar on standard error.
-    Raises ValueError (settings), DataError (data), WorkdirError (workdir), Stopped (SIGTERM or Ctrl-C, with a workdir).
+    Raises ValueError (settings), DataError (data), MemoryError (by an estimate), WorkdirError (workdir), Stopped (SIGTERM
+    or Ctrl-C, with a workdir).
     """
     if isinstance(spec, Spec):
         runs = [(spec, [{}] if lanes is None else lanes)]
@@ -294,6 +294,7 @@ def run(
     dataset = load_common_dataset([s for s, _ in runs], data_dir, download)
     programs = plan(runs, len(dataset.images), lane_strategy, lane_width)
     if workdir is None:
+        memory.check(programs, device_data(dataset))
         return _run(programs, dataset, None, None, checkpoint_every, progress)
     return run_in_workdir(programs, dataset, workdir, checkpoint_every, progress)
 
@@ -307,6 +308,7 @@ def run_in_workdir(
 ) -> "pandas.DataFrame":
     """Runs planned programs in a workdir, from where they were, and returns the tidy table. Raises as `run` does."""
     wanted = settings(programs, dataset)
+    memory.check(programs, device_data(dataset))
     workdir_.check_writable(workdir)
     with workdir_.lock(workdir), workdir_.Stop() as stop:
         if not workdir_.check_config(workdir, wanted):
@@ -321,39 +323,6 @@ def load_common_dataset(specs: Sequence[Spec], data_dir: str | None, download: b
         if len(given) > 1:
             raise ValueError(f"{name} is {given[0]!r} and {given[1]!r}: allowed is one for all programs of a run.")
     return load_dataset(specs[0], data_dir, download)
-
-
-def memory_per_lane(spec: Spec, dataset: datasets.Dataset) -> int:
-    """Returns an estimate, good to about a factor of two, of the bytes that one running lane needs.
-
-    State, gradients, activations and the vectors of probes; a rule fitted to what XLA reports for compiled MLPs.
-    """
-    return sum(memory(spec, dataset))
-
-
-def memory(spec: Spec, dataset: datasets.Dataset) -> tuple[int, int]:
-    """Returns the bytes of `memory_per_lane` in two parts: a lane's state, which waits too, and what only running takes."""
-    data, run = device_data(dataset), make_run(spec)
-    environment = registry.make(ENVIRONMENTS, "environment", spec.environment, dict(spec.options))
-    lane = {k: v[0] for k, v in lanes_.stack([lanes_.complete(spec, {})]).items()}
-
-    def one_example(state, data):
-        task = environment.task(jax.random.key(0), data)
-        x = environment.examples(data, task, jax.numpy.zeros(1, int)).x
-        return x, network(spec, environment, data).apply(state.params, state.variables, x, True)[:2]
-
-    def size(tree: PyTree) -> int:
-        return sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(tree))
-
-    state = jax.eval_shape(run.init, lane, data)
-    example = size(jax.eval_shape(one_example, state, data))
-    count = len(dataset.images)
-    # about three values an activation in a step (before and after the norm, gradient), twice that in the curvature probe
-    training = 3 * example * spec.batch_size
-    probing = 6 * example * min(spec.probe_samples, count) if spec.probes else 0
-    evaluating = example * min(evaluation_chunk(spec, environment), count) // 2
-    # the state before and after; gradient, update and the vectors of the Lanczos probe
-    return size(state), size(state) + 6 * size(state.params) + max(training, probing, evaluating)
 
 
 def _run(

@@ -62,25 +62,3 @@ def test_a_trial_tells_steps_from_the_end_of_a_task_and_from_probes(monkeypatch)
     step = 1.0
     assert cost._trial(program, DIGITS) == pytest.approx((step, rest, probing))
     assert asked == [1, 3, 1]
-
-
-def test_what_does_not_fit_into_memory_is_told_with_what_does(monkeypatch):
-    (program,) = programs(count=8)
-    waiting, running = sweep.memory(program.spec, DIGITS)
-    devices = program.execution.devices
-    monkeypatch.setattr(cost, "free_memory", lambda: 16 * waiting + devices * running)
-    cost.check_memory([program], DIGITS)
-    monkeypatch.setattr(cost, "free_memory", lambda: 10 * waiting + devices * running)
-    with pytest.raises(MemoryError, match=r"16 lanes of mlp, \d at a time, need .* MiB are free: at most 10 lanes fit"):
-        cost.check_memory([program], DIGITS)
-    monkeypatch.setattr(cost, "free_memory", lambda: devices * running)
-    with pytest.raises(MemoryError, match="a smaller model or batch is allowed"):
-        cost.check_memory([program], DIGITS)
-    wide = program._replace(execution=lanes.Execution("vmap", 16, 1))
-    monkeypatch.setattr(cost, "free_memory", lambda: 5 * (waiting + running))
-    with pytest.raises(MemoryError, match=r"16 at a time, .*: lane_width is 16, at most 5 fits"):
-        cost.check_memory([wide], DIGITS)
-
-
-def test_free_memory_is_what_the_machine_says():
-    assert 2**28 < cost.free_memory() < 2**50

@@ -345,7 +345,7 @@ def test_a_second_interrupt_ends_at_once_with_a_sentence(tmp_path, capsys, monke
 @pytest.mark.usefixtures("nothing_compiles")
 def test_a_run_that_does_not_fit_into_memory_is_a_fault_before_it_starts(tmp_path, capsys):
     for flags, allowed in (
-        (["--width=3000000", "--depth=2"], "a smaller model or batch is allowed."),
+        (["--width=3000000", "--depth=2"], "a smaller model, batch or probe batch is allowed."),
         (["--lane_width=100000000"], "lane_width is 100000000, at most "),
     ):
         code, sentence = refused(capsys, *flags, f"--workdir={tmp_path / 'run'}")

@@ -19,6 +19,7 @@ from plasticity_jax.probes.units import dormant_fraction, tau_dormant_fraction
 from plasticity_jax.types import Array, Snapshot
 
 __all__ = [
+    "CURVATURE",
     "PROBES",
     "Ritz",
     "distance_from_init",
@@ -99,3 +100,4 @@ PROBES = {
     "gradient_norm": _gradient_norm,
     "effective_rank": _effective_rank,
 }
+CURVATURE = frozenset({"hessian_top"})  # those that differentiate the gradient, which takes most memory
