@@ -46,10 +46,11 @@ def main() -> None:
         found = PARTS[name](given.rounds)
         print(table(found), flush=True)
         figures += found
+        if given.json:  # after every part, so that a suite that breaks off leaves what it has
+            rows = [{**figure._asdict(), "median": figure.median, "met": figure.met} for figure in figures]
+            text = json.dumps({"machine": about, "rounds": given.rounds, "figures": rows}, indent=1)
+            given.json.write_text(text + "\n")
     print(f"took {time.perf_counter() - start:.0f} s", flush=True)
-    if given.json:
-        rows = [{**figure._asdict(), "median": figure.median, "met": figure.met} for figure in figures]
-        given.json.write_text(json.dumps({"machine": about, "rounds": given.rounds, "figures": rows}, indent=1) + "\n")
     if given.picture:
         picture.draw(figures, given.picture, "; ".join(about.values()))
 

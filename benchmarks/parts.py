@@ -6,8 +6,9 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
-from benchmarks.rivals import PIECE, Figure, alternate, best, cores, divide, rival, say
+from benchmarks.rivals import PIECE, Figure, Rival, alternate, best, cores, devices, divide, rival, say
 
 FULL_EPOCHS, FULL_STEPS = 240, 19_200  # a task of Random MNIST: 5,120 images, batch 64
 LAYERS = [(784, 256), (256, 256), (256, 256), (256, 256), (256, 10)]
@@ -26,29 +27,29 @@ def fewer(rounds: int) -> int:
 
 
 def mlp(rounds: int) -> list[Figure]:
-    """Training against eager PyTorch and against the machine's own matrix product, at batch 64 and 256."""
+    """Training against PyTorch and against the machine's own matrix product, at batch 64 and 256."""
     figures = []
     for batch_size, eager, harder, share in ((64, 1.8, 2.2, 0.75), (256, 1.3, 1.5, 0.80)):
+        size = {"batch_size": batch_size}
         rivals = {
-            "2 lanes": rival("sweep", lanes=2, batch_size=batch_size),
-            "8 lanes": rival("sweep", piece=None, lanes=8, epochs=8, batch_size=batch_size),
-            "one core": rival("sweep", lanes=1, batch_size=batch_size, pinned=True),
-            "torch": rival("torch", batch_size=batch_size),
-            "torch a core": rival("torch", processes=cores(), batch_size=batch_size, pinned=True),
-            "torch one core": rival("torch", batch_size=batch_size, pinned=True),
+            "2 lanes": rival("sweep", lanes=2, **size),
+            "8 lanes": rival("sweep", piece=None, lanes=8, epochs=8, **size),
+            "one core": rival("sweep", lanes=1, pinned=True, **size),
+            "torch one core": rival("torch", pinned=True, **size),
+            **pytorch("torch", **size),
             "matmul jax a core": rival("jax_matmul", piece=0.6, size=2048, spread=True),
             "matmul torch": rival("torch_matmul", piece=0.6, size=2048),
         }
         rates = alternate(rivals, rounds)
         peak = best(*(products for name, products in rates.items() if "matmul" in name))
-        rival_best = best(rates["torch"], rates["torch a core"])
-        pinned = divide(rates["one core"], rates["torch one core"])
+        rival_best = best(*(rates[name] for name in pytorch("torch")))
         named = f"batch {batch_size}, "
         figures += [
             Figure("mlp", f"{named}sgemm peak of this machine", peak, "GFLOP/s"),
-            Figure("mlp", f"{named}PyTorch, fused Adam, all cores", rates["torch"], "steps/s"),
-            Figure("mlp", f"{named}PyTorch, one process per core", rates["torch a core"], "steps/s"),
-            Figure("mlp", f"{named}1 lane / PyTorch, each pinned to one core", pinned),
+            *(Figure("mlp", f"{named}PyTorch, {name}", rates[name], "steps/s") for name in pytorch("torch")),
+            Figure(
+                "mlp", f"{named}1 lane / PyTorch, one core each", divide(rates["one core"], rates["torch one core"])
+            ),
         ]
         # the first of these targets are those of 2 lanes, which came earlier
         for lanes, over_best, of_peak in (("2 lanes", None, 0.65), ("8 lanes", harder, share)):
@@ -56,11 +57,21 @@ def mlp(rounds: int) -> list[Figure]:
             used = [useful_gflop(batch_size) * rate / most for rate, most in zip(ours, peak, strict=True)]
             figures += [
                 Figure("mlp", f"{named}{lanes}", ours, "lane-steps/s"),
-                Figure("mlp", f"{named}{lanes} / PyTorch, all cores", divide(ours, rates["torch"]), at_least=eager),
+                Figure("mlp", f"{named}{lanes} / PyTorch, eager", divide(ours, rates["eager"]), at_least=eager),
                 Figure("mlp", f"{named}{lanes} / PyTorch, best", divide(ours, rival_best), at_least=over_best),
                 Figure("mlp", f"{named}{lanes}, useful FLOP/s of sgemm peak", used, "%", at_least=of_peak),
             ]
     return figures
+
+
+def pytorch(kind: str, **settings: Any) -> dict[str, Rival]:
+    """Returns the ways in which a good user would train several seeds in PyTorch, by name."""
+    return {
+        "eager": rival(kind, **settings),
+        "compiled": rival(kind, **settings, compiled=True),
+        "eager, a process a core": rival(kind, processes=cores(), pinned=True, **settings),
+        "compiled, a process a core": rival(kind, processes=cores(), pinned=True, **settings, compiled=True),
+    }
 
 
 def resnet(rounds: int) -> list[Figure]:
@@ -93,18 +104,24 @@ def t5(rounds: int) -> list[Figure]:
         "one core": rival(**ours, pinned=True),
         "torch, one core": rival(**theirs, pinned=True),
         "a lane a core": rival(**ours, count=cores()),
-        "torch": rival(**theirs),
-        "torch a core": rival(**theirs, processes=cores(), pinned=True),
+        **pytorch(**theirs),
     }
     rates = alternate(rivals, fewer(rounds))
-    pinned = divide(rates["one core"], rates["torch, one core"])
-    spread, rival_best = rates["a lane a core"], best(rates["torch"], rates["torch a core"])
+    spread = rates["a lane a core"]
     return [
-        Figure("t5", "PyTorch, one core", rates["torch, one core"], "steps/s"),
         Figure("t5", "one core", rates["one core"], "steps/s"),
-        Figure("t5", "1 lane / PyTorch, each on one core", pinned, at_least=1.1),
-        Figure("t5", "all cores, a lane each / PyTorch, all cores", divide(spread, rates["torch"]), at_least=1.1),
-        Figure("t5", "all cores, a lane each / PyTorch, best", divide(spread, rival_best), at_least=1.1),
+        Figure("t5", "PyTorch, eager, one core", rates["torch, one core"], "steps/s"),
+        *(Figure("t5", f"PyTorch, {name}", rates[name], "steps/s") for name in pytorch("torch_t5")),
+        Figure(
+            "t5", "1 lane / PyTorch, one core each", divide(rates["one core"], rates["torch, one core"]), at_least=1.1
+        ),
+        Figure("t5", "all cores, a lane each / PyTorch, eager", divide(spread, rates["eager"]), at_least=1.1),
+        Figure(
+            "t5",
+            "all cores, a lane each / PyTorch, best",
+            divide(spread, best(*(rates[name] for name in pytorch("torch_t5")))),
+            at_least=1.1,
+        ),
     ]
 
 
@@ -153,29 +170,39 @@ def probes(rounds: int) -> list[Figure]:
 
 
 def start(rounds: int) -> list[Figure]:
-    """Import, first compilation, and a second start that finds it in the persistent cache."""
+    """Import, first compilation, a second start that finds it in the persistent cache, and both from a command line."""
 
     def child(*arguments: str) -> dict:
         command = [sys.executable, "-m", "benchmarks.start", *arguments]
         return json.loads(subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True).stdout)
 
     child("import")  # fills the file cache
-    imports, cold, warm = [], [], []
+    found: dict[str, list[dict]] = {"import": [], "cold": [], "warm": [], "cold launch": [], "warm launch": []}
     rounds = fewer(rounds)
     for number in range(rounds):
-        imports.append(child("import"))
+        found["import"].append(child("import"))
         with tempfile.TemporaryDirectory() as folder:
-            cold.append(child("first", folder, str(time.time())))
-            warm.append(child("first", folder, str(time.time())))
-        say(f"  round {number + 1} of {rounds}: {imports[-1]}, {cold[-1]}, {warm[-1]}")
-    clean = [float(found["clean"]) for found in imports]
+            for name in ("cold", "warm"):
+                found[name].append(child("first", folder, str(time.time())))
+            for name in ("cold launch", "warm launch"):
+                found[name].append(child("launch", folder))
+        say(f"  round {number + 1} of {rounds}: {', '.join(f'{name} {values[-1]}' for name, values in found.items())}")
+
+    def seconds(name: str, key: str) -> list[float]:
+        return [float(one[key]) for one in found[name]]
+
+    launched = "command to first task on disk (an epoch of 2 lanes included)"
     return [
-        Figure("start", "import", [found["seconds"] for found in imports], "s", at_most=2),
-        Figure("start", "import sets no variable, starts no backend (1: yes)", clean, "", at_least=1),
-        Figure("start", "compile", [found["compile"] for found in cold], "s", at_most=6),
-        Figure("start", "compile, second start", [found["compile"] for found in warm], "s", at_most=2),
-        Figure("start", "process to first task done, less training", [f["start"] for f in cold], "s"),
-        Figure("start", "the same, second start", [f["start"] for f in warm], "s", at_most=4),
+        Figure("start", "import", seconds("import", "seconds"), "s", at_most=2),
+        Figure(
+            "start", "import sets no variable, starts no backend (1: yes)", seconds("import", "clean"), "", at_least=1
+        ),
+        Figure("start", "compile", seconds("cold", "compile"), "s", at_most=6),
+        Figure("start", "compile, second start", seconds("warm", "compile"), "s", at_most=2),
+        Figure("start", "process to first task done, less training", seconds("cold", "start"), "s"),
+        Figure("start", "the same, second start", seconds("warm", "start"), "s", at_most=4),
+        Figure("start", launched, seconds("cold launch", "seconds"), "s"),
+        Figure("start", f"{launched}, second start", seconds("warm launch", "seconds"), "s", at_most=4),
     ]
 
 
@@ -193,39 +220,35 @@ def methods(rounds: int) -> list[Figure]:
 
 def lanes(rounds: int) -> list[Figure]:
     """Lane-steps per second over the number of lanes, and with different granularities in one program."""
-    counts = (1, 2, 4, 8, 16, 32, 64)
+    counts = [2**power for power in range(7 if devices().backend == "cpu" else 11)]
     # all with one epoch, so that evaluation has the same part in each
     rivals = {str(n): rival("sweep", piece=None if n > 16 else PIECE, lanes=n, epochs=1) for n in counts}
     rivals["mixed"] = rival("sweep", lanes=8, epochs=1, granularity=[1, 2, 4, 20])
     rates = alternate(rivals, fewer(rounds))
-    many, mixed = divide(rates["64"], rates["8"]), rates["mixed"]
-    doubled = [divide(rates[str(2 * n)], rates[str(n)]) for n in counts[:-1] if n >= cores()]
+    mixed = rates["mixed"]
+    doubled = [divide(rates[str(2 * n)], rates[str(n)]) for n in counts[:-1] if n >= devices().count]
+    worst = [min(ratios) for ratios in zip(*doubled, strict=True)]
     return [
         *(Figure("lanes", f"lanes: {count}", rates[str(count)], "lane-steps/s") for count in counts),
-        Figure("lanes", "lane-steps/s, 64 lanes / 8 lanes", many, at_least=0.97),
-        Figure(
-            "lanes", "lane-steps/s, twice the lanes / the lanes, worst", [min(r) for r in zip(*doubled, strict=True)]
-        ),
+        Figure("lanes", "lane-steps/s, 64 lanes / 8 lanes", divide(rates["64"], rates["8"]), at_least=0.97),
+        Figure("lanes", "lane-steps/s, twice the lanes / the lanes, worst", worst),
         Figure("lanes", "time, 8 lanes, four granularities / one", divide(rates["8"], mixed)),
         Figure("lanes", "time, four granularities / a program of 2 lanes each", divide(rates["2"], mixed)),
     ]
 
 
 def strategies(rounds: int) -> list[Figure]:
-    """Lanes spread over the devices one at a time against two vmapped together, and against one device: every model."""
-    figures = []
+    """Lanes spread over the devices one at a time against several vmapped together, and against one device: every model."""
+    figures, widths = [], (2,) if devices().backend == "cpu" else (8, 64)
     for model, steps in (("mlp", 80), ("cnn", 8), ("t5", 1), ("resnet18", 1)):
-        ours = {"kind": "steps", "piece": None, "model": model, "steps": steps, "count": 2 * cores()}
-        rivals = {
-            "width 1": rival(**ours, strategy="sharded", width=1),
-            "width 2": rival(**ours, strategy="sharded", width=2),
-            "map": rival(**ours, strategy="map"),
-        }
-        rates = alternate(rivals, fewer(rounds))
+        ours = {"kind": "steps", "piece": None, "model": model, "steps": steps, "count": widths[-1] * devices().count}
+        rivals = {str(width): rival(**ours, strategy="sharded", width=width) for width in (1, *widths)}
+        rates = alternate({**rivals, "map": rival(**ours, strategy="map")}, fewer(rounds))
         figures += [
-            Figure("strategies", f"time, {model}, 2 lanes vmapped / 1", divide(rates["width 1"], rates["width 2"])),
-            Figure("strategies", f"time, {model}, one device / all", divide(rates["width 1"], rates["map"])),
+            Figure("strategies", f"time, {model}, {width} lanes vmapped / 1", divide(rates["1"], rates[str(width)]))
+            for width in widths
         ]
+        figures.append(Figure("strategies", f"time, {model}, one device / all", divide(rates["1"], rates["map"])))
     return figures
 
 
@@ -233,47 +256,54 @@ JOB_LANES, JOB_TASKS, JOB_EPOCHS = 8, 3, 20
 
 
 def job(rounds: int) -> list[Figure]:
-    """A whole job against its bare training steps, with and without checkpoints and results on disk.
+    """A whole job of 8 lanes, 3 tasks of 20 epochs, against its bare training steps; what checkpoints and results take.
 
-    Jobs of one epoch a task are timed; what they take beyond their steps is the same in a job of more epochs.
+    What is written does not depend on the number of epochs, so short jobs tell it.
     """
-    bare = rival("steps", model="mlp", steps=FULL_STEPS // FULL_EPOCHS, count=JOB_LANES)
     with tempfile.TemporaryDirectory() as folder:
-        common = {"kind": "job", "piece": None, "epochs": 1, "lanes": JOB_LANES, "cache_dir": folder}
+        common = {"kind": "job", "piece": None, "tasks": JOB_TASKS, "lanes": JOB_LANES, "cache_dir": folder}
         rivals = {
-            "bare": bare,
-            "in memory": rival(**common, tasks=JOB_TASKS, checkpoints=False, results=False),
-            "results": rival(**common, tasks=JOB_TASKS, checkpoints=False),
-            "both": rival(**common, tasks=JOB_TASKS),
-            "one task": rival(**common, tasks=1),
+            "bare": rival("steps", model="mlp", steps=FULL_STEPS // FULL_EPOCHS, count=JOB_LANES),
+            "job": rival(**common, epochs=JOB_EPOCHS),
+            "short": rival(**common, epochs=1),
+            "no checkpoints": rival(**common, epochs=1, checkpoints=False),
+            "no results": rival(**common, epochs=1, results=False),
         }
         return job_figures(alternate(rivals, fewer(rounds)))
 
 
 def job_figures(rates: Mapping[str, Sequence[float]]) -> list[Figure]:
-    """Returns the figures of jobs with one epoch a task (jobs per second) and of bare steps (lane-steps per second)."""
-    epoch = JOB_LANES * FULL_STEPS // FULL_EPOCHS
-    added = {
-        name: [1 / rate - JOB_TASKS * epoch / bare for rate, bare in zip(rates[name], rates["bare"], strict=True)]
-        for name in ("in memory", "results", "both")
-    }
-    figures = []
-    for name, seconds in added.items():
-        steps = JOB_TASKS * JOB_EPOCHS * epoch
-        whole = [1 + s * bare / steps for s, bare in zip(seconds, rates["bare"], strict=True)]
-        what = {"both": "checkpoints and results", "in memory": name}.get(name, f"{name} only")
-        reach = 1.08 if name == "both" else None
-        figures.append(Figure("job", f"time, 8 lanes, 3 tasks of 20 epochs, {what} / bare", whole, at_most=reach))
-    # a task more: starting, and reading data and program, happen once and drop out
-    more = [(1 / both - 1 / one) / (JOB_TASKS - 1) for both, one in zip(rates["both"], rates["one task"], strict=True)]
-    besides = [seconds - epoch / bare for seconds, bare in zip(more, rates["bare"], strict=True)]
-    share = [1 + s * bare / (JOB_LANES * FULL_STEPS) for s, bare in zip(besides, rates["bare"], strict=True)]
+    """Returns the figures of jobs (jobs per second) and bare steps (lane-steps per second)."""
+    rounds = [dict(zip(rates, values, strict=True)) for values in zip(*rates.values(), strict=True)]
+    found = [_one_job(**{name.replace(" ", "_"): rate for name, rate in one.items()}) for one in rounds]
+
+    def figure(what: str, unit: str = "x", **reach: float) -> Figure:
+        return Figure("job", what, [one[what] for one in found], unit, **reach)
+
     return [
-        *figures,
-        Figure("job", "whole job beyond its steps", added["both"], "s"),
-        Figure("job", "a further task of 8 lanes beyond its steps", besides, "s"),
-        Figure("job", "time, on disk / bare, task of 19,200 steps", share, at_most=1.08),
+        figure("time, 8 lanes, 3 tasks of 20 epochs / bare steps", at_most=1.08),
+        figure("time, an epoch of the job / its bare steps"),
+        figure("the job beyond its epochs", "s"),
+        figure("time, with checkpoints / without"),
+        figure("time, with results on disk / without"),
+        figure("time, tasks of 240 epochs (worked out) / bare steps"),
     ]
+
+
+def _one_job(bare: float, job: float, short: float, no_checkpoints: float, no_results: float) -> dict[str, float]:
+    """What one round says, by the figures' names."""
+    epoch = JOB_LANES * FULL_STEPS // FULL_EPOCHS / bare
+    ours = (1 / job - 1 / short) / (JOB_TASKS * (JOB_EPOCHS - 1))
+    beyond = 1 / short - JOB_TASKS * ours
+    saving, writing = 1 / short - 1 / no_checkpoints, 1 / short - 1 / no_results
+    return {
+        "time, 8 lanes, 3 tasks of 20 epochs / bare steps": 1 / job / (JOB_TASKS * JOB_EPOCHS * epoch),
+        "time, an epoch of the job / its bare steps": ours / epoch,
+        "the job beyond its epochs": beyond,
+        "time, with checkpoints / without": 1 / (1 - saving * job),
+        "time, with results on disk / without": 1 / (1 - writing * job),
+        "time, tasks of 240 epochs (worked out) / bare steps": (beyond / (JOB_TASKS * FULL_EPOCHS) + ours) / epoch,
+    }
 
 
 PARTS: dict[str, Callable[[int], list[Figure]]] = {
@@ -288,6 +318,5 @@ PARTS: dict[str, Callable[[int], list[Figure]]] = {
     "job": job,
     "strategies": strategies,
 }
-USUAL = [
-    name for name in PARTS if name != "strategies"
-]  # what is measured if no part is named: what has a figure to reach
+# what is measured if no part is named: what has a figure to reach
+USUAL = [name for name in PARTS if name != "strategies"]

@@ -1,5 +1,6 @@
 """Rivals: programs that are timed against each other, each in its own processes, in rotated alternation."""
 
+import functools
 import json
 import os
 import select
@@ -165,6 +166,21 @@ def best(*rates: Sequence[float]) -> list[float]:
 def cores() -> int:
     """Returns the number of cores this process may use."""
     return len(os.sched_getaffinity(0))
+
+
+class Devices(NamedTuple):
+    """Where jax computes: "cpu", "gpu" or "tpu", and on how many devices."""
+
+    backend: str
+    count: int
+
+
+@functools.cache
+def devices() -> Devices:
+    """Returns where workers will compute; asked of a process that ends, since this one must leave the devices free."""
+    ask = "import jax; print(jax.default_backend(), jax.local_device_count())"
+    backend, count = subprocess.check_output([sys.executable, "-c", ask], text=True).split()
+    return Devices(backend, cores() if backend == "cpu" else int(count))
 
 
 def say(text: str) -> None:

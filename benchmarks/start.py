@@ -1,9 +1,13 @@
-"""What a start costs, seen from a fresh process: `python -m benchmarks.start import|first ..` prints JSON."""
+"""What a start costs, seen from a fresh process: `python -m benchmarks.start import|first|launch ..` prints JSON."""
 
 import json
 import os
+import subprocess
 import sys
+import tempfile
 import time
+from collections.abc import Callable
+from pathlib import Path
 
 
 def importing() -> dict[str, float | bool]:
@@ -23,7 +27,7 @@ def importing() -> dict[str, float | bool]:
     return {"seconds": seconds, "clean": idle and before == dict(os.environ)}
 
 
-def first_task(cache_dir: str, spawned: float) -> dict[str, float]:
+def first_task(cache_dir: str, spawned: str) -> dict[str, float]:
     """From nothing to the end of a first task with default probes, with a persistent compilation cache in `cache_dir`.
 
     `spawned`: time.time() of the parent just before this process was. Training is a second call of the compiled task;
@@ -46,9 +50,29 @@ def first_task(cache_dir: str, spawned: float) -> dict[str, float]:
     finished, middle = time.time(), time.perf_counter()
     jax.block_until_ready(compiled.run_task(states, 1)[1])
     task = time.perf_counter() - middle
-    return {"compile": middle - start - task, "start": finished - spawned - task}
+    return {"compile": middle - start - task, "start": finished - float(spawned) - task}
 
+
+def launching(cache_dir: str) -> dict[str, float]:
+    """From a command line to the first task in results.parquet: `experiments.run`, 2 seeds, an epoch, default probes."""
+    import numpy as np
+
+    from benchmarks import worker
+
+    arrays = Path(cache_dir, "arrays")
+    arrays.mkdir(exist_ok=True)
+    for name, array in zip(("images", "labels"), worker.images_and_labels(), strict=True):
+        np.save(arrays / f"train_{name}.npy", array)
+    with tempfile.TemporaryDirectory(dir=cache_dir) as folder:
+        flags = {"workdir": folder, "dataset": f"arrays:{arrays}", "samples": 5120, "tasks": 1, "epochs": 1, "seeds": 2}
+        command = [sys.executable, "-m", "experiments.run", *(f"--{name}={value}" for name, value in flags.items())]
+        spawned = time.time()
+        environment = {**os.environ, "PLASTICITY_CACHE_DIR": cache_dir}
+        subprocess.run(command, env=environment, stdout=subprocess.DEVNULL, check=True)
+        return {"seconds": Path(folder, "results.parquet").stat().st_mtime - spawned}
+
+
+KINDS: dict[str, Callable[..., dict]] = {"import": importing, "first": first_task, "launch": launching}
 
 if __name__ == "__main__":
-    found = importing() if sys.argv[1] == "import" else first_task(sys.argv[2], float(sys.argv[3]))
-    print(json.dumps(found))
+    print(json.dumps(KINDS[sys.argv[1]](*sys.argv[2:])))

@@ -6,7 +6,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from benchmarks.rivals import cores
+from benchmarks import torch_loop
 from benchmarks.worker import CLASSES, Go, images_and_labels
 
 CHANNELS = (64, 64, 128, 256, 512)  # of the stem, then of each stage
@@ -46,24 +46,16 @@ def network() -> nn.Sequential:
     return nn.Sequential(*stem, *blocks, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(CHANNELS[-1], CLASSES))
 
 
-def training(steps: int, batch_size: int = 64) -> Go:
-    """Trains for `steps` steps a call, images normalised in advance. Work: steps.
-
-    Eager: torch.compile is left out. It needs a C++ compiler and took over a minute to start in a trial on a busy machine,
-    where its step was no faster.
-    """
-    torch.set_num_threads(cores())
-    images, labels = images_and_labels(steps * batch_size, (32, 32, 3))
-    x = torch.from_numpy(images).permute(0, 3, 1, 2).float().contiguous(memory_format=torch.channels_last)
-    x, y = (x - x.mean()) / x.std(), torch.from_numpy(labels).long()
-    model = network().to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
+def training(steps: int, batch_size: int = 64, compiled: bool = False) -> Go:
+    """Trains for `steps` steps a call, images normalised in advance. Work: steps."""
+    where, samples = torch_loop.device(), steps * batch_size
+    images, labels = images_and_labels(samples, (32, 32, 3))
+    x = torch.from_numpy(images).to(where).permute(0, 3, 1, 2).float().contiguous(memory_format=torch.channels_last)
+    x, y = (x - x.mean()) / x.std(), torch.from_numpy(labels).to(where).long()
+    model = network().to(where, memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
     optimizer = torch.optim.Adam(model.parameters(), lr=1e-3, fused=True)
 
-    def go():
-        for index in torch.randperm(len(x)).split(batch_size):
-            optimizer.zero_grad(set_to_none=True)
-            functional.cross_entropy(model(x[index]), y[index]).backward()
-            optimizer.step()
-        return float(steps)
+    def objective(index):
+        return functional.cross_entropy(model(x[index]), y[index])
 
-    return go
+    return torch_loop.training(objective, optimizer, samples, batch_size, compiled=compiled)

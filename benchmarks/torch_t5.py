@@ -1,4 +1,4 @@
-"""The rival of the T5 block: T5ForConditionalGeneration of transformers in eager PyTorch with fused AdamW."""
+"""The rival of the T5 block: T5ForConditionalGeneration of transformers with fused AdamW."""
 
 from typing import Any
 
@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from transformers import T5Config, T5ForConditionalGeneration
 
-from benchmarks.rivals import cores
+from benchmarks import torch_loop
 from benchmarks.worker import Go
 
 
@@ -17,28 +17,25 @@ def training(
     symbols: int = 32,
     width: int = 256,
     feed_forward: int = 2048,
+    compiled: bool = False,
 ) -> Go:
     """Trains one block a side, 4 heads of 64, on random ids without padding, for `steps` steps a call. Work: steps.
 
     In its favour: no dropout, no mask is given, no accuracy is computed. Attention is eager:
     scaled_dot_product_attention took the same time.
     """
-    torch.set_num_threads(cores())
+    where, samples = torch_loop.device(), steps * batch_size
     settings: dict[str, Any] = {"decoder_start_token_id": 0, "attn_implementation": "eager"}
     config = T5Config(
         vocab_size=symbols, d_model=width, d_kv=64, d_ff=feed_forward, num_layers=1, num_decoder_layers=1, num_heads=4,
         dropout_rate=0.0, use_cache=False, pad_token_id=0, **settings,
     )  # fmt: skip
-    model = T5ForConditionalGeneration(config).train()
+    model = T5ForConditionalGeneration(config).train().to(where)
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3, fused=True)
     random = np.random.default_rng(0)
-    source, target = (torch.from_numpy(random.integers(1, symbols, (steps * batch_size, length))) for _ in range(2))
+    source, target = (torch.from_numpy(random.integers(1, symbols, (samples, length))).to(where) for _ in range(2))
 
-    def go():
-        for index in torch.randperm(len(source)).split(batch_size):
-            optimizer.zero_grad(set_to_none=True)
-            model(input_ids=source[index], labels=target[index]).loss.backward()
-            optimizer.step()
-        return float(steps)
+    def objective(index):
+        return model(input_ids=source[index], labels=target[index]).loss
 
-    return go
+    return torch_loop.training(objective, optimizer, samples, batch_size, compiled=compiled)

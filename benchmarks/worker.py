@@ -209,17 +209,17 @@ def jax_matmul(size: int, spread: bool) -> Go:
     from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
     set_up_jax()
-    count = cores() if spread else 1
+    count = len(jax.devices()) if spread else 1
     mesh = Mesh(np.asarray(jax.devices()[:count]), ("core",))
     left = jax.device_put(
         np.random.rand(count, size, size).astype(np.float32), NamedSharding(mesh, PartitionSpec("core"))
     )
 
-    # a batched product would be another routine: each device does a plain one
-    product = jax.shard_map(
-        lambda a: (a[0] @ a[0])[None], mesh=mesh, in_specs=PartitionSpec("core"), out_specs=PartitionSpec("core")
-    )
-    product = jax.jit(product)
+    def plainly(part):  # (a batched product would be another routine)
+        return jax.numpy.matmul(part[0], part[0], precision="highest")[None]
+
+    split = PartitionSpec("core")
+    product = jax.jit(jax.shard_map(plainly, mesh=mesh, in_specs=split, out_specs=split))
 
     def go():
         product(left).block_until_ready()

@@ -84,15 +84,25 @@ def test_numbers_and_limits_in_words():
     assert [line.split()[-1] for line in lines] == ["yes", "NO", "x"]
 
 
-def test_a_job_of_more_epochs_is_worked_out_from_one_epoch():
-    bare, start, task, epoch = 1000.0, 1.5, 0.4, 640 / 1000
-    seconds = {"in memory": start + 3 * (0.1 + epoch), "results": start + 3 * (0.2 + epoch)}
-    seconds |= {"both": start + 3 * (task + epoch), "one task": start + task + epoch}
-    rates = {"bare": [bare], **{name: [1 / s] for name, s in seconds.items()}}
-    found = [figure.values[0] for figure in parts.job_figures(rates)]
-    steps = 3 * 20 * epoch
-    whole = [1 + (start + 3 * besides) / steps for besides in (0.1, 0.2, task)]
-    assert found == pytest.approx([*whole, start + 3 * task, task, 1 + task / (8 * 19.2)])
+def test_a_job_is_told_apart_into_epochs_and_what_is_written():
+    bare, ours, start, saving, writing = 1000.0, 0.7, 1.5, 0.4, 0.2
+    epoch = 640 / bare
+
+    def job(epochs, besides):
+        return 1 / (start + 3 * (epochs * ours + besides))
+
+    rates = {"bare": [bare], "job": [job(20, saving + writing)], "short": [job(1, saving + writing)]}
+    rates |= {"no checkpoints": [job(1, writing)], "no results": [job(1, saving)]}
+    found = {figure.what: figure.values[0] for figure in parts.job_figures(rates)}
+    beyond, whole = start + 3 * (saving + writing), 1 / rates["job"][0]
+    assert found == pytest.approx({
+        "time, 8 lanes, 3 tasks of 20 epochs / bare steps": whole / (60 * epoch),
+        "time, an epoch of the job / its bare steps": ours / epoch,
+        "the job beyond its epochs": beyond,
+        "time, with checkpoints / without": whole / (whole - 3 * saving),
+        "time, with results on disk / without": whole / (whole - 3 * writing),
+        "time, tasks of 240 epochs (worked out) / bare steps": (beyond + 720 * ours) / (720 * epoch),
+    })  # fmt: skip
 
 
 @pytest.mark.parametrize("part", [name for name in parts.PARTS if name != "start"])
@@ -108,6 +118,7 @@ def test_every_part_asks_for_work_there_is(part, monkeypatch):
         return {name: [number + 1.0] * rounds for number, name in enumerate(competitors)}
 
     monkeypatch.setattr(parts, "alternate", alternate)
+    monkeypatch.setattr(parts, "devices", lambda: rivals.Devices("cpu", 2))
     figures = parts.PARTS[part](5)
     assert all(1 <= rounds <= 5 for rounds in rounds_run)
     assert all(figure.part == part and len(figure.values) in rounds_run for figure in figures)
