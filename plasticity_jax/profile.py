@@ -42,7 +42,8 @@ def profile(program: sweep.Program, dataset: datasets.Dataset, folder: str | Pat
     """Traces one task of a program into `folder` and returns the text that says where its time went.
 
     The task is the second one, compiled and run before it is traced, and cut to one block of lanes and `STEPS` steps; what
-    a method does less often than that is missed. Raises ValueError for the strategy "plain", which is no one program.
+    a method does less often than that may be missed, and is then named. Raises ValueError for the strategy "plain", which
+    is no one program.
     """
     registry.one_of("lane_strategy of a profile", program.execution.strategy, ("vmap", "map", "sharded"))
     cut, part = shortened(program, dataset)
@@ -229,11 +230,14 @@ def described(
     factor |= {"evaluation": _evaluated(spec, dataset) / _evaluated(spec, part), "probes": 1 / spec.probe_every}
     estimate = {name: seconds * factor[name] for name, seconds in taken.items() if name != "host"}
     estimate["host"] = sum(estimate.values()) * taken["host"] / (sum(taken.values()) - taken["host"])
+    options = {**spec.known_options(), **dict(spec.options)}
+    rare = [f"{name} {value:,}" for name, value in options.items() if name.endswith(".period") and value > steps]
     lines = [
         f"{spec.model}, {spec.optimizer}, {spec.precision}, method {spec.method}; {how.strategy}, width {how.width}, "
         f"{how.devices} x {jax.devices()[0].device_kind} (means over devices)",
         f"one task, warm, cut to {len(cut.lanes):,} of {len(program.lanes):,} lanes and {steps:,} of {whole:,} steps, "
         f"with one evaluation{' and the probes once' if spec.probes else ''}",
+        *(f"{name} is longer than that: what happens so seldom may not be in the trace" for name in rare),
         f"\n{'':12}{'ms':>10}{'share':>9}{'ms a step':>12}{'of a whole task (estimate)':>29}",
     ]
     for name, seconds in taken.items():

@@ -166,3 +166,11 @@ def test_a_loop_of_programs_is_refused(tmp_path):
     with pytest.raises(ValueError, match=r"is 'plain': allowed are 'vmap', 'map', 'sharded'\.$"):
         profile.profile(program(strategy="plain"), DIGITS, tmp_path)
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("period", [100, 101])
+def test_what_happens_less_often_than_the_trace_is_long_is_named(period):
+    planned = program(epochs=100, method="redo", options={"redo.period": period})
+    cut, part = profile.shortened(planned, DIGITS)  # 25 epochs of 4 steps
+    text = profile.described(planned, cut, DIGITS, part, dict.fromkeys(profile.PARTS, 1.0))
+    assert ("redo.period 101 is longer than that" in text) == (period > 100)

@@ -286,3 +286,21 @@ def test_a_lane_once_not_finite_stays_so_in_the_table(dataset):
 def test_padding_lanes_are_not_in_the_table(straight):
     assert lanes.padded(3, lanes.Execution("sharded", 1, 2)) == 4
     assert sorted(straight[0]["lane"].unique()) == [0, 1, 2]
+
+
+def test_a_transfer_inside_a_task_is_refused(monkeypatch):
+    plain = sweep.compile_program
+
+    def leaking(program, data):
+        compiled = plain(program, data)
+
+        def run_task(states, number):
+            jax.numpy.sin(np.ones(3))  # an array of the host's, handed to the device unasked
+            return compiled.run_task(states, number)
+
+        return compiled._replace(run_task=run_task)
+
+    sweep.run(tiny.spec())
+    monkeypatch.setattr(sweep, "compile_program", leaking)
+    with pytest.raises(Exception, match="Disallowed host-to-device transfer"):
+        sweep.run(tiny.spec())
