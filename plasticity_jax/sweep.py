@@ -1,5 +1,6 @@
 """The host loop: programs x tasks -> results, with checkpoints, progress and a way to stop."""
 
+import functools
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -180,8 +181,8 @@ def run_program(
     """Runs a program's tasks, from its newest checkpoint if there is one, and returns its metrics {name: [tasks, lanes]}.
 
     `report` is called with the metrics so far at the start and after each task that is safe on disk (each task, without
-    `checkpoints`). Raises Stopped when `stop` is requested: at once if the last checkpoint holds everything up to the
-    task in progress, else after that task and a checkpoint.
+    `checkpoints`); the next task is under way while one is saved and reported. Raises Stopped when `stop` is requested: at
+    once if the last checkpoint holds everything up to the task in progress, else after that task and a checkpoint.
     """
     tasks, count = program.spec.tasks, len(program.lanes)
     found = checkpoints.restore({"history": {}}) if checkpoints else None
@@ -194,24 +195,37 @@ def run_program(
         states, history = compiled.place(tree["state"]), tree["history"]
     else:
         saved, states, history = 0, compiled.init(), {}
+
+    def keep(done: int, state: PyTree, history: History) -> None:
+        nonlocal saved
+        if checkpoints and state is not None:
+            checkpoints.save(done, {"state": state, "history": history})
+            saved = done
+        if not checkpoints or saved == done:
+            report(history)
+
     report(history)
+    pending: Callable[[], None] | None = None  # keeps what the task before has left
     for number in range(saved, tasks):
         with jax.transfer_guard("disallow"):  # nothing goes to or from the host inside a task but what is said here
             states, metrics = compiled.run_task(states, number)
+        if pending:
+            pending()  # while the devices are at work
         if not wait(metrics, stop if checkpoints and saved == number else None):
             break
         new = {name: values[None, :count] for name, values in jax.device_get(metrics).items()}
         history = {name: np.concatenate([history[name], v]) if name in history else v for name, v in new.items()}
-        stopping = stop is not None and stop.requested
+        stopping, own = stop is not None and stop.requested, None
         if checkpoints and (stopping or number + 1 - saved >= checkpoint_every or number + 1 == tasks):
-            own = jax.tree.map(lambda a: a[:count], jax.device_get(states))
-            checkpoints.save(number + 1, {"state": own, "history": history})
-            saved = number + 1
-        if not checkpoints or saved == number + 1:
-            report(history)
+            # copied, because on a CPU a host's view would be of the memory that the next task works in
+            own = jax.tree.map(lambda a: np.array(a[:count]), jax.device_get(states))
+        pending = functools.partial(keep, number + 1, own, history)
         if stopping:
+            pending()
             break
     else:
+        if pending:
+            pending()
         return history
     raise Stopped(stop.signal if stop and stop.signal else 0, f"{saved} of {tasks} tasks of this program are saved")
 
@@ -235,21 +249,23 @@ def table(programs: Sequence[Program], histories: Sequence[History]) -> "pandas.
     known = ["lane", "task", "seed", *arm_columns(programs)]
     frames, first = [], 0
     for program, history in zip(programs, histories, strict=True):
-        for place, lane in enumerate(program.lanes):
-            if not history:
-                continue
-            columns = {name: values[:, place] for name, values in history.items()}
-            columns["finite"] = np.logical_and.accumulate(columns["finite"])
-            tasks = np.arange(len(columns["finite"]))
+        count = len(program.lanes)
+        if history:
+            done = len(history["finite"])
             options = {**program.spec.known_options(), **dict(program.spec.options)}
-            what = {
-                "seed": lane["seed"],
+            numbers = {k: np.repeat([lane[k] for lane in program.lanes], done) for k in program.lanes[0]}
+            measured = {**history, "finite": np.logical_and.accumulate(history["finite"])}
+            columns = {
+                "lane": np.repeat(np.arange(first, first + count), done),
+                "task": np.tile(np.arange(done), count),
+                "seed": numbers["seed"],
                 **program.spec.axes(),
-                **lane,
+                **numbers,
                 **{k: v for k, v in options.items() if k in known},
+                **{name: values.ravel(order="F") for name, values in measured.items()},  # lane after lane
             }
-            frames.append(pandas.DataFrame({"lane": first + place, "task": tasks, **what, **columns}))
-        first += len(program.lanes)
+            frames.append(pandas.DataFrame(columns))
+        first += count
     if not frames:
         return pandas.DataFrame(columns=["lane", "task", "seed"])
     whole = pandas.concat(frames, ignore_index=True)

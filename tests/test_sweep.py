@@ -304,3 +304,22 @@ def test_a_transfer_inside_a_task_is_refused(monkeypatch):
     monkeypatch.setattr(sweep, "compile_program", leaking)
     with pytest.raises(Exception, match="Disallowed host-to-device transfer"):
         sweep.run(tiny.spec())
+
+
+def test_a_task_is_saved_while_the_next_one_is_computed(monkeypatch, tmp_path):
+    seen, plain, save = [], sweep.compile_program, Checkpoints.save
+
+    def watched(program, data):
+        compiled = plain(program, data)
+        return compiled._replace(
+            run_task=lambda states, number: seen.append(f"task {number}") or compiled.run_task(states, number)
+        )
+
+    def saving(self, step, tree):
+        seen.append(f"save {step}")
+        save(self, step, tree)
+
+    monkeypatch.setattr(sweep, "compile_program", watched)
+    monkeypatch.setattr(Checkpoints, "save", saving)
+    sweep.run(tiny.spec(tasks=3), workdir=tmp_path / "run")
+    assert seen == ["task 0", "task 1", "save 1", "task 2", "save 2", "save 3"]
