@@ -67,7 +67,7 @@ def main(doc: str | None, *figures: Figure, argv: Sequence[str] | None = None) -
             return launcher.fault(error, launcher.USAGE)
         if len(figures) > 1:
             inside = [_inside(text, figure.benchmark) for text in inside]
-        if own["from"]:
+        if own["from"] is not None:
             code = _draw(doc, figure, own, defaults, arms, inside)
         else:
             code = launcher.launch(
@@ -99,18 +99,24 @@ def plan(
         defaults |= benchmark.reduced if own["scale"] == "reduced" else benchmark.smoke
     if published:
         defaults |= benchmark.published
-        if not (benchmark.published or benchmark.unregularised or benchmark.gradual_published):
+        if "output" not in benchmark.gradual and not (benchmark.published or benchmark.unregularised):
             print(f"note: --as_published changes nothing in {benchmark.title}.", file=sys.stderr)
     given = {name: value for name, _, value in (text.lstrip("-").partition("=") for text in left)}
     values = defaults | given
-    chosen = selection.read(own["selection"], figure.benchmark, own["scale"], values) if own["selection"] else {}
+    methods = ["none"] if figure.arms == "granularity" else own["methods"].split(",")
+    gradually = benchmark.gradual[:1] if figure.arms == "granularity" else benchmark.gradual
+    chosen: selection.Settings = {}
+    if own["selection"]:
+        chosen = selection.read(own["selection"], figure.benchmark, own["scale"], values, [*methods, *gradually])
     plain = {"method": "none", "transition": benchmark.gradual[0]}
     abrupt = {**plain, "granularity": "1", **chosen.get("none", {}), **(benchmark.unregularised if published else {})}
-    gradual = [{**plain, "transition": name, **chosen.get(name, {})} for name in benchmark.gradual]
+    gradual = [{**plain, "transition": name, **chosen.get(name, {})} for name in gradually]
     if figure.arms == "granularity":
         finest = int(defaults["granularity"]) if own["scale"] == "smoke" else None
         grid = [k for k in benchmark.granularities.split(",") if finest is None or int(k) <= finest]
         if "granularity" in given:
+            for text in given["granularity"].split(","):
+                flags.whole("granularity", text, 1)
             left = [text for text in left if not text.startswith("--granularity=")]
             grid = given["granularity"].split(",")
         finer = ",".join(k for k in grid if k != "1")
@@ -118,7 +124,7 @@ def plan(
     else:
         arms = [
             abrupt if method == "none" else {**plain, "method": method, "granularity": "1", **chosen.get(method, {})}
-            for method in own["methods"].split(",")
+            for method in methods
         ]
         arms += gradual
     if own["controls"]:
@@ -134,6 +140,8 @@ def plan(
         for arm in arms:
             if arm.get("granularity") != "1":
                 arm.update(different)
+                if arm["transition"] == "output" and "granularity" not in arm and "granularity" not in given:
+                    arm["granularity"] = str(2 * int(defaults["granularity"]))  # its steps are of half the way
     return defaults, arms, left
 
 
@@ -147,9 +155,17 @@ def controls(
       kind: of the figure's arms, as in `Figure`.
       abrupt, gradual: the arms without method that they are compared with.
     """
+    for name in ("epochs", "samples", "batch_size", "transition_fraction"):
+        if "," in values[name]:
+            raise ValueError(f"{name} is {values[name]!r}: allowed with controls is one value.")
     epochs, samples, batch_size = (flags.whole(name, values[name], 1) for name in ("epochs", "samples", "batch_size"))
     share, environment = flags.number("transition_fraction", values["transition_fraction"]), values["environment"]
     changing = round(epochs * share)
+    if kind == "methods" and not 0 < changing < epochs:
+        raise ValueError(
+            f"transition_fraction is {values['transition_fraction']} of {epochs} epochs: allowed with controls is a share "
+            "that leaves an epoch for the change and one for the stable phase."
+        )
     if kind == "granularity":  # the finest possible: a plateau for every step of the transition
         steps = transitions.transition_steps(np.float32(share), epochs * (samples // batch_size))
         return [{**gradual, "granularity": str(int(steps))}]
@@ -174,7 +190,8 @@ def draw(
 ) -> str:
     """Draws the figure as figure_NAME.png and .svg in the workdir (or `folder`) and returns a line that says where.
 
-    What is drawn is written beside it as figure_NAME.csv: statistics over seeds of the metric by arm and task.
+    What is drawn is written beside it as figure_NAME.csv: statistics over seeds of the metric by arm and task; beside a
+    figure of the benchmark's own metric, all measurements over the last tasks as figure_NAME_final.csv (`results.finals`).
     """
     benchmark = BENCHMARKS[figure.benchmark]
     metric = figure.metric or benchmark.metric
@@ -182,6 +199,9 @@ def draw(
     title, note = f"Figure {figure.name}: {benchmark.title}", differences(figure, own, values)
     paths = report.curves(table, columns, path, metric=metric, band=values["band"], title=title, note=note, panels=())
     drawn(table, columns, metric).to_csv(f"{path}.csv", index=False)
+    if not figure.metric:
+        last = flags.whole("last", values["last"], 1)
+        results.finals(table, columns, last).round(6).to_csv(f"{path}_final.csv", index=False)
     return f"figure {figure.name}: {paths[0]}"
 
 
@@ -204,6 +224,8 @@ def differences(figure: Figure, own: Mapping[str, Any], values: Mapping[str, Any
         other = {**benchmark.gradual_published, **{flag: "given" for flag in benchmark.needs if "pretrained" in flag}}
         said += [f"Gradual arms have {', '.join(f'{k} {v}' for k, v in other.items())}."] if other else []
         said += ["The abrupt arm resets its optimizer."] if benchmark.unregularised else []
+        if figure.arms == "methods" and "output" in benchmark.gradual:
+            said += ["Output interpolation has twice the granularity, as steps of 0.05 of each half of its way."]
     return " ".join(said)
 
 
@@ -218,12 +240,16 @@ def drawn(table: Any, columns: Sequence[str], metric: str) -> Any:
 
 def _draw(doc, figure: Figure, own: Mapping[str, Any], defaults, arms, argv: Sequence[str]) -> int:
     """Draws a figure from workdirs that exist, into --workdir or the first of them."""
-    workdirs = own["from"].split(",")
+    workdirs = [name for name in own["from"].split(",") if name]
     try:
         values, given = flags.parse(argv, defaults)
         if values["help"]:
             print(flags.usage((doc or "") + HELP, defaults))
             return 0
+        for name in {"dry_run", "profile"} & given:
+            raise ValueError(f"{name} is given with from, which runs nothing: leave one of them out.")
+        if not workdirs:
+            raise ValueError(f"from is {own['from']!r}: name workdirs with --from=DIR,...")
         runs = flags.runs(values, given, arms)
         table = collect.collect(workdirs, runs)
         programs = [
@@ -231,6 +257,7 @@ def _draw(doc, figure: Figure, own: Mapping[str, Any], defaults, arms, argv: Seq
             for spec, lanes in runs
         ]
         folder = values["workdir"] or workdirs[0]
+        launcher.workdir.check_writable(folder)
         Path(folder).mkdir(parents=True, exist_ok=True)
         print(draw(figure, own, table, sweep.arm_columns(programs), values, folder))
     except ValueError as error:
@@ -260,6 +287,8 @@ def _own_flags(argv: Sequence[str] | None) -> tuple[dict[str, Any], list[str]]:
         absl_flags.DEFINE_bool(name, False, "", flag_values=own)
     try:
         rest = own(["", *flags.joined(sys.argv[1:] if argv is None else argv, SWITCHES)], known_only=True)[1:]
+    except absl_flags.IllegalFlagValueError as error:  # of a switch, as all other flags are text
+        raise ValueError(f"{str(error).partition(': ')[0]}: allowed are true and false.") from None
     except absl_flags.Error as error:
         raise ValueError(f"{str(error).partition(chr(10))[0].rstrip('.')}; --help names all flags.") from None
     return {name: own[name].value for name in own}, rest

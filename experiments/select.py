@@ -1,8 +1,8 @@
 """Hyperparameter selection: the learning rate and each method's own settings, on seeds that no figure reports.
 
 Source: Liu & Mou, appendix B: each method's best configuration for each benchmark. Their grids are not public; those
-below are ours. Every point of a grid is a lane of one run. The best is the one with the largest mean of the benchmark's
-metric over all tasks and tuning seeds; figures take it with --selection=FILE.
+below are ours, and the benchmark's own value is in each. Every point of a grid is a lane of one run. The best is the one
+with the largest mean of the benchmark's metric over all tasks and tuning seeds; figures take it with --selection=FILE.
 Command: python -m experiments.select --benchmark=random_mnist --data_dir=DIR --workdir=runs/select --scale=reduced
 Writes selected.json (what figures read; benchmarks already in it stay) and selection.csv (the whole table).
 Figures refuse a selection that was tuned on their seeds or at another scale.
@@ -19,6 +19,7 @@ import numpy as np
 from experiments import figures, selection, settings
 from experiments.settings import BENCHMARKS, Benchmark
 from plasticity_jax import flags, launcher, registry, results
+from plasticity_jax.methods import METHODS
 
 FIRST_SEED = 1000  # figures report seeds from 0
 DECADES = "1e-1,1e-2,1e-3,1e-4,1e-5,1e-6,1e-7"
@@ -26,6 +27,7 @@ GRIDS = {
     "paper": {
         "learning_rate": "1e-2,1e-3,1e-4,1e-5",
         "l2.strength": DECADES,
+        "l2_init.strength": DECADES,
         "spectral.strength": DECADES,
         "shrink_and_perturb.shrink": "0.5,0.8,0.9,0.95",
         "shrink_and_perturb.noise": "1e-3,1e-2,1e-1",
@@ -34,6 +36,7 @@ GRIDS = {
     "reduced": {
         "learning_rate": "1e-2,1e-3,1e-4",
         "l2.strength": "1e-2,1e-4,1e-6",
+        "l2_init.strength": "1e-1,1e-3,1e-5",
         "spectral.strength": "1e-1,1e-2,1e-3",
         "shrink_and_perturb.shrink": "0.5,0.9",
         "shrink_and_perturb.noise": "1e-3,1e-2",
@@ -45,26 +48,32 @@ HELP = """
 This command's own flags
   --benchmark=random_mnist             a benchmark of experiments/settings.py
   --scale=paper                        numbers and grids: paper, reduced or smoke
+  --methods=none,l2,...                the abrupt arms to tune; gradual ones are always
 """
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the grids of a benchmark, writes what was chosen and returns the exit code."""
-    own = {"benchmark": "random_mnist", "scale": "paper"}
+    own = {"benchmark": "random_mnist", "scale": "paper", "methods": settings.METHODS, "workdir": ""}
     rest = []
     for text in flags.joined(sys.argv[1:] if argv is None else argv):
         name, _, value = text.lstrip("-").partition("=")
         if name in own:
             own[name] = value
-        else:
+        if name not in own or name == "workdir":
             rest.append(text)
     try:
         registry.lookup(BENCHMARKS, "benchmark", own["benchmark"])
         registry.one_of("scale", own["scale"], figures.SCALES)
+        benchmark = BENCHMARKS[own["benchmark"]]
+        wanted = figures.plan(figures.Figure("", own["benchmark"], "methods"), OWN | own)
+        for method in own["methods"].split(","):
+            registry.lookup(METHODS, "method", method)
+        if own["workdir"]:
+            selection.others(Path(own["workdir"]) / FILE)  # a file that cannot be added to is told before the run
     except ValueError as error:
         return launcher.fault(error, launcher.USAGE)
-    benchmark, grid = BENCHMARKS[own["benchmark"]], GRIDS[own["scale"]]
-    wanted = figures.plan(figures.Figure("", own["benchmark"], "methods"), OWN | {"scale": own["scale"]})
+    grid = {flag: with_default(texts, wanted[0].get(flag)) for flag, texts in GRIDS[own["scale"]].items()}
     defaults = {**wanted[0], "first_seed": str(FIRST_SEED), "seeds": "2", "probes": "none"}
     arms = [arm | {flag: text for flag, text in grid.items() if _fits(flag, arm)} for arm in wanted[1]]
 
@@ -75,7 +84,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     return launcher.launch((__doc__ or "") + HELP, defaults, arms, title=title, argv=rest, then=choose)
 
 
-OWN = {"as_published": False, "selection": None, "controls": False, "methods": settings.METHODS}
+FILE = "selected.json"
+OWN = {"as_published": False, "selection": None, "controls": False}
+
+
+def with_default(texts: str, default: str | None) -> str:
+    """Returns a grid with the benchmark's own value in it: tuning on a grid that lacks it could do worse than not tuning."""
+    if default is None or float(default) in map(float, texts.split(",")):
+        return texts
+    return f"{texts},{default}"
 
 
 def _fits(flag: str, arm: Mapping[str, str]) -> bool:
@@ -100,7 +117,7 @@ def chosen(table: Any, columns: Sequence[str], name: str, benchmark: Benchmark, 
         tuned = [flag for flag in GRIDS[scale] if flag in scores and not _empty(scores.loc[best, flag])]
         selected[str(arm)] = {flag: f"{scores.loc[best, flag]:g}" for flag in tuned}
     scores.to_csv(folder / "selection.csv", index=False)
-    file = folder / "selected.json"
+    file = folder / FILE
     selection.write(file, name, scale, sorted(set(table["seed"])), selected)
     lines = [f"{arm}: {', '.join(f'{k} {v}' for k, v in best.items())}" for arm, best in selected.items()]
     return "\n".join(["", "chosen by the mean over all tasks and tuning seeds:", *lines, f"written: {file}"])

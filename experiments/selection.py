@@ -1,7 +1,7 @@
 """The file with which experiments.select tells the figures what it chose: written by one, read by the others."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from plasticity_jax import flags
@@ -12,30 +12,49 @@ Settings = Mapping[str, Mapping[str, str]]
 
 def write(file: Path, benchmark: str, scale: str, seeds: Sequence[int], arms: Settings) -> None:
     """Writes what was chosen for a benchmark on tuning seeds at a scale; other benchmarks in the file stay."""
-    known = json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
+    known = others(file)
     known[benchmark] = {"scale": scale, "seeds": [int(seed) for seed in seeds], "arms": arms}
     file.write_text(json.dumps(known, indent=2) + "\n", encoding="utf-8")
 
 
-def read(path: str, benchmark: str, scale: str, values: Mapping[str, str]) -> Settings:
+def others(file: Path) -> dict[str, dict]:
+    """Returns what is in the file so far, by benchmark. Raises ValueError if it is no file of this kind."""
+    try:
+        known = json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
+    except (OSError, ValueError) as error:
+        raise ValueError(f"{file} is no selected.json: allowed is one that this command wrote, or none.") from error
+    if not isinstance(known, dict):
+        raise ValueError(f"{file} is no selected.json: allowed is one that this command wrote, or none.")
+    return known
+
+
+def read(path: str, benchmark: str, scale: str, values: Mapping[str, str], arms: Iterable[str]) -> Settings:
     """Returns what was chosen for a benchmark.
 
     Args:
       values: the figure's flags, of which `first_seed` and `seeds` say what it reports.
-    Raises ValueError for a file that is none, of another scale, with an unknown flag, or tuned on a seed to be reported.
+      arms: what the figure asks for: abrupt methods, gradual transitions.
+    Raises ValueError for a file that is none, of another scale, with an unknown flag or without one of the arms, or tuned on
+    a seed to be reported.
     """
     try:
         found = json.loads(Path(path).read_text(encoding="utf-8"))[benchmark]
-        tuned, arms = set(found["seeds"]), {name: dict(chosen) for name, chosen in found["arms"].items()}
-        texts = [text for chosen in arms.values() for text in chosen.values()]
-        if not all(isinstance(text, str) for text in texts):
+        made_at, tuned = found["scale"], set(found["seeds"])
+        chosen = {name: dict(settings) for name, settings in found["arms"].items()}
+        if not all(isinstance(text, str) for settings in chosen.values() for text in settings.values()):
             raise TypeError
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise ValueError(f"selection is {path!r}: allowed is a selected.json with {benchmark!r} in it.") from error
-    if found["scale"] != scale:
-        raise ValueError(f"selection {path!r} was made at scale {found['scale']!r}: allowed is one at {scale!r}.")
+    if made_at != scale:
+        raise ValueError(f"selection {path!r} was made at scale {made_at!r}: allowed is one at {scale!r}.")
     known = {*flags.part_settings(), *flags.LANE_HELP}
-    for name in (flag for chosen in arms.values() for flag in chosen):
+    for arm in arms:
+        if arm not in chosen:
+            raise ValueError(
+                f"selection {path!r} lacks {arm!r}: allowed are arms that were tuned, {', '.join(chosen)}; "
+                "--methods chooses among them."
+            )
+    for name in (flag for settings in chosen.values() for flag in settings):
         if name not in known:
             raise ValueError(f"selection {path!r} sets {name!r}, which is no flag of a method or learning rate.")
     first = flags.whole("first_seed", values.get("first_seed", "0"), 0)
@@ -44,4 +63,4 @@ def read(path: str, benchmark: str, scale: str, values: Mapping[str, str]) -> Se
         raise ValueError(
             f"selection {path!r} was tuned on seed {both[0]}, which is to be reported: allowed are other seeds."
         )
-    return arms
+    return chosen

@@ -24,6 +24,9 @@ class Benchmark(NamedTuple):
       gradual: transitions of the gradual arms; the first one is also that of the granularity figures.
       paper: flags at the paper's scale, methods' values included.
       reduced, smoke: what differs from them at these scales.
+        `granularity` counts the plateaus of a whole transition. The public code's steps are of half the way where labels go
+        through uniform ones, so its 0.05 are 40 plateaus of output interpolation; the figures have 20 for every transition,
+        which is ours, and `--as_published` has 40.
       granularities: of the granularity figures, up to the finest that the reduced scale has steps for.
       published: what the public code does otherwise than the clean comparison, for all arms; of these, `unregularised`
         is for the abrupt arm without method alone and `gradual_published` for the gradual arms alone.

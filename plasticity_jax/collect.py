@@ -3,7 +3,7 @@
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from plasticity_jax import lanes as lanes_
 from plasticity_jax import results
@@ -20,15 +20,16 @@ def collect(workdirs: Sequence[str | Path], runs: Runs) -> "pandas.DataFrame":
     """Returns the tidy table of the lanes of `runs`, numbered in their order, each from the first workdir that has it.
 
     A lane is found by everything that decides its numbers: the whole Spec, but for what else it measured, and all of the
-    lane's numbers. Raises WorkdirError if a folder is no workdir with results, or none has a lane: in what the lane that
-    comes nearest to the first one missing differs is told.
+    lane's numbers. Raises WorkdirError if a folder is no workdir with results, if none has a lane (in what the lane that
+    comes nearest to the first one missing differs is told), if one has not all of its tasks, or if lanes were trained on
+    different data.
     """
     import pandas
 
-    found: dict[str, pandas.DataFrame] = {}
+    found: dict[str, _Lane] = {}
     for workdir in workdirs:
-        for key, rows in _lanes(Path(workdir)).items():
-            found.setdefault(key, rows)
+        for key, lane in _lanes(Path(workdir)).items():
+            found.setdefault(key, lane)
     wanted = [(spec, lanes_.complete(spec, lane)) for spec, given in runs for lane in given]
     keys = [_key(spec.record(), lane) for spec, lane in wanted]
     missing = [number for number, key in enumerate(keys) if key not in found]
@@ -38,21 +39,41 @@ def collect(workdirs: Sequence[str | Path], runs: Runs) -> "pandas.DataFrame":
             f"{_nearest(keys[missing[0]], found)}; allowed are runs made with the same settings: "
             "give those settings as flags, or run them."
         )
+    for key, (spec, _) in zip(keys, wanted, strict=True):
+        lane = found[key]
+        if len(lane.rows) < spec.tasks:
+            raise WorkdirError(
+                f"{lane.workdir} has {len(lane.rows)} of {spec.tasks} tasks of a lane asked for: allowed are finished runs; "
+                "the command that began it goes on from there."
+            )
+        first = found[keys[0]]
+        if lane.data != first.data:
+            raise WorkdirError(
+                f"{first.workdir} and {lane.workdir} were trained on different data of one name (fingerprints {first.data} "
+                f"and {lane.data}): allowed is one for all."
+            )
     # (a table from before an axis existed lacks its column)
-    parts = [found[key].assign(lane=n, **wanted[n][0].axes()) for n, key in enumerate(keys)]
+    parts = [found[key].rows.assign(lane=n, **wanted[n][0].axes()) for n, key in enumerate(keys)]
     return pandas.concat(parts, ignore_index=True)
 
 
-def _lanes(workdir: Path) -> dict[str, "pandas.DataFrame"]:
-    """The rows of each lane in a workdir by its key."""
+class _Lane(NamedTuple):
+    rows: "pandas.DataFrame"
+    workdir: Path
+    data: str  # fingerprint
+
+
+def _lanes(workdir: Path) -> dict[str, _Lane]:
+    """The lanes in a workdir by their keys."""
     try:
-        programs = json.loads((workdir / "config.json").read_text(encoding="utf-8"))["settings"]["programs"]
+        settings = json.loads((workdir / "config.json").read_text(encoding="utf-8"))["settings"]
+        programs, data = settings["programs"], settings["data"]["fingerprint"]
         table = results.read(workdir / "results.parquet")
         keys = [_key(program["spec"], lane) for program in programs for lane in program["lanes"]]
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise WorkdirError(f"{workdir} is not a workdir with results ({reason_of(error)}).") from error
     rows = dict(list(table.groupby("lane")))
-    return {key: rows[number] for number, key in enumerate(keys) if number in rows}
+    return {key: _Lane(rows[number], workdir, data) for number, key in enumerate(keys) if number in rows}
 
 
 def _key(spec: Mapping[str, Any], lane: Mapping[str, Any]) -> str:

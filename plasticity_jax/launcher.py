@@ -216,7 +216,7 @@ def report(
     folder, columns = Path(values["workdir"]), sweep.arm_columns(programs)
     metric = next(m for m in METRICS if m in table)
     results.summary(table, columns).to_csv(folder / "summary.csv", index=False)
-    chance = 1 / dataset.classes
+    chance = 1 / dataset.classes if dataset.classes > 1 else None  # texts have no classes
     figure = figures.curves(
         table, columns, folder / "curves", metric=metric, band=values["band"], title=title, note=note, chance=chance
     )

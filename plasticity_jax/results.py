@@ -295,6 +295,42 @@ def _baseline(values: pd.DataFrame, baseline: dict[str, Any]) -> int:
     return int(fits.argmax())
 
 
+def _usual_baseline(values: pd.DataFrame) -> int:
+    """The number of the first abrupt arm of method "none", or of the first arm if there is none."""
+    plain = np.ones(len(values), dtype=bool)
+    for column, value in (("granularity", 1), ("method", "none")):
+        plain &= (values[column] == value).to_numpy(dtype=bool) if column in values else True
+    return int(plain.argmax())
+
+
+def finals(table: pd.DataFrame, arm_columns: Sequence[str], last: int = 5, level: float = 0.95) -> pd.DataFrame:
+    """Returns one row per metric (not those of single layers) and arm: what `final_table` prints, as numbers.
+
+    Columns: metric, arm (its label), seeds, diverged, mean, low, high; minus, minus_low, minus_high: the paired difference
+    to the baseline, the first abrupt arm of method "none", which has none itself.
+
+    Raises:
+      ValueError: as `final`.
+    """
+    values, groups = _split(table, arm_columns)
+    names, number, rows = labels.of_arms(values), _usual_baseline(values), []
+    for metric in metric_columns(table, arm_columns):
+        if "/" in metric:
+            continue
+        means = _records(final(table, arm_columns, metric, last, level))
+        differences = _records(_differences(values, groups, number, metric, last, level))
+        for arm, (mean, minus) in enumerate(zip(means, differences, strict=True)):
+            row = {
+                "metric": metric,
+                "arm": names[arm],
+                **{k: mean[k] for k in ("seeds", "diverged", "mean", "low", "high")},
+            }
+            if arm != number:
+                row |= {"minus": minus["mean"], "minus_low": minus["low"], "minus_high": minus["high"]}
+            rows.append(row)
+    return pd.DataFrame(rows)
+
+
 def arm_labels(table: pd.DataFrame, arm_columns: Sequence[str]) -> pd.Series:
     """Returns a short, distinct label for each arm, indexed by its number: the order of the rows of `final`.
 
@@ -322,13 +358,7 @@ def final_table(
     _check(table, arm_columns, metric, last)
     names = labels.of_arms(values)
     means = final(table, arm_columns, metric, last)
-    if baseline is None:
-        plain = np.ones(len(values), dtype=bool)
-        for column, value in (("granularity", 1), ("method", "none")):
-            plain &= (values[column] == value).to_numpy(dtype=bool) if column in values else True
-        number = int(plain.argmax())
-    else:
-        number = _baseline(values, baseline)
+    number = _usual_baseline(values) if baseline is None else _baseline(values, baseline)
     differences = _differences(values, groups, number, metric, last, 0.95)
 
     scale, unit, points = (100, ", %", ", points") if is_share(metric) else (1, "", "")

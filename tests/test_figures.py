@@ -7,8 +7,9 @@ import pathlib
 import pandas as pd
 import pytest
 
-from experiments import figures, select, settings
+from experiments import figures, select, selection, settings
 from plasticity_jax import collect, flags, lanes
+from plasticity_jax.methods import METHODS
 from plasticity_jax.workdir import WorkdirError
 
 FILES = sorted(path.stem for path in pathlib.Path(figures.__file__).parent.glob("figure_*.py"))
@@ -105,7 +106,7 @@ def test_the_control_of_granularity_is_a_plateau_for_every_step():
     assert arms[-1]["granularity"] == str(6 * 10)
     _, arms, left = figures.plan(figure, OWN, ["--granularity=1,3", "--epochs=9"])
     assert ([arm["granularity"] for arm in arms], left) == (["1", "3"], ["--epochs=9"])
-    with pytest.raises(ValueError, match=r"epochs is '9,18': allowed are whole numbers from 1\."):
+    with pytest.raises(ValueError, match=r"epochs is '9,18': allowed with controls is one value\."):
         figures.plan(figure, OWN | {"controls": True}, ["--epochs=9,18"])
 
 
@@ -122,7 +123,10 @@ def test_a_figure_says_where_its_numbers_are_not_the_papers():
     assert both == "Learning rates and methods' settings as chosen in F. The abrupt arm resets its optimizer."
     other = figures.Figure("1b", "random_cifar10", "methods")
     values = flags.parse([], settings.BENCHMARKS["random_cifar10"].paper)[0]
-    said = "Gradual arms have adamw.weight_decay 0.01, resnet18.pretrained given."
+    said = (
+        "Gradual arms have adamw.weight_decay 0.01, resnet18.pretrained given. "
+        "Output interpolation has twice the granularity, as steps of 0.05 of each half of its way."
+    )
     assert figures.differences(other, OWN | {"as_published": True}, values) == said
 
 
@@ -143,8 +147,40 @@ def test_as_published_turns_on_what_the_public_code_did():
 
 
 def test_what_nothing_is_published_of_is_said(capsys):
-    planned("random_mnist", "methods", as_published=True)
-    assert "note: --as_published changes nothing in Random MNIST" in capsys.readouterr().err
+    planned("permuted_emnist", "methods", as_published=True)
+    assert "note: --as_published changes nothing in Permuted EMNIST" in capsys.readouterr().err
+
+
+def test_published_output_interpolation_has_its_steps_in_each_half():
+    _, grid, _ = planned("random_mnist", "methods", as_published=True)
+    assert [arm["granularity"] for arm in grid if arm["transition"] == "output" and "granularity" in arm][-1] == "40"
+    assert all("granularity" not in arm for arm in grid if arm["transition"] == "sampling")
+    _, grid, _ = planned("random_mnist", "methods")
+    assert all(arm.get("granularity", "1") == "1" for arm in grid)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--controls=maybe"], "flag --controls=maybe: allowed are true and false."),
+        (["--controls", "--transition_fraction=1"], "allowed with controls is a share that leaves an epoch"),
+        (["--controls", "--epochs=4,6"], "epochs is '4,6': allowed with controls is one value."),
+        (["--from="], "from is '': name workdirs"),
+        (["--from=a", "--dry_run"], "dry_run is given with from, which runs nothing"),
+    ],
+)
+def test_what_a_figure_refuses(arguments, words, capsys, tmp_path):
+    figure = figures.Figure("1a", "random_mnist", "methods")
+    argv = ["--scale=smoke", f"--workdir={tmp_path / 'w'}", *arguments]
+    assert figures.main("", figure, argv=argv) == 2
+    assert words in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_granularity_that_is_none_is_told(capsys):
+    figure = figures.Figure("5a", "random_mnist", "granularity")
+    assert figures.main("", figure, argv=["--scale=smoke", "--granularity=", "--dry_run"]) == 2
+    assert "granularity is ''" in capsys.readouterr().err
 
 
 def test_a_figure_runs_is_drawn_and_drawn_again_from_its_workdir(tmp_path, capsys):
@@ -157,8 +193,12 @@ def test_a_figure_runs_is_drawn_and_drawn_again_from_its_workdir(tmp_path, capsy
     assert kept["arm"].unique().tolist() == ["abrupt", "output interpolation, K = 2", "output interpolation, K = 4"]
     want = table.sort_values(["granularity", "task"])["online_accuracy"].to_numpy()  # of one seed
     assert kept["mean"].to_numpy() == pytest.approx(want, abs=1e-6)
+    finals = pd.read_csv(tmp_path / "run/figure_5a_final.csv")
+    assert finals["arm"].unique().tolist() == kept["arm"].unique().tolist()
+    assert {"online_accuracy", "parameter_norm"} <= set(finals["metric"])
     again = figures.Figure("7a", "random_mnist", "granularity", "parameter_norm")
     assert figures.main("Doc.", again, argv=[*argv, f"--from={tmp_path / 'run'}", f"--workdir={tmp_path / 'x'}"]) == 0
+    assert not (tmp_path / "x/figure_7a_final.csv").exists()
     assert (tmp_path / "x/figure_7a.svg").exists()
     capsys.readouterr()
     assert figures.main("Doc.", again, argv=[*argv, f"--from={tmp_path / 'run'}", "--seeds=2"]) == 1
@@ -197,6 +237,32 @@ def test_lanes_are_collected_from_several_workdirs_in_the_order_asked_for(tmp_pa
         collect.collect([tmp_path / "0"], [(spec, pj.grid(seed=5, learning_rate=1e-2))])
 
 
+def test_unfinished_runs_and_different_data_are_not_collected(tmp_path):
+    import json
+
+    import plasticity_jax as pj
+
+    spec = pj.Spec(samples=64, tasks=2, epochs=1, width=8, depth=1, probes=())
+    for seed in (0, 1):
+        pj.run(spec, pj.grid(seed=[seed]), tmp_path / str(seed))
+    folders, wanted = [tmp_path / "0", tmp_path / "1"], [(spec, pj.grid(seed=range(2)))]
+    assert len(collect.collect(folders, wanted)) == 4
+    config = tmp_path / "1" / "config.json"
+    text = config.read_text()
+    told = json.loads(text)
+    told["settings"]["data"]["fingerprint"] = "another"
+    config.write_text(json.dumps(told))
+    with pytest.raises(
+        WorkdirError, match=r"0 and .*1 were trained on different data of one name \(fingerprints .*another\)"
+    ):
+        collect.collect(folders, wanted)
+    config.write_text(text)
+    table = pd.read_parquet(tmp_path / "1" / "results.parquet")
+    table[table["task"] == 0].to_parquet(tmp_path / "1" / "results.parquet")
+    with pytest.raises(WorkdirError, match=r"1 has 1 of 2 tasks of a lane asked for: allowed are finished runs;"):
+        collect.collect(folders, wanted)
+
+
 def test_selection_takes_the_best_mean_and_leaves_out_what_diverged(tmp_path):
     columns = ["method", "transition", "granularity", "learning_rate", "l2.strength"]
     rows = []
@@ -227,7 +293,14 @@ def test_selection_takes_the_best_mean_and_leaves_out_what_diverged(tmp_path):
     }
     assert pd.read_csv(tmp_path / "selection.csv")["chosen"].sum() == 3
     path, figure = str(tmp_path / "selected.json"), figures.Figure("1", "random_mnist", "methods")
-    own = OWN | {"selection": path, "controls": True}
+    own = OWN | {"selection": path, "controls": True, "methods": "none,l2"}
+    for lacking in ("none,l2,redo", "none"):  # sampling diverged and was not chosen
+        with pytest.raises(
+            ValueError, match=r"lacks '(redo|sampling)': allowed are arms that were tuned, none, l2, output"
+        ):
+            figures.plan(figure, own | {"methods": lacking}, ["--first_seed=2"])
+    selected = found["random_mnist"]["arms"] | {"sampling": {"learning_rate": "0.1"}}
+    selection.write(tmp_path / "selected.json", "random_mnist", "paper", [0, 1], selected)
     _defaults, grid, _ = figures.plan(figure, own, ["--first_seed=2"])
     assert grid[1] == {"method": "l2", "transition": "output", "granularity": "1", **arms["l2"]}
     for arm in grid:  # controls have the learning rate of what they are compared with
@@ -244,11 +317,15 @@ def test_selection_takes_the_best_mean_and_leaves_out_what_diverged(tmp_path):
         planned("bigram_cipher", "methods", selection=path)
 
 
+ALL_ARMS: dict = {name: {} for name in (*settings.METHODS.split(","), "output", "sampling")}
+
+
 @pytest.mark.parametrize(
     ("arms", "words"),
     [
         (["x"], "allowed is a selected.json with 'random_mnist'"),
-        ({"l2": {"l2.strenght": "1"}}, "sets 'l2.strenght', which is no flag"),
+        ({"none": {"l2.strenght": "1"}}, "lacks 'l2': allowed are arms that were tuned, none;"),
+        (ALL_ARMS | {"l2": {"l2.strenght": "1"}}, "sets 'l2.strenght', which is no flag"),
         ({"l2": {"l2.strength": 1}}, "allowed is a selected.json"),
     ],
 )
@@ -278,3 +355,26 @@ def test_a_flag_that_every_arm_has_its_own_of_is_refused(capsys):
     figure = figures.Figure("1a", "random_mnist", "methods")
     assert figures.main("Doc.", figure, argv=["--scale=smoke", "--method=l2_init", "--dry_run"]) == 2
     assert "method is 'l2_init', but every arm of this run has its own: leave it out." in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("text", ["{broken", "[]"])
+def test_select_refuses_a_file_it_cannot_add_to_before_it_trains(text, tmp_path, capsys):
+    (tmp_path / "selected.json").write_text(text)
+    assert select.main(["--scale=smoke", f"--workdir={tmp_path}"]) == 2
+    assert "is no selected.json" in capsys.readouterr().err
+    assert [file.name for file in tmp_path.iterdir()] == ["selected.json"]
+
+
+def test_every_grid_has_the_benchmark_s_own_value_and_every_method_can_be_tuned():
+    assert select.with_default("1e-2,1e-4", "0.01") == "1e-2,1e-4"
+    assert select.with_default("1e-2,1e-4", "1e-3") == "1e-2,1e-4,1e-3"
+    assert select.with_default("1e-2", None) == "1e-2"
+    tuned = {flag.partition(".")[0] for flag in select.GRIDS["reduced"]} & set(METHODS)
+    assert tuned == set(METHODS) - {"none", "optimizer_reset"}
+
+
+def test_select_takes_methods_and_refuses_others(capsys):
+    assert select.main(["--scale=smoke", "--methods=none,l2x", "--dry_run"]) == 2
+    assert "method" in capsys.readouterr().err
+    assert select.main(["--scale=smoke", "--methods=none,l2_init", "--dry_run"]) == 0
+    assert "method l2_init" in capsys.readouterr().out

@@ -455,3 +455,21 @@ def test_final_table_takes_the_baseline_it_is_given(small):
     assert "minus output interpolation" in results.final_table(abrupt_last, ARMS)
     shuffled = small.assign(lane=(small["lane"] + 3) % 5)
     assert "minus abrupt" in results.final_table(shuffled, ARMS)
+
+
+def test_finals_are_final_and_paired_differences_of_every_metric():
+    rows = [
+        {"lane": 2 * (k != 1) + seed, "task": task, "seed": seed, "granularity": k, "method": "none", "finite": True,
+         "accuracy": 0.1 * seed + 0.01 * task * k, "loss": float(k), "loss/h0": 1.0}
+        for k in (1, 4) for seed in (0, 1) for task in (0, 1, 2)
+    ]  # fmt: skip
+    table = pd.DataFrame(rows)
+    found = results.finals(table, ["granularity", "method"], last=2)
+    assert list(zip(found["metric"], found["arm"], strict=True)) == [
+        (metric, arm) for metric in ("accuracy", "loss") for arm in results.arm_labels(table, ["granularity", "method"])
+    ]
+    abrupt, gradual = found.iloc[0], found.iloc[1]
+    assert (abrupt["mean"], gradual["mean"]) == pytest.approx((0.05 + 0.015, 0.05 + 0.06))
+    assert np.isnan(abrupt["minus"])
+    assert tuple(gradual[["minus", "minus_low", "minus_high"]]) == pytest.approx((0.045, 0.045, 0.045))
+    assert tuple(found.iloc[3][["seeds", "diverged", "mean", "minus"]]) == (2, 0, 4.0, 3.0)
