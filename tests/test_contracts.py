@@ -95,6 +95,27 @@ def run_two_lanes(**settings):
     return one, *fast(stacked, data, jnp.int32(1))
 
 
+@pytest.mark.parametrize("name", MODELS)
+def test_activations_come_in_the_order_of_the_layers(name):
+    # the last one is the last hidden layer to every probe; a sorted dictionary would have h10 before h2
+    text = models.inputs(MODELS[name]) == "text"
+    environment = next(e for e in ENVIRONMENTS if ENVIRONMENTS[e]().inputs == ("text" if text else "images"))
+    spec = tiny.spec(
+        model=name, depth=11, dataset="generated" if text else "digits", environment=environment, transition="sampling"
+    )
+    made, seen = ENVIRONMENTS[environment](), []
+
+    def apply(data):
+        net = train.network(spec, made, data)
+        variables = net.init(jax.random.key(0))
+        x = made.examples(data, made.task(jax.random.key(0), data), jnp.zeros(1, jnp.int32)).x
+        seen.extend(net.apply(variables.pop("params"), variables, x, False)[1])
+
+    jax.eval_shape(apply, tiny.data())
+    assert seen == spec.make_model(made.outputs(tiny.data())).groups()
+    assert len(seen) > 1
+
+
 def check_run(one, before, after, metrics):
     for alone, leaf in zip(jax.tree.leaves(one), jax.tree.leaves((before, after, metrics)), strict=True):
         assert (leaf.shape, leaf.dtype) == ((2, *alone.shape), alone.dtype)
