@@ -191,15 +191,18 @@ def draw(
     """Draws the figure as figure_NAME.png and .svg in the workdir (or `folder`) and returns a line that says where.
 
     What is drawn is written beside it as figure_NAME.csv: statistics over seeds of the metric by arm and task; beside a
-    figure of the benchmark's own metric, all measurements over the last tasks as figure_NAME_final.csv (`results.finals`).
+    figure of the benchmark's own metric, every probe as figure_NAME_probes.png and .svg, and all measurements over the last
+    tasks as figure_NAME_final.csv (`results.finals`).
     """
     benchmark = BENCHMARKS[figure.benchmark]
     metric = figure.metric or benchmark.metric
     path = Path(folder or values["workdir"]) / f"figure_{figure.name}"
     title, note = f"Figure {figure.name}: {benchmark.title}", differences(figure, own, values)
-    paths = report.curves(table, columns, path, metric=metric, band=values["band"], title=title, note=note, panels=())
+    words = {"metric": metric, "band": values["band"], "title": title, "note": note}
+    paths = report.curves(table, columns, path, **words, panels=())
     drawn(table, columns, metric).to_csv(f"{path}.csv", index=False)
     if not figure.metric:
+        report.curves(table, columns, f"{path}_probes", **words)
         last = flags.whole("last", values["last"], 1)
         results.finals(table, columns, last).round(6).to_csv(f"{path}_final.csv", index=False)
     return f"figure {figure.name}: {paths[0]}"
