@@ -120,6 +120,8 @@ DIGITS = {
     "tasks": "2",
     "seeds": "2",
     "granularity": "4",
+    "redo.period": "4",
+    "redo.warmup": "4",
 }
 REDUCED_RESNET = {
     "batch_size": "50",
@@ -150,6 +152,7 @@ SMALL_T5 = {
     "t5.feed_forward": "32",
     "t5.heads": "2",
     "t5.head_width": "8",
+    "redo.period": "4",
     "probe_samples": "16",
 }
 

@@ -365,6 +365,14 @@ def test_corrupt_download(server, mnist, tmp_path):
     assert not list((tmp_path / "new" / "mnist").iterdir())
 
 
+def test_download_that_broke_off(server, mnist, tmp_path):
+    labels = mnist / "t10k-labels-idx1-ubyte.gz"
+    labels.write_bytes(labels.read_bytes()[:-5])
+    said = rf"t10k-labels-idx1-ubyte\.gz is cut short at {labels.stat().st_size:,} bytes: its SHA-256 is"
+    with pytest.raises(datasets.DataError, match=said):
+        datasets.load("mnist", str(tmp_path / "new"), download=True)
+
+
 def test_failed_download(server, mnist, tmp_path):
     (mnist / "t10k-labels-idx1-ubyte.gz").unlink()
     with pytest.raises(datasets.DataError) as fault:

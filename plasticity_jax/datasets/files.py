@@ -149,9 +149,26 @@ def verified_sum(name: str, path: Path) -> str:
     expected = SHA256[family(name)].get(path.name)
     if expected not in (None, found):
         whole = BYTES.get(path.name, 0)
-        lack = f"cut short at {size:,} of {whole:,} bytes" if size < whole else "corrupt or another file"
+        lack = "corrupt or another file"
+        if size < whole:
+            lack = f"cut short at {size:,} of {whole:,} bytes"
+        elif path.name.endswith("ubyte.gz") and _ends_early(path):
+            lack = f"cut short at {size:,} bytes"
         raise DataError(f"{name}: {path} is {lack}: its SHA-256 is {found}, expected {expected} (the original's).")
     return found
+
+
+def _ends_early(path: Path) -> bool:
+    """Whether a gzip file stops before its end."""
+    try:
+        with gzip.open(path) as file:
+            while file.read(2**20):
+                pass
+    except EOFError:
+        return True
+    except (OSError, zlib.error):
+        return False
+    return False
 
 
 @contextlib.contextmanager
@@ -161,7 +178,9 @@ def reading(name: str, path: Path, file: str = "") -> Iterator[None]:
         yield
     except (EOFError, zlib.error, gzip.BadGzipFile, tarfile.TarError, zipfile.BadZipFile, NotImplementedError) as fault:
         what = f"{file} in {path}" if file else str(path)
-        raise DataError(f"{name}: {what} is no whole compressed file ({str(fault).rstrip('.')}).") from fault
+        raise DataError(
+            f"{name}: {what} is no whole compressed file ({str(fault).rstrip('.')}): expected the original."
+        ) from fault
     except OSError as fault:
         raise DataError(f"{name}: {path} cannot be read ({fault.strerror or fault}).") from fault
 

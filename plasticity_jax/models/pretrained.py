@@ -43,6 +43,9 @@ def check(
     if not (Path(folder) / "model.safetensors").is_file():
         raise DataError(f"{folder} has no model.safetensors, expected the weights there.")
     types = {key: type(value) for key, value in wanted.items()} | dict.fromkeys((*(at_least or {}), *sizes), int)
+    for key in sizes:
+        if key not in config:
+            raise DataError(f"{folder} has no {key} in {file.name}, expected a whole number.")
     for key, expected in types.items():
         if key in config and type(config[key]) is not expected:
             raise DataError(
