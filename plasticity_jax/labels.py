@@ -47,7 +47,9 @@ def _label(arm: dict[Any, Any], varying: list[str], thorough: bool, usual: dict[
         value = arm[column]
         if column in _CHANGE or pd.isna(value) or (usual.get(column) is not None and value == usual[column]):
             continue
-        if isinstance(value, bool | np.bool_):
+        if column.endswith(".change") and isinstance(value, bool | np.bool_):  # of an environment
+            parts.append("changing task" if value else "unchanging task")
+        elif isinstance(value, bool | np.bool_):
             parts.append(f"{column}={str(value).lower()}")
         elif not isinstance(value, str):
             parts.append(f"{column}={value:g}" if float(f"{value:g}") == value else f"{column}={value!r}")

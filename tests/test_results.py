@@ -473,3 +473,15 @@ def test_finals_are_final_and_paired_differences_of_every_metric():
     assert np.isnan(abrupt["minus"])
     assert tuple(gradual[["minus", "minus_low", "minus_high"]]) == pytest.approx((0.045, 0.045, 0.045))
     assert tuple(found.iloc[3][["seeds", "diverged", "mean", "minus"]]) == (2, 0, 4.0, 3.0)
+
+
+def test_a_task_that_does_not_change_is_named_in_words():
+    values = {"granularity": [1, 1, 4, 4], "random_labels.change": [True, False, True, False], "other": [True] * 4}
+    arms = pd.DataFrame(values).assign(seed=0, task=0, finite=True, lane=range(4), online_accuracy=1.0)
+    names = results.arm_labels(arms, list(values)).tolist()
+    assert names == [
+        "abrupt, changing task",
+        "abrupt, unchanging task",
+        "K = 4, changing task",
+        "K = 4, unchanging task",
+    ]
