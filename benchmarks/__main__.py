@@ -26,7 +26,7 @@ def main() -> None:
         "part", nargs="*", help=f"what to measure; default: all but {', '.join(set(PARTS) - set(USUAL))}"
     )
     parser.add_argument(
-        "--rounds", type=int, default=4, help="turns of every rival, half as many of slow ones (default: 4)"
+        "--rounds", type=int, default=3, help="turns of every rival, half as many of slow ones (default: 3)"
     )
     parser.add_argument("--json", type=Path, metavar="FILE", help="also write everything there")
     parser.add_argument(
@@ -43,7 +43,9 @@ def main() -> None:
     figures, start = [], time.perf_counter()
     for name in given.part or USUAL:
         say(f"{name}: {first_line(PARTS[name])}")
+        began = time.perf_counter()
         found = PARTS[name](given.rounds)
+        say(f"  took {time.perf_counter() - began:.0f} s")
         print(table(found), flush=True)
         figures += found
         if given.json:  # after every part, so that a suite that breaks off leaves what it has

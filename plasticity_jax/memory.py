@@ -1,7 +1,7 @@
 """How much memory a run takes, estimated before it starts."""
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 import jax
@@ -61,15 +61,11 @@ def of_lane(spec: Spec, data: Data) -> Needs:
         x = environment.examples(data, environment.task(jax.random.key(0), data), jnp.zeros(1, int)).x
         return x, network(spec, environment, data).apply(state.params, state.variables, x, False)[:2]
 
-    def of_batch(bytes_of: Callable[[int], int], count: int) -> int:
-        one = bytes_of(1)
-        return one + (count - 1) * (bytes_of(2) - one)  # (what does not grow with the batch counts once)
-
     samples = len(data.x)
-    phases = [of_batch(lambda count: kept(count, True, 1), spec.batch_size)]
+    phases = [kept(spec.batch_size, True, 1)]
     if spec.probes:
         order = 2 if CURVATURE & set(spec.probes) else 1
-        phases.append(of_batch(lambda count: kept(count, False, order), min(spec.probe_samples, samples)))
+        phases.append(kept(min(spec.probe_samples, samples), False, order))
     chunk = min(evaluation_chunk(spec, environment), samples)
     phases.append(2 * chunk * _size(jax.eval_shape(activations, state, data)) // 3)
     return Needs(_size(state), 6 * _size(state.params) + max(phases))
