@@ -65,7 +65,8 @@ def launching(cache_dir: str) -> dict[str, float]:
         np.save(arrays / f"train_{name}.npy", array)
     with tempfile.TemporaryDirectory(dir=cache_dir) as folder:
         flags = {"workdir": folder, "dataset": f"arrays:{arrays}", "samples": 5120, "tasks": 1, "epochs": 1, "seeds": 2}
-        command = [sys.executable, "-m", "experiments.run", *(f"--{name}={value}" for name, value in flags.items())]
+        settings = (f"--{name}={value}" for name, value in flags.items())
+        command = [sys.executable, "-m", "experiments.run", "--noprogress", *settings]
         spawned = time.time()
         environment = {**os.environ, "PLASTICITY_CACHE_DIR": cache_dir}
         subprocess.run(command, env=environment, stdout=subprocess.DEVNULL, check=True)

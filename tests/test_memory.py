@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import tiny
 
-from plasticity_jax import lanes, make_run, memory, sweep
+from plasticity_jax import lanes, make_run, memory, probes, sweep
 from plasticity_jax.datasets import load, subsample
 
 DIGITS = sweep.device_data(subsample(load("digits"), 64))
@@ -74,3 +74,7 @@ def test_a_library_call_is_checked_too(monkeypatch, tmp_path):
 
 def test_free_memory_is_what_the_machine_says():
     assert 2**28 < memory.free_bytes() < 2**50
+
+
+def test_probes_of_curvature_are_probes():
+    assert set(probes.PROBES) > probes.CURVATURE

@@ -19,7 +19,6 @@ from plasticity_jax.probes.units import dormant_fraction, tau_dormant_fraction
 from plasticity_jax.types import Array, Snapshot
 
 __all__ = [
-    "CURVATURE",
     "PROBES",
     "Ritz",
     "distance_from_init",
