@@ -123,7 +123,7 @@ STRATEGIES = ("plain", "vmap", "map", "sharded")
 # (backend, model) -> (strategy, width); on CPUs from trials (to repeat: `python -m benchmarks strategies`), else a guess
 STRATEGY_TABLE = {
     ("cpu", "mlp"): ("sharded", 1),
-    ("cpu", "cnn"): ("sharded", 1),  # kernels of several lanes make a grouped convolution, 3 x slower on a CPU
+    ("cpu", "cnn"): ("sharded", 1),  # kernels of several lanes make a grouped convolution, 2 to 3 x slower on a CPU
     ("cpu", "resnet18"): ("sharded", 1),
     ("cpu", "t5"): ("sharded", 1),
     ("gpu", "mlp"): ("sharded", 64),
