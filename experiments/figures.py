@@ -115,10 +115,10 @@ def plan(
         finest = int(defaults["granularity"]) if own["scale"] == "smoke" else None
         grid = [k for k in benchmark.granularities.split(",") if finest is None or int(k) <= finest]
         if "granularity" in given:
-            for text in given["granularity"].split(","):
-                flags.whole("granularity", text, 1)
             left = [text for text in left if not text.startswith("--granularity=")]
             grid = given["granularity"].split(",")
+            for text in grid:
+                flags.whole("granularity", text, 1)
         finer = ",".join(k for k in grid if k != "1")
         arms = [abrupt] * ("1" in grid) + [{**gradual[0], "granularity": finer}] * bool(finer)
     else:
@@ -290,10 +290,8 @@ def _own_flags(argv: Sequence[str] | None) -> tuple[dict[str, Any], list[str]]:
         absl_flags.DEFINE_bool(name, False, "", flag_values=own)
     try:
         rest = own(["", *flags.joined(sys.argv[1:] if argv is None else argv, SWITCHES)], known_only=True)[1:]
-    except absl_flags.IllegalFlagValueError as error:  # of a switch, as all other flags are text
-        raise ValueError(f"{str(error).partition(': ')[0]}: allowed are true and false.") from None
     except absl_flags.Error as error:
-        raise ValueError(f"{str(error).partition(chr(10))[0].rstrip('.')}; --help names all flags.") from None
+        raise ValueError(flags.sentence(error)) from None
     return {name: own[name].value for name in own}, rest
 
 

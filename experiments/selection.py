@@ -21,10 +21,10 @@ def others(file: Path) -> dict[str, dict]:
     """Returns what is in the file so far, by benchmark. Raises ValueError if it is no file of this kind."""
     try:
         known = json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
-    except (OSError, ValueError) as error:
+        if not isinstance(known, dict):
+            raise TypeError
+    except (OSError, ValueError, TypeError) as error:
         raise ValueError(f"{file} is no selected.json: allowed is one that this command wrote, or none.") from error
-    if not isinstance(known, dict):
-        raise ValueError(f"{file} is no selected.json: allowed is one that this command wrote, or none.")
     return known
 
 

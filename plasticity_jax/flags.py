@@ -93,14 +93,19 @@ def parse(argv: Sequence[str], defaults: Mapping[str, str] | None = None) -> tup
         near = difflib.get_close_matches(error.flagname, list(own), n=1)
         meant = f" (did you mean --{near[0]}?)" if near else ""
         raise ValueError(f"unknown flag --{error.flagname}{meant}: --help and --list name all flags.") from None
-    except flags.IllegalFlagValueError as error:  # of a switch, as all other flags are text
-        raise ValueError(f"{str(error).partition(': ')[0]}: allowed are true and false.") from None
     except (flags.Error, ValueError) as error:
-        text = str(error).partition("\n")[0].removeprefix("ERROR:: ").rstrip(".")
-        raise ValueError(f"{text}; --help names all flags.") from None
+        raise ValueError(sentence(error)) from None
     if len(rest) > 1:
         raise ValueError(f"argument {rest[1]!r} is not a flag: allowed are flags as --name=value; --help names them.")
     return {name: own[name].value for name in own}, {name for name in own if own[name].present}
+
+
+def sentence(error: Exception) -> str:
+    """Returns what absl says of a flag as one sentence."""
+    if isinstance(error, flags.IllegalFlagValueError):  # of a switch, as all other flags are text
+        return f"{str(error).partition(': ')[0]}: allowed are true and false."
+    text = str(error).partition("\n")[0].removeprefix("ERROR:: ").rstrip(".")
+    return f"{text}; --help names all flags."
 
 
 def joined(argv: Sequence[str], switches: Sequence[str] = ()) -> list[str]:

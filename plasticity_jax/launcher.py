@@ -162,12 +162,12 @@ def check(
 def describe(programs: Sequence[sweep.Program], dataset: datasets.Dataset) -> str:
     """Returns the text of --dry_run: the arms, what is compiled, how many lanes and steps, memory per lane."""
     lines = [f"data: {dataset.name}, {len(dataset.images):,} examples, {dataset.source}"]
-    total = 0
+    total, data = 0, sweep.device_data(dataset)
     for number, program in enumerate(programs):
         one, how = program.spec, program.execution
         steps = one.tasks * one.epochs * (len(dataset.images) // one.batch_size)
         total += steps * len(program.lanes)
-        needs = sum(memory.of_lane(one, sweep.device_data(dataset)))
+        needs = sum(memory.of_lane(one, data))
         options = "".join(f", {name} {value}" for name, value in one.options)
         lines.append(
             f"program {number + 1}: {one.environment}, transition {one.transition}, {one.model} {one.depth} x {one.width}, "
