@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from plasticity_jax.models import convolution
+from plasticity_jax.models import convolution, winograd
 from plasticity_jax.models.layers import INITIALIZATIONS
 
 # kernel, stride, height, width, batch
@@ -116,11 +116,15 @@ def convolutions(jaxpr):
                 yield from convolutions(inner)
 
 
+@pytest.mark.parametrize("stride", [1, 2])
 @pytest.mark.parametrize("chunk", [20, 10**6])
-def test_hessian_vector_products(chunk, monkeypatch):
+def test_hessian_vector_products(chunk, stride, monkeypatch, request):
     """Forward over reverse, as the curvature probe takes it, against the dense Hessian of the plain convolution."""
     monkeypatch.setattr(convolution, "CHUNK", chunk)
-    x, kernel, _ = drawn(3, 2, 5, 6, 3)
+    if stride == 1:
+        request.getfixturevalue("by_products")
+        monkeypatch.setattr(convolution, "TILES", chunk)
+    x, kernel, _ = drawn(3, stride, 4, 6, 3)
     second = jnp.asarray(np.random.default_rng(1).normal(size=(3, 3, OUTPUTS, 2)), jnp.float32)
     params = {"a": kernel[..., :2, :], "b": second}
     flat, unravel = jax.flatten_util.ravel_pytree(params)
@@ -128,13 +132,86 @@ def test_hessian_vector_products(chunk, monkeypatch):
 
     def loss(flat, convolve):
         p = unravel(flat)
-        return (jnp.tanh(convolve(jnp.tanh(convolve(x[..., :2], p["a"], 2)), p["b"], 1)) ** 2).sum()
+        return (jnp.tanh(convolve(jnp.tanh(convolve(x[..., :2], p["a"], stride)), p["b"], 1)) ** 2).sum()
 
     def both(flat, v):
         product = jax.linearize(jax.grad(lambda f: loss(f, convolution.convolve)), flat)[1]
         return product(v), jax.hessian(lambda f: loss(f, padded))(flat) @ v
 
     close(*jax.jit(both)(flat, v), 1e-4)
+
+
+# Winograd's products
+
+
+@pytest.fixture
+def by_products(monkeypatch):
+    """Has every convolution computed by products that can be, however few its channels."""
+    monkeypatch.setattr(convolution, "CHANNELS", 1)
+    monkeypatch.setattr(convolution, "KERNEL_CHANNELS", 1)
+
+
+@pytest.mark.parametrize("tiles", [1, 12, 10**6], ids=lambda tiles: f"tiles{tiles}")
+@pytest.mark.parametrize("size", [(6, 6, 5), (2, 2, 3), (4, 10, 2)], ids=str)
+@pytest.mark.usefixtures("by_products")
+def test_products_as_autodiff(size, tiles, monkeypatch):
+    monkeypatch.setattr(convolution, "TILES", tiles)
+    x, kernel, g = drawn(3, 1, *size)
+    got, pull = jax.vjp(convolution.convolve, x, kernel)
+    want, expected = jax.vjp(lambda x, k: padded(x, k, 1), x, kernel)
+    close(got, want)
+    jax.tree.map(close, pull(g), expected(g))
+    assert not [*convolutions(jax.make_jaxpr(lambda *a: jax.vjp(convolution.convolve, *a)[1](g))(x, kernel).jaxpr)]
+
+
+def test_products_err_like_sums_in_float32():
+    random = np.random.default_rng(0)
+    x, kernel = random.normal(size=(2, 8, 8, 64)), random.normal(size=(3, 3, 64, 64))
+    framed = np.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)))
+    windows = np.lib.stride_tricks.sliding_window_view(framed, (3, 3), (1, 2))
+    want = np.einsum("bhwcij,ijco->bhwo", windows, kernel)
+    got = convolution.convolve(jnp.asarray(x, jnp.float32), jnp.asarray(kernel, jnp.float32))
+    np.testing.assert_allclose(got, want, atol=2e-6 * np.abs(want).max())
+
+
+def test_adjoints():
+    """<f(a), b> = <a, f'(b)> for each transform that goes forwards and its adjoint that goes back."""
+    random = np.random.default_rng(0)
+    kernel, image, entries, rows = (
+        jnp.asarray(random.normal(size=shape), jnp.float32)
+        for shape in [(3, 3, 2, 5), (3, 4, 6, 5), (16, 2, 5), (16, 18, 5)]
+    )
+    there, back = winograd.of_kernel(kernel), winograd.to_kernel(entries)
+    assert jnp.vdot(there, entries) == pytest.approx(float(jnp.vdot(kernel, back)), rel=1e-5)
+    there, back = winograd.of_outputs(image), winograd.to_outputs(rows, image.shape)
+    assert jnp.vdot(there, rows) == pytest.approx(float(jnp.vdot(image, back)), rel=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("shape", "kernel", "stride", "dtype", "count"),
+    [
+        ((2, 4, 4, 128), (3, 3, 128, 128), 1, jnp.float32, 0),
+        ((2, 4, 4, 64), (3, 3, 64, 64), 1, jnp.float32, 1),  # the gradient of a kernel of few channels
+        ((2, 4, 4, 16), (3, 3, 16, 64), 1, jnp.float32, 3),
+        ((2, 5, 4, 128), (3, 3, 128, 128), 1, jnp.float32, 3),
+        ((2, 4, 4, 128), (5, 5, 128, 128), 1, jnp.float32, 3),
+        ((2, 4, 4, 128), (3, 3, 128, 128), 2, jnp.float32, 6),  # an image's gradient in four phases
+        ((2, 4, 4, 128), (3, 3, 128, 128), 1, jnp.bfloat16, 3),
+    ],
+)
+def test_where_products_are_used(shape, kernel, stride, dtype, count):
+    def gradients(x, kernel):
+        y, pull = jax.vjp(lambda x, k: convolution.convolve(x, k, stride), x, kernel)
+        return pull(y)
+
+    program = jax.make_jaxpr(gradients)(jnp.zeros(shape, dtype), jnp.zeros(kernel, dtype))
+    assert len(list(convolutions(program.jaxpr))) == count
+
+
+@pytest.mark.usefixtures("by_products")
+def test_products_inside_a_scan_and_under_vmap():
+    x, kernel, _ = drawn(3, 1, 6, 6, 4)
+    check_loops(x, kernel, 1)
 
 
 def test_forward_mode_by_itself_says_no():
@@ -145,7 +222,12 @@ def test_forward_mode_by_itself_says_no():
 
 def test_inside_a_scan_and_under_vmap_as_outside():
     x, kernel, _ = drawn(3, 2, 7, 6, 4)
-    gradient = jax.grad(lambda k, x: (convolution.convolve(x, k, 2) ** 3).sum())
+    check_loops(x, kernel, 2)
+
+
+def check_loops(x, kernel, stride):
+    """Gradients are the same alone, inside a scan and under vmap."""
+    gradient = jax.grad(lambda k, x: (convolution.convolve(x, k, stride) ** 3).sum())
     alone = [gradient(kernel * scale, x) for scale in (1.0, 2.0)]
     scales = jnp.asarray([1.0, 2.0])
     _, scanned = jax.lax.scan(lambda carry, scale: (carry, gradient(kernel * scale, x)), None, scales)

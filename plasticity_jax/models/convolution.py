@@ -3,24 +3,30 @@
 XLA:CPU runs a convolution through its fast kernel only if image and filters lie in memory in one canonical order. Outside
 of loops it brings the two convolutions of a gradient into that order by itself; in the body of a scan, map or while it
 does not, and they take a naive kernel, tens of times slower. So on a CPU both gradients are spelled out here as canonical
-convolutions of operands that are transposed by hand.
+convolutions of operands that are transposed by hand. Convolutions of many channels are computed by Winograd's
+products there.
 """
 
 import functools
 import math
+from collections.abc import Callable
+from typing import Any
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 from jax import lax
 
-from plasticity_jax.models import layers
+from plasticity_jax.models import layers, winograd
 from plasticity_jax.types import Array
 
 LAYOUT = ("NHWC", "HWIO", "NHWC")
 # A filter's gradient on a CPU is summed in pieces of at most this many outputs and bytes of images: what fits the caches.
 # (At 32x32 and 64 channels, 3 times as fast as all at once; and transposing more than fits is several times slower.)
 CHUNK, BYTES = 2048, 2**20
+# Winograd's products are faster, two to one at best, from this many channels on either side: for outputs and an image's
+# gradient, and for a kernel's gradient. About so many tiles are computed at a time: what lies between fits the caches.
+CHANNELS, KERNEL_CHANNELS, TILES = 32, 128, 256
 
 
 def convolve(x: Array, kernel: Array, stride: int = 1) -> Array:
@@ -44,46 +50,102 @@ def _plain(x: Array, kernel: Array, stride: int) -> Array:
     return lax.conv_general_dilated(x, kernel, (stride, stride), padding, dimension_numbers=LAYOUT)
 
 
+def _by_products(x: Array, kernel: Array, stride: int, channels: int) -> bool:
+    """Whether Winograd's products take the place of a convolution: they are for 3x3, even sides, and worth it if many."""
+    even = x.shape[1] % 2 == x.shape[2] % 2 == 0
+    # in half precision their sums and differences would lose digits
+    exact = x.dtype == kernel.dtype == jnp.float32
+    return stride == 1 and kernel.shape[:2] == (3, 3) and even and exact and min(kernel.shape[2:]) >= channels
+
+
+def _outputs(x: Array, kernel: Array, stride: int) -> Array:
+    if not _by_products(x, kernel, stride, CHANNELS):
+        return _plain(x, kernel, stride)
+    return _products(x, kernel, 2)
+
+
+def _products(x: Array, kernel: Array, axis: int) -> Array:
+    """Returns the 3x3 convolution of `x` with `kernel`, of which `axis` 2 or 3 counts the inputs."""
+    # the barriers keep XLA from computing both again for every piece and entry
+    x, factors = lax.optimization_barrier((x, winograd.of_kernel(kernel)))
+    shape = (*x.shape[:3], kernel.shape[5 - axis])
+
+    def add(pieces, first, outputs):
+        (x,) = pieces
+        entries = lax.dot_general(winograd.of_image(x), factors, (((2,), (axis - 1,)), ((0,), (0,))))
+        return lax.dynamic_update_slice_in_dim(outputs, winograd.to_outputs(entries, (len(x), *shape[1:])), first, 0)
+
+    return _over_pieces(add, (x,), _few_tiles(x), jnp.zeros(shape, x.dtype))
+
+
+def _few_tiles(x: Array) -> int:
+    return max(1, TILES // (x.shape[1] * x.shape[2] // winograd.TILE**2))
+
+
+def _over_pieces(add: Callable, arrays: tuple[Array, ...], size: int, carry: Any) -> Any:
+    """Returns `carry` after carry = add(pieces, first, carry) for pieces of at most `size` examples of the `arrays`."""
+    # pieces are sliced out of the whole in a loop: as operands of a scan they would be made anew by all that makes the whole
+    whole = len(arrays[0])
+    count = whole // size if whole // size > 1 else 0
+
+    def body(number, carry):
+        first = number * size
+        return add(tuple(lax.dynamic_slice_in_dim(a, first, size) for a in arrays), first, carry)
+
+    if count:
+        carry = lax.fori_loop(0, count, body, carry)
+    first = count * size
+    return add(tuple(a[first:] for a in arrays), first, carry) if first < whole else carry
+
+
 # Forward over reverse differentiates what `_forward` and `_backward` compute, never `_with_gradients` itself; both are
-# made of canonical convolutions, whose tangents are canonical convolutions again.
+# made of canonical convolutions and of products, whose tangents are of the same kind again.
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
 def _with_gradients(x: Array, kernel: Array, stride: int) -> Array:
-    return _plain(x, kernel, stride)
+    return _outputs(x, kernel, stride)
 
 
 def _forward(x, kernel, stride):
-    return _plain(x, kernel, stride), (x, kernel)
+    return _outputs(x, kernel, stride), (x, kernel)
 
 
 def _backward(stride, saved, g):
     x, kernel = lax.optimization_barrier(saved)  # else a piece's producers are computed again to make the pieces
     g = lax.optimization_barrier(g)
-    into_kernel = []  # (low, high) padding along height and width
-    for size, width, out in zip(x.shape[1:3], kernel.shape[:2], g.shape[1:3], strict=True):
-        pad, spread = width // 2, (out - 1) * stride + 1  # spread: places from the first output to the last
-        into_kernel.append((pad, spread + width - 1 - size - pad))
+    if _by_products(x, kernel, stride, KERNEL_CHANNELS):
+        into_kernel = _into_kernel_by_products(x, g)
+    else:
+        into_kernel = _into_kernel(x, kernel.shape, stride, g)
+    return _into_image(x.shape, kernel, stride, g), into_kernel
 
-    def of_chunk(x, g):
+
+def _into_kernel_by_products(x: Array, g: Array) -> Array:
+    def add(pieces, _, total):
+        x, g = pieces
+        return total + lax.dot_general(winograd.of_image(x), winograd.of_outputs(g), (((1,), (1,)), ((0,), (0,))))
+
+    start = jnp.zeros((16, x.shape[3], g.shape[3]), g.dtype)
+    return winograd.to_kernel(_over_pieces(add, (x, g), _few_tiles(x), start))
+
+
+def _into_kernel(x: Array, shape: tuple[int, ...], stride: int, g: Array) -> Array:
+    """Returns the gradient with respect to the kernel, of `shape` [h, w, in, out], from that of the output, `g`."""
+    padding = []  # (low, high) along height and width
+    for size, width, out in zip(x.shape[1:3], shape[:2], g.shape[1:3], strict=True):
+        pad, spread = width // 2, (out - 1) * stride + 1  # spread: places from the first output to the last
+        padding.append((pad, spread + width - 1 - size - pad))
+
+    def add(pieces, _, total):
+        x, g = pieces
         # examples are summed over, so they stand where input channels do, and input channels where examples do
         images, filters = lax.optimization_barrier((x.transpose(3, 1, 2, 0), g.transpose(1, 2, 0, 3)))
-        return lax.conv_general_dilated(
-            images, filters, (1, 1), into_kernel, rhs_dilation=(stride, stride), dimension_numbers=LAYOUT
+        return total + lax.conv_general_dilated(
+            images, filters, (1, 1), padding, rhs_dilation=(stride, stride), dimension_numbers=LAYOUT
         )
 
-    # pieces are sliced out of the whole in a loop: as operands of a scan they would be made anew by all that makes the whole
     examples = max(1, min(CHUNK // (g.shape[1] * g.shape[2]), BYTES // (x[0].size * x.dtype.itemsize)))
-    count = len(x) // examples
-
-    def add(number, total):
-        piece = [lax.dynamic_slice_in_dim(a, number * examples, examples) for a in (x, g)]
-        return total + of_chunk(*piece)
-
-    start = jnp.zeros((kernel.shape[2], *kernel.shape[:2], kernel.shape[3]), g.dtype)
-    total = lax.fori_loop(0, count, add, start) if count > 1 else start
-    rest = count * examples if count > 1 else 0
-    if rest < len(x):
-        total += of_chunk(x[rest:], g[rest:])
-    return _into_image(x.shape, kernel, stride, g), total.transpose(1, 2, 0, 3)
+    start = jnp.zeros((shape[2], *shape[:2], shape[3]), g.dtype)
+    return _over_pieces(add, (x, g), examples, start).transpose(1, 2, 0, 3)
 
 
 def _into_image(shape: tuple[int, ...], kernel: Array, stride: int, g: Array) -> Array:
@@ -96,6 +158,9 @@ def _into_image(shape: tuple[int, ...], kernel: Array, stride: int, g: Array) ->
         [_phase(a, width, stride, -(-size // stride), out) for a in range(stride)]
         for size, width, out in zip(shape[1:3], kernel.shape[:2], g.shape[1:3], strict=True)
     )
+
+    if _by_products(g, kernel, stride, CHANNELS):
+        return _products(g, kernel[::-1, ::-1], 3)
 
     def of_phase(row, column):
         (above, up_down), (left, left_right) = row, column
