@@ -1,5 +1,6 @@
 """Bare training steps of any model through the library's train step: no evaluation, no probes, no tasks that mix."""
 
+import dataclasses
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -76,24 +77,26 @@ def training(
     steps: int,
     batch_size: int = 64,
     count: int = 1,
+    method: str = "none",
     scanned: bool = True,
     strategy: str | None = None,
     width: int | None = None,
 ) -> Go:
-    """Trains `count` lanes of `model` for `steps` steps a call. Work: lane-steps.
+    """Trains `count` lanes of `model` with `method` for `steps` steps a call. Work: lane-steps.
 
     Lanes are executed as a sweep does it, by default or as `strategy` and `width` say; steps are a scan in one program, or
     else (`scanned=False`) each step is a call of a program of its own.
     """
     worker.set_up_jax()
     subject = SUBJECTS[model](steps * batch_size, batch_size)
+    subject = subject._replace(spec=dataclasses.replace(subject.spec, method=method))
     how = lanes.execution(model, count, strategy, width)
     where = lanes.placement(how)
     given = [lanes.complete(subject.spec, {"seed": seed}) for seed in range(count)]
     numbers = jax.device_put(lanes.stack(given), where.lanes)
     data = jax.device_put(subject.data, where.shared)
     init, several, one = pure(subject, steps * batch_size)
-    states = jax.jit(lanes.over_lanes(init, how, split=1))(numbers, data)
+    states = lanes.jit_once(lanes.over_lanes(init, how, split=1))(numbers, data)
     run = jax.jit(lanes.over_lanes(several if scanned else one, how, split=2), donate_argnums=1)
     clocks = np.arange(steps, dtype=np.int32)
     calls = [jax.device_put(part, where.shared) for part in ([clocks] if scanned else clocks)]

@@ -1,12 +1,14 @@
 """Rivals: programs that are timed against each other, each in its own processes, in rotated alternation."""
 
 import functools
+import itertools
 import json
 import os
 import select
 import statistics
 import subprocess
 import sys
+import time
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -27,16 +29,26 @@ class Rival(NamedTuple):
     Attributes:
       works: what each process does; their rates are added.
       piece: seconds of a turn, about. None: a turn is a single call of the work, however long.
+      rehearsed: does its turn twice, of which the second counts. For work that needs GBs: a machine that takes memory back
+        from a process that waits lets it pay for every page again, once, where a run of many steps hardly notices.
     """
 
     works: tuple[Work, ...]
     piece: float | None = PIECE
+    rehearsed: bool = False
 
 
-def rival(kind: str, piece: float | None = PIECE, processes: int = 1, pinned: bool = False, **settings: Any) -> Rival:
+def rival(
+    kind: str,
+    piece: float | None = PIECE,
+    processes: int = 1,
+    pinned: bool = False,
+    rehearsed: bool = False,
+    **settings: Any,
+) -> Rival:
     """Returns the rival whose `processes` processes all do `kind` with `settings`; `pinned`: each on a core of its own."""
     places = [{"core": number} if pinned else {} for number in range(processes)]
-    return Rival(tuple(Work(kind, {**settings, **place}) for place in places), piece)
+    return Rival(tuple(Work(kind, {**settings, **place}) for place in places), piece, rehearsed)
 
 
 class Figure(NamedTuple):
@@ -108,8 +120,10 @@ def alternate(rivals: Mapping[str, Rival], rounds: int) -> dict[str, list[float]
     say(f"  starting {sum(len(r.works) for r in rivals.values())} processes: {', '.join(rivals)}")
     processes: dict[str, list[_Process]] = {}
     rates: dict[str, list[float]] = {name: [] for name in rivals}
+    began = time.perf_counter()
     try:
         _start(rivals, processes)
+        say(f"  started in {time.perf_counter() - began:.0f} s")
         repeats = {name: 1 for name in rivals}
         for name, one in rivals.items():
             if one.piece is not None:
@@ -117,6 +131,8 @@ def alternate(rivals: Mapping[str, Rival], rounds: int) -> dict[str, list[float]
                 repeats[name] = max(1, round(one.piece / seconds))
         for number in range(rounds):
             for name in order(list(rivals), number):
+                if rivals[name].rehearsed:
+                    _turn(processes[name], repeats[name])
                 answers = _turn(processes[name], repeats[name])
                 rates[name].append(sum(answer["work"] / answer["seconds"] for answer in answers))
             shown = ", ".join(f"{name} {rates[name][-1]:,.4g}/s" for name in rivals)
@@ -130,7 +146,10 @@ def alternate(rivals: Mapping[str, Rival], rounds: int) -> dict[str, list[float]
 
 def _start(rivals: Mapping[str, Rival], processes: dict[str, list[_Process]]) -> None:
     """Puts every rival's processes, warmed up, into `processes`, which holds those started so far if one of them fails."""
-    works = [(name, work) for name, one in rivals.items() for work in one.works]
+    every = [(name, work) for name, one in rivals.items() for work in one.works]
+    # one that must stay on a core beside one that need not: two on one core would leave the others idle
+    groups = [[(name, work) for name, work in every if ("core" in work.settings) == pinned] for pinned in (True, False)]
+    works = [one for pair in itertools.zip_longest(*groups) for one in pair if one]
     for first in range(0, len(works), cores()):  # more at a time would compile no faster and need more memory
         together = []
         for name, work in works[first : first + cores()]:

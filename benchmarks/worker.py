@@ -159,8 +159,16 @@ def curvature(what: str, epochs: int = 8, samples: int = 512, **settings: Any) -
     return go
 
 
-def job(tasks: int, epochs: int, lanes: int, cache_dir: str, checkpoints: bool = True, results: bool = True) -> Go:
-    """A whole job of `tasks` tasks with default probes, from reading the data to the table. Work: 1 each.
+def job(
+    tasks: int,
+    epochs: int,
+    lanes: int,
+    cache_dir: str,
+    probes: str | None = None,
+    checkpoints: bool = True,
+    results: bool = True,
+) -> Go:
+    """A whole job of `tasks` tasks, with default probes if none are named, from reading the data to the table. Work: 1 each.
 
     It runs in a fresh workdir, is traced anew and finds its program in the persistent cache. Checkpoints, and writing of
     the results after every task, can be left out. The first call, which warms up, takes one task.
@@ -175,7 +183,7 @@ def job(tasks: int, epochs: int, lanes: int, cache_dir: str, checkpoints: bool =
     arrays.mkdir()
     for name, array in zip(("images", "labels"), images_and_labels(), strict=True):
         np.save(arrays / f"train_{name}.npy", array)
-    probes, dataset = plasticity_jax.Spec().probes, f"arrays:{arrays}"
+    probed, dataset = probes or plasticity_jax.Spec().probes, f"arrays:{arrays}"
     length = 1
     grid = plasticity_jax.grid(seed=range(lanes), granularity=20)
 
@@ -192,7 +200,7 @@ def job(tasks: int, epochs: int, lanes: int, cache_dir: str, checkpoints: bool =
 
     def go():
         nonlocal length
-        one, length = spec(epochs, probes, dataset=dataset, tasks=length), tasks
+        one, length = spec(epochs, probed, dataset=dataset, tasks=length), tasks
         with tempfile.TemporaryDirectory(dir=cache_dir) as folder:
             if checkpoints and results:
                 plasticity_jax.run(one, grid, workdir=Path(folder, "work"))

@@ -21,6 +21,7 @@ from plasticity_jax.types import PyTree
 
 DEFAULTS = {"seed": 0, "granularity": 1, "learning_rate": 1e-3, "transition_fraction": 2 / 3}
 WHOLE = ("seed", "granularity")
+ONCE = {"xla_backend_optimization_level": 1}
 LARGEST = float(np.finfo(np.float32).max)
 
 
@@ -206,3 +207,11 @@ def over_lanes(function: Callable[..., PyTree], how: Execution, split: int) -> C
         mesh = placement(how).lanes.mesh
         chunks = jax.shard_map(chunks, mesh=mesh, in_specs=(spread, copied), out_specs=spread, check_vma=False)
     return lambda *arguments: chunks(arguments[:split], arguments[split:])
+
+
+def jit_once(function: Callable[..., PyTree]) -> Callable[..., PyTree]:
+    """Returns `jax.jit(function)` for a program that runs once, such as the one that draws initial parameters.
+
+    On a CPU it is optimised less and so compiled in about half the time, to the same bits (XLA's level 0 would change them).
+    """
+    return jax.jit(function, compiler_options=ONCE if jax.default_backend() == "cpu" else None)

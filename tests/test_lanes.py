@@ -185,6 +185,12 @@ def test_one_trace_and_one_compilation_for_all_lanes_and_tasks(monkeypatch, stra
     assert history["loss"].shape == (4, 5)
 
 
+@pytest.mark.parametrize("init", [train.make_run(SPEC).init, train.make_run(tiny.spec(model="cnn")).init])
+def test_less_optimisation_draws_the_same_bits(init):
+    lane = {name: values[0] for name, values in lanes.stack([lanes.complete(SPEC, FOUR[1])]).items()}
+    assert as_bytes(lanes.jit_once(init)(lane, DATA)) == as_bytes(jax.jit(init)(lane, DATA))
+
+
 def test_lanes_with_one_seed_share_tasks_and_initial_weights():
     run = train.make_run(SPEC)
     stacked = lanes.stack(lanes.check(SPEC, lanes.grid(seed=[3, 4], granularity=[1, 2]), 64))
