@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     import pandas
 
 Runs = Sequence[tuple[Spec, Sequence[Mapping[str, Any]]]]
+TOLD = 4  # differing settings that a message names
 
 
 def collect(workdirs: Sequence[str | Path], runs: Runs) -> "pandas.DataFrame":
@@ -91,6 +92,8 @@ def _nearest(key: str, found: Mapping[str, Any]) -> str:
     nearest = min((json.loads(other) for other in found), key=lambda other: len(apart(other)), default={})
 
     def shown(values: Mapping[str, Any]) -> str:
-        return ", ".join(f"{name} {values[name]}" for name in apart(nearest) if name in values) or "nothing of it"
+        there = [f"{name} {values[name]}" for name in apart(nearest) if name in values]
+        more = [f"{len(there) - TOLD} more"] if len(there) > TOLD else []
+        return ", ".join([*there[:TOLD], *more]) or "nothing of it"
 
     return f"the first has {shown(wanted)}, where the nearest there has {shown(nearest)}"

@@ -1,5 +1,6 @@
 """The figure files: every one plans at every scale, and one runs, is drawn, and is drawn again from its workdir."""
 
+import dataclasses
 import importlib
 import json
 import pathlib
@@ -235,6 +236,11 @@ def test_lanes_are_collected_from_several_workdirs_in_the_order_asked_for(tmp_pa
         match=r"lacks 1 of the 1 lanes asked for: the first has seed 5, where the nearest there has seed 0;",
     ):
         collect.collect([tmp_path / "0"], [(spec, pj.grid(seed=5, learning_rate=1e-2))])
+    far = dataclasses.replace(spec, width=9, depth=2, epochs=2, samples=65)
+    with pytest.raises(
+        WorkdirError, match=r"first has (\w+ [^ ,]+, ){4}1 more, where the nearest there has (\w+ [^ ,]+, ){4}1 more;"
+    ):
+        collect.collect([tmp_path / "0"], [(far, pj.grid(seed=5, learning_rate=1e-2))])
 
 
 def test_unfinished_runs_and_different_data_are_not_collected(tmp_path):
