@@ -318,7 +318,7 @@ def job_figures(rates: Mapping[str, Sequence[float]]) -> list[Figure]:
         figure("the job beyond its bare steps", "s"),
         figure("time, with checkpoints / without"),
         figure("time, with results on disk / without"),
-        figure("time, tasks of 240 epochs (worked out) / bare steps"),
+        figure("time, tasks of 240 epochs (if an epoch is as bare steps) / bare steps"),
     ]
 
 
@@ -332,7 +332,8 @@ def _one_job(bare: float, job: float, short: float, no_checkpoints: float, no_re
         "the job beyond its bare steps": beyond,
         "time, with checkpoints / without": 1 / (1 - saving * job),
         "time, with results on disk / without": 1 / (1 - writing * job),
-        "time, tasks of 240 epochs (worked out) / bare steps": 1 + beyond / (JOB_TASKS * FULL_EPOCHS * epoch),
+        "time, tasks of 240 epochs (if an epoch is as bare steps) / bare steps": 1
+        + beyond / (JOB_TASKS * FULL_EPOCHS * epoch),
     }
 
 

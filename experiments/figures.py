@@ -103,6 +103,10 @@ def plan(
             print(f"note: --as_published changes nothing in {benchmark.title}.", file=sys.stderr)
     given = {name: value for name, _, value in (text.lstrip("-").partition("=") for text in left)}
     values = defaults | given
+    if figure.arms == "granularity" and own["methods"] != settings.METHODS:
+        raise ValueError(
+            f"methods is {own['methods']!r}, but figure {figure.name} compares granularities: leave it out."
+        )
     methods = ["none"] if figure.arms == "granularity" else own["methods"].split(",")
     gradually = benchmark.gradual[:1] if figure.arms == "granularity" else benchmark.gradual
     chosen: selection.Settings = {}

@@ -137,7 +137,9 @@ def compile_program(program: Program, data: Data) -> Compiled:
     init = lanes_.over_lanes(run.init, how, split=1)
     task = lanes_.over_lanes(run.run_task, how, split=2)
     if how.strategy != "plain":
-        init, task = lanes_.jit_once(init), jax.jit(task, donate_argnums=1)
+        draws_only = program.spec.method == "none"  # else a method may compute sums as well
+        init = lanes_.jit_once(init) if draws_only else jax.jit(init)
+        task = jax.jit(task, donate_argnums=1)
     one = jax.eval_shape(run.init, jax.tree.map(lambda a: a[0], lanes), data)
 
     def place(states):

@@ -56,6 +56,14 @@ def test_value_and_gradients_as_autodiff(case, chunk, monkeypatch):
     jax.tree.map(close, pull(g), expected(g))
 
 
+@pytest.mark.parametrize("channels", [3, 32, 128])
+def test_no_examples(channels):
+    x, kernel = jnp.zeros((0, 4, 4, channels)), jnp.ones((3, 3, channels, channels))
+    y, pull = jax.vjp(convolution.convolve, x, kernel)
+    assert y.shape == x.shape
+    assert not pull(y)[1].any()
+
+
 def test_kernels_that_are_not_square():
     x, _, _ = drawn(3, 1, 6, 7, 2)
     kernel = jnp.asarray(np.random.default_rng(0).normal(size=(3, 5, INPUTS, OUTPUTS)), jnp.float32)

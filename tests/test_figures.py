@@ -213,6 +213,8 @@ def test_a_figure_runs_is_drawn_and_drawn_again_from_its_workdir(tmp_path, capsy
     assert not (tmp_path / "y").exists()
     assert figures.main("Doc.", again, argv=[*argv, f"--from={tmp_path}"]) == 1
     assert "is not a workdir with results" in capsys.readouterr().err
+    assert figures.main("Doc.", again, argv=["--scale=smoke", "--methods=l2"]) == 2
+    assert "methods is 'l2', but figure 7a compares granularities: leave it out." in capsys.readouterr().err
     assert figures.main("Doc.", again, argv=["--scale=large"]) == 2
     assert "scale is 'large': allowed are 'paper', 'reduced', 'smoke'" in capsys.readouterr().err
 
@@ -299,7 +301,8 @@ def test_selection_takes_the_best_mean_and_leaves_out_what_diverged(tmp_path):
     }
     assert pd.read_csv(tmp_path / "selection.csv")["chosen"].sum() == 3
     path, figure = str(tmp_path / "selected.json"), figures.Figure("1", "random_mnist", "methods")
-    own = OWN | {"selection": path, "controls": True, "methods": "none,l2"}
+    every = OWN | {"selection": path, "controls": True}
+    own = every | {"methods": "none,l2"}
     for lacking in ("none,l2,redo", "none"):  # sampling diverged and was not chosen
         with pytest.raises(
             ValueError, match=r"lacks '(redo|sampling)': allowed are arms that were tuned, none, l2, output"
@@ -313,7 +316,7 @@ def test_selection_takes_the_best_mean_and_leaves_out_what_diverged(tmp_path):
         if arm["method"] == "none" and arm["transition"] != "sampling":
             expected = "0.001" if arm.get("granularity") == "1" else "0.01"
             assert arm["learning_rate"] == expected, arm
-    _defaults, grid, _ = figures.plan(figure._replace(arms="granularity"), own, ["--first_seed=2"])
+    _defaults, grid, _ = figures.plan(figure._replace(arms="granularity"), every, ["--first_seed=2"])
     assert [arm["learning_rate"] for arm in grid] == ["0.001", "0.01", "0.01"]
     with pytest.raises(ValueError, match=r"was tuned on seed 1, which is to be reported"):
         figures.plan(figure, own, ["--first_seed=1"])

@@ -185,10 +185,21 @@ def test_one_trace_and_one_compilation_for_all_lanes_and_tasks(monkeypatch, stra
     assert history["loss"].shape == (4, 5)
 
 
-@pytest.mark.parametrize("init", [train.make_run(SPEC).init, train.make_run(tiny.spec(model="cnn")).init])
-def test_less_optimisation_draws_the_same_bits(init):
-    lane = {name: values[0] for name, values in lanes.stack([lanes.complete(SPEC, FOUR[1])]).items()}
-    assert as_bytes(lanes.jit_once(init)(lane, DATA)) == as_bytes(jax.jit(init)(lane, DATA))
+@pytest.mark.parametrize("model", ["mlp", "cnn", "resnet18"])
+def test_less_optimisation_draws_the_same_bits(model):
+    spec = tiny.spec(model=model)
+    given = lanes.stack([lanes.complete(spec, lane) for lane in FOUR])
+    init = lanes.over_lanes(train.make_run(spec).init, Execution("map", 1, 1), split=1)
+    assert as_bytes(lanes.jit_once(init)(given, DATA)) == as_bytes(jax.jit(init)(given, DATA))
+
+
+@pytest.mark.parametrize("method", ["none", "spectral"])
+def test_a_sweep_starts_from_the_bits_of_a_plain_program(method):
+    spec = tiny.spec(method=method)
+    program = sweep.plan([(spec, FOUR)], len(DATA.x), "map")[0]
+    init = lanes.over_lanes(train.make_run(spec).init, program.execution, split=1)
+    given = lanes.stack(list(program.lanes))
+    assert as_bytes(sweep.compile_program(program, DATA).init()) == as_bytes(jax.jit(init)(given, DATA))
 
 
 def test_lanes_with_one_seed_share_tasks_and_initial_weights():

@@ -178,6 +178,13 @@ def test_small_stem_as_pytorch(torch, norm):
     check_parity(torch, made(norm, base=base), *plain(torch, base, norm), "3x3")
 
 
+@pytest.mark.oracle
+@pytest.mark.parametrize("norm", ["group", "none"])
+def test_many_channels_as_pytorch(torch, norm):
+    """Where Winograd's products are used: 32 to 256 channels, even sides down to 2x2."""
+    check_parity(torch, made(norm, base=32, shape=(6, 16, 16, 3)), *plain(torch, 32, norm), "3x3")
+
+
 @pytest.mark.parametrize(
     ("norm", "stem", "count"),
     [("batch", "3x3", 11_173_962), ("batch", "7x7", 11_181_642), ("none", "3x3", 11_169_162)],

@@ -2,9 +2,9 @@
 
 XLA:CPU runs a convolution through its fast kernel only if image and filters lie in memory in one canonical order. Outside
 of loops it brings the two convolutions of a gradient into that order by itself; in the body of a scan, map or while it
-does not, and they take a naive kernel, tens of times slower. So on a CPU both gradients are spelled out here as canonical
-convolutions of operands that are transposed by hand. Convolutions of many channels are computed by Winograd's
-products there.
+does not, and they take a naive kernel, tens of times slower. So on a CPU both gradients are spelled out here: as canonical
+convolutions of operands that are transposed by hand, or, like the convolution itself, by Winograd's products where channels
+are many (for a kernel's gradient, very many).
 """
 
 import functools
@@ -64,6 +64,8 @@ def _outputs(x: Array, kernel: Array, stride: int) -> Array:
     return _products(x, kernel, 2)
 
 
+# (checkpoint: what a Hessian-vector product needs again, four times the image, is made again instead of kept)
+@functools.partial(jax.checkpoint, static_argnums=2)
 def _products(x: Array, kernel: Array, axis: int) -> Array:
     """Returns the 3x3 convolution of `x` with `kernel`, of which `axis` 2 or 3 counts the inputs."""
     # the barriers keep XLA from computing both again for every piece and entry
@@ -75,7 +77,9 @@ def _products(x: Array, kernel: Array, axis: int) -> Array:
         entries = lax.dot_general(winograd.of_image(x), factors, (((2,), (axis - 1,)), ((0,), (0,))))
         return lax.dynamic_update_slice_in_dim(outputs, winograd.to_outputs(entries, (len(x), *shape[1:])), first, 0)
 
-    return _over_pieces(add, (x,), _few_tiles(x), jnp.zeros(shape, x.dtype))
+    # every place is overwritten; a value of x, where zeros would be made, and hold memory, long before they are needed
+    start = jnp.broadcast_to(x[:1, 0, 0, 0].sum(), shape)
+    return _over_pieces(add, (x,), _few_tiles(x), start)
 
 
 def _few_tiles(x: Array) -> int:
@@ -119,6 +123,7 @@ def _backward(stride, saved, g):
     return _into_image(x.shape, kernel, stride, g), into_kernel
 
 
+@jax.checkpoint
 def _into_kernel_by_products(x: Array, g: Array) -> Array:
     def add(pieces, _, total):
         x, g = pieces
@@ -143,7 +148,7 @@ def _into_kernel(x: Array, shape: tuple[int, ...], stride: int, g: Array) -> Arr
             images, filters, (1, 1), padding, rhs_dilation=(stride, stride), dimension_numbers=LAYOUT
         )
 
-    examples = max(1, min(CHUNK // (g.shape[1] * g.shape[2]), BYTES // (x[0].size * x.dtype.itemsize)))
+    examples = max(1, min(CHUNK // (g.shape[1] * g.shape[2]), BYTES // (math.prod(x.shape[1:]) * x.dtype.itemsize)))
     start = jnp.zeros((shape[2], *shape[:2], shape[3]), g.dtype)
     return _over_pieces(add, (x, g), examples, start).transpose(1, 2, 0, 3)
 
