@@ -23,12 +23,12 @@ Along = Callable[[Sequence[Array]], Sequence[Array]]
 
 def of_kernel(kernel: Array) -> Array:
     """Returns G k G^T, [16, in, out], of `kernel` [3, 3, in, out]."""
-    return (BOTH_WAYS @ kernel.reshape(9, -1)).reshape(16, *kernel.shape[2:])
+    return (jnp.asarray(BOTH_WAYS) @ kernel.reshape(9, -1)).reshape(16, *kernel.shape[2:])
 
 
 def to_kernel(entries: Array) -> Array:
     """Returns G^T u G, [3, 3, in, out], of `entries` u [16, in, out]: the adjoint of `of_kernel`."""
-    return (BOTH_WAYS.T @ entries.reshape(16, -1)).reshape(3, 3, *entries.shape[1:])
+    return (jnp.asarray(BOTH_WAYS.T) @ entries.reshape(16, -1)).reshape(3, 3, *entries.shape[1:])
 
 
 def of_image(x: Array) -> Array:
