@@ -33,10 +33,8 @@ def mlp(rounds: int) -> list[Figure]:
 
 def _mlp(rounds: int, batch_size: int, over_eager: float, over_best: float, of_peak: float) -> list[Figure]:
     """What is to be reached by 8 lanes; by 2, as came earlier: `over_eager` as well, and 0.65 of the peak."""
-    ours, theirs = (
-        {"kind": "sweep", "piece": None, "batch_size": batch_size},
-        {"kind": "torch", "batch_size": batch_size},
-    )
+    ours = {"kind": "sweep", "piece": None, "batch_size": batch_size}
+    theirs = {"kind": "torch", "batch_size": batch_size}
     seeds = pytorch(**theirs, compiled=batch_size == 64)
     rivals = {
         "8 lanes": rival(**ours, lanes=8, epochs=8),

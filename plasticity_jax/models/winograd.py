@@ -7,8 +7,6 @@ and W even, is `to_outputs(of_image(x) @ of_kernel(kernel), (B, H, W, out))`. Ex
 largest output in float32. Source: Lavin & Gray 2016, section 4.1.
 """
 
-from collections.abc import Callable, Sequence
-
 import jax.numpy as jnp
 import numpy as np
 
@@ -17,8 +15,6 @@ from plasticity_jax.types import Array
 G = np.array([[1, 0, 0], [0.5, 0.5, 0.5], [0.5, -0.5, 0.5], [0, 0, 1]], np.float32)
 BOTH_WAYS = np.kron(G, G)  # [16, 9]
 TILE = 2  # outputs along one side of a tile; tiles of the image are larger by 2 and overlap
-
-Along = Callable[[Sequence[Array]], Sequence[Array]]
 
 
 def of_kernel(kernel: Array) -> Array:
