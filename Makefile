@@ -36,13 +36,18 @@ types: setup
 oracles: .venv/.oracles
 	$(BIN)/python -m pytest -m oracle -n $(WORKERS)
 
-# every figure file from flag to picture, in minutes: the runs, then what is drawn from them
+# every figure file from flag to picture, in minutes: the runs, what is drawn from them, then selection, controls, theory
 smoke: setup
 	for figure in $(FIGURES); do \
 	  $(BIN)/python -m experiments.figure_$$figure --scale=smoke --noprogress --workdir=runs/smoke/figure_$$figure || exit 1; done
 	$(BIN)/python -m experiments.figure_6 --scale=smoke --from=runs/smoke/figure_1a,runs/smoke/figure_4
 	for figure in 7 8 9; do for part in a b; do \
 	  $(BIN)/python -m experiments.figure_$$figure$$part --scale=smoke --from=runs/smoke/figure_5$$part || exit 1; done; done
+	$(BIN)/python -m experiments.select --scale=smoke --methods=none,l2 --noprogress --workdir=runs/smoke/select
+	$(BIN)/python -m experiments.figure_1a --scale=smoke --methods=none,l2 --controls --noprogress \
+	  --selection=runs/smoke/select/selected.json --workdir=runs/smoke/controls
+	$(BIN)/python -m experiments.figure_1a --scale=smoke --methods=none --as_published --noprogress --workdir=runs/smoke/published
+	$(BIN)/python -m experiments.theory --scale=smoke --workdir=runs/smoke/theory
 
 bench: .venv/.oracles
 	mkdir -p runs

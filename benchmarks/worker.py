@@ -127,8 +127,8 @@ def _tasks(state: Any, run_task: Callable, work: float, wait: Callable) -> Go:
     return go
 
 
-def curvature(what: str, epochs: int = 8, samples: int = 512, **settings: Any) -> Go:
-    """The gradient, or hessian_top with `settings`, of the mean loss of the first task after training. Work: 1 each."""
+def curvature(what: str, epochs: int = 8, samples: int = 512) -> Go:
+    """The gradient, or hessian_top, of the mean loss of the first task after training. Work: 1 each."""
     import jax
     import jax.numpy as jnp
 
@@ -150,7 +150,7 @@ def curvature(what: str, epochs: int = 8, samples: int = 512, **settings: Any) -
         on_batch = functools.partial(loss, batch=batch)
         if what == "gradient":
             return jax.grad(on_batch)(params)
-        return probes.hessian_top(on_batch, params, jax.random.key(0), **settings)
+        return probes.hessian_top(on_batch, params, jax.random.key(0))
 
     def go():
         jax.block_until_ready(compute(state.params, batch))
@@ -171,7 +171,8 @@ def job(
     """A whole job of `tasks` tasks, with default probes if none are named, from reading the data to the table. Work: 1 each.
 
     It runs in a fresh workdir, is traced anew and finds its program in the persistent cache. Checkpoints, and writing of
-    the results after every task, can be left out. The first call, which warms up, takes one task.
+    the results after every task, can be left out. The first call warms up: the same job with one task of one epoch and no
+    probes, and the compilation of the real one.
     """
     import plasticity_jax
     from plasticity_jax import sweep
@@ -184,23 +185,29 @@ def job(
     for name, array in zip(("images", "labels"), images_and_labels(), strict=True):
         np.save(arrays / f"train_{name}.npy", array)
     probed, dataset = probes or plasticity_jax.Spec().probes, f"arrays:{arrays}"
-    length = 1
+    whole = spec(epochs, probed, dataset=dataset, tasks=tasks)
+    next_up = spec(1, "none", dataset=dataset, tasks=1)
     grid = plasticity_jax.grid(seed=range(lanes), granularity=20)
+
+    def prepared(one: Any) -> Any:
+        return sweep.device_data(sweep.load_dataset(one, None, False))
 
     def in_part(one: Any, folder: Path) -> None:
         program = sweep.plan([(one, grid)], SAMPLES)[0]
-        examples = sweep.device_data(sweep.load_dataset(one, None, False))
 
         def report(history):
             if results and history:
                 write(sweep.table([program], [history]), folder / "results.parquet")
 
         kept = Checkpoints(folder / "checkpoints") if checkpoints else None
-        sweep.run_program(program, examples, kept, report=report)
+        sweep.run_program(program, prepared(one), kept, report=report)
 
     def go():
-        nonlocal length
-        one, length = spec(epochs, probed, dataset=dataset, tasks=length), tasks
+        nonlocal next_up
+        one, next_up = next_up, whole
+        if one is not whole:
+            ready = sweep.compile_program(sweep.plan([(whole, grid)], SAMPLES)[0], prepared(whole))
+            ready.text(ready.init())
         with tempfile.TemporaryDirectory(dir=cache_dir) as folder:
             if checkpoints and results:
                 plasticity_jax.run(one, grid, workdir=Path(folder, "work"))

@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from absl import flags as absl_flags
 
 from experiments import selection, settings
 from experiments.settings import BENCHMARKS, Benchmark
@@ -16,7 +15,15 @@ from plasticity_jax.lanes import Execution
 from plasticity_jax.probes import PROBES
 
 SCALES = ("paper", "reduced", "smoke")
-SWITCHES = ("controls", "as_published")
+OWN: dict[str, str | bool | None] = {
+    "scale": "paper",
+    "from": None,
+    "only": None,
+    "methods": settings.METHODS,
+    "selection": None,
+    "controls": False,
+    "as_published": False,
+}
 HELP = """
 This figure's own flags
   --scale=paper                        numbers of every setting: paper, reduced or smoke
@@ -51,7 +58,7 @@ def main(doc: str | None, *figures: Figure, argv: Sequence[str] | None = None) -
     Figures of several benchmarks run one after another, each in a folder of its own inside the workdir.
     """
     try:
-        own, rest = _own_flags(argv)
+        own, rest = flags.own(OWN, sys.argv[1:] if argv is None else argv)
         if own["only"] is not None:
             parts = {figure.name[-1]: figure for figure in figures}
             figures = (registry.lookup(parts, "part of this figure", own["only"]),)
@@ -280,23 +287,6 @@ def _check_metric(figure: Figure, defaults: Mapping[str, str], argv: Sequence[st
     probes = flags.parse(argv, defaults)[0]["probes"]
     if probe in PROBES and probe not in [name.strip() for name in probes.split(",")]:
         raise ValueError(f"probes is {probes!r}, but figure {figure.name} shows {probe}: add it.")
-
-
-def _own_flags(argv: Sequence[str] | None) -> tuple[dict[str, Any], list[str]]:
-    """The figure's own flags, and the arguments that are left, as --name=value."""
-    own = absl_flags.FlagValues()
-    absl_flags.DEFINE_string("scale", "paper", "", flag_values=own)
-    absl_flags.DEFINE_string("from", None, "", flag_values=own)
-    absl_flags.DEFINE_string("only", None, "", flag_values=own)
-    absl_flags.DEFINE_string("methods", settings.METHODS, "", flag_values=own)
-    absl_flags.DEFINE_string("selection", None, "", flag_values=own)
-    for name in SWITCHES:
-        absl_flags.DEFINE_bool(name, False, "", flag_values=own)
-    try:
-        rest = own(["", *flags.joined(sys.argv[1:] if argv is None else argv, SWITCHES)], known_only=True)[1:]
-    except absl_flags.Error as error:
-        raise ValueError(flags.sentence(error)) from None
-    return {name: own[name].value for name in own}, rest
 
 
 def _inside(text: str, folder: str) -> str:

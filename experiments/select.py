@@ -51,23 +51,21 @@ This command's own flags
 """
 
 
+OWN = {"benchmark": "random_mnist", "scale": "paper", "methods": settings.METHODS, "workdir": None}
+FILE = "selected.json"
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the grids of a benchmark, writes what was chosen and returns the exit code."""
-    own = {"benchmark": "random_mnist", "scale": "paper", "methods": settings.METHODS, "workdir": ""}
-    rest = []
-    for text in flags.joined(sys.argv[1:] if argv is None else argv):
-        name, _, value = text.lstrip("-").partition("=")
-        if name in own:
-            own[name] = value
-        if name not in own or name == "workdir":
-            rest.append(text)
     try:
+        own, rest = flags.own(OWN, sys.argv[1:] if argv is None else argv)
         registry.lookup(BENCHMARKS, "benchmark", own["benchmark"])
         registry.one_of("scale", own["scale"], figures.SCALES)
         benchmark = BENCHMARKS[own["benchmark"]]
-        wanted = figures.plan(figures.Figure("", own["benchmark"], "methods"), OWN | own)
-        if own["workdir"]:
+        wanted = figures.plan(figures.Figure("", own["benchmark"], "methods"), figures.OWN | own)
+        if own["workdir"] is not None:
             selection.others(Path(own["workdir"]) / FILE)  # a file that cannot be added to is told before the run
+            rest.append(f"--workdir={own['workdir']}")
     except ValueError as error:
         return launcher.fault(error, launcher.USAGE)
     grid = {flag: with_default(texts, wanted[0].get(flag)) for flag, texts in GRIDS[own["scale"]].items()}
@@ -79,10 +77,6 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     title = f"{benchmark.title}: selection"
     return launcher.launch((__doc__ or "") + HELP, defaults, arms, title=title, argv=rest, then=choose)
-
-
-FILE = "selected.json"
-OWN = {"as_published": False, "selection": None, "controls": False}
 
 
 def with_default(texts: str, default: str | None) -> str:

@@ -18,29 +18,19 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from absl import flags
-
-from plasticity_jax import launcher, registry, sweep, workdir
+from plasticity_jax import flags, launcher, registry, sweep, workdir
 from plasticity_jax.datasets import DataError
 
 
 def arguments(argv: Sequence[str]) -> tuple[str, str] | None:
     """Returns (workdir, scale) from `argv`, or None if help is asked for. Raises ValueError, one sentence."""
-    own = flags.FlagValues()
-    flags.DEFINE_string("workdir", None, "folder of the figure and its tables", flag_values=own)
-    flags.DEFINE_string("scale", "full", "full or smoke", flag_values=own)
-    flags.DEFINE_bool("help", False, "print this", flag_values=own)
-    try:
-        rest = own(["", *argv])
-    except flags.Error as error:
-        text = str(error).partition("\n")[0].removeprefix("FATAL Flags parsing error: ").rstrip(".")
-        raise ValueError(f"{text}: allowed are --workdir=DIR, --scale=full, --scale=smoke and --help.") from None
-    if len(rest) > 1:
-        raise ValueError(f"argument {rest[1]!r} is not a flag: allowed are --workdir, --scale and --help.")
-    if own["help"].value:
+    own, rest = flags.own({"workdir": None, "scale": "full", "help": False}, argv)
+    if rest:
+        raise ValueError(f"argument {rest[0]!r} is not a flag of this: allowed are --workdir=DIR, --scale and --help.")
+    if own["help"]:
         return None
-    scale = registry.one_of("scale", own["scale"].value, ("full", "smoke"))
-    folder = own["workdir"].value
+    scale = registry.one_of("scale", own["scale"], ("full", "smoke"))
+    folder = own["workdir"]
     if not folder:
         raise ValueError("workdir is not given: name a folder with --workdir=DIR.")
     return folder, scale
@@ -70,7 +60,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         given = arguments(sys.argv[1:] if argv is None else argv)
     except ValueError as error:
-        return _fault(error, launcher.USAGE)
+        return launcher.fault(error, launcher.USAGE)
     if given is None:
         print(__doc__)
         return 0
@@ -80,13 +70,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         launcher.prepare_jax()
         print(run(Path(folder), scale))
     except (DataError, workdir.WorkdirError, OSError) as error:
-        return _fault(error, launcher.ENVIRONMENT)
+        return launcher.fault(error, launcher.ENVIRONMENT)
     return 0
-
-
-def _fault(error: Exception, code: int) -> int:
-    print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
-    return code
 
 
 if __name__ == "__main__":

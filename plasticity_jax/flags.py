@@ -108,11 +108,30 @@ def sentence(error: Exception) -> str:
     return f"{text}; --help names all flags."
 
 
-def joined(argv: Sequence[str], switches: Sequence[str] = ()) -> list[str]:
-    """Returns arguments with each value that stands apart joined to its flag: --name value as --name=value.
+def own(defaults: Mapping[str, str | bool | None], argv: Sequence[str]) -> tuple[Values, list[str]]:
+    """Returns values of an experiment's own flags, and the arguments that are left for `parse`, as --name=value.
 
-    `switches` are flags without a value that are not among these.
+    Args:
+      defaults: by name; a flag whose default is a bool is a switch.
+      argv: arguments without the program's name.
+    Raises ValueError for a missing value or one that a switch does not take.
     """
+    known = flags.FlagValues()
+    for name, default in defaults.items():
+        if isinstance(default, bool):
+            flags.DEFINE_bool(name, default, "", flag_values=known)
+        else:
+            flags.DEFINE_string(name, default, "", flag_values=known)
+    switches = [name for name, default in defaults.items() if isinstance(default, bool)]
+    try:
+        rest = known(["", *_joined(argv, switches)], known_only=True)[1:]
+    except flags.Error as error:
+        raise ValueError(sentence(error)) from None
+    return {name: known[name].value for name in known}, rest
+
+
+def _joined(argv: Sequence[str], switches: Sequence[str]) -> list[str]:
+    """Arguments with each value that stands apart joined to its flag; `switches` are flags without a value."""
     alone = {name for switch in (*SWITCHES, *switches) for name in (switch, f"no{switch}")}
     made: list[str] = []
     open_ = False  # whether the last argument is a flag that waits for its value

@@ -485,7 +485,7 @@ def test_a_bridge_refuses_what_it_cannot_walk(small):
         ([], 2, "workdir is not given"),
         (["--workdir=x", "--scale=big"], 2, "allowed are 'full', 'smoke'"),
         (["--workdri=x"], 2, "workdri"),
-        (["--workdir=x", "stray"], 2, "'stray' is not a flag"),
+        (["--workdir=x", "stray"], 2, "'stray' is not a flag of this"),
         (["--workdir=/dev/null/x"], 1, "is not a directory"),
     ],
 )
