@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from plasticity_jax import datasets, memory
@@ -115,6 +116,7 @@ class Compiled(NamedTuple):
       init: () -> states of all padded lanes.
       run_task: (states, task number) -> (states, metrics), both with a lane axis; consumes `states`.
       place: numpy states of the program's own lanes -> states of all padded lanes on the devices.
+      copy: states -> a copy of them on the devices, which the next `run_task` leaves alone; waits for nothing.
       shapes: what `init` returns, cut to the program's own lanes, as ShapeDtypeStructs.
       text: states -> the compiled `run_task` as text of HLO; not with the strategy "plain", which is no one program.
     """
@@ -122,6 +124,7 @@ class Compiled(NamedTuple):
     init: Callable[[], PyTree]
     run_task: Callable[[PyTree, int], tuple[PyTree, dict[str, jax.Array]]]
     place: Callable[[PyTree], PyTree]
+    copy: Callable[[PyTree], PyTree]
     shapes: PyTree
     text: Callable[[PyTree], str]
 
@@ -152,6 +155,7 @@ def compile_program(program: Program, data: Data) -> Compiled:
         init=lambda: init(lanes, data),
         run_task=lambda states, number: task(*arguments(states, number)),
         place=place,
+        copy=jax.jit(lambda states: jax.tree.map(jnp.copy, states)),
         shapes=jax.tree.map(lambda a: jax.ShapeDtypeStruct((count, *a.shape), a.dtype), one),
         # (jax keeps what it compiled for the same arguments)
         text=lambda states: str(task.lower(*arguments(states, 0)).compile().as_text()),
@@ -201,7 +205,9 @@ def run_program(
     def keep(done: int, state: PyTree, history: History) -> None:
         nonlocal saved
         if checkpoints and state is not None:
-            checkpoints.save(done, {"state": state, "history": history})
+            own = jax.tree.map(lambda a: a[:count], jax.device_get(state))
+            jax.tree.map(lambda a: a.delete(), state)  # (its memory would be held until the next checkpoint)
+            checkpoints.save(done, {"state": own, "history": history})
             saved = done
         if not checkpoints or saved == done:
             report(history)
@@ -217,11 +223,10 @@ def run_program(
             break
         new = {name: values[None, :count] for name, values in jax.device_get(metrics).items()}
         history = {name: np.concatenate([history[name], v]) if name in history else v for name, v in new.items()}
-        stopping, own = stop is not None and stop.requested, None
+        stopping, due = stop is not None and stop.requested, None
         if checkpoints and (stopping or number + 1 - saved >= checkpoint_every or number + 1 == tasks):
-            # copied, because on a CPU a host's view would be of the memory that the next task works in
-            own = jax.tree.map(lambda a: np.array(a[:count]), jax.device_get(states))
-        pending = functools.partial(keep, number + 1, own, history)
+            due = compiled.copy(states)  # the next task consumes `states`; what is saved is fetched while it runs
+        pending = functools.partial(keep, number + 1, due, history)
         if stopping:
             pending()
             break

@@ -306,8 +306,9 @@ def test_a_transfer_inside_a_task_is_refused(monkeypatch):
         sweep.run(tiny.spec())
 
 
-def test_a_task_is_saved_while_the_next_one_is_computed(monkeypatch, tmp_path):
-    seen, plain, save = [], sweep.compile_program, Checkpoints.save
+def test_a_task_is_fetched_and_saved_while_the_next_one_is_computed(monkeypatch, tmp_path):
+    """All that the loop waits for between two tasks is the fetch of the metrics."""
+    seen, plain, save, get = [], sweep.compile_program, Checkpoints.save, jax.device_get
 
     def watched(program, data):
         compiled = plain(program, data)
@@ -319,7 +320,16 @@ def test_a_task_is_saved_while_the_next_one_is_computed(monkeypatch, tmp_path):
         seen.append(f"save {step}")
         save(self, step, tree)
 
+    def fetching(tree):
+        if isinstance(jax.tree.leaves(tree)[0], jax.Array):
+            seen.append("metrics" if "finite" in tree else "states")
+        return get(tree)
+
     monkeypatch.setattr(sweep, "compile_program", watched)
     monkeypatch.setattr(Checkpoints, "save", saving)
+    monkeypatch.setattr(jax, "device_get", fetching)
     sweep.run(tiny.spec(tasks=3), workdir=tmp_path / "run")
-    assert seen == ["task 0", "task 1", "save 1", "task 2", "save 2", "save 3"]
+    saved = [["states", f"save {number}"] for number in (1, 2, 3)]
+    assert seen == [
+        "task 0", "metrics", "task 1", *saved[0], "metrics", "task 2", *saved[1], "metrics", *saved[2],
+    ]  # fmt: skip
