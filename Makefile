@@ -3,6 +3,8 @@ PYTHON ?= python3
 BIN := .venv/bin
 WORKERS ?= 2
 FIGURES ?= 1a 1b 1c 2 3 4 5a 5b
+EXTRA ?=
+COMMA := ,
 
 .PHONY: setup demo test lint types oracles smoke bench clean
 
@@ -28,9 +30,9 @@ lint: setup
 types: setup
 	$(BIN)/basedpyright
 
-# against PyTorch and matfree, which are large: installed only for this
+# against PyTorch and matfree, which are large: installed only for this; `make bench EXTRA=cuda` for NVIDIA GPUs
 .venv/.oracles: .venv/.installed
-	$(BIN)/python -m pip install --quiet --constraint requirements.txt --editable ".[test,oracles]"
+	$(BIN)/python -m pip install --quiet --constraint requirements.txt --editable ".[test,oracles$(if $(EXTRA),$(COMMA)$(EXTRA))]"
 	touch $@
 
 oracles: .venv/.oracles

@@ -3,7 +3,10 @@
 import argparse
 import importlib.metadata
 import json
+import os
 import platform
+import subprocess
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -11,8 +14,10 @@ from pathlib import Path
 import benchmarks
 from benchmarks import picture
 from benchmarks.parts import PARTS, USUAL
-from benchmarks.rivals import cores, say
+from benchmarks.rivals import cores, devices, say
 from benchmarks.words import table
+
+PRECISIONS = ("float32", "tensorfloat32", "bfloat16")
 
 
 def main() -> None:
@@ -32,12 +37,25 @@ def main() -> None:
     parser.add_argument(
         "--picture", type=Path, metavar="FILE", help="also draw what is to be reached there (.png, .svg)"
     )
+    parser.add_argument(
+        "--precision", default="float32", help="arithmetic of forward and backward pass on both sides: float32, "
+        "tensorfloat32 or bfloat16 (default: float32)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--deterministic", action="store_true", help="the same bits in every run on a GPU, on both sides"
+    )
     given = parser.parse_args()
     for name in given.part:
         if name not in PARTS:
             parser.error(f"part is {name!r}: allowed are {', '.join(PARTS)}.")
     if given.rounds < 1:
         parser.error(f"--rounds is {given.rounds}: allowed is 1 or more.")
+    if given.precision not in PRECISIONS:
+        parser.error(f"--precision is {given.precision!r}: allowed are {', '.join(PRECISIONS)}.")
+    for file in (given.json, given.picture):
+        if file and not file.parent.is_dir():
+            parser.error(f"{file} cannot be written: allowed are files in folders that are there.")
+    set_up(given.precision, given.deterministic)
     about = machine()
     print("\n".join(f"{name}: {value}" for name, value in about.items()), flush=True)
     figures, start = [], time.perf_counter()
@@ -57,6 +75,15 @@ def main() -> None:
         picture.draw(figures, given.picture, "; ".join(about.values()))
 
 
+def set_up(precision: str, deterministic: bool) -> None:
+    """Tells the rivals, all of which inherit the environment, how to compute."""
+    os.environ["BENCHMARK_PRECISION"] = precision
+    if deterministic:
+        os.environ["BENCHMARK_DETERMINISTIC"] = "1"
+        os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} --xla_gpu_deterministic_ops=true"
+        os.environ["CUBLAS_WORKSPACE_CONFIG"] = ":4096:8"  # without it PyTorch refuses
+
+
 def first_line(part: Callable) -> str:
     """Returns what a part is, in a line."""
     return (part.__doc__ or "").partition("\n")[0]
@@ -71,7 +98,20 @@ def machine() -> dict[str, str]:
         model = platform.processor()
     packages = ("plasticity_jax", "jax", "jaxlib", "flax", "optax", "numpy", "torch")
     versions = ", ".join(f"{name} {importlib.metadata.version(name)}" for name in packages)
-    return {"machine": f"{cores()} cores, {model}", "versions": f"python {platform.python_version()}, {versions}"}
+    where, precision = devices(), os.environ.get("BENCHMARK_PRECISION", "float32")
+    return {
+        "machine": f"{cores()} cores, {model}",
+        "devices": f"jax {where.count} x {where.kind} ({where.backend}), PyTorch {torch_device()}",
+        "arithmetic": precision + (", deterministic" if "BENCHMARK_DETERMINISTIC" in os.environ else ""),
+        "versions": f"python {platform.python_version()}, {versions}",
+        "time": time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime()),
+    }
+
+
+def torch_device() -> str:
+    """Returns where PyTorch computes; a rival on another kind of device than jax would be no rival."""
+    ask = "import torch; print(torch.cuda.get_device_name() if torch.cuda.is_available() else 'cpu')"
+    return subprocess.check_output([sys.executable, "-c", ask], text=True).strip()
 
 
 if __name__ == "__main__":

@@ -27,19 +27,19 @@ class Subject(NamedTuple):
 
 def mlp(samples: int, batch_size: int) -> Subject:
     """Random labels for MNIST-shaped noise."""
-    spec = Spec(batch_size=batch_size, probes=())
+    spec = Spec(batch_size=batch_size, probes=(), precision=worker.precision())
     return Subject(spec, environments.random_labels(), worker.data(samples))
 
 
 def resnet18(samples: int, batch_size: int) -> Subject:
     """Random labels for noise of 32x32x3, batch norm, Adam."""
-    spec = Spec(model="resnet18", norm="batch", batch_size=batch_size, probes=())
+    spec = Spec(model="resnet18", norm="batch", batch_size=batch_size, probes=(), precision=worker.precision())
     return Subject(spec, environments.random_labels(), worker.data(samples, (32, 32, 3)))
 
 
 def cnn(samples: int, batch_size: int) -> Subject:
     """Random labels for noise of 32x32x3, Adam."""
-    spec = Spec(model="cnn", batch_size=batch_size, probes=())
+    spec = Spec(model="cnn", batch_size=batch_size, probes=(), precision=worker.precision())
     return Subject(spec, environments.random_labels(), worker.data(samples, (32, 32, 3)))
 
 
@@ -47,7 +47,7 @@ def t5(samples: int, batch_size: int) -> Subject:
     """One block a side, width 256, 4 heads of 64, 2,048 feed-forward units, AdamW, on random ids."""
     spec = Spec(
         model="t5", environment="random_seq2seq", dataset="generated", transition="sampling", optimizer="adamw",
-        width=256, depth=1, batch_size=batch_size, probes=(),
+        width=256, depth=1, batch_size=batch_size, probes=(), precision=worker.precision(),
     )  # fmt: skip
     return Subject(spec, random_ids(), worker.data(samples, (1, 1, 1)))
 
@@ -85,27 +85,32 @@ def training(
     """Trains `count` lanes of `model` with `method` for `steps` steps a call. Work: lane-steps.
 
     Lanes are executed as a sweep does it, by default or as `strategy` and `width` say; steps are a scan in one program, or
-    else (`scanned=False`) each step is a call of a program of its own.
+    else (`scanned=False`) each step is a call of a program of its own. Their numbers go on from call to call, and every
+    19,200th is the first of a task, so a method does what it does at such a step and at every so many.
     """
     worker.set_up_jax()
-    subject = SUBJECTS[model](steps * batch_size, batch_size)
+    samples = min(steps * batch_size, worker.SAMPLES)
+    subject = SUBJECTS[model](samples, batch_size)
     subject = subject._replace(spec=dataclasses.replace(subject.spec, method=method))
     how = lanes.execution(model, count, strategy, width)
     where = lanes.placement(how)
     given = [lanes.complete(subject.spec, {"seed": seed}) for seed in range(count)]
+    given += given[-1:] * (lanes.padded(count, how) - count)
     numbers = jax.device_put(lanes.stack(given), where.lanes)
     data = jax.device_put(subject.data, where.shared)
-    init, several, one = pure(subject, steps * batch_size)
-    states = lanes.jit_once(lanes.over_lanes(init, how, split=1))(numbers, data)
-    run = jax.jit(lanes.over_lanes(several if scanned else one, how, split=2), donate_argnums=1)
-    clocks = np.arange(steps, dtype=np.int32)
-    calls = [jax.device_put(part, where.shared) for part in ([clocks] if scanned else clocks)]
+    init, several, one = pure(subject, samples)
+    init, run = lanes.over_lanes(init, how, split=1), lanes.over_lanes(several if scanned else one, how, split=2)
+    if how.strategy != "plain":
+        init, run = lanes.jit_once(init), jax.jit(run, donate_argnums=1)
+    states, done = init(numbers, data), 0
+    calls = np.arange(steps, dtype=np.int32)[None] if scanned else np.arange(steps, dtype=np.int32)
 
     def go():
-        nonlocal states
-        for part in calls:
-            states, metric = run(numbers, states, data, part)
+        nonlocal states, done
+        for clocks in calls:
+            states, metric = run(numbers, states, data, jax.device_put(clocks + np.int32(done), where.shared))
             metric.block_until_ready()
+        done += steps
         return float(count * steps)
 
     return go
@@ -133,7 +138,7 @@ def pure(subject: Subject, samples: int) -> tuple[Callable, Callable, Callable]:
         def step(state, clock):
             index = (clock * spec.batch_size + jnp.arange(spec.batch_size)) % samples
             batch = environment.examples(data, task, index)
-            return train.train_step(environment, net, optimizer, state, batch, key, clock, jnp.zeros((), bool))
+            return train.train_step(environment, net, optimizer, state, batch, key, clock, clock % worker.TASK == 0)
 
         return step
 

@@ -89,7 +89,11 @@ class _Process:
     def __init__(self, work: Work):
         command = [sys.executable, "-m", "benchmarks.worker", work.kind, json.dumps(dict(work.settings))]
         self.command = " ".join(command)
-        self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        # on a GPU jax would reserve most of its memory for every process, and many wait at the same time
+        environment = {"XLA_PYTHON_CLIENT_PREALLOCATE": "false", **os.environ}
+        self.process = subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment
+        )
 
     def send(self, repeats: int) -> None:
         assert self.process.stdin
@@ -160,7 +164,10 @@ def _start(rivals: Mapping[str, Rival], processes: dict[str, list[_Process]]) ->
 
 
 def order(names: list[str], number: int) -> list[str]:
-    """Returns who follows whom in round `number`: rotated each round, and backwards in every other one."""
+    """Returns who follows whom in round `number`: every odd round is the one before backwards, every even one is rotated.
+
+    So after any two rounds all have had the same mean place.
+    """
     shift = number // 2 % len(names)
     turned = names[shift:] + names[:shift]
     return turned[::-1] if number % 2 else turned
@@ -188,18 +195,19 @@ def cores() -> int:
 
 
 class Devices(NamedTuple):
-    """Where jax computes: "cpu", "gpu" or "tpu", and on how many devices."""
+    """Where jax computes: "cpu", "gpu" or "tpu", on how many devices, and what they are called."""
 
     backend: str
     count: int
+    kind: str
 
 
 @functools.cache
 def devices() -> Devices:
     """Returns where workers will compute; asked of a process that ends, since this one must leave the devices free."""
-    ask = "import jax; print(jax.default_backend(), jax.local_device_count())"
-    backend, count = subprocess.check_output([sys.executable, "-c", ask], text=True).split()
-    return Devices(backend, cores() if backend == "cpu" else int(count))
+    ask = "import jax; print(jax.default_backend(), jax.local_device_count(), jax.devices()[0].device_kind)"
+    backend, count, kind = subprocess.check_output([sys.executable, "-c", ask], text=True).strip().split(maxsplit=2)
+    return Devices(backend, cores() if backend == "cpu" else int(count), kind)
 
 
 def say(text: str) -> None:

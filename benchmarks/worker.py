@@ -19,6 +19,7 @@ import numpy as np
 from benchmarks.rivals import cores
 
 SAMPLES, SHAPE, CLASSES = 5120, (28, 28, 1), 10  # as Random MNIST has them
+TASK = 240 * SAMPLES // 64  # steps of one of its tasks
 
 Go = Callable[[], float]
 """Does a fixed amount of work, waits for it, and returns how much it was."""
@@ -43,6 +44,11 @@ def pin(core: int | None) -> None:
     """Keeps this process and its threads to come on one core, number `core` of those it may use; None: on all."""
     if core is not None:
         os.sched_setaffinity(0, {sorted(os.sched_getaffinity(0))[core]})
+
+
+def precision() -> str:
+    """Returns the arithmetic of forward and backward pass on both sides, as a Spec names it; set by the command."""
+    return os.environ.get("BENCHMARK_PRECISION", "float32")
 
 
 def images_and_labels(samples: int = SAMPLES, shape: tuple[int, ...] = SHAPE) -> tuple[np.ndarray, np.ndarray]:
@@ -77,7 +83,7 @@ def spec(epochs: int = 16, probes: Any = "none", **settings: Any) -> Any:
     """Returns the Spec of the figures: random labels, output interpolation, MLP 784-4x256-10, layer norm, Adam."""
     from plasticity_jax import Spec
 
-    return Spec(epochs=epochs, probes=probes, samples=SAMPLES, **settings)
+    return Spec(epochs=epochs, probes=probes, samples=SAMPLES, precision=precision(), **settings)
 
 
 def sweep(lanes: int, granularity: int | Sequence[int] = 20, strategy: str | None = None, **settings: Any) -> Go:

@@ -6,12 +6,14 @@ import os
 import sys
 from importlib.util import find_spec
 
+import jax
 import numpy as np
 import pytest
 
 from benchmarks import __main__ as command
-from benchmarks import parts, picture, rivals, words, worker
+from benchmarks import jax_steps, parts, picture, rivals, words, worker
 from benchmarks.rivals import Figure
+from plasticity_jax import Spec, environments, lanes
 
 
 def test_order_is_fair():
@@ -117,7 +119,7 @@ def test_every_part_asks_for_work_there_is(part, monkeypatch):
         return {name: [number + 1.0] * rounds for number, name in enumerate(competitors)}
 
     monkeypatch.setattr(parts, "alternate", alternate)
-    monkeypatch.setattr(parts, "devices", lambda: rivals.Devices("cpu", 2))
+    monkeypatch.setattr(parts, "devices", lambda: rivals.Devices("cpu", 2, "cpu"))
     figures = parts.PARTS[part](5)
     assert all(1 <= rounds <= 5 for rounds in rounds_run)
     assert all(figure.part == part and len(figure.values) in rounds_run for figure in figures)
@@ -142,6 +144,24 @@ def test_the_methods_part_has_every_method(monkeypatch):
     limits = {figure.what.split()[1]: figure.at_most for figure in parts.methods(1)}
     assert limits.pop("spectral") == 1.3
     assert limits == {name: 1.08 for name in METHODS if name not in ("none", "spectral")}
+
+
+@pytest.mark.parametrize("method", ["shrink_and_perturb", "optimizer_reset"])
+def test_bare_steps_do_what_a_method_does_where_a_task_begins(method, monkeypatch):
+    """A step that is told to be no task's first as a constant would have the method compiled away, and nothing timed."""
+    monkeypatch.setattr(worker, "TASK", 2)
+
+    def trained(method, first):
+        spec = Spec(width=4, depth=1, batch_size=4, probes=(), method=method)
+        subject = jax_steps.Subject(spec, environments.random_labels(), worker.data(8))
+        init, several, _ = jax_steps.pure(subject, 8)
+        lane = {name: value[0] for name, value in lanes.stack([lanes.complete(spec, {})]).items()}
+        clocks = jax.numpy.arange(first, first + 2)
+        run = jax.jit(lambda lane, data: several(lane, init(lane, data), data, clocks)[0].params)
+        return jax.flatten_util.ravel_pytree(run(lane, subject.data))[0]
+
+    plain, treated = (np.asarray(trained(one, first=1)) for one in ("none", method))  # steps 1 and 2: 2 begins a task
+    assert np.abs(plain - treated).max() > 1e-5
 
 
 def test_advantage_is_above_one_where_a_limit_is_kept():
@@ -192,7 +212,9 @@ def test_command_prints_writes_and_draws(monkeypatch, tmp_path, capsys):
     assert drawn.read_bytes()[:8] == b"\x89PNG\r\n\x1a\n"
 
 
-@pytest.mark.parametrize("arguments", [["nothing"], ["--rounds=0"]])
+@pytest.mark.parametrize(
+    "arguments", [["nothing"], ["--rounds=0"], ["--precision=half"], ["--json=/no/such/folder/x.json"]]
+)
 def test_command_refuses_what_it_does_not_know(arguments, monkeypatch, capsys):
     monkeypatch.setattr(sys, "argv", ["x", *arguments])
     with pytest.raises(SystemExit) as stopped:
