@@ -2,7 +2,7 @@
 
 Source: Liu & Mou, figure 2, section 5.1.
 Command: python -m experiments.figure_2 --workdir=runs/figure_2 --scale=reduced
-Cost a lane: paper, 72,000 steps a task, for an accelerator; reduced, 960 of a small T5 block (--dry_run says it all).
+Cost: paper, 72,000 steps a task and lane, for an accelerator; reduced, about two hours on two cores (--dry_run says it).
 Paper: shrink and perturb and spectral regularization do well, ReDo and L2 poorly; task sampling matches or exceeds the
 best.
 """

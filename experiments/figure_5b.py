@@ -2,7 +2,7 @@
 
 Source: Liu & Mou, figure 5b, section 5.3.
 Command: python -m experiments.figure_5b --workdir=runs/figure_5b --scale=reduced
-Cost a lane: paper, 4,000 steps a task, for an accelerator; reduced, 1,200 of a small T5 block (--dry_run says it all).
+Cost: paper, 4,000 steps a task and lane, for an accelerator; reduced, half an hour on two cores (--dry_run says it).
 Paper: abrupt change loses much; coarse steps lose less; the finest keep a near-perfect score throughout.
 """
 

@@ -3,7 +3,7 @@
 Source: Liu & Mou, figure 8b, appendix C.
 Command: python -m experiments.figure_8b --workdir=runs/figure_8b --scale=reduced
 Same runs as figure 5b: --from=runs/figure_5b draws it from those.
-Cost a lane: paper, 4,000 steps a task, for an accelerator; reduced, 1,200 of a small T5 block (--dry_run says it all).
+Cost: paper, 4,000 steps a task and lane, for an accelerator; reduced, half an hour on two cores (--dry_run says it).
 Paper: the finer the change, the better the network keeps moving its representation.
 """
 
