@@ -4,13 +4,13 @@ import itertools
 import os
 import pathlib
 import string
-import struct
 import warnings
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from pieces import model_file
 
 from plasticity_jax.datasets import DataError
 from plasticity_jax.text import sentencepieces, vocabulary
@@ -37,37 +37,6 @@ def small_pieces(ties=False):
     others = [Piece(f"{MARK}<extra>", 0, USER_DEFINED), Piece("<0x0A>", 0, BYTE), Piece(f"{MARK}abcd", 0, UNUSED)]
     texts.discard(f"{MARK}abcd")
     return [*control, *others, *(Piece(t, float(np.float32(score[t]))) for t in sorted(texts))]
-
-
-def message(fields):
-    """The bytes of a protocol buffer of (field number, int, float, str or bytes)."""
-
-    def integer(value):
-        out = bytearray()
-        while value > 127:
-            out.append(value & 127 | 128)
-            value >>= 7
-        return bytes([*out, value])
-
-    out = b""
-    for number, value in fields:
-        if isinstance(value, float):
-            out += integer(number << 3 | 5) + struct.pack("<f", value)
-        elif isinstance(value, int):
-            out += integer(number << 3) + integer(value)
-        else:
-            value = value.encode() if isinstance(value, str) else value
-            out += integer(number << 3 | 2) + integer(len(value)) + value
-    return out
-
-
-def model_file(path, pieces, trainer=(), normalizer=()):
-    """Writes a SentencePiece model. The spaces of a text are not normalised, since that needs no rules for a-z."""
-    fields = [(1, message([(1, p.text), (2, float(p.score)), (3, p.type)])) for p in pieces]
-    trainer = {3: 1, 35: int(any(p.type == BYTE for p in pieces)), **dict(trainer)}
-    fields += [(2, message(trainer.items())), (3, message([(1, "identity"), *normalizer]))]
-    path.write_bytes(message(fields))
-    return path
 
 
 SMALL = vocabulary.from_pieces(small_pieces(), PAD, END)
