@@ -289,6 +289,7 @@ def test_selection_takes_the_best_mean_and_leaves_out_what_diverged(tmp_path):
                 rows.append(fixed | dict(zip(columns, arm, strict=True)) | {"online_accuracy": score})
     benchmark = settings.BENCHMARKS["random_mnist"]
     (tmp_path / "selected.json").write_text('{"other": {}}')
+    (tmp_path / "random_mnist").mkdir()
     select.chosen(pd.DataFrame(rows), columns, "random_mnist", benchmark, "paper", tmp_path)
     found = json.loads((tmp_path / "selected.json").read_text())
     assert found["other"] == {}
@@ -299,7 +300,7 @@ def test_selection_takes_the_best_mean_and_leaves_out_what_diverged(tmp_path):
         "l2": {"learning_rate": "0.01", "l2.strength": "0.001"},
         "output": {"learning_rate": "0.01"},
     }
-    assert pd.read_csv(tmp_path / "selection.csv")["chosen"].sum() == 3
+    assert pd.read_csv(tmp_path / "random_mnist/selection.csv")["chosen"].sum() == 3
     path, figure = str(tmp_path / "selected.json"), figures.Figure("1", "random_mnist", "methods")
     every = OWN | {"selection": path, "controls": True}
     own = every | {"methods": "none,l2"}
@@ -372,6 +373,22 @@ def test_select_refuses_a_file_it_cannot_add_to_before_it_trains(text, tmp_path,
     assert select.main(["--scale=smoke", f"--workdir={tmp_path}"]) == 2
     assert "is no selected.json" in capsys.readouterr().err
     assert [file.name for file in tmp_path.iterdir()] == ["selected.json"]
+
+
+def test_benchmarks_are_selected_one_after_another_in_one_workdir(tmp_path, capsys):
+    small = ["--tasks=1", "--epochs=4", "--samples=64", "--depth=1", "--seeds=1"]
+    argv = ["--scale=smoke", "--methods=none", "--noprogress", *small, f"--workdir={tmp_path}/"]
+    for benchmark in ("random_mnist", "permuted_emnist"):
+        assert select.main([f"--benchmark={benchmark}", *argv]) == 0, capsys.readouterr().err
+        assert f"written: {tmp_path / 'selected.json'}" in capsys.readouterr().out
+        assert {"results.parquet", "selection.csv"} <= {file.name for file in (tmp_path / benchmark).iterdir()}
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["permuted_emnist", "random_mnist", "selected.json"]
+    path = str(tmp_path / "selected.json")
+    for benchmark in ("random_mnist", "permuted_emnist"):
+        _, grid, _ = planned(benchmark, "methods", scale="smoke", methods="none", selection=path)
+        assert all("learning_rate" in arm for arm in grid)
+    assert select.main([*argv[:-1], "--workdir="]) == 2
+    assert "workdir is not given: name a folder with --workdir=DIR." in capsys.readouterr().err
 
 
 def test_every_grid_has_the_benchmark_s_own_value_and_every_method_can_be_tuned():
