@@ -361,6 +361,31 @@ def test_methods_can_be_chosen_and_one_of_two_figures(capsys, tmp_path):
     assert capsys.readouterr().out.count("This figure's own flags") == 1
 
 
+@pytest.mark.parametrize(
+    ("arguments", "code", "words"),
+    [
+        (["--selection={}/selected.json"], 2, "allowed is a selected.json with 'bigram_cipher' in it."),
+        (["--activation=crelu"], 2, "activation of t5 is 'crelu': allowed are"),
+        (["--bigram_cipher.vocabulary={}/none"], 1, "none cannot be read (No such file or directory)"),
+        (["--methods=none"], 1, "bigram_cipher was made with another configuration"),
+    ],
+)
+def test_what_the_second_of_two_figures_lacks_is_told_before_the_first_runs(arguments, code, words, capsys, tmp_path):
+    arms = {name: {"learning_rate": "0.01"} for name in ALL_ARMS}
+    chosen = {"random_mnist": {"scale": "smoke", "seeds": [1000], "arms": arms}}
+    (tmp_path / "selected.json").write_text(json.dumps(chosen))
+    (tmp_path / "w/bigram_cipher").mkdir(parents=True)
+    (tmp_path / "w/bigram_cipher/config.json").write_text('{"settings": {}}')
+    both = [figures.Figure("6a", "random_mnist", "methods"), figures.Figure("6b", "bigram_cipher", "methods")]
+    given = [text.format(tmp_path) for text in arguments]
+    argv = ["--scale=smoke", "--noprogress", "--probes=none", f"--workdir={tmp_path / 'w'}", *given]
+    assert figures.main("Doc.", *both, argv=argv) == code
+    said = capsys.readouterr()
+    assert words in said.err
+    assert said.out == ""
+    assert [file.name for file in (tmp_path / "w").iterdir()] == ["bigram_cipher"]
+
+
 def test_a_flag_that_every_arm_has_its_own_of_is_refused(capsys):
     figure = figures.Figure("1a", "random_mnist", "methods")
     assert figures.main("Doc.", figure, argv=["--scale=smoke", "--method=l2_init", "--dry_run"]) == 2
