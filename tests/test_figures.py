@@ -212,7 +212,8 @@ def test_a_figure_runs_is_drawn_and_drawn_again_from_its_workdir(tmp_path, capsy
     assert said in capsys.readouterr().err
     assert not (tmp_path / "y").exists()
     assert figures.main("Doc.", again, argv=[*argv, f"--from={tmp_path}"]) == 1
-    assert "is not a workdir with results" in capsys.readouterr().err
+    said = f"{tmp_path} is not a workdir with results (No such file or directory): expected the folder that a run was given"
+    assert said in capsys.readouterr().err
     assert figures.main("Doc.", again, argv=["--scale=smoke", "--methods=l2"]) == 2
     assert "methods is 'l2', but figure 7a compares granularities: leave it out." in capsys.readouterr().err
     assert figures.main("Doc.", again, argv=["--scale=large"]) == 2
