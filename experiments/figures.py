@@ -9,7 +9,7 @@ import numpy as np
 
 from experiments import selection, settings
 from experiments.settings import BENCHMARKS, Benchmark
-from plasticity_jax import collect, flags, launcher, registry, report, results, sweep, transitions
+from plasticity_jax import collect, flags, launcher, memory, registry, report, results, sweep, transitions
 from plasticity_jax import lanes as lanes_
 from plasticity_jax.lanes import Execution
 from plasticity_jax.probes import PROBES
@@ -55,25 +55,31 @@ class Figure(NamedTuple):
 def main(doc: str | None, *figures: Figure, argv: Sequence[str] | None = None) -> int:
     """Runs and draws a figure from the command line and returns the exit code.
 
-    Figures of several benchmarks run one after another, each in a folder of its own inside the workdir.
+    Figures of several benchmarks run one after another, each in a folder of its own inside the workdir, after all of them
+    were planned and checked: what the last one lacks is not told after hours of the first.
     """
     try:
         own, rest = flags.own(OWN, sys.argv[1:] if argv is None else argv)
         if own["only"] is not None:
             parts = {figure.name[-1]: figure for figure in figures}
             figures = (registry.lookup(parts, "part of this figure", own["only"]),)
-        elif "--help" in rest:
+        elif {"--help", "--list"} & set(rest):
             figures = figures[:1]
-    except ValueError as error:
-        return launcher.fault(error, launcher.USAGE)
-    for figure in figures:
-        try:
+        planned = []
+        for figure in figures:
             defaults, arms, inside = plan(figure, own, rest)
             _check_metric(figure, defaults, inside)
-        except ValueError as error:
-            return launcher.fault(error, launcher.USAGE)
-        if len(figures) > 1:
-            inside = [_inside(text, figure.benchmark) for text in inside]
+            if len(figures) > 1:
+                inside = [_inside(text, figure.benchmark) for text in inside]
+            planned.append((figure, defaults, arms, inside))
+        if own["from"] is None:
+            for _, defaults, arms, inside in planned[1:]:  # (the first is checked when it is launched)
+                _check_run(defaults, arms, inside)
+    except ValueError as error:
+        return launcher.fault(error, launcher.USAGE)
+    except launcher.ENVIRONMENT_FAULTS as error:
+        return launcher.fault(error, launcher.ENVIRONMENT)
+    for figure, defaults, arms, inside in planned:
         if own["from"] is not None:
             code = _draw(doc, figure, own, defaults, arms, inside)
         else:
@@ -287,6 +293,16 @@ def _check_metric(figure: Figure, defaults: Mapping[str, str], argv: Sequence[st
     probes = flags.parse(argv, defaults)[0]["probes"]
     if probe in PROBES and probe not in [name.strip() for name in probes.split(",")]:
         raise ValueError(f"probes is {probes!r}, but figure {figure.name} shows {probe}: add it.")
+
+
+def _check_run(defaults: Mapping[str, str], arms: Sequence[Mapping[str, str]], argv: Sequence[str]) -> None:
+    """Raises what would keep `launcher.launch` from running these arms; nothing is run or written."""
+    values, given = flags.parse(argv, defaults)
+    launcher.prepare_jax(values["deterministic"])
+    dataset, programs, _ = launcher.check(values, given, arms)
+    if not (values["dry_run"] or values["profile"]):
+        memory.check(programs, sweep.device_data(dataset))
+        launcher.workdir.check_config(values["workdir"], sweep.settings(programs, dataset))
 
 
 def _inside(text: str, folder: str) -> str:

@@ -4,7 +4,8 @@ Source: Liu & Mou, appendix B: each method's best configuration for each benchma
 below are ours, and the benchmark's own value is in each. Every point of a grid is a lane of one run. The best is the one
 with the largest mean of the benchmark's metric over all tasks and tuning seeds; figures take it with --selection=FILE.
 Command: python -m experiments.select --benchmark=random_mnist --data_dir=DIR --workdir=runs/select --scale=reduced
-Writes selected.json (what figures read; benchmarks already in it stay) and selection.csv (the whole table).
+Writes into the workdir selected.json (what figures read; benchmarks already in it stay) and a folder of the benchmark's
+name with its run and selection.csv (the whole table). Another benchmark with the same workdir is added to selected.json.
 Figures refuse a selection that was tuned on their seeds or at another scale.
 Cost: --dry_run says it. Grids differ in size, so methods are not tuned with equal effort: selection.csv says how much.
 """
@@ -63,9 +64,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         registry.one_of("scale", own["scale"], figures.SCALES)
         benchmark = BENCHMARKS[own["benchmark"]]
         wanted = figures.plan(figures.Figure("", own["benchmark"], "methods"), figures.OWN | own)
-        if own["workdir"] is not None:
+        if own["workdir"]:
             selection.others(Path(own["workdir"]) / FILE)  # a file that cannot be added to is told before the run
-            rest.append(f"--workdir={own['workdir']}")
+            rest.append(f"--workdir={Path(own['workdir']) / own['benchmark']}")
     except ValueError as error:
         return launcher.fault(error, launcher.USAGE)
     grid = {flag: with_default(texts, wanted[0].get(flag)) for flag, texts in GRIDS[own["scale"]].items()}
@@ -73,7 +74,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     arms = [arm | {flag: text for flag, text in grid.items() if _fits(flag, arm)} for arm in wanted[1]]
 
     def choose(table: Any, columns: Sequence[str], values: Mapping[str, Any]) -> str:
-        return chosen(table, columns, own["benchmark"], benchmark, own["scale"], Path(values["workdir"]))
+        return chosen(table, columns, own["benchmark"], benchmark, own["scale"], Path(values["workdir"]).parent)
 
     title = f"{benchmark.title}: selection"
     return launcher.launch((__doc__ or "") + HELP, defaults, arms, title=title, argv=rest, then=choose)
@@ -91,7 +92,7 @@ def _fits(flag: str, arm: Mapping[str, str]) -> bool:
 
 
 def chosen(table: Any, columns: Sequence[str], name: str, benchmark: Benchmark, scale: str, folder: Path) -> str:
-    """Writes selected.json and selection.csv into `folder` and returns a text that says what was chosen.
+    """Writes selected.json into `folder`, selection.csv into the benchmark's there, and returns what was chosen as text.
 
     A method's configuration is the one with the largest mean of the metric over all tasks and seeds; a lane that diverged
     without a value at the end rules its configuration out. A gradual arm goes by the name of its transition.
@@ -107,7 +108,7 @@ def chosen(table: Any, columns: Sequence[str], name: str, benchmark: Benchmark, 
         scores.loc[best, "chosen"] = True
         tuned = [flag for flag in GRIDS[scale] if flag in scores and not _empty(scores.loc[best, flag])]
         selected[str(arm)] = {flag: f"{scores.loc[best, flag]:g}" for flag in tuned}
-    scores.to_csv(folder / "selection.csv", index=False)
+    scores.to_csv(folder / name / "selection.csv", index=False)
     file = folder / FILE
     selection.write(file, name, scale, sorted(set(table["seed"])), selected)
     lines = [f"{arm}: {', '.join(f'{k} {v}' for k, v in best.items())}" for arm, best in selected.items()]

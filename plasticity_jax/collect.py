@@ -72,7 +72,10 @@ def _lanes(workdir: Path) -> dict[str, _Lane]:
         table = results.read(workdir / "results.parquet")
         keys = [_key(program["spec"], lane) for program in programs for lane in program["lanes"]]
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise WorkdirError(f"{workdir} is not a workdir with results ({reason_of(error)}).") from error
+        raise WorkdirError(
+            f"{workdir} is not a workdir with results ({reason_of(error)}): expected the folder that a run was given as "
+            "--workdir, with its config.json and results.parquet."
+        ) from error
     rows = dict(list(table.groupby("lane")))
     return {key: _Lane(rows[number], workdir, data) for number, key in enumerate(keys) if number in rows}
 

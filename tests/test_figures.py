@@ -212,7 +212,8 @@ def test_a_figure_runs_is_drawn_and_drawn_again_from_its_workdir(tmp_path, capsy
     assert said in capsys.readouterr().err
     assert not (tmp_path / "y").exists()
     assert figures.main("Doc.", again, argv=[*argv, f"--from={tmp_path}"]) == 1
-    assert "is not a workdir with results" in capsys.readouterr().err
+    said = f"{tmp_path} is not a workdir with results (No such file or directory): expected the folder that a run was given"
+    assert said in capsys.readouterr().err
     assert figures.main("Doc.", again, argv=["--scale=smoke", "--methods=l2"]) == 2
     assert "methods is 'l2', but figure 7a compares granularities: leave it out." in capsys.readouterr().err
     assert figures.main("Doc.", again, argv=["--scale=large"]) == 2
@@ -289,6 +290,7 @@ def test_selection_takes_the_best_mean_and_leaves_out_what_diverged(tmp_path):
                 rows.append(fixed | dict(zip(columns, arm, strict=True)) | {"online_accuracy": score})
     benchmark = settings.BENCHMARKS["random_mnist"]
     (tmp_path / "selected.json").write_text('{"other": {}}')
+    (tmp_path / "random_mnist").mkdir()
     select.chosen(pd.DataFrame(rows), columns, "random_mnist", benchmark, "paper", tmp_path)
     found = json.loads((tmp_path / "selected.json").read_text())
     assert found["other"] == {}
@@ -299,7 +301,7 @@ def test_selection_takes_the_best_mean_and_leaves_out_what_diverged(tmp_path):
         "l2": {"learning_rate": "0.01", "l2.strength": "0.001"},
         "output": {"learning_rate": "0.01"},
     }
-    assert pd.read_csv(tmp_path / "selection.csv")["chosen"].sum() == 3
+    assert pd.read_csv(tmp_path / "random_mnist/selection.csv")["chosen"].sum() == 3
     path, figure = str(tmp_path / "selected.json"), figures.Figure("1", "random_mnist", "methods")
     every = OWN | {"selection": path, "controls": True}
     own = every | {"methods": "none,l2"}
@@ -360,6 +362,31 @@ def test_methods_can_be_chosen_and_one_of_two_figures(capsys, tmp_path):
     assert capsys.readouterr().out.count("This figure's own flags") == 1
 
 
+@pytest.mark.parametrize(
+    ("arguments", "code", "words"),
+    [
+        (["--selection={}/selected.json"], 2, "allowed is a selected.json with 'bigram_cipher' in it."),
+        (["--activation=crelu"], 2, "activation of t5 is 'crelu': allowed are"),
+        (["--bigram_cipher.vocabulary={}/none"], 1, "none cannot be read (No such file or directory)"),
+        (["--methods=none"], 1, "bigram_cipher was made with another configuration"),
+    ],
+)
+def test_what_the_second_of_two_figures_lacks_is_told_before_the_first_runs(arguments, code, words, capsys, tmp_path):
+    arms = {name: {"learning_rate": "0.01"} for name in ALL_ARMS}
+    chosen = {"random_mnist": {"scale": "smoke", "seeds": [1000], "arms": arms}}
+    (tmp_path / "selected.json").write_text(json.dumps(chosen))
+    (tmp_path / "w/bigram_cipher").mkdir(parents=True)
+    (tmp_path / "w/bigram_cipher/config.json").write_text('{"settings": {}}')
+    both = [figures.Figure("6a", "random_mnist", "methods"), figures.Figure("6b", "bigram_cipher", "methods")]
+    given = [text.format(tmp_path) for text in arguments]
+    argv = ["--scale=smoke", "--noprogress", "--probes=none", f"--workdir={tmp_path / 'w'}", *given]
+    assert figures.main("Doc.", *both, argv=argv) == code
+    said = capsys.readouterr()
+    assert words in said.err
+    assert said.out == ""
+    assert [file.name for file in (tmp_path / "w").iterdir()] == ["bigram_cipher"]
+
+
 def test_a_flag_that_every_arm_has_its_own_of_is_refused(capsys):
     figure = figures.Figure("1a", "random_mnist", "methods")
     assert figures.main("Doc.", figure, argv=["--scale=smoke", "--method=l2_init", "--dry_run"]) == 2
@@ -372,6 +399,22 @@ def test_select_refuses_a_file_it_cannot_add_to_before_it_trains(text, tmp_path,
     assert select.main(["--scale=smoke", f"--workdir={tmp_path}"]) == 2
     assert "is no selected.json" in capsys.readouterr().err
     assert [file.name for file in tmp_path.iterdir()] == ["selected.json"]
+
+
+def test_benchmarks_are_selected_one_after_another_in_one_workdir(tmp_path, capsys):
+    small = ["--tasks=1", "--epochs=4", "--samples=64", "--depth=1", "--seeds=1"]
+    argv = ["--scale=smoke", "--methods=none", "--noprogress", *small, f"--workdir={tmp_path}/"]
+    for benchmark in ("random_mnist", "permuted_emnist"):
+        assert select.main([f"--benchmark={benchmark}", *argv]) == 0, capsys.readouterr().err
+        assert f"written: {tmp_path / 'selected.json'}" in capsys.readouterr().out
+        assert {"results.parquet", "selection.csv"} <= {file.name for file in (tmp_path / benchmark).iterdir()}
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["permuted_emnist", "random_mnist", "selected.json"]
+    path = str(tmp_path / "selected.json")
+    for benchmark in ("random_mnist", "permuted_emnist"):
+        _, grid, _ = planned(benchmark, "methods", scale="smoke", methods="none", selection=path)
+        assert all("learning_rate" in arm for arm in grid)
+    assert select.main([*argv[:-1], "--workdir="]) == 2
+    assert "workdir is not given: name a folder with --workdir=DIR." in capsys.readouterr().err
 
 
 def test_every_grid_has_the_benchmark_s_own_value_and_every_method_can_be_tuned():

@@ -9,11 +9,14 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import tiny
+from pieces import T5_SPECIAL, model_file, t5_like
 
 from plasticity_jax import train
 from plasticity_jax.datasets import DataError, load, subsample
 from plasticity_jax.models import pretrained, resnet18, t5
 from plasticity_jax.sweep import device_data
+from plasticity_jax.text import vocabulary
+from plasticity_jax.text.sentencepieces import CONTROL, Piece
 from plasticity_jax.types import Text
 
 X = np.random.default_rng(0).normal(size=(3, 16, 16, 3)).astype(np.float32)
@@ -92,6 +95,9 @@ def t5_folder(tmp_path_factory):
     return str(folder), logits
 
 
+T5_IDS = {"padding": 0, "end": 1, "unknown": 2}
+
+
 def t5_network(folder, outputs=30, **changes):
     sizes = {"heads": 2, "head_width": 4, "feed_forward": 24} | changes
     return t5(outputs, sizes.pop("width", 16), sizes.pop("depth", 1), "relu", pretrained=folder, **sizes)
@@ -100,7 +106,8 @@ def t5_network(folder, outputs=30, **changes):
 @pytest.mark.oracle
 def test_the_first_blocks_of_a_t5_give_its_logits(t5_folder):
     folder, want = t5_folder
-    for outputs in (128, 127):  # as many ids as there are rows, and fewer: the first ones
+    # as many ids as there are rows, and fewer: the first ones
+    for outputs in (128, vocabulary.Size(127, T5_IDS), vocabulary.Size(28, T5_IDS)):
         model = t5_network(folder, outputs)
         drawn = jax.jit(lambda key, model=model: model.init(key, TEXT))(jax.random.key(0))
         loaded = model.load({"params": drawn["params"]})
@@ -119,10 +126,11 @@ def test_a_t5_that_does_not_fit_is_told(t5_folder, tmp_path):
     ):
         with pytest.raises(ValueError, match=told):
             t5_network(folder, 128, **changes)
-    with pytest.raises(ValueError, match=r"vocabulary of 128 ids, but that of the run has 300"):
-        t5_network(folder, 300)
-    with pytest.raises(ValueError, match=r"vocabulary of 128 ids, but that of the run has 30: allowed is"):
-        t5_network(folder, 30)  # fewer rows would be those of another vocabulary
+    for outputs in (300, 127, 30):  # of characters fewer ids would be those of another vocabulary
+        with pytest.raises(
+            ValueError, match=f"128 ids, but that of the run has {outputs}: .* of {outputs} ids, or a run"
+        ):
+            t5_network(folder, outputs)
     from safetensors.numpy import load_file, save_file
 
     tensors = load_file(pathlib.Path(folder) / "model.safetensors")
@@ -177,6 +185,94 @@ def test_a_t5_that_computes_otherwise_is_told(tmp_path, key, value):
     (tmp_path / "config.json").write_text(json.dumps({"model_type": "t5", **sizes, **fine, key: value}))
     with pytest.raises(ValueError, match=f"has {key} {value}, but the model asked for has {fine[key]}"):
         make()
+
+
+def config_of(folder, rows):
+    """Writes the configuration of a T5 with `rows` embeddings, and an empty file for the weights."""
+    sizes = {"d_model": 16, "num_heads": 2, "d_kv": 4, "d_ff": 24, "num_layers": 1, "vocab_size": rows}
+    (folder / "config.json").write_text(json.dumps({"model_type": "t5", **sizes}))
+    (folder / "model.safetensors").touch()
+
+
+def run_of(vocabulary_file, folder):
+    """The Spec of a run with a SentencePiece file, or characters, that starts from a checkpoint."""
+    options = {"t5.heads": 2, "t5.head_width": 4, "t5.feed_forward": 24, "t5.pretrained": str(folder)}
+    options["bigram_cipher.vocabulary"] = str(vocabulary_file)
+    named = {"dataset": "generated", "environment": "bigram_cipher", "transition": "sampling", "model": "t5"}
+    return tiny.spec(**named, width=16, options=options)
+
+
+@pytest.mark.parametrize(
+    ("pieces", "rows"),
+    [
+        (32_000, 32_128),  # T5: its extra ids are not in the file
+        (32_000, 32_100),
+        (32_000, 32_000),
+        (32_100, 32_128),  # T5's file with the extra ids in it
+        (250_100, 250_112),  # mT5
+        (60, 128),
+        (60, 160),
+        (60, 256),
+    ],
+)
+def test_rows_of_a_t5_are_its_pieces_and_extra_ids_filled_up(tmp_path, pieces, rows):
+    config_of(tmp_path, rows)
+    assert t5_network(str(tmp_path), vocabulary.Size(pieces, T5_IDS)).outputs == pieces
+    for other in (rows - 1, rows + 1, rows + 256):
+        config_of(tmp_path, other)
+        with pytest.raises(ValueError, match=rf"of {other} ids, but that of the run has {pieces}: allowed .* {rows} "):
+            t5_network(str(tmp_path), vocabulary.Size(pieces, T5_IDS))
+
+
+def test_a_t5_runs_with_its_sentencepiece_file(tmp_path):
+    """From the file to the first state: 60 pieces, of which a checkpoint of 256 rows knows the first."""
+    from safetensors.numpy import save_file
+
+    file = model_file(tmp_path / "spiece.model", t5_like(60))
+    config_of(tmp_path, 256)
+    model = t5_network(str(tmp_path), vocabulary.sentencepieces(file).size)
+    drawn = jax.eval_shape(model.init, jax.random.key(0), TEXT)
+    tensors = {}
+    for path, name in pretrained.t5_names(1).items():
+        shape = functools.reduce(lambda tree, key: tree[key], path, drawn).shape
+        tensors[name] = np.random.default_rng(len(tensors)).normal(size=shape[::-1] if path[-1] == "kernel" else shape)
+    tensors["shared.weight"] = np.random.default_rng(1).normal(size=(256, 16)).astype(np.float32)
+    save_file(tensors, tmp_path / "model.safetensors")
+    state = train.make_run(run_of(file, tmp_path)).init({}, device_data(subsample(load("generated"), 32, 8)))
+    np.testing.assert_array_equal(state.params["shared"]["embedding"], tensors["shared.weight"][:60])
+
+
+@pytest.mark.parametrize(
+    ("special", "found"),
+    [
+        ((*T5_SPECIAL[:2], Piece("<s>", 0, CONTROL), T5_SPECIAL[2]), "padding 0, end 1, <s> 2, unknown 3"),
+        ((*T5_SPECIAL, Piece("<s>", 0, CONTROL)), "padding 0, end 1, unknown 2, <s> 3"),
+        ((T5_SPECIAL[1], T5_SPECIAL[0], T5_SPECIAL[2]), "padding 1, end 0, unknown 2"),
+        (T5_SPECIAL[:2], "padding 0, end 1"),
+    ],
+    ids=["start before unknown", "start behind", "end first", "no unknown"],
+)
+def test_a_sentencepiece_file_with_other_special_ids_is_refused(tmp_path, special, found):
+    file = model_file(tmp_path / "spiece.model", t5_like(61, special))
+    config_of(tmp_path, 256)
+    sentence = (
+        f"{tmp_path} is a T5, whose ids that are no text are padding 0, end 1, unknown 2, but those of the run's "
+        f"SentencePiece model are {found}: allowed is the SentencePiece model that the checkpoint was trained with."
+    )
+    with pytest.raises(ValueError) as told:
+        run_of(file, tmp_path)
+    assert str(told.value) == sentence
+
+
+def test_characters_take_a_checkpoint_of_as_many_ids_only(tmp_path):
+    config_of(tmp_path, 30)
+    run_of("characters", tmp_path)
+    for rows in (31, 128, 130, 32_128):
+        config_of(tmp_path, rows)
+        with pytest.raises(
+            ValueError, match=f"of {rows} ids, but that of the run has 30: allowed are .* of 30 ids, or"
+        ):
+            run_of("characters", tmp_path)
 
 
 def test_tensors_that_are_missing_or_of_another_shape_are_told():

@@ -4,13 +4,13 @@ import itertools
 import os
 import pathlib
 import string
-import struct
 import warnings
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from pieces import model_file
 
 from plasticity_jax.datasets import DataError
 from plasticity_jax.text import sentencepieces, vocabulary
@@ -37,37 +37,6 @@ def small_pieces(ties=False):
     others = [Piece(f"{MARK}<extra>", 0, USER_DEFINED), Piece("<0x0A>", 0, BYTE), Piece(f"{MARK}abcd", 0, UNUSED)]
     texts.discard(f"{MARK}abcd")
     return [*control, *others, *(Piece(t, float(np.float32(score[t]))) for t in sorted(texts))]
-
-
-def message(fields):
-    """The bytes of a protocol buffer of (field number, int, float, str or bytes)."""
-
-    def integer(value):
-        out = bytearray()
-        while value > 127:
-            out.append(value & 127 | 128)
-            value >>= 7
-        return bytes([*out, value])
-
-    out = b""
-    for number, value in fields:
-        if isinstance(value, float):
-            out += integer(number << 3 | 5) + struct.pack("<f", value)
-        elif isinstance(value, int):
-            out += integer(number << 3) + integer(value)
-        else:
-            value = value.encode() if isinstance(value, str) else value
-            out += integer(number << 3 | 2) + integer(len(value)) + value
-    return out
-
-
-def model_file(path, pieces, trainer=(), normalizer=()):
-    """Writes a SentencePiece model. The spaces of a text are not normalised, since that needs no rules for a-z."""
-    fields = [(1, message([(1, p.text), (2, float(p.score)), (3, p.type)])) for p in pieces]
-    trainer = {3: 1, 35: int(any(p.type == BYTE for p in pieces)), **dict(trainer)}
-    fields += [(2, message(trainer.items())), (3, message([(1, "identity"), *normalizer]))]
-    path.write_bytes(message(fields))
-    return path
 
 
 SMALL = vocabulary.from_pieces(small_pieces(), PAD, END)
@@ -214,7 +183,7 @@ def test_other_names_of_padding_and_end(tmp_path):
 
 
 def test_what_is_no_model_is_refused(tmp_path):
-    with pytest.raises(DataError, match=r"none\.model cannot be read: No such file or directory\."):
+    with pytest.raises(DataError, match=r"none\.model cannot be read \(No such file or directory\): expected a file"):
         vocabulary.sentencepieces(tmp_path / "none.model")
     good = model_file(tmp_path / "good", small_pieces()).read_bytes()
     for content in (
@@ -227,8 +196,61 @@ def test_what_is_no_model_is_refused(tmp_path):
         b"",
     ):
         (tmp_path / "bad").write_bytes(content)
-        with pytest.raises(DataError, match=r"bad is not a SentencePiece model: .* bytes"):
+        with pytest.raises(
+            DataError, match=r"bad is not a SentencePiece model: .* bytes.*, expected a file that Sent.*\.$"
+        ):
             vocabulary.sentencepieces(tmp_path / "bad")
+
+
+def ends_of_fields(content):
+    """Where each field of a message ends, all of which are shorter messages."""
+    ends = []
+    for _, value in sentencepieces._fields(content):
+        size = len(value)
+        ends.append((ends or [0])[-1] + 2 + (size > 127) + (size > 16383) + size)
+    assert ends[-1] == len(content)
+    return ends
+
+
+def test_a_model_cut_anywhere_is_refused(tmp_path):
+    pieces = small_pieces()
+    content = model_file(tmp_path / "whole", pieces).read_bytes()
+    ends = ends_of_fields(content)
+    (tmp_path / "cut").write_bytes(content[: ends[99]])
+    with pytest.raises(DataError) as told:
+        sentencepieces.read(tmp_path / "cut")
+    assert str(told.value) == (
+        f"SentencePiece model {tmp_path / 'cut'} is cut short: behind 100 pieces its {ends[99]} bytes lack settings "
+        "of the trainer and the normalizer, expected both the trainer's and the normalizer's."
+    )
+    for end in sorted({*ends[:-1:5], *ends[-4:-1], *range(0, len(content), 53)}):
+        (tmp_path / "cut").write_bytes(content[:end])
+        between = "is cut short" if end in ends else "is not a SentencePiece model"
+        with pytest.raises(DataError, match=between):
+            sentencepieces.read(tmp_path / "cut")
+
+
+def test_a_model_has_at_least_the_pieces_that_it_was_trained_with(tmp_path):
+    pieces = small_pieces()
+    for trained in (len(pieces), len(pieces) - 100):  # T5's file with its extra ids has pieces that were added
+        read = sentencepieces.read(model_file(tmp_path / "m", pieces, trainer=[(4, trained)]))
+        assert list(read.pieces) == pieces
+    model_file(tmp_path / "m", pieces, trainer=[(4, len(pieces) + 1)])
+    with pytest.raises(
+        DataError, match=r"m is cut short: it has 306 pieces, expected at least the 307 that it was trained"
+    ):
+        sentencepieces.read(tmp_path / "m")
+
+
+@pytest.mark.oracle
+def test_t5_s_model_cut_between_pieces_is_refused(tmp_path):
+    if not MODELS:
+        pytest.skip("needs a SentencePiece model in $PLASTICITY_DATA_DIR/t5_vocab")
+    content = MODELS[0].read_bytes()
+    for end in ends_of_fields(content)[:-1][::1000] + ends_of_fields(content)[-3:-1]:
+        (tmp_path / "cut").write_bytes(content[:end])
+        with pytest.raises(DataError, match="is cut short"):
+            sentencepieces.read(tmp_path / "cut")
 
 
 @pytest.mark.parametrize(

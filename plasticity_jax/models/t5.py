@@ -11,10 +11,13 @@ from jax.nn import initializers
 from plasticity_jax import registry
 from plasticity_jax.models import layers
 from plasticity_jax.models import pretrained as checkpoints
+from plasticity_jax.text.vocabulary import Size
 from plasticity_jax.types import Array, PyTree, Text, UnitGroup
 
 PADDING = 0  # the id that `source` is filled up with
 EPSILON = 1e-6  # of the norms
+SPECIAL = {"padding": PADDING, "end": 1, "unknown": 2}  # ids that are no text in T5's SentencePiece file
+EXTRA_IDS = 100  # rows of a checkpoint behind those of the file's pieces, for <extra_id_0> to <extra_id_99>
 
 
 class Memory(NamedTuple):
@@ -338,6 +341,7 @@ def t5(
 
     `pretrained` is a folder with a Hugging Face checkpoint of a T5 of this width, heads and feed-forward units: a run starts
     from its first `depth` blocks of each side; what methods draw afresh is random all the same.
+    `outputs` is the vocabulary's `Size` where ids are pieces, so that they can be compared with the checkpoint's.
     Raises ValueError for activation "crelu", which doubles the units, or `heads`, `head_width`, `feed_forward` < 1;
     DataError or ValueError for a checkpoint that is none, or does not fit this network or its vocabulary.
     """
@@ -351,11 +355,31 @@ def t5(
         bias = {"relative_attention_num_buckets": T5.buckets, "relative_attention_max_distance": T5.distance}
         blocks = {"num_layers": depth, "num_decoder_layers": depth}
         config = checkpoints.check(pretrained, "t5", {**sizes, **shape, **bias}, blocks, ["vocab_size"])
-        rows = config["vocab_size"]
-        # a few rows may be there to make the number even; many would be ids of another vocabulary
-        if not outputs <= rows <= outputs + min(checkpoints.ROWS_ALIGNED - 1, outputs // 100):
-            raise ValueError(
-                f"{pretrained} has a vocabulary of {rows} ids, but that of the run has {outputs}: "
-                "allowed is the SentencePiece model that the checkpoint was trained with."
+        _check_vocabulary(pretrained, config["vocab_size"], outputs)
+    return T5(int(outputs), width, depth, activation, heads, head_width, feed_forward, pretrained=pretrained)
+
+
+def _check_vocabulary(folder: str, rows: int, outputs: int) -> None:
+    """Raises ValueError if the ids of a run cannot be the first `outputs` of the `rows` of a checkpoint's embedding.
+
+    Of a SentencePiece vocabulary (a `Size`), T5's ids that are no text must be those of the file, since one piece more in
+    front would shift all others. Rows are its pieces, with or without the extra ids, and may be filled up to a multiple of
+    `ROWS_ALIGNED`: T5's 32,000 pieces have 32,128 rows. Of other vocabularies, rows are the ids.
+    """
+    allowed = [outputs]
+    if isinstance(outputs, Size):
+        if outputs.special != SPECIAL:
+            expected, found = (
+                ", ".join(f"{name} {i}" for name, i in special.items()) for special in (SPECIAL, outputs.special)
             )
-    return T5(outputs, width, depth, activation, heads, head_width, feed_forward, pretrained=pretrained)
+            raise ValueError(
+                f"{folder} is a T5, whose ids that are no text are {expected}, but those of the run's SentencePiece model "
+                f"are {found}: allowed is the SentencePiece model that the checkpoint was trained with."
+            )
+        counts, step = (outputs, outputs + EXTRA_IDS), checkpoints.ROWS_ALIGNED
+        allowed = sorted({*counts, *(-(-count // step) * step for count in counts)})
+    if rows not in allowed:
+        raise ValueError(
+            f"{folder} has a vocabulary of {rows} ids, but that of the run has {outputs}: allowed are checkpoints of "
+            f"{' or '.join(map(str, allowed))} ids, or a run with the vocabulary that the checkpoint was trained with."
+        )

@@ -25,9 +25,10 @@ MARK = "\u2581"
 
 _SYMBOLS = string.ascii_lowercase + MARK
 _ALGORITHMS = {1: "unigram", 2: "BPE", 3: "word", 4: "char"}
+_EXPECTED = "expected a file that SentencePiece wrote, such as T5's spiece.model"
 # Field numbers: ModelProto, then TrainerSpec and NormalizerSpec within it
 _PIECES, _TRAINER, _NORMALIZER = 1, 2, 3
-_MODEL_TYPE, _MARK_BEHIND, _END_PIECE, _PAD_PIECE = 3, 24, 47, 48
+_MODEL_TYPE, _COUNT, _MARK_BEHIND, _END_PIECE, _PAD_PIECE = 3, 4, 24, 47, 48
 _MARK_FIRST, _ESCAPE_SPACES = 3, 5
 
 
@@ -51,25 +52,42 @@ def read(path: str | Path) -> Model:
     """Returns the model that a SentencePiece file holds.
 
     Raises:
-      DataError: the file is missing or is not a SentencePiece model.
+      DataError: the file is missing, is not a SentencePiece model, or is cut short.
       ValueError: the model is not unigram, does not put its mark before every word, or has no padding or no end.
     """
     try:
         content = Path(path).read_bytes()
     except OSError as error:
-        raise DataError(f"SentencePiece model {path} cannot be read: {error.strerror}.") from error
+        raise DataError(f"SentencePiece model {path} cannot be read ({error.strerror}): {_EXPECTED}.") from error
     try:
         fields = list(_fields(content))
         pieces = tuple(_piece(value) for number, value in fields if number == _PIECES)
         trainer = _last(fields, _TRAINER)
         normalizer = _last(fields, _NORMALIZER)
+        # there may be more pieces, as some are added to trained models, but not fewer
+        cut = trainer.get(_COUNT, 0) > len(pieces)
         names = [trainer.get(_PAD_PIECE, b"<pad>").decode(), trainer.get(_END_PIECE, b"</s>").decode()]
     except (ValueError, IndexError, TypeError, AttributeError, struct.error) as error:
         raise DataError(
-            f"{path} is not a SentencePiece model: its {len(content)} bytes do not parse as one."
+            f"{path} is not a SentencePiece model: its {len(content)} bytes do not parse as one, {_EXPECTED}."
         ) from error
     if not pieces:
-        raise DataError(f"{path} is not a SentencePiece model: there are no pieces in its {len(content)} bytes.")
+        raise DataError(
+            f"{path} is not a SentencePiece model: there are no pieces in its {len(content)} bytes, {_EXPECTED}."
+        )
+    # settings stand behind the pieces, so that a file cut between two pieces parses but has none
+    messages = {"trainer": _TRAINER, "normalizer": _NORMALIZER}
+    lacking = [name for name, number in messages.items() if all(number != given for given, _ in fields)]
+    if lacking:
+        raise DataError(
+            f"SentencePiece model {path} is cut short: behind {len(pieces)} pieces its {len(content)} bytes lack settings "
+            f"of the {' and the '.join(lacking)}, expected both the trainer's and the normalizer's."
+        )
+    if cut:
+        raise DataError(
+            f"SentencePiece model {path} is cut short: it has {len(pieces)} pieces, expected at least the "
+            f"{trainer[_COUNT]} that it was trained with."
+        )
     algorithm = trainer.get(_MODEL_TYPE, 1)
     if algorithm != 1:
         found = _ALGORITHMS.get(algorithm, f"of type {algorithm}")

@@ -6,7 +6,7 @@ which may lie anywhere and is to be skipped.
 """
 
 import string
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -22,11 +22,30 @@ SPACE = 27
 OTHER = 28
 
 
+class Size(int):
+    """How many ids a SentencePiece vocabulary has: a number that also says which of them are no text.
+
+    A model is told this number alone; one that starts from a checkpoint must know whether ids mean what they meant there.
+
+    Attributes:
+      special: {"padding": id, "end": id, "unknown": id}, the last if there is one, and other control pieces by their text.
+    """
+
+    special: dict[str, int]
+
+    def __new__(cls, count: int, special: Mapping[str, int]) -> "Size":
+        """Returns `count`, which knows `special`."""
+        size = super().__new__(cls, count)
+        size.special = dict(special)
+        return size
+
+
 class Vocabulary(NamedTuple):
     """How texts become ids of a sequence-to-sequence model and back; built outside jit, its functions run inside.
 
     Attributes:
-      size: number of ids, 0..size-1. A model may have more outputs; `spell` takes every id beyond for unknown.
+      size: number of ids, 0..size-1, a `Size` where the ids are pieces. A model may have more outputs; `spell` takes every
+        id beyond for unknown.
       pad: id that fills a row behind `end`.
       end: id that closes a text.
       start: id that a decoder begins with.
@@ -78,11 +97,11 @@ def characters() -> Vocabulary:
 def sentencepieces(path: str | Path) -> Vocabulary:
     """Vocabulary of a SentencePiece unigram model file such as T5's: `encode` gives the library's ids, `spell` its text.
 
-    A decoder begins with padding. `size` counts the pieces in the file; T5's checkpoints have 32,128 rows. Source: Raffel
-    et al. 2020, section 2.1.
+    A decoder begins with padding. `size` counts the pieces in the file: T5's has 32,000, its checkpoints more rows (see
+    models/t5.py). Source: Raffel et al. 2020, section 2.1.
 
     Raises:
-      DataError: the file is missing or is not a SentencePiece model.
+      DataError: the file is missing, is not a SentencePiece model, or is cut short.
       ValueError: the model is not unigram, or lacks padding, end or a letter (see `from_pieces`).
     """
     return from_pieces(*unigram.read(path))
@@ -110,7 +129,16 @@ def from_pieces(pieces: Sequence[unigram.Piece], pad: int, end: int) -> Vocabula
     for row, text in zip(table, texts, strict=True):
         row[: len(text)] = text
     spell = speller(table, np.pad(unknown, (0, table.shape[1] - len(unknown))), end)
-    return Vocabulary(len(table), pad, end, pad, encode, length, spell)
+    return Vocabulary(Size(len(table), _special(pieces, pad, end)), pad, end, pad, encode, length, spell)
+
+
+def _special(pieces: Sequence[unigram.Piece], pad: int, end: int) -> dict[str, int]:
+    """Returns the ids that are no text, by what they mean or, of other control pieces, by their text."""
+    special = {"padding": pad, "end": end}
+    for i, piece in enumerate(pieces):
+        if piece.type in (unigram.UNKNOWN, unigram.CONTROL) and i not in (pad, end):
+            special["unknown" if piece.type == unigram.UNKNOWN else piece.text] = i
+    return special
 
 
 def _characters(piece: unigram.Piece) -> list[int]:
