@@ -120,8 +120,12 @@ class Checkpoints:
         import orbax.checkpoint as ocp
 
         if self._orbax is None:
+            # Without a copy of the array: `save` is the only one who has it, and waits until it is on disk.
+            numpy = ocp.type_handlers.NumpyHandler(deepcopy_host_arrays=False)
+            registry = ocp.type_handlers.create_type_handler_registry((np.ndarray, numpy))
             # Without OCDBT: with a single array it would only add files and time.
-            data, manifest = ocp.PyTreeCheckpointHandler(use_ocdbt=False), ocp.JsonCheckpointHandler()
+            data = ocp.PyTreeCheckpointHandler(use_ocdbt=False, type_handler_registry=registry)
+            manifest = ocp.JsonCheckpointHandler()
             self._orbax = ocp.Checkpointer(ocp.CompositeCheckpointHandler(data=data, manifest=manifest))
         return ocp, self._orbax
 

@@ -143,17 +143,18 @@ def execution(
 ) -> Execution:
     """Returns how `lanes` lanes of `model` are run: the table's default for the backend, or what is asked for.
 
-    Raises ValueError for an unknown strategy, a width < 1, or a width > 1 with a strategy that has width 1.
+    A width that is not given is no larger than a device's share of the lanes. Raises ValueError for an unknown strategy,
+    a width < 1, or a width > 1 with a strategy that has width 1.
     """
     chosen, usual = STRATEGY_TABLE.get((backend or jax.default_backend(), model), ("map", 1))
     if strategy is not None and strategy != chosen:
         chosen, usual = registry.one_of("lane_strategy", strategy, STRATEGIES), 8 if strategy == "vmap" else 1
-    width = usual if width is None else width
+    devices = jax.local_device_count() if chosen == "sharded" else 1
+    width = min(usual, -(-lanes // devices)) if width is None else width
     if width < 1 or (width > 1 and chosen in ("plain", "map")):
         allowed = "1" if chosen in ("plain", "map") else "1 or more"
         raise ValueError(f"lane_width is {width}: allowed with {chosen} is {allowed}.")
-    # more devices than chunks would only compute padding
-    devices = min(jax.local_device_count(), -(-lanes // width)) if chosen == "sharded" else 1
+    devices = min(devices, -(-lanes // width))  # more devices than chunks would only compute padding
     return Execution(chosen, width, devices)
 
 

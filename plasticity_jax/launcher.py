@@ -52,7 +52,7 @@ def launch(
             dataset, programs, numbers = check(values, given, arms)
             if values["dry_run"]:
                 print(describe(programs, dataset), flush=True)
-                memory.check(programs, sweep.device_data(dataset))
+                memory.check(programs, sweep.device_data(dataset), saves=True)
                 taken = _duration(cost.seconds(programs, dataset))
                 print(f"about {taken} on this machine, besides compiling (a trial says so)")
                 return 0
@@ -167,7 +167,7 @@ def describe(programs: Sequence[sweep.Program], dataset: datasets.Dataset) -> st
         one, how = program.spec, program.execution
         steps = one.tasks * one.epochs * (len(dataset.images) // one.batch_size)
         total += steps * len(program.lanes)
-        needs = sum(memory.of_lane(one, data))
+        needs = sum(memory.of_lane(one, data)[:2])
         options = "".join(f", {name} {value}" for name, value in one.options)
         lines.append(
             f"program {number + 1}: {one.environment}, transition {one.transition}, {one.model} {one.depth} x {one.width}, "

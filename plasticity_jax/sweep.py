@@ -198,7 +198,7 @@ def run_program(
     compiled = compile_program(program, data)
     if checkpoints and found:
         saved, tree = checkpoints.restore({"state": compiled.shapes, "history": {}}) or found
-        states, history = compiled.place(tree["state"]), tree["history"]
+        states, history = compiled.place(tree.pop("state")), tree["history"]
     else:
         saved, states, history = 0, compiled.init(), {}
 
@@ -331,7 +331,7 @@ def run_in_workdir(
 ) -> "pandas.DataFrame":
     """Runs planned programs in a workdir, from where they were, and returns the tidy table. Raises as `run` does."""
     wanted = settings(programs, dataset)
-    memory.check(programs, device_data(dataset))
+    memory.check(programs, device_data(dataset), saves=True)
     workdir_.check_writable(workdir)
     with workdir_.lock(workdir), workdir_.Stop() as stop:
         if not workdir_.check_config(workdir, wanted):

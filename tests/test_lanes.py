@@ -95,7 +95,16 @@ def test_execution_by_default_and_by_choice():
     assert lanes.execution("mlp", 5, "map") == Execution("map", 1, 1)
     assert lanes.execution("mlp", 5, "plain") == Execution("plain", 1, 1)
     assert lanes.execution("mlp", 5, "vmap", 3) == Execution("vmap", 3, 1)
-    assert lanes.execution("mlp", 5, backend="gpu").width == lanes.execution("mlp", 500, backend="gpu").width > 1
+
+
+def test_a_default_width_is_no_larger_than_a_devices_share_of_the_lanes():
+    assert lanes.execution("mlp", 500, backend="gpu") == Execution("sharded", 64, 2)
+    assert lanes.execution("mlp", 5, backend="gpu") == Execution("sharded", 3, 2)
+    assert lanes.execution("mlp", 1, backend="gpu") == Execution("sharded", 1, 1)
+    assert lanes.execution("mlp", 5, "vmap") == Execution("vmap", 5, 1)
+    assert lanes.execution("mlp", 50, "vmap") == Execution("vmap", 8, 1)
+    assert lanes.execution("mlp", 5, width=64, backend="gpu") == Execution("sharded", 64, 1)  # given, so left as it is
+    assert lanes.execution("mlp", 2, "vmap", 8) == Execution("vmap", 8, 1)
 
 
 # How lanes are run does not change what they compute
