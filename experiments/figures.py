@@ -301,7 +301,7 @@ def _check_run(defaults: Mapping[str, str], arms: Sequence[Mapping[str, str]], a
     launcher.prepare_jax(values["deterministic"])
     dataset, programs, _ = launcher.check(values, given, arms)
     if not (values["dry_run"] or values["profile"]):
-        memory.check(programs, sweep.device_data(dataset))
+        memory.check(programs, sweep.device_data(dataset), saves=True)
         launcher.workdir.check_config(values["workdir"], sweep.settings(programs, dataset))
 
 
