@@ -3,6 +3,7 @@
 matplotlib is imported where it is used, never through pyplot.
 """
 
+import textwrap
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -57,7 +58,7 @@ def draw(figures: Sequence[Figure], path: Path, note: str = "") -> None:
         axes.tick_params(axis="y", length=0)
         axes.set_xlabel("times as good as is to be reached: median over rounds, line from worst to best round")
         axes.set_title(title(limited), loc="left", fontweight="bold")
-        canvas.supxlabel(note, x=0.01, ha="left", fontsize=7, color=GREY)
+        canvas.supxlabel(textwrap.fill(note, 200), x=0.01, ha="left", fontsize=7, color=GREY)
         canvas.savefig(path, dpi=150)
 
 
