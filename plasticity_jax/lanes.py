@@ -121,12 +121,14 @@ class Execution(NamedTuple):
 
 STRATEGIES = ("plain", "vmap", "map", "sharded")
 
-# (backend, model) -> (strategy, width); on CPUs from trials (to repeat: `python -m benchmarks strategies`), else a guess
+# (backend, model) -> (strategy, width). On CPUs as measured on two cores by `python -m benchmarks strategies`; behind a row
+# the time with two lanes vmapped on each device, and with all lanes on one device one at a time, over that of the row.
+# Kernels of several lanes make a grouped convolution: all four lanes in one vmap took 2.3 to 2.4 x. Elsewhere guesses.
 STRATEGY_TABLE = {
-    ("cpu", "mlp"): ("sharded", 1),
-    ("cpu", "cnn"): ("sharded", 1),  # kernels of several lanes make a grouped convolution, 2 to 3 x slower on a CPU
-    ("cpu", "resnet18"): ("sharded", 1),
-    ("cpu", "t5"): ("sharded", 1),
+    ("cpu", "mlp"): ("sharded", 1),  # 1.28, 1.81
+    ("cpu", "cnn"): ("sharded", 1),  # 1.34, 1.49
+    ("cpu", "resnet18"): ("sharded", 1),  # 1.42, 1.24
+    ("cpu", "t5"): ("sharded", 1),  # 1.21, 1.05
     ("gpu", "mlp"): ("sharded", 64),
     ("gpu", "cnn"): ("sharded", 1),
     ("gpu", "resnet18"): ("sharded", 1),
