@@ -56,7 +56,9 @@ def read(path: str, benchmark: str, scale: str, values: Mapping[str, str], arms:
             )
     for name in (flag for settings in chosen.values() for flag in settings):
         if name not in known:
-            raise ValueError(f"selection {path!r} sets {name!r}, which is no flag of a method or learning rate.")
+            raise ValueError(
+                f"selection {path!r} sets {name!r}: allowed are flags of methods and numbers of lanes, as --list names them."
+            )
     first = flags.whole("first_seed", values.get("first_seed", "0"), 0)
     both = sorted(tuned.intersection(range(first, first + flags.whole("seeds", values["seeds"], 1))))
     if both:

@@ -336,7 +336,7 @@ ALL_ARMS: dict = {name: {} for name in (*settings.METHODS.split(","), "output", 
     [
         (["x"], "allowed is a selected.json with 'random_mnist'"),
         ({"none": {"l2.strenght": "1"}}, "lacks 'l2': allowed are arms that were tuned, none;"),
-        (ALL_ARMS | {"l2": {"l2.strenght": "1"}}, "sets 'l2.strenght', which is no flag"),
+        (ALL_ARMS | {"l2": {"l2.strenght": "1"}}, "sets 'l2.strenght': allowed are flags of methods"),
         ({"l2": {"l2.strength": 1}}, "allowed is a selected.json"),
     ],
 )

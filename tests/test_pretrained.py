@@ -146,6 +146,8 @@ def test_a_t5_that_does_not_fit_is_told(t5_folder, tmp_path):
 
 
 def test_folders_that_are_no_checkpoint_are_told(tmp_path):
+    from safetensors.numpy import save_file
+
     folder = str(tmp_path)
     with pytest.raises(DataError, match=r"is not a Hugging Face checkpoint: config.json: No such file or directory"):
         pretrained.check(folder, "t5", {})
@@ -163,7 +165,10 @@ def test_folders_that_are_no_checkpoint_are_told(tmp_path):
         pretrained.check(folder, "bert", {"d_model": 8})
     with pytest.raises(ValueError, match=r"num_layers 1, but the model asked for needs 2"):
         pretrained.check(folder, "bert", {}, {"num_layers": 2})
-    with pytest.raises(DataError, match=r"cannot be read as safetensors"):
+    with pytest.raises(DataError, match=r"cannot be read as safetensors .*: expected the whole file of a model\."):
+        pretrained.read(folder)
+    save_file({"w": np.float16([1, np.nan])}, tmp_path / "model.safetensors")
+    with pytest.raises(DataError, match=r"has values in w that are not finite"):
         pretrained.read(folder)
     (tmp_path / "config.json").write_text(json.dumps({"model_type": "bert", "num_layers": "six", "vocab_size": "30"}))
     with pytest.raises(DataError, match=r"has num_layers 'six' in config.json, expected one of type int\."):

@@ -61,14 +61,23 @@ def check(
 
 
 def read(folder: str) -> Tensors:
-    """Returns the tensors of a checkpoint by name, float32. Raises DataError if they cannot be read."""
+    """Returns the tensors of a checkpoint by name, float32. Raises DataError if they cannot be read or are not finite."""
     from safetensors.numpy import load_file
 
     file = Path(folder) / "model.safetensors"
     try:
-        return {name: tensor.astype(np.float32) for name, tensor in load_file(file).items()}
+        tensors = {name: tensor.astype(np.float32) for name, tensor in load_file(file).items()}
     except Exception as error:  # the library's own errors share no base class
-        raise DataError(f"{file} cannot be read as safetensors ({str(error).partition(chr(10))[0]}).") from error
+        reason = str(error).partition("\n")[0]
+        raise DataError(
+            f"{file} cannot be read as safetensors ({reason}): expected the whole file of a model."
+        ) from error
+    for name, tensor in tensors.items():
+        if not np.isfinite(tensor).all():
+            raise DataError(
+                f"{file} has values in {name} that are not finite: expected the weights of a trained model."
+            )
+    return tensors
 
 
 def filled(folder: str, tensors: Tensors, tree: PyTree, names: Names) -> PyTree:
