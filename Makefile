@@ -31,11 +31,11 @@ types: setup
 	$(BIN)/basedpyright
 
 # against PyTorch and matfree, which are large: installed only for this; `make bench EXTRA=cuda` for NVIDIA GPUs
-.venv/.oracles: .venv/.installed
+.venv/.oracles$(EXTRA): .venv/.installed
 	$(BIN)/python -m pip install --quiet --constraint requirements.txt --editable ".[test,oracles$(if $(EXTRA),$(COMMA)$(EXTRA))]"
 	touch $@
 
-oracles: .venv/.oracles
+oracles: .venv/.oracles$(EXTRA)
 	$(BIN)/python -m pytest -m oracle -n $(WORKERS)
 
 # every figure file from flag to picture, in minutes: the runs, what is drawn from them, then selection, controls, theory
@@ -51,7 +51,7 @@ smoke: setup
 	$(BIN)/python -m experiments.figure_1a --scale=smoke --methods=none --as_published --noprogress --workdir=runs/smoke/published
 	$(BIN)/python -m experiments.theory --scale=smoke --workdir=runs/smoke/theory
 
-bench: .venv/.oracles
+bench: .venv/.oracles$(EXTRA)
 	mkdir -p runs
 	$(BIN)/python -m benchmarks --json=runs/bench.json --picture=runs/bench.png
 

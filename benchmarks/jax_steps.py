@@ -81,12 +81,13 @@ def training(
     scanned: bool = True,
     strategy: str | None = None,
     width: int | None = None,
+    task: int = worker.TASK,
 ) -> Go:
     """Trains `count` lanes of `model` with `method` for `steps` steps a call. Work: lane-steps.
 
     Lanes are executed as a sweep does it, by default or as `strategy` and `width` say; steps are a scan in one program, or
-    else (`scanned=False`) each step is a call of a program of its own. Their numbers go on from call to call, and every
-    19,200th is the first of a task, so a method does what it does at such a step and at every so many.
+    else (`scanned=False`) each step is a call of a program of its own. Their numbers go on from call to call, and the
+    first of every `task` of them begins a task, so a method does what it does at such a step and at every so many.
     """
     worker.set_up_jax()
     samples = min(steps * batch_size, worker.SAMPLES)
@@ -98,7 +99,7 @@ def training(
     given += given[-1:] * (lanes.padded(count, how) - count)
     numbers = jax.device_put(lanes.stack(given), where.lanes)
     data = jax.device_put(subject.data, where.shared)
-    init, several, one = pure(subject, samples)
+    init, several, one = pure(subject, samples, task)
     init, run = lanes.over_lanes(init, how, split=1), lanes.over_lanes(several if scanned else one, how, split=2)
     if how.strategy != "plain":
         init, run = lanes.jit_once(init), jax.jit(run, donate_argnums=1)
@@ -116,7 +117,7 @@ def training(
     return go
 
 
-def pure(subject: Subject, samples: int) -> tuple[Callable, Callable, Callable]:
+def pure(subject: Subject, samples: int, task: int = worker.TASK) -> tuple[Callable, Callable, Callable]:
     """Returns functions of one lane: init(lane, data), several(lane, state, data, clocks [steps]), one(.., clock [])."""
     spec, environment, _ = subject
 
@@ -133,12 +134,12 @@ def pure(subject: Subject, samples: int) -> tuple[Callable, Callable, Callable]:
     def stepping(lane, data) -> Callable[[TrainState, Any], tuple[TrainState, Any]]:
         net, optimizer = built(lane, data)
         key = jax.random.key(lane["seed"])
-        task = environment.task(key, data)
+        drawn = environment.task(key, data)
 
         def step(state, clock):
             index = (clock * spec.batch_size + jnp.arange(spec.batch_size)) % samples
-            batch = environment.examples(data, task, index)
-            return train.train_step(environment, net, optimizer, state, batch, key, clock, clock % worker.TASK == 0)
+            batch = environment.examples(data, drawn, index)
+            return train.train_step(environment, net, optimizer, state, batch, key, clock, clock % task == 0)
 
         return step
 

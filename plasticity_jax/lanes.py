@@ -123,7 +123,7 @@ STRATEGIES = ("plain", "vmap", "map", "sharded")
 
 # (backend, model) -> (strategy, width). On CPUs as measured on two cores by `python -m benchmarks strategies`; behind a row
 # the time with two lanes vmapped on each device, and with all lanes on one device one at a time, over that of the row.
-# Kernels of several lanes make a grouped convolution: all four lanes in one vmap took 2.3 to 2.4 x. Elsewhere guesses.
+# Kernels of several lanes make a grouped convolution: all four lanes in one vmap took 2.3 to 2.5 x. Elsewhere guesses.
 STRATEGY_TABLE = {
     ("cpu", "mlp"): ("sharded", 1),  # 1.28, 1.81
     ("cpu", "cnn"): ("sharded", 1),  # 1.34, 1.49

@@ -147,14 +147,13 @@ def test_the_methods_part_has_every_method(monkeypatch):
 
 
 @pytest.mark.parametrize("method", ["shrink_and_perturb", "optimizer_reset"])
-def test_bare_steps_do_what_a_method_does_where_a_task_begins(method, monkeypatch):
+def test_bare_steps_do_what_a_method_does_where_a_task_begins(method):
     """A step that is told to be no task's first as a constant would have the method compiled away, and nothing timed."""
-    monkeypatch.setattr(worker, "TASK", 2)
 
     def trained(method, first):
         spec = Spec(width=4, depth=1, batch_size=4, probes=(), method=method)
         subject = jax_steps.Subject(spec, environments.random_labels(), worker.data(8))
-        init, several, _ = jax_steps.pure(subject, 8)
+        init, several, _ = jax_steps.pure(subject, 8, task=2)
         lane = {name: value[0] for name, value in lanes.stack([lanes.complete(spec, {})]).items()}
         clocks = jax.numpy.arange(first, first + 2)
         run = jax.jit(lambda lane, data: several(lane, init(lane, data), data, clocks)[0].params)
