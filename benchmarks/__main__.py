@@ -12,15 +12,15 @@ from collections.abc import Callable
 from pathlib import Path
 
 import benchmarks
-from benchmarks import picture
+from benchmarks import picture, worker
 from benchmarks.parts import PARTS, USUAL
 from benchmarks.rivals import cores, devices, say
 from benchmarks.words import table
 
-PRECISIONS = ("float32", "tensorfloat32", "bfloat16")
-
 
 def main() -> None:
+    from plasticity_jax.precision import PRECISIONS
+
     text = "\n".join(f"  {name:10} {first_line(part)}" for name, part in PARTS.items())
     parser = argparse.ArgumentParser(
         "python -m benchmarks",
@@ -38,8 +38,8 @@ def main() -> None:
         "--picture", type=Path, metavar="FILE", help="also draw what is to be reached there (.png, .svg)"
     )
     parser.add_argument(
-        "--precision", default="float32", help="arithmetic of forward and backward pass on both sides: float32, "
-        "tensorfloat32 or bfloat16 (default: float32)",
+        "--precision", default="float32", help=f"arithmetic of forward and backward pass on both sides: "
+        f"{', '.join(PRECISIONS)} (default: float32)",
     )  # fmt: skip
     parser.add_argument(
         "--deterministic", action="store_true", help="the same bits in every run on a GPU, on both sides"
@@ -77,10 +77,12 @@ def main() -> None:
 
 def set_up(precision: str, deterministic: bool) -> None:
     """Tells the rivals, all of which inherit the environment, how to compute."""
+    from plasticity_jax.launcher import DETERMINISTIC
+
     os.environ["BENCHMARK_PRECISION"] = precision
     if deterministic:
         os.environ["BENCHMARK_DETERMINISTIC"] = "1"
-        os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} --xla_gpu_deterministic_ops=true"
+        os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {DETERMINISTIC}"
         os.environ["CUBLAS_WORKSPACE_CONFIG"] = ":4096:8"  # without it PyTorch refuses
 
 
@@ -98,11 +100,11 @@ def machine() -> dict[str, str]:
         model = platform.processor()
     packages = ("plasticity_jax", "jax", "jaxlib", "flax", "optax", "numpy", "torch")
     versions = ", ".join(f"{name} {importlib.metadata.version(name)}" for name in packages)
-    where, precision = devices(), os.environ.get("BENCHMARK_PRECISION", "float32")
+    where = devices()
     return {
         "machine": f"{cores()} cores, {model}",
         "devices": f"jax {where.count} x {where.kind} ({where.backend}), PyTorch {torch_device()}",
-        "arithmetic": precision + (", deterministic" if "BENCHMARK_DETERMINISTIC" in os.environ else ""),
+        "arithmetic": worker.precision() + (", deterministic" if "BENCHMARK_DETERMINISTIC" in os.environ else ""),
         "versions": f"python {platform.python_version()}, {versions}",
         "time": time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime()),
     }

@@ -27,19 +27,19 @@ class Subject(NamedTuple):
 
 def mlp(samples: int, batch_size: int) -> Subject:
     """Random labels for MNIST-shaped noise."""
-    spec = Spec(batch_size=batch_size, probes=(), precision=worker.precision())
+    spec = Spec(batch_size=batch_size, probes=())
     return Subject(spec, environments.random_labels(), worker.data(samples))
 
 
 def resnet18(samples: int, batch_size: int) -> Subject:
     """Random labels for noise of 32x32x3, batch norm, Adam."""
-    spec = Spec(model="resnet18", norm="batch", batch_size=batch_size, probes=(), precision=worker.precision())
+    spec = Spec(model="resnet18", norm="batch", batch_size=batch_size, probes=())
     return Subject(spec, environments.random_labels(), worker.data(samples, (32, 32, 3)))
 
 
 def cnn(samples: int, batch_size: int) -> Subject:
     """Random labels for noise of 32x32x3, Adam."""
-    spec = Spec(model="cnn", batch_size=batch_size, probes=(), precision=worker.precision())
+    spec = Spec(model="cnn", batch_size=batch_size, probes=())
     return Subject(spec, environments.random_labels(), worker.data(samples, (32, 32, 3)))
 
 
@@ -47,7 +47,7 @@ def t5(samples: int, batch_size: int) -> Subject:
     """One block a side, width 256, 4 heads of 64, 2,048 feed-forward units, AdamW, on random ids."""
     spec = Spec(
         model="t5", environment="random_seq2seq", dataset="generated", transition="sampling", optimizer="adamw",
-        width=256, depth=1, batch_size=batch_size, probes=(), precision=worker.precision(),
+        width=256, depth=1, batch_size=batch_size, probes=(),
     )  # fmt: skip
     return Subject(spec, random_ids(), worker.data(samples, (1, 1, 1)))
 
@@ -92,7 +92,7 @@ def training(
     worker.set_up_jax()
     samples = min(steps * batch_size, worker.SAMPLES)
     subject = SUBJECTS[model](samples, batch_size)
-    subject = subject._replace(spec=dataclasses.replace(subject.spec, method=method))
+    subject = subject._replace(spec=dataclasses.replace(subject.spec, method=method, precision=worker.precision()))
     how = lanes.execution(model, count, strategy, width)
     where = lanes.placement(how)
     given = [lanes.complete(subject.spec, {"seed": seed}) for seed in range(count)]
@@ -104,12 +104,13 @@ def training(
     if how.strategy != "plain":
         init, run = lanes.jit_once(init), jax.jit(run, donate_argnums=1)
     states, done = init(numbers, data), 0
-    calls = np.arange(steps, dtype=np.int32)[None] if scanned else np.arange(steps, dtype=np.int32)
+    clocks = np.arange(steps, dtype=np.int32)
+    calls = clocks[None] if scanned else clocks
 
     def go():
         nonlocal states, done
-        for clocks in calls:
-            states, metric = run(numbers, states, data, jax.device_put(clocks + np.int32(done), where.shared))
+        for part in calls:
+            states, metric = run(numbers, states, data, jax.device_put(part + np.int32(done), where.shared))
             metric.block_until_ready()
         done += steps
         return float(count * steps)

@@ -10,8 +10,8 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from benchmarks.rivals import PIECE, Figure, Rival, alternate, best, cores, devices, divide, rival, say
+from benchmarks.worker import EPOCHS, TASK
 
-FULL_EPOCHS, FULL_STEPS = 240, 19_200  # a task of Random MNIST: 5,120 images, batch 64
 LAYERS = [(784, 256), (256, 256), (256, 256), (256, 256), (256, 10)]
 
 
@@ -205,9 +205,9 @@ def probes(rounds: int) -> list[Figure]:
     }
     rates = alternate(tasks, fewer(rounds))
     # seconds of a task of one epoch, and what the probes add to it, against the steps of a full task
-    short = FULL_STEPS // FULL_EPOCHS
+    short = TASK // EPOCHS
     added = [short / rate - short / bare for rate, bare in zip(rates["with"], rates["without"], strict=True)]
-    share = [seconds * rate / FULL_STEPS for seconds, rate in zip(added, rates["long"], strict=True)]
+    share = [seconds * rate / TASK for seconds, rate in zip(added, rates["long"], strict=True)]
     spent = divide(curve["gradient"], curve["hessian_top"])
     return [
         Figure("probes", "hessian_top after training", spent, "gradients", at_most=20),
@@ -257,7 +257,7 @@ def start(rounds: int) -> list[Figure]:
 
 def steps_of_lanes(count: int, **settings: Any) -> Rival:
     """Returns the bare training steps of `count` lanes of the MLP, batch 64: 80 steps, an epoch, a call."""
-    return rival("steps", model="mlp", steps=FULL_STEPS // FULL_EPOCHS, count=count, **settings)
+    return rival("steps", model="mlp", steps=TASK // EPOCHS, count=count, **settings)
 
 
 def methods(rounds: int) -> list[Figure]:
@@ -371,7 +371,7 @@ def job_figures(rates: Mapping[str, Sequence[float]]) -> list[Figure]:
 
 def _one_job(bare: float, job: float, short: float, no_checkpoints: float, no_results: float) -> dict[str, float]:
     """What one round says, by the figures' names."""
-    epoch = JOB_LANES * FULL_STEPS // FULL_EPOCHS / bare
+    epoch = JOB_LANES * TASK // EPOCHS / bare
     beyond = 1 / job - JOB_TASKS * JOB_EPOCHS * epoch
     saving, writing = 1 / short - 1 / no_checkpoints, 1 / short - 1 / no_results
     return {
@@ -380,7 +380,7 @@ def _one_job(bare: float, job: float, short: float, no_checkpoints: float, no_re
         "time, with checkpoints / without": 1 / (1 - saving * job),
         "time, with results on disk / without": 1 / (1 - writing * job),
         "time, tasks of 240 epochs (if an epoch is as bare steps) / bare steps": 1
-        + beyond / (JOB_TASKS * FULL_EPOCHS * epoch),
+        + beyond / (JOB_TASKS * EPOCHS * epoch),
     }
 
 

@@ -19,7 +19,8 @@ import numpy as np
 from benchmarks.rivals import cores
 
 SAMPLES, SHAPE, CLASSES = 5120, (28, 28, 1), 10  # as Random MNIST has them
-TASK = 240 * SAMPLES // 64  # steps of one of its tasks
+EPOCHS = 240  # of one of its tasks
+TASK = EPOCHS * SAMPLES // 64  # steps of one of its tasks
 
 Go = Callable[[], float]
 """Does a fixed amount of work, waits for it, and returns how much it was."""

@@ -167,7 +167,8 @@ def describe(programs: Sequence[sweep.Program], dataset: datasets.Dataset) -> st
         one, how = program.spec, program.execution
         steps = one.tasks * one.epochs * (len(dataset.images) // one.batch_size)
         total += steps * len(program.lanes)
-        needs = sum(memory.of_lane(one, data)[:2])
+        needs = memory.of_lane(one, data)
+        mebibytes = (needs.waiting + needs.running) / 2**20
         options = "".join(f", {name} {value}" for name, value in one.options)
         lines.append(
             f"program {number + 1}: {one.environment}, transition {one.transition}, {one.model} {one.depth} x {one.width}, "
@@ -182,7 +183,7 @@ def describe(programs: Sequence[sweep.Program], dataset: datasets.Dataset) -> st
             lines.append(f"    {numbers}; {f'seeds {seeds[0]} to {seeds[-1]}' if seeds[1:] else f'seed {seeds[0]}'}")
         lines.append(
             f"    {_count(len(program.lanes), 'lane')} x {_count(one.tasks, 'task')}, {steps:,} steps a lane; "
-            f"{how.strategy}, width {how.width}, {_count(how.devices, 'device')}; about {needs / 2**20:,.1f} MiB a lane"
+            f"{how.strategy}, width {how.width}, {_count(how.devices, 'device')}; about {mebibytes:,.1f} MiB a lane"
         )
     count = _count(sum(len(p.lanes) for p in programs), "lane")
     lines.append(f"in all {_count(len(programs), 'compiled program')}, {count}, {total:,} lane-steps")
