@@ -302,7 +302,7 @@ def _check_run(defaults: Mapping[str, str], arms: Sequence[Mapping[str, str]], a
     dataset, programs, _ = launcher.check(values, given, arms)
     if not (values["dry_run"] or values["profile"]):
         memory.check(programs, sweep.device_data(dataset), saves=True)
-        launcher.workdir.check_config(values["workdir"], sweep.settings(programs, dataset))
+        launcher.workdir.check_config(values["workdir"], sweep.settings(programs, dataset), extendable="tasks")
 
 
 def _inside(text: str, folder: str) -> str:

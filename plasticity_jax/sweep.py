@@ -300,7 +300,8 @@ def run(
 
     Args:
       spec: a Spec, with `lanes` as `grid` makes them (default: one lane of defaults); or a list of (Spec, lanes).
-      workdir: where to keep results, checkpoints and config; the same call again goes on where it was. None: memory only.
+      workdir: where to keep results, checkpoints and config; the same call again goes on where it was, also with more
+        tasks than before. None: memory only.
       data_dir, download: where the dataset's original files are, and whether to fetch them.
       lane_strategy, lane_width: see `lanes.Execution`; default by backend and model.
       checkpoint_every: tasks between checkpoints.
@@ -334,7 +335,7 @@ def run_in_workdir(
     memory.check(programs, device_data(dataset), saves=True)
     workdir_.check_writable(workdir)
     with workdir_.lock(workdir), workdir_.Stop() as stop:
-        if not workdir_.check_config(workdir, wanted):
+        if not workdir_.check_config(workdir, wanted, extendable="tasks"):
             workdir_.write_config(workdir, wanted, environment_record(dataset))
         return _run(programs, dataset, Path(workdir), stop, checkpoint_every, progress)
 

@@ -101,8 +101,11 @@ def _holder(path: str | os.PathLike) -> str:
         return "another process"
 
 
-def check_config(path: str | os.PathLike, settings: dict) -> bool:
-    """Whether `path/config.json` records these settings: False if there is none (a new run), True if they agree.
+def check_config(path: str | os.PathLike, settings: dict, extendable: str = "") -> bool:
+    """Whether `path/config.json` records these settings: False if it is to be written, True if they agree.
+
+    It is to be written for a new run, and if all that differs are numbers named `extendable` that are larger than
+    recorded: the run is to go on for longer.
 
     Raises:
       WorkdirError: they differ (the message lists how), or the file cannot be read.
@@ -116,16 +119,20 @@ def check_config(path: str | os.PathLike, settings: dict) -> bool:
         reason = f"cannot be read as the record of a run ({reason_of(error)})"
         raise WorkdirError(f"{file} {reason}; use another --workdir.") from error
     old, new = _flat(recorded), _flat(json.loads(json.dumps(settings)))
-    differences = []
+    differences, longer = [], False
     # what changed before what came or went: more lanes are many keys, and the change may be elsewhere
     for key in sorted(old.keys() | new.keys(), key=lambda key: (key not in old or key not in new, key)):
         was, now = (json.dumps(side[key]) if key in side else "absent" for side in (old, new))
-        if was != now and not (key in old and key in new and old[key] == new[key]):  # (nan equals nan as text only)
+        if was == now or (key in old and key in new and old[key] == new[key]):  # (nan equals nan as text only)
+            continue
+        if key in old and key in new and key.rpartition(".")[2] == extendable and new[key] > old[key]:
+            longer = True
+        else:
             name = re.sub(r"\.\d+(?=\.|$)", "", key)  # many lanes may differ in the same way: said once
             differences.append(f"{name} was {was[:_TEXT_SHOWN]}, now {now[:_TEXT_SHOWN]}")
     differences = list(dict.fromkeys(differences))
     if not differences:
-        return True
+        return not longer
     more = len(differences) - _DIFFERENCES_SHOWN
     shown = differences[:_DIFFERENCES_SHOWN] + ([f"and {more} more"] if more > 0 else [])
     raise WorkdirError(

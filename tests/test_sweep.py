@@ -1,3 +1,4 @@
+import dataclasses
 import os
 import pathlib
 import signal
@@ -238,11 +239,21 @@ def test_changed_settings_are_refused(dataset, tmp_path):
         (base, [LANES[1], LANES[0], LANES[2]], {}),
         (base, LANES, {"lane_width": 2}),
         (base, LANES, {"lane_strategy": "map"}),
-        (tiny.spec(dataset=dataset, tasks=TASKS + 1, optimizer="adam"), LANES, {}),
+        (dataclasses.replace(base, tasks=TASKS - 1), LANES, {}),
     ]:
         with pytest.raises(workdir.WorkdirError, match="was made with another configuration"):
             sweep.run(given, changed, tmp_path, **keyword)
     assert sorted(os.listdir(tmp_path)) == before
+
+
+def test_a_finished_run_goes_on_with_more_tasks_as_if_it_had_begun_with_them(straight, dataset, tmp_path):
+    shorter = dataclasses.replace(spec(dataset), tasks=TASKS - 2)
+    first = sweep.run(shorter, LANES, tmp_path)
+    assert set(first["task"]) == set(range(TASKS - 2))
+    assert_same(sweep.run(spec(dataset), LANES, tmp_path), straight[0])
+    assert ended(tmp_path) == straight[1]
+    with pytest.raises(workdir.WorkdirError, match=f"tasks was {TASKS}, now {TASKS - 2}"):
+        sweep.run(shorter, LANES, tmp_path)
 
 
 # Several programs

@@ -125,6 +125,18 @@ def test_other_settings_are_refused_with_the_difference(tmp_path):
         workdir.check_config(tmp_path, SETTINGS | {f"k{number}": number for number in (*range(8), 80, 81, 82)})
 
 
+def test_a_run_may_become_longer_and_not_shorter(tmp_path):
+    def runs(*tasks, **other):
+        return {"programs": [{"spec": {"tasks": number, "epochs": 3}} for number in tasks], **other}
+
+    workdir.write_config(tmp_path, runs(15, 15), {})
+    assert workdir.check_config(tmp_path, runs(15, 15), "tasks") is True
+    assert workdir.check_config(tmp_path, runs(30, 30), "tasks") is False
+    for settings, name in [(runs(14, 15), "tasks"), (runs(30, 30, seed=1), "tasks"), (runs(30, 30), "epochs")]:
+        with pytest.raises(workdir.WorkdirError, match="another configuration"):
+            workdir.check_config(tmp_path, settings, name)
+
+
 @pytest.mark.parametrize("text", ["", "{", "[]", "{}"])
 def test_unreadable_config_is_refused(tmp_path, text):
     (tmp_path / "config.json").write_text(text)
