@@ -30,9 +30,7 @@ def main() -> None:
     parser.add_argument(
         "part", nargs="*", help=f"what to measure; default: all but {', '.join(set(PARTS) - set(USUAL))}"
     )
-    parser.add_argument(
-        "--rounds", type=int, default=3, help="turns of every rival, half as many of slow ones (default: 3)"
-    )
+    parser.add_argument("--rounds", type=int, default=3, help="turns of every rival, fewer of slow ones (default: 3)")
     parser.add_argument("--json", type=Path, metavar="FILE", help="also write everything there")
     parser.add_argument(
         "--picture", type=Path, metavar="FILE", help="also draw what is to be reached there (.png, .svg)"

@@ -100,9 +100,11 @@ def training(
     numbers = jax.device_put(lanes.stack(given), where.lanes)
     data = jax.device_put(subject.data, where.shared)
     init, several, one = pure(subject, samples, task)
-    init, run = lanes.over_lanes(init, how, split=1), lanes.over_lanes(several if scanned else one, how, split=2)
+    options = lanes.options(model)
+    init = lanes.over_lanes(init, how, split=1)
+    run = lanes.over_lanes(several if scanned else one, how, split=2, options=options)
     if how.strategy != "plain":
-        init, run = lanes.jit_once(init), jax.jit(run, donate_argnums=1)
+        init, run = lanes.jit_once(init), jax.jit(run, donate_argnums=1, compiler_options=options)
     states, done = init(numbers, data), 0
     clocks = np.arange(steps, dtype=np.int32)
     calls = clocks[None] if scanned else clocks

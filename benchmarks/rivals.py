@@ -1,7 +1,6 @@
 """Rivals: programs that are timed against each other, each in its own processes, in rotated alternation."""
 
 import functools
-import itertools
 import json
 import os
 import select
@@ -9,7 +8,7 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any, NamedTuple
 
 PIECE = 0.8  # seconds that a rival works when it is its turn, about
@@ -89,6 +88,7 @@ class _Process:
     def __init__(self, work: Work):
         command = [sys.executable, "-m", "benchmarks.worker", work.kind, json.dumps(dict(work.settings))]
         self.command = " ".join(command)
+        self.core: int | None = work.settings.get("core")
         # on a GPU jax would reserve most of its memory for every process, and many wait at the same time
         environment = {"XLA_PYTHON_CLIENT_PREALLOCATE": "false", **os.environ}
         self.process = subprocess.Popen(
@@ -149,18 +149,34 @@ def alternate(rivals: Mapping[str, Rival], rounds: int) -> dict[str, list[float]
 
 
 def _start(rivals: Mapping[str, Rival], processes: dict[str, list[_Process]]) -> None:
-    """Puts every rival's processes, warmed up, into `processes`, which holds those started so far if one of them fails."""
-    every = [(name, work) for name, one in rivals.items() for work in one.works]
-    # one that must stay on a core beside one that need not: two on one core would leave the others idle
-    groups = [[(name, work) for name, work in every if ("core" in work.settings) == pinned] for pinned in (True, False)]
-    works = [one for pair in itertools.zip_longest(*groups) for one in pair if one]
-    for first in range(0, len(works), cores()):  # more at a time would compile no faster and need more memory
-        together = []
-        for name, work in works[first : first + cores()]:
-            together.append(_Process(work))
-            processes.setdefault(name, []).append(together[-1])
-        for process in together:
-            process.receive()  # says that it is warmed up
+    """Puts every rival's processes, warmed up, into `processes`, which holds those started so far if one of them fails.
+
+    As many warm up at a time as there are cores: more would compile no faster and need more memory.
+    """
+    waiting = [(name, work) for name, one in rivals.items() for work in one.works]
+    warming: dict[Any, _Process] = {}
+    while waiting or warming:
+        while waiting and len(warming) < cores():
+            name, work = waiting.pop(_next([work for _, work in waiting], {p.core for p in warming.values()}))
+            process = _Process(work)
+            processes.setdefault(name, []).append(process)
+            warming[process.process.stdout] = process
+        ready = select.select([*warming], [], [], PATIENCE)[0]
+        for answer in ready or [*warming]:  # (if none says anything, one is waited for once more, and that fails)
+            warming.pop(answer).receive()
+
+
+def _next(waiting: Sequence[Work], busy: Collection[int | None]) -> int:
+    """Returns the place of the work to start while work is under way that is pinned to the cores `busy` (None: to none).
+
+    First what must stay on a core that is free, then what need not: left to the end, the pinned would share one core.
+    """
+
+    def rank(place: int) -> tuple[bool, bool]:
+        core = waiting[place].settings.get("core")
+        return core in busy and core is not None, core is None
+
+    return min(range(len(waiting)), key=rank)
 
 
 def order(names: list[str], number: int) -> list[str]:

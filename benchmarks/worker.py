@@ -102,7 +102,7 @@ def sweep(lanes: int, granularity: int | Sequence[int] = 20, strategy: str | Non
 
 
 def plain(**settings: Any) -> Go:
-    """One lane, with nothing but jax.jit around its pure function. Work: steps."""
+    """One lane, with nothing but jax.jit and the sweep's options around its pure function. Work: steps."""
     import jax
 
     from plasticity_jax import lanes, make_run
@@ -111,7 +111,8 @@ def plain(**settings: Any) -> Go:
     one, examples = spec(**settings), jax.device_put(data())
     lane = {k: v[0] for k, v in lanes.stack([lanes.complete(one, {"granularity": 20})]).items()}
     run = make_run(one)
-    init, run_task = jax.jit(run.init), jax.jit(run.run_task, donate_argnums=1)
+    init = jax.jit(run.init)
+    run_task = jax.jit(run.run_task, donate_argnums=1, compiler_options=lanes.options(one.model))
     step = lambda state, task: run_task(lane, state, examples, np.int32(task))  # noqa: E731
     return _tasks(init(lane, examples), step, lane_steps(one), jax.block_until_ready)
 
@@ -152,7 +153,7 @@ def curvature(what: str, epochs: int = 8, samples: int = 512) -> Go:
         net = train.network(one, environment, examples)
         return train.mean_loss(environment, net.apply(params, state.variables, batch.x, False)[0], batch)
 
-    @jax.jit
+    @functools.partial(jax.jit, compiler_options=lanes.options(one.model))
     def compute(params, batch):
         on_batch = functools.partial(loss, batch=batch)
         if what == "gradient":

@@ -138,11 +138,12 @@ def compile_program(program: Program, data: Data) -> Compiled:
     data = jax.device_put(data, where.shared)
     run = make_run(program.spec)
     init = lanes_.over_lanes(run.init, how, split=1)
-    task = lanes_.over_lanes(run.run_task, how, split=2)
+    options = lanes_.options(program.spec.model)
+    task = lanes_.over_lanes(run.run_task, how, split=2, options=options)
     if how.strategy != "plain":
         draws_only = program.spec.method == "none"  # else a method may compute sums as well
         init = lanes_.jit_once(init) if draws_only else jax.jit(init)
-        task = jax.jit(task, donate_argnums=1)
+        task = jax.jit(task, donate_argnums=1, compiler_options=options)
     one = jax.eval_shape(run.init, jax.tree.map(lambda a: a[0], lanes), data)
 
     def place(states):

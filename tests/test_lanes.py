@@ -211,6 +211,13 @@ def test_a_sweep_starts_from_the_bits_of_a_plain_program(method):
     assert as_bytes(sweep.compile_program(program, DATA).init()) == as_bytes(jax.jit(init)(given, DATA))
 
 
+def test_options_that_this_xla_does_not_know_are_left_out(monkeypatch):
+    assert lanes.options("mlp") == lanes.OPTIONS_TABLE["cpu", "mlp"]
+    assert lanes.options("resnet18") is None
+    monkeypatch.setitem(lanes.OPTIONS_TABLE, ("cpu", "mlp"), {"xla_no_such_option": True})
+    assert lanes.options("mlp") is None
+
+
 def test_lanes_with_one_seed_share_tasks_and_initial_weights():
     run = train.make_run(SPEC)
     stacked = lanes.stack(lanes.check(SPEC, lanes.grid(seed=[3, 4], granularity=[1, 2]), 64))

@@ -294,7 +294,7 @@ def test_a_finished_run_is_not_run_again(finished, capsys):
 @pytest.mark.parametrize(
     ("change", "told"),
     [
-        ("--tasks=3", ".tasks was 2, now 3"),
+        ("--tasks=1", ".tasks was 2, now 1"),
         ("--l2.strength=1e-3,2e-4", ".l2.strength was 0.0001, now 0.0002"),
         ("--activation=tanh", '.activation was "relu", now "tanh"'),
         ("--lane_width=7", ".lane_width was "),
