@@ -1,4 +1,4 @@
-"""A yardstick: the same training as a bare script in JAX, without any of the library; one lane, a scan over steps."""
+"""A yardstick: the same training as a bare script in JAX, of the library only the precisions; one lane, steps in a scan."""
 
 import itertools
 
@@ -7,7 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from benchmarks.worker import CLASSES, SAMPLES, Go, images_and_labels, set_up_jax
+from benchmarks.worker import CLASSES, SAMPLES, Go, images_and_labels, precision, set_up_jax
+from plasticity_jax.precision import PRECISIONS, cast
 
 
 def training(batch_size: int, epochs: int, width: int = 256, depth: int = 4) -> Go:
@@ -32,6 +33,8 @@ def training(batch_size: int, epochs: int, width: int = 256, depth: int = 4) -> 
         for before, after in itertools.pairwise(sizes)
     ]
 
+    arithmetic = PRECISIONS[precision()]
+
     def logits(params, x):
         for layer in params[:-1]:
             x = x @ layer["w"] + layer["b"]
@@ -41,7 +44,8 @@ def training(batch_size: int, epochs: int, width: int = 256, depth: int = 4) -> 
         return x @ params[-1]["w"] + params[-1]["b"]
 
     def loss(params, x, y):
-        out = logits(params, x)
+        with jax.default_matmul_precision(arithmetic.products):
+            out = logits(cast(params, arithmetic.dtype), x.astype(arithmetic.dtype)).astype(jnp.float32)
         return optax.softmax_cross_entropy(out, y).mean(), (out.argmax(-1) == y.argmax(-1)).mean()
 
     def step(carry, index):

@@ -21,6 +21,7 @@ from benchmarks.rivals import cores
 SAMPLES, SHAPE, CLASSES = 5120, (28, 28, 1), 10  # as Random MNIST has them
 EPOCHS = 240  # of one of its tasks
 TASK = EPOCHS * SAMPLES // 64  # steps of one of its tasks
+LAYERS = [(784, 256), (256, 256), (256, 256), (256, 256), (256, 10)]  # of its MLP
 
 Go = Callable[[], float]
 """Does a fixed amount of work, waits for it, and returns how much it was."""
@@ -50,6 +51,13 @@ def pin(core: int | None) -> None:
 def precision() -> str:
     """Returns the arithmetic of forward and backward pass on both sides, as a Spec names it; set by the command."""
     return os.environ.get("BENCHMARK_PRECISION", "float32")
+
+
+def useful_gflop(batch_size: int) -> float:
+    """Returns the GFLOP of a step's matrix products: forward, by weights, by inputs (but not the network's input)."""
+    products = sum(before * after for before, after in LAYERS)
+    first = LAYERS[0][0] * LAYERS[0][1]
+    return 1e-9 * batch_size * (6 * products - 2 * first)
 
 
 def images_and_labels(samples: int = SAMPLES, shape: tuple[int, ...] = SHAPE) -> tuple[np.ndarray, np.ndarray]:

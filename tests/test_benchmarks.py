@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from benchmarks import __main__ as command
-from benchmarks import jax_steps, parts, picture, rivals, words, worker
+from benchmarks import further, jax_steps, parts, picture, rivals, words, worker
 from benchmarks.rivals import Figure
 from plasticity_jax import Spec, environments, lanes
 
@@ -75,12 +75,12 @@ def test_the_median_decides(values, limits, met):
 def test_useful_work_is_what_the_products_of_a_step_take():
     random = np.random.default_rng(0)
     x, gflop = random.random((2, 784)), 0.0
-    for first, (before, after) in enumerate(parts.LAYERS):
+    for first, (before, after) in enumerate(worker.LAYERS):
         y = x @ random.random((before, after))
         assert y.shape == (2, after)
         gflop += 2e-9 * 2 * before * after * (2 if first == 0 else 3)  # the input of the network needs no gradient
         x = y
-    assert parts.useful_gflop(2) == pytest.approx(gflop)
+    assert worker.useful_gflop(2) == pytest.approx(gflop)
 
 
 def test_numbers_and_limits_in_words():
@@ -115,8 +115,9 @@ def test_a_job_against_its_bare_steps_and_without_what_it_writes():
     })  # fmt: skip
 
 
+@pytest.mark.parametrize("backend", ["cpu", "gpu"])
 @pytest.mark.parametrize("part", [name for name in parts.PARTS if name != "start"])
-def test_every_part_asks_for_work_there_is(part, monkeypatch):
+def test_every_part_asks_for_work_there_is(part, backend, monkeypatch):
     rounds_run = []
 
     def alternate(competitors, rounds):
@@ -127,8 +128,9 @@ def test_every_part_asks_for_work_there_is(part, monkeypatch):
         rounds_run.append(rounds)
         return {name: [number + 1.0] * rounds for number, name in enumerate(competitors)}
 
-    monkeypatch.setattr(parts, "alternate", alternate)
-    monkeypatch.setattr(parts, "devices", lambda: rivals.Devices("cpu", 2, "cpu"))
+    for module in (parts, further):
+        monkeypatch.setattr(module, "alternate", alternate)
+        monkeypatch.setattr(module, "devices", lambda: rivals.Devices(backend, 2, "one"))
     figures = parts.PARTS[part](5)
     assert all(1 <= rounds <= 5 for rounds in rounds_run)
     assert all(figure.part == part and len(figure.values) in rounds_run for figure in figures)

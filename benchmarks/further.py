@@ -1,0 +1,105 @@
+"""Parts of the benchmark that are measured when they are named: what the defaults were chosen by, and longer comparisons."""
+
+from typing import Any
+
+from benchmarks.rivals import Figure, alternate, best, cores, devices, divide, fewer, rival
+from benchmarks.worker import useful_gflop
+
+
+def one_lane(rounds: int) -> list[Figure]:
+    """One lane through the sweep against bare programs of the same training."""
+    rivals = {
+        "sweep": rival("sweep", piece=None, lanes=1, epochs=8),
+        "plain": rival("plain", piece=None, epochs=8),
+        "by hand": rival("scan", piece=None, batch_size=64, epochs=8),
+    }
+    rates = alternate(rivals, rounds)
+    return [
+        Figure("one_lane", "time, one lane / plain jitted scan", divide(rates["plain"], rates["sweep"]), at_most=1.1),
+        Figure("one_lane", "time, one lane / scan without the library", divide(rates["by hand"], rates["sweep"])),
+    ]
+
+
+def strategies(rounds: int) -> list[Figure]:
+    """Every way to run four lanes (on GPUs 64 a device) against lanes one at a time on each device: every model."""
+    figures, widths = [], (2,) if devices().backend == "cpu" else (8, 64)
+    for model, steps in (("mlp", 80), ("cnn", 8), ("t5", 1), ("resnet18", 1)):
+        count = widths[-1] * devices().count
+        ours = {"kind": "steps", "piece": None, "model": model, "steps": steps, "count": count, "rehearsed": True}
+        rivals = {"sharded, width 1": rival(**ours, strategy="sharded", width=1)}
+        rivals |= {f"sharded, width {width}": rival(**ours, strategy="sharded", width=width) for width in widths}
+        rivals |= {name: rival(**ours, strategy=name) for name in ("map", "plain")}
+        rivals[f"vmap, width {count}"] = rival(**ours, strategy="vmap", width=count)
+        rates = alternate(rivals, fewer(rounds))
+        figures += [
+            Figure("strategies", f"time, {model}, {name} / sharded, width 1", divide(rates["sharded, width 1"], rate))
+            for name, rate in rates.items()
+            if name != "sharded, width 1"
+        ]
+    return figures
+
+
+def compiled(rounds: int) -> list[Figure]:
+    """PyTorch with torch.compile against PyTorch without: on all cores, on one, in a process on each."""
+    figures = []
+    kinds = {f"mlp, batch {size}": {"kind": "torch", "batch_size": size} for size in (64, 256)}
+    kinds["t5"] = {"kind": "torch_t5", "piece": None, "steps": 3}
+    kinds["resnet18"] = {"kind": "torch_resnet", "piece": None, "steps": 2}
+    for name, settings in kinds.items():
+        places: dict[str, dict[str, Any]] = {"all cores": {}, "one core": {"pinned": True}}
+        if settings["kind"] == "torch":
+            places["a process a core"] = {"pinned": True, "processes": cores()}
+        rivals = {
+            f"{way}, {place}": rival(**settings, **where, compiled=way == "compiled")
+            for place, where in places.items()
+            for way in ("compiled", "eager")
+        }
+        rates = alternate(rivals, fewer(rounds))
+        for place in places:
+            ratio = divide(rates[f"eager, {place}"], rates[f"compiled, {place}"])
+            figures.append(Figure("compiled", f"time, PyTorch, {name}, {place}, compiled / eager", ratio))
+    return figures
+
+
+def cores_too(rounds: int) -> list[Figure]:
+    """Where the other parts have one core only, all of them, and the other way round, against eager PyTorch."""
+    batch = {"batch_size": 256}
+    rivals = {
+        "mlp": rival("sweep", piece=None, lanes=1, epochs=2, pinned=True, **batch),
+        "mlp, torch": rival("torch", pinned=True, **batch),
+        "matmul": rival("torch_matmul", piece=0.6, size=2048, pinned=True),
+        "matmul jax": rival("jax_matmul", piece=0.6, size=2048, spread=False, pinned=True),
+    }
+    rates = alternate(rivals, rounds)
+    peak = best(rates["matmul"], rates["matmul jax"])
+    share = [useful_gflop(256) * rate / most for rate, most in zip(rates["mlp"], peak, strict=True)]
+    figures = [
+        Figure(
+            "cores_too", "MLP, batch 256, 1 lane / PyTorch, one core each", divide(rates["mlp"], rates["mlp, torch"])
+        ),
+        Figure("cores_too", "MLP, batch 256, one core, useful FLOP/s of its sgemm peak", share, "%"),
+    ]
+    for name, theirs in (("resnet18", "torch_resnet"), ("t5", "torch_t5")):
+        common = {"piece": None, "rehearsed": True}
+        both = {"ours": rival("steps", model=name, count=cores(), steps=4, **common)}
+        both["theirs"] = rival(theirs, steps=2, **common)
+        rates = alternate(both, rounds)
+        ratio = divide(rates["ours"], rates["theirs"])
+        figures.append(Figure("cores_too", f"{name}, a lane a core / PyTorch, eager on all cores", ratio))
+    return figures
+
+
+def series(rounds: int) -> list[Figure]:
+    """ResNet-18 and T5 with 1, 2, 4 lanes (on GPUs up to 64), one at a time and in one vmap, of grouped convolutions."""
+    figures, most = [], 4 if devices().backend == "cpu" else 64
+    for model in ("resnet18", "t5"):
+        ours = {"kind": "steps", "piece": None, "model": model, "steps": 1, "rehearsed": True}
+        for count in (2**power for power in range(most.bit_length())):
+            rivals = {"map": rival(**ours, count=count, strategy="map")}
+            if count > 1:
+                rivals["vmap"] = rival(**ours, count=count, strategy="vmap", width=count)
+            figures += [
+                Figure("series", f"{model}, {count} in a {name}", rate, "lane-steps/s")
+                for name, rate in alternate(rivals, fewer(rounds)).items()
+            ]
+    return figures
