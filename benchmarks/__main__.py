@@ -30,7 +30,9 @@ def main() -> None:
     parser.add_argument(
         "part", nargs="*", help=f"what to measure; default: all but {', '.join(set(PARTS) - set(USUAL))}"
     )
-    parser.add_argument("--rounds", type=int, default=3, help="turns of every rival, fewer of slow ones (default: 3)")
+    parser.add_argument(
+        "--rounds", type=int, default=2, help="turns of every rival, of a whole job half as many (default: 2)"
+    )
     parser.add_argument("--json", type=Path, metavar="FILE", help="also write everything there")
     parser.add_argument(
         "--picture", type=Path, metavar="FILE", help="also draw what is to be reached there (.png, .svg)"

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from benchmarks.rivals import Figure, alternate, best, cores, devices, divide, fewer, rival
+from benchmarks.rivals import Figure, alternate, best, cores, devices, divide, rival
 from benchmarks.worker import useful_gflop
 
 
@@ -30,7 +30,7 @@ def strategies(rounds: int) -> list[Figure]:
         rivals |= {f"sharded, width {width}": rival(**ours, strategy="sharded", width=width) for width in widths}
         rivals |= {name: rival(**ours, strategy=name) for name in ("map", "plain")}
         rivals[f"vmap, width {count}"] = rival(**ours, strategy="vmap", width=count)
-        rates = alternate(rivals, fewer(rounds))
+        rates = alternate(rivals, rounds)
         figures += [
             Figure("strategies", f"time, {model}, {name} / sharded, width 1", divide(rates["sharded, width 1"], rate))
             for name, rate in rates.items()
@@ -54,7 +54,7 @@ def compiled(rounds: int) -> list[Figure]:
             for place, where in places.items()
             for way in ("compiled", "eager")
         }
-        rates = alternate(rivals, fewer(rounds))
+        rates = alternate(rivals, rounds)
         for place in places:
             ratio = divide(rates[f"eager, {place}"], rates[f"compiled, {place}"])
             figures.append(Figure("compiled", f"time, PyTorch, {name}, {place}, compiled / eager", ratio))
@@ -65,7 +65,7 @@ def cores_too(rounds: int) -> list[Figure]:
     """Where the other parts have one core only, all of them, and the other way round, against eager PyTorch."""
     batch = {"batch_size": 256}
     rivals = {
-        "mlp": rival("sweep", piece=None, lanes=1, epochs=2, pinned=True, **batch),
+        "mlp": rival("sweep", piece=None, lanes=1, epochs=16, pinned=True, **batch),
         "mlp, torch": rival("torch", pinned=True, **batch),
         "matmul": rival("torch_matmul", piece=0.6, size=2048, pinned=True),
         "matmul jax": rival("jax_matmul", piece=0.6, size=2048, spread=False, pinned=True),
@@ -80,9 +80,8 @@ def cores_too(rounds: int) -> list[Figure]:
         Figure("cores_too", "MLP, batch 256, one core, useful FLOP/s of its sgemm peak", share, "%"),
     ]
     for name, theirs in (("resnet18", "torch_resnet"), ("t5", "torch_t5")):
-        common = {"piece": None, "rehearsed": True}
-        both = {"ours": rival("steps", model=name, count=cores(), steps=4, **common)}
-        both["theirs"] = rival(theirs, steps=2, **common)
+        common = {"piece": None, "rehearsed": True, "steps": 3}
+        both = {"ours": rival("steps", model=name, count=cores(), **common), "theirs": rival(theirs, **common)}
         rates = alternate(both, rounds)
         ratio = divide(rates["ours"], rates["theirs"])
         figures.append(Figure("cores_too", f"{name}, a lane a core / PyTorch, eager on all cores", ratio))
@@ -100,6 +99,6 @@ def series(rounds: int) -> list[Figure]:
                 rivals["vmap"] = rival(**ours, count=count, strategy="vmap", width=count)
             figures += [
                 Figure("series", f"{model}, {count} in a {name}", rate, "lane-steps/s")
-                for name, rate in alternate(rivals, fewer(rounds)).items()
+                for name, rate in alternate(rivals, rounds).items()
             ]
     return figures

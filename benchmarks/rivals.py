@@ -195,11 +195,6 @@ def _turn(group: list[_Process], repeats: int) -> list[dict[str, float]]:
     return [process.receive() for process in group]
 
 
-def fewer(rounds: int, share: int = 2) -> int:
-    """Returns the rounds of a part whose turns are long: one in `share`."""
-    return -(-rounds // share)
-
-
 def divide(above: Sequence[float], below: Sequence[float]) -> list[float]:
     """Returns the ratios within each round."""
     return [a / b for a, b in zip(above, below, strict=True)]

@@ -2,7 +2,7 @@
 
 Source: Liu & Mou, figure 3, section 5.2.
 Command: python -m experiments.figure_3 --data_dir=DIR --workdir=runs/figure_3 --scale=reduced
-Cost a lane: paper, 23,400 steps a task; reduced, 1,040 (--dry_run says it all).
+Cost: paper, 23,400 steps a task and lane, a day on two cores; reduced, 1,040, about an hour (--dry_run says it).
 Paper: unregularised loses only about 10 points in 100 tasks; all methods mostly hold; the two gradual arms are best at
 task 100.
 """

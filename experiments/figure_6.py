@@ -3,8 +3,8 @@
 Source: Liu & Mou, figure 6, section 5.3.
 Command: python -m experiments.figure_6 --data_dir=DIR --workdir=runs/figure_6 --scale=reduced
 Same runs as figures 1a and 4: --from=runs/figure_1a,runs/figure_4 draws it from those.
-Cost a lane: random_mnist: paper, 19,200 steps a task; reduced, 2,400; bigram_cipher: paper, 4,000 steps a task, for an
-accelerator; reduced, 1,200 of a small T5 block (--dry_run says it all).
+Cost: that of figures 1a and 4, whose runs it can take with --from; reduced, an hour and a quarter on two cores (--dry_run
+says it).
 Paper: spectral regularization and shrink and perturb keep it small; gradual arms keep it low and stable without a
 penalty.
 """

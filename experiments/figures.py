@@ -157,7 +157,11 @@ def plan(
         for arm in arms:
             if arm.get("granularity") != "1":
                 arm.update(different)
-                if arm["transition"] == "output" and "granularity" not in arm and "granularity" not in given:
+                if (
+                    arm["transition"] in ("output", "smoothing")
+                    and "granularity" not in arm
+                    and "granularity" not in given
+                ):
                     arm["granularity"] = str(2 * int(defaults["granularity"]))  # its steps are of half the way
     return defaults, arms, left
 

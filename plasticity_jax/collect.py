@@ -18,19 +18,20 @@ TOLD = 4  # differing settings that a message names
 
 
 def collect(workdirs: Sequence[str | Path], runs: Runs) -> "pandas.DataFrame":
-    """Returns the tidy table of the lanes of `runs`, numbered in their order, each from the first workdir that has it.
+    """Returns the tidy table of the lanes of `runs`, numbered in their order, each from the workdir with most of its tasks.
 
-    A lane is found by everything that decides its numbers: the whole Spec, but for what else it measured, and all of the
-    lane's numbers. Raises WorkdirError if a folder is no workdir with results, if none has a lane (in what the lane that
-    comes nearest to the first one missing differs is told), if one has not all of its tasks, or if lanes were trained on
-    different data.
+    A lane is found by everything that decides its numbers: the whole Spec, but for what else it measured and how many tasks
+    came after those asked for, and all of the lane's numbers. Raises WorkdirError if a folder is no workdir with results, if
+    none has a lane (in what the lane that comes nearest to the first one missing differs is told), if one has not all of its
+    tasks, or if lanes were trained on different data.
     """
     import pandas
 
     found: dict[str, _Lane] = {}
     for workdir in workdirs:
         for key, lane in _lanes(Path(workdir)).items():
-            found.setdefault(key, lane)
+            if key not in found or len(found[key].rows) < len(lane.rows):
+                found[key] = lane
     wanted = [(spec, lanes_.complete(spec, lane)) for spec, given in runs for lane in given]
     keys = [_key(spec.record(), lane) for spec, lane in wanted]
     missing = [number for number, key in enumerate(keys) if key not in found]
@@ -54,7 +55,10 @@ def collect(workdirs: Sequence[str | Path], runs: Runs) -> "pandas.DataFrame":
                 f"and {lane.data}): allowed is one for all."
             )
     # (a table from before an axis existed lacks its column)
-    parts = [found[key].rows.assign(lane=n, **wanted[n][0].axes()) for n, key in enumerate(keys)]
+    parts = [
+        found[key].rows.query("task < @spec.tasks").assign(lane=number, **spec.axes())
+        for number, (key, (spec, _)) in enumerate(zip(keys, wanted, strict=True))
+    ]
     return pandas.concat(parts, ignore_index=True)
 
 
@@ -81,7 +85,7 @@ def _lanes(workdir: Path) -> dict[str, _Lane]:
 
 
 def _key(spec: Mapping[str, Any], lane: Mapping[str, Any]) -> str:
-    plain = {name: value for name, value in spec.items() if name not in ("options", "probes")}
+    plain = {name: value for name, value in spec.items() if name not in ("options", "probes", "tasks")}
     return json.dumps({**plain, **spec["options"], **lane}, sort_keys=True)
 
 

@@ -86,6 +86,7 @@ def settings(programs: Sequence[Program], dataset: datasets.Dataset) -> dict[str
                 "lane_width": p.execution.width,
                 # with lanes vmapped, XLA fuses differently on another number of devices, and last bits follow
                 **({"lane_devices": p.execution.devices} if p.execution.width > 1 else {}),
+                **({"compiler_options": options} if (options := lanes_.options(p.spec.model)) else {}),
             }
             for p in programs
         ],
@@ -337,7 +338,8 @@ def run_in_workdir(
     workdir_.check_writable(workdir)
     with workdir_.lock(workdir), workdir_.Stop() as stop:
         if not workdir_.check_config(workdir, wanted, extendable="tasks"):
-            workdir_.write_config(workdir, wanted, environment_record(dataset))
+            before = workdir_.read_record(workdir)  # of a run that becomes longer
+            workdir_.write_config(workdir, wanted, environment_record(dataset) | ({"before": before} if before else {}))
         return _run(programs, dataset, Path(workdir), stop, checkpoint_every, progress)
 
 
@@ -367,10 +369,15 @@ def _run(
 
     data, histories = device_data(dataset), [{} for _ in programs]
     total = sum(len(p.lanes) * p.spec.tasks for p in programs)
+    folders = [path / "checkpoints" / str(number) if path else None for number in range(len(programs))]
+    for number, folder in enumerate(folders):  # a run that became longer has rows of all programs from the start
+        if folder and folder.is_dir() and (found := Checkpoints(folder).restore({"history": {}})):
+            histories[number] = found[1]["history"]
     with tqdm(total=total, unit="lane-task", disable=not progress, smoothing=0.1) as bar:
         for number, program in enumerate(programs):
             bar.set_description(f"program {number + 1} of {len(programs)}")
-            checkpoints = Checkpoints(path / "checkpoints" / str(number)) if path else None
+            folder = folders[number]
+            checkpoints = Checkpoints(folder) if folder else None
 
             def report(history, number=number):
                 histories[number] = history

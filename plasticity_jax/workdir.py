@@ -125,7 +125,7 @@ def check_config(path: str | os.PathLike, settings: dict, extendable: str = "") 
         was, now = (json.dumps(side[key]) if key in side else "absent" for side in (old, new))
         if was == now or (key in old and key in new and old[key] == new[key]):  # (nan equals nan as text only)
             continue
-        if key in old and key in new and key.rpartition(".")[2] == extendable and new[key] > old[key]:
+        if _longer(old.get(key), new.get(key)) and key.rpartition(".")[2] == extendable:
             longer = True
         else:
             name = re.sub(r"\.\d+(?=\.|$)", "", key)  # many lanes may differ in the same way: said once
@@ -138,6 +138,17 @@ def check_config(path: str | os.PathLike, settings: dict, extendable: str = "") 
     raise WorkdirError(
         f"{path} was made with another configuration: {'; '.join(shown)}; use another --workdir or the old settings."
     )
+
+
+def _longer(was: Any, now: Any) -> bool:
+    return isinstance(was, int) and isinstance(now, int) and now > was
+
+
+def read_record(path: str | os.PathLike) -> dict[str, Any]:
+    """Returns what `path/config.json` records besides settings; empty if there is no such file."""
+    file = pathlib.Path(path, "config.json")
+    content = json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
+    return {name: value for name, value in content.items() if name != "settings"}
 
 
 def _flat(tree: Any, prefix: str = "") -> dict[str, Any]:

@@ -156,6 +156,9 @@ def test_published_output_interpolation_has_its_steps_in_each_half():
     _, grid, _ = planned("random_mnist", "methods", as_published=True)
     assert [arm["granularity"] for arm in grid if arm["transition"] == "output" and "granularity" in arm][-1] == "40"
     assert all("granularity" not in arm for arm in grid if arm["transition"] == "sampling")
+    _, grid, _ = planned("random_mnist", "methods", as_published=True, controls=True)
+    assert {arm["granularity"] for arm in grid if arm["transition"] in ("output", "smoothing")} == {"1", "40"}
+    assert [arm["granularity"] for arm in grid if arm["transition"] == "smoothing"] == ["40"]
     _, grid, _ = planned("random_mnist", "methods")
     assert all(arm.get("granularity", "1") == "1" for arm in grid)
 
@@ -256,6 +259,11 @@ def test_unfinished_runs_and_different_data_are_not_collected(tmp_path):
         pj.run(spec, pj.grid(seed=[seed]), tmp_path / str(seed))
     folders, wanted = [tmp_path / "0", tmp_path / "1"], [(spec, pj.grid(seed=range(2)))]
     assert len(collect.collect(folders, wanted)) == 4
+    shorter = dataclasses.replace(spec, tasks=1)
+    pj.run(shorter, pj.grid(seed=[0]), tmp_path / "short")
+    first = collect.collect([tmp_path / "short", *folders], [(shorter, pj.grid(seed=range(2)))])
+    assert first[["lane", "task"]].to_numpy().tolist() == [[0, 0], [1, 0]]
+    assert len(collect.collect([tmp_path / "short", *folders], wanted)) == 4
     config = tmp_path / "1" / "config.json"
     text = config.read_text()
     told = json.loads(text)

@@ -1,4 +1,5 @@
 import dataclasses
+import json
 import os
 import pathlib
 import signal
@@ -257,6 +258,31 @@ def test_a_finished_run_goes_on_with_more_tasks_as_if_it_had_begun_with_them(str
 
 
 # Several programs
+
+
+def test_rows_of_every_program_stay_while_a_run_becomes_longer(dataset, tmp_path, monkeypatch):
+    def runs(tasks):
+        common = {"dataset": dataset, "optimizer": "adam", "tasks": tasks}
+        return [(tiny.spec(**common), LANES[:1]), (tiny.spec(**common, method="l2"), LANES[:1])]
+
+    sweep.run(runs(2), workdir=tmp_path)
+    seen = []
+    write = results.write
+    monkeypatch.setattr(results, "write", lambda table, file: seen.append(len(table)) or write(table, file))
+    longer = sweep.run(runs(3), workdir=tmp_path)
+    assert seen[0] == 4
+    assert seen == sorted(seen)
+    assert_same(longer, sweep.run(runs(3)))
+    record = json.loads((tmp_path / "config.json").read_text())
+    assert record["settings"]["programs"][0]["spec"]["tasks"] == 3
+    assert record["before"]["versions"] == record["versions"]
+
+
+def test_options_of_the_compiler_are_part_of_the_settings(dataset, tmp_path, monkeypatch):
+    sweep.run(dataclasses.replace(spec(dataset), tasks=1), LANES, tmp_path)
+    monkeypatch.setattr(lanes, "OPTIONS_TABLE", {})
+    with pytest.raises(workdir.WorkdirError, match=r"compiler_options.xla_\w+ was .+, now absent"):
+        sweep.run(spec(dataset), LANES, tmp_path)
 
 
 def test_two_programs_make_one_table(dataset, tmp_path):

@@ -132,7 +132,13 @@ def test_a_run_may_become_longer_and_not_shorter(tmp_path):
     workdir.write_config(tmp_path, runs(15, 15), {})
     assert workdir.check_config(tmp_path, runs(15, 15), "tasks") is True
     assert workdir.check_config(tmp_path, runs(30, 30), "tasks") is False
-    for settings, name in [(runs(14, 15), "tasks"), (runs(30, 30, seed=1), "tasks"), (runs(30, 30), "epochs")]:
+    unlike = [
+        (runs(14, 15), "tasks"),
+        (runs(30, 30, seed=1), "tasks"),
+        (runs(30, 30), "epochs"),
+        (runs("30", 30), "tasks"),
+    ]
+    for settings, name in unlike:
         with pytest.raises(workdir.WorkdirError, match="another configuration"):
             workdir.check_config(tmp_path, settings, name)
 
