@@ -221,7 +221,7 @@ def lanes(rounds: int) -> list[Figure]:
     """
     counts = [2**power for power in range(7 if devices().backend == "cpu" else 11)]
     # A call reads and writes the state of every lane once: equally many steps a call, so that all pay alike.
-    bare = {"kind": "steps", "model": "mlp", "steps": 40, "rehearsed": True}
+    bare = {"kind": "steps", "model": "mlp", "steps": 80, "rehearsed": True}
     rivals = {str(n): rival(**bare, piece=PIECE if n <= 16 else None, count=n) for n in counts}
     rivals["8 alike"] = rival("sweep", lanes=8, epochs=1)
     rivals["8 mixed"] = rival("sweep", lanes=8, epochs=1, granularity=[1, 2, 4, 20])

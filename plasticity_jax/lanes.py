@@ -133,12 +133,12 @@ STRATEGIES = ("plain", "vmap", "map", "sharded")
 
 # (backend, model) -> (strategy, width). On CPUs as measured on two cores by `python -m benchmarks strategies`; behind a row
 # the time with two lanes vmapped on each device, and with all lanes on one device one at a time, over that of the row.
-# Kernels of several lanes make a grouped convolution: all four lanes in one vmap took 2.3 to 2.5 x. Elsewhere guesses.
+# Kernels of several lanes make a grouped convolution: all four lanes in one vmap took 2.3 to 2.8 x. Elsewhere guesses.
 STRATEGY_TABLE = {
-    ("cpu", "mlp"): ("sharded", 1),  # 1.28, 1.81
-    ("cpu", "cnn"): ("sharded", 1),  # 1.34, 1.49
-    ("cpu", "resnet18"): ("sharded", 1),  # 1.42, 1.24
-    ("cpu", "t5"): ("sharded", 1),  # 1.21, 1.05
+    ("cpu", "mlp"): ("sharded", 1),  # 1.28, 1.86
+    ("cpu", "cnn"): ("sharded", 1),  # 1.27, 1.43
+    ("cpu", "resnet18"): ("sharded", 1),  # 1.78, 1.38
+    ("cpu", "t5"): ("sharded", 1),  # 1.04, 1.03
     ("gpu", "mlp"): ("sharded", 64),
     ("gpu", "cnn"): ("sharded", 1),
     ("gpu", "resnet18"): ("sharded", 1),
