@@ -79,8 +79,8 @@ def cores_too(rounds: int) -> list[Figure]:
         ),
         Figure("cores_too", "MLP, batch 256, one core, useful FLOP/s of its sgemm peak", share, "%"),
     ]
+    common = {"piece": None, "rehearsed": True, "steps": 3}
     for name, theirs in (("resnet18", "torch_resnet"), ("t5", "torch_t5")):
-        common = {"piece": None, "rehearsed": True, "steps": 3}
         both = {"ours": rival("steps", model=name, count=cores(), **common), "theirs": rival(theirs, **common)}
         rates = alternate(both, rounds)
         ratio = divide(rates["ours"], rates["theirs"])

@@ -221,8 +221,7 @@ def lanes(rounds: int) -> list[Figure]:
     """
     counts = [2**power for power in range(7 if devices().backend == "cpu" else 11)]
     # A call reads and writes the state of every lane once: equally many steps a call, so that all pay alike.
-    bare = {"kind": "steps", "model": "mlp", "steps": 80, "rehearsed": True}
-    rivals = {str(n): rival(**bare, piece=PIECE if n <= 16 else None, count=n) for n in counts}
+    rivals = {str(n): steps_of_lanes(n, piece=PIECE if n <= 16 else None, rehearsed=True) for n in counts}
     rivals["8 alike"] = rival("sweep", lanes=8, epochs=1)
     rivals["8 mixed"] = rival("sweep", lanes=8, epochs=1, granularity=[1, 2, 4, 20])
     rivals["2 alike"] = rival("sweep", lanes=2, epochs=1)
@@ -309,4 +308,4 @@ PARTS: dict[str, Callable[[int], list[Figure]]] = {
     "series": further.series,
 }
 # what is measured if no part is named, in less than ten minutes: what has a figure to reach, but for that of `one_lane`
-USUAL = [name for name in PARTS if name not in ("one_lane", "strategies", "compiled", "cores_too", "series")]
+USUAL = [name for name, part in PARTS.items() if part.__module__ != further.__name__]
