@@ -223,7 +223,7 @@ def job(
         one, next_up = next_up, whole
         if one is not whole:
             ready = sweep.compile_program(sweep.plan([(whole, grid)], SAMPLES)[0], prepared(whole))
-            ready.text(ready.init())
+            ready.executable(ready.init())
         with tempfile.TemporaryDirectory(dir=cache_dir) as folder:
             if checkpoints and results:
                 plasticity_jax.run(one, grid, workdir=Path(folder, "work"))

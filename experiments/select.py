@@ -6,7 +6,8 @@ with the largest mean of the benchmark's metric over all tasks and tuning seeds;
 Command: python -m experiments.select --benchmark=random_mnist --data_dir=DIR --workdir=runs/select --scale=reduced
 Writes into the workdir selected.json (what figures read; benchmarks already in it stay) and a folder of the benchmark's
 name with its run and selection.csv (the whole table). Another benchmark with the same workdir is added to selected.json.
-Figures refuse a selection that was tuned on their seeds or at another scale.
+Figures refuse a selection that was tuned on their seeds or at another scale. A grid of one's own is given by its flags,
+such as --learning_rate=1e-3,1e-4 --l2.strength=1e-2,1e-3.
 Cost: --dry_run says it. Grids differ in size, so methods are not tuned with equal effort: selection.csv says how much.
 """
 
@@ -70,14 +71,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     except ValueError as error:
         return launcher.fault(error, launcher.USAGE)
     grid = {flag: with_default(texts, wanted[0].get(flag)) for flag, texts in GRIDS[own["scale"]].items()}
-    defaults = {**wanted[0], "first_seed": str(FIRST_SEED), "seeds": "2", "probes": "none"}
-    arms = [arm | {flag: text for flag, text in grid.items() if _fits(flag, arm)} for arm in wanted[1]]
+    defaults = {**wanted[0], **grid, "first_seed": str(FIRST_SEED), "seeds": "2", "probes": "none"}
 
     def choose(table: Any, columns: Sequence[str], values: Mapping[str, Any]) -> str:
         return chosen(table, columns, own["benchmark"], benchmark, own["scale"], Path(values["workdir"]).parent)
 
     title = f"{benchmark.title}: selection"
-    return launcher.launch((__doc__ or "") + HELP, defaults, arms, title=title, argv=rest, then=choose)
+    return launcher.launch((__doc__ or "") + HELP, defaults, wanted[1], title=title, argv=rest, then=choose)
 
 
 def with_default(texts: str, default: str | None) -> str:
@@ -85,10 +85,6 @@ def with_default(texts: str, default: str | None) -> str:
     if default is None or float(default) in map(float, texts.split(",")):
         return texts
     return f"{texts},{default}"
-
-
-def _fits(flag: str, arm: Mapping[str, str]) -> bool:
-    return flag == "learning_rate" or flag.partition(".")[0] == arm["method"]
 
 
 def chosen(table: Any, columns: Sequence[str], name: str, benchmark: Benchmark, scale: str, folder: Path) -> str:

@@ -15,8 +15,9 @@ from plasticity_jax.spec import Spec
 from plasticity_jax.types import PyTree
 
 BATCHES = 4  # at least, in an epoch of a trial
-EXTRA = (2, 16, 128)  # epochs that a longer trial has more, until they take as long as the shorter one
+EXTRA = (2, 16, 128)  # epochs that a longer trial has more, until they take half as long as the shorter one
 REPEATS, LONG = 3, 2.0  # a trial is run so many times, but only once if that takes more than LONG seconds
+FEWER = 8  # probes are tried on so many times fewer samples if already the steps take so long
 
 
 class Trial(NamedTuple):
@@ -83,12 +84,16 @@ def _trial(program: sweep.Program, dataset: datasets.Dataset) -> Trial:
         return _timed(program._replace(spec=dataclasses.replace(spec, epochs=epochs)), part)
 
     short, step = timed(bare, 1), 0.0
-    for extra in EXTRA:
+    for extra in (1, *EXTRA) if short > LONG else EXTRA:
         more = timed(bare, 1 + extra) - short
         step = max(more, 0.0) / (extra * per_epoch)
-        if more >= short:
+        if more >= short / 2:
             break
-    probing = timed(spec, 1) - short if spec.probes else 0.0
+    probing = 0.0
+    if spec.probes:  # (the time of those that take long grows with the samples)
+        samples = -(-spec.probe_samples // FEWER) if step * per_epoch > LONG else spec.probe_samples
+        tried = timed(dataclasses.replace(spec, probe_samples=samples), 1)
+        probing = (tried - short) * spec.probe_samples / samples
     return Trial(step, max(short - step * per_epoch * (1 + 1 / 3), 0.0), max(probing, 0.0))
 
 
@@ -99,12 +104,16 @@ def _timed(program: sweep.Program, dataset: datasets.Dataset) -> float:
     lanes = [lane | {"granularity": 1}] * (how.width * how.devices)
     compiled = sweep.compile_program(sweep.Program(spec, lanes, how), sweep.device_data(dataset))
     states, taken = compiled.init(), []
-    for number in range(1 + REPEATS):
+    if how.strategy == "plain":
+        states, _ = timed_task(compiled, states, 0)  # compiles each of its parts
+    else:
+        compiled.executable(states)
+    for number in range(1, 1 + REPEATS):
         states, seconds = timed_task(compiled, states, number)
         taken.append(seconds)
-        if number and taken[-1] > LONG:
+        if seconds > LONG:
             break
-    return min(taken[1:])  # the first one compiles; what else the machine does only adds
+    return min(taken)  # what else the machine does only adds
 
 
 def timed_task(compiled: sweep.Compiled, states: PyTree, number: int) -> tuple[PyTree, float]:

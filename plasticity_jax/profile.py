@@ -67,7 +67,7 @@ def profile(program: sweep.Program, dataset: datasets.Dataset, folder: str | Pat
     trace = newest.with_name(newest.name.replace(".xplane.pb", ".trace.json.gz"))
     table = "(no breakdown: the trace of this backend names no instructions)"
     if found := events(newest):
-        taken = breakdown(found, parts_of(compiled.text(states)), wall)
+        taken = breakdown(found, parts_of(str(compiled.executable(states).as_text())), wall)
         table = described(program, cut, dataset, part, taken)
     plain = statistics.median(untraced)
     slowed = ""

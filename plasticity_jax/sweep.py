@@ -119,7 +119,8 @@ class Compiled(NamedTuple):
       place: numpy states of the program's own lanes -> states of all padded lanes on the devices.
       copy: states -> a copy of them on the devices, which the next `run_task` leaves alone; waits for nothing.
       shapes: what `init` returns, cut to the program's own lanes, as ShapeDtypeStructs.
-      text: states -> the compiled `run_task` as text of HLO; not with the strategy "plain", which is no one program.
+      executable: states -> the compiled `run_task`, which then need not compile; not with the strategy "plain", which is
+        no one program.
     """
 
     init: Callable[[], PyTree]
@@ -127,7 +128,7 @@ class Compiled(NamedTuple):
     place: Callable[[PyTree], PyTree]
     copy: Callable[[PyTree], PyTree]
     shapes: PyTree
-    text: Callable[[PyTree], str]
+    executable: Callable[[PyTree], jax.stages.Compiled]
 
 
 def compile_program(program: Program, data: Data) -> Compiled:
@@ -160,7 +161,7 @@ def compile_program(program: Program, data: Data) -> Compiled:
         copy=jax.jit(lambda states: jax.tree.map(jnp.copy, states)),
         shapes=jax.tree.map(lambda a: jax.ShapeDtypeStruct((count, *a.shape), a.dtype), one),
         # (jax keeps what it compiled for the same arguments)
-        text=lambda states: str(task.lower(*arguments(states, 0)).compile().as_text()),
+        executable=lambda states: task.lower(*arguments(states, 0)).compile(),
     )
 
 

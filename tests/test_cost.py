@@ -45,20 +45,27 @@ def test_a_trial_takes_time_and_leaves_methods_numbers_out():
 
 def test_a_trial_tells_steps_from_the_end_of_a_task_and_from_probes(monkeypatch):
     # steps too short to be seen in one more epoch beside a long end of task: a trial with more of them is made
-    step, rest, probing = 0.001, 1.0, 3.0
+    step, rest, probing, program_samples = 0.001, 1.0, 3.0, 64
     asked = []
 
     def timed(program, dataset):
         spec = program.spec
         per_epoch = len(dataset.images) // spec.batch_size
-        asked.append(spec.epochs)
-        return step * per_epoch * (spec.epochs + 1 / 3) + rest + (probing if spec.probes else 0.0)
+        asked.append((spec.epochs, spec.probe_samples if spec.probes else 0))
+        share = spec.probe_samples / program_samples if spec.probes else 0.0
+        return step * per_epoch * (spec.epochs + 1 / 3) + rest + probing * share
 
     monkeypatch.setattr(cost, "_timed", timed)
-    (program,) = programs(probes=("hessian_top",), options={"hessian_top.iterations": 3})
+    (program,) = programs(probes=("hessian_top",), options={"hessian_top.iterations": 3}, probe_samples=program_samples)
     assert cost._trial(program, DIGITS) == pytest.approx((step, rest, probing))
-    assert asked == [1, 3, 17, 129, 1]
+    assert asked == [(1, 0), (3, 0), (17, 0), (129, 0), (1, 64)]
     asked.clear()
+    # a network that takes its time is tried for one epoch more and on fewer samples
     step = 1.0
     assert cost._trial(program, DIGITS) == pytest.approx((step, rest, probing))
-    assert asked == [1, 3, 1]
+    assert asked == [(1, 0), (2, 0), (1, 8)]
+    asked.clear()
+    # but a long end of a task does not make its steps seen
+    step, rest = 0.01, 10.0
+    assert cost._trial(program, DIGITS) == pytest.approx((step, rest, probing))
+    assert asked == [(1, 0), (2, 0), (3, 0), (17, 0), (129, 0), (1, 64)]

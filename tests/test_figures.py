@@ -8,9 +8,8 @@ import pathlib
 import pandas as pd
 import pytest
 
-from experiments import figures, select, selection, settings
+from experiments import figures, settings
 from plasticity_jax import collect, flags, lanes
-from plasticity_jax.methods import METHODS
 from plasticity_jax.workdir import WorkdirError
 
 FILES = sorted(path.stem for path in pathlib.Path(figures.__file__).parent.glob("figure_*.py"))
@@ -280,81 +279,6 @@ def test_unfinished_runs_and_different_data_are_not_collected(tmp_path):
         collect.collect(folders, wanted)
 
 
-def test_selection_takes_the_best_mean_and_leaves_out_what_diverged(tmp_path):
-    columns = ["method", "transition", "granularity", "learning_rate", "l2.strength"]
-    rows = []
-    arms = [
-        ("none", "output", 1, 1e-2, None, 0.5),
-        ("none", "output", 1, 1e-3, None, 0.6),
-        ("none", "output", 1, 1e-4, None, None),
-        ("l2", "output", 1, 1e-2, 1e-3, 0.7),
-        ("l2", "output", 1, 1e-2, 1e-4, 0.4),
-        ("none", "output", 20, 1e-2, None, 0.9),
-    ]
-    for number, (*arm, score) in enumerate(arms):
-        for seed in (0, 1):
-            for task in (0, 1):
-                fixed = {"lane": 2 * number + seed, "task": task, "seed": seed, "finite": score is not None}
-                rows.append(fixed | dict(zip(columns, arm, strict=True)) | {"online_accuracy": score})
-    benchmark = settings.BENCHMARKS["random_mnist"]
-    (tmp_path / "selected.json").write_text('{"other": {}}')
-    (tmp_path / "random_mnist").mkdir()
-    select.chosen(pd.DataFrame(rows), columns, "random_mnist", benchmark, "paper", tmp_path)
-    found = json.loads((tmp_path / "selected.json").read_text())
-    assert found["other"] == {}
-    assert found["random_mnist"] == {"scale": "paper", "seeds": [0, 1], "arms": found["random_mnist"]["arms"]}
-    arms = found["random_mnist"]["arms"]
-    assert arms == {
-        "none": {"learning_rate": "0.001"},
-        "l2": {"learning_rate": "0.01", "l2.strength": "0.001"},
-        "output": {"learning_rate": "0.01"},
-    }
-    assert pd.read_csv(tmp_path / "random_mnist/selection.csv")["chosen"].sum() == 3
-    path, figure = str(tmp_path / "selected.json"), figures.Figure("1", "random_mnist", "methods")
-    every = OWN | {"selection": path, "controls": True}
-    own = every | {"methods": "none,l2"}
-    for lacking in ("none,l2,redo", "none"):  # sampling diverged and was not chosen
-        with pytest.raises(
-            ValueError, match=r"lacks '(redo|sampling)': allowed are arms that were tuned, none, l2, output"
-        ):
-            figures.plan(figure, own | {"methods": lacking}, ["--first_seed=2"])
-    selected = found["random_mnist"]["arms"] | {"sampling": {"learning_rate": "0.1"}}
-    selection.write(tmp_path / "selected.json", "random_mnist", "paper", [0, 1], selected)
-    _defaults, grid, _ = figures.plan(figure, own, ["--first_seed=2"])
-    assert grid[1] == {"method": "l2", "transition": "output", "granularity": "1", **arms["l2"]}
-    for arm in grid:  # controls have the learning rate of what they are compared with
-        if arm["method"] == "none" and arm["transition"] != "sampling":
-            expected = "0.001" if arm.get("granularity") == "1" else "0.01"
-            assert arm["learning_rate"] == expected, arm
-    _defaults, grid, _ = figures.plan(figure._replace(arms="granularity"), every, ["--first_seed=2"])
-    assert [arm["learning_rate"] for arm in grid] == ["0.001", "0.01", "0.01"]
-    with pytest.raises(ValueError, match=r"was tuned on seed 1, which is to be reported"):
-        figures.plan(figure, own, ["--first_seed=1"])
-    with pytest.raises(ValueError, match=r"was made at scale 'paper': allowed is one at 'reduced'\."):
-        figures.plan(figure, own | {"scale": "reduced"}, ["--first_seed=2"])
-    with pytest.raises(ValueError, match=r"allowed is a selected\.json with 'bigram_cipher'"):
-        planned("bigram_cipher", "methods", selection=path)
-
-
-ALL_ARMS: dict = {name: {} for name in (*settings.METHODS.split(","), "output", "sampling")}
-
-
-@pytest.mark.parametrize(
-    ("arms", "words"),
-    [
-        (["x"], "allowed is a selected.json with 'random_mnist'"),
-        ({"none": {"l2.strenght": "1"}}, "lacks 'l2': allowed are arms that were tuned, none;"),
-        (ALL_ARMS | {"l2": {"l2.strenght": "1"}}, "sets 'l2.strenght': allowed are flags of methods"),
-        ({"l2": {"l2.strength": 1}}, "allowed is a selected.json"),
-    ],
-)
-def test_a_selection_that_is_none_is_told(tmp_path, arms, words):
-    file = tmp_path / "selected.json"
-    file.write_text(json.dumps({"random_mnist": {"scale": "paper", "seeds": [1000], "arms": arms}}))
-    with pytest.raises(ValueError, match=words):
-        planned("random_mnist", "methods", selection=str(file))
-
-
 def test_methods_can_be_chosen_and_one_of_two_figures(capsys, tmp_path):
     _, grid, _ = planned("random_mnist", "methods", methods="none,l2_init")
     assert [arm["method"] for arm in grid] == ["none", "l2_init", "none", "none"]
@@ -380,7 +304,7 @@ def test_methods_can_be_chosen_and_one_of_two_figures(capsys, tmp_path):
     ],
 )
 def test_what_the_second_of_two_figures_lacks_is_told_before_the_first_runs(arguments, code, words, capsys, tmp_path):
-    arms = {name: {"learning_rate": "0.01"} for name in ALL_ARMS}
+    arms = {name: {"learning_rate": "0.01"} for name in (*settings.METHODS.split(","), "output", "sampling")}
     chosen = {"random_mnist": {"scale": "smoke", "seeds": [1000], "arms": arms}}
     (tmp_path / "selected.json").write_text(json.dumps(chosen))
     (tmp_path / "w/bigram_cipher").mkdir(parents=True)
@@ -399,42 +323,3 @@ def test_a_flag_that_every_arm_has_its_own_of_is_refused(capsys):
     figure = figures.Figure("1a", "random_mnist", "methods")
     assert figures.main("Doc.", figure, argv=["--scale=smoke", "--method=l2_init", "--dry_run"]) == 2
     assert "method is 'l2_init', but every arm of this run has its own: leave it out." in capsys.readouterr().err
-
-
-@pytest.mark.parametrize("text", ["{broken", "[]"])
-def test_select_refuses_a_file_it_cannot_add_to_before_it_trains(text, tmp_path, capsys):
-    (tmp_path / "selected.json").write_text(text)
-    assert select.main(["--scale=smoke", f"--workdir={tmp_path}"]) == 2
-    assert "is no selected.json" in capsys.readouterr().err
-    assert [file.name for file in tmp_path.iterdir()] == ["selected.json"]
-
-
-def test_benchmarks_are_selected_one_after_another_in_one_workdir(tmp_path, capsys):
-    small = ["--tasks=1", "--epochs=4", "--samples=64", "--depth=1", "--seeds=1"]
-    argv = ["--scale=smoke", "--methods=none", "--noprogress", *small, f"--workdir={tmp_path}/"]
-    for benchmark in ("random_mnist", "permuted_emnist"):
-        assert select.main([f"--benchmark={benchmark}", *argv]) == 0, capsys.readouterr().err
-        assert f"written: {tmp_path / 'selected.json'}" in capsys.readouterr().out
-        assert {"results.parquet", "selection.csv"} <= {file.name for file in (tmp_path / benchmark).iterdir()}
-    assert sorted(file.name for file in tmp_path.iterdir()) == ["permuted_emnist", "random_mnist", "selected.json"]
-    path = str(tmp_path / "selected.json")
-    for benchmark in ("random_mnist", "permuted_emnist"):
-        _, grid, _ = planned(benchmark, "methods", scale="smoke", methods="none", selection=path)
-        assert all("learning_rate" in arm for arm in grid)
-    assert select.main([*argv[:-1], "--workdir="]) == 2
-    assert "workdir is not given: name a folder with --workdir=DIR." in capsys.readouterr().err
-
-
-def test_every_grid_has_the_benchmark_s_own_value_and_every_method_can_be_tuned():
-    assert select.with_default("1e-2,1e-4", "0.01") == "1e-2,1e-4"
-    assert select.with_default("1e-2,1e-4", "1e-3") == "1e-2,1e-4,1e-3"
-    assert select.with_default("1e-2", None) == "1e-2"
-    tuned = {flag.partition(".")[0] for flag in select.GRIDS["reduced"]} & set(METHODS)
-    assert tuned == set(METHODS) - {"none", "optimizer_reset"}
-
-
-def test_select_takes_methods_and_refuses_others(capsys):
-    assert select.main(["--scale=smoke", "--methods=none,l2x", "--dry_run"]) == 2
-    assert "method" in capsys.readouterr().err
-    assert select.main(["--scale=smoke", "--methods=none,l2_init", "--dry_run"]) == 0
-    assert "method l2_init" in capsys.readouterr().out

@@ -151,7 +151,7 @@ def test_the_profile_of_a_program(strategy, width, method, tmp_path, monkeypatch
 def sweep_text(planned):
     cut, part = profile.shortened(planned, DIGITS)
     compiled = sweep.compile_program(cut, sweep.device_data(part))
-    return compiled.text(compiled.init())
+    return str(compiled.executable(compiled.init()).as_text())
 
 
 def test_a_long_epoch_is_cut_and_probes_come_once():
