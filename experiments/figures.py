@@ -112,8 +112,6 @@ def plan(
         defaults |= benchmark.reduced if own["scale"] == "reduced" else benchmark.smoke
     if published:
         defaults |= benchmark.published
-        if "output" not in benchmark.gradual and not (benchmark.published or benchmark.unregularised):
-            print(f"note: --as_published changes nothing in {benchmark.title}.", file=sys.stderr)
     given = {name: value for name, _, value in (text.lstrip("-").partition("=") for text in left)}
     values = defaults | given
     if figure.arms == "granularity" and own["methods"] != settings.METHODS:
@@ -125,6 +123,8 @@ def plan(
     chosen: selection.Settings = {}
     if own["selection"]:
         chosen = selection.read(own["selection"], figure.benchmark, own["scale"], values, [*methods, *gradually])
+        for name in sorted(given.keys() & {flag for settings in chosen.values() for flag in settings}):
+            raise ValueError(f"{name} is {given[name]!r}, but {own['selection']} has its own: leave one of them out.")
     plain = {"method": "none", "transition": benchmark.gradual[0]}
     abrupt = {**plain, "granularity": "1", **chosen.get("none", {}), **(benchmark.unregularised if published else {})}
     gradual = [{**plain, "transition": name, **chosen.get(name, {})} for name in gradually]
@@ -163,6 +163,8 @@ def plan(
                     and "granularity" not in given
                 ):
                     arm["granularity"] = str(2 * int(defaults["granularity"]))  # its steps are of half the way
+        if (defaults, arms) == plan(figure, {**own, "as_published": False}, rest)[:2]:
+            print(f"note: --as_published changes nothing in figure {figure.name}, {benchmark.title}.", file=sys.stderr)
     return defaults, arms, left
 
 

@@ -21,6 +21,7 @@ import numpy as np
 from experiments import figures, selection, settings
 from experiments.settings import BENCHMARKS, Benchmark
 from plasticity_jax import flags, launcher, registry, results
+from plasticity_jax.methods import METHODS
 
 FIRST_SEED = 1000  # figures report seeds from 0
 DECADES = "1e-1,1e-2,1e-3,1e-4,1e-5,1e-6,1e-7"
@@ -64,6 +65,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         registry.lookup(BENCHMARKS, "benchmark", own["benchmark"])
         registry.one_of("scale", own["scale"], figures.SCALES)
         benchmark = BENCHMARKS[own["benchmark"]]
+        _check_grids(rest)
         wanted = figures.plan(figures.Figure("", own["benchmark"], "methods"), figures.OWN | own)
         if own["workdir"]:
             selection.others(Path(own["workdir"]) / FILE)  # a file that cannot be added to is told before the run
@@ -74,7 +76,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     defaults = {**wanted[0], **grid, "first_seed": str(FIRST_SEED), "seeds": "2", "probes": "none"}
 
     def choose(table: Any, columns: Sequence[str], values: Mapping[str, Any]) -> str:
-        return chosen(table, columns, own["benchmark"], benchmark, own["scale"], Path(values["workdir"]).parent)
+        return chosen(table, columns, own["benchmark"], benchmark, own["scale"], values, Path(values["workdir"]).parent)
 
     title = f"{benchmark.title}: selection"
     return launcher.launch((__doc__ or "") + HELP, defaults, wanted[1], title=title, argv=rest, then=choose)
@@ -87,11 +89,36 @@ def with_default(texts: str, default: str | None) -> str:
     return f"{texts},{default}"
 
 
-def chosen(table: Any, columns: Sequence[str], name: str, benchmark: Benchmark, scale: str, folder: Path) -> str:
+def _check_grids(arguments: Sequence[str]) -> None:
+    """Raises ValueError for a grid of something that a figure would not take from selected.json."""
+    for text in arguments:
+        name, _, value = text.lstrip("-").partition("=")
+        if "," in value and name != "probes" and not _carried(name):
+            raise ValueError(
+                f"{name} is {value!r}: allowed here are several values of learning_rate and of methods' settings, "
+                "one of others."
+            )
+
+
+def _carried(flag: str) -> bool:
+    """Whether selected.json says this flag's value."""
+    return flag == "learning_rate" or flag.partition(".")[0] in METHODS
+
+
+def chosen(
+    table: Any,
+    columns: Sequence[str],
+    name: str,
+    benchmark: Benchmark,
+    scale: str,
+    values: Mapping[str, Any],
+    folder: Path,
+) -> str:
     """Writes selected.json into `folder`, selection.csv into the benchmark's there, and returns what was chosen as text.
 
     A method's configuration is the one with the largest mean of the metric over all tasks and seeds; a lane that diverged
-    without a value at the end rules its configuration out. A gradual arm goes by the name of its transition.
+    without a value at the end rules its configuration out. A gradual arm goes by the name of its transition. All settings of
+    an arm's methods are written, those that `values` (the flags) have for every configuration as well.
     """
     scores = results.final(table, columns, metric=benchmark.metric, last=int(table["task"].max()) + 1)
     abrupt = scores["granularity"] == 1
@@ -99,16 +126,31 @@ def chosen(table: Any, columns: Sequence[str], name: str, benchmark: Benchmark, 
     scores["known"] = scores["count"] == scores["seeds"]
     scores["chosen"] = False
     selected: dict[str, dict[str, str]] = {}
+    settings_of_parts = [flag for flag in ("learning_rate", *flags.part_settings()) if _carried(flag)]
     for arm, rows in scores[scores["known"]].groupby("arm", sort=False):
         best = rows.index[int(np.argmax(rows["mean"]))]
         scores.loc[best, "chosen"] = True
-        tuned = [flag for flag in GRIDS[scale] if flag in scores and not _empty(scores.loc[best, flag])]
-        selected[str(arm)] = {flag: f"{scores.loc[best, flag]:g}" for flag in tuned}
+        row, methods = scores.loc[best], ["learning_rate", *str(scores.loc[best, "method"]).split("+")]
+        texts = {
+            flag: values.get(flag) if _empty(row.get(flag)) else _text(row[flag])
+            for flag in settings_of_parts
+            if flag.partition(".")[0] in methods
+        }
+        selected[str(arm)] = {flag: text for flag, text in texts.items() if text is not None}
     scores.to_csv(folder / name / "selection.csv", index=False)
     file = folder / FILE
     selection.write(file, name, scale, sorted(set(table["seed"])), selected)
     lines = [f"{arm}: {', '.join(f'{k} {v}' for k, v in best.items())}" for arm, best in selected.items()]
     return "\n".join(["", "chosen by the mean over all tasks and tuning seeds:", *lines, f"written: {file}"])
+
+
+def _text(value: Any) -> str:
+    """A setting as its flag is written; whole numbers may have become fractions in a column with gaps."""
+    if isinstance(value, bool | np.bool_):
+        return str(value).lower()
+    if isinstance(value, str):
+        return value
+    return str(int(value)) if float(value).is_integer() else f"{value:g}"
 
 
 def _empty(value: Any) -> bool:

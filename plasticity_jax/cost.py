@@ -15,7 +15,11 @@ from plasticity_jax.spec import Spec
 from plasticity_jax.types import PyTree
 
 BATCHES = 4  # at least, in an epoch of a trial
-EXTRA = (2, 16, 128)  # epochs that a longer trial has more, until they take half as long as the shorter one
+EXTRA = (
+    2,
+    16,
+    128,
+)  # epochs that a longer trial has more, until they take LONG seconds or half as long as the shorter one
 REPEATS, LONG = 3, 2.0  # a trial is run so many times, but only once if that takes more than LONG seconds
 FEWER = 8  # probes are tried on so many times fewer samples if already the steps take so long
 
@@ -87,7 +91,7 @@ def _trial(program: sweep.Program, dataset: datasets.Dataset) -> Trial:
     for extra in (1, *EXTRA) if short > LONG else EXTRA:
         more = timed(bare, 1 + extra) - short
         step = max(more, 0.0) / (extra * per_epoch)
-        if more >= short / 2:
+        if more >= min(short / 2, LONG):
             break
     probing = 0.0
     if spec.probes:  # (the time of those that take long grows with the samples)

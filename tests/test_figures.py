@@ -148,7 +148,13 @@ def test_as_published_turns_on_what_the_public_code_did():
 
 def test_what_nothing_is_published_of_is_said(capsys):
     planned("permuted_emnist", "methods", as_published=True)
-    assert "note: --as_published changes nothing in Permuted EMNIST" in capsys.readouterr().err
+    assert "note: --as_published changes nothing in figure 1, Permuted EMNIST" in capsys.readouterr().err
+    planned("random_mnist", "granularity", as_published=True)
+    assert "note: --as_published changes nothing in figure 1, Random MNIST" in capsys.readouterr().err
+    for benchmark in settings.BENCHMARKS:
+        if benchmark != "permuted_emnist":
+            planned(benchmark, "methods", as_published=True)
+    assert capsys.readouterr().err == ""
 
 
 def test_published_output_interpolation_has_its_steps_in_each_half():

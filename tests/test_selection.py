@@ -33,7 +33,7 @@ def test_selection_takes_the_best_mean_and_leaves_out_what_diverged(tmp_path):
     benchmark = settings.BENCHMARKS["random_mnist"]
     (tmp_path / "selected.json").write_text('{"other": {}}')
     (tmp_path / "random_mnist").mkdir()
-    select.chosen(pd.DataFrame(rows), columns, "random_mnist", benchmark, "paper", tmp_path)
+    select.chosen(pd.DataFrame(rows), columns, "random_mnist", benchmark, "paper", {}, tmp_path)
     found = json.loads((tmp_path / "selected.json").read_text())
     assert found["other"] == {}
     assert found["random_mnist"] == {"scale": "paper", "seeds": [0, 1], "arms": found["random_mnist"]["arms"]}
@@ -138,3 +138,31 @@ def test_a_grid_of_ones_own_replaces_the_ready_made_one(monkeypatch, capsys):
     assert "learning_rate 0.01" not in out
     assert out.count("l2.strength 7,") == 1
     assert "in all 3 compiled programs, 8 lanes" in out
+
+
+def test_all_settings_of_an_arm_are_written_and_taken(tmp_path, capsys):
+    small = ["--tasks=1", "--epochs=4", "--samples=64", "--depth=1", "--seeds=1", "--noprogress"]
+    grids = ["--redo.threshold=0.1,0.5", "--redo.relative=true,false", "--redo.warmup=3", "--learning_rate=1e-3"]
+    assert select.main(["--scale=smoke", "--methods=redo", *small, *grids, f"--workdir={tmp_path}"]) == 0
+    path = tmp_path / "selected.json"
+    arms = json.loads(path.read_text())["random_mnist"]["arms"]
+    table = pd.read_csv(tmp_path / "random_mnist/selection.csv")
+    assert len(table) == 4 + 2
+    (best,) = table[table["chosen"] & (table["method"] == "redo")].to_dict("records")
+    assert float(arms["redo"]["redo.threshold"]) == best["redo.threshold"]
+    assert arms["redo"]["redo.relative"] == str(best["redo.relative"]).lower()
+    assert arms["redo"].items() >= {"redo.warmup": "3", "redo.period": "4", "learning_rate": "0.001"}.items()
+    assert set(arms["output"]) == {"learning_rate"}
+    figure, own = (
+        figures.Figure("1", "random_mnist", "methods"),
+        {"scale": "smoke", "methods": "redo", "selection": str(path)},
+    )
+    _, grid, _ = figures.plan(figure, figures.OWN | own)
+    assert grid[0].items() >= arms["redo"].items()
+    with pytest.raises(ValueError, match=r"redo.period is '9', but .*selected.json has its own: leave one of them out"):
+        figures.plan(figure, figures.OWN | own, ["--redo.period=9"])
+    capsys.readouterr()
+    for axis in ("granularity=4,8", "optimizer=adam,sgd"):
+        assert select.main(["--scale=smoke", f"--{axis}", f"--workdir={tmp_path}/more"]) == 2
+        said = "allowed here are several values of learning_rate and of methods' settings, one of others."
+        assert said in capsys.readouterr().err
