@@ -504,7 +504,9 @@ def test_the_experiment_leaves_figure_and_tables(tmp_path, capsys, monkeypatch):
     little = panels.Scale(draws=4, angles=(0.2,), spec=SMALL, rounds=2, granularities=(1, 2))
     monkeypatch.setitem(panels.SCALES, "smoke", little)
     assert experiment.main([f"--workdir={tmp_path / 'new'}", "--scale=smoke"]) == 0
-    assert "two wells, turned in 1: ends in the other well" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "two wells, turned in 1: ends in the other well" in said
+    assert "two wells: guaranteed from 88 on by the theorem, from 7 on by exact constants; 2 work" in said
     names = {"theory.png", "theory.svg", "contraction.csv", "paths.csv", "plan.csv", "bridge.csv"}
     assert {path.name for path in (tmp_path / "new").iterdir()} == names
     with (tmp_path / "new" / "bridge.csv").open() as file:

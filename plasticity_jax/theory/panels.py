@@ -47,6 +47,7 @@ SMOKE = Scale(
 )
 SCALES = {"full": FULL, "smoke": SMOKE}
 
+BUMPED = "bumped quadratic"  # the landscape of most rows of `plans`
 TILT = 0.1  # of the two wells
 TURN = 2.6  # radians, for the two wells: far enough for the other one to catch the learner
 PRECISION = 1e-3  # distance to a minimum that counts as arrival, in radii of the basin
@@ -122,17 +123,16 @@ def paths(steps: int = 60) -> pd.DataFrame:
 
 
 def plans(scale: Scale) -> pd.DataFrame:
-    """Returns how many micro-tasks a turn of a bumped quadratic (‖θ*‖ = 3, dents 1 apart) needs.
+    """Returns how many micro-tasks turns of a bumped quadratic (‖θ*‖ = 3, dents 1 apart) and that of two wells need.
 
-    Columns: angle, theorem (guaranteed as stated), sharper (guaranteed with exact constants), works, failures_above
-    (how many of the next larger numbers fail), steps (that the theorem asks for in its last micro-task, by its own step
-    size), or NaN where none was found.
+    Columns: landscape, angle, theorem (guaranteed as stated), sharper (guaranteed with exact constants), works,
+    failures_above (how many of the next larger numbers fail), steps (that the theorem asks for in its last micro-task, by
+    its own step size), or NaN where none was found.
     """
-    basin = landscapes.bumped_quadratic(jnp.array([3.0, 0.0]), bump=20.0)
-    near = PRECISION * float(basin.radius)
+    bumped, wells = landscapes.bumped_quadratic(jnp.array([3.0, 0.0]), bump=20.0), landscapes.two_wells(TILT)
     rows = []
-    for angle in scale.angles:
-        generator = plan.rotation(angle)
+    for name, basin, angle in [(BUMPED, bumped, angle) for angle in scale.angles] + [("two wells", wells, TURN)]:
+        near, generator = PRECISION * float(basin.radius), plan.rotation(angle)
         theorem = plan.guaranteed(basin, generator, near)
         works = plan.working(basin, generator, near)
         steps = np.nan
@@ -140,9 +140,9 @@ def plans(scale: Scale) -> pd.DataFrame:
             matrices = jnp.tile(plan.micro_matrix(generator, theorem.number), (theorem.number, 1, 1))
             steps = float(statements.chain(basin, matrices, near).steps[-1])
         sharper = plan.guaranteed(basin, generator, near, exact=True).number
-        rows.append((angle, theorem.number, sharper, works.number, len(works.failures_above), steps))
-    columns = ["angle", "theorem", "sharper", "works", "failures_above", "steps"]
-    return pd.DataFrame(rows, columns=columns).astype(dict.fromkeys(columns, float))
+        rows.append((name, angle, theorem.number, sharper, works.number, len(works.failures_above), steps))
+    columns = ["landscape", "angle", "theorem", "sharper", "works", "failures_above", "steps"]
+    return pd.DataFrame(rows, columns=columns).astype(dict.fromkeys(columns[1:], float))
 
 
 def bridges(scale: Scale, data: Data, seed: int = 0) -> pd.DataFrame:
@@ -188,6 +188,12 @@ def text(tables: dict[str, pd.DataFrame]) -> str:
         end = rows.iloc[-1]
         where = "in the tracked well" if end["x"] > 0 else "in the other well"
         lines.append(f"two wells, turned in {number}: ends {where}, loss {end['loss']:.3f}")
+    wells = plan_[plan_["landscape"] != BUMPED].iloc[0]
+    lines.append(
+        f"two wells: guaranteed from {wells['theorem']:.0f} on by the theorem, from {wells['sharper']:.0f} on by exact "
+        f"constants; {wells['works']:.0f} work"
+    )
+    plan_ = plan_[plan_["landscape"] == BUMPED]
     lines += ["", f"{'turn':>6}{'theorem':>10}{'sharper':>10}{'works':>8}{'steps the theorem asks for':>30}"]
     for row in plan_.iloc[:: max(1, len(plan_) // 6)].to_dict("records"):
         lines.append(

@@ -40,7 +40,7 @@ def draw(tables: Mapping[str, pd.DataFrame], scale: panels.Scale, path_without_s
         axes = fig.subplots(2, 3)
         _contraction(axes[0, 0], tables["contraction"])
         _paths(axes[0, 1], tables["paths"])
-        _plan(axes[0, 2], tables["plan"])
+        _plan(axes[0, 2], tables["plan"].query("landscape == @panels.BUMPED"))
         _movement(axes[1, 0], tables["bridge"])
         _curvature(axes[1, 1], tables["bridge"])
         _conditions(axes[1, 2], tables["bridge"])
