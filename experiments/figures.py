@@ -123,7 +123,7 @@ def plan(
     chosen: selection.Settings = {}
     if own["selection"]:
         chosen = selection.read(own["selection"], figure.benchmark, own["scale"], values, [*methods, *gradually])
-        for name in sorted(given.keys() & {flag for settings in chosen.values() for flag in settings}):
+        for name in sorted(given.keys() & {flag for arm in (*methods, *gradually) for flag in chosen[arm]}):
             raise ValueError(f"{name} is {given[name]!r}, but {own['selection']} has its own: leave one of them out.")
     plain = {"method": "none", "transition": benchmark.gradual[0]}
     abrupt = {**plain, "granularity": "1", **chosen.get("none", {}), **(benchmark.unregularised if published else {})}

@@ -93,7 +93,7 @@ def _check_grids(arguments: Sequence[str]) -> None:
     """Raises ValueError for a grid of something that a figure would not take from selected.json."""
     for text in arguments:
         name, _, value = text.lstrip("-").partition("=")
-        if "," in value and name != "probes" and not _carried(name):
+        if "," in value and name not in ("probes", "dataset", "data_dir", "workdir") and not _carried(name):
             raise ValueError(
                 f"{name} is {value!r}: allowed here are several values of learning_rate and of methods' settings, "
                 "one of others."
@@ -150,7 +150,7 @@ def _text(value: Any) -> str:
         return str(value).lower()
     if isinstance(value, str):
         return value
-    return str(int(value)) if float(value).is_integer() else f"{value:g}"
+    return str(int(value)) if float(value).is_integer() else str(np.float32(value))  # (as precise as a lane is)
 
 
 def _empty(value: Any) -> bool:

@@ -15,11 +15,8 @@ from plasticity_jax.spec import Spec
 from plasticity_jax.types import PyTree
 
 BATCHES = 4  # at least, in an epoch of a trial
-EXTRA = (
-    2,
-    16,
-    128,
-)  # epochs that a longer trial has more, until they take LONG seconds or half as long as the shorter one
+# epochs that a longer trial has more, until they take half as long as the shorter trial, or LONG seconds
+EXTRA = (2, 16, 128)
 REPEATS, LONG = 3, 2.0  # a trial is run so many times, but only once if that takes more than LONG seconds
 FEWER = 8  # probes are tried on so many times fewer samples if already the steps take so long
 
@@ -94,10 +91,11 @@ def _trial(program: sweep.Program, dataset: datasets.Dataset) -> Trial:
         if more >= min(short / 2, LONG):
             break
     probing = 0.0
-    if spec.probes:  # (the time of those that take long grows with the samples)
-        samples = -(-spec.probe_samples // FEWER) if step * per_epoch > LONG else spec.probe_samples
-        tried = timed(dataclasses.replace(spec, probe_samples=samples), 1)
-        probing = (tried - short) * spec.probe_samples / samples
+    if spec.probes:
+        wanted = min(spec.probe_samples, len(dataset.images))
+        tried = min(-(-wanted // FEWER) if step * per_epoch > LONG else wanted, count)
+        more = timed(dataclasses.replace(spec, probe_samples=tried), 1) - short
+        probing = more * wanted / tried  # time of probes grows with the samples
     return Trial(step, max(short - step * per_epoch * (1 + 1 / 3), 0.0), max(probing, 0.0))
 
 

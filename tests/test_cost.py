@@ -43,9 +43,10 @@ def test_a_trial_takes_time_and_leaves_methods_numbers_out():
     assert cost.seconds([program], DIGITS) > 0
 
 
-def test_a_trial_tells_steps_from_the_end_of_a_task_and_from_probes(monkeypatch):
+@pytest.mark.parametrize("wanted", [64, 512])
+def test_a_trial_tells_steps_from_the_end_of_a_task_and_from_probes(wanted, monkeypatch):
     # steps too short to be seen in one more epoch beside a long end of task: a trial with more of them is made
-    step, rest, probing, program_samples = 0.001, 1.0, 3.0, 64
+    step, rest, probing, program_samples = 0.001, 1.0, 3.0, 64  # there are no more
     asked = []
 
     def timed(program, dataset):
@@ -56,7 +57,7 @@ def test_a_trial_tells_steps_from_the_end_of_a_task_and_from_probes(monkeypatch)
         return step * per_epoch * (spec.epochs + 1 / 3) + rest + probing * share
 
     monkeypatch.setattr(cost, "_timed", timed)
-    (program,) = programs(probes=("hessian_top",), options={"hessian_top.iterations": 3}, probe_samples=program_samples)
+    (program,) = programs(probes=("hessian_top",), options={"hessian_top.iterations": 3}, probe_samples=wanted)
     assert cost._trial(program, DIGITS) == pytest.approx((step, rest, probing))
     assert asked == [(1, 0), (3, 0), (17, 0), (129, 0), (1, 64)]
     asked.clear()
@@ -69,3 +70,8 @@ def test_a_trial_tells_steps_from_the_end_of_a_task_and_from_probes(monkeypatch)
     step, rest = 0.01, 10.0
     assert cost._trial(program, DIGITS) == pytest.approx((step, rest, probing))
     assert asked == [(1, 0), (2, 0), (3, 0), (17, 0), (129, 0), (1, 64)]
+    # more data than a trial has: the probes of the whole run are scaled up
+    step, rest = 0.001, 1.0
+    assert cost._trial(program, subsample(load("digits"), 128)).probing == pytest.approx(
+        probing * min(wanted, 128) / 64
+    )
