@@ -65,15 +65,15 @@ def main(argv: Sequence[str] | None = None) -> int:
         registry.lookup(BENCHMARKS, "benchmark", own["benchmark"])
         registry.one_of("scale", own["scale"], figures.SCALES)
         benchmark = BENCHMARKS[own["benchmark"]]
-        _check_grids(rest)
         wanted = figures.plan(figures.Figure("", own["benchmark"], "methods"), figures.OWN | own)
+        grid = {flag: with_default(texts, wanted[0].get(flag)) for flag, texts in GRIDS[own["scale"]].items()}
+        defaults = {**wanted[0], **grid, "first_seed": str(FIRST_SEED), "seeds": "2", "probes": "none"}
+        _check_grids(*flags.parse(rest, defaults))
         if own["workdir"]:
             selection.others(Path(own["workdir"]) / FILE)  # a file that cannot be added to is told before the run
             rest.append(f"--workdir={Path(own['workdir']) / own['benchmark']}")
     except ValueError as error:
         return launcher.fault(error, launcher.USAGE)
-    grid = {flag: with_default(texts, wanted[0].get(flag)) for flag, texts in GRIDS[own["scale"]].items()}
-    defaults = {**wanted[0], **grid, "first_seed": str(FIRST_SEED), "seeds": "2", "probes": "none"}
 
     def choose(table: Any, columns: Sequence[str], values: Mapping[str, Any]) -> str:
         return chosen(table, columns, own["benchmark"], benchmark, own["scale"], values, Path(values["workdir"]).parent)
@@ -89,20 +89,14 @@ def with_default(texts: str, default: str | None) -> str:
     return f"{texts},{default}"
 
 
-def _check_grids(arguments: Sequence[str]) -> None:
+def _check_grids(values: flags.Values, given: set[str]) -> None:
     """Raises ValueError for a grid of something that a figure would not take from selected.json."""
-    for text in arguments:
-        name, _, value = text.lstrip("-").partition("=")
-        if "," in value and name not in ("probes", "dataset", "data_dir", "workdir") and not _carried(name):
+    for name in sorted(given - {"probes", "dataset", "data_dir", "learning_rate"}):
+        if "," in str(values[name]) and name.partition(".")[0] not in METHODS:
             raise ValueError(
-                f"{name} is {value!r}: allowed here are several values of learning_rate and of methods' settings, "
+                f"{name} is {values[name]!r}: allowed here are several values of learning_rate and of methods' settings, "
                 "one of others."
             )
-
-
-def _carried(flag: str) -> bool:
-    """Whether selected.json says this flag's value."""
-    return flag == "learning_rate" or flag.partition(".")[0] in METHODS
 
 
 def chosen(
@@ -126,15 +120,15 @@ def chosen(
     scores["known"] = scores["count"] == scores["seeds"]
     scores["chosen"] = False
     selected: dict[str, dict[str, str]] = {}
-    settings_of_parts = [flag for flag in ("learning_rate", *flags.part_settings()) if _carried(flag)]
     for arm, rows in scores[scores["known"]].groupby("arm", sort=False):
         best = rows.index[int(np.argmax(rows["mean"]))]
         scores.loc[best, "chosen"] = True
-        row, methods = scores.loc[best], ["learning_rate", *str(scores.loc[best, "method"]).split("+")]
+        row = scores.loc[best]
+        tuned = ("learning_rate", *row["method"].split("+"))
         texts = {
             flag: values.get(flag) if _empty(row.get(flag)) else _text(row[flag])
-            for flag in settings_of_parts
-            if flag.partition(".")[0] in methods
+            for flag in ("learning_rate", *flags.part_settings())
+            if flag.partition(".")[0] in tuned
         }
         selected[str(arm)] = {flag: text for flag, text in texts.items() if text is not None}
     scores.to_csv(folder / name / "selection.csv", index=False)
