@@ -37,7 +37,7 @@ RUN_HELP = {
     "lane_width": (None, "lanes vmapped together; decides a lane's last bits, so it is recorded"),
     "checkpoint_every": ("1", "tasks between checkpoints; a stop loses or waits for what is not saved yet"),
     "profile": (None, "folder of a trace of one task; says what takes time instead of running"),
-    "band": ("minmax", "band of the figure over seeds: minmax, sem or ci"),
+    "band": ("minmax", "band of the figure over seeds: minmax, sem, ci or t"),
     "last": ("5", "tasks at the end that the printed table averages over"),
 }
 SWITCHES = {

@@ -146,10 +146,12 @@ def check(
 
     Raises ValueError, DataError or WorkdirError, one sentence each.
     """
+    from plasticity_jax import report as report_  # (pandas takes its time, which --help and --list need not wait for)
+
     runs = flags.runs(values, given, arms)
     numbers = {name: flags.whole(name, values[name], 1) for name in ("checkpoint_every", "last")}
     width = None if values["lane_width"] is None else flags.whole("lane_width", values["lane_width"], 1)
-    registry.one_of("band", values["band"], ("minmax", "sem", "ci"))
+    registry.one_of("band", values["band"], report_.BANDS)
     if not values["dry_run"]:
         kind = "workdir" if values["profile"] is None else "profile"
         if not values[kind]:

@@ -15,18 +15,21 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from plasticity_jax import results
+from plasticity_jax import registry, results
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 _BESIDE = 12  # arms whose legend still fits beside the panel
-_BANDS = {
+BANDS = {
     "minmax": "minimum to maximum",
     "sem": "mean ± one standard error",
     "ci": "95 % percentile-bootstrap interval of the mean",
+    "t": "95 % interval of the mean by Student's t",
 }
+"""Bands over seeds, in words."""
+
 _NOT_PROBES = (
     "online_accuracy", "accuracy", "loss", "test_accuracy",
     "online_token_accuracy", "token_accuracy", "test_token_accuracy", "bleu2", "test_bleu2",
@@ -131,7 +134,7 @@ def figure(
 
     Args:
       metric: column of the wide panel.
-      band: "minmax", "sem" or "ci", drawn where at least two seeds are known.
+      band: one of `BANDS`, drawn where at least two seeds are known.
       title, note: above the figure, and small below it after the sentence that says what line and band are.
       chance: level of guessing, drawn as a dotted line in the wide panel.
       panels: columns of the small panels; default every probe.
@@ -139,8 +142,7 @@ def figure(
     Raises:
       ValueError: unknown metric or band, no rows, or an arm with the same seed twice.
     """
-    if band not in _BANDS:
-        raise ValueError(f"unknown band {band!r}: known are {', '.join(_BANDS)}.")
+    registry.lookup(BANDS, "band", band)
     ends = results.final(table, arm_columns, metric)  # also checks the metric
     measured = results.metric_columns(table, arm_columns)
     probes = (
@@ -267,8 +269,8 @@ def _edges(rows: pd.DataFrame, band: str) -> tuple[np.ndarray, np.ndarray]:
     mean, error = rows["mean"].to_numpy(), rows["standard_error"].to_numpy()
     if band == "sem":
         return mean - error, mean + error
-    names = ("minimum", "maximum") if band == "minmax" else ("low", "high")
-    return rows[names[0]].to_numpy(), rows[names[1]].to_numpy()
+    low, high = {"minmax": ("minimum", "maximum"), "ci": ("low", "high"), "t": ("t_low", "t_high")}[band]
+    return rows[low].to_numpy(), rows[high].to_numpy()
 
 
 def _caption(ends: pd.DataFrame, band: str) -> str:
@@ -278,4 +280,6 @@ def _caption(ends: pd.DataFrame, band: str) -> str:
     if most == 1:
         return f"One seed.{lost}"
     seeds = f"{most} seeds" if fewest == most else f"{fewest} to {most} seeds"
-    return f"Line: mean over {seeds}; band: {_BANDS[band]}.{lost}"
+    few = fewest < results.SEEDS_ENOUGH and band == "ci"
+    narrow = f", too narrow with fewer than {results.SEEDS_ENOUGH} seeds" if few else ""
+    return f"Line: mean over {seeds}; band: {BANDS[band]}{narrow}.{lost}"

@@ -17,13 +17,17 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
+import scipy.special
 
 from plasticity_jax import labels
 
 FIXED = ("lane", "task", "seed")
 """Columns that every table has: lane and task count from 0."""
 
-_SEEDS_ENOUGH = 10  # with fewer, a percentile bootstrap is clearly too narrow (see `statistics`)
+SEEDS_ENOUGH = 10
+"""With fewer seeds a percentile bootstrap is clearly too narrow (see `statistics`), and the t interval is shown."""
+
+_ENDS = ("low", "high", "t_low", "t_high")  # of intervals
 
 
 class Statistics(NamedTuple):
@@ -35,6 +39,7 @@ class Statistics(NamedTuple):
       standard_error: sample standard deviation (n - 1) over sqrt(n); NaN for one seed, which tells nothing of spread.
       low, high: ends of the bootstrap interval of the mean; NaN for one seed.
       interquartile_mean: mean of the middle half of the sorted values.
+      t_low, t_high: ends of Student's t interval of the mean; NaN for one seed.
     """
 
     count: np.ndarray
@@ -45,15 +50,20 @@ class Statistics(NamedTuple):
     low: np.ndarray
     high: np.ndarray
     interquartile_mean: np.ndarray
+    t_low: np.ndarray
+    t_high: np.ndarray
 
 
 def statistics(values: Any, level: float = 0.95, resamples: int = 2000) -> Statistics:
     """Returns the statistics over the leading axis of `values` [seeds, ...], as arrays [...].
 
-    The interval is the percentile bootstrap of the mean over seeds, always with the same draws. From few seeds it is
-    too narrow: for normal data a 95 % interval holds the true mean in about 75 % of cases with 3 seeds, 83 % with 5,
-    89 % with 10, 92 % with 20. The interquartile mean cuts exactly a quarter of the weight off each end, seeds on the
-    edge counting in part, so it differs from `scipy.stats.trim_mean(_, 0.25)` unless 4 divides the number of seeds.
+    `low` and `high` are the percentile bootstrap of the mean over seeds, always with the same draws. From few seeds it
+    is too narrow, with three exactly from the smallest to the largest: for normal data a 95 % interval holds the true
+    mean in about 75 % of cases with 3 seeds, 83 % with 5, 89 % with 10, 92 % with 20. `t_low` and `t_high` are Student's
+    (1908) interval, mean ± t(n - 1) standard errors, which holds it in 95 % with any number of seeds from 2 if the data
+    are normal; it knows nothing of the range of a metric, so one of a share may reach below 0 or above 1. The
+    interquartile mean cuts exactly a quarter of the weight off each end, seeds on the edge counting in part, so it
+    differs from `scipy.stats.trim_mean(_, 0.25)` unless 4 divides the number of seeds.
 
     Raises:
       ValueError: no leading axis, a level outside (0, 1), or fewer than one resample.
@@ -82,17 +92,19 @@ def statistics(values: Any, level: float = 0.95, resamples: int = 2000) -> Stati
 
 
 def _complete(values: np.ndarray, level: float, resamples: int) -> np.ndarray:
-    """All statistics but the count, [7, P], of finite values [n, P]."""
+    """All statistics but the count, [9, P], of finite values [n, P]."""
     n = len(values)
     mean = values.mean(axis=0)
     # Sorted value i stands for the stretch [i, i + 1] of [0, n]; the middle half is [n/4, 3n/4].
     middle = np.clip(np.minimum(np.arange(n) + 1, 0.75 * n) - np.maximum(np.arange(n), 0.25 * n), 0, None)
     interquartile = middle @ np.sort(values, axis=0) / (n / 2)
-    error = low = high = np.full_like(mean, np.nan)
+    error = low = high = half = np.full_like(mean, np.nan)
     if n > 1:
         error = values.std(axis=0, ddof=1) / math.sqrt(n)
         low, high = mean + _bootstrap(values - mean, level, resamples)
-    return np.stack([mean, values.min(axis=0), values.max(axis=0), error, low, high, interquartile])
+        half = scipy.special.stdtrit(n - 1, (1 + level) / 2) * error
+    extremes = values.min(axis=0), values.max(axis=0)
+    return np.stack([mean, *extremes, error, low, high, interquartile, mean - half, mean + half])
 
 
 def _bootstrap(values: np.ndarray, level: float, resamples: int) -> np.ndarray:
@@ -231,7 +243,7 @@ def paired_differences(
     """Returns one row per arm but the baseline: statistics over seeds of the arm's metric minus the baseline's.
 
     Both are taken at the same seed and the same task, and averaged over the last `last` tasks that both have measured;
-    the interval is that of the mean difference. `seeds` counts the common seeds, `diverged` those of them where either
+    the intervals are those of the mean difference. `seeds` counts the common seeds, `diverged` those of them where either
     lane diverged; an arm without a common seed has count 0. The index is the arm's number as in `final`.
 
     Args:
@@ -306,8 +318,9 @@ def _usual_baseline(values: pd.DataFrame) -> int:
 def finals(table: pd.DataFrame, arm_columns: Sequence[str], last: int = 5, level: float = 0.95) -> pd.DataFrame:
     """Returns one row per metric (not those of single layers) and arm: what `final_table` prints, as numbers.
 
-    Columns: metric, arm (its label), seeds, diverged, mean, low, high; minus, minus_low, minus_high: the paired difference
-    to the baseline, the first abrupt arm of method "none", which has none itself.
+    Columns: metric, arm (its label), seeds, diverged, mean, low, high, t_low, t_high (as in `Statistics`); minus,
+    minus_low, minus_high, minus_t_low, minus_t_high: the paired difference to the baseline, the first abrupt arm of
+    method "none", which has none itself.
 
     Raises:
       ValueError: as `final`.
@@ -323,10 +336,10 @@ def finals(table: pd.DataFrame, arm_columns: Sequence[str], last: int = 5, level
             row = {
                 "metric": metric,
                 "arm": names[arm],
-                **{k: mean[k] for k in ("seeds", "diverged", "mean", "low", "high")},
+                **{k: mean[k] for k in ("seeds", "diverged", "mean", *_ENDS)},
             }
             if arm != number:
-                row |= {"minus": minus["mean"], "minus_low": minus["low"], "minus_high": minus["high"]}
+                row |= {"minus": minus["mean"], **{f"minus_{k}": minus[k] for k in _ENDS}}
             rows.append(row)
     return pd.DataFrame(rows)
 
@@ -349,7 +362,8 @@ def final_table(
     """Returns the plain-text table for the terminal: per arm seeds, mean, interval, and paired difference to a baseline.
 
     The baseline is by default the first abrupt arm of method "none", or the first arm if there is none. Shares are in
-    percent and their differences in percentage points. A "-" stands where nothing is known.
+    percent and their differences in percentage points. A "-" stands where nothing is known. Intervals are Student's t
+    if any of them is of fewer than `SEEDS_ENOUGH` seeds, else the bootstrap's; the head says which.
 
     Raises:
       ValueError: as `final`, and a baseline that fits no arm or several.
@@ -365,6 +379,8 @@ def final_table(
     largest = np.nanmax(np.abs([*means["mean"], 0.0])) * scale
     digits = 1 if unit else int(np.clip(3 - math.floor(math.log10(largest)), 0, 9)) if largest else 3
 
+    ends, kind = _interval([*means["count"], *differences["count"]])
+
     def shown(row: dict, names: str, sign: str = "") -> str:
         known = [f"{row[n] * scale:{sign}.{digits}f}" for n in names.split() if math.isfinite(row[n])]
         return " to ".join(known) or "-"
@@ -373,20 +389,28 @@ def final_table(
     for arm, (mean, difference) in enumerate(zip(_records(means), _records(differences), strict=True)):
         seeds = f"{mean['count']}" if mean["count"] == mean["seeds"] else f"{mean['count']} of {mean['seeds']}"
         seeds += f" ({mean['diverged']} diverged)" if mean["diverged"] else ""
-        paired = ["", ""] if arm == number else [shown(difference, "mean", "+"), shown(difference, "low high", "+")]
-        lines.append([names[arm], seeds, shown(mean, "mean"), shown(mean, "low high"), *paired])
+        paired = ["", ""] if arm == number else [shown(difference, "mean", "+"), shown(difference, ends, "+")]
+        lines.append([names[arm], seeds, shown(mean, "mean"), shown(mean, ends), *paired])
     columns = list(zip(*lines, strict=True))[: 6 if len(values) > 1 else 4]
     padded = [[cell.rjust(max(map(len, c))) if i else cell.ljust(max(map(len, c))) for cell in c]
               for i, c in enumerate(columns)]  # fmt: skip
     tasks = min(last, len(set(table["task"])))
-    few = means["count"].to_numpy().min() < _SEEDS_ENOUGH
-    narrow = f" (too narrow with fewer than {_SEEDS_ENOUGH} seeds)" if few else ""
     head = [
         f"{metric.replace('_', ' ')}: mean over the last {f'{tasks} tasks' if tasks > 1 else 'task'} measured, over seeds",
-        f"intervals: 95 % percentile bootstrap over seeds{narrow}",
+        f"intervals: {kind}",
         *(["differences: paired, same seed and same tasks"] if len(values) > 1 else []),
     ]
     return "\n".join([*head, "", *("  ".join(line).rstrip() for line in zip(*padded, strict=True))])
+
+
+def _interval(counts: Sequence[int]) -> tuple[str, str]:
+    """The columns of the interval to show for means over so many seeds, and what it is in words."""
+    several = [count for count in counts if count > 1]
+    if not several:
+        return "t_low t_high", "none, since they take two seeds"
+    if min(several) < SEEDS_ENOUGH:
+        return "t_low t_high", f"95 %, Student's t over seeds (fewer than {SEEDS_ENOUGH})"
+    return "low high", "95 % percentile bootstrap over seeds"
 
 
 def _records(frame: pd.DataFrame) -> list[dict[Any, Any]]:

@@ -107,7 +107,7 @@ USAGE = {
     "--dataset=arrays:": "names no folder; write arrays:PATH.",
     "--lane_strategy=fast": "lane_strategy is 'fast': allowed are 'plain', 'vmap', 'map', 'sharded'.",
     "--lane_width=4 --lane_strategy=map": "lane_width is 4: allowed with map is 1.",
-    "--band=xx": "band is 'xx': allowed are 'minmax', 'sem', 'ci'.",
+    "--band=xx": "band is 'xx': allowed are 'minmax', 'sem', 'ci', 't'.",
     "--workdir=": "workdir is not given: name a folder with --workdir=DIR.",
     "--profile=": "profile is not given: name a folder with --profile=DIR.",
     "--profile=traces --lane_strategy=plain": "lane_strategy of a profile is 'plain': allowed are 'vmap', 'map', 'shard",

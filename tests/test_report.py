@@ -45,7 +45,9 @@ def panels(fig):
 def test_lines_and_bands_are_the_statistics():
     table = made(GRANULARITIES)
     long = results.summary(table, ARMS)
-    for band, low, high in [("minmax", "minimum", "maximum"), ("ci", "low", "high"), ("sem", None, None)]:
+    columns = {"minmax": ("minimum", "maximum"), "ci": ("low", "high"), "t": ("t_low", "t_high")}
+    for band in report.BANDS:
+        low, high = columns.get(band, (None, None))
         fig = report.figure(table, ARMS, band=band)
         axes = panels(fig)["online accuracy"]
         assert len(axes.lines) == len(axes.collections) == 3
@@ -145,6 +147,16 @@ def test_diverged_seeds_and_one_seed_are_told():
     assert not panels(single)["online accuracy"].collections
 
 
+def test_a_bootstrap_band_of_few_seeds_says_that_it_is_too_narrow():
+    def caption(seeds, band):
+        return report.figure(made(METHODS[:2], seeds, tasks=2), ARMS, band=band)._supxlabel.get_text()
+
+    interval = "band: 95 % percentile-bootstrap interval of the mean"
+    assert caption(9, "ci") == f"Line: mean over 9 seeds; {interval}, too narrow with fewer than 10 seeds."
+    assert caption(10, "ci") == f"Line: mean over 10 seeds; {interval}."
+    assert caption(3, "t") == "Line: mean over 3 seeds; band: 95 % interval of the mean by Student's t."
+
+
 def test_one_task_and_no_arm_columns_can_be_drawn(tmp_path):
     table = made(METHODS[:1], tasks=1)
     assert all(p.stat().st_size for p in report.curves(table, [], tmp_path / "curves"))
@@ -175,7 +187,7 @@ def test_pyplot_is_not_needed():
 
 def test_refusals(tmp_path):
     table = made(METHODS)
-    with pytest.raises(ValueError, match="unknown band 'std': known are minmax, sem, ci"):
+    with pytest.raises(ValueError, match="unknown band 'std': known are minmax, sem, ci, t"):
         report.curves(table, ARMS, tmp_path / "x", band="std")
     with pytest.raises(ValueError, match="unknown metric 'speed': known are online_accuracy, loss"):
         report.figure(table, ARMS, metric="speed")

@@ -97,6 +97,28 @@ def test_interval_is_scipys_percentile_bootstrap(seeds, level):
         np.testing.assert_allclose([s.low[position], s.high[position]], expected, rtol=1e-10)
 
 
+@pytest.mark.parametrize(("seeds", "level"), [(2, 0.95), (3, 0.95), (5, 0.9), (9, 0.99), (40, 0.95)])
+def test_t_interval_is_scipys(seeds, level):
+    values = np.random.default_rng(seeds).normal(5.0, 2.0, size=(seeds, 4))
+    s = results.statistics(values, level=level, resamples=10)
+    expected = scipy.stats.t.interval(level, seeds - 1, loc=values.mean(0), scale=scipy.stats.sem(values))
+    np.testing.assert_allclose([s.t_low, s.t_high], expected, rtol=1e-10)
+
+
+def test_t_interval_by_hand():
+    """Of 1, 2, 3: the mean 2, its standard error 1 / sqrt(3), Student's 97.5 % point for two degrees 4.302653."""
+    s = results.statistics(np.array([1.0, 2.0, 3.0]))
+    assert (float(s.t_low), float(s.t_high)) == pytest.approx((2 - 4.302653 / 3**0.5, 2 + 4.302653 / 3**0.5))
+    assert (float(s.low), float(s.high)) == (1.0, 3.0)  # the bootstrap's is the whole range
+
+
+def test_t_interval_holds_the_true_mean_as_often_as_it_says():
+    values = np.random.default_rng(5).normal(size=(3, 20_000))
+    s = results.statistics(values, resamples=1)
+    held = ((s.t_low < 0) & (s.t_high > 0)).mean()
+    assert held == pytest.approx(0.95, abs=3 * (0.95 * 0.05 / 20_000) ** 0.5)
+
+
 def test_interval_near_the_normal_one_with_many_seeds():
     values = np.random.default_rng(2).normal(3.0, 2.0, size=400)
     s = results.statistics(values)
@@ -122,7 +144,7 @@ def test_many_positions_are_cut_into_parts_without_a_seam():
 
 def test_equal_seeds_have_an_interval_of_no_width():
     s = results.statistics(np.full(3, 0.75))
-    assert s.low == s.high == s.mean == 0.75
+    assert s.low == s.high == s.t_low == s.t_high == s.mean == 0.75
     assert s.standard_error == 0
 
 
@@ -130,7 +152,7 @@ def test_one_seed_has_a_mean_but_no_interval():
     s = results.statistics(np.array([[2.0, 3.0]]))
     np.testing.assert_array_equal(s.mean, [2, 3])
     np.testing.assert_array_equal(s.interquartile_mean, [2, 3])
-    for unknown in (s.standard_error, s.low, s.high):
+    for unknown in (s.standard_error, s.low, s.high, s.t_low, s.t_high):
         assert np.isnan(unknown).all()
 
 
@@ -424,13 +446,13 @@ def test_labels_follow_the_lanes_not_the_alphabet():
 def test_final_table_whole(small):
     expected = """\
     online accuracy: mean over the last 2 tasks measured, over seeds
-    intervals: 95 % percentile bootstrap over seeds (too narrow with fewer than 10 seeds)
+    intervals: 95 %, Student's t over seeds (fewer than 10)
     differences: paired, same seed and same tasks
 
-    arm                           seeds  mean, %  95 % interval  minus abrupt, points   95 % interval
-    abrupt                            2     22.5   15.0 to 30.0
-    output interpolation, K = 20      2     82.5   75.0 to 90.0                 +60.0  +60.0 to +60.0
-    l2, abrupt                        1     45.0              -                 +15.0               -"""
+    arm                           seeds  mean, %   95 % interval  minus abrupt, points   95 % interval
+    abrupt                            2     22.5  -72.8 to 117.8
+    output interpolation, K = 20      2     82.5  -12.8 to 177.8                 +60.0  +60.0 to +60.0
+    l2, abrupt                        1     45.0               -                 +15.0               -"""
     assert results.final_table(small, ARMS, last=2) == textwrap.dedent(expected)
 
 
@@ -446,6 +468,23 @@ def test_final_table_of_one_arm_and_of_another_unit():
     assert text.splitlines()[:3] == textwrap.dedent(expected).splitlines()[:3]
     row = results.final(table, ARMS, "loss").iloc[0]
     assert text.splitlines()[-1] == f"abrupt     10  0.001275  {row['low']:.6f} to {row['high']:.6f}"
+
+
+def test_the_interval_printed_is_the_one_for_its_seeds():
+    def printed(*seeds):
+        described = [(arm, s, [0.1 * s]) for arm, n in zip((ABRUPT, GRADUAL), seeds, strict=False) for s in range(n)]
+        lines = results.final_table(lanes(*described, metric="loss"), ARMS, "loss").splitlines()
+        return lines[1], results.final(lanes(*described, metric="loss"), ARMS, "loss"), lines[-1]
+
+    student, enough = "intervals: 95 %, Student's t over seeds (fewer than 10)", "intervals: 95 % percentile bootstrap"
+    kind, ends, line = printed(10, 9)
+    assert kind == student
+    assert f"{ends['t_low'][1]:.4f} to {ends['t_high'][1]:.4f}" in line
+    kind, ends, line = printed(11, 10)
+    assert kind == f"{enough} over seeds"
+    assert f"{ends['low'][1]:.4f} to {ends['high'][1]:.4f}" in line
+    assert printed(12, 1)[0] == f"{enough} over seeds"  # the arm with one seed has none, and no other has few
+    assert printed(1)[0] == printed(1, 1)[0] == "intervals: none, since they take two seeds"
 
 
 def test_final_table_takes_the_baseline_it_is_given(small):
@@ -473,6 +512,11 @@ def test_finals_are_final_and_paired_differences_of_every_metric():
     assert np.isnan(abrupt["minus"])
     assert tuple(gradual[["minus", "minus_low", "minus_high"]]) == pytest.approx((0.045, 0.045, 0.045))
     assert tuple(found.iloc[3][["seeds", "diverged", "mean", "minus"]]) == (2, 0, 4.0, 3.0)
+    ends = ["low", "high", "t_low", "t_high"]
+    two = results.final(table, ["granularity", "method"], "accuracy", last=2)
+    np.testing.assert_array_equal(found.loc[found["metric"] == "accuracy", ends], two[ends])
+    apart = results.paired_differences(table, ["granularity", "method"], {"granularity": 1}, "accuracy", last=2)
+    np.testing.assert_array_equal(gradual[[f"minus_{end}" for end in ends]].astype(float), apart[ends].iloc[0])
 
 
 def test_a_task_that_does_not_change_is_named_in_words():
