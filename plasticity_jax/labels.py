@@ -10,6 +10,7 @@ _TRANSITIONS = {
     "output": "output interpolation",
     "input": "input interpolation",
     "smoothing": "constant smoothing",
+    "annealing": "annealed smoothing",
     "sampling": "task sampling",
 }
 _CHANGE = ("granularity", "transition", "method")  # named in words of their own

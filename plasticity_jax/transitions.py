@@ -63,6 +63,18 @@ def smooth_outputs(old: Batch, new: Batch, alpha: Array, rank: Array) -> Batch:
     return new._replace(y=jnp.where(alpha < 1, 0.5 * new.y + 0.5 * uniform, new.y))
 
 
+def anneal_outputs(old: Batch, new: Batch, alpha: Array, rank: Array) -> Batch:
+    """Control, no gradual change of labels: the new task at once, its targets annealed from uniform to themselves.
+
+    With u = 1/C: a y_new + (1 - a) u, on the plateaus of a gradual change, so softness leaves in
+    small steps while no label is a mixture of two tasks. The mean share of u over K plateaus is
+    (K - 1) / 2K, that of output interpolation one half. Inputs must be the same in both tasks.
+    """
+    del old, rank
+    uniform = 1 / new.y.shape[-1]
+    return new._replace(y=alpha * new.y + (1 - alpha) * uniform)
+
+
 def sample_tasks(old: Batch, new: Batch, alpha: Array, rank: Array) -> Batch:
     """Task sampling: a share a of the examples, the same ones throughout a plateau, already belongs to the new task.
 
@@ -81,5 +93,6 @@ TRANSITIONS = {
     "output": Transition(interpolate_outputs, needs="inputs"),
     "input": Transition(interpolate_inputs, needs="targets"),
     "smoothing": Transition(smooth_outputs, needs="inputs"),
+    "annealing": Transition(anneal_outputs, needs="inputs"),
     "sampling": Transition(sample_tasks, needs="nothing"),
 }

@@ -78,7 +78,7 @@ def test_batch_larger_than_the_samples():
 @pytest.mark.parametrize(
     ("environment", "transition", "needs", "shared", "allowed"),
     [
-        ("random_labels", "input", "targets", "inputs", "output, smoothing, sampling"),
+        ("random_labels", "input", "targets", "inputs", "output, smoothing, annealing, sampling"),
         ("permuted_pixels", "output", "inputs", "targets", "input, sampling"),
     ],
 )

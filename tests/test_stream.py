@@ -13,7 +13,7 @@ from plasticity_jax.environments import permuted_pixels, random_labels
 DATA = jax.tree.map(jnp.asarray, tiny.data())
 KEY = jax.random.key(5)
 ENVIRONMENTS = {"random_labels": random_labels(), "permuted_pixels": permuted_pixels()}
-FITTING = {"random_labels": ("output", "smoothing", "sampling"), "permuted_pixels": ("input", "sampling")}
+FITTING = {"random_labels": ("output", "smoothing", "annealing", "sampling"), "permuted_pixels": ("input", "sampling")}
 EPOCHS, BATCH = 6, 16
 STEPS = EPOCHS * len(DATA.x) // BATCH
 

@@ -106,6 +106,9 @@ def test_formulas(alpha):
     np.testing.assert_array_equal(constant.x, new.x)
     want = np.float64(new.y) if alpha == 1 else (np.float64(new.y) + uniform) / 2
     np.testing.assert_allclose(constant.y, want, rtol=0, atol=1e-7)
+    annealed = got["annealing"]
+    np.testing.assert_array_equal(annealed.x, new.x)
+    np.testing.assert_allclose(annealed.y, a * np.float64(new.y) + (1 - a) / 5, rtol=0, atol=1e-7)
     of_new = rank < a
     for field, mixed in got["sampling"]._asdict().items():
         parts = [np.asarray(getattr(side, field)) for side in (new, old)]
@@ -120,6 +123,19 @@ def test_constant_smoothing_is_as_soft_as_output_interpolation_on_the_mean(granu
     alpha = np.arange(1, granularity + 1) / granularity
     uniform_share = 1 - np.abs(1 - 2 * alpha)
     assert uniform_share.mean() == pytest.approx(0.5)
+
+
+def test_annealed_smoothing_worked_by_hand():
+    # four classes, K = 4: new targets at 1/4, 1/2, 3/4, 1 of themselves, the rest uniform; the old task is nowhere
+    old = Batch(jnp.zeros((1, 2)), jnp.float32([[1, 0, 0, 0]]), jnp.ones(1))
+    new = Batch(jnp.ones((1, 2)), jnp.float32([[0, 0, 1, 0]]), jnp.ones(1))
+    at = [alpha_at(step, 8, 4) for step in (0, 2, 4, 6, 8)]
+    got = [TRANSITIONS["annealing"].mix(old, new, a, jnp.zeros(1)) for a in at]
+    small, large = [3 / 16, 1 / 8, 1 / 16, 0, 0], [7 / 16, 5 / 8, 13 / 16, 1, 1]
+    want = [[[s, s, b, s]] for s, b in zip(small, large, strict=True)]
+    np.testing.assert_array_equal([g.y for g in got], want)
+    for g in got:
+        np.testing.assert_array_equal(g.x, new.x)
 
 
 def test_output_interpolation_passes_through_uniform_and_meets_itself_there():
