@@ -1,7 +1,8 @@
 """Is it Adam? An unchanging task and abrupt change under optimizers that differ in what they remember.
 
 Question: how much of the lost accuracy comes from the optimizer's state, with and without a change.
-Rules: experiments/rules.md, 1; momentum's learning rate is what --tune says, on seeds of its own.
+Rules: experiments/rules.md, 1; momentum's learning rate is what --tune chose (means of two seeds 31.4, 99.3, 100.0 %
+  at 1e-1, 1e-2, 1e-3: the lower edge of its grid).
 Command: python -m experiments.optimizer_state --data_dir=DIR --workdir=runs/optimizer_state
 Cost: reduced, 2,400 steps a task, 50 lanes of 50 tasks, 6 million steps, half an hour on two cores.
 Shows: bursts without any change, and what of abrupt change's loss goes with the state of Adam.
@@ -16,7 +17,7 @@ VARIANTS = {
     "eps": {"adam.eps": "1e-6"},
     "b2": {"adam.b2": "0.99"},
     "reset": {"method": "optimizer_reset"},
-    "momentum": {"optimizer": "momentum", "learning_rate": "1e-2"},
+    "momentum": {"optimizer": "momentum", "learning_rate": "1e-3"},
 }
 RATES = "1e-1,1e-2,1e-3"
 ABRUPT = {"transition": "sampling", "granularity": "1"}
