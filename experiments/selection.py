@@ -5,6 +5,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from plasticity_jax import flags
+from plasticity_jax.small_files import read_json
 
 Settings = Mapping[str, Mapping[str, str]]
 """{method of an abrupt arm, or transition of a gradual one: {flag: text}}."""
@@ -20,10 +21,8 @@ def write(file: Path, benchmark: str, scale: str, seeds: Sequence[int], arms: Se
 def others(file: Path) -> dict[str, dict]:
     """Returns what is in the file so far, by benchmark. Raises ValueError if it is no file of this kind."""
     try:
-        known = json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
-        if not isinstance(known, dict):
-            raise TypeError
-    except (OSError, ValueError, TypeError) as error:
+        known = read_json(file) if file.exists() else {}
+    except (OSError, ValueError) as error:
         raise ValueError(f"{file} is no selected.json: allowed is one that this command wrote, or none.") from error
     return known
 
@@ -38,10 +37,11 @@ def read(path: str, benchmark: str, scale: str, values: Mapping[str, str], arms:
     a seed to be reported.
     """
     try:
-        found = json.loads(Path(path).read_text(encoding="utf-8"))[benchmark]
+        found = read_json(path)[benchmark]
         made_at, tuned = found["scale"], set(found["seeds"])
-        chosen = {name: dict(settings) for name, settings in found["arms"].items()}
-        if not all(isinstance(text, str) for settings in chosen.values() for text in settings.values()):
+        chosen = {name: dict(settings.items()) for name, settings in found["arms"].items()}
+        texts = [text for settings in chosen.values() for text in settings.values()]
+        if not all(isinstance(text, str) for text in texts) or set(map(type, found["seeds"])) != {int}:
             raise TypeError
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise ValueError(f"selection is {path!r}: allowed is a selected.json with {benchmark!r} in it.") from error

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from plasticity_jax import lanes as lanes_
 from plasticity_jax import results
+from plasticity_jax.small_files import read_json
 from plasticity_jax.spec import Spec
 from plasticity_jax.workdir import WorkdirError, reason_of
 
@@ -71,7 +72,7 @@ class _Lane(NamedTuple):
 def _lanes(workdir: Path) -> dict[str, _Lane]:
     """The lanes in a workdir by their keys."""
     try:
-        settings = json.loads((workdir / "config.json").read_text(encoding="utf-8"))["settings"]
+        settings = read_json(workdir / "config.json", nan=True)["settings"]
         programs, data = settings["programs"], settings["data"]["fingerprint"]
         table = results.read(workdir / "results.parquet")
         keys = [_key(program["spec"], lane) for program in programs for lane in program["lanes"]]

@@ -19,6 +19,8 @@ import threading
 from collections.abc import Iterator
 from typing import Any
 
+from plasticity_jax.small_files import read_json
+
 _DIFFERENCES_SHOWN = 8
 _TEXT_SHOWN = 240  # characters of a value or of a library's message that are quoted in a sentence
 
@@ -95,7 +97,7 @@ def lock(path: str | os.PathLike) -> Iterator[None]:
 def _holder(path: str | os.PathLike) -> str:
     """The process that wrote the lock file, in words."""
     try:
-        holder = json.loads(pathlib.Path(path, "lock").read_text(encoding="utf-8"))
+        holder = read_json(pathlib.Path(path, "lock"))
         return "process {pid} on host {host}, started {started} ({command})".format(**holder)
     except (OSError, ValueError, KeyError, TypeError):  # it has the lock but has not written its name yet
         return "another process"
@@ -112,7 +114,7 @@ def check_config(path: str | os.PathLike, settings: dict, extendable: str = "") 
     """
     file = pathlib.Path(path, "config.json")
     try:
-        recorded = json.loads(file.read_text(encoding="utf-8"))["settings"]
+        recorded = read_json(file, nan=True)["settings"]
     except (FileNotFoundError, NotADirectoryError):
         return False
     except (OSError, ValueError, KeyError, TypeError) as error:
@@ -147,7 +149,7 @@ def _longer(was: Any, now: Any) -> bool:
 def read_record(path: str | os.PathLike) -> dict[str, Any]:
     """Returns what `path/config.json` records besides settings; empty if there is no such file."""
     file = pathlib.Path(path, "config.json")
-    content = json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
+    content = read_json(file, nan=True) if file.exists() else {}
     return {name: value for name, value in content.items() if name != "settings"}
 
 

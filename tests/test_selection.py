@@ -89,7 +89,15 @@ def test_a_selection_that_is_none_is_told(tmp_path, arms, words):
         planned("random_mnist", "methods", selection=str(file))
 
 
-@pytest.mark.parametrize("text", ["{broken", "[]"])
+@pytest.mark.parametrize("seeds", [[], "12", [1.5], ["1"], None, {"1": 2}])
+def test_a_selection_names_whole_seeds(tmp_path, seeds):
+    file = tmp_path / "selected.json"
+    file.write_text(json.dumps({"random_mnist": {"scale": "paper", "seeds": seeds, "arms": ALL_ARMS}}))
+    with pytest.raises(ValueError, match=r"allowed is a selected\.json with 'random_mnist'"):
+        planned("random_mnist", "methods", selection=str(file))
+
+
+@pytest.mark.parametrize("text", ["{broken", "[]", '{"a": NaN}', "[" * 100_000])
 def test_select_refuses_a_file_it_cannot_add_to_before_it_trains(text, tmp_path, capsys):
     (tmp_path / "selected.json").write_text(text)
     assert select.main(["--scale=smoke", f"--workdir={tmp_path}"]) == 2

@@ -21,6 +21,7 @@ import numpy as np
 
 from plasticity_jax.datasets import contract, files
 from plasticity_jax.datasets.contract import DataError, Dataset
+from plasticity_jax.small_files import read_json
 
 if TYPE_CHECKING:
     from plasticity_jax.datasets import builders
@@ -142,7 +143,7 @@ def _opened(name: str, sums: dict[str, str]) -> Dataset | None:
     if not place.is_dir():
         return None
     try:
-        manifest = json.loads((place / "manifest.json").read_text())
+        manifest = read_json(place / "manifest.json")
         arrays = _arrays(place)
         if contract.fingerprint(arrays) != manifest["fingerprint"]:
             raise ValueError("the arrays do not have the recorded fingerprint")
