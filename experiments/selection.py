@@ -5,7 +5,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from plasticity_jax import flags
-from plasticity_jax.small_files import read_json
+from plasticity_jax.json_files import read_json
 
 Settings = Mapping[str, Mapping[str, str]]
 """{method of an abrupt arm, or transition of a gradual one: {flag: text}}."""

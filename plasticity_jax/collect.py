@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from plasticity_jax import lanes as lanes_
 from plasticity_jax import results
-from plasticity_jax.small_files import read_json
+from plasticity_jax.json_files import read_json
 from plasticity_jax.spec import Spec
 from plasticity_jax.workdir import WorkdirError, reason_of
 

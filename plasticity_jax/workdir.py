@@ -19,7 +19,7 @@ import threading
 from collections.abc import Iterator
 from typing import Any
 
-from plasticity_jax.small_files import read_json
+from plasticity_jax.json_files import read_json
 
 _DIFFERENCES_SHOWN = 8
 _TEXT_SHOWN = 240  # characters of a value or of a library's message that are quoted in a sentence
