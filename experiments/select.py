@@ -2,7 +2,7 @@
 
 Source: Liu & Mou, appendix B: each method's best configuration for each benchmark. Their grids are not public; those
 below are ours, and the benchmark's own value is in each. Every point of a grid is a lane of one run. The best is the one
-with the largest mean of the benchmark's metric over all tasks and tuning seeds; figures take it with --selection=FILE.
+with the best mean of the benchmark's metric over all tasks and tuning seeds; figures take it with --selection=FILE.
 Command: python -m experiments.select --benchmark=random_mnist --data_dir=DIR --workdir=runs/select --scale=reduced
 Writes into the workdir selected.json (what figures read; benchmarks already in it stay) and a folder of the benchmark's
 name with its run and selection.csv (the whole table). Another benchmark with the same workdir is added to selected.json.
@@ -20,7 +20,7 @@ import numpy as np
 
 from experiments import figures, selection, settings
 from experiments.settings import BENCHMARKS, Benchmark
-from plasticity_jax import flags, launcher, registry, results
+from plasticity_jax import flags, launcher, metrics, registry, results
 from plasticity_jax.methods import METHODS
 
 FIRST_SEED = 1000  # figures report seeds from 0
@@ -110,18 +110,19 @@ def chosen(
 ) -> str:
     """Writes selected.json into `folder`, selection.csv into the benchmark's there, and returns what was chosen as text.
 
-    A method's configuration is the one with the largest mean of the metric over all tasks and seeds; a lane that diverged
+    A method's configuration is the one with the best mean of the metric over all tasks and seeds; a lane that diverged
     without a value at the end rules its configuration out. A gradual arm goes by the name of its transition. All settings of
     an arm's methods are written, those that `values` (the flags) have for every configuration as well.
     """
     scores = results.final(table, columns, metric=benchmark.metric, last=int(table["task"].max()) + 1)
+    lower = metrics.of_column(table, benchmark.metric).better == "lower"
     abrupt = scores["granularity"] == 1
     scores.insert(0, "arm", scores["method"].where(abrupt, scores["transition"]))
     scores["known"] = scores["count"] == scores["seeds"]
     scores["chosen"] = False
     selected: dict[str, dict[str, str]] = {}
     for arm, rows in scores[scores["known"]].groupby("arm", sort=False):
-        best = rows.index[int(np.argmax(rows["mean"]))]
+        best = rows.index[int((np.argmin if lower else np.argmax)(rows["mean"]))]
         scores.loc[best, "chosen"] = True
         row = scores.loc[best]
         tuned = ("learning_rate", *row["method"].split("+"))

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from plasticity_jax import lanes as lanes_
-from plasticity_jax import results
+from plasticity_jax import metrics, results
 from plasticity_jax.json_files import read_json
 from plasticity_jax.spec import Spec
 from plasticity_jax.workdir import WorkdirError, reason_of
@@ -60,7 +60,9 @@ def collect(workdirs: Sequence[str | Path], runs: Runs) -> "pandas.DataFrame":
         found[key].rows.query("task < @spec.tasks").assign(lane=number, **spec.axes())
         for number, (key, (spec, _)) in enumerate(zip(keys, wanted, strict=True))
     ]
-    return pandas.concat(parts, ignore_index=True)
+    table = pandas.concat(parts, ignore_index=True)
+    table.attrs[metrics.KEY] = metrics.record([spec for spec, _ in runs])
+    return table
 
 
 class _Lane(NamedTuple):

@@ -11,7 +11,7 @@ from typing import Any
 
 import jax
 
-from plasticity_jax import cost, datasets, flags, memory, profile, registry, sweep, workdir
+from plasticity_jax import cost, datasets, flags, memory, metrics, profile, registry, sweep, workdir
 from plasticity_jax.datasets import cache
 
 USAGE, ENVIRONMENT = 2, 1  # exit codes: a fault of the command line; a fault of data, disk or machine
@@ -19,7 +19,6 @@ USAGE, ENVIRONMENT = 2, 1  # exit codes: a fault of the command line; a fault of
 # what goes wrong around a run; jax reports memory that ran out in spite of the estimate as an error of its own
 ENVIRONMENT_FAULTS = (datasets.DataError, workdir.WorkdirError, OSError, MemoryError, jax.errors.JaxRuntimeError)
 DETERMINISTIC = "--xla_gpu_deterministic_ops=true"  # no sums in a changing order, and no kernels chosen by a stopwatch
-METRICS = ("test_accuracy", "test_bleu2", "bleu2", "online_accuracy")  # what a run is judged by, the first that it has
 
 
 def launch(
@@ -217,9 +216,10 @@ def report(
     from plasticity_jax import results
 
     folder, columns = Path(values["workdir"]), sweep.arm_columns(programs)
-    metric = next(m for m in METRICS if m in table)
+    environments = [program.spec.make_environment() for program in programs]
+    metric = metrics.judged_by(environments, table)
     results.summary(table, columns).to_csv(folder / "summary.csv", index=False)
-    chance = 1 / dataset.classes if dataset.classes > 1 else None  # texts have no classes
+    chance = metrics.chance(environments, sweep.device_data(dataset), metric)
     figure = figures.curves(
         table, columns, folder / "curves", metric=metric, band=values["band"], title=title, note=note, chance=chance
     )

@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from plasticity_jax import registry, results
+from plasticity_jax import metrics, registry, results
+from plasticity_jax.types import Metric
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -30,26 +31,6 @@ BANDS = {
 }
 """Bands over seeds, in words."""
 
-_NOT_PROBES = (
-    "online_accuracy", "accuracy", "loss", "test_accuracy",
-    "online_token_accuracy", "token_accuracy", "test_token_accuracy", "bleu2", "test_bleu2",
-)  # fmt: skip
-_WORDS = {
-    "online_accuracy": "online accuracy",
-    "accuracy": "accuracy after the task",
-    "test_accuracy": "test accuracy after the task",
-    "bleu2": "BLEU-2 after the task",
-    "test_bleu2": "test BLEU-2 after the task",
-    "online_token_accuracy": "online token accuracy",
-    "token_accuracy": "token accuracy after the task",
-    "test_token_accuracy": "test token accuracy after the task",
-    "loss": "loss after the task (nats)",
-    "hessian_top": "largest Hessian eigenvalue",
-    "representation_change": "representation change",
-    "dormant_fraction": "dormant units",
-    "tau_dormant_fraction": "τ-dormant units",
-    "distance_from_init": "distance from initial weights",
-}
 
 # Colours that stay apart for colour-blind readers (Okabe and Ito 2008), without the yellow that is faint on white.
 _COLOURS = ("#000000", "#D55E00", "#0072B2", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
@@ -128,7 +109,9 @@ def figure(
 ) -> "Figure":
     """Returns the figure: a wide panel of the metric beside the legend, then a panel per probe (no "/" in its name).
 
-    Lines are means over the seeds that have a value. A probe that did not run at every task is marked where it did.
+    Lines are means over the seeds that have a value. A probe that did not run at every task is marked where it did; a
+    metric without any value gets an empty panel that says so. Axes of shares stay within 0 to 1, an axis is logarithmic
+    where all values are positive and means span more than two decades.
     Arms that differ in granularity alone get one ramp of colour from coarse to fine; abrupt arms are dashed where
     there are others. How many seeds of an arm diverged is told in the legend.
 
@@ -145,9 +128,9 @@ def figure(
     registry.lookup(BANDS, "band", band)
     ends = results.final(table, arm_columns, metric)  # also checks the metric
     measured = results.metric_columns(table, arm_columns)
-    probes = (
-        [c for c in measured if "/" not in c and c not in (*_NOT_PROBES, metric)] if panels is None else list(panels)
-    )
+    scores = metrics.of_table(table).scores
+    probes = [c for c in measured if "/" not in c and c not in (*scores, metric)] if panels is None else list(panels)
+    about = {column: metrics.of_column(table, column) for column in (metric, *probes)}
     long = results.summary(table.drop(columns=[c for c in measured if c not in (metric, *probes)]), arm_columns)
     known = set(long["metric"][long["count"] > 0])
     probes = [c for c in probes if c in known]  # a panel only for what ran
@@ -158,9 +141,9 @@ def figure(
         columns = 2 if max(len(arm["label"]) for arm in arms) <= 60 else 1
         fig, top, legend, below = _panels(len(probes), math.ceil((len(arms) + 1) / columns) if many else 0)
         for axes, column in zip([top, *below], [metric, *probes], strict=True):
-            _panel(axes, column, arms, band, max(table["task"]) + 1)
+            _panel(axes, about[column], arms, band, max(table["task"]) + 1)
         fig.align_ylabels([top, *below])
-        if chance is not None:
+        if chance is not None and math.isfinite(chance):
             line = top.axhline(chance, color=_GREY, linewidth=1, linestyle=":", label="chance")
             line.set_zorder(1)
         handles, labels = top.get_legend_handles_labels()
@@ -233,16 +216,15 @@ def _ramp(granularity: np.ndarray, number: int) -> Any:
     return matplotlib.colormaps["viridis"](0.78 - 0.63 * place)
 
 
-def _panel(axes: "Axes", column: str, arms: list[dict], band: str, tasks: int) -> None:
+def _panel(axes: "Axes", metric: Metric, arms: list[dict], band: str, tasks: int) -> None:
     """Draws one column of every arm."""
-    from matplotlib.ticker import MaxNLocator, PercentFormatter
+    from matplotlib.ticker import MaxNLocator
 
-    minima, means = [], []
+    drawn = []
     for order, arm in enumerate(arms):
-        rows = arm["rows"][(arm["rows"]["metric"] == column) & (arm["rows"]["count"] > 0)]
+        rows = arm["rows"][(arm["rows"]["metric"] == metric.name) & (arm["rows"]["count"] > 0)]
         task, mean = rows["task"].to_numpy() + 1, rows["mean"].to_numpy()
-        minima.extend(rows["minimum"])
-        means.extend(mean)
+        drawn.append(rows)
         look: dict[str, Any] = dict(arm["look"], zorder=3 + order / 100)
         if len(rows) and (look["marker"] or len(rows) < tasks - 1 or tasks == 1):
             look |= {"marker": look["marker"] or "o", "markersize": 3, "markevery": max(1, len(rows) // 25)}
@@ -253,15 +235,36 @@ def _panel(axes: "Axes", column: str, arms: list[dict], band: str, tasks: int) -
             colour = arm["look"]["color"]
             axes.fill_between(task, low, high, where=several.tolist(), color=colour, alpha=0.14, linewidth=0, zorder=2)
     axes.set_xlabel("task")
-    axes.set_ylabel(_WORDS.get(column, column.replace("_", " ")))
+    axes.set_ylabel(metric.label)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=7, steps=[1, 2, 5, 10]))
     axes.set_xlim(1, tasks) if tasks > 1 else axes.set_xlim(0.5, 1.5)
-    if results.is_share(column):
+    _value_axis(axes, metric.share, pd.concat(drawn))
+
+
+def _value_axis(axes: "Axes", share: bool, drawn: pd.DataFrame) -> None:
+    """Scale, limits and ticks of the axis of values, of which rows of the summary are `drawn`."""
+    from matplotlib.ticker import PercentFormatter
+
+    if drawn.empty:
+        axes.text(0.5, 0.5, "nothing measured", transform=axes.transAxes, ha="center", va="center", color=_GREY)
+        axes.set_yticks([])
+        return
+    lows, means, highs = drawn[["minimum", "mean", "maximum"]].to_numpy(np.float64).T
+    low, high = lows.min(), highs.max()
+    axes.ticklabel_format(axis="y", useOffset=False)
+    if share:
         axes.yaxis.set_major_formatter(PercentFormatter(1.0))
-    lowest = min(minima, default=0)
-    if lowest > 0 and max(means) > 100 * min(means):
+    if low > 0 and means.max() > 100 * means.min():
         axes.set_yscale("log")
-        axes.set_ylim(bottom=lowest / 1.2)  # a standard error may reach below zero, where a log scale has no end
+        axes.set_ylim(bottom=low / 1.2)  # a standard error may reach below zero, where a log scale has no end
+    elif high - low <= 1e-6 * max(abs(low), abs(high)):  # constant but for rounding, which is not to fill the axis
+        around = 0.05 * abs(high) or 0.05
+        axes.set_ylim(low - around, high + around)
+    if share and low >= 0 and high <= 1:
+        bottom, top = axes.get_ylim()
+        edge = 0.03 * (min(top, 1) - max(bottom, 0))  # room for a line at 0 or 1
+        axes.set_ylim(max(bottom, -edge), min(top, 1 + edge))
+        axes.set_yticks([tick for tick in axes.get_yticks() if -1e-9 <= tick <= 1 + 1e-9])
 
 
 def _edges(rows: pd.DataFrame, band: str) -> tuple[np.ndarray, np.ndarray]:

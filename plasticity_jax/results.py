@@ -20,6 +20,7 @@ import pandas as pd
 import scipy.special
 
 from plasticity_jax import labels
+from plasticity_jax import metrics as metrics_
 
 FIXED = ("lane", "task", "seed")
 """Columns that every table has: lane and task count from 0."""
@@ -127,11 +128,6 @@ def metric_columns(table: pd.DataFrame, arm_columns: Sequence[str]) -> list[str]
     return [c for c in table.columns if c not in others and pd.api.types.is_numeric_dtype(table[c])]
 
 
-def is_share(metric: str) -> bool:
-    """Returns whether a metric is a share of 1, to be shown in percent: accuracy, BLEU or fraction, also per layer."""
-    return metric.partition("/")[0].endswith(("accuracy", "fraction", "bleu2"))
-
-
 def write(table: pd.DataFrame, path: str | os.PathLike) -> None:
     """Writes the table as Parquet, whole or not at all: a reader sees the old file or the new one.
 
@@ -150,8 +146,10 @@ def write(table: pd.DataFrame, path: str | os.PathLike) -> None:
 
 
 def read(path: str | os.PathLike) -> pd.DataFrame:
-    """Returns the table that `write` wrote. Raises OSError if there is none, ValueError if it is no Parquet file."""
-    return pd.read_parquet(path)
+    """Returns the table that `write` wrote. Raises OSError if there is none, ValueError if it is no such file."""
+    table = pd.read_parquet(path)
+    metrics_.of_table(table)  # (what it carries along can be read)
+    return table
 
 
 class _Arms(NamedTuple):
@@ -362,20 +360,21 @@ def final_table(
     """Returns the plain-text table for the terminal: per arm seeds, mean, interval, and paired difference to a baseline.
 
     The baseline is by default the first abrupt arm of method "none", or the first arm if there is none. Shares are in
-    percent and their differences in percentage points. A "-" stands where nothing is known. Intervals are Student's t
-    if any of them is of fewer than `SEEDS_ENOUGH` seeds, else the bootstrap's; the head says which.
+    percent and their differences in percentage points; the head says where lower is better. A "-" stands where nothing
+    is known. Intervals are Student's t if any of them is of fewer than `SEEDS_ENOUGH` seeds, else the bootstrap's; the
+    head says which.
 
     Raises:
       ValueError: as `final`, and a baseline that fits no arm or several.
     """
     values, groups = _split(table, arm_columns)
     _check(table, arm_columns, metric, last)
-    names = labels.of_arms(values)
+    names, about = labels.of_arms(values), metrics_.of_column(table, metric)
     means = final(table, arm_columns, metric, last)
     number = _usual_baseline(values) if baseline is None else _baseline(values, baseline)
     differences = _differences(values, groups, number, metric, last, 0.95)
 
-    scale, unit, points = (100, ", %", ", points") if is_share(metric) else (1, "", "")
+    scale, unit, points = (100, ", %", ", points") if about.share else (1, "", "")
     largest = np.nanmax(np.abs([*means["mean"], 0.0])) * scale
     digits = 1 if unit else int(np.clip(3 - math.floor(math.log10(largest)), 0, 9)) if largest else 3
 
@@ -395,8 +394,10 @@ def final_table(
     padded = [[cell.rjust(max(map(len, c))) if i else cell.ljust(max(map(len, c))) for cell in c]
               for i, c in enumerate(columns)]  # fmt: skip
     tasks = min(last, len(set(table["task"])))
+    over = f"the last {f'{tasks} tasks' if tasks > 1 else 'task'} measured, over seeds"
+    better = f"; {about.better} is better" if about.better == "lower" else ""
     head = [
-        f"{metric.replace('_', ' ')}: mean over the last {f'{tasks} tasks' if tasks > 1 else 'task'} measured, over seeds",
+        f"{metric.replace('_', ' ')}: mean over {over}{better}",
         f"intervals: {kind}",
         *(["differences: paired, same seed and same tasks"] if len(values) > 1 else []),
     ]

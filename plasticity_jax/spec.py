@@ -11,7 +11,7 @@ from plasticity_jax.optimizers import OPTIMIZERS
 from plasticity_jax.precision import PRECISIONS
 from plasticity_jax.probes import PROBES
 from plasticity_jax.transitions import TRANSITIONS
-from plasticity_jax.types import Data, Structure
+from plasticity_jax.types import Data, Environment, Structure
 
 
 def _field(default: Any, group: str, text: str, axis: bool = False) -> Any:
@@ -116,6 +116,10 @@ class Spec:
         """Returns the fields that may take several values in one run, by name: columns of its table."""
         return {f.name: getattr(self, f.name) for f in dataclasses.fields(self) if f.metadata["axis"]}
 
+    def make_environment(self) -> Environment:
+        """Returns the environment. Raises ValueError if it refuses an option."""
+        return registry.make(ENVIRONMENTS, "environment", self.environment, dict(self.options))
+
     def make_model(self, outputs: int) -> Any:
         """Returns the model with `outputs` logits. Raises ValueError if it refuses a setting."""
         shape = ("width", "depth", "norm", "activation", "initialization")
@@ -124,7 +128,7 @@ class Spec:
 
     def check_parts(self) -> None:
         """Raises ValueError if dataset, model or transition do not fit the environment, or a part refuses its options."""
-        environment = registry.make(ENVIRONMENTS, "environment", self.environment, dict(self.options))
+        environment = self.make_environment()
         methods.build(self.method, Structure({}, lambda key: {}), dict(self.options))
         # (how many symbols a text has does not depend on data, how many classes there are does)
         self.make_model(environment.outputs(cast(Data, None)) if environment.inputs == "text" else 1)

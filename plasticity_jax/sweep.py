@@ -12,6 +12,7 @@ import numpy as np
 
 from plasticity_jax import datasets, memory
 from plasticity_jax import lanes as lanes_
+from plasticity_jax import metrics as metrics_
 from plasticity_jax import workdir as workdir_
 from plasticity_jax.checkpoints import Checkpoints
 from plasticity_jax.spec import Spec
@@ -68,6 +69,7 @@ def plan(
     """Returns the programs of a run, checked. Raises ValueError (one sentence) for anything that cannot run."""
     if len({spec for spec, _ in runs}) < len(runs):
         raise ValueError("a Spec is given twice: allowed is one list of lanes for each Spec.")
+    metrics_.of_specs([spec for spec, _ in runs])  # (checks their names)
     return [
         Program(spec, checked, lanes_.execution(spec.model, len(checked), strategy, width))
         for spec, given in runs
@@ -252,7 +254,8 @@ def table(programs: Sequence[Program], histories: Sequence[History]) -> "pandas.
     """Returns the tidy results: one row per lane and task done, lanes numbered through all programs.
 
     Columns: lane, task, seed, what the lane is (`arm_columns`; empty where a lane has no such number), then metrics and
-    probes. `finite` is false from the first task on at whose end a lane's loss or parameters were not finite.
+    probes. `finite` is false from the first task on at whose end a lane's loss or parameters were not finite. The table
+    carries along what is known of its metrics (see `metrics`).
     """
     import pandas
 
@@ -284,7 +287,9 @@ def table(programs: Sequence[Program], histories: Sequence[History]) -> "pandas.
     rest = [c for c in whole.columns if c not in known]
     rest.sort(key=lambda c: probes.index(c.partition("/")[0]) if c.partition("/")[0] in probes else -1)
     # (a program that has no rows yet may be the only one with a number or an option)
-    return whole.reindex(columns=[*known, *rest])
+    whole = whole.reindex(columns=[*known, *rest])
+    whole.attrs[metrics_.KEY] = metrics_.record([p.spec for p in programs])
+    return whole
 
 
 def run(

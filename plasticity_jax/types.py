@@ -99,6 +99,29 @@ class Decoding(NamedTuple):
     name: str
 
 
+class Metric(NamedTuple):
+    """What the numbers in a column of results are: all that tables and figures need to know of a metric or a probe.
+
+    Attributes:
+      name: the column; empty where it is named elsewhere, as a probe is in its registry.
+      label: in words, e.g. "BLEU-2"; empty: the name's words.
+      better: "higher" or "lower"; None where neither is, or where nobody says.
+      share: whether it is a share of 1, shown in percent on an axis from 0 to 1.
+      chance: data -> the value reached without a look at the inputs, in the metric's own unit, or None where there is
+        none. For held-out examples `data` has those as x and y.
+    """
+
+    name: str = ""
+    label: str = ""
+    better: str | None = None
+    share: bool = False
+    chance: Callable[[Data], float | None] | None = None
+
+    def guess(self, data: Data) -> float | None:
+        """Returns the value of guessing, None where there is none."""
+        return None if self.chance is None else self.chance(data)
+
+
 class Environment(NamedTuple):
     """A distribution over tasks on a dataset. All functions are pure, so any task can be redrawn from its key.
 
@@ -115,6 +138,7 @@ class Environment(NamedTuple):
       outputs: data -> how many logits a model gives.
       decoding: how texts are generated and scored, or None.
       changes: whether tasks differ; False gives every task the key of the first.
+      about: what is known of the metric, of the score of generated texts and of "loss", each by its name.
     """
 
     task: Callable[[Key, Data], PyTree]
@@ -128,6 +152,7 @@ class Environment(NamedTuple):
     outputs: Callable[[Data], int] = lambda data: data.classes
     decoding: Decoding | None = None
     changes: bool = True
+    about: tuple[Metric, ...] = ()
 
 
 class Transition(NamedTuple):

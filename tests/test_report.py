@@ -69,7 +69,7 @@ def test_panels_are_the_metric_and_the_probes_without_details():
     assert panels(fig)["largest Hessian eigenvalue"].get_yscale() == "log"
     assert panels(fig)["dormant units"].get_yscale() == "linear"
     assert panels(report.figure(made(GRANULARITIES), ARMS, metric="loss")).keys() == {
-        "loss after the task (nats)",
+        "loss in nats after the task",
         *list(panels(fig))[1:],
     }
 
@@ -176,6 +176,96 @@ def test_files_are_the_same_bytes_twice_and_settings_stay(tmp_path):
     assert b"<svg" in first[1].read_bytes()
     for a, b in zip(first, second, strict=True):
         assert a.read_bytes() == b.read_bytes()
+
+
+def value_axis(values, column="online_accuracy", band="minmax", chance=None):
+    """The axis of values of a figure of two arms with `values` [task] or [seed, task], and the figure."""
+    table = made(METHODS[:2], seeds=len(np.atleast_2d(values)), tasks=np.shape(values)[-1])
+    table[column] = np.tile(np.ravel(values), 2)
+    fig = report.figure(table, ARMS, metric=column, band=band, chance=chance, panels=())
+    fig.canvas.draw()
+    return fig.axes[0], fig
+
+
+def labelled(axes):
+    """The values at the labels of the axis of values that are within its limits."""
+    low, high = axes.get_ylim()
+    return [tick for tick in axes.get_yticks() if low <= tick <= high]
+
+
+@pytest.mark.parametrize("band", report.BANDS)
+@pytest.mark.parametrize(
+    "values",
+    [
+        [1.0, 1.0, 1.0],
+        [0.0, 0.0, 0.0],
+        [0.5, 0.5, 0.5],
+        [[0.0, 0.1, 1.0], [1.0, 0.9, 1.0]],  # two seeds, whose t interval is wider than all shares
+        [[0.98, 0.99, 1.0], [0.99, 1.0, 1.0]],
+    ],
+)
+def test_an_axis_of_shares_stays_within_0_and_1(values, band):
+    axes, _ = value_axis(values, band=band)
+    assert min(labelled(axes)) >= -1e-9
+    assert max(labelled(axes)) <= 1 + 1e-9
+    assert len(labelled(axes)) >= 2
+    low, high = axes.get_ylim()
+    assert -0.05 < low <= np.min(values)
+    assert np.max(values) <= high < 1.05
+    assert {label.get_text()[-1] for label in axes.get_yticklabels()} == {"%"}
+
+
+def test_what_calls_itself_a_share_and_is_none_is_shown_whole():
+    axes, _ = value_axis([0.5, 1.5, 0.2])
+    assert axes.get_ylim()[1] > 1.5
+    assert max(labelled(axes)) > 1
+
+
+@pytest.mark.parametrize("value", [2.3, -4e5, 0.0, 1e-30, 1e30])
+def test_a_constant_is_a_line_in_the_middle_also_if_rounding_moves_it(value):
+    for values in ([value] * 3, [value, value * (1 + 1e-7), value * (1 - 1e-7)]):
+        axes, _ = value_axis(values, "parameter_norm")
+        low, high = axes.get_ylim()
+        assert low < value < high
+        assert np.ptp(values) <= 0.01 * (high - low)  # no zigzag across the whole panel
+        assert axes.get_yscale() == "linear"
+        assert axes.yaxis.get_offset_text().get_text().partition("e")[0] in ("", "1")  # no "+2.3" above the axis
+
+
+@pytest.mark.parametrize(
+    ("values", "scale"),
+    [
+        ([1e-3, 1.0, 1e4], "log"),
+        ([0.0, 1.0, 1e4], "linear"),  # a zero has no place on a logarithmic axis
+        ([-1e-3, 1.0, 1e4], "linear"),
+        ([1.0, 50.0, 100.0], "linear"),
+        ([1e-30, 1.0, 1e30], "log"),
+    ],
+)
+@pytest.mark.parametrize("band", report.BANDS)
+def test_a_logarithmic_axis_is_for_positive_values_of_several_decades(values, scale, band):
+    axes, _ = value_axis([values, [1.5 * value for value in values]], "hessian_top", band)
+    low, high = axes.get_ylim()
+    assert (axes.get_yscale(), low <= min(values), high >= 1.25 * max(values)) == (scale, True, True)
+
+
+def test_a_metric_without_a_value_says_so():
+    axes, fig = value_axis([[np.nan, np.inf]] * 2, chance=0.1)
+    assert [text.get_text() for text in axes.texts] == ["nothing measured"]
+    assert list(axes.get_yticks()) == []
+    assert [t.get_text() for t in fig.axes[1].get_legend().texts] == ["none", "l2", "chance"]
+
+
+@pytest.mark.parametrize("values", [[[0.5]], [[np.nan]], [[0.5, np.nan, 0.7]], [[np.nan], [0.3]]])
+def test_single_lanes_and_gaps_are_drawn(values):
+    axes, _ = value_axis(values)
+    known = np.isfinite(values).any(axis=0)
+    assert [list(line.get_xdata()) for line in axes.lines] == [list(1 + np.flatnonzero(known))] * 2
+
+
+def test_a_chance_that_is_no_number_is_not_drawn():
+    axes, _ = value_axis([0.5, 0.6], chance=float("nan"))
+    assert len(axes.lines) == 2
 
 
 def test_pyplot_is_not_needed():

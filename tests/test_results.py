@@ -459,7 +459,7 @@ def test_final_table_whole(small):
 def test_final_table_of_one_arm_and_of_another_unit():
     table = lanes(*((ABRUPT, s, [0.00123 + s * 1e-5]) for s in range(10)), metric="loss")
     expected = """\
-    loss: mean over the last task measured, over seeds
+    loss: mean over the last task measured, over seeds; lower is better
     intervals: 95 % percentile bootstrap over seeds
 
     arm     seeds      mean           95 % interval
@@ -485,6 +485,38 @@ def test_the_interval_printed_is_the_one_for_its_seeds():
     assert f"{ends['low'][1]:.4f} to {ends['high'][1]:.4f}" in line
     assert printed(12, 1)[0] == f"{enough} over seeds"  # the arm with one seed has none, and no other has few
     assert printed(1)[0] == printed(1, 1)[0] == "intervals: none, since they take two seeds"
+
+
+def test_tables_of_what_was_never_measured_of_constants_and_of_diverged_arms():
+    """Every printed cell is a right number or "-"; nothing warns."""
+    for values, cells in (
+        ([np.nan, np.nan], ["-", "-", "-", "-"]),
+        ([np.inf, -np.inf], ["-", "-", "-", "-"]),
+        ([0.5, 0.5], ["50.0", "50.0 to 50.0", "+0.0", "+0.0 to +0.0"]),
+        ([0.0, 0.0], ["0.0", "0.0 to 0.0", "+0.0", "+0.0 to +0.0"]),
+    ):
+        table = lanes(*((arm, seed, values) for arm in (ABRUPT, GRADUAL) for seed in (0, 1)))
+        text = results.final_table(table, ARMS).splitlines()
+        assert [cell.strip() for cell in text[-1].split("  ") if cell.strip()][2:] == cells
+        assert len(results.finals(table, ARMS)) == 2
+        known = np.isfinite(values).any()
+        assert len(results.summary(table, ARMS)) == (4 if known else 0)
+    lost = lanes((ABRUPT, 0, [0.5, np.nan]), (ABRUPT, 1, [0.5, np.nan]), (GRADUAL, 0, [0.5, 0.75]))
+    lost.loc[(lost["granularity"] == 1) & (lost["task"] == 1), "finite"] = False
+    lines = results.final_table(lost, ARMS, last=1).splitlines()
+    assert lines[1] == "intervals: none, since they take two seeds"
+    assert lines[-2].split() == ["abrupt", "0", "of", "2", "(2", "diverged)", "-", "-"]
+    assert lines[-1].split()[-4:] == ["75.0", "-", "-", "-"]
+    single = results.final_table(lanes((ABRUPT, 0, [0.25])), ARMS).splitlines()
+    assert single[-1].split() == ["abrupt", "1", "25.0", "-"]
+    assert len(results.summary(lanes((ABRUPT, 0, [0.25])), ARMS)) == 1
+
+
+def test_a_table_without_the_metric_or_with_no_row_of_it_is_told():
+    table = lanes((ABRUPT, 0, [0.5]), metric="loss").assign(online_accuracy=None)  # (never a number)
+    for call in (results.final, results.final_table):
+        with pytest.raises(ValueError, match=r"unknown metric 'online_accuracy': known are loss\."):
+            call(table, ARMS)
 
 
 def test_final_table_takes_the_baseline_it_is_given(small):

@@ -70,6 +70,22 @@ def test_selection_takes_the_best_mean_and_leaves_out_what_diverged(tmp_path):
         planned("bigram_cipher", "methods", selection=path)
 
 
+def test_where_lower_is_better_the_lowest_is_chosen(tmp_path):
+    rates = {1e-2: 0.9, 1e-3: 0.2, 1e-4: 0.5}
+    rows = [
+        {"lane": lane, "task": 0, "seed": 0, "finite": True, "method": "none", "transition": "output",
+         "granularity": 1, "learning_rate": rate, "online_accuracy": loss, "loss": loss}
+        for lane, (rate, loss) in enumerate(rates.items())
+    ]  # fmt: skip
+    (tmp_path / "random_mnist").mkdir()
+    for metric, best in (("online_accuracy", "0.01"), ("loss", "0.001")):
+        benchmark = settings.BENCHMARKS["random_mnist"]._replace(metric=metric)
+        columns = ["method", "transition", "granularity", "learning_rate"]
+        select.chosen(pd.DataFrame(rows), columns, "random_mnist", benchmark, "paper", {}, tmp_path)
+        arms = json.loads((tmp_path / "selected.json").read_text())["random_mnist"]["arms"]
+        assert arms["none"] == {"learning_rate": best}
+
+
 ALL_ARMS: dict = {name: {} for name in (*settings.METHODS.split(","), "output", "sampling")}
 
 

@@ -2,9 +2,12 @@
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 
-from plasticity_jax.types import Array, Batch
+from plasticity_jax.types import Array, Batch, Data, Metric
+
+NATS = Metric("loss", "loss in nats", better="lower")
 
 
 def normalise(x: Array, mean: Array, std: Array) -> Array:
@@ -26,3 +29,15 @@ def cross_entropy(logits: Array, y: Array) -> Array:
 def accuracy(logits: Array, y: Array) -> Array:
     """Returns [B] 1 where the largest logit is the largest target, else 0. Meaningless for uniform targets."""
     return (logits.argmax(-1) == y.argmax(-1)).astype(jnp.float32)
+
+
+def most_frequent(data: Data) -> float:
+    """Returns the share of the most frequent label: the accuracy of the best answer that looks at no image.
+
+    It is 1 over the number of classes that occur if they occur equally often, and more if not; guessing among the
+    classes at random would score less, and a network that has lost what it knew ends with one answer, not with a draw.
+    """
+    return float(np.bincount(np.asarray(data.y)).max() / len(data.y))
+
+
+ACCURACY = Metric("accuracy", better="higher", share=True, chance=most_frequent)

@@ -18,6 +18,10 @@ def random_labels(*, draw: str = "shuffle", change: bool = True) -> Environment:
     """
     registry.one_of("random_labels.draw", draw, ("shuffle", "iid"))
 
+    accuracy = classification.ACCURACY
+    if draw == "iid":  # of all classes, whether the dataset's own labels have them or not
+        accuracy = accuracy._replace(chance=lambda data: 1 / data.classes)
+
     def task(key, data):
         if draw == "shuffle":
             return jax.random.permutation(key, data.y)
@@ -36,4 +40,5 @@ def random_labels(*, draw: str = "shuffle", change: bool = True) -> Environment:
         metric=classification.accuracy,
         metric_name="accuracy",
         changes=change,
+        about=(accuracy, classification.NATS),
     )

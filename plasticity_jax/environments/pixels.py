@@ -38,4 +38,5 @@ def permuted_pixels(*, change: bool = True) -> Environment:
         metric=classification.accuracy,
         metric_name="accuracy",
         changes=change,
+        about=(classification.ACCURACY, classification.NATS),
     )

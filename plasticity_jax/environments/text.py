@@ -9,12 +9,18 @@ import jax.numpy as jnp
 import optax
 
 from plasticity_jax import registry
+from plasticity_jax.environments import classification
 from plasticity_jax.text import bleu as bleu_
 from plasticity_jax.text import vocabulary as vocabularies
 from plasticity_jax.text.vocabulary import Vocabulary
-from plasticity_jax.types import Array, Batch, Data, Decoding, Environment, Key, Text
+from plasticity_jax.types import Array, Batch, Data, Decoding, Environment, Key, Metric, Text
 
 LETTERS = 26
+ABOUT = (
+    Metric("token_accuracy", better="higher", share=True),
+    Metric("bleu2", "BLEU-2", better="higher", share=True),
+    classification.NATS,
+)
 
 
 def random_seq2seq(
@@ -177,4 +183,5 @@ def _environment(task: Callable, examples: Callable, test: Callable | None, text
         outputs=outputs,
         decoding=texts.decoding,
         changes=change,
+        about=ABOUT,
     )

@@ -4,6 +4,8 @@ The functions imported here take plain arguments (a loss, parameters, activation
 entries of PROBES apply them to a Snapshot and add the per-layer details. Keyword-only parameters are options.
 """
 
+from typing import Annotated
+
 import jax
 
 from plasticity_jax.probes.curvature import (
@@ -16,7 +18,7 @@ from plasticity_jax.probes.curvature import (
 from plasticity_jax.probes.parameters import distance_from_init, gradient_norm, parameter_norm
 from plasticity_jax.probes.representation import effective_rank, representation_change
 from plasticity_jax.probes.units import dormant_fraction, tau_dormant_fraction
-from plasticity_jax.types import Array, Snapshot
+from plasticity_jax.types import Array, Metric, Snapshot
 
 __all__ = [
     "PROBES",
@@ -41,7 +43,9 @@ def _units(snapshot: Snapshot) -> dict[str, Array]:
     return {group: h for group, h in snapshot.hidden.items() if group not in snapshot.linear}
 
 
-def _hessian_top(snapshot: Snapshot, *, iterations: int = 12, tolerance: float = 1e-3) -> Measured:
+def _hessian_top(
+    snapshot: Snapshot, *, iterations: int = 12, tolerance: float = 1e-3
+) -> Annotated[Measured, Metric(label="largest Hessian eigenvalue")]:
     """Largest eigenvalue of the loss Hessian by Lanczos; detail: residual bound."""
     ritz = hessian_ritz(snapshot.loss, snapshot.params, snapshot.key, iterations, tolerance)
     return {"": ritz.value, "residual": ritz.residual}
@@ -53,19 +57,23 @@ def _representation_change(snapshot: Snapshot) -> Measured:
     return {"": list(layers.values())[-1], **layers}
 
 
-def _dormant_fraction(snapshot: Snapshot, *, share: float = 0.01) -> Measured:
+def _dormant_fraction(
+    snapshot: Snapshot, *, share: float = 0.01
+) -> Annotated[Measured, Metric(label="dormant units", share=True)]:
     """Fraction of units positive on less than 1 % of the inputs; per layer."""
     units = _units(snapshot)
     return {"": dormant_fraction(units, share), **{g: dormant_fraction(h, share) for g, h in units.items()}}
 
 
-def _tau_dormant_fraction(snapshot: Snapshot, *, tau: float = 0.1) -> Measured:
+def _tau_dormant_fraction(
+    snapshot: Snapshot, *, tau: float = 0.1
+) -> Annotated[Measured, Metric(label="τ-dormant units", share=True)]:
     """Fraction of units whose mean magnitude is at most tau of their layer's (Sokar et al.); per layer."""
     units = _units(snapshot)
     return {"": tau_dormant_fraction(units, tau), **{g: tau_dormant_fraction(h, tau) for g, h in units.items()}}
 
 
-def _distance_from_init(snapshot: Snapshot) -> Measured:
+def _distance_from_init(snapshot: Snapshot) -> Annotated[Measured, Metric(label="distance from initial weights")]:
     """Euclidean distance of the parameters from their initial values; per layer, and relative to the initial norm."""
     layers = {k: distance_from_init(p, snapshot.initial[k]) for k, p in snapshot.params.items()}
     total = distance_from_init(snapshot.params, snapshot.initial)

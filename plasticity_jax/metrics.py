@@ -1,0 +1,160 @@
+"""What the numbers in a table of results are: their words, which way is better, whether they are shares of 1.
+
+Environments and probes say it of themselves (`types.Metric`), so that nothing here knows a metric by its name. A table
+made by a run carries it along in `pandas.DataFrame.attrs`, which Parquet keeps. Of a column that a table says nothing
+of (an earlier version wrote it, or pandas lost the attributes in a merge) holds what the environments and probes
+registered now say of that name; what none of them knows is shown as a plain number.
+"""
+
+import dataclasses
+import functools
+import inspect
+import itertools
+from collections.abc import Container, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from plasticity_jax.environments import ENVIRONMENTS
+from plasticity_jax.lanes import DEFAULTS
+from plasticity_jax.probes import PROBES
+from plasticity_jax.spec import Spec
+from plasticity_jax.types import Data, Environment, Metric
+
+if TYPE_CHECKING:
+    import pandas
+
+KEY = "metrics"  # of the attributes of a table
+TAKEN = ("lane", "task", "seed", "finite")  # columns that every table has
+
+
+class Known(NamedTuple):
+    """What is known of columns.
+
+    Attributes:
+      scores: {column: Metric} of environments, the column that a run is judged by first.
+      probes: the same of probes; their details (`probe/detail`) are in the unit of the probe.
+    """
+
+    scores: dict[str, Metric]
+    probes: dict[str, Metric]
+
+
+def of_environment(environment: Environment) -> dict[str, Metric]:
+    """Returns {column: Metric} of the scores that a run of this environment may have, what it is judged by first.
+
+    Judged by is the score of held-out examples, else that of generated texts, else that of the last epoch. Raises
+    ValueError if the environment describes a metric that it does not have, or two columns would have one name.
+    """
+    plain = environment.metric_name
+    generated = [environment.decoding.name] if environment.decoding else []
+    names = [*generated, plain]
+    for metric in environment.about:
+        if metric.name not in (*names, "loss"):
+            raise ValueError(f"about has a metric {metric.name!r}: allowed are {', '.join([*names, 'loss'])}.")
+    about = {"loss": Metric("loss", better="lower"), **{metric.name: metric for metric in environment.about}}
+    found: list[Metric] = []
+
+    def add(name: str, prefix: str = "", after: str = "") -> None:
+        metric = about.get(name, Metric(name))
+        words = f"{prefix} {metric.label or _words(name)} {after}".strip()
+        if prefix == "test":
+            metric = metric._replace(chance=functools.partial(_of_held_out, metric))
+        found.append(metric._replace(name=f"{prefix}_{name}" if prefix else name, label=words))
+
+    for name in names if environment.test else []:
+        add(name, "test", "after the task")
+    for name in generated:
+        add(name, after="after the task")
+    add(plain, "online")
+    add(plain, after="after the task")
+    add("loss", after="after the task")
+    columns = {metric.name: metric for metric in found}
+    if len(columns) < len(found) or columns.keys() & set(TAKEN):
+        raise ValueError(
+            f"metric_name is {plain!r}: allowed are names that no other column has, as {', '.join(TAKEN)} and loss are."
+        )
+    return columns
+
+
+def _of_held_out(metric: Metric, data: Data) -> float | None:
+    return metric.guess(dataclasses.replace(data, x=data.test_x, y=data.test_y))
+
+
+def of_probe(name: str) -> Metric:
+    """Returns what a registered probe says of its number: a Metric in its return annotation, Annotated[..., Metric()]."""
+    annotation = inspect.signature(PROBES[name]).return_annotation
+    said = [m for m in getattr(annotation, "__metadata__", ()) if isinstance(m, Metric)]
+    return (said[0] if said else Metric())._replace(name=name)
+
+
+def of_specs(specs: Sequence[Spec]) -> Known:
+    """Returns what is known of the columns of a run of these Specs.
+
+    Raises ValueError if a metric has the name of a setting or a probe, or if two environments mean different things by
+    one name.
+    """
+    scores: dict[str, Metric] = {}
+    for spec in specs:
+        settings = {*spec.axes(), *spec.known_options(), *spec.known_numbers(), *DEFAULTS, *spec.probes}
+        for column, metric in of_environment(spec.make_environment()).items():
+            if column in settings:
+                raise ValueError(f"metric {column!r} of {spec.environment} has the name of a setting or a probe.")
+            if metric[:-1] != scores.setdefault(column, metric)[:-1]:
+                raise ValueError(
+                    f"{spec.environment} means by {column!r} something else than another environment does."
+                )
+    return Known(scores, {name: of_probe(name) for spec in specs for name in spec.probes})
+
+
+def record(specs: Sequence[Spec]) -> dict[str, Any]:
+    """Returns what is known of the columns of a run as JSON types: what its table carries along."""
+    return {
+        kind: {column: {"label": m.label, "better": m.better, "share": m.share} for column, m in columns.items()}
+        for kind, columns in of_specs(specs)._asdict().items()
+    }
+
+
+def of_table(table: "pandas.DataFrame") -> Known:
+    """Returns what is known of a table's columns. Raises ValueError if what it carries along is not what `record` makes."""
+    known = Known({}, {name: of_probe(name) for name in PROBES})
+    for factory in ENVIRONMENTS.values():
+        for column, metric in of_environment(factory()).items():
+            known.scores.setdefault(column, metric)
+    said = table.attrs.get(KEY, {})
+    try:
+        for kind, columns in known._asdict().items():
+            columns |= {column: _read(column, **entry) for column, entry in said.get(kind, {}).items()}
+    except (TypeError, AttributeError):
+        raise ValueError(f"what the table carries along of its metrics is damaged: {str(said)[:200]}.") from None
+    return known
+
+
+def _read(column: str, label: str, better: str | None, share: bool) -> Metric:
+    if not (isinstance(label, str) and better in (None, "higher", "lower") and isinstance(share, bool)):
+        raise TypeError
+    return Metric(column, label, better, share)
+
+
+def of_column(table: "pandas.DataFrame", column: str) -> Metric:
+    """Returns what is known of one column; a probe's details are in its unit. Raises as `of_table`."""
+    whole, _, detail = column.partition("/")
+    known = of_table(table)
+    metric = {**known.probes, **known.scores}.get(whole, Metric())
+    return metric._replace(name=column, label=(not detail and metric.label) or _words(column))
+
+
+def _words(column: str) -> str:
+    return column.replace("_", " ")
+
+
+def judged_by(environments: Sequence[Environment], columns: Container[str]) -> str:
+    """Returns the column among `columns` that a run is judged by: a score of all its environments, if there is one."""
+    orders = [list(of_environment(environment)) for environment in environments]
+    there = [column for column in dict.fromkeys(itertools.chain(*orders)) if column in columns]
+    common = [column for column in there if column != "loss" and all(column in order for order in orders)]
+    return (common or there)[0]
+
+
+def chance(environments: Sequence[Environment], data: Data, column: str) -> float | None:
+    """Returns the value of guessing in a column of scores: None where there is none, or not one for all environments."""
+    values = {of_environment(environment).get(column, Metric()).guess(data) for environment in environments}
+    return values.pop() if len(values) == 1 else None
