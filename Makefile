@@ -6,7 +6,7 @@ FIGURES ?= 1a 1b 1c 2 3 4 5a 5b
 EXTRA ?=
 COMMA := ,
 
-.PHONY: setup demo test lint types oracles smoke bench clean
+.PHONY: setup demo test lint types claims oracles smoke bench clean
 
 setup: .venv/.installed
 
@@ -29,6 +29,10 @@ lint: setup
 
 types: setup
 	$(BIN)/basedpyright
+
+# what the notes and the readme say of the first paper, from the committed lane tables; `make test` checks that it is so
+claims: setup
+	$(BIN)/python -m experiments.claims
 
 # against PyTorch and matfree, which are large: installed only for this; `make bench EXTRA=cuda` for NVIDIA GPUs
 .venv/.oracles$(EXTRA): .venv/.installed

@@ -1,0 +1,105 @@
+"""Makes a reported table of finished workdirs: every lane and task, and beside it what made it.
+
+Command: python -m experiments.export --from=DIR,... --name=NAME [--code=COMMIT]
+Writes experiments/results/lanes/NAME.parquet, without the columns of single layers and with the columns
+  dataset, samples, batch_size, code_version and compiler_options; and NAME.json, the workdirs' config.json
+  (without the data's folder).
+"""
+
+import json
+import pathlib
+import subprocess
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+import pandas as pd
+
+from plasticity_jax import flags, launcher, results, workdir
+
+FOLDER = pathlib.Path(__file__).parent / "results" / "lanes"
+OWN: dict[str, Any] = {"from": None, "name": None, "code": None, "folder": str(FOLDER)}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Exports from the command line and returns the exit code."""
+    try:
+        own, rest = flags.own(OWN, sys.argv[1:] if argv is None else argv)
+        if "--help" in rest:
+            print(__doc__)
+            return 0
+        if rest or not own["from"] or not own["name"]:
+            raise ValueError(
+                "from and name are needed: --from=DIR,... --name=NAME; nothing but --code is allowed beside."
+            )
+        paths = export(own["from"].split(","), own["name"], own["code"] or code_version(), own["folder"])
+    except ValueError as error:
+        return launcher.fault(error, launcher.USAGE)
+    except (OSError, workdir.WorkdirError) as error:
+        return launcher.fault(error, launcher.ENVIRONMENT)
+    print("\n".join(map(str, paths)))
+    return 0
+
+
+def code_version() -> str:
+    """Returns the commit of this checkout, with "+" if files in it differ from that; "not recorded" outside of one."""
+    here = pathlib.Path(__file__).parent
+
+    def git(*words: str) -> str:
+        return subprocess.run(["git", *words], cwd=here, capture_output=True, text=True, check=True).stdout.strip()
+
+    try:
+        return git("rev-parse", "--short", "HEAD") + ("+" if git("status", "--porcelain", "-uno") else "")
+    except (OSError, subprocess.CalledProcessError):
+        return "not recorded"
+
+
+def export(workdirs: Sequence[str], name: str, code: str, folder: str | pathlib.Path) -> list[pathlib.Path]:
+    """Writes NAME.parquet and NAME.json into `folder` and returns their paths.
+
+    Raises ValueError if a run is not finished; OSError or WorkdirError if a workdir cannot be read.
+    """
+    frames, records, first = [], [], 0
+    for path in workdirs:
+        try:
+            record = json.loads(pathlib.Path(path, "config.json").read_text(encoding="utf-8"))
+            table = results.read(pathlib.Path(path, "results.parquet"))
+            programs = record["settings"]["programs"]
+        except (KeyError, TypeError, ValueError) as error:
+            raise workdir.WorkdirError(f"{path} is not a workdir with results ({error}).") from error
+        frames.append(_rows(path, table, programs, code).assign(lane=lambda t, first=first: t["lane"] + first))
+        first += table["lane"].nunique()
+        place, _, rest = record["data_source"].partition(";")  # a folder of one machine says nothing elsewhere
+        source = f"{pathlib.Path(place).name};{rest}" if rest else pathlib.Path(place).name
+        records.append({**record, "data_source": source, "code_version": code})
+    whole = pd.concat(frames, ignore_index=True)
+    where = pathlib.Path(folder)
+    results.write(whole, where / f"{name}.parquet")
+    (where / f"{name}.json").write_text(json.dumps(records, indent=1) + "\n", encoding="utf-8")
+    return [where / f"{name}.parquet", where / f"{name}.json"]
+
+
+def _rows(path: str, table: Any, programs: Sequence[dict[str, Any]], code: str) -> Any:
+    kept = table[[c for c in table.columns if "/" not in c]]
+    made, first = [], 0
+    for program in programs:
+        spec, count = program["spec"], len(program["lanes"])
+        rows = kept[kept["lane"].between(first, first + count - 1)]
+        if len(rows) != count * spec["tasks"]:
+            raise ValueError(f"{path} has {len(rows)} rows of {count * spec['tasks']}: allowed are finished runs.")
+        options = program.get("compiler_options") or {}
+        made.append(
+            rows.assign(
+                dataset=spec["dataset"],
+                samples=spec["samples"],
+                batch_size=spec["batch_size"],
+                code_version=code,
+                compiler_options=" ".join(f"{k}={v}" for k, v in options.items()) or "XLA's defaults",
+            )
+        )
+        first += count
+    return pd.concat(made, ignore_index=True)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
