@@ -6,7 +6,7 @@ FIGURES ?= 1a 1b 1c 2 3 4 5a 5b
 EXTRA ?=
 COMMA := ,
 
-.PHONY: setup demo test lint types claims oracles smoke bench clean
+.PHONY: setup demo test lint types claims oracles mutations smoke bench clean
 
 setup: .venv/.installed
 
@@ -41,6 +41,10 @@ claims: setup
 
 oracles: .venv/.oracles$(EXTRA)
 	$(BIN)/python -m pytest -m oracle -n $(WORKERS)
+
+# 2,000 damaged copies of every file that is read; `make test` tries 50
+mutations: setup
+	$(BIN)/python -m pytest -m mutations -n $(WORKERS)
 
 # every figure file from flag to picture, in minutes: the runs, what is drawn from them, then selection, controls, theory
 smoke: setup

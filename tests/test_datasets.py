@@ -440,12 +440,12 @@ LABELS = np.array([0, 1, 2, 0, 1, 2])
 def test_arrays(tmp_path):
     colour = np.random.default_rng(0).integers(0, 256, (6, 4, 4, 3), np.uint8)
     name = write_arrays(
-        tmp_path / "own", train_images=colour, train_labels=LABELS, test_images=colour[:2], test_labels=np.array([3, 0])
+        tmp_path / "own", train_images=colour, train_labels=LABELS, test_images=colour[:2], test_labels=np.array([2, 0])
     )
     data = datasets.load(name)
-    assert (data.name, data.source, data.classes) == (name, str(tmp_path / "own"), 4)
+    assert (data.name, data.source, data.classes) == (name, str(tmp_path / "own"), 3)
     np.testing.assert_array_equal(data.images, colour)
-    np.testing.assert_array_equal(data.test_labels, [3, 0])
+    np.testing.assert_array_equal(data.test_labels, [2, 0])
     assert (data.labels.dtype, data.test_labels.dtype) == (np.int32, np.int32)
     np.testing.assert_allclose(data.mean, colour.mean((0, 1, 2)))
     np.testing.assert_allclose(data.std, colour.std((0, 1, 2)))
@@ -472,7 +472,27 @@ def test_arrays_without_test_part(tmp_path):
         ({"train_images": np.array([{}, {}], object)}, ["train_images.npy", "cannot be read"]),
         ({"train_labels": LABELS.astype(float)}, ["float64 [6]", "integers"]),
         ({"train_labels": LABELS[:, None]}, ["[6, 1]", "integers [N]"]),
-        ({"train_labels": LABELS - 1}, ["-1..1", "0.."]),
+        ({"train_labels": LABELS.astype(bool)}, ["bool [6]", "integers"]),
+        ({"train_labels": LABELS.astype("M8[s]")}, ["datetime64[s] [6]", "integers"]),
+        ({"train_labels": LABELS.astype([("a", "i4")])}, ["[('a', '<i4')] [6]", "integers"]),
+        ({"train_labels": LABELS.astype(object)}, ["train_labels.npy", "pickled Python objects"]),
+        ({"train_labels": LABELS - 1}, ["3 different labels in -1..1, expected every one of 0..2", "np.unique"]),
+        ({"train_labels": LABELS + 1}, ["3 different labels in 1..3, expected every one of 0..2", "np.unique"]),
+        (
+            {"train_labels": np.array([0, 1, 2, 999, 1, 2])},
+            ["4 different labels in 0..999, expected every one of 0..3"],
+        ),
+        (
+            {"train_labels": LABELS.astype(np.uint64) + np.uint64(2**63)},
+            ["3 different labels in 9223372036854775808.."],
+        ),
+        ({"train_labels": LABELS * 0}, ["the label 0 alone, expected at least two classes"]),
+        ({"train_images": IMAGES[:1], "train_labels": LABELS[:1]}, ["the label 0 alone"]),
+        ({"test_images": IMAGES, "test_labels": LABELS + 1}, ["test_labels.npy holds labels 0..3", "0..2"]),
+        ({"test_images": IMAGES, "test_labels": LABELS - 1}, ["test_labels.npy holds labels -1..1", "0..2"]),
+        ({"train_images": np.zeros((6, 2, 7, 9), np.uint8)}, ["[6, 2, 7, 9], of which 9", "transpose(0, 2, 3, 1)"]),
+        ({"train_images": np.zeros((6, 13, 16, 16), np.uint8)}, ["[6, 13, 16, 16], of which 16 would be the channels"]),
+        ({"train_images": np.zeros((6, 4, 4, 0), np.uint8)}, ["uint8 [6, 4, 4, 0]"]),
         ({"test_images": IMAGES[:, :3], "test_labels": LABELS}, ["[3, 4, 1]", "[4, 4, 1]"]),
     ],
 )
@@ -482,6 +502,88 @@ def test_arrays_faults(tmp_path, change, parts):
     with pytest.raises(datasets.DataError) as fault:
         datasets.load(name)
     assert_sentence(fault, *parts)
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_channels_first_are_turned(tmp_path, channels):
+    images = np.random.default_rng(0).integers(0, 256, (6, channels, 5, 7), np.uint8)
+    first = datasets.load(write_arrays(tmp_path / "first", train_images=images, train_labels=LABELS))
+    turned = images.transpose(0, 2, 3, 1)
+    last = datasets.load(write_arrays(tmp_path / "last", train_images=turned, train_labels=LABELS))
+    assert first.images.shape == (6, 5, 7, channels)
+    np.testing.assert_array_equal(first.images, turned)
+    assert (first.fingerprint, first.mean, first.std) == (last.fingerprint, last.mean, last.std)
+
+
+@pytest.mark.parametrize(
+    "shape", [(6, 8, 8, 13), (6, 9, 9, 9), (6, 2, 2, 30), (6, 3, 3, 1), (6, 3, 9, 4), (6, 13, 14, 12)]
+)
+def test_channels_last_are_left(tmp_path, shape):
+    images = np.random.default_rng(0).integers(0, 256, shape, np.uint8)
+    data = datasets.load(write_arrays(tmp_path / "own", train_images=images, train_labels=LABELS))
+    np.testing.assert_array_equal(data.images, images)
+
+
+def test_arrays_in_other_orders(tmp_path):
+    """Columns first in memory, big-endian labels, and unsigned ones: the same data."""
+    name = write_arrays(tmp_path / "own", train_images=IMAGES, train_labels=LABELS)
+    plain = datasets.load(name)
+    for dtype in (">i2", "<u8", "i1"):
+        name = write_arrays(
+            tmp_path / dtype[1:], train_images=np.asfortranarray(IMAGES), train_labels=LABELS.astype(dtype)
+        )
+        other = datasets.load(name)
+        np.testing.assert_array_equal(other.images, plain.images)
+        assert (other.fingerprint, other.labels.tolist()) == (plain.fingerprint, plain.labels.tolist())
+
+
+def test_arrays_that_are_no_files(tmp_path):
+    def told(*parts):
+        with pytest.raises(datasets.DataError) as fault:
+            datasets.load(name)
+        assert_sentence(fault, *parts)
+
+    name = write_arrays(tmp_path / "own", train_images=IMAGES, train_labels=LABELS)
+    file = tmp_path / "own" / "train_images.npy"
+    file.rename(tmp_path / "kept.npy")
+    file.mkdir()
+    told(file, "Is a directory")
+    file.rmdir()
+    file.symlink_to(file)
+    told(file, "Too many levels of symbolic links")
+    file.unlink()
+    os.mkfifo(file)
+    told(file, "Not a regular file")
+    file.unlink()
+    np.savez(file.with_suffix(".npz"), IMAGES)
+    file.with_suffix(".npz").rename(file)
+    told(file, "cannot be read as an .npy array", "header")
+    (tmp_path / "kept.npy").rename(file)
+    (tmp_path / "own" / "test_labels.npy").symlink_to("nowhere")
+    told("test_images.npy", "not found", "both or neither")
+
+
+def test_trailing_bytes_are_no_array(tmp_path):
+    """A second array behind the first, or a header that says less than there is."""
+    name = write_arrays(tmp_path / "own", train_images=IMAGES, train_labels=LABELS)
+    with open(tmp_path / "own" / "train_labels.npy", "ab") as file:
+        np.save(file, LABELS)
+    with pytest.raises(datasets.DataError, match=r"224 bytes behind its header, where int64 \[6\] has 48"):
+        datasets.load(name)
+
+
+def test_folders_with_a_tilde(tmp_path, mnist, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    write_arrays(tmp_path / "own", train_images=IMAGES, train_labels=LABELS)
+    assert datasets.load("arrays:~/own").source == str(tmp_path / "own")
+    assert datasets.load("mnist", "~/data").source == str(mnist)
+    monkeypatch.setenv("PLASTICITY_CACHE_DIR", "~/elsewhere")
+    assert cache.cache_folder() == tmp_path / "elsewhere"
+    for unknown in ("~nobody_of_this_name/x", "a\0b"):
+        for name, folder in ((f"arrays:{unknown}", None), ("mnist", unknown)):
+            with pytest.raises(datasets.DataError) as fault:
+                datasets.load(name, folder)
+            assert_sentence(fault, "cannot be used", repr(unknown))
 
 
 def test_arrays_truncated_file(tmp_path):

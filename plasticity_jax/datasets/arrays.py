@@ -1,33 +1,35 @@
 """Datasets from a folder of the user's own .npy arrays."""
 
+import os
 from pathlib import Path
 
 import numpy as np
 
-from plasticity_jax.datasets import contract
+from plasticity_jax.datasets import contract, npy
 from plasticity_jax.datasets.contract import DataError, Dataset
+
+_RECODING = "np.unique(labels, return_inverse=True)[1], of both parts at once,"
+_AXES = "[N, H, W] or [N, H, W, C]"
 
 
 def load_arrays(name: str, data_dir: str | None = None, download: bool = False) -> Dataset:
     """A folder of your own arrays: train_images.npy, train_labels.npy, optional test_images.npy and test_labels.npy.
 
-    `name` is "arrays:" and the folder. Images are uint8 [N, H, W] or [N, H, W, C], labels integers [N] from 0;
-    classes = largest label + 1. `data_dir` and `download` mean nothing here.
+    `name` is "arrays:" and the folder. Images are uint8 [N, H, W] or [N, H, W, C]; [N, 1, H, W] and [N, 3, H, W] with
+    H and W above 4 are turned. Labels are integers [N]: in the training part at least two different ones and, of those
+    from 0 to the largest, every one; the test part has no others. `data_dir` and `download` mean nothing here.
 
     Raises:
-        DataError: a file is missing or unreadable, or has another dtype, shape or length.
+        DataError: a file is missing or unreadable, or has another dtype, shape, length or other labels.
     """
-    folder = Path(name.removeprefix("arrays:")).expanduser().absolute()
+    folder = contract.folder_of(name.removeprefix("arrays:"))
     images, labels = _part(name, folder, "train")
     if len(images) == 0:
         raise DataError(f"{name}: {folder / 'train_images.npy'} holds no images, expected at least one.")
-    if (folder / "test_images.npy").is_file() or (folder / "test_labels.npy").is_file():
+    classes = _classes(name, folder / "train_labels.npy", labels)
+    if any(os.path.lexists(folder / f"test_{what}.npy") for what in ("images", "labels")):
         test_images, test_labels = _part(name, folder, "test")
-        if test_images.shape[1:] != images.shape[1:]:
-            raise DataError(
-                f"{name}: {folder / 'test_images.npy'} holds images of shape {list(test_images.shape[1:])}, expected "
-                f"{list(images.shape[1:])} as in train_images.npy."
-            )
+        _check_test(name, folder, images, test_images, classes, test_labels)
     else:
         test_images, test_labels = images[:0], labels[:0]
     mean, std = contract.statistics(images)
@@ -36,50 +38,91 @@ def load_arrays(name: str, data_dir: str | None = None, download: bool = False) 
             f"{name}: channel {std.index(0.0)} of {folder / 'train_images.npy'} has one value throughout, expected at "
             "least two, as images are divided by their standard deviation."
         )
-    return Dataset(
-        name=name,
-        source=str(folder),
-        fingerprint=contract.fingerprint((images, labels, test_images, test_labels)),
-        classes=int(max(labels.max(), test_labels.max(initial=0))) + 1,
-        images=images,
-        labels=labels,
-        test_images=test_images,
-        test_labels=test_labels,
-        mean=mean,
-        std=std,
-    )
+    parts = images, np.array(labels, np.int32), test_images, np.array(test_labels, np.int32)
+    return Dataset(name, str(folder), contract.fingerprint(parts), classes, *parts, mean, std)
 
 
 def _part(name: str, folder: Path, part: str) -> tuple[np.ndarray, np.ndarray]:
-    """Images uint8 [N, H, W, C] and labels int32 [N] of one part."""
+    """Images uint8 [N, H, W, C] and labels, integers [N], of one part."""
     image_file, label_file = folder / f"{part}_images.npy", folder / f"{part}_labels.npy"
     images, labels = _array(name, image_file), _array(name, label_file)
     if images.dtype != np.uint8 or images.ndim not in (3, 4) or 0 in images.shape[1:]:
-        raise DataError(
-            f"{name}: {image_file} holds {images.dtype} {list(images.shape)}, expected uint8 [N, H, W] or [N, H, W, C]."
-        )
+        raise DataError(f"{name}: {image_file} holds {_kind(images)}, expected uint8 {_AXES}.")
+    images = _channels_last(name, image_file, images)
     if labels.dtype.kind not in "iu" or labels.ndim != 1:
-        raise DataError(f"{name}: {label_file} holds {labels.dtype} {list(labels.shape)}, expected integers [N].")
+        raise DataError(f"{name}: {label_file} holds {_kind(labels)}, expected integers [N].")
     if len(labels) != len(images):
         raise DataError(
             f"{name}: {label_file} holds {len(labels)} labels, expected {len(images)} as {image_file.name}."
         )
-    # Beyond 2**31 - 2 the number of classes would overflow int32.
-    if len(labels) and (labels.min() < 0 or labels.max() > np.iinfo(np.int32).max - 1):
-        raise DataError(f"{name}: {label_file} holds labels {labels.min()}..{labels.max()}, expected 0..2147483646.")
-    return images if images.ndim == 4 else images[..., None], np.array(labels, np.int32)
+    return images, labels
+
+
+def _channels_last(name: str, file: Path, images: np.ndarray) -> np.ndarray:
+    """The images as [N, H, W, C], where it is certain which axis holds the channels.
+
+    Up to four on the last axis are channels. More may be, where the two axes before are equal or both at least as many.
+    """
+    if images.ndim == 3:
+        return images[..., None]
+    first, second, last = images.shape[1:]
+    if last <= 4:
+        return images
+    if first in (1, 3) and second > 4:
+        return images.transpose(0, 2, 3, 1)
+    if first == second or last <= min(first, second):
+        return images
+    raise DataError(
+        f"{name}: {file} holds uint8 {list(images.shape)}, of which {last} would be the channels, expected {_AXES}: "
+        "images with their channels first are turned by images.transpose(0, 2, 3, 1)."
+    )
+
+
+def _classes(name: str, file: Path, labels: np.ndarray) -> int:
+    """The number of classes, where the training labels are 0..classes-1 without a gap."""
+    present = np.unique(labels)
+    if len(present) < 2:
+        raise DataError(f"{name}: {file} holds the label {present[0]} alone, expected at least two classes.")
+    if present[0] != 0 or present[-1] != len(present) - 1:
+        raise DataError(
+            f"{name}: {file} holds {len(present)} different labels in {present[0]}..{present[-1]}, expected every one "
+            f"of 0..{len(present) - 1}: {_RECODING} numbers them so."
+        )
+    return len(present)
+
+
+def _check_test(
+    name: str, folder: Path, images: np.ndarray, test_images: np.ndarray, classes: int, test_labels: np.ndarray
+) -> None:
+    """Raises DataError where the test part does not go with the training part."""
+    if test_images.shape[1:] != images.shape[1:]:
+        raise DataError(
+            f"{name}: {folder / 'test_images.npy'} holds images of shape {list(test_images.shape[1:])}, expected "
+            f"{list(images.shape[1:])} as in train_images.npy."
+        )
+    lowest, highest = test_labels.min(initial=0), test_labels.max(initial=0)
+    if lowest < 0 or highest >= classes:
+        raise DataError(
+            f"{name}: {folder / 'test_labels.npy'} holds labels {lowest}..{highest}, expected those of "
+            f"train_labels.npy, 0..{classes - 1}."
+        )
+
+
+def _kind(array: np.ndarray) -> str:
+    return f"{str(array.dtype)[:80]} {list(array.shape)}"
 
 
 def _array(name: str, file: Path) -> np.ndarray:
-    if not file.is_file():
+    try:
+        return npy.mapped(file)
+    except FileNotFoundError as fault:
         raise DataError(
             f"{name}: {file} not found; expected train_images.npy and train_labels.npy in that folder, and "
             "test_images.npy and test_labels.npy both or neither."
-        )
-    try:
-        array = np.load(file, mmap_mode="r", allow_pickle=False)
-    except (OSError, ValueError, EOFError) as fault:
-        raise DataError(f"{name}: {file} cannot be read as an .npy array ({fault}).") from fault
-    if not isinstance(array, np.ndarray):
-        raise DataError(f"{name}: {file} is an archive of arrays, expected one array as np.save writes it.")
-    return array
+        ) from fault
+    except (OSError, ValueError) as fault:
+        reason = getattr(fault, "strerror", None) or fault
+        raise DataError(
+            f"{name}: {file} cannot be read as an .npy array ({reason}): expected one of plain numbers, as np.save "
+            "writes it."
+        ) from fault

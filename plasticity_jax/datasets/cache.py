@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from plasticity_jax.datasets import contract, files
+from plasticity_jax.datasets import contract, files, npy
 from plasticity_jax.datasets.contract import DataError, Dataset
 from plasticity_jax.json_files import read_json
 
@@ -32,7 +32,7 @@ logger = logging.getLogger(__name__)
 
 def cache_folder() -> Path:
     """`$PLASTICITY_CACHE_DIR`, else ~/.cache/plasticity_jax."""
-    return Path(os.environ.get("PLASTICITY_CACHE_DIR") or "~/.cache/plasticity_jax").expanduser().absolute()
+    return contract.folder_of(os.environ.get("PLASTICITY_CACHE_DIR") or "~/.cache/plasticity_jax")
 
 
 def load_originals(name: str, data_dir: str | None, download: bool) -> Dataset:
@@ -49,7 +49,7 @@ def load_originals(name: str, data_dir: str | None, download: bool) -> Dataset:
     """
     given = data_dir or os.environ.get("PLASTICITY_DATA_DIR")
     downloads = cache_folder() / "originals"
-    data_folder = Path(given).expanduser().absolute() if given else downloads
+    data_folder = contract.folder_of(given) if given else downloads
     folders = files.search_folders(name, data_folder)
     originals = files.locate(name, [*folders, *files.search_folders(name, downloads)])
     if originals is None and data_dir is not None and not download:  # a folder that was named is where they must be
@@ -128,7 +128,7 @@ def _save(entry: Path, names: tuple[str, ...], part: "builders.Part") -> None:
 
 def _arrays(folder: Path) -> tuple[np.ndarray, ...]:
     """The four arrays of the entry in `folder`, mapped."""
-    return tuple(np.load(folder / f"{array_name}.npy", mmap_mode="r") for array_name in ARRAYS)
+    return tuple(npy.mapped(folder / f"{array_name}.npy") for array_name in ARRAYS)
 
 
 def _entry_folder(name: str, sums: dict[str, str]) -> Path:

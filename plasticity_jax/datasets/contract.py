@@ -3,6 +3,7 @@
 import dataclasses
 import hashlib
 from collections.abc import Iterable
+from pathlib import Path
 
 import numpy as np
 
@@ -36,6 +37,21 @@ class Dataset:
     test_labels: np.ndarray
     mean: tuple[float, ...]
     std: tuple[float, ...]
+
+
+def folder_of(text: str) -> Path:
+    """The folder that a user named, absolute, with `~` and `~user` expanded.
+
+    Raises:
+        DataError: the name can be none of a folder.
+    """
+    try:
+        if "\0" in text:
+            raise ValueError("it has a byte 0 in it")
+        return Path(text).expanduser().absolute()
+    except (ValueError, RuntimeError, OSError) as fault:  # of an unknown user; of a working directory that is gone
+        reason = getattr(fault, "strerror", None) or str(fault).rstrip(".")
+        raise DataError(f"The folder {text!r} cannot be used ({reason}): expected the name of a folder.") from fault
 
 
 def fingerprint(arrays: Iterable[np.ndarray]) -> str:
