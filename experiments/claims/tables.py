@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 
-from plasticity_jax import results
+from plasticity_jax import metrics, results
 
 FOLDER = pathlib.Path(__file__).parents[1] / "results"
 FLOOR = 1e-6  # of an eigenvalue under a logarithm: a dead network's may be 0 or a little below
@@ -123,6 +123,12 @@ TABLES = {
     "4": Table(("figure_4",), "test_bleu2", (26, 30), _by_method({"sampling": GRADUAL})),
     "5b": Table(("figure_5b",), "test_bleu2", (26, 30), CIPHER),
 }
+
+
+@functools.cache
+def is_share(metric: str) -> bool:
+    """Returns whether a metric is a share of 1, to be shown in percent."""
+    return metrics.of_column(pd.DataFrame(), metric).share
 
 
 @functools.cache

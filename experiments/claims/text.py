@@ -9,7 +9,6 @@ import pandas as pd
 from experiments.claims import chosen, decided, rule, statements, tables
 from experiments.claims.statements import Claim, Test
 from experiments.claims.words import interval, mean_text, p_text, shown, unit
-from plasticity_jax import results
 
 NAMES = {
     "sp": "shrink and perturb",
@@ -104,7 +103,7 @@ def describe(table: str, test: Test, found: rule.Estimate) -> str:
             text = f"{level}, {shown(found.mean, metric)} times {others} {interval(found.low, found.high, metric)}"
         else:
             since = f"fallen since tasks {test.early[0]} to {test.early[1]} by" if test.early else f"minus {others}"
-            points = " points" if results.is_share(metric) else ""
+            points = " points" if tables.is_share(metric) else ""
             sign = "" if test.early else "+"
             ends = interval(found.low, found.high, metric, sign)
             text = f"{level}, {since} {shown(found.mean, metric, sign)}{points} {ends}"

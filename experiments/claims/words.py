@@ -3,7 +3,6 @@
 import numpy as np
 
 from experiments.claims import rule, tables
-from plasticity_jax import results
 
 
 def shown(value: float, metric: str, sign: str = "") -> str:
@@ -13,7 +12,7 @@ def shown(value: float, metric: str, sign: str = "") -> str:
     """
     if not np.isfinite(value):
         return "-"
-    if results.is_share(metric):
+    if tables.is_share(metric):
         return f"{100 * value:{sign}.1f}"
     value = 10**value if metric in tables.LOGARITHMIC else value
     if value == 0:
@@ -24,7 +23,7 @@ def shown(value: float, metric: str, sign: str = "") -> str:
 
 def unit(metric: str) -> str:
     """Returns what stands behind a number of a metric."""
-    return " %" if results.is_share(metric) else ""
+    return " %" if tables.is_share(metric) else ""
 
 
 def interval(low: float, high: float, metric: str, sign: str = "") -> str:
