@@ -205,7 +205,7 @@ def test_what_is_no_model_is_refused(tmp_path):
 def ends_of_fields(content):
     """Where each field of a message ends, all of which are shorter messages."""
     ends = []
-    for _, value in sentencepieces._fields(content):
+    for _, value in sentencepieces._fields(content, {}):
         size = len(value)
         ends.append((ends or [0])[-1] + 2 + (size > 127) + (size > 16383) + size)
     assert ends[-1] == len(content)

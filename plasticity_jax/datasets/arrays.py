@@ -22,7 +22,7 @@ def load_arrays(name: str, data_dir: str | None = None, download: bool = False) 
     Raises:
         DataError: a file is missing or unreadable, or has another dtype, shape, length or other labels.
     """
-    folder = contract.folder_of(name.removeprefix("arrays:"))
+    folder = contract.path_of(name.removeprefix("arrays:"))
     images, labels = _part(name, folder, "train")
     if len(images) == 0:
         raise DataError(f"{name}: {folder / 'train_images.npy'} holds no images, expected at least one.")

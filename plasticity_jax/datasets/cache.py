@@ -32,7 +32,7 @@ logger = logging.getLogger(__name__)
 
 def cache_folder() -> Path:
     """`$PLASTICITY_CACHE_DIR`, else ~/.cache/plasticity_jax."""
-    return contract.folder_of(os.environ.get("PLASTICITY_CACHE_DIR") or "~/.cache/plasticity_jax")
+    return contract.path_of(os.environ.get("PLASTICITY_CACHE_DIR") or "~/.cache/plasticity_jax")
 
 
 def load_originals(name: str, data_dir: str | None, download: bool) -> Dataset:
@@ -49,7 +49,7 @@ def load_originals(name: str, data_dir: str | None, download: bool) -> Dataset:
     """
     given = data_dir or os.environ.get("PLASTICITY_DATA_DIR")
     downloads = cache_folder() / "originals"
-    data_folder = contract.folder_of(given) if given else downloads
+    data_folder = contract.path_of(given) if given else downloads
     folders = files.search_folders(name, data_folder)
     originals = files.locate(name, [*folders, *files.search_folders(name, downloads)])
     if originals is None and data_dir is not None and not download:  # a folder that was named is where they must be

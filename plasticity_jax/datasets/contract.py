@@ -39,11 +39,11 @@ class Dataset:
     std: tuple[float, ...]
 
 
-def folder_of(text: str) -> Path:
-    """The folder that a user named, absolute, with `~` and `~user` expanded.
+def path_of(text: str) -> Path:
+    """The file or folder that a user named, absolute, with `~` and `~user` expanded.
 
     Raises:
-        DataError: the name can be none of a folder.
+        DataError: the name can be none.
     """
     try:
         if "\0" in text:
@@ -51,7 +51,7 @@ def folder_of(text: str) -> Path:
         return Path(text).expanduser().absolute()
     except (ValueError, RuntimeError, OSError) as fault:  # of an unknown user; of a working directory that is gone
         reason = getattr(fault, "strerror", None) or str(fault).rstrip(".")
-        raise DataError(f"The folder {text!r} cannot be used ({reason}): expected the name of a folder.") from fault
+        raise DataError(f"The path {text!r} cannot be used ({reason}): expected one on this machine.") from fault
 
 
 def fingerprint(arrays: Iterable[np.ndarray]) -> str:

@@ -5,10 +5,11 @@ section 3 (unigram model, best segmentation); sentencepiece_model.proto and unig
 """
 
 import functools
+import math
 import re
 import string
 import struct
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -16,7 +17,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from plasticity_jax.datasets import DataError
+from plasticity_jax.datasets.contract import DataError, path_of
+from plasticity_jax.small_files import read_bytes
 from plasticity_jax.types import Array
 
 NORMAL, UNKNOWN, CONTROL, USER_DEFINED, UNUSED, BYTE = range(1, 7)
@@ -30,6 +32,14 @@ _EXPECTED = "expected a file that SentencePiece wrote, such as T5's spiece.model
 _PIECES, _TRAINER, _NORMALIZER = 1, 2, 3
 _MODEL_TYPE, _COUNT, _MARK_BEHIND, _END_PIECE, _PAD_PIECE = 3, 4, 24, 47, 48
 _MARK_FIRST, _ESCAPE_SPACES = 3, 5
+# How the fields that are read are written, by number: a field written otherwise is another one to a protocol buffer
+_INTEGER, _BYTES, _FLOAT = 0, 2, 5
+_MODEL = {_PIECES: _BYTES, _TRAINER: _BYTES, _NORMALIZER: _BYTES}
+_PIECE = {1: _BYTES, 2: _FLOAT, 3: _INTEGER}
+_SETTINGS = {
+    _TRAINER: dict.fromkeys((_MODEL_TYPE, _COUNT, _MARK_BEHIND), _INTEGER) | {_END_PIECE: _BYTES, _PAD_PIECE: _BYTES},
+    _NORMALIZER: {_MARK_FIRST: _INTEGER, _ESCAPE_SPACES: _INTEGER},
+}
 
 
 class Piece(NamedTuple):
@@ -52,22 +62,21 @@ def read(path: str | Path) -> Model:
     """Returns the model that a SentencePiece file holds.
 
     Raises:
-      DataError: the file is missing, is not a SentencePiece model, or is cut short.
+      DataError: the file is missing, is not a SentencePiece model, or is cut short or otherwise damaged.
       ValueError: the model is not unigram, does not put its mark before every word, or has no padding or no end.
     """
     try:
-        content = Path(path).read_bytes()
+        content = read_bytes(path_of(str(path)))
     except OSError as error:
         raise DataError(f"SentencePiece model {path} cannot be read ({error.strerror}): {_EXPECTED}.") from error
     try:
-        fields = list(_fields(content))
+        fields = list(_fields(content, _MODEL))
         pieces = tuple(_piece(value) for number, value in fields if number == _PIECES)
-        trainer = _last(fields, _TRAINER)
-        normalizer = _last(fields, _NORMALIZER)
+        trainer, normalizer = _settings(fields, _TRAINER), _settings(fields, _NORMALIZER)
         # there may be more pieces, as some are added to trained models, but not fewer
         cut = trainer.get(_COUNT, 0) > len(pieces)
         names = [trainer.get(_PAD_PIECE, b"<pad>").decode(), trainer.get(_END_PIECE, b"</s>").decode()]
-    except (ValueError, IndexError, TypeError, AttributeError, struct.error) as error:
+    except (ValueError, IndexError) as error:
         raise DataError(
             f"{path} is not a SentencePiece model: its {len(content)} bytes do not parse as one, {_EXPECTED}."
         ) from error
@@ -88,6 +97,7 @@ def read(path: str | Path) -> Model:
             f"SentencePiece model {path} is cut short: it has {len(pieces)} pieces, expected at least the "
             f"{trainer[_COUNT]} that it was trained with."
         )
+    _check_pieces(path, pieces)
     algorithm = trainer.get(_MODEL_TYPE, 1)
     if algorithm != 1:
         found = _ALGORITHMS.get(algorithm, f"of type {algorithm}")
@@ -103,31 +113,37 @@ def read(path: str | Path) -> Model:
     return Model(pieces, *(controls[name] for name in names))
 
 
-def _last(fields: Sequence[tuple[int, Any]], number: int) -> dict[int, Any]:
-    """Returns {field: value} of the message in the last field `number`, {} if there is none."""
-    messages = [value for given, value in fields if given == number]
-    return dict(_fields(messages[-1])) if messages else {}
+def _settings(fields: Sequence[tuple[int, Any]], number: int) -> dict[int, Any]:
+    """Returns {field: value} of the message `number`, {} if there is none; its parts, if it has several, are one."""
+    return dict(_fields(b"".join(value for given, value in fields if given == number), _SETTINGS[number]))
 
 
 def _piece(message: bytes) -> Piece:
-    values = dict(_fields(message))
+    values = dict(_fields(message, _PIECE))
     (score,) = struct.unpack("<f", values.get(2, bytes(4)))
     return Piece(values.get(1, b"").decode(), score, values.get(3, NORMAL))
 
 
-def _fields(message: bytes) -> Iterator[tuple[int, Any]]:
-    """Yields (field number, value) of a protocol buffer: integers as such, everything else as its bytes."""
+def _fields(message: bytes, written: Mapping[int, int]) -> Iterator[tuple[int, Any]]:
+    """Yields (field number, value) of a protocol buffer: integers as such, everything else as its bytes.
+
+    `written` says how the fields that matter are written. Raises ValueError or IndexError for what is no such message.
+    """
     at = 0
     while at < len(message):
         tag, at = _integer(message, at)
         number, wire = tag >> 3, tag & 7
-        if wire == 0:
+        if not 0 < number < 2**29 or written.get(number, wire) != wire:
+            raise ValueError(f"field {number} written as {wire}")
+        if wire == _INTEGER:
             value, at = _integer(message, at)
+            if number in written and value >= 2**31:
+                raise ValueError(f"a value of {value}")
             yield number, value
             continue
-        if wire == 2:
+        if wire == _BYTES:
             size, at = _integer(message, at)
-        elif wire in (1, 5):
+        elif wire in (1, _FLOAT):
             size = 8 if wire == 1 else 4
         else:
             raise ValueError(f"wire type {wire}")
@@ -147,6 +163,26 @@ def _integer(message: bytes, at: int) -> tuple[int, int]:
         if byte < 128:
             return value, at
     raise ValueError("an integer of more than ten bytes")
+
+
+def _check_pieces(path: str | Path, pieces: Sequence[Piece]) -> None:
+    """Raises DataError for pieces that SentencePiece never writes."""
+    seen = set()
+    for number, piece in enumerate(pieces):
+        fault = ""
+        if not piece.text:
+            fault = "has no text"
+        elif piece.text in seen:
+            fault = f"is {piece.text[:40]!r} again"
+        elif not NORMAL <= piece.type <= BYTE:
+            fault = f"is of type {piece.type}"
+        elif not math.isfinite(piece.score):
+            fault = f"has the score {piece.score}"
+        if fault:
+            raise DataError(
+                f"SentencePiece model {path} is damaged: piece {number} of {len(pieces)} {fault}, {_EXPECTED}."
+            )
+        seen.add(piece.text)
 
 
 def check(pieces: Sequence[Piece]) -> None:
