@@ -143,7 +143,7 @@ def check_config(path: str | os.PathLike, settings: dict, extendable: str = "") 
 
 
 def _longer(was: Any, now: Any) -> bool:
-    return isinstance(was, int) and isinstance(now, int) and now > was
+    return type(was) is type(now) is int and now > was
 
 
 def read_record(path: str | os.PathLike) -> dict[str, Any]:

@@ -4,6 +4,7 @@ import functools
 import gzip
 import hashlib
 import http.server
+import json
 import os
 import pathlib
 import socket
@@ -173,6 +174,101 @@ def test_plain_files_are_accepted(mnist):
     assert_same(zipped, datasets.load("mnist", str(mnist)))
 
 
+def renamed(folder, change):
+    """Moves every file of a folder to what `change` makes of its name."""
+    for file in list(folder.iterdir()):
+        target = folder / change(file.name)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        file.rename(target)
+
+
+def unpacked(folder, suffix=""):
+    """Unpacks every gzip file in a folder, and leaves `suffix` behind its name."""
+    for file in list(folder.iterdir()):
+        content = gzip.decompress(file.read_bytes())
+        file.unlink()
+        file.with_name(file.name.removesuffix(".gz") + suffix).write_bytes(content)
+
+
+PEOPLE: dict = {
+    "dots": lambda folder: renamed(folder, lambda name: name.replace("-idx", ".idx")),
+    "dots, unpacked": lambda folder: (renamed(folder, lambda name: name.replace("-idx", ".idx")), unpacked(folder)),
+    "upper case": lambda folder: renamed(folder, str.upper),
+    "MNIST/raw": lambda folder: renamed(folder, lambda name: f"MNIST/raw/{name}"),
+    "raw": lambda folder: renamed(folder, lambda name: f"raw/{name}"),
+    "MNIST": lambda folder: renamed(folder, lambda name: f"MNIST/{name}"),
+    "mnist/raw, unpacked": lambda folder: (unpacked(folder), renamed(folder, lambda name: f"mnist/raw/{name}")),
+    "unpacked under the old name": lambda folder: unpacked(folder, ".gz"),
+    "packed anew": lambda folder: [
+        f.write_bytes(gzip.compress(gzip.decompress(f.read_bytes()), 1)) for f in folder.iterdir()
+    ],
+}
+
+
+@pytest.mark.parametrize("way", PEOPLE)
+def test_files_as_people_have_them(mnist, monkeypatch, prepares, way):
+    plain = {f.name.removesuffix(".gz"): gzip.decompress(f.read_bytes()) for f in mnist.iterdir()}
+    sums = {name: hashlib.sha256(content).hexdigest() for name, content in plain.items()}
+    monkeypatch.setitem(files.SHA256, "mnist", files.SHA256["mnist"] | sums)
+    first = datasets.load("mnist", str(mnist))
+    PEOPLE[way](mnist)
+    again = datasets.load("mnist", str(mnist))
+    assert again.fingerprint == first.fingerprint
+    np.testing.assert_array_equal(again.images, first.images)
+    same_content = "packed" in way  # else it is the same entry of the cache
+    assert prepares == ["mnist"] * (1 + same_content)
+    for file in mnist.rglob("*t10k*labels*"):
+        file.write_bytes(file.read_bytes()[:-1] + b"?")
+    for file in mnist.rglob("*T10K*LABELS*"):
+        file.write_bytes(file.read_bytes()[:-1] + b"?")
+    with pytest.raises(datasets.DataError) as fault:
+        datasets.load("mnist", str(mnist))
+    assert_sentence(fault, mnist, "its SHA-256 is")
+
+
+def test_fashion_mnist_beside_mnist_as_torchvision_leaves_them(tmp_path, monkeypatch):
+    digits, articles = tiny_arrays(), [array[::-1].copy() for array in tiny_arrays()]
+    write_originals("mnist", tmp_path / "MNIST" / "raw", digits, monkeypatch)
+    write_originals("fashion_mnist", tmp_path / "FashionMNIST" / "raw", articles, monkeypatch)
+    for name, arrays in (("mnist", digits), ("fashion_mnist", articles)):
+        np.testing.assert_array_equal(datasets.load(name, str(tmp_path)).labels, arrays[1])
+
+
+def test_what_is_there_instead_is_told(tmp_path):
+    def told(*parts, folder=tmp_path, name="mnist"):
+        with pytest.raises(datasets.DataError) as fault:
+            datasets.load(name, str(folder))
+        assert_sentence(fault, "not found in", *parts)
+
+    (tmp_path / "train-images-idx3-ubyte.gz").mkdir()
+    (tmp_path / "t10k-images-idx3-ubyte").symlink_to("t10k-images-idx3-ubyte")
+    (tmp_path / os.fsdecode(b"caf\xe9")).touch()
+    told("where there is caf\ufffd, t10k-images-idx3-ubyte, train-images-idx3-ubyte.gz;")
+    for number in range(4):
+        (tmp_path / f"a{number}").touch()
+    told("where there is a0, a1, a2, a3, caf\ufffd, 2 more;")
+    told("a0 is a file, not a folder", folder=tmp_path / "a0")
+    (tmp_path / "loop").symlink_to("loop")
+    with pytest.raises(datasets.DataError) as fault:
+        datasets.load("mnist", str(tmp_path / "loop"))
+    assert_sentence(fault, "mnist: ", "loop", "Too many levels of symbolic links")
+
+
+def test_folders_and_files_without_permission(mnist, monkeypatch):
+    """As root may read everything, the system's refusal is played."""
+    refusal = PermissionError(13, "Permission denied")
+
+    def refused(*_, **__):
+        raise refusal
+
+    for place, name in ((os, "scandir"), (hashlib, "file_digest")):
+        with monkeypatch.context() as patch:
+            patch.setattr(place, name, refused)
+            with pytest.raises(datasets.DataError) as fault:
+                datasets.load("mnist", str(mnist))
+        assert_sentence(fault, mnist, "cannot be read (Permission denied)")
+
+
 def test_emnist_letters_are_transposed_and_count_from_zero(tmp_path, monkeypatch):
     arrays = tiny_arrays(first_label=1, classes=26)
     folder = write_originals("emnist/letters", tmp_path / "data" / "gzip", arrays, monkeypatch)
@@ -192,9 +288,25 @@ def test_emnist_inside_the_archive(tmp_path, monkeypatch):
             archive.write(folder / file, f"gzip/{file}")
             (folder / file).unlink()
     assert_same(loose, datasets.load("emnist/balanced", str(tmp_path / "data")))
+    (folder / "gzip.zip").rename(folder / "Gzip.ZIP")
+    assert_same(loose, datasets.load("emnist/balanced", str(tmp_path / "data")))
     files.SHA256["emnist"]["gzip.zip"] = "0" * 64
-    with pytest.raises(datasets.DataError, match=r"gzip\.zip is cut short at .* of 561,753,746 bytes.*expected 0{64}"):
+    with pytest.raises(datasets.DataError, match=r"Gzip\.ZIP is cut short at .* of 561,753,746 bytes.*expected 0{64}"):
         datasets.load("emnist/balanced", str(tmp_path / "data"))
+
+
+def test_a_cache_entry_from_before_there_was_a_sum(mnist, prepares, cache_root):
+    first = datasets.load("mnist", str(mnist))
+    (file,) = (cache_root / "arrays").glob("*/manifest.json")
+    manifest = json.loads(file.read_text())
+    del manifest["sha256"]
+    file.write_text(json.dumps(manifest, indent=1))
+    assert_same(first, datasets.load("mnist", str(mnist)))
+    assert prepares == ["mnist"]
+    manifest["mean"][0] += 1
+    file.write_text(json.dumps(manifest, indent=1))
+    assert_same(first, datasets.load("mnist", str(mnist)))
+    assert prepares == ["mnist", "mnist"]
 
 
 @pytest.mark.parametrize("damage", ["fingerprint", "truncated", "gone", "manifest"])
@@ -300,7 +412,7 @@ BALANCED = "emnist-balanced-train-images-idx3-ubyte.gz"
     [
         (BALANCED, lambda raw: gzip.compress(raw)[:-3000], ["no whole compressed file"]),
         (BALANCED, lambda raw: gzip.compress(raw)[:-4], ["no whole compressed file"]),
-        (BALANCED, lambda raw: raw, ["no whole compressed file"]),
+        (BALANCED, lambda raw: b"\x1f\x8b" + raw[2:], ["no whole compressed file"]),
         (BALANCED, lambda raw: gzip.compress(b""), ["begins with nothing", "00000803"]),
         (BALANCED, lambda raw: gzip.compress(b"\0\0\x08\x01" + raw[4:]), ["begins with 00000801", "3 dimensions"]),
         (BALANCED, lambda raw: gzip.compress(raw[:-1]), ["40767 bytes", "expected 40768"]),

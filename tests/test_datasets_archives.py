@@ -70,7 +70,8 @@ NUMBERS = {"train": TRAIN, "test": TEST}
 def cifar_arrays(classes):
     generator = np.random.default_rng(0)
     images = generator.integers(0, 256, (TRAIN + TEST, 32, 32, 3), np.uint8)
-    return images, generator.permutation(np.arange(TRAIN + TEST) % classes).astype(np.uint8)
+    parts = [generator.permutation(np.arange(number) % classes) for number in (TRAIN, TEST)]
+    return images, np.concatenate(parts).astype(np.uint8)
 
 
 def cifar_members(name, images, labels):
@@ -128,6 +129,33 @@ def test_cifar(tmp_path, monkeypatch, prepares, name, classes):
     path.unlink()  # the sum is known, so the cache is enough
     assert_same(data, datasets.load(name))
     assert prepares == [name]
+
+
+@pytest.mark.parametrize("folder", ["cifar-10-batches-bin", "cifar10/cifar-10-batches-bin", "."])
+def test_cifar_unpacked(tmp_path, monkeypatch, prepares, folder):
+    """No sum is known of its files: sizes, labels and equally many of each class are."""
+    packed = datasets.load("cifar10", str(write_cifar("cifar10", tmp_path / "packed", monkeypatch).parent))
+    place = tmp_path / "unpacked" / folder
+    place.mkdir(parents=True)
+    members = cifar_members("cifar10", *cifar_arrays(10))
+    for name, content in members.items():
+        (place / name).write_bytes(content)
+    (place / "readme.html").write_text("-")
+    data = datasets.load("cifar10", str(tmp_path / "unpacked"))
+    assert data.fingerprint == packed.fingerprint
+    assert data.source.startswith(f"{place.resolve()}: unpacked, with SHA-256 ")
+    assert_same(data, datasets.load("cifar10", str(tmp_path / "unpacked")))
+    assert prepares == ["cifar10", "cifar10"]
+    label = members["test_batch.bin"][0]
+    (place / "test_batch.bin").write_bytes(bytes([(label + 1) % 10]) + members["test_batch.bin"][1:])
+    fault_of("cifar10", tmp_path / "unpacked", place, "test images of a class, expected 1 of each")
+    (place / "test_batch.bin").write_bytes(members["test_batch.bin"][:-1])
+    fault_of("cifar10", tmp_path / "unpacked", place, "30729 bytes")
+
+
+def test_pickles_of_cifar_are_named_and_not_read(tmp_path):
+    (tmp_path / "cifar-10-python.tar.gz").touch()
+    fault_of("cifar10", tmp_path, "where there is cifar-10-python.tar.gz (pickles", "binary version")
 
 
 def test_cifar_wrong_sum(tmp_path, monkeypatch):
@@ -298,6 +326,60 @@ def test_tiny_imagenet_with_grey_and_cmyk_images(tmp_path, monkeypatch, prepares
     path.unlink()
     assert_same(data, datasets.load("tiny_imagenet"))
     assert prepares == ["tiny_imagenet"]
+
+
+@pytest.mark.parametrize("folder", ["tiny-imagenet-200", "tiny_imagenet/tiny-imagenet-200", "."])
+def test_tiny_imagenet_unpacked(tmp_path, monkeypatch, prepares, folder):
+    packed = datasets.load("tiny_imagenet", str(write_tiny(tmp_path / "packed", monkeypatch).parent))
+    place = tmp_path / "unpacked" / folder
+    for member, content in tiny_members().items():
+        (place / member).parent.mkdir(parents=True, exist_ok=True)
+        (place / member).write_bytes(content)
+    data = datasets.load("tiny_imagenet", str(tmp_path / "unpacked"))
+    assert (data.fingerprint, data.mean) == (packed.fingerprint, packed.mean)
+    (place / "test/images/test_0.JPEG").unlink()
+    assert_same(data, datasets.load("tiny_imagenet", str(tmp_path / "unpacked")))
+    assert prepares == ["tiny_imagenet", "tiny_imagenet"]
+    (place / "train/n01/images/n01_3.JPEG").write_bytes(encoded((1, 2, 3)))  # another picture is other data
+    assert datasets.load("tiny_imagenet", str(tmp_path / "unpacked")).fingerprint != data.fingerprint
+    (place / "train/n01/images/n01_3.JPEG").unlink()
+    fault_of("tiny_imagenet", tmp_path / "unpacked", place, "11 train images of class n01, expected 12")
+
+
+def test_a_zip_with_backslashes(tmp_path, monkeypatch):
+    write_tiny(tmp_path / "whole", monkeypatch)
+    members = tiny_members()
+    two_classes(members)
+    path = write_zip(tmp_path / "data" / "tiny-imagenet-200-two.zip", {})
+    with zipfile.ZipFile(path, "w") as archive:
+        for member, content in members.items():
+            archive.writestr((ROOT + member).replace("/", "\\"), content)
+        assert "tiny-imagenet-200\\wnids.txt" in archive.namelist()
+    assert_tiny(datasets.load("tiny_imagenet/part", str(tmp_path / "data")), classes=2)
+
+
+def test_names_in_an_archive_that_are_no_text(tmp_path, monkeypatch):
+    """An unpacked image whose name is not UTF-8 is an image; a broken one is told with its name as far as that is text."""
+    write_tiny(tmp_path / "packed", monkeypatch)
+    place = tmp_path / "unpacked" / "tiny-imagenet-200"
+    for member, content in tiny_members().items():
+        (place / member).parent.mkdir(parents=True, exist_ok=True)
+        (place / member).write_bytes(content)
+    file = place / "train/n01/images/n01_3.JPEG"
+    file = file.rename(file.with_name(os.fsdecode(b"n01_\xe9.JPEG")))
+    assert len(datasets.load("tiny_imagenet", str(tmp_path / "unpacked")).images) == 36
+    file.write_bytes(b"text")
+    fault_of("tiny_imagenet", tmp_path / "unpacked", "n01_\ufffd.JPEG is no whole image (no JPEG)")
+
+
+def test_a_picture_of_a_size_beyond_memory(tmp_path, monkeypatch):
+    jpeg = bytearray(encoded((1, 2, 3)))
+    at = jpeg.index(b"\xff\xc0") + 5
+    for size in (12_000, 65_500):  # of which pillow warns, and which it refuses
+        jpeg[at : at + 4] = size.to_bytes(2, "big") * 2
+        content = bytes(jpeg)
+        write_tiny(tmp_path, monkeypatch, lambda m, content=content: m.update({"train/n01/images/n01_3.JPEG": content}))
+        fault_of("tiny_imagenet", tmp_path, "n01_3.JPEG is no whole image", "pixels")
 
 
 def test_tiny_imagenet_wrong_sum_and_cut_short(tmp_path, monkeypatch):

@@ -137,6 +137,7 @@ def test_a_run_may_become_longer_and_not_shorter(tmp_path):
         (runs(30, 30, seed=1), "tasks"),
         (runs(30, 30), "epochs"),
         (runs("30", 30), "tasks"),
+        (runs(True, 30), "tasks"),
     ]
     for settings, name in unlike:
         with pytest.raises(workdir.WorkdirError, match="another configuration"):

@@ -10,8 +10,8 @@ imports tensorflow_datasets (0.4 s): import it inside functions.
 
 import contextlib
 import io
+import os
 import tempfile
-import zipfile
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, ClassVar, NamedTuple
@@ -224,9 +224,10 @@ class TinyImagenet(OriginalsBuilder, skip_registration=True):
         return tiny_imagenet.pixels(self.dataset_name, example["file"].decode(), example["image"])
 
     def _encoded(self, path: Path, rows: tiny_imagenet.Rows) -> Iterator[Example]:
-        with files.reading(self.dataset_name, path), zipfile.ZipFile(path) as archive:
+        with files.reading(self.dataset_name, path), files.Members(path) as archive:
             for member, label in rows:
-                yield {"image": archive.read(member), "label": label, "file": member}
+                name = os.fsencode(member).decode(errors="replace")  # for messages alone
+                yield {"image": archive.read(member), "label": label, "file": name}
 
 
 class Part(NamedTuple):

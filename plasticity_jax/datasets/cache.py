@@ -94,7 +94,8 @@ def _prepared(name: str, originals: files.Originals | None, download_folder: Pat
                 "mean": mean,
                 "std": std,
             }
-            (entry / "manifest.json").write_text(json.dumps(manifest, indent=1))
+            sealed = manifest | {"sha256": _seal(manifest)}
+            (entry / "manifest.json").write_text(json.dumps(sealed, indent=1))
             place = _entry_folder(name, originals.sums)
             try:
                 entry.rename(place)
@@ -147,8 +148,9 @@ def _opened(name: str, sums: dict[str, str]) -> Dataset | None:
         arrays = _arrays(place)
         if contract.fingerprint(arrays) != manifest["fingerprint"]:
             raise ValueError("the arrays do not have the recorded fingerprint")
+        _check_manifest(name, manifest, arrays)
         return _dataset(manifest, arrays)
-    except (OSError, ValueError, KeyError, TypeError, EOFError) as fault:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as fault:
         logger.warning("The cache entry %s is damaged (%s) and will be prepared anew.", place, fault)
     try:
         aside = place.rename(
@@ -160,6 +162,27 @@ def _opened(name: str, sums: dict[str, str]) -> Dataset | None:
     else:
         shutil.rmtree(aside, ignore_errors=True)
     return None
+
+
+def _seal(manifest: dict) -> str:
+    """SHA-256 of what a manifest says, but for its own."""
+    return hashlib.sha256(json.dumps({**manifest, "sha256": ""}, sort_keys=True).encode()).hexdigest()
+
+
+def _check_manifest(name: str, manifest: dict, arrays: tuple[np.ndarray, ...]) -> None:
+    """Raises ValueError where the manifest of an entry is not as it was written.
+
+    An entry from before there was a sum is compared with what can be computed anew.
+    """
+    if "sha256" in manifest:
+        if manifest["sha256"] != _seal(manifest):
+            raise ValueError("the manifest does not have its recorded SHA-256")
+        return
+    mean, std = contract.statistics(arrays[0])
+    said = [manifest["name"], manifest["classes"], [*manifest["mean"]], [*manifest["std"]], type(manifest["source"])]
+    classes = files.ORIGINALS[name].classes or int(arrays[1].max()) + 1
+    if said != [name, classes, [*mean], [*std], str]:
+        raise ValueError("the manifest does not describe the arrays")
 
 
 def _dataset(manifest: dict, arrays: tuple[np.ndarray, ...]) -> Dataset:

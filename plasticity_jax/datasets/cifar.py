@@ -1,5 +1,6 @@
 """Reading the binary archives of CIFAR-10 and CIFAR-100: records of label bytes and three planes of one image."""
 
+import gzip
 import tarfile
 from pathlib import Path
 
@@ -9,7 +10,7 @@ from plasticity_jax.datasets import files
 from plasticity_jax.datasets.contract import DataError
 
 MEMBERS: dict[str, dict[str, tuple[str, ...]]] = {
-    "cifar10": {"train": tuple(f"data_batch_{i}.bin" for i in range(1, 6)), "test": ("test_batch.bin",)},
+    "cifar10": {"train": files.CIFAR10[:-1], "test": files.CIFAR10[-1:]},
     "cifar100": {"train": ("train.bin",), "test": ("test.bin",)},
 }
 """Dataset -> part -> the files inside its archive, in order, whose records are equally many."""
@@ -31,17 +32,28 @@ def images_and_labels(name: str, originals: files.Originals) -> dict[str, tuple[
     for part, number in (("train", layout.train), ("test", layout.test)):
         arrays = [_records(name, path, m, contents[m], number // len(members[part])) for m in members[part]]
         parts[part] = (np.concatenate([a[0] for a in arrays]), np.concatenate([a[1] for a in arrays]))
+        counts = np.bincount(parts[part][1], minlength=layout.classes)
+        if path.is_dir() and (counts != number // layout.classes).any():  # no sum is published of what is unpacked
+            raise DataError(
+                f"{name}: {path} holds {counts.min()} to {counts.max()} {part} images of a class, expected "
+                f"{number // layout.classes} of each."
+            )
     return parts
 
 
 def _contents(name: str, path: Path, members: set[str]) -> dict[str, bytes]:
-    """The bytes of `members`, by their names without folders, from one pass through the archive."""
+    """The bytes of `members`, by their names without folders, from one pass through the archive or from a folder."""
+    if path.is_dir():
+        with files.reading(name, path), files.Members(path) as folder:
+            return {member: folder.read(member) for member in members}
     contents = {}
-    with files.reading(name, path), tarfile.open(path, "r:gz") as archive:
+    with files.reading(name, path), gzip.open(path) as unpacked, tarfile.open(fileobj=unpacked, mode="r:") as archive:
         for entry in archive:
             member = entry.name.rpartition("/")[2]
-            if member in members and (file := archive.extractfile(entry)):
-                contents[member] = file.read()
+            if member in members and entry.isreg() and (file := archive.extractfile(entry)):
+                contents[member] = files.limited(file)
+        while unpacked.read(2**20):  # the sum of all is behind the end of the archive
+            pass
     if missing := sorted(members - contents.keys()):
         raise DataError(f"{name}: {path} has no member {', '.join(missing)}.")
     return contents

@@ -2,6 +2,7 @@
 
 import dataclasses
 import hashlib
+import os
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -39,12 +40,13 @@ class Dataset:
     std: tuple[float, ...]
 
 
-def path_of(text: str) -> Path:
+def path_of(given: str | os.PathLike) -> Path:
     """The file or folder that a user named, absolute, with `~` and `~user` expanded.
 
     Raises:
         DataError: the name can be none.
     """
+    text = os.fspath(given)
     try:
         if "\0" in text:
             raise ValueError("it has a byte 0 in it")

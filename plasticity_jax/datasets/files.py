@@ -1,10 +1,13 @@
 """The original files of each dataset: what they are called, where they are looked for, and how they are verified."""
 
 import contextlib
+import fnmatch
+import functools
 import gzip
 import hashlib
 import http.client
-import tarfile
+import os
+import re
 import threading
 import urllib.error
 import urllib.parse
@@ -13,10 +16,13 @@ import zipfile
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
-from typing import NamedTuple
+from typing import IO, NamedTuple
 
+from plasticity_jax import small_files
 from plasticity_jax.datasets.contract import DataError
 
+CIFAR10 = (*(f"data_batch_{i}.bin" for i in range(1, 6)), "test_batch.bin")
+"""The files inside the archive of CIFAR-10, in order."""
 VERSION = "1.0.0"
 """Version of what the builders make of the originals; a part of every cache key, so raise it when they change."""
 
@@ -27,7 +33,8 @@ class Layout(NamedTuple):
     `files` are train images, train labels, test images, test labels for the MNIST family, else one archive; a name with
     a * is a pattern. `archive` is the published file that holds them, or "" where each is published alone. `folders`
     are tried below the data folder, in order. `url` is the folder that `files` are published in, or "" where they are
-    not. `classes`, `train` and `test` are 0 where the originals themselves tell.
+    not. `classes`, `train` and `test` are 0 where the originals themselves tell. `unpacked` is the folder that the
+    archive unpacks to, and files in it by which it is known.
     """
 
     description: str
@@ -39,6 +46,7 @@ class Layout(NamedTuple):
     classes: int
     train: int
     test: int
+    unpacked: tuple[str, ...] = ()
 
     @property
     def urls(self) -> dict[str, str]:
@@ -57,9 +65,10 @@ class Layout(NamedTuple):
 
 
 class Originals(NamedTuple):
-    """Original files found on this machine: file name in `Layout.files` -> path (of the file or its archive).
+    """Original files found on this machine: file name in `Layout.files` -> path (of the file or what holds it).
 
-    `sums` holds the SHA-256 of every file on disk by its name: together with `VERSION` they decide what is prepared.
+    `sums` holds the SHA-256 of every file by the name it was published under: together with `VERSION` they decide what
+    is prepared.
     """
 
     folder: Path
@@ -68,10 +77,14 @@ class Originals(NamedTuple):
 
     @property
     def source(self) -> str:
-        """The folder, and the file with its sum where the folder does not tell which it was."""
+        """The folder, and the file with its sum where the folder does not tell which it was or no sum is published."""
         chosen = [
             f"{path.name} with SHA-256 {self.sums[path.name]}" for file, path in self.paths.items() if "*" in file
         ]
+        unpacked = [path for path in self.paths.values() if path.is_dir()]
+        if unpacked:
+            (found,) = self.sums.values()
+            return f"{unpacked[0]}: unpacked, with SHA-256 {found} over its files"
         return ": ".join([str(self.folder), *chosen])
 
 
@@ -83,16 +96,21 @@ def family(name: str) -> str:
 def search_folders(name: str, data_dir: Path) -> list[Path]:
     """Folders in which the originals of `name` may lie, the dataset's own first.
 
-    The own folder goes first because mnist and fashion_mnist share their file names.
+    The own folder goes first because mnist and fashion_mnist share their file names. Behind those that are always
+    searched come such as other libraries make, where they exist: FashionMNIST/raw, MNIST.
     """
-    return [data_dir / folder if folder else data_dir for folder in ORIGINALS[name].folders]
+    folders = [data_dir / folder if folder else data_dir for folder in ORIGINALS[name].folders]
+    others = {family(name).replace("_", ""), *(folder.lower() for folder in ORIGINALS[name].folders)}
+    alike = [path for path in _entries(name, data_dir) if path.name.lower() in others and os.path.isdir(path)]
+    return list(dict.fromkeys([*folders, *alike, *(p for f in [*folders, *alike] if os.path.isdir(p := f / "raw"))]))
 
 
 def locate(name: str, folders: list[Path]) -> Originals | None:
     """The originals of `name` in the first of `folders` that has all of them, verified; None where none has.
 
-    A file without .gz stands for its .gz, unless it is a tar archive. SHA-256 is compared with the published sum
-    wherever one is known.
+    A file without .gz stands for its .gz, unless it is a tar archive; upper case and "train-images.idx3-ubyte" are the
+    same name. SHA-256 is compared with the published sum wherever one is known. Of an unpacked archive none is: the
+    reader of the format then checks all that can be.
 
     Raises:
         DataError: a file is unreadable, has another sum than published, or is known to be another dataset's; several
@@ -100,19 +118,24 @@ def locate(name: str, folders: list[Path]) -> Originals | None:
     """
     layout = ORIGINALS[name]
     for folder in folders:
-        paths = {file: path for file in layout.files if (path := _present(name, folder, file))}
-        if len(paths) == len(layout.files):
-            return Originals(folder, paths, {path.name: verified_sum(name, path) for path in paths.values()})
-        archive = folder / layout.archive
-        if layout.archive and archive.is_file():
-            return Originals(folder, dict.fromkeys(layout.files, archive), {archive.name: verified_sum(name, archive)})
+        there = _files(name, folder)
+        found = {file: match for file in layout.files if (match := _present(name, folder, there, file))}
+        if len(found) == len(layout.files):
+            sums = dict(verified_sum(name, path, file, key) for file, (key, path) in found.items())
+            return Originals(folder, {file: path for file, (_, path) in found.items()}, sums)
+        if archive := there.get(layout.archive):
+            sums = dict([verified_sum(name, archive, layout.archive, layout.archive)])
+            return Originals(folder, dict.fromkeys(layout.files, archive), sums)
+        if unpacked := _unpacked(name, folder):
+            sums = {layout.unpacked[0]: _sum_of_folder(name, unpacked)}
+            return Originals(folder, dict.fromkeys(layout.files, unpacked), sums)
     return None
 
 
 def missing(name: str, folders: list[Path]) -> DataError:
     """The fault to raise where no folder has all originals: names the files missing from the fullest folder."""
     layout = ORIGINALS[name]
-    lacking = min(([f for f in layout.files if not _present(name, folder, f)] for folder in folders), key=len)
+    lacking = min(([f for f in layout.files if not _has(name, folder, f)] for folder in folders), key=len)
     inside = f" (or {layout.archive}, which holds them)" if layout.archive else ""
     ways = (
         ", name the folder with --data_dir, or add --download" if layout.url else " or name the folder with --data_dir"
@@ -120,13 +143,30 @@ def missing(name: str, folders: list[Path]) -> DataError:
     others = [other for other in ORIGINALS if family(other) == family(name) and _all_present(other, folders)]
     hint = f" There is what --dataset={others[0]} needs." if others else ""
     return DataError(
-        f"{name}: {', '.join(lacking)}{inside} not found in {', '.join(map(str, folders))}; put the original "
-        f"file{'s' if len(lacking) > 1 else ''} there{ways}.{hint}"
+        f"{name}: {', '.join(lacking)}{inside} not found in {', '.join(map(str, folders))}{_what_is(name, folders)}; put "
+        f"the original file{'s' if len(lacking) > 1 else ''} there{ways}.{hint}"
     )
 
 
+def _what_is(name: str, folders: list[Path]) -> str:
+    """What lies in the folders, in words."""
+    entries = [path for folder in folders for path in _entries(name, folder) if path not in folders]
+    # (a name that is no text must not spoil the sentence)
+    names = [os.fsencode(path.name).decode(errors="replace") for path in entries]
+    more = [f"{len(names) - 5} more"] if len(names) > 5 else []
+    holds = f", where there is {', '.join([*names[:5], *more])}" if names else ""
+    if any("batches-py" in other or re.match(r"cifar-\d+-python", other) for other in names):
+        holds += " (pickles of Python are not read, as they can run any code: get the binary version)"
+    files = [str(folder) for folder in folders if os.path.isfile(folder)]
+    return holds + (f" ({files[0]} is a file, not a folder)" if files else "")
+
+
+def _has(name: str, folder: Path, file: str) -> bool:
+    return _present(name, folder, _files(name, folder), file) is not None
+
+
 def _all_present(name: str, folders: list[Path]) -> bool:
-    return any(all(_present(name, folder, file) for file in ORIGINALS[name].files) for folder in folders)
+    return any(all(_has(name, folder, file) for file in ORIGINALS[name].files) for folder in folders)
 
 
 def published_sums(name: str) -> list[dict[str, str]]:
@@ -137,25 +177,51 @@ def published_sums(name: str) -> list[dict[str, str]]:
     return [{file: known[file] for file in names} for names in candidates if all(file in known for file in names)]
 
 
-def verified_sum(name: str, path: Path) -> str:
-    """SHA-256 in hex of the original file `path` of `name`; DataError where it is not the published one."""
+def verified_sum(name: str, path: Path, file: str = "", key: str = "") -> tuple[str, str]:
+    """The published name of what `path` of dataset `name` holds, and its SHA-256 in hex.
+
+    Args:
+        file: which of `Layout.files` it is to be, by default its own name.
+        key: the name under which that was found: without .gz it stands for the uncompressed file.
+
+    Raises:
+        DataError: the sum of neither the file nor, where that is known, of its content is the published one.
+    """
+    file, key = file or path.name, key or path.name
     with reading(name, path):
         size = path.stat().st_size
-        with path.open("rb") as file:
-            found = hashlib.file_digest(file, "sha256").hexdigest()
+        with path.open("rb") as content:
+            found = hashlib.file_digest(content, "sha256").hexdigest()
     for other, sums in SHA256.items():
         if other != family(name) and found in sums.values():
             raise DataError(f"{name}: {path} is a file of {other} (SHA-256 {found}), expected one of {family(name)}.")
-    expected = SHA256[family(name)].get(path.name)
-    if expected not in (None, found):
-        whole = BYTES.get(path.name, 0)
-        lack = "corrupt or another file"
-        if size < whole:
-            lack = f"cut short at {size:,} of {whole:,} bytes"
-        elif path.name.endswith("ubyte.gz") and _ends_early(path):
-            lack = f"cut short at {size:,} bytes"
-        raise DataError(f"{name}: {path} is {lack}: its SHA-256 is {found}, expected {expected} (the original's).")
-    return found
+    known = SHA256[family(name)]
+    expected = known.get(key)
+    if expected in (None, found):
+        return key, found
+    if found == known.get(other_way := _plain(file) if key == file else file):  # it was packed or unpacked, not renamed
+        return other_way, found
+    if _plain(file) in known and _sum_of_content(path) == known[_plain(file)]:  # packed anew
+        return _plain(file), known[_plain(file)]
+    whole = BYTES.get(key, 0)
+    lack = "corrupt or another file"
+    if size < whole:
+        lack = f"cut short at {size:,} of {whole:,} bytes"
+    elif key.endswith("ubyte.gz") and _ends_early(path):
+        lack = f"cut short at {size:,} bytes"
+    raise DataError(f"{name}: {path} is {lack}: its SHA-256 is {found}, expected {expected} (the original's).")
+
+
+def _sum_of_content(path: Path) -> str:
+    """SHA-256 of what a gzip file holds, "" for any other."""
+    digest = hashlib.sha256()
+    try:
+        with gzip.open(path) as file:
+            while block := file.read(2**20):
+                digest.update(block)
+    except (EOFError, OSError, zlib.error):
+        return ""
+    return digest.hexdigest()
 
 
 def _ends_early(path: Path) -> bool:
@@ -174,15 +240,71 @@ def _ends_early(path: Path) -> bool:
 @contextlib.contextmanager
 def reading(name: str, path: Path, file: str = "") -> Iterator[None]:
     """A context in which faults of reading `path`, or `file` inside it, become a `DataError` of dataset `name`."""
+    what = f"{file} in {path}" if file else str(path)
     try:
         yield
-    except (EOFError, zlib.error, gzip.BadGzipFile, tarfile.TarError, zipfile.BadZipFile, NotImplementedError) as fault:
-        what = f"{file} in {path}" if file else str(path)
-        raise DataError(
-            f"{name}: {what} is no whole compressed file ({str(fault).rstrip('.')}): expected the original."
-        ) from fault
+    except DataError:
+        raise
+    except gzip.BadGzipFile as fault:  # (an OSError, but not of the system)
+        raise _no_whole_file(name, what, fault) from fault
     except OSError as fault:
         raise DataError(f"{name}: {path} cannot be read ({fault.strerror or fault}).") from fault
+    except MemoryError:
+        raise  # (says nothing about the file)
+    except Exception as fault:  # damage surfaces as almost any type, depending on the byte that it hit
+        raise _no_whole_file(name, what, fault) from fault
+
+
+def _no_whole_file(name: str, what: str, fault: Exception) -> DataError:
+    reason = (str(fault).strip() or type(fault).__name__).splitlines()[0].rstrip(".")
+    return DataError(f"{name}: {what} is no whole compressed file ({reason}): expected the original.")
+
+
+class Members:
+    """The files inside a zip archive or a folder, by their names with slashes; use it within `reading`."""
+
+    def __init__(self, path: Path):
+        self._path = path
+        self._archive = None if path.is_dir() else zipfile.ZipFile(path)
+        names = [] if self._archive is None else self._archive.namelist()
+        self._inside = {name.replace("\\", "/"): name for name in names}  # some programs write backslashes
+
+    @functools.cached_property
+    def names(self) -> list[str]:
+        """All of them; those of an archive in its order."""
+        return sorted(_walk(self._path)) if self._archive is None else list(self._inside)
+
+    def __enter__(self) -> "Members":
+        return self
+
+    def __exit__(self, *_) -> None:
+        if self._archive is not None:
+            self._archive.close()
+
+    def read(self, member: str) -> bytes:
+        """The content of one file."""
+        if self._archive is None:
+            return small_files.read_bytes(self._path / member)
+        with self._archive.open(self._inside[member]) as file:
+            return limited(file)
+
+
+def limited(file: IO[bytes] | gzip.GzipFile) -> bytes:
+    """What a file inside an archive holds; ValueError beyond the size of small files, whatever the archive says."""
+    content = file.read(small_files.LARGEST + 1)
+    if len(content) > small_files.LARGEST:
+        raise ValueError(f"it holds more than {small_files.LARGEST:,} bytes")
+    return content
+
+
+def _walk(folder: Path) -> Iterator[str]:
+    """Every regular file below `folder`, relative to it; links to folders are not followed."""
+
+    def unreadable(fault: OSError) -> None:
+        raise fault
+
+    for parent, _, names in os.walk(folder, onerror=unreadable):
+        yield from ((Path(parent, name).relative_to(folder)).as_posix() for name in names)
 
 
 def check_reachable(name: str, seconds: float = 3.0) -> None:
@@ -218,15 +340,56 @@ def _plain(file: str) -> str:
     return file if file.endswith(".tar.gz") else file.removesuffix(".gz")
 
 
-def _present(name: str, folder: Path, file: str) -> Path | None:
-    """The path of `file` in `folder`, with or without .gz, or None."""
+def _entries(name: str, folder: Path) -> list[Path]:
+    """What is in a folder, in order; nothing where there is no such folder."""
+    try:
+        return sorted(Path(entry) for entry in os.scandir(folder))
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+    except OSError as fault:
+        raise DataError(f"{name}: {folder} cannot be read ({fault.strerror or fault}).") from fault
+
+
+def _files(name: str, folder: Path) -> dict[str, Path]:
+    """The files in a folder by their names as published: lower case, and -idx where people have .idx."""
+    published = {
+        path: path.name.lower().replace(".idx", "-idx") for path in _entries(name, folder) if os.path.isfile(path)
+    }
+    exact_first = sorted(published, key=lambda path: path.name != published[path])
+    return {published[path]: path for path in reversed(exact_first)}
+
+
+def _present(name: str, folder: Path, there: dict[str, Path], file: str) -> tuple[str, Path] | None:
+    """The name of `file` among those `there` in `folder`, with or without .gz, and its path, or None."""
     for pattern in (file, _plain(file)):
-        found = sorted(path for path in folder.glob(pattern) if path.is_file())
+        found = {key: path for key, path in there.items() if fnmatch.fnmatchcase(key, pattern)}
         if len(found) > 1:
-            raise DataError(f"{name}: {folder} holds {', '.join(p.name for p in found)}, expected one file {pattern}.")
-        if found:
-            return found[0]
+            names = ", ".join(sorted(path.name for path in found.values()))
+            raise DataError(f"{name}: {folder} holds {names}, expected one file {pattern}.")
+        for key, path in found.items():
+            return (path.name if "*" in pattern else key), path
     return None
+
+
+def _unpacked(name: str, folder: Path) -> Path | None:
+    """The folder of an unpacked archive: `folder` itself or one in it, known by its files."""
+    unpacked, *known = ORIGINALS[name].unpacked or ("",)
+    for path in (folder / unpacked, folder):
+        if known and all(os.path.isfile(path / file) for file in known):
+            return path
+    return None
+
+
+def _sum_of_folder(name: str, folder: Path) -> str:
+    """SHA-256 over the names and the bytes of the files in the folder of an unpacked archive that are read."""
+    digest, known = hashlib.sha256(), set(ORIGINALS[name].unpacked)
+    with reading(name, folder), Members(folder) as members:
+        for member in members.names:
+            if member in known or member.startswith(("train/", "val/")):
+                content = members.read(member)
+                digest.update(os.fsencode(member) + b"\0" + len(content).to_bytes(8, "little"))
+                digest.update(content)
+    return digest.hexdigest()
 
 
 def _mnist_like(name: str, description: str, url: str) -> Layout:
@@ -244,12 +407,16 @@ def _emnist(split: str, description: str, classes: int, train: int, test: int) -
 
 def _cifar(name: str, file: str, description: str, classes: int) -> Layout:
     url = "https://www.cs.toronto.edu/~kriz/"
-    return Layout(description, (file,), (name, ""), url, "", (32, 32, 3), classes, train=50_000, test=10_000)
+    names = {"cifar10": ("cifar-10-batches-bin", *CIFAR10), "cifar100": ("cifar-100-binary", "train.bin", "test.bin")}
+    folders, numbers = (name, ""), {"classes": classes, "train": 50_000, "test": 10_000}
+    return Layout(description, (file,), folders, url, "", (32, 32, 3), **numbers, unpacked=names[name])
 
 
 def _tiny_imagenet(file: str, description: str, url: str, classes: int) -> Layout:
     folders = ("tiny_imagenet", "")
-    return Layout(description, (file,), folders, url, "", (64, 64, 3), classes, train=500 * classes, test=50 * classes)
+    unpacked = ("tiny-imagenet-200", "wnids.txt", "val/val_annotations.txt") if classes else ()
+    numbers = {"classes": classes, "train": 500 * classes, "test": 50 * classes}
+    return Layout(description, (file,), folders, url, "", (64, 64, 3), **numbers, unpacked=unpacked)
 
 
 # Numbers of items: Cohen et al. 2017, table II, and for letters what the official files hold (124,800 and 20,800).

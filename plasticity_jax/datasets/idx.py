@@ -1,8 +1,8 @@
 """Reading idx files, the format of the MNIST family: a header with the shape, then unsigned bytes."""
 
 import gzip
+import io
 import math
-import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -60,12 +60,17 @@ def _array(name: str, originals: files.Originals, file: str, dimensions: int) ->
 def _content(name: str, path: Path, file: str) -> bytes:
     """The uncompressed bytes of `file`, which is `path` itself or a member of the zip archive `path`."""
     with files.reading(name, path, file):
-        if path.suffix == ".zip":
-            with zipfile.ZipFile(path) as archive:
-                member = next((m for m in archive.namelist() if m.rpartition("/")[2] == file), None)
-                if member is None:
-                    raise DataError(f"{name}: {path} has no member {file}.")
-                data = archive.read(member)
-        else:
-            data = path.read_bytes()
-        return data if path.name == file.removesuffix(".gz") else gzip.decompress(data)
+        data = _inside(name, path, file) if path.suffix.lower() == ".zip" else path.read_bytes()
+        if data[:2] != b"\x1f\x8b":  # a name does not tell: some programs unpack without renaming
+            return data
+        with gzip.open(io.BytesIO(data)) as unpacked:
+            return files.limited(unpacked)
+
+
+def _inside(name: str, path: Path, file: str) -> bytes:
+    """The bytes of `file` in the zip archive `path`."""
+    with files.Members(path) as archive:
+        member = next((m for m in archive.names if m.rpartition("/")[2] == file), None)
+        if member is None:
+            raise DataError(f"{name}: {path} has no member {file}.")
+        return archive.read(member)

@@ -1,4 +1,4 @@
-"""Reading the archive of Tiny ImageNet, or a part of it with fewer classes: which JPEG has which label, and its pixels.
+"""Reading Tiny ImageNet, or a part with fewer classes, as zip or unpacked: which JPEG has which label, and its pixels.
 
 Inside lie wnids.txt (the classes, one a line), train/<wnid>/images/*.JPEG, val/images/*.JPEG and
 val/val_annotations.txt (file and wnid of every validation image). The labels of its test images are not published, so
@@ -8,7 +8,7 @@ the JPEGs: one built on another libjpeg may round otherwise, which the fingerpri
 
 import io
 import re
-import zipfile
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -28,7 +28,7 @@ def classes(name: str, path: Path) -> list[str]:
     Raises:
         DataError: an unreadable archive or one without wnids.txt, a repeated line, or another number of classes.
     """
-    with files.reading(name, path), zipfile.ZipFile(path) as archive:
+    with files.reading(name, path), files.Members(path) as archive:
         wnids = _text(name, path, archive, _root(name, path, archive) + "wnids.txt").split()
     whole, expected = files.ORIGINALS[WHOLE].classes, files.ORIGINALS[name].classes
     if expected and len(wnids) != expected:
@@ -47,9 +47,9 @@ def rows(name: str, path: Path) -> dict[str, Rows]:
         DataError: as `classes`; an image is missing or of no known class; a class has too few or too many images.
     """
     labels = {wnid: label for label, wnid in enumerate(classes(name, path))}
-    with files.reading(name, path), zipfile.ZipFile(path) as archive:
+    with files.reading(name, path), files.Members(path) as archive:
         root = _root(name, path, archive)
-        members = [member for member in archive.namelist() if member.endswith(".JPEG")]
+        members = [member for member in archive.names if member.endswith(".JPEG")]
         annotations = _text(name, path, archive, f"{root}val/val_annotations.txt").splitlines()
     in_train = re.compile(re.escape(root) + r"train/([^/]+)/images/[^/]+")
     found = [(member, match[1]) for member in members if (match := in_train.fullmatch(member))]
@@ -80,28 +80,30 @@ def pixels(name: str, member: str, jpeg: bytes) -> np.ndarray:
     """
     import PIL.Image  # only where images are decoded
 
+    height, width, channels = files.ORIGINALS[name].shape
     try:
-        with PIL.Image.open(io.BytesIO(jpeg), formats=["JPEG"]) as image:
-            decoded = np.asarray(image.convert("RGB"))
-    except (OSError, SyntaxError, ValueError) as fault:  # pillow raises all three for bytes that are no image
-        reason = "no JPEG" if isinstance(fault, PIL.UnidentifiedImageError) else fault
-        raise DataError(f"{name}: {member} is no whole image ({reason}).") from fault
-    if decoded.shape != files.ORIGINALS[name].shape:
-        expected = list(files.ORIGINALS[name].shape)
-        raise DataError(f"{name}: {member} is an image of shape {list(decoded.shape)}, expected {expected}.")
+        # pillow warns of a size that would take much memory
+        with warnings.catch_warnings(action="error"), PIL.Image.open(io.BytesIO(jpeg), formats=["JPEG"]) as image:
+            decoded = np.asarray(image.convert("RGB")) if image.size == (width, height) else None
+            shape = [image.height, image.width, channels]
+    except Exception as fault:  # pillow raises many kinds for bytes that are no image
+        reason = "no JPEG" if isinstance(fault, PIL.UnidentifiedImageError) else str(fault) or type(fault).__name__
+        raise DataError(f"{name}: {member} is no whole image ({reason.splitlines()[0]}).") from fault
+    if decoded is None:
+        raise DataError(f"{name}: {member} is an image of shape {shape}, expected {[height, width, channels]}.")
     return decoded
 
 
-def _root(name: str, path: Path, archive: zipfile.ZipFile) -> str:
+def _root(name: str, path: Path, archive: files.Members) -> str:
     """The folder inside the archive that holds wnids.txt, with its slash."""
-    member = next((m for m in archive.namelist() if m.rpartition("/")[2] == "wnids.txt"), None)
+    member = next((m for m in archive.names if m.rpartition("/")[2] == "wnids.txt"), None)
     if member is None:
         raise DataError(f"{name}: {path} has no member wnids.txt.")
     return member.removesuffix("wnids.txt")
 
 
-def _text(name: str, path: Path, archive: zipfile.ZipFile, member: str) -> str:
-    if member not in archive.NameToInfo:
+def _text(name: str, path: Path, archive: files.Members, member: str) -> str:
+    if member not in archive.names:
         raise DataError(f"{name}: {path} has no member {member}.")
     return archive.read(member).decode(errors="replace")
 

@@ -66,7 +66,7 @@ def read(path: str | Path) -> Model:
       ValueError: the model is not unigram, does not put its mark before every word, or has no padding or no end.
     """
     try:
-        content = read_bytes(path_of(str(path)))
+        content = read_bytes(path_of(path))
     except OSError as error:
         raise DataError(f"SentencePiece model {path} cannot be read ({error.strerror}): {_EXPECTED}.") from error
     try:
