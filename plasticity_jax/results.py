@@ -9,6 +9,8 @@ diverged (`finite` false) enters with whatever it still scored, is left out wher
 lowest lane number everywhere; the order of the table's rows never matters.
 """
 
+import hashlib
+import json
 import math
 import os
 import pathlib
@@ -21,6 +23,8 @@ import scipy.special
 
 from plasticity_jax import labels
 from plasticity_jax import metrics as metrics_
+from plasticity_jax.small_files import check_regular
+from plasticity_jax.workdir import reason_of
 
 FIXED = ("lane", "task", "seed")
 """Columns that every table has: lane and task count from 0."""
@@ -28,6 +32,7 @@ FIXED = ("lane", "task", "seed")
 SEEDS_ENOUGH = 10
 """With fewer seeds a percentile bootstrap is clearly too narrow (see `statistics`), and the t interval is shown."""
 
+_SUM = "sha256"  # the table's checksum among the attributes that pandas keeps in a Parquet file
 _ENDS = ("low", "high", "t_low", "t_high")  # of intervals
 
 
@@ -135,6 +140,8 @@ def write(table: pd.DataFrame, path: str | os.PathLike) -> None:
       OSError: the folder is missing or the disk does not take the file; an older file stays as it was.
     """
     part = pathlib.Path(f"{os.fspath(path)}.part")
+    table = table.copy(deep=False)
+    table.attrs = {**table.attrs, _SUM: _digest(table)}  # (Parquet itself notices few of the bits that flip)
     try:
         with open(part, "wb") as file:
             table.to_parquet(file, index=False)
@@ -146,10 +153,43 @@ def write(table: pd.DataFrame, path: str | os.PathLike) -> None:
 
 
 def read(path: str | os.PathLike) -> pd.DataFrame:
-    """Returns the table that `write` wrote. Raises OSError if there is none, ValueError if it is no such file."""
-    table = pd.read_parquet(path)
-    metrics_.of_table(table)  # (what it carries along can be read)
+    """Returns the table that `write` wrote.
+
+    Raises:
+      OSError: there is no such file, or it cannot be read.
+      ValueError: it is no Parquet file, or not what was written; of one written elsewhere no checksum is known.
+    """
+    check_regular(path)
+    try:
+        table = pd.read_parquet(path)
+        recorded = table.attrs.pop(_SUM, None)
+        if recorded not in (None, _digest(table)):
+            raise ValueError("its values do not have the checksum that they were written with")
+        metrics_.of_table(table)  # (what it carries along can be read)
+    except MemoryError:
+        raise
+    except Exception as error:  # damage surfaces as almost any type, depending on the byte that it hit
+        if isinstance(error, OSError) and error.errno:
+            raise
+        raise ValueError(
+            f"{path} cannot be read as a table of results ({reason_of(error)}): expected the Parquet file of a run."
+        ) from error
     return table
+
+
+def _digest(table: pd.DataFrame) -> str:
+    """SHA-256 over attributes, names and values; all NaN are one, as Parquet has one for what is missing."""
+    digest = hashlib.sha256(json.dumps(table.attrs, sort_keys=True).encode())
+    for name, column in table.items():
+        values = column.to_numpy()
+        if values.dtype.kind == "f":
+            values = np.where(np.isnan(values), np.array(np.nan, values.dtype), values)
+        kind = values.dtype.str if values.dtype.kind in "fiub" else "text"
+        texts = ["" if pd.isna(value) else f"={value}" for value in values] if kind == "text" else []
+        digest.update(json.dumps([name, kind, len(values), *texts]).encode())
+        if kind != "text":
+            digest.update(np.ascontiguousarray(values).tobytes())
+    return digest.hexdigest()
 
 
 class _Arms(NamedTuple):

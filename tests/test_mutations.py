@@ -270,9 +270,15 @@ def test_a_table_of_results(tmp_path, number):
     columns = {"lane": np.repeat(np.arange(4), 5), "task": np.tile(np.arange(5), 4), "seed": 0, "finite": True}
     half = np.where(np.arange(20) % 3, -np.float32("nan"), 1.5).astype(np.float32)
     table = pd.DataFrame({**columns, "method": ["none", None] * 10, "loss": random.normal(size=20), "a/b": half})
+    about = {"scores": {"loss": {"label": "loss", "better": "lower", "share": False}}}
+    table.attrs["metrics"] = about
     results.write(table, file)
     pd.testing.assert_frame_equal(results.read(file), table)
-    refused, read = mutations.check(file, number, lambda: results.read(file), table.equals, (ValueError,))
+
+    def right(found):
+        return table.equals(found) and found.attrs == {"metrics": about}
+
+    refused, read = mutations.check(file, number, lambda: results.read(file), right, (ValueError,))
     assert refused > number // 2
     assert read > 0
 
