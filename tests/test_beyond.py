@@ -1,10 +1,12 @@
 """The runs beyond the paper: what they plan is what their rules say."""
 
+import json
 import sys
 
+import pandas as pd
 import pytest
 
-from experiments import beyond, foretelling, optimizer_state, postponed
+from experiments import beyond, export, foretelling, optimizer_state, postponed
 from plasticity_jax import flags, lanes
 
 QUESTIONS = {
@@ -59,6 +61,30 @@ def test_one_runs_at_smoke_scale(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(sys, "argv", ["postponed", *tiny, *rest])
     assert beyond.main(postponed.__doc__, postponed.QUESTION) == 0
     assert "task sampling, K = 4" in capsys.readouterr().out
+    folder = tmp_path / "reported"
+    folder.mkdir()
+    assert export.main([f"--from={tmp_path},{tmp_path}", "--name=twice", "--code=abc", f"--folder={folder}"]) == 0
+    table, once = pd.read_parquet(folder / "twice.parquet"), pd.read_parquet(tmp_path / "results.parquet")
+    assert table["lane"].tolist() == [*once["lane"], *(once["lane"] + once["lane"].max() + 1)]
+    expected = {"dataset": "digits", "samples": 128, "batch_size": 32, "code_version": "abc"}
+    assert {name: set(table[name]) for name in expected} == {name: {value} for name, value in expected.items()}
+    assert table["compiler_options"].str.contains("xla_cpu").all()
+    assert not [column for column in table if "/" in column]
+    (record, same) = json.loads((folder / "twice.json").read_text(encoding="utf-8"))
+    assert record == same
+    assert record["settings"]["data"]["name"] == "digits"
+    assert "/" not in record["data_source"].partition(";")[0]
+
+
+def test_what_cannot_be_exported_is_one_sentence(tmp_path, capsys):
+    assert export.main(["--from=a"]) == 2
+    assert export.main([f"--from={tmp_path}", "--name=a", f"--folder={tmp_path}"]) == 1
+    config = {"settings": {"programs": [{"spec": {"tasks": 2}, "lanes": [{}]}]}, "data_source": "x"}
+    (tmp_path / "config.json").write_text(json.dumps(config), encoding="utf-8")
+    pd.DataFrame({"lane": [0], "task": [0]}).to_parquet(tmp_path / "results.parquet")
+    capsys.readouterr()
+    assert export.main([f"--from={tmp_path}", "--name=a", f"--folder={tmp_path}"]) == 2
+    assert "has 1 rows of 2: allowed are finished runs" in capsys.readouterr().err
 
 
 def test_an_unknown_scale_is_one_sentence(capsys):

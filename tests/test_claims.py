@@ -6,7 +6,7 @@ import pytest
 import scipy.stats
 
 from experiments.claims import __main__ as command
-from experiments.claims import chosen, decided, rule, statements, tables, text
+from experiments.claims import chosen, decided, pictures, rule, statements, tables, text
 
 
 def test_documents_say_what_the_tables_say(capsys):
@@ -241,6 +241,16 @@ def test_deciding_runs_come_out_as_they_were_made_up():
     assert said.count("postponed by a factor of 1.6") == 2
     assert said.count("prevented as far as 100 tasks show") == 2
     assert "prevents it at 0.0001, 0.001" in said
+
+
+def test_pictures_of_the_deciding_runs(tmp_path, monkeypatch, capsys):
+    paths = pictures.draw(tmp_path, made_up())
+    assert [path.name for path in paths] == ["optimizer_state.png", "postponed.png", "foretelling.png"]
+    assert all(path.stat().st_size > 5000 for path in paths)
+    monkeypatch.setattr(tables, "FOLDER", tmp_path)
+    assert command.main(["--pictures"]) == 0
+    assert "no deciding run is finished" in capsys.readouterr().out
+    assert command.main(["--chekc"]) == 2
 
 
 def test_a_run_that_is_not_finished_is_said_so(monkeypatch, tmp_path):

@@ -1,6 +1,7 @@
 """Writes the generated parts of BUILD_NOTES.md and README.md, or with --check says whether they are as they should be.
 
-Command: python -m experiments.claims [--check]
+Command: python -m experiments.claims [--check | --pictures]
+--pictures draws the deciding runs that are finished, as experiments/results/NAME.png.
 """
 
 import difflib
@@ -37,9 +38,14 @@ def rendered(current: str, part: str) -> str:
 def main(argv: Sequence[str] | None = None) -> int:
     """Writes or checks from the command line and returns the exit code."""
     arguments = sys.argv[1:] if argv is None else list(argv)
-    if set(arguments) - {"--check"}:
+    if arguments not in ([], ["--check"], ["--pictures"]):
         print(__doc__)
         return 2
+    if "--pictures" in arguments:
+        from experiments.claims import pictures
+
+        print("\n".join(map(str, pictures.draw())) or "no deciding run is finished")
+        return 0
     wrong = 0
     for name, parts in PARTS.items():
         path = ROOT / name
