@@ -4,6 +4,7 @@ import contextlib
 import hashlib
 import json
 import logging
+import math
 import os
 import pathlib
 import shutil
@@ -14,6 +15,7 @@ import jax
 import numpy as np
 from absl import logging as absl_logging
 
+from plasticity_jax.json_files import read_json
 from plasticity_jax.workdir import WorkdirError, reason_of
 
 _CHUNK_BYTES = 16 << 20  # at most, of a checkpoint's array: chunks are compressed in parallel, 2.5 times as fast
@@ -140,14 +142,16 @@ class Checkpoints:
 
     def _verified(self, step: int) -> dict[str, np.ndarray]:
         """The leaves of one checkpoint by name, exactly as they were saved; raises _Damaged."""
+        folder = self._folder / str(step)
         try:
+            manifest = read_json(folder / "manifest" / "metadata")
+            if _digest([step, manifest["leaves"]]) != manifest["sha256"]:
+                raise _Damaged("its manifest does not match its own checksum")
+            _check_array(read_json(folder / "data" / "data" / ".zarray"), manifest["leaves"])
             with _quiet_orbax():
                 ocp, checkpointer = self._checkpointer()
                 args = ocp.args.Composite(data=ocp.args.PyTreeRestore(), manifest=ocp.args.JsonRestore())
-                items = checkpointer.restore(self._folder / str(step), args=args)
-            manifest, data = items["manifest"], items["data"]["data"]
-            if _digest([step, manifest["leaves"]]) != manifest["sha256"]:
-                raise _Damaged("its manifest does not match its own checksum")
+                data = checkpointer.restore(folder, args=args)["data"]["data"]
             leaves, start = {}, 0
             for name, dtype, shape, digest in manifest["leaves"]:
                 leaf = np.empty(shape, dtype)
@@ -205,6 +209,19 @@ def _joined(leaves: Iterable[np.ndarray]) -> tuple[np.ndarray, int]:
     count = max(1, -(-total // _CHUNK_BYTES))
     chunk = max(1, -(-total // count))  # (orbax refuses an array without elements)
     return np.concatenate([*parts, np.zeros(count * chunk - total, np.uint8)]), chunk
+
+
+def _check_array(described: dict, table: list) -> None:
+    """Raises _Damaged if the description of the array of bytes does not fit a verified table of leaves.
+
+    What it says is not left to tensorstore, which ends the process where a size is more than there is memory.
+    """
+    total = sum(math.prod(shape) * np.dtype(dtype).itemsize for _, dtype, shape, _ in table)
+    (size,), (chunk,) = described["shape"], described["chunks"]
+    whole = type(size) is type(chunk) is int and 0 < chunk <= size and size % chunk == 0
+    # `_joined` pads by fewer bytes than there are chunks
+    if not (whole and 0 <= size - total <= size // chunk and described["dtype"] == "|u1"):
+        raise _Damaged("the description of its array does not fit its manifest")
 
 
 def _digest(header: Any, *arrays: np.ndarray) -> str:

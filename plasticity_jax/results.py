@@ -181,14 +181,14 @@ def _digest(table: pd.DataFrame) -> str:
     """SHA-256 over attributes, names and values; all NaN are one, as Parquet has one for what is missing."""
     digest = hashlib.sha256(json.dumps(table.attrs, sort_keys=True).encode())
     for name, column in table.items():
-        values = column.to_numpy()
+        values, texts = column.to_numpy(), []
         if values.dtype.kind == "f":
             values = np.where(np.isnan(values), np.array(np.nan, values.dtype), values)
-        kind = values.dtype.str if values.dtype.kind in "fiub" else "text"
-        texts = ["" if pd.isna(value) else f"={value}" for value in values] if kind == "text" else []
-        digest.update(json.dumps([name, kind, len(values), *texts]).encode())
-        if kind != "text":
-            digest.update(np.ascontiguousarray(values).tobytes())
+        elif values.dtype.kind not in "iub":  # few different ones, numbered
+            values, found = pd.factorize(values)
+            texts = [str(value) for value in found]
+        digest.update(json.dumps([name, values.dtype.str, len(values), *texts]).encode())
+        digest.update(np.ascontiguousarray(values).tobytes())
     return digest.hexdigest()
 
 

@@ -1,3 +1,4 @@
+import json
 import logging
 import os
 import pathlib
@@ -182,6 +183,17 @@ def test_any_damage_to_any_file_gives_a_good_checkpoint(two, tmp_path, damage):
         assert_same(tree, small(step))
         fallbacks += step == 1
     assert fallbacks >= 3
+
+
+@pytest.mark.parametrize("change", [{"shape": [2**60]}, {"chunks": [2**60]}, {"shape": [2**60], "chunks": [2**60]}])
+def test_sizes_beyond_memory_are_not_believed(two, tmp_path, caplog, change):
+    """Tensorstore would end the process."""
+    file = tmp_path / "two" / "2" / "data" / "data" / ".zarray"
+    file.write_text(json.dumps(json.loads(file.read_text()) | change))
+    step, tree = two.restore(like())
+    assert step == 1
+    assert_same(tree, small(1))
+    assert "(the description of its array does not fit its manifest): deleted" in caplog.text
 
 
 def test_renamed_step_does_not_verify(two, tmp_path):

@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from pieces import model_file
+from pieces import message, model_file
 
 from plasticity_jax.datasets import DataError
 from plasticity_jax.text import sentencepieces, vocabulary
@@ -200,6 +200,50 @@ def test_what_is_no_model_is_refused(tmp_path):
             DataError, match=r"bad is not a SentencePiece model: .* bytes.*, expected a file that Sent.*\.$"
         ):
             vocabulary.sentencepieces(tmp_path / "bad")
+
+
+@pytest.mark.parametrize(
+    ("extra", "fault"),
+    [
+        (Piece("", -1), "has no text"),
+        (Piece("a", -1), "is 'a' again"),
+        (Piece("new", float("nan")), "has the score nan"),
+        (Piece("new", float("-inf")), "has the score -inf"),
+        (Piece("new", -1, 7), "is of type 7"),
+    ],
+)
+def test_pieces_that_no_model_has_are_damage(tmp_path, extra, fault):
+    pieces = [*small_pieces(), extra]
+    with pytest.raises(DataError, match=rf"m is damaged: piece {len(pieces) - 1} of {len(pieces)} {fault}, expected"):
+        sentencepieces.read(model_file(tmp_path / "m", pieces))
+
+
+def test_settings_in_several_parts_are_one(tmp_path):
+    """So says the format: of a field given twice the last counts, whichever part it is in."""
+    pieces, parts = small_pieces(), [message([(4, 10)]), message([(48, "<pad>"), (3, 1)])]
+    content = model_file(tmp_path / "m", pieces, trainer=[(3, 2), (4, 999)]).read_bytes()
+    (tmp_path / "m").write_bytes(content + message([(2, part) for part in parts]))
+    assert list(sentencepieces.read(tmp_path / "m").pieces) == pieces
+
+
+def test_fields_of_another_kind_are_no_model(tmp_path):
+    """A text in four bytes without its size, a score of eight bytes: to a protocol buffer these are other fields."""
+    content = model_file(tmp_path / "m", small_pieces()).read_bytes()
+    for odd in (b"\x0d1234", b"\x11" + bytes(8), b"\x18" + b"\xff" * 9 + b"\x01", b"\x02\x00"):
+        (tmp_path / "m").write_bytes(message([(1, odd)]) + content)
+        with pytest.raises(DataError, match="m is not a SentencePiece model"):
+            sentencepieces.read(tmp_path / "m")
+
+
+def test_a_path_of_a_model_that_is_no_file(tmp_path, monkeypatch):
+    model_file(tmp_path / "m", small_pieces())
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert list(sentencepieces.read("~/m").pieces) == small_pieces()
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "loop").symlink_to("loop")
+    for name, reason in {".": "Is a directory", "pipe": "Not a regular file", "loop": "Too many levels"}.items():
+        with pytest.raises(DataError, match=rf"cannot be read \({reason}.*\): expected a file that"):
+            sentencepieces.read(tmp_path / name)
 
 
 def ends_of_fields(content):
