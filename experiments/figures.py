@@ -9,10 +9,9 @@ import numpy as np
 
 from experiments import selection, settings
 from experiments.settings import BENCHMARKS, Benchmark
-from plasticity_jax import collect, flags, launcher, memory, registry, report, results, sweep, transitions
+from plasticity_jax import collect, flags, launcher, metrics, registry, report, results, sweep, transitions
 from plasticity_jax import lanes as lanes_
 from plasticity_jax.lanes import Execution
-from plasticity_jax.probes import PROBES
 
 SCALES = ("paper", "reduced", "smoke")
 OWN: dict[str, str | bool | None] = {
@@ -68,13 +67,12 @@ def main(doc: str | None, *figures: Figure, argv: Sequence[str] | None = None) -
         planned = []
         for figure in figures:
             defaults, arms, inside = plan(figure, own, rest)
-            _check_metric(figure, defaults, inside)
             if len(figures) > 1:
                 inside = [_inside(text, figure.benchmark) for text in inside]
             planned.append((figure, defaults, arms, inside))
         if own["from"] is None:
-            for _, defaults, arms, inside in planned[1:]:  # (the first is checked when it is launched)
-                _check_run(defaults, arms, inside)
+            for figure, defaults, arms, inside in planned[1:]:  # (the first is checked when it is launched)
+                _check_run(defaults, arms, inside, metric_of(figure))
     except ValueError as error:
         return launcher.fault(error, launcher.USAGE)
     except launcher.ENVIRONMENT_FAULTS as error:
@@ -88,12 +86,19 @@ def main(doc: str | None, *figures: Figure, argv: Sequence[str] | None = None) -
                 defaults,
                 arms,
                 title=BENCHMARKS[figure.benchmark].title,
+                note=lambda table, values, figure=figure: differences(figure, own, values, table),
                 argv=inside,
+                metric=metric_of(figure),
                 then=lambda table, columns, values, figure=figure: draw(figure, own, table, columns, values),
             )
         if code:
             return code
     return 0
+
+
+def metric_of(figure: Figure) -> str:
+    """Returns the column that a figure shows."""
+    return figure.metric or BENCHMARKS[figure.benchmark].metric
 
 
 def plan(
@@ -208,7 +213,7 @@ def draw(
     own: Mapping[str, Any],
     table: Any,
     columns: Sequence[str],
-    values: Mapping[str, Any],
+    values: flags.Values,
     folder: str = "",
 ) -> str:
     """Draws the figure as figure_NAME.png and .svg in the workdir (or `folder`) and returns a line that says where.
@@ -218,9 +223,9 @@ def draw(
     tasks as figure_NAME_final.csv (`results.finals`).
     """
     benchmark = BENCHMARKS[figure.benchmark]
-    metric = figure.metric or benchmark.metric
+    metric = metric_of(figure)
     path = Path(folder or values["workdir"]) / f"figure_{figure.name}"
-    title, note = f"Figure {figure.name}: {benchmark.title}", differences(figure, own, values)
+    title, note = f"Figure {figure.name}: {benchmark.title}", differences(figure, own, values, table)
     words = {"metric": metric, "band": values["band"], "title": title, "note": note}
     paths = report.curves(table, columns, path, **words, panels=())
     drawn(table, columns, metric).to_csv(f"{path}.csv", index=False)
@@ -231,27 +236,30 @@ def draw(
     return f"figure {figure.name}: {paths[0]}"
 
 
-def differences(figure: Figure, own: Mapping[str, Any], values: Mapping[str, Any]) -> str:
+def differences(figure: Figure, own: Mapping[str, Any], values: flags.Values, table: Any) -> str:
     """Returns a sentence that names every setting that is not the paper's, with the paper's in brackets; or nothing.
 
-    Then one each for a selection and for a published comparison, which differ between arms.
+    Then one each for a selection and for a published comparison, which differ between arms. Only what some lane of
+    `table` has is named: not a method's settings in a figure without it.
     """
     benchmark = BENCHMARKS[figure.benchmark]
-    usual = flags.parse([], benchmark.paper)[0]
-    fields = [name for name in flags.SPEC_FIELDS if name not in ("transition", "method", "probes", "probe_every")]
-    names = [*fields, "learning_rate", "transition_fraction", *(name for name in usual if "." in name), "seeds"]
-    if figure.arms == "methods":  # (the other figures show it)
-        names.append("granularity")
-    changed = [f"{name} {values[name]} ({usual[name]})" for name in names if values[name] != usual[name]]
+    # (figures of granularity show it)
+    changed = launcher.changed(values, benchmark.paper, table, ["granularity"] if figure.arms == "methods" else [])
     said = [f"Differs from the paper's numbers: {', '.join(changed)}."] if changed else []
+    methods = set(table["method"])
+    gradual = table[table["granularity"] > 1]
     if own["selection"]:
-        said.append(f"Learning rates and methods' settings as chosen in {own['selection']}.")
+        what = "Learning rates" if methods == {"none"} else "Learning rates and methods' settings"
+        said.append(f"{what} as chosen in {own['selection']}.")
     if own["as_published"]:
         other = {**benchmark.gradual_published, **{flag: "given" for flag in benchmark.needs if "pretrained" in flag}}
-        said += [f"Gradual arms have {', '.join(f'{k} {v}' for k, v in other.items())}."] if other else []
-        said += ["The abrupt arm resets its optimizer."] if benchmark.unregularised else []
-        if figure.arms == "methods" and "output" in benchmark.gradual:
-            said += ["Output interpolation has twice the granularity, as steps of 0.05 of each half of its way."]
+        if other and len(gradual):
+            said.append(f"Gradual arms have {', '.join(f'{k} {v}' for k, v in other.items())}.")
+        if benchmark.unregularised.get("method") in methods:
+            said.append("The abrupt arm resets its optimizer.")
+        output = set(gradual.loc[gradual["transition"] == "output", "granularity"])
+        if figure.arms == "methods" and output == {2 * int(k) for k in values["granularity"].split(",")}:
+            said.append("Output interpolation has twice the granularity, as steps of 0.05 of each half of its way.")
     return " ".join(said)
 
 
@@ -277,6 +285,7 @@ def _draw(doc, figure: Figure, own: Mapping[str, Any], defaults, arms, argv: Seq
         if not workdirs:
             raise ValueError(f"from is {own['from']!r}: name workdirs with --from=DIR,...")
         runs = flags.runs(values, given, arms)
+        metrics.check_measured([spec for spec, _ in runs], metric_of(figure))
         table = collect.collect(workdirs, runs)
         programs = [
             sweep.Program(spec, [lanes_.complete(spec, lane) for lane in lanes], Execution("map", 1, 1))
@@ -293,22 +302,15 @@ def _draw(doc, figure: Figure, own: Mapping[str, Any], defaults, arms, argv: Seq
     return 0
 
 
-def _check_metric(figure: Figure, defaults: Mapping[str, str], argv: Sequence[str]) -> None:
-    """Raises ValueError if a run would not measure what the figure shows."""
-    probe = figure.metric.partition("/")[0]
-    probes = flags.parse(argv, defaults)[0]["probes"]
-    if probe in PROBES and probe not in [name.strip() for name in probes.split(",")]:
-        raise ValueError(f"probes is {probes!r}, but figure {figure.name} shows {probe}: add it.")
-
-
-def _check_run(defaults: Mapping[str, str], arms: Sequence[Mapping[str, str]], argv: Sequence[str]) -> None:
+def _check_run(
+    defaults: Mapping[str, str], arms: Sequence[Mapping[str, str]], argv: Sequence[str], metric: str
+) -> None:
     """Raises what would keep `launcher.launch` from running these arms; nothing is run or written."""
     values, given = flags.parse(argv, defaults)
     launcher.prepare_jax(values["deterministic"])
-    dataset, programs, _ = launcher.check(values, given, arms)
+    dataset, programs, _ = launcher.check(values, given, arms, metric)
     if not (values["dry_run"] or values["profile"]):
-        memory.check(programs, sweep.device_data(dataset), saves=True)
-        launcher.workdir.check_config(values["workdir"], sweep.settings(programs, dataset), extendable="tasks")
+        sweep.check_in_workdir(programs, dataset, values["workdir"])
 
 
 def _inside(text: str, folder: str) -> str:

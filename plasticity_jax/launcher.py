@@ -1,6 +1,7 @@
 """From a command line to a finished workdir: what `experiments/*.py` call."""
 
 import contextlib
+import math
 import os
 import signal
 import sys
@@ -10,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import numpy as np
 
 from plasticity_jax import cost, datasets, flags, memory, metrics, profile, registry, sweep, workdir
 from plasticity_jax.datasets import cache
@@ -26,9 +28,10 @@ def launch(
     defaults: Mapping[str, str] | None = None,
     arms: Sequence[Mapping[str, str]] = ({},),
     title: str = "",
-    note: str = "",
+    note: str | Callable[[Any, flags.Values], str] = "",
     argv: Sequence[str] | None = None,
     then: Callable[[Any, Sequence[str], flags.Values], str] | None = None,
+    metric: str = "",
 ) -> int:
     """Runs an experiment from the command line and returns the exit code.
 
@@ -36,9 +39,11 @@ def launch(
       doc: the experiment file's docstring, shown by --help.
       defaults: flag -> text, the experiment's own defaults.
       arms: the grids whose union is run; each replaces some flags' values (see `flags.runs`).
-      title, note: of the figure.
+      title, note: of the figure. A text is for the experiment as its defaults have it; a note of what flags change takes
+        its place. A function of (table, flags' values) may say what it likes.
       argv: arguments; default the process's own.
       then: (table, arm columns, flags' values) -> a last line to print, called when the run is finished.
+      metric: a column that `then` needs: a run that would lack it is refused.
     """
     arguments = sys.argv[1:] if argv is None else list(argv)
     with _interruptible():
@@ -48,7 +53,7 @@ def launch(
                 print(flags.usage(doc or "", defaults) if values["help"] else flags.listing())
                 return 0
             prepare_jax(values["deterministic"])
-            dataset, programs, numbers = check(values, given, arms)
+            dataset, programs, numbers = check(values, given, arms, metric)
             if values["dry_run"]:
                 print(describe(programs, dataset), flush=True)
                 memory.check(programs, sweep.device_data(dataset), saves=True)
@@ -67,6 +72,10 @@ def launch(
             table = sweep.run_in_workdir(
                 programs, dataset, values["workdir"], numbers["checkpoint_every"], progress=values["progress"]
             )
+            if not isinstance(note, str):
+                note = note(table, values)
+            elif different := changed(values, defaults or {}, table) if defaults else []:
+                note = f"Differs from the experiment's own settings: {', '.join(different)}."
             print(report(table, programs, dataset, values, numbers["last"], title, note))
             if then is not None:
                 print(then(table, sweep.arm_columns(programs), values))
@@ -139,7 +148,7 @@ def prepare_jax(deterministic: bool = False) -> None:
 
 
 def check(
-    values: flags.Values, given: set[str], arms: Sequence[Mapping[str, str]]
+    values: flags.Values, given: set[str], arms: Sequence[Mapping[str, str]], metric: str = ""
 ) -> tuple[datasets.Dataset, list[sweep.Program], dict[str, int]]:
     """Returns dataset, programs and the numbers of the run flags, everything checked and nothing written or compiled.
 
@@ -157,6 +166,8 @@ def check(
             raise ValueError(f"{kind} is not given: name a folder with --{kind}=DIR.")
         workdir.check_writable(values[kind], kind)
     dataset = sweep.load_common_dataset([one for one, _ in runs], values["data_dir"], values["download"])
+    if metric:
+        metrics.check_measured([one for one, _ in runs], metric, len(dataset.test_images) > 0)
     return dataset, sweep.plan(runs, len(dataset.images), values["lane_strategy"], width), numbers
 
 
@@ -200,6 +211,45 @@ def _duration(seconds: float) -> str:
 
 def _count(number: int, noun: str) -> str:
     return f"{number:,} {noun}{'' if number == 1 else 's'}"
+
+
+def changed(values: flags.Values, defaults: Mapping[str, str], table: Any, besides: Sequence[str] = ()) -> list[str]:
+    """Returns "name value (default)" of every setting that some lane of `table` has other than by `defaults`.
+
+    Without what a figure shows anyway: methods, transitions, probes, granularity; `besides` are to be told as well.
+    """
+    usual = flags.parse([], defaults)[0]
+    shown = {"transition", "method", "probes", "probe_every"}
+    names = [name for name in flags.SPEC_FIELDS if name not in shown]
+    names += ["learning_rate", "transition_fraction", *flags.part_settings(), "seeds", "first_seed", *besides]
+    return [
+        f"{name} {values[name]} ({usual[name]})"
+        for name in names
+        if values[name] != usual[name] and _has(table, name, values)
+    ]
+
+
+def _has(table: Any, name: str, values: flags.Values) -> bool:
+    """Whether a lane of the table has a value of the flag `name`: arms may have their own, or no use for it."""
+    part, dot, _ = name.partition(".")
+    probes = [probe.strip() for probe in values["probes"].split(",")]
+    methods = [method for joined in set(table["method"]) for method in joined.split("+")]
+    if dot and part not in {*methods, *table["environment"], *table["model"], *table["optimizer"], *probes}:
+        return False
+    if name == "probe_samples":
+        return probes != ["none"]
+    if name == "transition_fraction" and not (table["granularity"] > 1).any():
+        return False
+    there = table[name].dropna().unique() if name in table else ()
+    texts = [text.strip() for text in str(values[name]).split(",")]
+    return not len(there) or any(_same(name, text, value) for text in texts for value in there)
+
+
+def _same(name: str, text: str, value: Any) -> bool:
+    """Whether a flag's text says a lane's value."""
+    if isinstance(value, str | bool | np.bool_):
+        return text.lower() == str(value).lower()
+    return math.isclose(flags.number(name, text), value, rel_tol=1e-6)
 
 
 def report(

@@ -105,6 +105,24 @@ def of_specs(specs: Sequence[Spec]) -> Known:
     return Known(scores, {name: of_probe(name) for spec in specs for name in spec.probes})
 
 
+def check_measured(specs: Sequence[Spec], column: str, held_out: bool = True) -> None:
+    """Returns if a run of these Specs measures `column`; `held_out` is whether its data has held-out examples.
+
+    Raises ValueError that says what to add.
+    """
+    known, whole = of_specs(specs), column.partition("/")[0]
+    there = [name for name in known.scores if held_out or not name.startswith("test_")]
+    if whole in known.probes or column in there:
+        return
+    if whole in PROBES:
+        given = ",".join(known.probes) or "none"
+        raise ValueError(f"probes is {given!r}, but {column} is to be shown: add {whole}.")
+    why = ", with data that has a test split" if column in known.scores else ""
+    raise ValueError(
+        f"{column} is to be shown, but this run has {', '.join(there)}: allowed are runs that have it{why}."
+    )
+
+
 def record(specs: Sequence[Spec]) -> dict[str, Any]:
     """Returns what is known of the columns of a run as JSON types: what its table carries along."""
     return {

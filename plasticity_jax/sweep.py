@@ -340,13 +340,22 @@ def run_in_workdir(
 ) -> "pandas.DataFrame":
     """Runs planned programs in a workdir, from where they were, and returns the tidy table. Raises as `run` does."""
     wanted = settings(programs, dataset)
-    memory.check(programs, device_data(dataset), saves=True)
-    workdir_.check_writable(workdir)
+    check_in_workdir(programs, dataset, workdir)
     with workdir_.lock(workdir), workdir_.Stop() as stop:
         if not workdir_.check_config(workdir, wanted, extendable="tasks"):
             before = workdir_.read_record(workdir)  # of a run that becomes longer
             workdir_.write_config(workdir, wanted, environment_record(dataset) | ({"before": before} if before else {}))
         return _run(programs, dataset, Path(workdir), stop, checkpoint_every, progress)
+
+
+def check_in_workdir(programs: Sequence[Program], dataset: datasets.Dataset, workdir: str | Path) -> None:
+    """Raises what would keep `run_in_workdir` from running these programs there; nothing is compiled or written.
+
+    MemoryError or WorkdirError; whether another process holds the workdir only `run_in_workdir` can tell.
+    """
+    memory.check(programs, device_data(dataset), saves=True)
+    workdir_.check_writable(workdir)
+    workdir_.check_config(workdir, settings(programs, dataset), extendable="tasks")
 
 
 def load_common_dataset(specs: Sequence[Spec], data_dir: str | None, download: bool) -> datasets.Dataset:

@@ -5,11 +5,14 @@ import importlib
 import json
 import pathlib
 
+import numpy as np
 import pandas as pd
 import pytest
 
-from experiments import figures, settings
-from plasticity_jax import collect, flags, lanes
+from experiments import demo, figures, settings
+from plasticity_jax import collect, flags, lanes, launcher, sweep
+from plasticity_jax.lanes import Execution
+from plasticity_jax.methods import METHODS
 from plasticity_jax.workdir import WorkdirError
 
 FILES = sorted(path.stem for path in pathlib.Path(figures.__file__).parent.glob("figure_*.py"))
@@ -110,24 +113,112 @@ def test_the_control_of_granularity_is_a_plateau_for_every_step():
         figures.plan(figure, OWN | {"controls": True}, ["--epochs=9,18"])
 
 
+def unrun(runs):
+    """The table that these runs would leave, one task of each lane, with nothing measured."""
+    programs = [sweep.Program(spec, [lanes.complete(spec, lane) for lane in given], Execution("map", 1, 1))
+                for spec, given in runs]  # fmt: skip
+    return sweep.table(programs, [{"finite": np.ones((1, len(given)), bool)} for _, given in runs])
+
+
+def caption(figure, *argv, **own):
+    """What a figure of these flags says below it of its settings; the paper's scale without a published pretraining."""
+    own = OWN | own
+    # (a pretrained network would have to be there)
+    defaults, arms, left = figures.plan(figure, own, [*NEEDED, *argv])
+    left = [text for text in left if not text.endswith("=here")]
+    arms = [{k: v for k, v in arm.items() if v != "here"} for arm in arms]
+    values, given = flags.parse(left, defaults)
+    given = {name for name in given if not all(name in arm for arm in arms)}
+    return figures.differences(figure, own, values, unrun(flags.runs(values, given, arms)))
+
+
 def test_a_figure_says_where_its_numbers_are_not_the_papers():
-    paper = settings.BENCHMARKS["bigram_cipher"].paper
     figure = figures.Figure("5b", "bigram_cipher", "granularity")
-    assert figures.differences(figure, OWN, flags.parse([], paper)[0]) == ""
-    values, _ = flags.parse(["--tasks=3", "--bigram_cipher.words=2", "--granularity=1,5"], paper)
+    assert caption(figure) == ""
     said = "Differs from the paper's numbers: tasks 3 (100), bigram_cipher.words 2 (10)."
-    assert figures.differences(figure, OWN, values) == said
+    assert caption(figure, "--tasks=3", "--bigram_cipher.words=2", "--granularity=1,5") == said
+    methods = figure._replace(arms="methods")
     said = said.replace(").", "), granularity 1,5 (20).")
-    assert figures.differences(figure._replace(arms="methods"), OWN, values) == said
-    both = figures.differences(figure, OWN | {"selection": "F", "as_published": True}, flags.parse([], paper)[0])
-    assert both == "Learning rates and methods' settings as chosen in F. The abrupt arm resets its optimizer."
-    other = figures.Figure("1b", "random_cifar10", "methods")
-    values = flags.parse([], settings.BENCHMARKS["random_cifar10"].paper)[0]
-    said = (
-        "Gradual arms have adamw.weight_decay 0.01, resnet18.pretrained given. "
-        "Output interpolation has twice the granularity, as steps of 0.05 of each half of its way."
+    assert caption(methods, "--tasks=3", "--bigram_cipher.words=2", "--granularity=1,5") == said
+    assert caption(figure, as_published=True) == (
+        "Differs from the paper's numbers: bigram_cipher.mask_padding false (true), bigram_cipher.beams 5 (1), "
+        "bigram_cipher.test leaked (clean). The abrupt arm resets its optimizer."
     )
-    assert figures.differences(other, OWN | {"as_published": True}, values) == said
+    other = figures.Figure("1b", "random_cifar10", "methods")
+    gradual = "Gradual arms have adamw.weight_decay 0.01, resnet18.pretrained given."
+    twice = "Output interpolation has twice the granularity, as steps of 0.05 of each half of its way."
+    stem = "Differs from the paper's numbers: resnet18.stem 7x7 (3x3)."
+    assert caption(other, as_published=True) == f"{stem} {gradual} {twice}"
+    # a granularity that is given is every arm's own
+    given = stem.replace(").", "), granularity 10 (20).")
+    assert caption(other, "--granularity=10", as_published=True) == f"{given} {gradual}"
+
+
+def test_a_caption_names_only_settings_that_some_arm_has():
+    """At reduced scale ReDo's period changes, which figures of granularity and of other methods have nothing of."""
+    methods, granularity = (figures.Figure("1", "random_mnist", arms) for arms in ("methods", "granularity"))
+    fewer = "samples 1280 (5120), tasks 50 (100), epochs 120 (240), width 64 (256)"
+    redo = ", redo.period 250 (1000), redo.warmup 250 (1000)"
+    assert caption(methods, scale="reduced") == f"Differs from the paper's numbers: {fewer}{redo}."
+    assert caption(methods, scale="reduced", methods="none,l2") == f"Differs from the paper's numbers: {fewer}."
+    assert caption(granularity, scale="reduced") == f"Differs from the paper's numbers: {fewer}."
+    for benchmark in settings.BENCHMARKS:
+        for scale in figures.SCALES:
+            text = caption(figures.Figure("1", benchmark, "granularity"), scale=scale)
+            assert not [name for name in METHODS if f"{name}." in text], text
+    # no probe runs, so none has samples; every change is abrupt, so no transition takes a share
+    assert caption(methods, "--probes=none", "--probe_samples=7") == ""
+    assert caption(granularity, "--granularity=1", "--transition_fraction=1/2") == ""
+    assert caption(granularity, "--transition_fraction=1/2") == (
+        "Differs from the paper's numbers: transition_fraction 1/2 (2/3)."
+    )
+
+
+def test_a_caption_of_a_selection_names_no_value_that_every_arm_replaces(tmp_path):
+    own = {"selection": str(tmp_path / "selected.json"), "scale": "reduced"}
+    arms = {name: {"learning_rate": "0.01"} for name in (*settings.METHODS.split(","), "output", "sampling")}
+    arms["redo"]["redo.period"] = "77"
+    chosen = {"random_seq2seq": {"scale": "reduced", "seeds": [1000], "arms": arms}}
+    (tmp_path / "selected.json").write_text(json.dumps(chosen))
+    told = f"as chosen in {own['selection']}."
+    methods = caption(figures.Figure("2", "random_seq2seq", "methods"), **own)
+    assert methods.endswith(f". Learning rates and methods' settings {told}")
+    assert "learning_rate 2e-3" not in methods  # the scale's, which no arm has
+    assert "redo.period" not in methods
+    assert "first_seed 1 (0)" in methods
+    alone = caption(figures.Figure("2", "random_seq2seq", "granularity"), **own)
+    assert alone.endswith(f". Learning rates {told}")
+
+
+def test_a_note_of_an_experiment_makes_way_for_what_flags_change(tmp_path, monkeypatch):
+    """The demo's note tells its settings; with others it would be wrong."""
+    told = []
+    monkeypatch.setattr(launcher, "prepare_jax", lambda *_: None)
+    monkeypatch.setattr(launcher, "report", lambda *args: told.append(args[-1]) or "")
+
+    def run(programs, *_, **__):
+        return unrun([(p.spec, p.lanes) for p in programs])
+
+    monkeypatch.setattr(sweep, "run_in_workdir", run)
+    argv = [f"--workdir={tmp_path}", "--noprogress", "--band=sem", "--last=3"]
+    for more in ([], ["--tasks=5", "--seeds=2", "--granularity=1,2", "--method=none"]):
+        assert launcher.launch("", demo.DEFAULTS, note=demo.NOTE, argv=[*argv, *more]) == 0
+    assert launcher.launch("", demo.DEFAULTS, note=lambda table, values: f"{len(table)} lanes", argv=argv) == 0
+    different = "Differs from the experiment's own settings: tasks 5 (30), seeds 2 (4)."
+    assert told == [demo.NOTE, different, "12 lanes"]
+
+
+def test_data_without_what_a_figure_shows_are_told_before_anything_runs(tmp_path, capsys):
+    np.save(tmp_path / "train_images.npy", np.arange(576, dtype=np.uint8).reshape(64, 3, 3, 1))
+    np.save(tmp_path / "train_labels.npy", np.arange(64) % 4)
+    figure = figures.Figure("3", "permuted_emnist", "methods")
+    argv = ["--scale=smoke", f"--dataset=arrays:{tmp_path}", "--samples=64", "--probes=none"]
+    assert figures.main("", figure, argv=[*argv, f"--workdir={tmp_path / 'run'}"]) == 2
+    assert capsys.readouterr().err == (
+        "error: test_accuracy is to be shown, but this run has online_accuracy, accuracy, loss: allowed are runs that "
+        "have it, with data that has a test split.\n"
+    )
+    assert not (tmp_path / "run").exists()
 
 
 def test_as_published_turns_on_what_the_public_code_did():
@@ -216,7 +307,7 @@ def test_a_figure_runs_is_drawn_and_drawn_again_from_its_workdir(tmp_path, capsy
     assert figures.main("Doc.", figure, argv=[*argv, f"--from={tmp_path / 'run'}", "--probes=gradient_norm"]) == 0
     capsys.readouterr()
     assert figures.main("Doc.", again, argv=[*argv, f"--workdir={tmp_path / 'y'}", "--probes=gradient_norm"]) == 2
-    said = "probes is 'gradient_norm', but figure 7a shows parameter_norm: add it."
+    said = "probes is 'gradient_norm', but parameter_norm is to be shown: add parameter_norm."
     assert said in capsys.readouterr().err
     assert not (tmp_path / "y").exists()
     assert figures.main("Doc.", again, argv=[*argv, f"--from={tmp_path}"]) == 1
