@@ -78,7 +78,7 @@ def _lanes(workdir: Path) -> dict[str, _Lane]:
         programs, data = settings["programs"], settings["data"]["fingerprint"]
         table = results.read(workdir / "results.parquet")
         keys = [_key(program["spec"], lane) for program in programs for lane in program["lanes"]]
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise WorkdirError(
             f"{workdir} is not a workdir with results ({reason_of(error)}): expected the folder that a run was given as "
             "--workdir, with its config.json and results.parquet."

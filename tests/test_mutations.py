@@ -9,13 +9,14 @@ import mutations
 import numpy as np
 import pandas as pd
 import pytest
+import tiny
 from pieces import model_file, t5_like
 from test_checkpoints import assert_same, like, small
 from test_datasets import tiny_arrays, unpacked, write_originals
 from test_datasets_archives import WNIDS, cifar_arrays, write_cifar, write_tiny
 
 from experiments import selection
-from plasticity_jax import datasets, results, workdir
+from plasticity_jax import collect, datasets, lanes, results, workdir
 from plasticity_jax.checkpoints import Checkpoints
 from plasticity_jax.datasets import cache, cifar, contract, files, idx, tiny_imagenet
 from plasticity_jax.text import sentencepieces
@@ -338,3 +339,30 @@ def test_what_was_selected(tmp_path, number):
         lambda found: found == json.loads(file.read_bytes()),
         (ValueError,),
     )
+
+
+@pytest.mark.parametrize("number", mutations.NUMBERS)
+def test_the_record_of_a_workdir_whose_lanes_are_taken(tmp_path, number):
+    """A lane is the one that was asked for, with all of its rows, or not there."""
+    spec = tiny.spec()
+    given = [lanes.complete(spec, {"seed": seed}) for seed in (0, 1)]
+    settings = {"programs": [{"spec": spec.record(), "lanes": given}], "data": {"fingerprint": "0" * 64}}
+    workdir.write_config(tmp_path, settings, {"versions": {"jax": "0"}})
+    rows = {
+        "lane": [0, 0, 1, 1],
+        "task": [0, 1] * 2,
+        "seed": [0, 0, 1, 1],
+        "finite": True,
+        "loss": [0.1, 0.2, 0.3, 0.4],
+    }
+    results.write(pd.DataFrame(rows), tmp_path / "results.parquet")
+
+    def read():
+        return collect.collect([tmp_path], [(spec, given)])
+
+    expected = read()
+    refused, read_ = mutations.check(
+        tmp_path / "config.json", number, read, expected.equals, (workdir.WorkdirError,), str(tmp_path)
+    )
+    assert refused > number // 2
+    assert read_ > 0
