@@ -1,6 +1,7 @@
 """Makes a reported table of finished workdirs: every lane and task, and beside it what made it.
 
 Command: python -m experiments.export --from=DIR,... --name=NAME [--code=COMMIT]
+(--code only where the workdir does not say it, as those of code from before it was recorded.)
 Writes experiments/results/lanes/NAME.parquet, without the columns of single layers and with the columns
   dataset, samples, batch_size, code_version and compiler_options; and NAME.json, the workdirs' config.json
   (without the data's folder).
@@ -8,7 +9,6 @@ Writes experiments/results/lanes/NAME.parquet, without the columns of single lay
 
 import json
 import pathlib
-import subprocess
 import sys
 from collections.abc import Sequence
 from typing import Any
@@ -32,7 +32,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             raise ValueError(
                 "from and name are needed: --from=DIR,... --name=NAME; nothing but --code is allowed beside."
             )
-        paths = export(own["from"].split(","), own["name"], own["code"] or code_version(), own["folder"])
+        paths = export(own["from"].split(","), own["name"], own["code"], own["folder"])
     except ValueError as error:
         return launcher.fault(error, launcher.USAGE)
     except (OSError, workdir.WorkdirError) as error:
@@ -41,21 +41,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 0
 
 
-def code_version() -> str:
-    """Returns the commit of this checkout, with "+" if files in it differ from that; "not recorded" outside of one."""
-    here = pathlib.Path(__file__).parent
-
-    def git(*words: str) -> str:
-        return subprocess.run(["git", *words], cwd=here, capture_output=True, text=True, check=True).stdout.strip()
-
-    try:
-        return git("rev-parse", "--short", "HEAD") + ("+" if git("status", "--porcelain", "-uno") else "")
-    except (OSError, subprocess.CalledProcessError):
-        return "not recorded"
-
-
-def export(workdirs: Sequence[str], name: str, code: str, folder: str | pathlib.Path) -> list[pathlib.Path]:
-    """Writes NAME.parquet and NAME.json into `folder` and returns their paths.
+def export(workdirs: Sequence[str], name: str, code: str | None, folder: str | pathlib.Path) -> list[pathlib.Path]:
+    """Writes NAME.parquet and NAME.json into `folder` and returns their paths; `code` replaces what the workdir says.
 
     Raises ValueError if a run is not finished; OSError or WorkdirError if a workdir cannot be read.
     """
@@ -67,11 +54,12 @@ def export(workdirs: Sequence[str], name: str, code: str, folder: str | pathlib.
             programs = record["settings"]["programs"]
         except (KeyError, TypeError, ValueError) as error:
             raise workdir.WorkdirError(f"{path} is not a workdir with results ({error}).") from error
-        frames.append(_rows(path, table, programs, code).assign(lane=lambda t, first=first: t["lane"] + first))
+        made_by = code or record.get("code_version", "not recorded")
+        frames.append(_rows(path, table, programs, made_by).assign(lane=lambda t, first=first: t["lane"] + first))
         first += table["lane"].nunique()
         place, _, rest = record["data_source"].partition(";")  # a folder of one machine says nothing elsewhere
         source = f"{pathlib.Path(place).name};{rest}" if rest else pathlib.Path(place).name
-        records.append({**record, "data_source": source, "code_version": code})
+        records.append({**record, "data_source": source, "code_version": made_by})
     whole = pd.concat(frames, ignore_index=True)
     where = pathlib.Path(folder)
     results.write(whole, where / f"{name}.parquet")

@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 
 from experiments import beyond, export, foretelling, optimizer_state, postponed
-from plasticity_jax import flags, lanes
+from plasticity_jax import flags, lanes, sweep
 
 QUESTIONS = {
     "optimizer_state": optimizer_state.QUESTION,
@@ -70,10 +70,16 @@ def test_one_runs_at_smoke_scale(tmp_path, monkeypatch, capsys):
     assert {name: set(table[name]) for name in expected} == {name: {value} for name, value in expected.items()}
     assert table["compiler_options"].str.contains("xla_cpu").all()
     assert not [column for column in table if "/" in column]
+    assert export.main([f"--from={tmp_path}", "--name=once", f"--folder={folder}"]) == 0
+    assert set(pd.read_parquet(folder / "once.parquet")["code_version"]) == {sweep.code_version()}
     (record, same) = json.loads((folder / "twice.json").read_text(encoding="utf-8"))
     assert record == same
     assert record["settings"]["data"]["name"] == "digits"
     assert "/" not in record["data_source"].partition(";")[0]
+
+
+def test_code_outside_of_a_checkout_is_not_recorded(tmp_path):
+    assert sweep.code_version(tmp_path) == "not recorded"
 
 
 def test_what_cannot_be_exported_is_one_sentence(tmp_path, capsys):

@@ -14,7 +14,7 @@ from experiments.claims import text
 
 FOLDER = pathlib.Path(__file__).parent
 ROOT = FOLDER.parents[1]
-PARTS = {"BUILD_NOTES.md": ("notes",), "README.md": ("readme_figures", "readme_account")}
+PARTS = {"BUILD_NOTES.md": ("notes", "notes_demo"), "README.md": ("readme_figures", "readme_account")}
 END = "<!-- end of claims -->"
 
 

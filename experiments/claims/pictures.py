@@ -9,8 +9,10 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 
+from experiments import figures
 from experiments.claims import decided, tables
 from experiments.claims.tables import Frame
+from plasticity_jax import report, results
 
 
 def optimizer_state(table: Frame, path: pathlib.Path) -> None:
@@ -69,6 +71,22 @@ def _finish(figure, axes, across: str, up: str, path: pathlib.Path) -> None:
     plt.close(figure)
 
 
+def paper(table: Frame, folder: pathlib.Path) -> pathlib.Path:
+    """Draws figure 1a at the paper's scale with all its arms, as `experiments.figure_1a` does, and writes its tables."""
+    path = folder / "figure_1a_paper"
+    columns = ["transition", "method", "granularity"]
+    every = [c for c in table if c in columns or c in ("lane", "task", "seed", "finite") or c in PAPER]
+    table = table[every].assign(task=table["task"] - 1)
+    title = "Figure 1a: Random MNIST, MLP, at the paper's scale, 50 of 100 tasks, 2 of 5 seeds"
+    drawn, *_ = report.curves(table, columns, path, metric=PAPER[0], title=title)
+    path.with_suffix(".svg").unlink()
+    figures.drawn(table, columns, PAPER[0]).to_csv(f"{path}.csv", index=False)
+    results.finals(table, columns).round(6).to_csv(f"{path}_final.csv", index=False)
+    return drawn
+
+
+PAPER = ("online_accuracy", "accuracy", "loss", "hessian_top", "representation_change", "dormant_fraction")
+PAPER = (*PAPER, "distance_from_init", "parameter_norm")
 PICTURES = {"optimizer_state": optimizer_state, "postponed": postponed, "foretelling": foretelling}
 
 
@@ -80,4 +98,6 @@ def draw(folder: pathlib.Path | None = None, found: dict[str, pd.DataFrame] | No
         if table is not None:
             made.append((folder or tables.FOLDER) / f"{name}.png")
             picture(table, made[-1])
+    if found is None and (tables.FOLDER / "lanes" / "figure_1a_paper_methods.parquet").exists():
+        made.append(paper(tables.lanes("paper"), tables.FOLDER))
     return made

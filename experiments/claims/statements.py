@@ -81,6 +81,13 @@ CLAIMS: dict[str, tuple[Claim, ...]] = {
             (*against_abrupt("sampling"), Test("sampling", "<", SHARE, early=(30, 34))),
             "at task 50 {sampling @50}, above output interpolation",
         ),
+        Claim("L2 falls as fast as no method", "1a", (alike("l2"),), "seeds at task 50 {l2 @50 seeds}"),
+        Claim(
+            "spectral regularization is volatile",
+            "1a",
+            against_abrupt("spectral"),
+            "tested is only whether it is above no method; lowest of any seed and task {spectral 3-50 lowest}",
+        ),
         Claim(
             "gradual change keeps the largest Hessian eigenvalue low and stable",
             "6a",

@@ -23,7 +23,7 @@ class Table(NamedTuple):
     """A lane table.
 
     Attributes:
-      files: names in results/lanes without ending; rows of several are put together.
+      files: names in results/lanes without ending; rows of several are put together, but for what is not there yet.
       metric: what its figure shows.
       tasks: the window of the verdicts, first and last, counted from 1.
       arms: short name -> values of columns that pick the arm's rows.
@@ -52,13 +52,15 @@ CIPHER = {f"K{k}": {"granularity": k} for k in (1, 2, 4, 10, 20)}
 
 TABLES = {
     "paper": Table(
-        ("figure_1a_paper",),
+        ("figure_1a_paper", "figure_1a_paper_methods"),
         "online_accuracy",
         (46, 50),
         {
             "abrupt": {"granularity": 1, **NONE},
             "output": {**GRADUAL, **OUTPUT},
             "sampling": {**GRADUAL, **SAMPLING},
+            "l2": {"method": "l2"},
+            "spectral": {"method": "spectral"},
         },
     ),
     "1a": Table(
@@ -76,6 +78,12 @@ TABLES = {
     ),
     "80": Table(("figure_5a_80_epochs",), "online_accuracy", (46, 50), {"abrupt": {}}),
     "5a": Table(("figure_5a", "figure_5a_finest"), "online_accuracy", (46, 50), GRANULARITIES),
+    "demo": Table(
+        ("demo",),
+        "online_accuracy",
+        (26, 30),
+        {"abrupt": {"granularity": 1}, "K4": {"granularity": 4}, "K20": {"granularity": 20}},
+    ),
     "selected": Table(
         ("figure_1a_selected",),
         "online_accuracy",
@@ -134,9 +142,19 @@ def is_share(metric: str) -> bool:
 @functools.cache
 def lanes(name: str) -> Frame:
     """Returns the rows of a table, with `task` counted from 1. Raises OSError if a file is missing."""
-    frames = [results.read(FOLDER / "lanes" / f"{file}.parquet") for file in TABLES[name].files]
+    first, *more = (FOLDER / "lanes" / f"{file}.parquet" for file in TABLES[name].files)
+    frames = [results.read(path) for path in (first, *filter(pathlib.Path.exists, more))]
     whole = pd.concat(frames, ignore_index=True)
     return whole.assign(task=whole["task"] + 1)
+
+
+def has(name: str, which: str) -> bool:
+    """Returns whether a table has rows of an arm; those of a run that is not finished come later."""
+    try:
+        arm(name, which)
+    except ValueError:
+        return False
+    return True
 
 
 @functools.cache
