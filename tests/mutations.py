@@ -84,6 +84,7 @@ def check(
     right: Callable[[Any], bool],
     faults: tuple[type[Exception], ...],
     named: str = "",
+    mutate: Callable[[bytes, int], bytes] = mutated,
 ) -> tuple[int, int]:
     """Damages `file` in `number` ways, one at a time, reads it, and puts it back; returns how many were refused and read.
 
@@ -92,11 +93,12 @@ def check(
       right: whether what it returned is right for the file as it is now.
       faults: what it may raise.
       named: what the sentence must have in it, by default the file's name.
+      mutate: (content, number) -> damaged content.
     """
     content, refused = file.read_bytes(), 0
     try:
         for one in range(number):
-            file.write_bytes(mutated(content, one))
+            file.write_bytes(mutate(content, one))
             try:
                 with bounded():
                     found = read()

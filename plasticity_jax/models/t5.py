@@ -1,6 +1,7 @@
 """T5, the encoder-decoder transformer of the machine translation experiments, and its cache for decoding step by step."""
 
-from typing import ClassVar, NamedTuple
+from collections.abc import Mapping
+from typing import Any, ClassVar, NamedTuple
 
 import flax.linen as nn
 import jax
@@ -9,7 +10,7 @@ import numpy as np
 from jax.nn import initializers
 
 from plasticity_jax import registry
-from plasticity_jax.models import layers
+from plasticity_jax.models import layers, pretrained_keys
 from plasticity_jax.models import pretrained as checkpoints
 from plasticity_jax.text.vocabulary import Size
 from plasticity_jax.types import Array, PyTree, Text, UnitGroup
@@ -17,6 +18,7 @@ from plasticity_jax.types import Array, PyTree, Text, UnitGroup
 PADDING = 0  # the id that `source` is filled up with
 EPSILON = 1e-6  # of the norms
 SPECIAL = {"padding": PADDING, "end": 1, "unknown": 2}  # ids that are no text in T5's SentencePiece file
+HEADS = ("tied", "own")
 EXTRA_IDS = 100  # rows of a checkpoint behind those of the file's pieces, for <extra_id_0> to <extra_id_99>
 
 
@@ -214,8 +216,9 @@ class T5(nn.Module):
     Blocks are pre-norm: x + layer(norm(x)), with self-attention, in the decoder cross-attention, and a feed-forward layer,
     which is wi -> activation -> wo. Norms are x / sqrt(mean(x^2) + 1e-6) times a scale. Positions enter through learned
     biases of the self-attention's scores per head and bucket of relative positions, one table for all blocks of a side.
-    Encoder, decoder and logits share one embedding; logits are (h / sqrt(width)) E^T. There are no other biases, and no
-    dropout. Nothing attends to padding (0) in `source`; the decoder's self-attention is causal and sees padding.
+    Encoder, decoder and logits share one embedding; logits are (h / sqrt(width)) E^T. With `head` "own" they are h W, with a
+    matrix of their own (`unembedding`), as T5 version 1.1 has it. There are no other biases, and no dropout. Nothing attends
+    to padding (0) in `source`; the decoder's self-attention is causal and sees padding.
 
     Groups of activations, in order: `encoder{i}_units` [B, S, feed_forward] and `decoder{i}_units` [B, T, feed_forward]
     after the activation, which are unit groups, and `decoder_out` [B, T, width], the decoder's normalised final state,
@@ -234,6 +237,7 @@ class T5(nn.Module):
     feed_forward: int = 2048
     buckets: int = 32
     distance: int = 128
+    head: str = "tied"
     pretrained: str = ""
 
     inputs: ClassVar[str] = "text"
@@ -250,6 +254,8 @@ class T5(nn.Module):
             setattr(self, f"encoder{i}", Block(*sizes, decoder=False))
             setattr(self, f"decoder{i}", Block(*sizes, decoder=True))
         self.encoder_norm, self.decoder_norm = _norm(), _norm()
+        if self.head == "own":
+            self.unembedding = Linear(self.width, self.outputs, 1.0)
 
     def __call__(self, x: Text, train: bool = False) -> Array:
         """Returns logits [B, T, outputs]."""
@@ -317,12 +323,28 @@ class T5(nn.Module):
 
     def load(self, variables: PyTree) -> PyTree:
         """Returns `variables` with the pretrained checkpoint's values."""
-        tensors = checkpoints.read(self.pretrained)
-        return checkpoints.filled(self.pretrained, tensors, variables, checkpoints.t5_names(self.depth))
+        folder, own, layout = self.pretrained, self.head == "own", pretrained_keys.T5
+        found, tensors = checkpoints.config(folder, layout), checkpoints.held(folder, layout)
+        copies = checkpoints.T5_COPIES if own else (*checkpoints.T5_COPIES, checkpoints.T5_HEAD)
+        tensors = checkpoints.without_copies(folder, tensors, checkpoints.T5_EMBEDDING, copies)
+        deeper = found["num_layers"], found["num_decoder_layers"] or found["num_layers"]
+        # (a number that is too large for these tensors would be one name after the other: one missing says it)
+        all_names = checkpoints.t5_names(*(min(count, len(tensors)) for count in deeper)).values()
+        return checkpoints.filled(
+            folder,
+            tensors,
+            variables,
+            checkpoints.t5_names(self.depth, head=own),
+            rows=dict.fromkeys((checkpoints.T5_EMBEDDING, checkpoints.T5_HEAD), found["vocab_size"]),
+            left_out=list(all_names),
+            ignored=[checkpoints.T5_UNUSED],
+        )
 
     def _logits(self, h: Array) -> Array:
         h = self.decoder_norm(h)
         layers.sow(self, "decoder_out", h)
+        if self.head == "own":
+            return self.unembedding(h)
         return layers.of_rows(h * self.width**-0.5, self.shared.attend)
 
 
@@ -335,28 +357,61 @@ def t5(
     heads: int = 4,
     head_width: int = 64,
     feed_forward: int = 2048,
+    head: str = "tied",
     pretrained: str = "",
 ) -> T5:
     """T5: an encoder and a decoder of `depth` blocks each, with root mean square norms and T5's own initial weights.
 
     `pretrained` is a folder with a Hugging Face checkpoint of a T5 of this width, heads and feed-forward units: a run starts
     from its first `depth` blocks of each side; what methods draw afresh is random all the same.
+    `head` "own" gives the logits a matrix of their own and no scale, as checkpoints have it that say tie_word_embeddings or,
+    since version 5 of transformers, scale_decoder_outputs false; gated feed-forward layers, as many of those have, are not
+    supported.
     `outputs` is the vocabulary's `Size` where ids are pieces, so that they can be compared with the checkpoint's.
-    Raises ValueError for activation "crelu", which doubles the units, or `heads`, `head_width`, `feed_forward` < 1;
-    DataError or ValueError for a checkpoint that is none, or does not fit this network or its vocabulary.
+    Raises ValueError for activation "crelu", which doubles the units, another `head`, or `heads`, `head_width`,
+    `feed_forward` < 1; DataError or ValueError for a checkpoint that is none, or fits neither network nor vocabulary.
     """
     registry.one_of("activation of t5", activation, [name for name in layers.ACTIVATIONS if name != "crelu"])
     for name, count in (("heads", heads), ("head_width", head_width), ("feed_forward", feed_forward)):
         if count < 1:
             raise ValueError(f"t5.{name} is {count}: allowed are whole numbers from 1.")
+    registry.one_of("t5.head", head, HEADS)
+    model = T5(
+        int(outputs), width, depth, activation, heads, head_width, feed_forward, head=head, pretrained=pretrained
+    )
     if pretrained:
-        sizes = {"d_model": width, "num_heads": heads, "d_kv": head_width, "d_ff": feed_forward}
-        shape = {"feed_forward_proj": activation, "tie_word_embeddings": True, "layer_norm_epsilon": EPSILON}
-        bias = {"relative_attention_num_buckets": T5.buckets, "relative_attention_max_distance": T5.distance}
-        blocks = {"num_layers": depth, "num_decoder_layers": depth}
-        config = checkpoints.check(pretrained, "t5", {**sizes, **shape, **bias}, blocks, ["vocab_size"])
-        _check_vocabulary(pretrained, config["vocab_size"], outputs)
-    return T5(int(outputs), width, depth, activation, heads, head_width, feed_forward, pretrained=pretrained)
+        _check_pretrained(model, outputs)
+    return model
+
+
+def _check_pretrained(model: T5, outputs: int) -> None:
+    """Raises ValueError or DataError if the model's checkpoint does not compute as the model, by what its files say."""
+    folder, layout = model.pretrained, pretrained_keys.T5
+    sizes = {"d_model": model.width, "num_heads": model.heads, "d_kv": model.head_width, "d_ff": model.feed_forward}
+    units = {"feed_forward_proj": model.activation, "dense_act_fn": model.activation, "is_gated_act": False}
+    bias = {"relative_attention_num_buckets": model.buckets, "relative_attention_max_distance": model.distance}
+    ids = {"pad_token_id": SPECIAL["padding"], "eos_token_id": SPECIAL["end"]}
+    if isinstance(outputs, Size):  # (a text of characters begins with an id of its own)
+        ids["decoder_start_token_id"] = SPECIAL["padding"]
+    wanted = {**sizes, **units, **bias, **ids, "layer_norm_epsilon": EPSILON, "is_encoder_decoder": True}
+    found = checkpoints.config(folder, layout)
+    blocks = {"num_layers": model.depth, "num_decoder_layers": model.depth}
+    checkpoints.compare(folder, layout, found, wanted, blocks)
+    _check_head(folder, found, model.head)
+    _check_vocabulary(folder, found["vocab_size"], outputs)
+
+
+def _check_head(folder: str, found: Mapping[str, Any], head: str) -> None:
+    """Raises ValueError if a checkpoint's logits are scaled where those of `head` are not, or the other way round.
+
+    Versions 4 and 5 of transformers say it by different keys, `scale_decoder_outputs` has the last word.
+    """
+    key = "tie_word_embeddings" if found["scale_decoder_outputs"] is None else "scale_decoder_outputs"
+    fitting = "tied" if found[key] else "own"
+    if head != fitting:
+        raise ValueError(
+            f"{folder} has {key} {found[key]}, but the model asked for has t5.head {head!r}: allowed is {fitting!r}."
+        )
 
 
 def _check_vocabulary(folder: str, rows: int, outputs: int) -> None:
@@ -380,6 +435,7 @@ def _check_vocabulary(folder: str, rows: int, outputs: int) -> None:
         allowed = sorted({*counts, *(-(-count // step) * step for count in counts)})
     if rows not in allowed:
         raise ValueError(
-            f"{folder} has a vocabulary of {rows} ids, but that of the run has {outputs}: allowed are checkpoints of "
-            f"{' or '.join(map(str, allowed))} ids, or a run with the vocabulary that the checkpoint was trained with."
+            f"{folder} has a vocabulary of {checkpoints.shown(rows)} ids, but that of the run has {outputs}: allowed are "
+            f"checkpoints of {' or '.join(map(str, allowed))} ids, or a run with the vocabulary that the checkpoint was "
+            "trained with."
         )
