@@ -344,10 +344,11 @@ def foretelling(table: Frame) -> str:
     return "\n".join([*lines, "", f"Verdict by the rule, for the largest eigenvalue: {'; '.join(said)}."])
 
 
+NOT_FINISHED = "(This run is not finished; its rule stands, its table follows.)"
 RUNS = {"optimizer_state": optimizer_state, "postponed": postponed, "foretelling": foretelling}
 
 
 def block(name: str) -> str:
     """Returns a deciding run's table and verdict, or a line that says it is not finished."""
     table = found(name)
-    return "(This run is not finished; its rule stands, its table follows.)" if table is None else RUNS[name](table)
+    return NOT_FINISHED if table is None else RUNS[name](table)

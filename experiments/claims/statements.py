@@ -470,4 +470,6 @@ CLAIMS: dict[str, tuple[Claim, ...]] = {
             "output interpolation is the only arm that loses anything",
         ),
     ),
+    "2 redo": (Claim("ReDo does poorly", "2", (alike("redo"),), "relative threshold 0.25", "redo"),),
+    "4 redo": (Claim("ReDo fails", "4", (alike("redo"),), "relative threshold 0.25", "redo"),),
 }

@@ -109,6 +109,8 @@ TABLES = {
     ),
     "2": Table(("figure_2",), "bleu2", (6, 10), _by_method({"sampling": GRADUAL})),
     "2 selected": Table(("figure_2_selected",), "bleu2", (6, 10), _by_method({"sampling": GRADUAL})),
+    "2 redo": Table(("figure_2_redo",), "bleu2", (6, 10), _by_method({"sampling": GRADUAL})),
+    "4 redo": Table(("figure_4_redo",), "test_bleu2", (26, 30), _by_method({"sampling": GRADUAL})),
     "2 controls": Table(
         ("figure_2_controls",),
         "bleu2",
@@ -137,6 +139,11 @@ TABLES = {
 def is_share(metric: str) -> bool:
     """Returns whether a metric is a share of 1, to be shown in percent."""
     return metrics.of_column(pd.DataFrame(), metric).share
+
+
+def there(name: str) -> bool:
+    """Returns whether the run of a table is finished and reported."""
+    return (FOLDER / "lanes" / f"{TABLES[name].files[0]}.parquet").exists()
 
 
 @functools.cache

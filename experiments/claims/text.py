@@ -27,6 +27,7 @@ NAMES = {
     "dormant_fraction": "dormant units",
     "representation_change": "representation change",
     "distance_from_init": "distance from initialization",
+    "units_reset": "units reset a task",
 }
 SHOWN_SEEDS = 3  # with as many seeds or fewer, each is shown
 
@@ -71,10 +72,14 @@ def ranks(table: str, arms: Sequence[str], metric: str, tasks: tuple[int, int] |
 
 
 def acted(table: str, method: str) -> bool:
-    """Returns whether a method did anything in the first task: whether a digit differs from shrink and perturb's.
+    """Returns whether a method did anything.
 
-    That acts at task changes only, and has a program of the same shape, so it says what last bits do.
+    Where units are counted: whether it reset one a task or more on the mean. In older tables: whether a digit of the first
+    task differs from shrink and perturb's, which acts at task changes only, and has a program of the same shape, so that
+    it says what last bits do.
     """
+    if "units_reset" in tables.lanes(table):
+        return bool(tables.arm(table, method)["units_reset"].mean() >= 1)
     columns = [c for c in (tables.TABLES[table].metric, "loss", "hessian_top") if c in tables.lanes(table)]
     first = [tables.arm(table, arm).query("task == 1").set_index("seed")[columns] for arm in (method, "sp")]
     return not first[0].equals(first[1])
@@ -130,7 +135,9 @@ def judged(table: str) -> list[tuple[Claim, list[tuple[Test, rule.Estimate, floa
 
 
 def claims(table: str) -> str:
-    """Returns the claims of a table as a Markdown table."""
+    """Returns the claims of a table as a Markdown table, or a line that says that its run is not finished."""
+    if not tables.there(table):
+        return decided.NOT_FINISHED
     lines = ["| claim (Liu & Mou, v2; figure) | measured | verdict | remark |", "|---|---|---|---|"]
     for claim, tested in judged(table):
         measured = [f"{describe(table, test, one)}; {p_text(p)}" for test, one, p in tested]
@@ -147,6 +154,8 @@ def claims(table: str) -> str:
 
 def grid(table: str, arms: str, metrics: str, tasks: str = "") -> str:
     """Returns means and t intervals of several arms as a Markdown table; `metrics` apart by a space."""
+    if not tables.there(table):
+        return decided.NOT_FINISHED
     names = metrics.split()
     window = _window(tasks) if tasks else None
     lines = [

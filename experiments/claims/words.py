@@ -39,5 +39,7 @@ def p_text(value: float) -> str:
 def mean_text(per_seed: tables.Series, metric: str) -> str:
     """Returns mean and t interval of numbers per seed as text."""
     known = per_seed.dropna()
+    if known.empty:
+        return "-"
     one = rule.estimate(known, ">", 0.0)
     return f"{shown(one.mean, metric)}{unit(metric)} {interval(one.low, one.high, metric)}"
