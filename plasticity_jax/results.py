@@ -32,7 +32,9 @@ FIXED = ("lane", "task", "seed")
 SEEDS_ENOUGH = 10
 """With fewer seeds a percentile bootstrap is clearly too narrow (see `statistics`), and the t interval is shown."""
 
-_SUM = "sha256"  # the table's checksum among the attributes that pandas keeps in a Parquet file
+# Names in a Parquet file's metadata. The checksum (Parquet itself notices few of the bits that flip) is not among pandas'
+# attributes, which would go along with a part of the table that somebody takes and writes.
+_SUM, _ATTRIBUTES = "plasticity_jax.sha256", "PANDAS_ATTRS"
 _ENDS = ("low", "high", "t_low", "t_high")  # of intervals
 
 
@@ -139,12 +141,16 @@ def write(table: pd.DataFrame, path: str | os.PathLike) -> None:
     Raises:
       OSError: the folder is missing or the disk does not take the file; an older file stays as it was.
     """
+    import pyarrow
+    import pyarrow.parquet
+
     part = pathlib.Path(f"{os.fspath(path)}.part")
-    table = table.copy(deep=False)
-    table.attrs = {**table.attrs, _SUM: _digest(table)}  # (Parquet itself notices few of the bits that flip)
+    whole = pyarrow.Table.from_pandas(table, preserve_index=False)
+    attributes = {_ATTRIBUTES: json.dumps(table.attrs), _SUM: _digest(table)}
+    whole = whole.replace_schema_metadata({**(whole.schema.metadata or {}), **attributes})
     try:
         with open(part, "wb") as file:
-            table.to_parquet(file, index=False)
+            pyarrow.parquet.write_table(whole, file)
             file.flush()
             os.fsync(file.fileno())
         os.replace(part, path)
@@ -157,13 +163,17 @@ def read(path: str | os.PathLike) -> pd.DataFrame:
 
     Raises:
       OSError: there is no such file, or it cannot be read.
-      ValueError: it is no Parquet file, or not what was written; of one written elsewhere no checksum is known.
+      ValueError: it is no Parquet file of pandas, or not what was written; of one that pandas wrote no checksum is known.
     """
+    import pyarrow.parquet
+
     check_regular(path)
     try:
+        written = pyarrow.parquet.read_schema(path).metadata or {}
+        if b"pandas" not in written:
+            raise ValueError("it lacks what pandas writes of a table's columns")
         table = pd.read_parquet(path)
-        recorded = table.attrs.pop(_SUM, None)
-        if recorded not in (None, _digest(table)):
+        if written.get(_SUM.encode()) not in (None, _digest(table).encode()):
             raise ValueError("its values do not have the checksum that they were written with")
         metrics_.of_table(table)  # (what it carries along can be read)
     except MemoryError:

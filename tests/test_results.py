@@ -3,6 +3,7 @@ import textwrap
 
 import numpy as np
 import pandas as pd
+import pyarrow.parquet
 import pytest
 import scipy.stats
 from hypothesis import given, settings
@@ -211,16 +212,27 @@ def test_write_and_read_keep_every_bit(tmp_path):
     assert [p.name for p in tmp_path.iterdir()] == ["results.parquet"]
 
 
+def test_a_part_that_somebody_takes_with_pandas_and_writes_is_no_damaged_table(tmp_path, small):
+    small.attrs["note"] = {"of": "mine"}
+    results.write(small, tmp_path / "whole.parquet")
+    part = pd.read_parquet(tmp_path / "whole.parquet").query("task > 0")
+    assert part.attrs == small.attrs
+    part.to_parquet(tmp_path / "part.parquet", index=False)
+    back = results.read(tmp_path / "part.parquet")
+    pd.testing.assert_frame_equal(back, part.reset_index(drop=True), check_exact=True)
+    assert back.attrs == small.attrs
+
+
 def test_a_failed_write_leaves_the_old_file(tmp_path, monkeypatch, small):
     path = tmp_path / "results.parquet"
     results.write(small, path)
     before = path.read_bytes()
 
-    def fails_half_way(self, file, **_):
+    def fails_half_way(_, file):
         file.write(b"PAR1 half")
         raise OSError("No space left on device")
 
-    monkeypatch.setattr(pd.DataFrame, "to_parquet", fails_half_way)
+    monkeypatch.setattr(pyarrow.parquet, "write_table", fails_half_way)
     with pytest.raises(OSError, match="No space"):
         results.write(small.head(1), path)
     assert path.read_bytes() == before
