@@ -263,8 +263,10 @@ def _value_axis(axes: "Axes", share: bool, drawn: pd.DataFrame) -> None:
     if share and low >= 0 and high <= 1:
         bottom, top = axes.get_ylim()
         edge = 0.03 * (min(top, 1) - max(bottom, 0))  # room for a line at 0 or 1
-        axes.set_ylim(max(bottom, -edge), min(top, 1 + edge))
+        limits = max(bottom, -edge), min(top, 1 + edge)
+        axes.set_ylim(limits)
         axes.set_yticks([tick for tick in axes.get_yticks() if -1e-9 <= tick <= 1 + 1e-9])
+        axes.set_ylim(limits)  # (ticks widen them)
 
 
 def _edges(rows: pd.DataFrame, band: str) -> tuple[np.ndarray, np.ndarray]:

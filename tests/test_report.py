@@ -212,6 +212,8 @@ def test_an_axis_of_shares_stays_within_0_and_1(values, band):
     low, high = axes.get_ylim()
     assert -0.05 < low <= np.min(values)
     assert np.max(values) <= high < 1.05
+    if band == "minmax":  # no more of an axis than the values take and some room
+        assert high - low <= max(1.15 * np.ptp(values), 0.11)
     assert {label.get_text()[-1] for label in axes.get_yticklabels()} == {"%"}
 
 
