@@ -204,6 +204,12 @@ class Context(NamedTuple):
       step: [] int32, optimizer steps taken since initialization; the same for all lanes.
       boundary: [] bool, first step of a new task. Only for methods that are told; they say so.
       hidden: {group: [B, ..., m * H]} activations of this step's batch, of all groups that the model has.
+
+    A step is one update of the optimizer, and a method remembers nothing of an update that is thrown away. So what may throw
+    one away belongs inside a method, which then sees every call: `method(optax.MultiSteps(optimizer, k))`,
+    `method(optax.apply_if_finite(optimizer, n))`. In `optax.MultiSteps(method(optimizer), k)` a step is what k calls make:
+    give all of them `step = call // k` and `boundary = call // k == first // k`, where `first` is the task's first call;
+    the method then acts at the next update. With the call's own boundary a task change at another call would be lost.
     """
 
     key: Key

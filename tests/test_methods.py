@@ -109,7 +109,7 @@ OFF = {
     "l2_init": {"l2_init.strength": 0.0},
     "spectral": {"spectral.strength": 0.0},
     "shrink_and_perturb": {"shrink_and_perturb.shrink": 1.0, "shrink_and_perturb.noise": 0.0},
-    "redo": {"redo.threshold": -1.0, "redo.period": 1},
+    "redo": {"redo.max_fraction": 0.0, "redo.period": 1},
 }
 
 

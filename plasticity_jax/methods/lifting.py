@@ -1,10 +1,13 @@
 """The two ways in which nearly every intervention joins an optimizer, and how interventions compose.
 
 A method is a function optimizer -> optimizer, so it works in anyone's optax loop: pass `ctx=Context(...)` to `update`.
+What may throw an update away (`optax.MultiSteps`, `optax.apply_if_finite`) belongs inside a method; see `Context`.
 """
 
+import contextlib
+import contextvars
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 import jax
@@ -30,14 +33,27 @@ class Penalty(NamedTuple):
     advance: Callable[[Any, PyTree], Any] = lambda memory, params: memory
 
     def __call__(self, optimizer: optax.GradientTransformation) -> Optimizer:
-        """Returns `optimizer` fed with the gradient of loss plus penalty; optimizer moments see the sum."""
+        """Returns `optimizer` fed with the gradient of loss plus penalty; optimizer moments see the sum.
+
+        What else `update` is given (a line search's `value`, `grad`, `value_fn`) is passed on as it is, without the
+        penalty. Updates keep their dtype.
+        """
+
+        def init(params):
+            return KEPT if _asked.get() else self.init(params)
 
         def update(updates, state, params=None, **_):
+            if params is None:
+                raise ValueError("a penalty on the parameters needs update(gradient, state, params).")
             memory = self.advance(state, params)
             gradient = jax.grad(self.value)(params, memory)
-            return jax.tree.map(lambda u, g: u + self.strength * g, updates, gradient), memory
 
-        return optax.chain(optax.GradientTransformationExtraArgs(lambda params: self.init(params), update), optimizer)
+            def with_penalty(u, g):
+                return u + jnp.asarray(self.strength * g, u.dtype)
+
+            return jax.tree.map(with_penalty, updates, gradient), memory
+
+        return optax.chain(optax.GradientTransformationExtraArgs(init, update), extended(optimizer))
 
 
 class RewriteState(NamedTuple):
@@ -51,9 +67,10 @@ class Rewrite(NamedTuple):
     """A change of the parameters themselves, at some steps, right after the optimizer's update.
 
     Attributes:
-      apply: (params, ctx, memory) -> (params, touched, memory). `touched` is a tree of bool arrays like params: the
-        optimizer's moments there are set to zero (step counts are kept, so Adam's first step of a touched weight is
-        about 3.2 x its learning rate).
+      apply: (params, ctx, memory) -> (params, touched, memory). `touched` is a tree of bool arrays like params, or
+        None for nothing: what the optimizer remembers of a weight that is touched becomes what its `init` gives for the
+        weight's new value, so moments become zero. Step counts are kept, so Adam's first step of a touched weight is
+        about 3.2 x its learning rate. What has another shape than the weight (adafactor's factors) is left alone.
       when: ctx -> [] bool. Must depend on the clock only, so that it stays one branch for all lanes.
       init: () -> memory.
       observe: (memory, ctx) -> memory, at every step.
@@ -65,14 +82,17 @@ class Rewrite(NamedTuple):
     observe: Callable[[Any, Context], Any] = lambda memory, ctx: memory
 
     def __call__(self, optimizer: optax.GradientTransformation) -> Optimizer:
-        """Returns `optimizer` followed by the rewrite. Give it the bare optimizer: every params-shaped part of its state
-        counts as a moment, so a penalty with an anchor belongs outside (`compose` sees to that).
+        """Returns `optimizer` followed by the rewrite.
+
+        Everything params-shaped in the optimizer's state counts as a moment, except what other methods of this package
+        remember. A function of your own that remembers something of each parameter, such as a bound for its gradient, is
+        told from the optimizer by `compose`.
         """
 
-        optimizer = optax.with_extra_args_support(optimizer)
+        optimizer = extended(optimizer)
 
         def init(params):
-            return RewriteState(optimizer.init(params), self.init())
+            return RewriteState(optimizer.init(params), KEPT if _asked.get() else self.init())
 
         def update(updates, state, params=None, *, ctx=None, **extra):
             if ctx is None or params is None:
@@ -83,10 +103,14 @@ class Rewrite(NamedTuple):
             def rewritten():
                 stepped = optax.apply_updates(params, updates)
                 after, touched, remembered = self.apply(stepped, ctx, memory)
-                # what the rewrite left alone keeps its update to the bit
-                moved = jax.tree.map(lambda u, p, s, a: jnp.where(a == s, u, a - p), updates, params, stepped, after)
-                forgotten = optax.tree.map_params(optimizer, lambda m, t: jnp.where(t, 0, m), inner, touched)
-                return moved, RewriteState(forgotten, remembered)
+
+                def move(u, p, s, a):
+                    # what the rewrite left alone keeps its update to the bit
+                    return jnp.where(a == s, u, a - p).astype(u.dtype)
+
+                moved = jax.tree.map(move, updates, params, stepped, after)
+                kept = inner if touched is None else _forgotten(optimizer, inner, after, touched)
+                return moved, RewriteState(kept, remembered)
 
             return jax.lax.cond(self.when(ctx), rewritten, lambda: (updates, RewriteState(inner, memory)))
 
@@ -94,7 +118,10 @@ class Rewrite(NamedTuple):
 
 
 def compose(*methods: Method) -> Method:
-    """Returns the methods as one: what wraps the bare optimizer innermost, then rewrites, then penalties, each as given."""
+    """Returns the methods as one: what wraps the bare optimizer innermost, then rewrites, then penalties, each as given.
+
+    What any of them remembers is its own: rewrites and resets act on the state of the bare optimizer alone.
+    """
 
     def layer(method: Method) -> int:
         return (Rewrite, Penalty).index(type(method)) + 1 if isinstance(method, Rewrite | Penalty) else 0
@@ -102,12 +129,117 @@ def compose(*methods: Method) -> Method:
     ordered = sorted(methods, key=layer)  # (stable)
 
     def composed(optimizer: optax.GradientTransformation) -> Optimizer:
-        bare = optax.with_extra_args_support(optimizer)
+        bare = extended(optimizer)
+
+        def start(params):
+            return _Bare(bare.init(params)) if _asked.get() else bare.init(params)
+
         # named so that a profile tells the optimizer from what is around it
-        start = optax.GradientTransformationExtraArgs(bare.init, jax.named_scope("optimizer")(bare.update))
-        return functools.reduce(lambda wrapped, method: method(wrapped), ordered, start)
+        first = optax.GradientTransformationExtraArgs(start, jax.named_scope("optimizer")(bare.update))
+        whole = functools.reduce(lambda wrapped, method: method(wrapped), ordered, first)
+
+        def init(params):
+            return _unmarked(whole.init(params)) if _asked.get() else whole.init(params)
+
+        return optax.GradientTransformationExtraArgs(init, whole.update)
 
     return composed
+
+
+def extended(optimizer: optax.GradientTransformation | optax.MultiSteps) -> Optimizer:
+    """Returns `optimizer` as one that takes any extra arguments; an optax.MultiSteps passes them on."""
+    if isinstance(optimizer, optax.MultiSteps):
+        optimizer = optimizer.gradient_transformation()
+    return optax.with_extra_args_support(optimizer)
+
+
+# Which part of a state is the optimizer's? The state itself does not say, and what is around a method may be anyone's. So
+# `init` is asked: while `_asked` is set, methods give KEPT in place of what they remember, and `compose` marks the state
+# of the bare optimizer, outside of which all is kept.
+
+
+class _Kept:
+    """A leaf that stands for what a method remembers."""
+
+
+class _Bare(NamedTuple):
+    """The state of the bare optimizer of a composition."""
+
+    state: PyTree
+
+
+KEPT: Any = _Kept()
+_asked = contextvars.ContextVar("asked", default=False)
+
+
+@contextlib.contextmanager
+def _asking() -> Iterator[None]:
+    token = _asked.set(True)
+    try:
+        yield
+    finally:
+        _asked.reset(token)
+
+
+def own_state(optimizer: Optimizer, params: PyTree) -> PyTree:
+    """Returns `optimizer.init(params)` with a KEPT in place of each part that is no optimizer's but a method's memory."""
+    with _asking():
+        return _unmarked(optimizer.init(params))
+
+
+def replaced(where: Array, new: Array, old: Array) -> Array:
+    """Returns `new` where `where` and `old` elsewhere, in the dtype of `old`."""
+    chosen = jnp.where(where, new, old)
+    return chosen if chosen.dtype == jnp.result_type(old) else chosen.astype(jnp.result_type(old))
+
+
+def _unmarked(state: PyTree) -> PyTree:
+    """Returns the marked parts as they are and KEPT in place of all others; the state itself if nothing is marked."""
+
+    def ends(node):
+        return isinstance(node, _Bare | _PLACEHOLDER)
+
+    if not any(isinstance(node, _Bare) for node in jax.tree.leaves(state, is_leaf=ends)):
+        return state
+    return jax.tree.map(lambda node: node.state if isinstance(node, _Bare) else KEPT, state, is_leaf=ends)
+
+
+def _placeholder() -> PyTree:
+    """Returns what optax.tree.map_params gives to `init` in place of parameters."""
+    seen = []
+
+    def init(params):
+        seen.append(params)
+        return params
+
+    optax.tree.map_params(init, lambda part: part, ())
+    return seen[0]
+
+
+_PLACEHOLDER = type(_placeholder())
+
+
+def _forgotten(optimizer: Optimizer, state: PyTree, params: PyTree, touched: PyTree) -> PyTree:
+    """Returns `state` in which all that belongs to a touched weight is as `optimizer.init(params)` has it."""
+    masks = dict(jax.tree_util.tree_leaves_with_path(touched))
+    try:
+        moments = own_state(optimizer, _placeholder())
+    except Exception as error:  # (anyone's code)
+        raise ValueError(
+            "the moments of touched weights cannot be told: the init of the optimizer does not take what "
+            "optax.tree.map_params gives it (that of optax.flatten does not)."
+        ) from error
+
+    def one(path, old, new):
+        if path not in masks or not jnp.shape(old) == jnp.shape(new) == masks[path].shape:
+            return old
+        return replaced(masks[path], new, old)
+
+    def part(found, old, new):
+        return jax.tree_util.tree_map_with_path(one, old, new) if isinstance(found, _PLACEHOLDER) else old
+
+    fresh = own_state(optimizer, params)
+    return jax.tree.map(part, moments, state, fresh, is_leaf=lambda node: isinstance(node, _PLACEHOLDER))
 
 
 def untouched(params: PyTree) -> PyTree:
@@ -116,7 +248,12 @@ def untouched(params: PyTree) -> PyTree:
 
 
 def every(period: int, warmup: int = 0) -> Callable[[Context], Array]:
-    """Returns a predicate, true at the step that makes the number of steps taken a multiple of `period` >= `warmup`."""
+    """Returns a predicate, true at the step that makes the number of steps taken a multiple of `period` >= `warmup`.
+
+    Raises ValueError for a `period` < 1.
+    """
+    if period < 1:
+        raise ValueError(f"period is {period}: allowed are 1 or more steps.")
     return lambda ctx: ((ctx.step + 1) % period == 0) & (ctx.step + 1 >= warmup)
 
 

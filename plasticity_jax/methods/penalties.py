@@ -1,18 +1,24 @@
 """Penalties on the parameters."""
 
+import re
+from typing import Any, NamedTuple, NoReturn
+
 import jax
 import jax.numpy as jnp
+import optax
 
 from plasticity_jax import registry
+from plasticity_jax.methods import trees
 from plasticity_jax.methods.lifting import Penalty
 from plasticity_jax.types import Array, Number, PyTree
 
 
 def _squares(params: PyTree, on: str) -> Array:
     kept = [p for p in jax.tree.leaves(params) if on == "all" or p.ndim >= 2]
-    return jnp.asarray(sum(jnp.sum(p**2) for p in kept))
+    return jnp.asarray(sum(jnp.sum(p**2) for p in kept)) if kept else jnp.zeros(())
 
 
+@registry.checked
 def l2(*, strength: Number = 1e-3, on: str = "all") -> Penalty:
     """L2 regularization: loss + strength * sum p^2, of all parameters or (`on="matrices"`) of those with 2 or more axes.
 
@@ -28,6 +34,7 @@ def l2(*, strength: Number = 1e-3, on: str = "all") -> Penalty:
     return Penalty(value, strength)
 
 
+@registry.checked
 def l2_init(*, strength: Number = 1e-2, on: str = "all") -> Penalty:
     """L2 towards initialization (regenerative): loss + strength * sum (p - p_0)^2, p_0 the parameters at `init`.
 
@@ -42,6 +49,7 @@ def l2_init(*, strength: Number = 1e-2, on: str = "all") -> Penalty:
     return Penalty(value, strength, init=lambda params: jax.tree.map(jnp.array, params))
 
 
+@registry.checked
 def spectral(*, strength: Number = 1e-2, power: int = 2, target: str = "one", bias_power: int = 2) -> Penalty:
     """Spectral regularization: loss + strength * [sum_W (sigma(W)^k - tau^k)^2 + sum_b (||b||^2)^m].
 
@@ -49,33 +57,46 @@ def spectral(*, strength: Number = 1e-2, power: int = 2, target: str = "one", bi
     step with carried vectors u, v, and the gradient is taken through u' W v. k = `power`, m = `bias_power`; tau = 1, or
     with `target="initial"` each matrix's sigma at initialization. Biases of layers count, parameters of normalisation
     layers do not. Source: Lewandowski et al. 2025 (tau = 1, k = m = 2); Liu & Mou's code for the MLP has target
-    "initial" and m = 1. Raises ValueError for another `target`.
+    "initial" and m = 1.
+
+    Any container will do. Matrices are parameters of 2 or more axes, kernels [..., in, out]. A bias lies beside a matrix
+    and is called "bias" or "b", or is the one vector there that could be (in a sequence: the one right after its matrix).
+    What lies beside no matrix belongs to a normalisation. Where a bias cannot be told, `init` and `update` raise
+    ValueError, as does another `target`, or a power < 1.
     """
     registry.one_of("spectral.target", target, ("one", "initial"))
+    for name, given in (("power", power), ("bias_power", bias_power)):
+        if given < 1:
+            raise ValueError(f"spectral.{name} is {given}: allowed are 1 or more.")
 
     def init(params):
-        matrices = _matrices(params)
+        matrices, _ = _layers(params)
+        if not matrices:
+            # (leaves, which optax.tree.map_params, whose placeholder has no matrix, takes for any memory)
+            return jnp.zeros(0), jnp.zeros(0)
         vectors = {
-            path: _unit(jax.random.normal(jax.random.fold_in(jax.random.key(0), i), (w.shape[1],)))
+            path: _unit(jax.random.normal(jax.random.fold_in(jax.random.key(0), i), (w.shape[1],), _float(w)))
             for i, (path, w) in enumerate(matrices.items())
         }
         vectors = jax.lax.fori_loop(0, 20, lambda _, vectors: _advanced(vectors, matrices), vectors)
         if target == "one":
-            return vectors, {path: jnp.ones(()) for path in vectors}
+            return vectors, {path: jnp.ones((), v.dtype) for path, v in vectors.items()}
         return vectors, {path: jnp.linalg.norm(matrices[path] @ v) for path, v in vectors.items()}
 
     def advance(memory, params):
         vectors, targets = memory
-        return _advanced(vectors, _matrices(params)), targets
+        matrices, _ = _layers(params)
+        return (_advanced(vectors, matrices), targets) if matrices else memory
 
     def value(params, memory):
         vectors, targets = memory
+        matrices, biases = _layers(params)
         total = jnp.zeros(())
-        for path, w in _matrices(params).items():
+        for path, w in matrices.items():
             v = vectors[path]
             u = jax.lax.stop_gradient(_unit(w @ v))
             total += (jnp.dot(u, w @ v) ** power - targets[path] ** power) ** 2
-        for bias in _biases(params):
+        for bias in biases:
             total += jnp.sum(bias**2) ** bias_power
         return total
 
@@ -90,15 +111,107 @@ def _advanced(vectors: dict[str, Array], matrices: dict[str, Array]) -> dict[str
     return {path: _unit(w.T @ _unit(w @ vectors[path])) for path, w in matrices.items()}
 
 
-def _matrices(params: PyTree) -> dict[str, Array]:
-    # a kernel [..., in, out] is the matrix [... * in, out]; singular values do not mind the transposition
-    leaves = jax.tree_util.tree_leaves_with_path(params)
-    return {jax.tree_util.keystr(path): p.reshape(-1, p.shape[-1]) for path, p in leaves if p.ndim >= 2}
+def _float(w: Array) -> Any:
+    # half precision would make of one power iteration a step a vector that no longer moves
+    return jnp.promote_types(w.dtype, jnp.float32)
 
 
-def _biases(params: PyTree) -> list[Array]:
-    """Returns the biases that sit beside a kernel; a normalisation's bias sits beside a scale."""
-    if not isinstance(params, dict):
-        return []
-    own = [params["bias"]] if "kernel" in params and "bias" in params else []
-    return own + [b for child in params.values() for b in _biases(child)]
+# names of biases, of scales that are no biases, and of what is a kernel though a mask hides it
+BIAS = re.compile(r"(.*_)?bias(es)?(_.*)?|b_?\d*", re.IGNORECASE)
+SCALE = re.compile(r"scale|gain|gamma|g", re.IGNORECASE)
+KERNEL = re.compile(r"kernel|w_?\d*", re.IGNORECASE)
+
+
+class _Container(NamedTuple):
+    """The parameters that lie side by side.
+
+    Attributes:
+      path: where.
+      beside: {name: parameter, or optax.MaskedNode where a mask hides one}.
+    """
+
+    path: trees.Path
+    beside: dict[str, Any]
+
+    def __str__(self):
+        return "/".join(self.path) or "the tree"
+
+
+def _layers(params: PyTree) -> tuple[dict[str, Array], list[Array]]:
+    """Returns ({jax's path: matrix [... * in, out]}, biases); singular values do not mind the transposition."""
+    leaves = trees.named(params, masked=True)
+    containers: dict[trees.Path, dict[str, Any]] = {}
+    for path, leaf in leaves.items():
+        containers.setdefault(path[:-1], {})[path[-1]] = leaf
+    widths = {leaf.shape[-1] for leaf in leaves.values() if _is_matrix(leaf)}
+    ours = set()
+    for path, beside in containers.items():
+        ours |= {(*path, name) for name in _bias_names(_Container(path, beside), widths)}
+    matrices = {}
+    for (path, leaf), key in zip(leaves.items(), trees.keys(params, masked=True), strict=True):
+        if _is_matrix(leaf) and path not in ours:
+            matrices[key] = leaf.reshape(-1, leaf.shape[-1])
+    return matrices, [leaf for path, leaf in leaves.items() if path in ours]
+
+
+def _bias_names(container: _Container, widths: set[int]) -> list[str]:
+    """Returns which of what lies in one container are biases; `widths` are the outputs of all matrices of the tree."""
+    beside = container.beside
+    called = [name for name, p in beside.items() if BIAS.fullmatch(name) and not _is_masked(p)]
+    scales = [name for name in beside if SCALE.fullmatch(name)]
+    others = {name: p for name, p in beside.items() if name not in called and name not in scales}
+    matrices = {name: p for name, p in others.items() if _is_matrix(p)}
+    hidden = [name for name, p in others.items() if _is_masked(p) and not BIAS.fullmatch(name)]
+    if called and (matrices or hidden):
+        several = scales and len(matrices) + len(hidden) + len(called) > 2
+        unsure = not matrices and not any(KERNEL.fullmatch(name) for name in hidden)
+        return _refused(container, called) if several or unsure else called
+    if all(name.isdecimal() for name in beside):
+        return _biases_of_a_sequence(container, widths)
+    vectors = {name: p for name, p in others.items() if _is_vector(p)}
+    fitting = [name for name, p in vectors.items() if hidden or _fits(p, matrices)]
+    if fitting and (hidden or len(fitting) > 1 or len(matrices) > 1):
+        return _refused(container, fitting)
+    return fitting
+
+
+def _biases_of_a_sequence(container: _Container, widths: set[int]) -> list[str]:
+    path, beside = container
+    matrices = {name: p for name, p in beside.items() if _is_matrix(p)}
+    vectors = {name: p for name, p in beside.items() if _is_vector(p)}
+    if not matrices and path and BIAS.fullmatch(path[-1]):
+        return list(vectors)
+    hidden = any(_is_masked(p) for p in beside.values())
+    if not hidden and len(matrices) == len(vectors) == 1:
+        return [name for name, p in vectors.items() if _fits(p, matrices)]
+    found = []
+    for name, p in vectors.items():
+        before = str(int(name) - 1)
+        if before in matrices and _fits(p, {before: matrices[before]}):
+            found.append(name)
+        elif _is_masked(beside.get(before)) or p.shape[0] in widths:
+            _refused(container, [name])
+    return found
+
+
+def _refused(container: _Container, names: list[str]) -> NoReturn:
+    raise ValueError(
+        f"spectral cannot tell whether {', '.join(names)} in {container} is a bias of a layer: call it 'bias' beside its "
+        "'kernel', in a container of that layer alone."
+    )
+
+
+def _fits(vector: Array, matrices: dict[str, Array]) -> bool:
+    return any(vector.shape[0] == matrix.shape[-1] for matrix in matrices.values())
+
+
+def _is_matrix(p: Any) -> bool:
+    return not _is_masked(p) and p.ndim >= 2
+
+
+def _is_vector(p: Any) -> bool:
+    return not _is_masked(p) and p.ndim == 1
+
+
+def _is_masked(p: Any) -> bool:
+    return isinstance(p, optax.MaskedNode)

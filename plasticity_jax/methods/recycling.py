@@ -1,16 +1,16 @@
 """Methods that find unused units and start them afresh."""
 
-import functools
 from collections.abc import Callable, Mapping
 
 import jax
 import jax.numpy as jnp
 
 from plasticity_jax import registry
-from plasticity_jax.methods import lifting
+from plasticity_jax.methods import lifting, trees
 from plasticity_jax.types import Array, Key, Number, PyTree, Share, UnitGroup
 
 
+@registry.checked
 def redo(
     units: Mapping[str, UnitGroup],
     init: Callable[[Key], PyTree],
@@ -32,55 +32,69 @@ def redo(
     `relative=False` compares E|h_i| itself; `outgoing="keep"` leaves outgoing weights, `"redraw"` draws them afresh.
     `reset_norm` also resets scale and offset of the units' normalisation, which neither source does.
 
+    What is masked (`optax.masked`, `optax.partition`) is left alone.
+
     Args:
       units, init: where the units are and how weights are drawn, as `model.units()` and key -> params give them.
-    Raises ValueError for an unknown `score` or `outgoing`, or a `period` < 1.
+    Raises ValueError for an unknown `score` or `outgoing`, a `period` < 1, or units that `init` has no layer for.
     """
     registry.one_of("redo.score", score, ("batch", "running"))
     registry.one_of("redo.outgoing", outgoing, ("zero", "keep", "redraw"))
     if period < 1:
         raise ValueError(f"redo.period is {period}: allowed are 1 or more steps.")
-    shapes = jax.eval_shape(init, jax.random.key(0))
-    width = {group: _at(shapes, unit.made_by)["kernel"].shape[-1] for group, unit in units.items()}
+    shapes = trees.named(jax.eval_shape(init, jax.random.key(0)))
+    kernels = {group: _kernel(group, unit, shapes) for group, unit in units.items()}
+    width = {group: kernel.shape[-1] for group, kernel in kernels.items()}
+    dtype = {group: jnp.promote_types(kernel.dtype, jnp.float32) for group, kernel in kernels.items()}
 
     def start():
         # sums over the batches since the last check, and how many they are
-        return {group: jnp.zeros(h) for group, h in width.items()}, jnp.zeros(())
+        return {group: jnp.zeros(h, dtype[group]) for group, h in width.items()}, jnp.zeros((), jnp.float32)
 
     def observe(memory, ctx):
         total, count = memory
-        return {group: total[group] + magnitude(ctx.hidden[group], h) for group, h in width.items()}, count + 1
+        return {group: t + batch_mean(group, ctx).astype(t.dtype) for group, t in total.items()}, count + 1
+
+    def batch_mean(group, ctx):
+        if group not in ctx.hidden:
+            known = ", ".join(map(repr, ctx.hidden)) or "none"
+            raise ValueError(f"redo needs the activations {group!r} in ctx.hidden, which has {known}.")
+        return magnitude(ctx.hidden[group], width[group])
 
     def dormant_units(group, ctx, memory):
         if score == "running":
             total, count = memory
             activity = total[group] / count
         else:
-            activity = magnitude(ctx.hidden[group], width[group])
+            activity = batch_mean(group, ctx)
         few = _place(activity) < jnp.floor(max_fraction * width[group] + 1e-4)
         return few & (activity <= threshold * (activity.mean() if relative else 1.0))
 
     def apply(params, ctx, memory):
-        fresh, touched = init(ctx.key), lifting.untouched(params)
+        old, fresh = trees.named(params), trees.named(init(ctx.key))
+        new, touched = dict(old), {name: jnp.zeros(p.shape, bool) for name, p in old.items()}
         dormant = {group: dormant_units(group, ctx, memory) for group in units}
         for group, unit in units.items():
             for path in (unit.made_by, *([unit.norm] if reset_norm and unit.norm else [])):
-                layer, mask, drawn = _at(params, path), _at(touched, path), _at(fresh, path)
-                if path == unit.made_by and "bias" in drawn:
-                    drawn = {**drawn, "bias": jnp.zeros_like(drawn["bias"])}
-                ours = {k: jnp.broadcast_to(dormant[group], p.shape) for k, p in layer.items()}
-                params = _replace(params, path, {k: jnp.where(ours[k], drawn[k], p) for k, p in layer.items()})
-                touched = _replace(touched, path, {k: m | ours[k] for k, m in mask.items()})
+                for name in _layer(old, path):
+                    zero = path == unit.made_by and name[-1] == "bias"
+                    drawn = jnp.zeros_like(fresh[name]) if zero else fresh[name]
+                    ours = jnp.broadcast_to(dormant[group], old[name].shape)
+                    new[name] = jnp.where(ours, drawn, new[name])
+                    touched[name] = touched[name] | ours
         # after all incoming weights, so that a weight between two recycled units ends at zero
         for group, unit in units.items() if outgoing != "keep" else ():
-            layer, mask = _at(params, unit.feeds), _at(touched, unit.feeds)
+            name = (*trees.path_of(unit.feeds), "kernel")
+            if name not in old:
+                continue
             # the unit index runs fastest over the inputs of the layer that reads the units
-            inputs = jnp.tile(dormant[group], layer["kernel"].shape[-2] // width[group])[:, None]
-            rows = jnp.broadcast_to(inputs, layer["kernel"].shape)
-            after = 0 if outgoing == "zero" else _at(fresh, unit.feeds)["kernel"]
-            params = _replace(params, unit.feeds, {**layer, "kernel": jnp.where(rows, after, layer["kernel"])})
-            touched = _replace(touched, unit.feeds, {**mask, "kernel": mask["kernel"] | rows})
-        return params, touched, start() if score == "running" else memory
+            inputs = jnp.tile(dormant[group], old[name].shape[-2] // width[group])[:, None]
+            rows = jnp.broadcast_to(inputs, old[name].shape)
+            new[name] = jnp.where(rows, 0 if outgoing == "zero" else fresh[name], new[name])
+            touched[name] = touched[name] | rows
+        structure = jax.tree.structure(params)
+        after, mask = (jax.tree.unflatten(structure, list(part.values())) for part in (new, touched))
+        return after, mask, start() if score == "running" else memory
 
     remembers = {"init": start, "observe": observe} if score == "running" else {}
     return lifting.Rewrite(apply, lifting.every(period, warmup), **remembers)
@@ -96,11 +110,15 @@ def _place(values: Array) -> Array:
     return jnp.argsort(jnp.argsort(values))
 
 
-def _at(tree: PyTree, path: tuple[str, ...]) -> PyTree:
-    return functools.reduce(lambda node, key: node[key], path, tree)
+def _layer(params: Mapping[trees.Path, Array], path: tuple) -> list[trees.Path]:
+    """Returns the names of what lies directly in the layer at `path`."""
+    return [name for name in params if name[:-1] == trees.path_of(path)]
 
 
-def _replace(tree: PyTree, path: tuple[str, ...], value: PyTree) -> PyTree:
-    if not path:
-        return value
-    return {**tree, path[0]: _replace(tree[path[0]], path[1:], value)}
+def _kernel(group: str, unit: UnitGroup, shapes: Mapping[trees.Path, Array]) -> Array:
+    """Returns the shape of the kernel that makes the units; raises ValueError where a layer is missing."""
+    for path in (unit.made_by, unit.feeds):
+        if (*trees.path_of(path), "kernel") not in shapes:
+            layer = "/".join(map(str, path))
+            raise ValueError(f"redo's units {group!r} are of a layer {layer!r}, of which init draws no kernel.")
+    return shapes[(*trees.path_of(unit.made_by), "kernel")]

@@ -5,10 +5,12 @@ import jax.numpy as jnp
 import optax
 from jax.flatten_util import ravel_pytree
 
+from plasticity_jax import registry
 from plasticity_jax.methods import lifting
 from plasticity_jax.types import Method, Number, Share
 
 
+@registry.checked
 def shrink_and_perturb(*, shrink: Share = 0.9, noise: Number = 0.01, period: int = 0) -> lifting.Rewrite:
     """Shrink and perturb: p <- shrink * p + noise * N(0, 1), every parameter, at task changes or every `period` steps.
 
@@ -21,8 +23,9 @@ def shrink_and_perturb(*, shrink: Share = 0.9, noise: Number = 0.01, period: int
 
     def apply(params, ctx, memory):
         flat, unravel = ravel_pytree(params)
-        after = unravel(shrink * flat + noise * jax.random.normal(ctx.key, flat.shape, flat.dtype))
-        return after, lifting.untouched(params), memory
+        drawn = jax.random.normal(ctx.key, flat.shape, flat.dtype)
+        after = unravel(jnp.asarray(shrink * flat + noise * drawn, flat.dtype))
+        return after, None, memory
 
     return lifting.Rewrite(apply, lifting.every(period) if period else lifting.at_boundary)
 
@@ -30,17 +33,21 @@ def shrink_and_perturb(*, shrink: Share = 0.9, noise: Number = 0.01, period: int
 def optimizer_reset() -> Method:
     """Optimizer reset: the optimizer starts afresh (moments and step counts) at every task change; weights are kept.
 
-    It is told task boundaries. Acts before the first update of the new task; state of methods around it is kept.
+    It is told task boundaries. Acts before the first update of the new task; what other methods remember is kept.
     Source: Liu & Mou's public code re-creates AdamW every task in some arms; Asadi et al. 2023 for reinforcement learning.
     """
 
     def method(optimizer: optax.GradientTransformation) -> optax.GradientTransformationExtraArgs:
-        inner = optax.with_extra_args_support(optimizer)
+        inner = lifting.extended(optimizer)
 
         def update(updates, state, params=None, *, ctx=None, **extra):
             if ctx is None or params is None:
                 raise ValueError("optimizer_reset needs update(..., params, ctx=Context(...)).")
-            fresh = jax.tree.map(lambda new, old: jnp.where(ctx.boundary, new, old), inner.init(params), state)
+
+            def afresh(new, old):
+                return old if new is lifting.KEPT else lifting.replaced(ctx.boundary, new, old)
+
+            fresh = jax.tree.map(afresh, lifting.own_state(inner, params), state)
             return inner.update(updates, fresh, params, ctx=ctx, **extra)
 
         return optax.GradientTransformationExtraArgs(inner.init, update)
