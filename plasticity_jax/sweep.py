@@ -273,8 +273,8 @@ def table(programs: Sequence[Program], histories: Sequence[History]) -> "pandas.
     """Returns the tidy results: one row per lane and task done, lanes numbered through all programs.
 
     Columns: lane, task, seed, what the lane is (`arm_columns`; empty where a lane has no such number), then metrics and
-    probes. `finite` is false from the first task on at whose end a lane's loss or parameters were not finite. The table
-    carries along what is known of its metrics (see `metrics`).
+    probes. `finite` is false from the first task on at whose end a lane's parameters, logits or losses were not finite; it
+    has no measurement there. The table carries along what is known of its metrics (see `metrics`).
     """
     import pandas
 

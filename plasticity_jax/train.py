@@ -11,7 +11,7 @@ from plasticity_jax import lanes, methods, registry, stream, transitions
 from plasticity_jax.environments import ENVIRONMENTS
 from plasticity_jax.optimizers import OPTIMIZERS
 from plasticity_jax.precision import PRECISIONS, cast, in_float32
-from plasticity_jax.probes import PROBES
+from plasticity_jax.probes import PROBES, numerics
 from plasticity_jax.spec import Spec
 from plasticity_jax.text import decoding
 from plasticity_jax.types import (
@@ -123,7 +123,8 @@ def make_run(spec: Spec) -> Run:
     probes at its end.
     Metrics: `online_accuracy` (mean over the minibatches of the last epoch, each measured before its update), `accuracy`
     and `loss` (whole current task, after training), `test_accuracy` where there is a test split, `finite` [] bool, and
-    the probes' numbers (NaN at tasks where probes do not run).
+    the probes' numbers (NaN at tasks where probes do not run). `finite` says whether parameters, logits and loss are, those
+    of the test split too; where it is false, all other metrics but the loss are NaN: nothing was measured.
     """
     environment = registry.make(ENVIRONMENTS, "environment", spec.environment, dict(spec.options))
     transition = transitions.TRANSITIONS[spec.transition]
@@ -171,18 +172,20 @@ def make_run(spec: Spec) -> Run:
 
         metrics = {f"online_{environment.metric_name}": online[-1]}
         chunk = evaluation_chunk(spec, environment)
-        metrics |= evaluate(environment, net, state, of_task, samples, chunk)
+        scores = evaluate(environment, net, state, of_task, samples, chunk)
+        loss = scores.pop("loss")
+        metrics, judged = metrics | scores, [state.params, loss]
         if environment.test is not None and len(data.test_x):
             test = environment.test
             held_out = evaluate(environment, net, state, lambda i: test(data, plan.new, i), len(data.test_x), chunk)
-            metrics |= {f"test_{name}": value for name, value in held_out.items() if name != "loss"}
-        healthy = [jnp.isfinite(leaf).all() for leaf in jax.tree.leaves((state.params, metrics["loss"]))]
-        metrics["finite"] = jnp.stack(healthy).all()
+            judged.append(held_out.pop("loss"))
+            metrics |= {f"test_{name}": value for name, value in held_out.items()}
+        finite = numerics.finite(judged)
         if spec.probes:
             batch = of_task(jnp.arange(min(spec.probe_samples, samples)))
             probe_key = stream.role(key, stream.PROBE, task)
             metrics |= measure(spec, environment, net, before, state, batch, probe_key, task)
-        return state, metrics
+        return state, numerics.known(finite, metrics) | {"loss": loss, "finite": finite}
 
     return Run(in_float32(init), in_float32(run_task))
 
@@ -237,6 +240,7 @@ def evaluate(
 ) -> Metrics:
     """Returns {metric's name, "loss": mean over examples 0..count-1} in evaluation mode, a chunk at a time.
 
+    The loss is NaN if any logit is not finite, whatever it would be: such logits have a largest one, but no accuracy.
     Where the environment generates texts, also the score of what the network generates for the first of them.
     """
 
@@ -244,7 +248,8 @@ def evaluate(
         weight = batch.weight * counts.reshape(-1, *[1] * (batch.weight.ndim - 1))
         logits, _, _ = net.apply(state.params, state.variables, batch.x, False)
         parts = environment.loss(logits, batch.y), environment.metric(logits, batch.y), jnp.ones_like(weight)
-        return total + jnp.stack([(part * weight).sum() for part in parts])
+        loss, metric, count = ((part * weight).sum() for part in parts)
+        return total + jnp.stack([numerics.known(numerics.finite(logits), loss), metric, count])
 
     loss, metric, weight = _over_chunks(add, jnp.zeros(3), examples, count, chunk)
     means = {environment.metric_name: metric / weight, "loss": loss / weight}

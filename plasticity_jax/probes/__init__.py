@@ -2,12 +2,18 @@
 
 The functions imported here take plain arguments (a loss, parameters, activations) and work on any Flax model; the
 entries of PROBES apply them to a Snapshot and add the per-layer details. Keyword-only parameters are options.
+
+A number that depends on anything not finite is NaN: of a network that diverged nothing was measured. Arguments that
+are none are refused with one sentence (ValueError).
 """
 
 from typing import Annotated
 
 import jax
+import jax.numpy as jnp
+import optax
 
+from plasticity_jax.probes import numerics
 from plasticity_jax.probes.curvature import (
     Ritz,
     hessian_ritz,
@@ -17,7 +23,7 @@ from plasticity_jax.probes.curvature import (
 )
 from plasticity_jax.probes.parameters import distance_from_init, gradient_norm, parameter_norm
 from plasticity_jax.probes.representation import effective_rank, representation_change
-from plasticity_jax.probes.units import dormant_fraction, tau_dormant_fraction
+from plasticity_jax.probes.units import dormant_fraction, never_active_fraction, tau_dormant_fraction
 from plasticity_jax.types import Array, Metric, Snapshot
 
 __all__ = [
@@ -30,6 +36,7 @@ __all__ = [
     "hessian_ritz",
     "hessian_top",
     "hessian_vector_product",
+    "never_active_fraction",
     "parameter_norm",
     "representation_change",
     "tau_dormant_fraction",
@@ -65,6 +72,15 @@ def _dormant_fraction(
     return {"": dormant_fraction(units, share), **{g: dormant_fraction(h, share) for g, h in units.items()}}
 
 
+def _never_active_fraction(
+    snapshot: Snapshot, *, share: float = 1e-4
+) -> Annotated[Measured, Metric(label="units that are never active", share=True)]:
+    """Fraction of units positive on at most 0.01 % of the inputs, with fewer than 10,000 on none; per layer."""
+    units = _units(snapshot)
+    layers = {g: never_active_fraction(h, share) for g, h in units.items()}
+    return {"": never_active_fraction(units, share), **layers}
+
+
 def _tau_dormant_fraction(
     snapshot: Snapshot, *, tau: float = 0.1
 ) -> Annotated[Measured, Metric(label="τ-dormant units", share=True)]:
@@ -77,7 +93,9 @@ def _distance_from_init(snapshot: Snapshot) -> Annotated[Measured, Metric(label=
     """Euclidean distance of the parameters from their initial values; per layer, and relative to the initial norm."""
     layers = {k: distance_from_init(p, snapshot.initial[k]) for k, p in snapshot.params.items()}
     total = distance_from_init(snapshot.params, snapshot.initial)
-    return {"": total, "relative": total / parameter_norm(snapshot.initial), **layers}
+    difference = jax.tree.map(jnp.subtract, snapshot.params, snapshot.initial)
+    relative = optax.tree.norm(difference) / optax.tree.norm(snapshot.initial)
+    return {"": total, "relative": numerics.if_finite(relative), **layers}
 
 
 def _parameter_norm(snapshot: Snapshot) -> Measured:
@@ -87,8 +105,9 @@ def _parameter_norm(snapshot: Snapshot) -> Measured:
 
 def _gradient_norm(snapshot: Snapshot) -> Measured:
     """Euclidean norm of the gradient of the loss on the probe batch; per layer."""
-    gradient = jax.grad(snapshot.loss)(snapshot.params)
-    return {"": parameter_norm(gradient), **{k: parameter_norm(g) for k, g in gradient.items()}}
+    value, gradient = jax.value_and_grad(snapshot.loss)(snapshot.params)
+    norms = {"": parameter_norm(gradient), **{k: parameter_norm(g) for k, g in gradient.items()}}
+    return numerics.known(numerics.finite(snapshot.params, value), norms)
 
 
 def _effective_rank(snapshot: Snapshot) -> Measured:
@@ -101,6 +120,7 @@ PROBES = {
     "hessian_top": _hessian_top,
     "representation_change": _representation_change,
     "dormant_fraction": _dormant_fraction,
+    "never_active_fraction": _never_active_fraction,
     "tau_dormant_fraction": _tau_dormant_fraction,
     "distance_from_init": _distance_from_init,
     "parameter_norm": _parameter_norm,

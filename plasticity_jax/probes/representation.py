@@ -1,7 +1,11 @@
-"""Probes of a representation: one array of activations [N, ..., H] on a fixed batch."""
+"""Probes of a representation: one array of activations [N, ..., H] on a fixed batch.
+
+Each is NaN where an activation is not finite. Results are float32, or float64 from float64.
+"""
 
 import jax.numpy as jnp
 
+from plasticity_jax.probes import numerics
 from plasticity_jax.types import Array
 
 
@@ -9,12 +13,19 @@ def representation_change(now: Array, before: Array) -> Array:
     """Returns the mean over inputs of ||h_now(x) - h_before(x)||_2 / ||h_before(x)||_2, [] >= 0.
 
     Inputs whose old representation is exactly zero (all units silent) have no ratio and are left out; NaN if none is
-    left. Source: Liu & Mou, appendix C (formula re-derived); deviation: the exclusion.
+    left. Source: Liu & Mou, appendix C (formula re-derived); deviation: the exclusion. Raises ValueError for arrays of
+    different shapes.
     """
+    now, before = numerics.activations("now", now), numerics.activations("before", before)
+    if now.shape != before.shape:
+        raise ValueError(f"now has shape {now.shape}, before {before.shape}: allowed are two arrays of the same shape.")
     now, before = now.reshape(len(now), -1), before.reshape(len(before), -1)
     size = jnp.linalg.norm(before, axis=1)
-    ratio = jnp.linalg.norm(now - before, axis=1) / jnp.where(size > 0, size, 1.0)
-    return jnp.where(size > 0, ratio, 0.0).sum() / (size > 0).sum()
+    silent = size == 0
+    ratio = jnp.linalg.norm(now - before, axis=1) / jnp.where(silent, 1.0, size)
+    # (what is left out counts as 0 times itself, which is not 0 if it is not finite)
+    mean = jnp.where(silent, 0.0 * ratio, ratio).sum() / (~silent).sum()
+    return numerics.if_finite(mean)
 
 
 def effective_rank(activations: Array) -> Array:
@@ -22,9 +33,12 @@ def effective_rank(activations: Array) -> Array:
 
     0 if all activations are zero. Not centred; positions count as inputs. Source: Roy & Vetterli 2007.
     """
+    activations = numerics.activations("activations", activations)
     matrix = activations.reshape(-1, activations.shape[-1])
-    finite = jnp.isfinite(matrix).all()
-    sigma = jnp.linalg.svd(jnp.where(finite, matrix, 0.0), compute_uv=False)
+    finite = numerics.finite(matrix)
+    matrix = jnp.where(finite, matrix, 0.0)
+    matrix = matrix / numerics.scale_of(matrix)
+    sigma = jnp.linalg.svd(matrix, compute_uv=False)
     p = sigma / jnp.maximum(sigma.sum(), jnp.finfo(sigma.dtype).tiny)
     entropy = -jnp.where(p > 0, p * jnp.log(jnp.where(p > 0, p, 1.0)), 0.0).sum()
-    return jnp.where(finite, jnp.where(sigma.sum() > 0, jnp.exp(entropy), 0.0), jnp.nan)
+    return numerics.known(finite, jnp.where(sigma.sum() > 0, jnp.exp(entropy), 0.0))

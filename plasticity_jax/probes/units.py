@@ -1,41 +1,70 @@
-"""Probes of hidden units. `activations` is one array [N, ..., H] or a dict {group: array}; positions count as inputs."""
+"""Probes of hidden units: shares of units that do little, [] in [0, 1]. Positions count as inputs.
 
-from collections.abc import Callable, Mapping
+`activations` is one array [N, ..., H] or a tree of them, a leaf for each group of units, such as {group: array} or what
+Flax's `sow` leaves. Each probe is NaN where an activation is not finite, and raises ValueError where there is none, one
+is no array of floating-point numbers with at least one input and one unit, or a threshold is no number it may be.
+"""
+
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
 
-from plasticity_jax.types import Array
-
-Activations = Array | Mapping[str, Array]
-
-
-def _columns(activations: Array) -> Array:
-    return activations.reshape(-1, activations.shape[-1])
+from plasticity_jax.probes import numerics
+from plasticity_jax.types import Array, PyTree
 
 
-def _share(activations: Activations, mark: Callable[[Array], Array]) -> Array:
+def _share(activations: PyTree, mark: Callable[[Array], Array]) -> Array:
     """Returns the share of units of all groups together that `mark` ([N, H] -> [H] bool) marks."""
-    return jnp.concatenate([mark(_columns(a)) for a in jax.tree.leaves(activations)]).mean()
+    groups = []
+    for path, leaf in jax.tree_util.tree_leaves_with_path(activations):
+        array = numerics.activations(f"activations{jax.tree_util.keystr(path)}", leaf)
+        groups.append(array.reshape(-1, array.shape[-1]))
+    if not groups:
+        raise ValueError("activations has no arrays: allowed is at least one array [N, ..., H].")
+    marks = jnp.concatenate([mark(group) for group in groups])
+    return numerics.known(numerics.finite(groups), marks.mean(dtype=jnp.result_type(*groups)))
 
 
-def dormant_fraction(activations: Activations, share: float = 0.01) -> Array:
-    """Returns the fraction of units that are positive on less than `share` of the inputs, [] in [0, 1].
+def _active(group: Array) -> Array:
+    """Returns the number of inputs [H] on which each unit of [N, H] is positive."""
+    return (group > 0).sum(axis=0, dtype=jnp.int32)
 
-    Source: Liu & Mou, appendix C, threshold following Dohare et al. 2024. For activations after a ReLU; other
-    activations are judged by their sign all the same.
+
+# Counts are whole, share * N is rounded: what is equal but for rounding is meant to be equal.
+_ROUNDING = 1e-6
+
+
+def dormant_fraction(activations: PyTree, share: float = 0.01) -> Array:
+    """Returns the fraction of units that are positive on less than `share` of the inputs.
+
+    For activations after a ReLU; other activations are judged by their sign all the same.
+    Source: Liu & Mou, appendix C, with the threshold of Dohare et al. 2024; their own is that of `never_active_fraction`.
     """
-    return _share(activations, lambda a: (a > 0).mean(axis=0) < share)
+    numerics.check_number("share", share, high=1)
+    return _share(activations, lambda group: _active(group) < share * len(group) * (1 - _ROUNDING))
 
 
-def tau_dormant_fraction(activations: Activations, tau: float = 0.1) -> Array:
-    """Returns the fraction of units with s_i <= tau, s_i = E|h_i| / mean_k E|h_k| within their group, [] in [0, 1].
+def never_active_fraction(activations: PyTree, share: float = 1e-4) -> Array:
+    """Returns the fraction of units that are positive on at most `share` of the inputs, all groups pooled.
+
+    With fewer than 1 / share inputs (positions count), 10,000 by default, these are the units that are never positive:
+    the fewer the inputs, the more units are among them. For activations after a ReLU, as `dormant_fraction`.
+    Source: Liu & Mou, the public code's description of dormancy: a unit that fires on at most 0.01 % of the inputs.
+    """
+    numerics.check_number("share", share, high=1)
+    return _share(activations, lambda group: _active(group) <= share * len(group) * (1 + _ROUNDING))
+
+
+def tau_dormant_fraction(activations: PyTree, tau: float = 0.1) -> Array:
+    """Returns the fraction of units with s_i <= tau, s_i = E|h_i| / mean_k E|h_k| within their group.
 
     A group that is silent altogether counts as dormant. Source: Sokar et al. 2023, definition 3.1.
     """
+    numerics.check_number("tau", tau)
 
-    def mark(a):
-        magnitude = jnp.abs(a).mean(axis=0)
+    def mark(group):
+        magnitude = jnp.abs(group / numerics.scale_of(group)).mean(axis=0)
         return magnitude <= tau * magnitude.mean()
 
     return _share(activations, mark)
