@@ -9,6 +9,7 @@ import optax
 
 from plasticity_jax import lanes, methods, registry, stream, transitions
 from plasticity_jax.environments import ENVIRONMENTS
+from plasticity_jax.methods import lifting
 from plasticity_jax.optimizers import OPTIMIZERS
 from plasticity_jax.precision import PRECISIONS, cast, in_float32
 from plasticity_jax.probes import PROBES, numerics
@@ -122,8 +123,9 @@ def make_run(spec: Spec) -> Run:
     a leading axis (`stack`). The compiled unit is one task: a scan over epochs of a scan over steps, evaluation and
     probes at its end.
     Metrics: `online_accuracy` (mean over the minibatches of the last epoch, each measured before its update), `accuracy`
-    and `loss` (whole current task, after training), `test_accuracy` where there is a test split, `finite` [] bool, and
-    the probes' numbers (NaN at tasks where probes do not run). `finite` says whether parameters, logits and loss are, those
+    and `loss` (whole current task, after training), `test_accuracy` where there is a test split, `finite` [] bool,
+    `units_reset` (units recycled in this task) where a method acts on units, and the probes' numbers (NaN at tasks where
+    probes do not run). `finite` says whether parameters, logits and loss are, those
     of the test split too; where it is false, all other metrics but the loss are NaN: nothing was measured.
     """
     environment = registry.make(ENVIRONMENTS, "environment", spec.environment, dict(spec.options))
@@ -181,6 +183,8 @@ def make_run(spec: Spec) -> Run:
             judged.append(held_out.pop("loss"))
             metrics |= {f"test_{name}": value for name, value in held_out.items()}
         finite = numerics.finite(judged)
+        was, now = lifting.recycled(before.opt), lifting.recycled(state.opt)
+        metrics |= {name: (now[name] - was[name]).astype(jnp.float32) for name in now}
         if spec.probes:
             batch = of_task(jnp.arange(min(spec.probe_samples, samples)))
             probe_key = stream.role(key, stream.PROBE, task)

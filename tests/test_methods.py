@@ -72,7 +72,7 @@ def test_optimizer_reset_leaves_the_memory_of_other_methods():
     moved = jax.tree.map(lambda p: p + 1.0, params)
     _, (kept, after) = tx.update(moved, (anchor, redo), moved, ctx=context(3, boundary=True))
     assert_bitwise(kept, anchor)
-    assert float(after.memory[1]) == 1.0  # one batch seen: not started afresh a second time
+    assert float(after.memory.memory[1]) == 1.0  # one batch seen: not started afresh a second time
 
 
 def test_shrink_and_perturb_draws_afresh_every_time_and_for_every_leaf():

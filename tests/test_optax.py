@@ -103,7 +103,7 @@ def test_no_method_touches_what_another_remembers(acting, other, how):
     }[how]
     told = lambda step: context(step, boundary=step == 1)  # noqa: E731
     acted, still = (after(build(a), 2, ctx=told)[1] for a in ACTING[acting])
-    own = [".mu", ".nu", ".count"] + [".memory"] * (acting == "redo, running")
+    own = [".mu", ".nu", ".count", ".memory.units"] + [".memory"] * (acting == "redo, running")
     if acting == "optimizer_reset":
         assert int(optax.tree.get(acted, "count")) == 1
     elif acting != "shrink_and_perturb":

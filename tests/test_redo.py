@@ -5,8 +5,10 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+import tiny
 
-from plasticity_jax import methods
+from plasticity_jax import methods, train
+from plasticity_jax.methods import lifting
 from plasticity_jax.models import MLP
 from plasticity_jax.types import Context, UnitGroup
 
@@ -112,6 +114,7 @@ def assert_recycled(tx, steps, dormant, optimizer=None, **rule):
         moments, bare_moments = (optax.tree.get(s, name) for s in (state, bare_state))
         kept = jax.tree.map(lambda m, t: np.where(t, 0, m), bare_moments, touched)
         jax.tree.map(np.testing.assert_array_equal, moments, kept)
+    assert lifting.recycled(state) == {"units_reset": sum(map(len, dormant.values()))}
     if optimizer is None:
         assert optax.tree.get(state, "count") == optax.tree.get(bare_state, "count") == len(steps)
     return got, state
@@ -232,10 +235,10 @@ def test_running_score_averages_since_the_last_check():
 def test_running_score_restarts_only_at_checks():
     tx = redo(score="running", period=2, warmup=4)
     _, state = drive(tx, [context(i, h0=batch_of(1, 2, 3, 4)) for i in range(3)])
-    np.testing.assert_allclose(state.memory[0]["h0"], [3, 6, 9, 12])
-    assert float(state.memory[1]) == 3
+    np.testing.assert_allclose(state.memory.memory[0]["h0"], [3, 6, 9, 12])
+    assert float(state.memory.memory[1]) == 3
     _, state = drive(tx, [context(i) for i in range(4)])
-    assert not any(np.any(leaf) for leaf in jax.tree.leaves(state.memory))
+    assert not any(np.any(leaf) for leaf in jax.tree.leaves(state.memory.memory))
 
 
 def test_next_step_of_a_recycled_weight_under_adam():
@@ -318,3 +321,16 @@ def test_recycling_a_dead_relu_unit_keeps_the_function():
 def test_refuses(settings, message):
     with pytest.raises(ValueError, match=message):
         redo(**settings)
+
+
+def test_a_run_tells_how_many_units_were_reset_in_each_task():
+    # 8 steps a task, a check every 4; absolute and huge, so that all 8 units are dormant at each but the first, a warm-up
+    options = {"redo.period": 4, "redo.warmup": 8, "redo.relative": False}
+    run = train.make_run(tiny.spec(method="redo", options=options))
+    lane, data = {"seed": 0, "redo.threshold": 1e6}, jax.tree.map(jnp.asarray, tiny.data())
+    state = run.init(lane, data)
+    for task, wanted in enumerate((8, 16)):
+        state, metrics = jax.jit(run.run_task)(lane, state, data, task)
+        assert metrics["units_reset"] == wanted
+    assert lifting.recycled(state.opt) == {"units_reset": 24}
+    assert lifting.recycled(optax.adam(0.1).init(jnp.zeros(2))) == {}

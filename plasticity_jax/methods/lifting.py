@@ -63,6 +63,26 @@ class RewriteState(NamedTuple):
     memory: Any
 
 
+class Counted(NamedTuple):
+    """What a method that recycles units remembers: how many it has recycled since the start, [] int32, and the rest."""
+
+    units: Array
+    memory: Any
+
+
+def recycled(state: PyTree) -> dict[str, Array]:
+    """Returns {"units_reset": [] int32}, how many units methods have recycled since the start, from an optimizer's state.
+
+    Empty if none of its methods acts on units.
+    """
+
+    def counts(node: Any) -> bool:
+        return isinstance(node, Counted)
+
+    found = [node.units for node in jax.tree.leaves(state, is_leaf=counts) if counts(node)]
+    return {"units_reset": jnp.stack(found).sum()} if found else {}
+
+
 class Rewrite(NamedTuple):
     """A change of the parameters themselves, at some steps, right after the optimizer's update.
 

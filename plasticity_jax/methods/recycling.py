@@ -70,10 +70,10 @@ def redo(
         few = _place(activity) < jnp.floor(max_fraction * width[group] + 1e-4)
         return few & (activity <= threshold * (activity.mean() if relative else 1.0))
 
-    def apply(params, ctx, memory):
+    def apply(params, ctx, state):
         old, fresh = trees.named(params), trees.named(init(ctx.key))
         new, touched = dict(old), {name: jnp.zeros(p.shape, bool) for name, p in old.items()}
-        dormant = {group: dormant_units(group, ctx, memory) for group in units}
+        dormant = {group: dormant_units(group, ctx, state.memory) for group in units}
         for group, unit in units.items():
             for path in (unit.made_by, *([unit.norm] if reset_norm and unit.norm else [])):
                 for name in _layer(old, path):
@@ -94,10 +94,19 @@ def redo(
             touched[name] = touched[name] | rows
         structure = jax.tree.structure(params)
         after, mask = (jax.tree.unflatten(structure, list(part.values())) for part in (new, touched))
-        return after, mask, start() if score == "running" else memory
+        number = sum((d.sum(dtype=jnp.int32) for d in dormant.values()), jnp.int32(0))
+        return after, mask, lifting.Counted(state.units + number, remembered())
 
-    remembers = {"init": start, "observe": observe} if score == "running" else {}
-    return lifting.Rewrite(apply, lifting.every(period, warmup), **remembers)
+    def remembered():
+        return start() if score == "running" else ()
+
+    def begin():
+        return lifting.Counted(jnp.int32(0), remembered())
+
+    def look(state, ctx):
+        return state._replace(memory=observe(state.memory, ctx)) if score == "running" else state
+
+    return lifting.Rewrite(apply, lifting.every(period, warmup), begin, look)
 
 
 def magnitude(hidden: Array, units: int) -> Array:
