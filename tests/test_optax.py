@@ -181,6 +181,7 @@ INSIDE = {
     "mechanize": optax.contrib.mechanize(optax.adam(1.0)),
     "sm3": optax.sm3(0.1),
     "noisy_sgd": optax.noisy_sgd(0.1, key=0),
+    "sam": optax.contrib.sam(optax.sgd(0.1), optax.sgd(0.1)),  # (takes no extra argument)
     "MultiSteps": optax.MultiSteps(optax.adam(0.1), 2),
     "masked": optax.masked(optax.adam(0.1), KERNELS),
     "chain": optax.chain(optax.clip(1.0), optax.adaptive_grad_clip(0.1), optax.adam(0.1), optax.ema(0.9)),
@@ -240,6 +241,28 @@ def test_states_are_open_to_optax(name):
     assert_bitwise(optax.tree.get(doubled, "nu"), PARAMS)
     if name == "l2_init":
         assert_bitwise(doubled[0], jax.tree.map(lambda p: 2 * p, PARAMS))
+
+
+def test_lookahead():
+    """Its parameters are pairs, of which the optimizer in it sees one: a penalty goes in there, a rewrite around it."""
+    pair = optax.LookaheadParams.init_synced(PARAMS)
+    inside = optax.lookahead(methods.l2(strength=0.5)(optax.sgd(0.1)), 5, 0.5)
+    updates, _ = inside.update(jax.tree.map(jnp.zeros_like, PARAMS), inside.init(pair), pair)
+    jax.tree.map(lambda u, p: np.testing.assert_allclose(u, -0.1 * p, rtol=1e-6), updates.fast, PARAMS)
+    tx = methods.shrink_and_perturb(shrink=0.5, noise=0.0, period=1)(optax.lookahead(optax.sgd(0.0), 5, 0.5))
+    with jax.disable_jit():
+        updates, _ = tx.update(PARAMS, tx.init(pair), pair, ctx=context())
+    jax.tree.map(lambda u, p: np.testing.assert_allclose(u, -0.5 * p, rtol=1e-6), updates, pair)
+    tx = methods.l2()(optax.lookahead(optax.sgd(0.1), 5, 0.5))
+    with pytest.raises(ValueError, match=r"a gradient in the structure of its parameters; .* optax\.lookahead"):
+        tx.update(PARAMS, tx.init(pair), pair)
+
+
+def test_a_line_search_gets_what_it_needs():
+    """Extra arguments other than `ctx` pass through every method."""
+    tx = methods.compose(*METHODS.values())(optax.polyak_sgd(1.0))
+    updates, _ = tx.update(PARAMS, tx.init(PARAMS), PARAMS, value=jnp.float32(0.1), ctx=context())
+    assert all(np.isfinite(u).all() for u in jax.tree.leaves(updates))
 
 
 def test_flattened_parameters():

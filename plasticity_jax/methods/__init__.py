@@ -3,10 +3,8 @@
 from collections.abc import Mapping
 from typing import Any
 
-import optax
-
 from plasticity_jax import registry
-from plasticity_jax.methods.lifting import Penalty, Rewrite, at_boundary, compose, every
+from plasticity_jax.methods.lifting import Penalty, Rewrite, at_boundary, compose, every, extended
 from plasticity_jax.methods.penalties import l2, l2_init, spectral
 from plasticity_jax.methods.recycling import redo
 from plasticity_jax.methods.resets import optimizer_reset, shrink_and_perturb
@@ -33,7 +31,7 @@ __all__ = [
 
 def none() -> Method:
     """No intervention: the optimizer as it is."""
-    return optax.with_extra_args_support
+    return extended
 
 
 def names(method: str) -> tuple[str, ...]:

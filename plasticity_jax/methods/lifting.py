@@ -7,6 +7,7 @@ What may throw an update away (`optax.MultiSteps`, `optax.apply_if_finite`) belo
 import contextlib
 import contextvars
 import functools
+import inspect
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
@@ -45,6 +46,11 @@ class Penalty(NamedTuple):
         def update(updates, state, params=None, **_):
             if params is None:
                 raise ValueError("a penalty on the parameters needs update(gradient, state, params).")
+            if jax.tree.structure(updates) != jax.tree.structure(params):
+                raise ValueError(
+                    "a penalty needs a gradient in the structure of its parameters; it belongs inside what changes that, as "
+                    "in optax.lookahead(penalty(optimizer), ...)."
+                )
             memory = self.advance(state, params)
             gradient = jax.grad(self.value)(params, memory)
 
@@ -167,10 +173,18 @@ def compose(*methods: Method) -> Method:
 
 
 def extended(optimizer: optax.GradientTransformation | optax.MultiSteps) -> Optimizer:
-    """Returns `optimizer` as one that takes any extra arguments; an optax.MultiSteps passes them on."""
+    """Returns `optimizer` as one that takes any extra arguments, of which it is given those that it can take."""
     if isinstance(optimizer, optax.MultiSteps):
         optimizer = optimizer.gradient_transformation()
-    return optax.with_extra_args_support(optimizer)
+    update = optax.with_extra_args_support(optimizer).update
+    takes = inspect.signature(update).parameters
+    if any(parameter.kind is parameter.VAR_KEYWORD for parameter in takes.values()):
+        return optax.GradientTransformationExtraArgs(optimizer.init, update)
+
+    def given_its_own(updates, state, params=None, **extra):  # (optax.contrib.sam says that it takes any, and does not)
+        return update(updates, state, params, **{name: extra[name] for name in extra if name in takes})
+
+    return optax.GradientTransformationExtraArgs(optimizer.init, given_its_own)
 
 
 # Which part of a state is the optimizer's? The state itself does not say, and what is around a method may be anyone's. So

@@ -33,7 +33,8 @@ def shrink_and_perturb(*, shrink: Share = 0.9, noise: Number = 0.01, period: int
 def optimizer_reset() -> Method:
     """Optimizer reset: the optimizer starts afresh (moments and step counts) at every task change; weights are kept.
 
-    It is told task boundaries. Acts before the first update of the new task; what other methods remember is kept.
+    It is told task boundaries. Acts before the first update of the new task; what other methods remember is kept, numbers
+    that were changed in the state of optax.inject_hyperparams are not.
     Source: Liu & Mou's public code re-creates AdamW every task in some arms; Asadi et al. 2023 for reinforcement learning.
     """
 
