@@ -109,6 +109,12 @@ TABLES = {
     ),
     "2": Table(("figure_2",), "bleu2", (6, 10), _by_method({"sampling": GRADUAL})),
     "2 selected": Table(("figure_2_selected",), "bleu2", (6, 10), _by_method({"sampling": GRADUAL})),
+    "tuning": Table(
+        ("momentum_tuning",),
+        "online_accuracy",
+        (1, 5),
+        {"large": {"learning_rate": 0.1}, "middle": {"learning_rate": 0.01}, "small": {"learning_rate": 0.001}},
+    ),
     "2 redo": Table(("figure_2_redo",), "bleu2", (6, 10), _by_method({"sampling": GRADUAL})),
     "4 redo": Table(("figure_4_redo",), "test_bleu2", (26, 30), _by_method({"sampling": GRADUAL})),
     "2 controls": Table(
