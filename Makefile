@@ -6,7 +6,7 @@ FIGURES ?= 1a 1b 1c 2 3 4 5a 5b
 EXTRA ?=
 COMMA := ,
 
-.PHONY: setup demo test lint types claims oracles mutations smoke bench clean
+.PHONY: setup demo test lint types claims oracles sampler mutations smoke bench clean
 
 setup: .venv/.installed
 
@@ -45,6 +45,10 @@ oracles: .venv/.oracles$(EXTRA)
 # 2,000 damaged copies of every file that is read; `make test` tries 50
 mutations: setup
 	$(BIN)/python -m pytest -m mutations -n $(WORKERS)
+
+# command lines that nobody should give, thousands of them
+sampler: setup
+	$(BIN)/python -m pytest tests/test_arguments.py -m slow
 
 # every figure file from flag to picture, in minutes: the runs, what is drawn from them, then selection, controls, theory
 smoke: setup

@@ -9,7 +9,7 @@ import numpy as np
 
 from experiments import selection, settings
 from experiments.settings import BENCHMARKS, Benchmark
-from plasticity_jax import collect, flags, launcher, metrics, registry, report, results, sweep, transitions
+from plasticity_jax import collect, flags, launcher, metrics, paths, registry, report, results, sweep, transitions
 from plasticity_jax import lanes as lanes_
 from plasticity_jax.lanes import Execution
 
@@ -274,11 +274,11 @@ def drawn(table: Any, columns: Sequence[str], metric: str) -> Any:
 
 def _draw(doc, figure: Figure, own: Mapping[str, Any], defaults, arms, argv: Sequence[str]) -> int:
     """Draws a figure from workdirs that exist, into --workdir or the first of them."""
-    workdirs = [name for name in own["from"].split(",") if name]
     try:
+        workdirs = [paths.expanded(name, "from") for name in own["from"].split(",") if name]
         values, given = flags.parse(argv, defaults)
         if values["help"]:
-            print(flags.usage((doc or "") + HELP, defaults))
+            launcher.say(flags.usage((doc or "") + HELP, defaults))
             return 0
         for name in {"dry_run", "profile"} & given:
             raise ValueError(f"{name} is given with from, which runs nothing: leave one of them out.")
@@ -294,7 +294,7 @@ def _draw(doc, figure: Figure, own: Mapping[str, Any], defaults, arms, argv: Seq
         folder = values["workdir"] or workdirs[0]
         launcher.workdir.check_writable(folder)
         Path(folder).mkdir(parents=True, exist_ok=True)
-        print(draw(figure, own, table, sweep.arm_columns(programs), values, folder))
+        launcher.say(draw(figure, own, table, sweep.arm_columns(programs), values, folder))
     except ValueError as error:
         return launcher.fault(error, launcher.USAGE)
     except (launcher.workdir.WorkdirError, OSError) as error:

@@ -20,7 +20,7 @@ import numpy as np
 
 from experiments import figures, selection, settings
 from experiments.settings import BENCHMARKS, Benchmark
-from plasticity_jax import flags, launcher, metrics, registry, results
+from plasticity_jax import flags, launcher, metrics, paths, registry, results
 from plasticity_jax.methods import METHODS
 
 FIRST_SEED = 1000  # figures report seeds from 0
@@ -70,6 +70,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         defaults = {**wanted[0], **grid, "first_seed": str(FIRST_SEED), "seeds": "2", "probes": "none"}
         _check_grids(*flags.parse(rest, defaults))
         if own["workdir"]:
+            own["workdir"] = paths.expanded(own["workdir"], "workdir")
             selection.others(Path(own["workdir"]) / FILE)  # a file that cannot be added to is told before the run
             rest.append(f"--workdir={Path(own['workdir']) / own['benchmark']}")
     except ValueError as error:

@@ -4,7 +4,7 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
-from plasticity_jax import flags
+from plasticity_jax import flags, paths
 from plasticity_jax.json_files import read_json
 
 Settings = Mapping[str, Mapping[str, str]]
@@ -37,7 +37,7 @@ def read(path: str, benchmark: str, scale: str, values: Mapping[str, str], arms:
     a seed to be reported.
     """
     try:
-        found = read_json(path)[benchmark]
+        found = read_json(paths.expanded(path, "selection"))[benchmark]
         made_at, tuned = found["scale"], set(found["seeds"])
         chosen = {name: dict(settings.items()) for name, settings in found["arms"].items()}
         texts = [text for settings in chosen.values() for text in settings.values()]

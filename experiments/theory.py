@@ -18,8 +18,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from plasticity_jax import flags, launcher, registry, sweep, workdir
-from plasticity_jax.datasets import DataError
+from plasticity_jax import flags, launcher, paths, registry, sweep, workdir
 
 
 def arguments(argv: Sequence[str]) -> tuple[str, str] | None:
@@ -33,7 +32,7 @@ def arguments(argv: Sequence[str]) -> tuple[str, str] | None:
     folder = own["workdir"]
     if not folder:
         raise ValueError("workdir is not given: name a folder with --workdir=DIR.")
-    return folder, scale
+    return paths.expanded(folder, "workdir"), scale
 
 
 def run(folder: Path, scale_name: str) -> str:
@@ -62,14 +61,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     except ValueError as error:
         return launcher.fault(error, launcher.USAGE)
     if given is None:
-        print(__doc__)
+        launcher.say(__doc__ or "")
         return 0
     folder, scale = given
     try:
         workdir.check_writable(folder)
         launcher.prepare_jax()
-        print(run(Path(folder), scale))
-    except (DataError, workdir.WorkdirError, OSError) as error:
+        launcher.say(run(Path(folder), scale))
+    except launcher.ENVIRONMENT_FAULTS as error:
         return launcher.fault(error, launcher.ENVIRONMENT)
     return 0
 

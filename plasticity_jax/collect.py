@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from plasticity_jax import lanes as lanes_
-from plasticity_jax import metrics, results
+from plasticity_jax import metrics, paths, results
 from plasticity_jax.json_files import read_json
-from plasticity_jax.spec import Spec
+from plasticity_jax.spec import Spec, comparable
 from plasticity_jax.workdir import WorkdirError, reason_of
 
 if TYPE_CHECKING:
@@ -30,7 +30,7 @@ def collect(workdirs: Sequence[str | Path], runs: Runs) -> "pandas.DataFrame":
 
     found: dict[str, _Lane] = {}
     for workdir in workdirs:
-        for key, lane in _lanes(Path(workdir)).items():
+        for key, lane in _lanes(Path(paths.expanded(workdir, "workdir"))).items():
             if key not in found or len(found[key].rows) < len(lane.rows):
                 found[key] = lane
     wanted = [(spec, lanes_.complete(spec, lane)) for spec, given in runs for lane in given]
@@ -77,7 +77,7 @@ def _lanes(workdir: Path) -> dict[str, _Lane]:
         settings = read_json(workdir / "config.json", nan=True)["settings"]
         programs, data = settings["programs"], settings["data"]["fingerprint"]
         table = results.read(workdir / "results.parquet")
-        keys = [_key(program["spec"], lane) for program in programs for lane in program["lanes"]]
+        keys = [_key(comparable(program["spec"]), lane) for program in programs for lane in program["lanes"]]
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise WorkdirError(
             f"{workdir} is not a workdir with results ({reason_of(error)}): expected the folder that a run was given as "

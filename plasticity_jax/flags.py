@@ -8,12 +8,12 @@ import dataclasses
 import difflib
 import itertools
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 from absl import flags
 
-from plasticity_jax import datasets, lanes, methods, registry, spec
+from plasticity_jax import datasets, lanes, methods, paths, registry, spec
 from plasticity_jax.environments import ENVIRONMENTS
 from plasticity_jax.models import MODELS
 from plasticity_jax.optimizers import OPTIMIZERS
@@ -28,6 +28,7 @@ LANE_HELP = {
     "transition_fraction": "share of a task's steps that the transition takes",
 }
 # name -> (default, help); strings, None where there is no default
+PATHS = ("workdir", "data_dir", "profile")  # among these:
 RUN_HELP = {
     "seeds": ("5", "number of seeds; each seed is a lane of every arm"),
     "first_seed": ("0", "the first of them"),
@@ -48,6 +49,7 @@ SWITCHES = {
     "progress": "show a progress bar; --noprogress for none",
     "help": "print this",
 }
+PROGRAMS = 10_000  # of a run at most: more would take days to compile
 SPEC_FIELDS = {f.name: f for f in dataclasses.fields(spec.Spec) if f.name != "options"}
 PART_REGISTRIES = (ENVIRONMENTS, MODELS, OPTIMIZERS, methods.METHODS, PROBES)
 
@@ -76,19 +78,21 @@ def parse(argv: Sequence[str], defaults: Mapping[str, str] | None = None) -> tup
     Args:
       argv: arguments without the program's name.
       defaults: an experiment's own defaults, as text.
-    Raises ValueError for a flag that does not exist, a missing value, or a stray argument.
+    `~` at the start of a folder is expanded. Raises ValueError for a flag that does not exist, a missing value, text that
+    is not UTF-8, or a stray argument.
     """
     known: dict[str, Any] = {name: _text(field.default) for name, field in SPEC_FIELDS.items()}
     known |= {name: _text(lanes.DEFAULTS[name]) for name in LANE_HELP}
     known |= {name: default for name, (default, _) in RUN_HELP.items()}
     known |= {name: _text(default) for name, default in part_settings().items()}
     own = flags.FlagValues()
+    arguments = _checked(own, argv)
     for name, default in {**known, **(defaults or {})}.items():
         flags.DEFINE_string(name, default, "", flag_values=own)
     for name in SWITCHES:
         flags.DEFINE_bool(name, name == "progress", "", flag_values=own)
     try:
-        rest = own(["", *argv])
+        rest = own(["", *arguments])
     except flags.UnrecognizedFlagError as error:
         near = difflib.get_close_matches(error.flagname, list(own), n=1)
         meant = f" (did you mean --{near[0]}?)" if near else ""
@@ -97,12 +101,40 @@ def parse(argv: Sequence[str], defaults: Mapping[str, str] | None = None) -> tup
         raise ValueError(sentence(error)) from None
     if len(rest) > 1:
         raise ValueError(f"argument {rest[1]!r} is not a flag: allowed are flags as --name=value; --help names them.")
-    return {name: own[name].value for name in own}, {name for name in own if own[name].present}
+    values: Values = {name: own[name].value for name in own}
+    for name in PATHS:
+        if values[name]:
+            values[name] = paths.expanded(values[name], name)
+    return values, {name for name in own if own[name].present}
+
+
+def _checked(known: flags.FlagValues, argv: Sequence[str]) -> list[str]:
+    """The arguments with those of every --flagfile in its place.
+
+    Raises ValueError for text that is not UTF-8, and for absl's --undefok, with which typing errors would be ignored.
+    """
+    for text in argv:
+        if not registry.is_utf8(text) or "\0" in text:
+            raise ValueError(f"argument {registry.shown(text)} is not text: allowed is text in UTF-8.")
+    try:
+        found = known.read_flags_from_files(list(argv), force_gnu=False)
+    except UnicodeDecodeError as error:
+        raise ValueError(f"a flagfile is not text ({error.reason}): allowed is text in UTF-8.") from None
+    except flags.Error as error:
+        raise ValueError(sentence(error)) from None
+    except OSError as error:
+        raise ValueError(f"a flagfile cannot be read ({error.strerror}): allowed are files of flags.") from None
+    for text in found:
+        if text.startswith("-") and text.lstrip("-").partition("=")[0] == "undefok":
+            raise ValueError("unknown flag --undefok: --help and --list name all flags.")
+    return found
 
 
 def sentence(error: Exception) -> str:
     """Returns what absl says of a flag as one sentence."""
-    if isinstance(error, flags.IllegalFlagValueError):  # of a switch, as all other flags are text
+    if isinstance(error, flags.IllegalFlagValueError) and ": " in str(
+        error
+    ):  # of a switch, as all other flags are text
         return f"{str(error).partition(': ')[0]}: allowed are true and false."
     text = str(error).partition("\n")[0].removeprefix("ERROR:: ").rstrip(".")
     return f"{text}; --help names all flags."
@@ -124,7 +156,7 @@ def own(defaults: Mapping[str, str | bool | None], argv: Sequence[str]) -> tuple
             flags.DEFINE_string(name, default, "", flag_values=known)
     switches = [name for name, default in defaults.items() if isinstance(default, bool)]
     try:
-        rest = known(["", *_joined(argv, switches)], known_only=True)[1:]
+        rest = known(["", *_joined(_checked(known, argv), switches)], known_only=True)[1:]
     except flags.Error as error:
         raise ValueError(sentence(error)) from None
     return {name: known[name].value for name in known}, rest
@@ -161,20 +193,25 @@ def runs(
             raise ValueError(f"{name} is {values[name]!r}, but every arm of this run has its own: leave it out.")
     made: dict[spec.Spec, list[dict[str, Any]]] = {}
     seen: set[Any] = set()
+    listed = 0  # lanes so far, the same ones among them
     for arm in arms:
         texts = {**values, **arm}
-        first, count = whole("first_seed", texts["first_seed"], 0), whole("seeds", texts["seeds"], 1)
+        first, count = whole("first_seed", texts["first_seed"], 0), whole("seeds", texts["seeds"], 1, 2**63)
         if first + count > 2**31:
             raise ValueError(f"first_seed is {first} and seeds is {count}: allowed are seeds up to {2**31 - 1}.")
         for one in _specs(texts):
             axes = {
-                name: [number(name, t) for t in _split(texts[name])] for name in lanes.defaults(one) if name != "seed"
+                name: [number(name, t) for t in _items(texts[name])] for name in lanes.defaults(one) if name != "seed"
             }
+            listed += math.prod([count, *(len(dict.fromkeys(axis)) for axis in axes.values())])
+            if listed > lanes.MOST:
+                raise ValueError(f"this grid has {listed:,} lanes or more: allowed are at most {lanes.MOST:,}.")
             for lane in lanes.grid(**axes, seed=range(first, first + count)):
                 same = _identity(one, lane)
                 if same not in seen:
                     seen.add(same)
                     made.setdefault(one, []).append(lane)
+    _check_read(values, given, {one.model for one in made})
     used = {name for one in made for name in (*one.known_options(), *one.known_numbers())}
     for name in sorted(set(given) & set(part_settings())):
         if name not in used:
@@ -185,28 +222,51 @@ def runs(
     return list(made.items())
 
 
+def _check_read(values: Values, given: Iterable[str], models: Collection[str]) -> None:
+    """Raises ValueError for a flag in `given` that none of the `models` is made from."""
+    for name in sorted(set(given).intersection(*map(spec.unread, models))):
+        which = f"{' and '.join(sorted(models))} {'has' if len(models) == 1 else 'have'} no {name}"
+        raise ValueError(f"{name} is {registry.shown(values[name])}, but {which}: leave it out.")
+
+
 def _specs(texts: Values) -> list[spec.Spec]:
-    fields = {}
+    """The Specs of a grid; what a model does not read is no axis of it, and the default."""
+    fields: dict[str, list[Any]] = {}
     for name, field in SPEC_FIELDS.items():
         if texts[name] is None:
             fields[name] = [None]
             continue
-        given = _split(texts[name]) if field.metadata["axis"] else [texts[name]]
-        if field.type in (int, int | None):
-            fields[name] = [whole(name, text, 0 if name.endswith("seed") else 1) for text in given]
+        given = _items(texts[name]) if field.metadata["axis"] else [texts[name]]
+        if field.metadata["limits"]:
+            fields[name] = [whole(name, text, *field.metadata["limits"]) for text in given]
         else:  # a name; probes are a list of names, but not an axis
             fields[name] = given if field.type is str else [tuple(_split(texts[name]))]
-    made = []
+    points: dict[tuple, None] = {}
+    _check_programs(fields)
     for point in itertools.product(*fields.values()):
+        chosen = dict(zip(fields, point, strict=True))
+        registry.lookup(MODELS, "model", chosen["model"])
+        points[
+            tuple((chosen | {name: SPEC_FIELDS[name].default for name in spec.unread(chosen["model"])}).values())
+        ] = None
+    made = []
+    for point in points:
         plain = spec.Spec(**dict(zip(fields, point, strict=True)))
         options = {
-            name: [_option(name, t, d) for t in _split(texts[name])] for name, d in plain.known_options().items()
+            name: [_option(name, t, d) for t in _items(texts[name])] for name, d in plain.known_options().items()
         }
+        _check_programs(options, len(made))
         for chosen in itertools.product(*options.values()):
             # defaults are left out, so that a Spec made by hand and one made by flags are equal
             changed = {k: v for k, v in zip(options, chosen, strict=True) if v != plain.known_options()[k]}
             made.append(dataclasses.replace(plain, options=changed))
     return made
+
+
+def _check_programs(axes: Mapping[str, Sequence[Any]], before: int = 0) -> None:
+    count = before + math.prod(map(len, axes.values()))
+    if count > PROGRAMS:
+        raise ValueError(f"this grid has {count:,} programs or more: allowed are at most {PROGRAMS:,}.")
 
 
 def _identity(one: spec.Spec, lane: Mapping[str, Any]) -> Any:
@@ -220,16 +280,18 @@ def _split(text: str) -> list[str]:
     return [part.strip() for part in text.split(",")]
 
 
-def whole(name: str, text: str, low: int | None = None) -> int:
+def _items(text: str) -> list[str]:
+    """The items of a list, each once."""
+    return list(dict.fromkeys(_split(text)))
+
+
+def whole(name: str, text: str, low: int, high: int = registry.LARGEST_WHOLE) -> int:
     """Returns `text` as a whole number. Raises ValueError that names the flag and what is allowed."""
-    allowed = "whole numbers" if low is None else f"whole numbers from {low}"
     try:
         value = int(text)
     except ValueError:
-        raise ValueError(f"{name} is {text!r}: allowed are {allowed}.") from None
-    if low is not None and value < low:
-        raise ValueError(f"{name} is {value}: allowed are {allowed}.")
-    return value
+        raise ValueError(f"{name} is {registry.shown(text)}: allowed are whole numbers from {low}.") from None
+    return registry.whole(name, value, low, high)
 
 
 def number(name: str, text: str) -> float:
@@ -241,10 +303,9 @@ def number(name: str, text: str) -> float:
         value = float(above) / (float(below) if slash else 1.0)
     except (ValueError, ZeroDivisionError):
         value = math.nan
-    if not abs(value) <= lanes.LARGEST:
-        raise ValueError(
-            f"{name} is {text!r}: allowed are numbers such as 0.001, 1e-3 or 2/3, up to {lanes.LARGEST:.2g}."
-        )
+    if not abs(value) <= registry.LARGEST:
+        shown, largest = registry.shown(text), f"{registry.LARGEST:.2g}"
+        raise ValueError(f"{name} is {shown}: allowed are numbers such as 0.001, 1e-3 or 2/3, up to {largest}.")
     return value
 
 
@@ -252,7 +313,7 @@ def _option(name: str, text: str, default: Any) -> Any:
     if isinstance(default, bool):
         return registry.one_of(name, text.lower(), ("true", "false")) == "true"
     if isinstance(default, int):
-        return whole(name, text)
+        return whole(name, text, 0)
     return number(name, text) if isinstance(default, float) else text
 
 

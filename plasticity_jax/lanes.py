@@ -22,6 +22,12 @@ from plasticity_jax.types import PyTree
 
 DEFAULTS = {"seed": 0, "granularity": 1, "learning_rate": 1e-3, "transition_fraction": 2 / 3}
 WHOLE = ("seed", "granularity")
+LIMITS = {
+    "seed": (0, registry.LARGEST_WHOLE),
+    "granularity": (1, registry.LARGEST_WHOLE),
+    "learning_rate": (0, None),
+    "transition_fraction": (0, 1),
+}
 ONCE = {"xla_backend_optimization_level": 1}
 
 # XLA's options by (backend, model). On a CPU it gives products, sums and convolutions to a library, YNNPACK, whose sums over
@@ -32,17 +38,39 @@ OPTIONS_TABLE = {
     ("cpu", "mlp"): {"xla_cpu_experimental_ynn_fusion_type": _PRODUCTS},
     ("cpu", "t5"): {"xla_cpu_experimental_ynn_fusion_type": _PRODUCTS},
 }
-LARGEST = float(np.finfo(np.float32).max)
+MOST = 100_000  # lanes of a run: more would take minutes to list
 
 
 def grid(**axes: Any) -> list[dict[str, Any]]:
     """Returns the lanes of a grid: the product of the axes, each a number or an iterable of numbers; the last runs fastest.
 
     Names are `seed`, `granularity`, `learning_rate`, `transition_fraction` and `<part>.<number>`, the latter as
-    `**{"l2.strength": [1e-3, 1e-4]}`. What is not named takes its default when the lanes are run.
+    `**{"l2.strength": [1e-3, 1e-4]}`. What is not named takes its default when the lanes are run. Numbers of numpy and
+    jax become Python's. Raises ValueError for an axis with something that is no number, or more than `MOST` lanes.
     """
-    values = [list(v) if isinstance(v, Iterable) else [v] for v in axes.values()]
-    return [dict(zip(axes, point, strict=True)) for point in itertools.product(*values)]
+    values = {name: _axis(name, given) for name, given in axes.items()}
+    if math.prod(map(len, values.values())) > MOST:
+        sizes = " x ".join(str(len(axis)) for axis in values.values())
+        raise ValueError(f"a grid of {sizes} lanes is given: allowed are at most {MOST:,}.")
+    return [dict(zip(axes, point, strict=True)) for point in itertools.product(*values.values())]
+
+
+def _axis(name: str, given: Any) -> list[Any]:
+    """The numbers of one axis, which may be only one."""
+    if not registry.several(given):
+        return [_plain(name, given)]
+    values = list(itertools.islice(given, MOST + 1))
+    if len(values) > MOST:
+        raise ValueError(f"{name} has more than {MOST:,} values: allowed are at most so many lanes.")
+    return [_plain(name, value) for value in values]
+
+
+def _plain(name: str, value: Any) -> Any:
+    """A number as Python's own; one that is traced as it is."""
+    if registry.is_traced(value):
+        return value
+    read = registry.number(name, value)
+    return read if registry.index(value) is None else registry.index(value)
 
 
 def defaults(spec: Spec) -> dict[str, Any]:
@@ -51,12 +79,35 @@ def defaults(spec: Spec) -> dict[str, Any]:
 
 
 def complete(spec: Spec, lane: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns `lane` with the defaults filled in. Raises ValueError for a number that the Spec's parts do not have."""
+    """Returns `lane` with the defaults filled in.
+
+    Raises ValueError for a number that the Spec's parts do not have, or something that is no number.
+    """
     known = defaults(spec)
+    check_names(known, lane)
+    return {name: _read(name, value) for name, value in {**known, **lane}.items()}
+
+
+def check_names(known: Iterable[str], lane: Mapping[str, Any]) -> None:
+    """Raises ValueError if a lane is no mapping or has a number that is not among the `known`."""
+    if not isinstance(lane, Mapping):
+        raise ValueError(
+            f"a lane is {registry.shown(lane)}: allowed are mappings of names to numbers, as grid() makes."
+        )
     for name in lane:
         if name not in known:
-            raise ValueError(f"number {name!r} fits no part of this run: known are {', '.join(known)}.")
-    return {name: int(v) if name in WHOLE else float(v) for name, v in {**known, **lane}.items()}
+            listed = ", ".join(known)
+            raise ValueError(f"number {registry.shown(name)} fits no part of this run: known are {listed}.")
+
+
+def _read(name: str, value: Any) -> int | float:
+    """A lane's number: whole for some, float for others."""
+    if name not in WHOLE:
+        return registry.number(name, value)
+    found = registry.number(name, value, "whole numbers")
+    if not found.is_integer():
+        raise ValueError(f"{name} is {registry.shown(value)}: allowed are whole numbers.")
+    return int(value)
 
 
 def check(spec: Spec, lanes: Sequence[Mapping[str, Any]], samples: int) -> list[dict[str, Any]]:
@@ -64,42 +115,83 @@ def check(spec: Spec, lanes: Sequence[Mapping[str, Any]], samples: int) -> list[
 
     Raises ValueError: one sentence with the value given and what is allowed.
     """
+    lanes = listed(lanes)
     if not lanes:
         raise ValueError("there are no lanes: give at least one, e.g. grid(seed=range(5)).")
+    steps = check_steps(spec, samples)
+    completed = [complete(spec, lane) for lane in lanes]
+    if len({tuple(lane.items()) for lane in completed}) < len(completed):
+        raise ValueError("a lane is given twice: allowed are lanes that differ in a number, e.g. in their seed.")
+    limits = _limits(spec)
+    for lane in completed:
+        for name, value in lane.items():
+            _within(name, value, *limits[name])
+        check_transition(lane["granularity"], lane["transition_fraction"], steps)
+    return completed
+
+
+def listed(lanes: Any) -> list[Any]:
+    """Returns lanes as a list. Raises ValueError for what is no sequence of lanes, or one of more than `MOST`."""
+    if not registry.several(lanes):
+        raise ValueError(f"lanes is {registry.shown(lanes)}: allowed is a list of lanes, as grid() makes.")
+    found = list(itertools.islice(lanes, MOST + 1))
+    if len(found) > MOST:
+        raise ValueError(f"more than {MOST:,} lanes are given: allowed are at most so many.")
+    return found
+
+
+def check_steps(spec: Spec, samples: int) -> int:
+    """Returns the steps of a task. Raises ValueError if there are none, or more than the clock counts."""
     if spec.batch_size > samples:
         raise ValueError(f"batch_size is {spec.batch_size}: allowed is at most the number of samples, {samples}.")
     steps = stream.steps_per_epoch(samples, spec.batch_size) * spec.epochs
     if steps >= 2**31:
         raise ValueError(f"a task has {steps} steps: allowed are fewer than {2**31}.")
-    for lane in lanes:
-        for name in WHOLE:
-            if name in lane and not (math.isfinite(lane[name]) and lane[name] == int(lane[name])):
-                raise ValueError(f"{name} is {lane[name]}: allowed are whole numbers.")
-    completed, parts = [complete(spec, lane) for lane in lanes], spec.parts()
-    if len({tuple(lane.items()) for lane in completed}) < len(completed):
-        raise ValueError("a lane is given twice: allowed are lanes that differ in a number, e.g. in their seed.")
-    for lane in completed:
-        for name, value in lane.items():
-            if not abs(value) <= LARGEST:
-                raise ValueError(f"{name} is {value}: allowed are finite numbers.")
-        _within("seed", lane["seed"], 0, 2**31 - 1)
-        _within("granularity", lane["granularity"], 1, None)
-        _within("learning_rate", lane["learning_rate"], 0, None)
-        _within("transition_fraction", lane["transition_fraction"], 0, 1)
-        for part, factory in parts.items():
-            for number, high in registry.largest(factory).items():
-                _within(f"{part}.{number}", lane[f"{part}.{number}"], 0, high)
-        length = int(transitions.transition_steps(np.float32(lane["transition_fraction"]), steps))
-        if lane["granularity"] > 1 and length < lane["granularity"]:
+    if spec.tasks * steps >= 2**31:
+        raise ValueError(f"{spec.tasks} tasks have {spec.tasks * steps} steps: allowed are fewer than {2**31}.")
+    return steps
+
+
+def check_transition(granularity: int, fraction: float, steps: int) -> None:
+    """Raises ValueError if a transition that takes a `fraction` of a task's `steps` has no `granularity` plateaus."""
+    length = int(transitions.transition_steps(np.float32(fraction), steps))
+    if granularity > 1 and length < granularity:
+        raise ValueError(
+            f"granularity is {granularity}, but the transition has {length} steps "
+            f"({fraction:g} of {steps}): allowed are as many plateaus as steps."
+        )
+    if granularity * max(length, 1) >= 2**32:
+        raise ValueError(
+            f"granularity is {granularity}: allowed is at most {(2**32 - 1) // length} for {length} steps."
+        )
+
+
+def _limits(spec: Spec) -> dict[str, tuple[float, float | None]]:
+    """The smallest and largest value allowed of each number of a lane, None for any."""
+    limits: dict[str, tuple[float, float | None]] = dict(LIMITS)
+    for part, factory in spec.parts().items():
+        limits |= {f"{part}.{number}": (0, high) for number, high in registry.largest(factory).items()}
+    return limits
+
+
+def arrays(spec: Spec, lane: Mapping[str, Any]) -> dict[str, jax.Array]:
+    """Returns every number of a lane as an array [], the defaults filled in, int32 for seed and granularity, else float32.
+
+    For pure functions, whose lane may be traced: then only its names and shapes are checked. Raises ValueError, one
+    sentence, as `check` does.
+    """
+    usual = defaults(spec)
+    check_names(usual, lane)
+    limits = _limits(spec)
+    for name, value in lane.items():
+        if getattr(value, "ndim", 0):
             raise ValueError(
-                f"granularity is {lane['granularity']}, but the transition has {length} steps "
-                f"({lane['transition_fraction']:g} of {steps}): allowed are as many plateaus as steps."
+                f"{name} has shape {list(value.shape)}: allowed is one number, or what stack() makes inside jax.vmap."
             )
-        if lane["granularity"] * max(length, 1) >= 2**32:
-            raise ValueError(
-                f"granularity is {lane['granularity']}: allowed is at most {(2**32 - 1) // length} for {length} steps."
-            )
-    return completed
+        if not registry.is_traced(value):
+            _within(name, _read(name, value), *limits[name])
+    whole = {**usual, **lane}
+    return {k: jnp.asarray(v, jnp.int32 if k in WHOLE else jnp.float32) for k, v in whole.items()}
 
 
 def _within(name: str, value: float, low: float, high: float | None) -> None:
@@ -110,8 +202,23 @@ def _within(name: str, value: float, low: float, high: float | None) -> None:
 
 
 def stack(lanes: Sequence[Mapping[str, Any]]) -> dict[str, np.ndarray]:
-    """Returns lanes with the same names as arrays with a leading lane axis, int32 for seed and granularity, else float32."""
-    return {k: np.asarray([lane[k] for lane in lanes], np.int32 if k in WHOLE else np.float32) for k in lanes[0]}
+    """Returns lanes with the same names as arrays with a leading lane axis, int32 for seed and granularity, else float32.
+
+    Raises ValueError if there are no lanes, or they have other names, or something in them is no number.
+    """
+    lanes = listed(lanes)
+    if not lanes:
+        raise ValueError("there are no lanes: give at least one, e.g. grid(seed=range(5)).")
+    for lane in lanes:
+        check_names(lanes[0], lane)
+        if len(lane) < len(lanes[0]):
+            missing = next(name for name in lanes[0] if name not in lane)
+            raise ValueError(f"a lane lacks {missing}: allowed are lanes with the same numbers.")
+    made = [{name: _read(name, value) for name, value in lane.items()} for lane in lanes]
+    for lane in made:
+        for name in LIMITS.keys() & lane.keys():
+            _within(name, lane[name], *LIMITS[name])
+    return {k: np.asarray([lane[k] for lane in made], np.int32 if k in WHOLE else np.float32) for k in made[0]}
 
 
 class Execution(NamedTuple):
@@ -159,10 +266,10 @@ def execution(
     a width < 1, or a width > 1 with a strategy that has width 1.
     """
     chosen, usual = STRATEGY_TABLE.get((backend or jax.default_backend(), model), ("map", 1))
-    if strategy is not None and strategy != chosen:
-        chosen, usual = registry.one_of("lane_strategy", strategy, STRATEGIES), 8 if strategy == "vmap" else 1
+    if strategy is not None and registry.one_of("lane_strategy", strategy, STRATEGIES) != chosen:
+        chosen, usual = strategy, 8 if strategy == "vmap" else 1
     devices = jax.local_device_count() if chosen == "sharded" else 1
-    width = min(usual, -(-lanes // devices)) if width is None else width
+    width = min(usual, -(-lanes // devices)) if width is None else registry.whole("lane_width", width, 0)
     if width < 1 or (width > 1 and chosen in ("plain", "map")):
         allowed = "1" if chosen in ("plain", "map") else "1 or more"
         raise ValueError(f"lane_width is {width}: allowed with {chosen} is {allowed}.")

@@ -5,7 +5,6 @@ import math
 import os
 import signal
 import sys
-import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,8 +12,9 @@ from typing import Any
 import jax
 import numpy as np
 
-from plasticity_jax import cost, datasets, flags, memory, metrics, profile, registry, sweep, workdir
+from plasticity_jax import cost, datasets, flags, memory, metrics, profile, registry, spec, sweep, workdir
 from plasticity_jax.datasets import cache
+from plasticity_jax.spec import Spec
 
 USAGE, ENVIRONMENT = 2, 1  # exit codes: a fault of the command line; a fault of data, disk or machine
 
@@ -50,19 +50,19 @@ def launch(
         try:
             values, given = flags.parse(arguments, defaults)
             if values["help"] or values["list"]:
-                print(flags.usage(doc or "", defaults) if values["help"] else flags.listing())
+                say(flags.usage(doc or "", defaults) if values["help"] else flags.listing())
                 return 0
             prepare_jax(values["deterministic"])
             dataset, programs, numbers = check(values, given, arms, metric)
             if values["dry_run"]:
-                print(describe(programs, dataset), flush=True)
+                say(describe(programs, dataset))
                 memory.check(programs, sweep.device_data(dataset), saves=True)
                 taken = _duration(cost.seconds(programs, dataset))
-                print(f"about {taken} on this machine, besides compiling (a trial says so)")
+                say(f"about {taken} on this machine, besides compiling (a trial says so)")
                 return 0
             if values["profile"]:
                 memory.check(programs[:1], sweep.device_data(dataset))
-                print(f"program 1 of {len(programs)}: {profile.profile(programs[0], dataset, values['profile'])}")
+                say(f"program 1 of {len(programs)}: {profile.profile(programs[0], dataset, values['profile'])}")
                 return 0
         except ValueError as error:
             return fault(error, USAGE)
@@ -76,9 +76,9 @@ def launch(
                 note = note(table, values)
             elif different := changed(values, defaults or {}, table) if defaults else []:
                 note = f"Differs from the experiment's own settings: {', '.join(different)}."
-            print(report(table, programs, dataset, values, numbers["last"], title, note))
+            say(report(table, programs, dataset, values, numbers["last"], title, note))
             if then is not None:
-                print(then(table, sweep.arm_columns(programs), values))
+                say(then(table, sweep.arm_columns(programs), values))
         except sweep.Stopped as stopped:
             print(f"stopped: {stopped}; the same command goes on from there.", file=sys.stderr, flush=True)
             # a task may still be computing in the background, which an ordinary exit would wait for
@@ -92,30 +92,44 @@ def launch(
 
 @contextlib.contextmanager
 def _interruptible() -> Iterator[None]:
-    """Ctrl-C ends the process with one sentence, at once, while nothing else (`workdir.Stop`) looks after it.
+    """Ctrl-C and other signals that ask a run to stop end the process with one sentence, at once.
+
+    While nothing else (`workdir.Stop`) looks after them.
 
     Not by an exception, which Python drops if it comes while a garbage collection runs a callback, as jax has one.
     """
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    before = signal.signal(signal.SIGINT, _interrupted)
+    before = workdir.handle(_interrupted)
     try:
         yield
     finally:
-        signal.signal(signal.SIGINT, before)
+        workdir.restore(before)
 
 
-def _interrupted(*_: Any) -> None:
+def _interrupted(number: int = signal.SIGINT, _: Any = None) -> None:
     print(
         "interrupted: the same command goes on from the last checkpoint, if there is one.", file=sys.stderr, flush=True
     )
-    os._exit(128 + signal.SIGINT)
+    os._exit(128 + number)
+
+
+def say(text: str) -> None:
+    """Prints text on standard output, at once; nothing more goes there once its reader is gone, as after `| head`."""
+    try:
+        encoding = getattr(sys.stdout, "encoding", None) or "utf-8"
+        print(text.encode(encoding, "backslashreplace").decode(encoding), flush=True)
+    except OSError as error:
+        # what is left in the buffer would be written, and fail, once more when Python ends
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        if not isinstance(error, BrokenPipeError):
+            raise
 
 
 def fault(error: Exception, code: int) -> int:
     """Prints one sentence that says what is wrong and returns the exit code."""
-    print(f"error: {' '.join(str(error).split())[:2000]}", file=sys.stderr)
+    text = " ".join(str(error).split()) or type(error).__name__
+    if isinstance(error, MemoryError) and not str(error):
+        text = "memory ran out (MemoryError): allowed is a smaller run, or more memory for this process."
+    print(f"error: {text[:2000]}", file=sys.stderr)
     return code
 
 
@@ -183,9 +197,8 @@ def describe(programs: Sequence[sweep.Program], dataset: datasets.Dataset) -> st
         mebibytes = (needs.waiting + needs.running) / 2**20
         options = "".join(f", {name} {value}" for name, value in one.options)
         lines.append(
-            f"program {number + 1}: {one.environment}, transition {one.transition}, {one.model} {one.depth} x {one.width}, "
-            f"norm {one.norm}, {one.activation}, {one.initialization}, {one.optimizer}, {one.precision}, "
-            f"method {one.method}{options}"
+            f"program {number + 1}: {one.environment}, transition {one.transition}, {_network(one)}, "
+            f"{one.optimizer}, {one.precision}, method {one.method}{options}"
         )
         arms: dict[Any, list[int]] = {}
         for lane in program.lanes:
@@ -200,6 +213,14 @@ def describe(programs: Sequence[sweep.Program], dataset: datasets.Dataset) -> st
     count = _count(sum(len(p.lanes) for p in programs), "lane")
     lines.append(f"in all {_count(len(programs), 'compiled program')}, {count}, {total:,} lane-steps")
     return "\n".join(lines)
+
+
+def _network(one: Spec) -> str:
+    """The model with what it is made from, in words."""
+    unread = spec.unread(one.model)
+    size = f" {one.depth} x {one.width}" if not {"depth", "width"} & set(unread) else ""
+    shape = {"norm": f"norm {one.norm}", "activation": one.activation, "initialization": one.initialization}
+    return ", ".join([f"{one.model}{size}", *(text for name, text in shape.items() if name not in unread)])
 
 
 def _duration(seconds: float) -> str:

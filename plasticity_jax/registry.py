@@ -6,15 +6,18 @@ A registry is a literal dict name -> factory. Of a factory's keyword-only parame
 
 import functools
 import inspect
+import operator
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, ParamSpec, TypeVar
 
-import jax
+import jax.core
 import numpy as np
 
 from plasticity_jax.types import Number, Share
 
-LARGEST_INT = 2**31 - 1  # what a counter of steps can hold
+LARGEST_WHOLE = 2**31 - 1  # whole numbers have 32 bits in a program
+LARGEST = float(np.finfo(np.float32).max)  # of other numbers, there
+_SHOWN = 80  # characters of a value that a sentence quotes
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -22,8 +25,8 @@ R = TypeVar("R")
 
 def lookup(registry: Mapping[str, Any], kind: str, name: str) -> Any:
     """Returns `registry[name]`. Raises ValueError that names what was given and what is known."""
-    if name not in registry:
-        raise ValueError(f"unknown {kind} {name!r}: known are {', '.join(registry)}.")
+    if not isinstance(name, str) or name not in registry:
+        raise ValueError(f"unknown {kind} {shown(name)}: known are {', '.join(registry)}.")
     return registry[name]
 
 
@@ -56,9 +59,90 @@ def describe(factory: Callable) -> str:
 def one_of(name: str, value: Any, allowed: Iterable[Any]) -> Any:
     """Returns `value`. Raises ValueError that names the setting, the value and what is allowed, if it is not allowed."""
     allowed = list(allowed)
-    if value not in allowed:
-        raise ValueError(f"{name} is {value!r}: allowed are {', '.join(map(repr, allowed))}.")
+    if not any(isinstance(value, type(known)) and value == known for known in allowed):
+        raise ValueError(f"{name} is {shown(value)}: allowed are {', '.join(map(repr, allowed))}.")
     return value
+
+
+def whole(name: str, value: Any, low: int, high: int = LARGEST_WHOLE) -> int:
+    """Returns a whole number as an int, also one of numpy or jax.
+
+    Raises ValueError that names the setting, the value and what is allowed: for what is none, such
+    as 2.0 or True, or is outside of `low` to `high`.
+    """
+    found = index(value)
+    if found is not None and low <= found <= high:
+        return found
+    upper = f" to {high}" if found is not None and found > high else ""
+    raise ValueError(f"{name} is {shown(value)}: allowed are whole numbers from {low}{upper}.")
+
+
+def index(value: Any) -> int | None:
+    """Returns a whole number as an int, also one of numpy or jax, or None if `value` is none."""
+    try:
+        return None if is_logical(value) else operator.index(value)
+    except TypeError:
+        return None
+
+
+def number(name: str, value: Any, allowed: str = "finite numbers") -> float:
+    """Returns a number as a float, also one of numpy or jax.
+
+    Raises ValueError, whose sentence ends with what is `allowed`: for what is none, such as text or
+    True, or not within what float32 holds.
+    """
+    kind = getattr(getattr(value, "dtype", None), "kind", "f")
+    try:
+        is_other = is_logical(value) or isinstance(value, str | bytes) or kind in "SUOMmc"
+        found = float("nan") if is_other or getattr(value, "ndim", 0) else float(value)
+    except (TypeError, ValueError, OverflowError):
+        found = float("nan")
+    if not abs(found) <= LARGEST:
+        raise ValueError(f"{name} is {shown(value)}: allowed are {allowed}.")
+    return found
+
+
+def is_logical(value: Any) -> bool:
+    """Returns whether `value` is true or false, which Python and numpy otherwise take for 1 or 0."""
+    return isinstance(value, bool) or getattr(getattr(value, "dtype", None), "kind", "") == "b"
+
+
+def is_traced(value: Any) -> bool:
+    """Returns whether `value` stands for one that only a compiled program will have."""
+    return isinstance(value, jax.core.Tracer)
+
+
+def _is_number(array: jax.Array) -> bool:
+    return array.ndim == 0 and not jax.numpy.issubdtype(array.dtype, jax.dtypes.prng_key)
+
+
+def several(value: Any) -> bool:
+    """Returns whether `value` holds several things: it is iterable, but no text, mapping or array of one number."""
+    one = isinstance(value, str | bytes | Mapping) or getattr(value, "ndim", None) == 0
+    return isinstance(value, Iterable) and not one
+
+
+def is_utf8(text: str) -> bool:
+    """Returns whether `text` can be written as UTF-8: Python reads other bytes of a command line as
+    characters that cannot.
+    """
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def shown(value: Any) -> str:
+    """Returns a value as a sentence quotes it: on one line, and only the start of a long one."""
+    if isinstance(value, np.generic) or (isinstance(value, jax.Array) and not is_traced(value) and _is_number(value)):
+        value = value.item()
+    try:
+        text = repr(value)
+    except ValueError:  # a whole number with more digits than Python writes
+        return f"of {type(value).__name__} with too many digits"
+    text = " ".join(text.split("\n"))
+    return text if len(text) <= _SHOWN else f"{text[: _SHOWN - 20]}... ({len(text)} characters)"
 
 
 def _keyword_only(factory: Callable) -> list[inspect.Parameter]:
@@ -119,6 +203,6 @@ def _number(name: str, value: Any, most: float) -> Any:
 
 def _whole(name: str, value: Any) -> int:
     whole = isinstance(value, int | np.integer) and not isinstance(value, bool)
-    if not whole or value > LARGEST_INT:
-        raise ValueError(f"{name} is {value!r}: allowed are whole numbers up to {LARGEST_INT}.")
+    if not whole or value > LARGEST_WHOLE:
+        raise ValueError(f"{name} is {value!r}: allowed are whole numbers up to {LARGEST_WHOLE}.")
     return int(value)

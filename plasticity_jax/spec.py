@@ -1,10 +1,11 @@
 """Spec: everything about a run that changes shapes or control flow. One Spec is one compiled program."""
 
 import dataclasses
+import difflib
 from collections.abc import Callable, Mapping
 from typing import Any, cast
 
-from plasticity_jax import datasets, methods, models, registry
+from plasticity_jax import datasets, methods, models, registry, transitions
 from plasticity_jax.environments import ENVIRONMENTS
 from plasticity_jax.models import MODELS
 from plasticity_jax.optimizers import OPTIMIZERS
@@ -13,9 +14,14 @@ from plasticity_jax.probes import PROBES
 from plasticity_jax.transitions import TRANSITIONS
 from plasticity_jax.types import Data, Environment, Structure
 
+WHOLE = (1, registry.LARGEST_WHOLE)  # smallest and largest of a count
+DEEPEST = 1000  # a program is as long as its network is deep: more would take hours to compile
+SEEDS = (0, 2**63 - 1)  # (this one enters no program)
 
-def _field(default: Any, group: str, text: str, axis: bool = False) -> Any:
-    return dataclasses.field(default=default, metadata={"group": group, "help": text, "axis": axis})
+
+def _field(default: Any, group: str, text: str, axis: bool = False, limits: tuple[int, int] | None = None) -> Any:
+    metadata = {"group": group, "help": text, "axis": axis, "limits": limits}
+    return dataclasses.field(default=default, metadata=metadata)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -24,20 +30,32 @@ class Spec:
 
     Fields with `axis` in their metadata take comma lists on the command line, one program per value. `options` maps
     "<part>.<option>" to a value ("redo.period": 500), for the parts that this Spec uses. `tasks` and `dataset` do not
-    enter the program but belong to the run. Raises ValueError (one sentence: what was given, what is allowed).
+    enter the program but belong to the run. Numbers of numpy and jax are taken as Python's.
+
+    Every task has `epochs` * (samples // batch_size) steps. If samples is no multiple of batch_size, a remainder sits out
+    of each epoch, most examples in turn, but not all equally often (see `stream.epoch`): of 127 examples in batches of 64
+    one is in every epoch and the others in half of them.
+    Raises ValueError (one sentence: what was given, what is allowed), also for a field other than its default that the
+    model has no use for, such as `width` of a ResNet-18.
     """
 
     dataset: str = _field("digits", "what changes", "dataset, e.g. digits, mnist, emnist/letters, arrays:PATH")
-    samples: int | None = _field(None, "what changes", "training examples, class-balanced; all if not given")
-    subsample_seed: int = _field(0, "what changes", "seed of the choice of examples, the same for all lanes")
+    samples: int | None = _field(
+        None, "what changes", "training examples, class-balanced; all if not given", limits=WHOLE
+    )
+    subsample_seed: int = _field(
+        0, "what changes", "seed of the choice of examples, the same for all lanes", limits=SEEDS
+    )
     environment: str = _field("random_labels", "what changes", "what a task is", axis=True)
     transition: str = _field("output", "what changes", "how one task turns into the next", axis=True)
-    tasks: int = _field(10, "what changes", "number of tasks")
-    epochs: int = _field(40, "what changes", "passes over the examples in each task, transition included", axis=True)
-    batch_size: int = _field(64, "what changes", "examples in a minibatch")
+    tasks: int = _field(10, "what changes", "number of tasks", limits=WHOLE)
+    epochs: int = _field(
+        40, "what changes", "passes over the examples in each task, transition included", axis=True, limits=WHOLE
+    )
+    batch_size: int = _field(64, "what changes", "examples in a minibatch", limits=WHOLE)
     model: str = _field("mlp", "what learns", "network", axis=True)
-    width: int = _field(256, "what learns", "units in a hidden layer", axis=True)
-    depth: int = _field(4, "what learns", "hidden layers", axis=True)
+    width: int = _field(256, "what learns", "units in a hidden layer", axis=True, limits=WHOLE)
+    depth: int = _field(4, "what learns", "hidden layers", axis=True, limits=(1, DEEPEST))
     norm: str = _field("layer", "what learns", "normalisation before each activation", axis=True)
     activation: str = _field("relu", "what learns", "activation", axis=True)
     initialization: str = _field("torch", "what learns", "distribution of initial weights", axis=True)
@@ -49,41 +67,59 @@ class Spec:
         "what is measured",
         "probes at the end of tasks; 'none' for no probes",
     )
-    probe_every: int = _field(1, "what is measured", "run the probes after every n-th task")
-    probe_samples: int = _field(512, "what is measured", "examples in the fixed probe batch, at most all")
+    probe_every: int = _field(1, "what is measured", "run the probes after every n-th task", limits=WHOLE)
+    probe_samples: int = _field(512, "what is measured", "examples in the fixed probe batch, at most all", limits=WHOLE)
     options: Mapping[str, Any] | tuple[tuple[str, Any], ...] = _field((), "", "")
+
+    def __new__(cls, *_: Any, **given: Any) -> "Spec":
+        """Raises ValueError for a field that there is not, where Python has a TypeError."""
+        known = cls.__dataclass_fields__
+        for name in given:
+            if name not in known:
+                near = difflib.get_close_matches(name, known, n=1)
+                meant = f"did you mean {near[0]}?" if near else "options and numbers of lanes are given apart"
+                raise ValueError(f"a Spec has no field {name!r} ({meant}): known are {', '.join(known)}.")
+        return super().__new__(cls)
 
     def __post_init__(self):
         replace = lambda name, value: object.__setattr__(self, name, value)  # noqa: E731 (frozen, as dataclasses do it)
-        probes = (self.probes,) if isinstance(self.probes, str) else tuple(self.probes)
-        replace("probes", tuple(dict.fromkeys(p for p in probes if p != "none")))
         datasets.check_name(self.dataset)
+        replace("dataset", _text("dataset", self.dataset))
         for kind, known in CHOICES.items():
             registry.lookup(known, kind, getattr(self, kind))
+            replace(kind, str(getattr(self, kind)))
         replace("method", "+".join(methods.names(self.method)))
-        for probe in self.probes:
-            registry.lookup(PROBES, "probe", probe)
-        counts = ("tasks", "epochs", "batch_size", "width", "depth", "probe_every", "probe_samples", "samples")
-        for name in (*counts, "subsample_seed"):
-            value, low = getattr(self, name), 0 if name == "subsample_seed" else 1
-            if not (type(value) is int and value >= low) and not (name == "samples" and value is None):
-                raise ValueError(f"{name} is {value!r}: allowed are whole numbers from {low}.")
+        replace("probes", _probes(self.probes))
+        for field in dataclasses.fields(self):
+            value = getattr(self, field.name)
+            if field.metadata["limits"] and not (field.name == "samples" and value is None):
+                replace(field.name, registry.whole(field.name, value, *field.metadata["limits"]))
+        for name in unread(self.model):
+            if getattr(self, name) != _default(name):
+                raise ValueError(f"{name} is {getattr(self, name)!r}, but {self.model} has no {name}: leave it out.")
         if self.samples is not None and self.samples < self.batch_size:
             raise ValueError(
                 f"batch_size is {self.batch_size}: allowed is at most the number of samples, {self.samples}."
             )
-        replace("options", tuple(sorted(dict(self.options).items())))
-        known = self.known_options()
-        for name, value in self.options:
-            if name not in known:
-                raise ValueError(f"option {name!r} fits no part of this run: known are {', '.join(known) or 'none'}.")
-            if type(value) is not type(known[name]):
-                expected = type(known[name]).__name__
-                raise ValueError(f"option {name} is {value!r}: allowed are values of type {expected}.")
-            low = 1 if isinstance(value, int) else 0
-            if name.partition(".")[0] in self.probes and not (isinstance(value, int | float) and value >= low):
-                raise ValueError(f"option {name} is {value!r}: allowed are numbers from {low}.")
+        replace("options", self._checked_options())
         self.check_parts()
+
+    def _checked_options(self) -> tuple[tuple[str, Any], ...]:
+        """The options sorted by name, each of the type of its default."""
+        try:
+            given = dict(self.options)
+        except (TypeError, ValueError):
+            shown = registry.shown(self.options)
+            raise ValueError(f"options is {shown}: allowed is a mapping of names to values.") from None
+        known, made = self.known_options(), {}
+        for name, value in given.items():
+            if name not in known:
+                listed = ", ".join(known) or "none"
+                raise ValueError(f"option {registry.shown(name)} fits no part of this run: known are {listed}.")
+            made[name] = _option(f"option {name}", value, known[name])
+            if name.partition(".")[0] in self.probes and not made[name] >= (low := int(isinstance(made[name], int))):
+                raise ValueError(f"option {name} is {registry.shown(value)}: allowed are numbers from {low}.")
+        return tuple(sorted(made.items()))
 
     def parts(self) -> dict[str, Callable]:
         """Returns {name: factory} of every part whose settings are named `<part>.<setting>`."""
@@ -122,8 +158,7 @@ class Spec:
 
     def make_model(self, outputs: int) -> Any:
         """Returns the model with `outputs` logits. Raises ValueError if it refuses a setting."""
-        shape = ("width", "depth", "norm", "activation", "initialization")
-        given = {name: getattr(self, name) for name in shape}
+        given = {name: getattr(self, name) for name in _shape(self.model)}
         return registry.make(MODELS, "model", self.model, dict(self.options), outputs=outputs, **given)
 
     def check_parts(self) -> None:
@@ -142,13 +177,72 @@ class Spec:
         if (self.dataset == "generated") != (environment.inputs == "text"):
             wanted = "'generated'" if environment.inputs == "text" else "a set of images, such as digits"
             raise ValueError(f"dataset is {self.dataset!r}: with environment {self.environment!r} it must be {wanted}.")
-        needs = TRANSITIONS[self.transition].needs
-        if needs not in ("nothing", environment.shared):
-            fitting = [name for name, t in TRANSITIONS.items() if t.needs in ("nothing", environment.shared)]
+        transitions.check_fit(TRANSITIONS[self.transition], environment, repr(self.transition), repr(self.environment))
+
+    def check_classes(self, classes: int) -> None:
+        """Raises ValueError if the transition cannot mix targets of a dataset with so few classes."""
+        if classes < 2 and TRANSITIONS[self.transition].targets == "distributions":
             raise ValueError(
-                f"transition {self.transition!r} needs tasks that share {needs}, but those of {self.environment!r} share "
-                f"{environment.shared}: allowed are {', '.join(fitting)}."
+                f"transition {self.transition!r} needs targets of 2 or more classes, but the dataset has {classes}: "
+                "allowed are datasets with more, or another transition."
             )
+
+
+def _probes(given: Any) -> tuple[str, ...]:
+    """The names of probes without "none" and without repetitions."""
+    try:
+        names = (given,) if isinstance(given, str) else tuple(given)
+    except TypeError:
+        raise ValueError(f"probes is {registry.shown(given)}: allowed are names of probes.") from None
+    wanted = [name for name in names if not (isinstance(name, str) and name == "none")]
+    for name in wanted:
+        registry.lookup(PROBES, "probe", name)
+    return tuple(dict.fromkeys(wanted))
+
+
+def _option(name: str, value: Any, default: Any) -> Any:
+    """An option's value as Python's own, of the type of its default; texts of numpy are texts."""
+    kind = type(default)
+    if kind is bool and registry.is_logical(value) and not getattr(value, "ndim", 0):
+        return bool(value)
+    if kind is str and isinstance(value, str):
+        return _text(name, value)
+    if kind is float:
+        return registry.number(name, value)
+    if kind is int and registry.index(value) is not None:
+        return registry.whole(name, value, 0)
+    raise ValueError(f"{name} is {registry.shown(value)}: allowed are values of type {kind.__name__}.")
+
+
+def _text(name: str, text: str) -> str:
+    if "\0" in text or not registry.is_utf8(text):
+        raise ValueError(f"{name} is {registry.shown(text)}: allowed is text in UTF-8.")
+    return str(text)  # (numpy's is another type)
+
+
+def _shape(model: str) -> list[str]:
+    """The fields of Spec that a model is made from."""
+    return [name for name in registry.positional(MODELS[model]) if name != "outputs"]
+
+
+def unread(model: str) -> list[str]:
+    """Returns the fields of Spec that other models are made from, and this one is not."""
+    every = dict.fromkeys(name for other in MODELS for name in _shape(other))
+    return [name for name in every if name not in _shape(model)]
+
+
+def _default(name: str) -> Any:
+    return Spec.__dataclass_fields__[name].default
+
+
+def comparable(record: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns a Spec's record, perhaps from long ago, as it would be written of that program today.
+
+    What its model does not read is the default, which it did not have to be.
+    """
+    model = record.get("model")
+    ignored = unread(model) if isinstance(model, str) and model in MODELS else []
+    return {name: _default(name) if name in ignored else value for name, value in record.items()}
 
 
 CHOICES: dict[str, Mapping[str, Any]] = {

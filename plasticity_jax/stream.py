@@ -5,13 +5,14 @@ step of any task can be visited alone, a checkpoint needs no stream state, and l
 tasks, the same initial weights and the same batches, whatever their method or granularity.
 """
 
-from typing import NamedTuple
+import dataclasses
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from plasticity_jax import transitions
+from plasticity_jax import registry, transitions
 from plasticity_jax.types import Array, Batch, Data, Environment, Key, PyTree, Transition
 
 # Roles: one independent stream of randomness each. Never renumber: it would change every published run.
@@ -64,7 +65,10 @@ def epoch(key: Key, samples: int, batch_size: int, task: Array, number: Array) -
     Every batch takes one example from each of `batch_size` slices of the changeover order, equal to within one example.
     That makes shares exact in every minibatch under task sampling; for one example it is a random shuffle, no example
     comes twice in an epoch. Where the batches do not come out even, each slice that is one too long leaves out another
-    example each epoch. Deviation from plain shuffling: two examples of one slice never share a batch within a task (about
+    example each epoch, drawn anew: with s steps in an epoch, an example of a slice of s is in every epoch, one of a slice of
+    s + 1 in s / (s + 1) of them on average. So 127 examples in batches of 64 have one in every epoch and 126 in half of
+    them; for s of 10 or more the difference is below a tenth. Which example is in which slice is drawn for each task.
+    Deviation from plain shuffling: two examples of one slice never share a batch within a task (about
     one pair in batch_size). The order does not depend on the transition, which keeps all arms paired.
     """
     steps = steps_per_epoch(samples, batch_size)
@@ -99,12 +103,19 @@ def make_stream(environment: Environment, transition: str | Transition, batch_si
       batch_size, epochs: of one task; a task has epochs * (N // batch_size) steps.
 
     `at` is what the train step sees at that point (it recomputes the epoch's order, which the train loop shares among
-    the steps of an epoch). `granularity` [] int, `transition_fraction` [] in [0, 1].
+    the steps of an epoch). `granularity` [] int, `transition_fraction` [] in [0, 1]; `task` and `step` from 0.
+    Raises ValueError (one sentence) for what is no environment or transition, a transition that the environment does not
+    allow, or a size that is no count; `at` raises it for arguments that are not allowed, as far as they are not traced.
     """
-    mixture = transitions.TRANSITIONS[transition] if isinstance(transition, str) else transition
+    mixture = _transition(environment, transition)
+    batch_size, epochs = (registry.whole(n, v, 1) for n, v in (("batch_size", batch_size), ("epochs", epochs)))
 
     def at(key, data, task, step, granularity=1, transition_fraction=2 / 3):
+        check_data(data)
         samples = len(data.x)
+        if batch_size > samples:
+            raise ValueError(f"batch_size is {batch_size}: allowed is at most the number of samples, {samples}.")
+        _check_point(key, task, step, granularity, transition_fraction)
         per_epoch = steps_per_epoch(samples, batch_size)
         places = epoch(key, samples, batch_size, task, step // per_epoch)[step % per_epoch]
         length = transitions.transition_steps(jnp.float32(transition_fraction), per_epoch * epochs)
@@ -112,3 +123,33 @@ def make_stream(environment: Environment, transition: str | Transition, batch_si
         return batch(environment, mixture, plan(environment, key, data, jnp.asarray(task)), data, places, alpha)
 
     return at
+
+
+def _transition(environment: Any, transition: Any) -> Transition:
+    """The transition by name or as it is, checked against the environment."""
+    if not isinstance(environment, Environment):
+        shown = registry.shown(environment)
+        raise ValueError(f"environment is {shown}: allowed is an Environment, such as environments.random_labels().")
+    if isinstance(transition, Transition):
+        found, name = transition, registry.shown(getattr(transition.mix, "__name__", "given"))
+    else:
+        found, name = registry.lookup(transitions.TRANSITIONS, "transition", transition), repr(transition)
+    transitions.check_fit(found, environment, name, "this environment")
+    return found
+
+
+def _check_point(key: Any, task: Any, step: Any, granularity: Any, fraction: Any) -> None:
+    """Raises ValueError for a point of a stream that there is not, as far as its numbers are not traced."""
+    if not isinstance(key, jax.Array | np.ndarray) or key.ndim != (not jnp.issubdtype(key.dtype, jax.dtypes.prng_key)):
+        raise ValueError(f"key is {registry.shown(key)}: allowed is a key, such as jax.random.key(0).")
+    for name, value, low in (("task", task, 0), ("step", step, 0), ("granularity", granularity, 1)):
+        if not registry.is_traced(value):
+            registry.whole(name, value, low)
+    if not registry.is_traced(fraction) and not 0 <= registry.number("transition_fraction", fraction) <= 1:
+        raise ValueError(f"transition_fraction is {fraction}: allowed is 0 to 1.")
+
+
+def check_data(data: Any) -> None:
+    """Raises ValueError for what is not the `data` of pure functions, such as a Dataset on the host."""
+    if not all(hasattr(data, field.name) for field in dataclasses.fields(Data)):
+        raise ValueError(f"data is a {type(data).__name__}: allowed is a Data, as load_data gives it.")

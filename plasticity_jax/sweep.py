@@ -10,12 +10,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from plasticity_jax import datasets, memory
+from plasticity_jax import datasets, memory, paths, registry
 from plasticity_jax import lanes as lanes_
 from plasticity_jax import metrics as metrics_
 from plasticity_jax import workdir as workdir_
 from plasticity_jax.checkpoints import Checkpoints
-from plasticity_jax.spec import Spec
+from plasticity_jax.spec import Spec, comparable
 from plasticity_jax.train import make_run
 from plasticity_jax.types import Data, PyTree
 
@@ -52,6 +52,10 @@ def device_data(dataset: datasets.Dataset) -> Data:
 
 def load_dataset(spec: Spec, data_dir: str | None = None, download: bool = False) -> datasets.Dataset:
     """Returns the Spec's dataset, subsampled as it says. Raises DataError, or ValueError if it asks for too much."""
+    if not isinstance(spec, Spec):
+        raise ValueError(f"spec is {registry.shown(spec)}: allowed is a Spec.")
+    if data_dir:
+        data_dir = paths.expanded(data_dir, "data_dir")
     return datasets.subsample(datasets.load(spec.dataset, data_dir, download), spec.samples, seed=spec.subsample_seed)
 
 
@@ -116,19 +120,30 @@ def code_version(folder: Path = Path(__file__).parent) -> str:
 
 def environment_record(dataset: datasets.Dataset) -> dict[str, Any]:
     """Returns what is worth knowing about where a run was made: versions, commit, device, source of the data."""
-    import importlib.metadata
     import os
     import platform
 
     packages = ("plasticity_jax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
     return {
-        "versions": {"python": platform.python_version(), **{p: importlib.metadata.version(p) for p in packages}},
+        "versions": {"python": platform.python_version(), **{p: _version(p) for p in packages}},
         "code_version": code_version(),
         "device": f"{jax.local_device_count()} x {jax.devices()[0].device_kind} ({jax.default_backend()})",
         "xla_flags": os.environ.get("XLA_FLAGS", ""),
         "data_source": dataset.source,
         "data_shape": list(dataset.images.shape),
     }
+
+
+def _version(package: str) -> str:
+    """The version of an installed package, or what one that is only on the path says of itself."""
+    import importlib
+    import importlib.metadata
+
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        module = package.replace("orbax-checkpoint", "orbax.checkpoint")
+        return getattr(importlib.import_module(module), "__version__", "unknown")
 
 
 class Compiled(NamedTuple):
@@ -333,21 +348,36 @@ def run(
       lane_strategy, lane_width: see `lanes.Execution`; default by backend and model.
       checkpoint_every: tasks between checkpoints.
       progress: show a progress bar on standard error.
-    Raises ValueError (settings), DataError (data), MemoryError (by an estimate), WorkdirError (workdir), Stopped (SIGTERM
-    or Ctrl-C, with a workdir).
+    `~` at the start of a folder is expanded. Raises ValueError (settings), DataError (data), MemoryError (by an estimate),
+    WorkdirError (workdir), Stopped (a signal of `workdir.Stop`, such as SIGTERM or Ctrl-C, with a workdir).
     """
     if isinstance(spec, Spec):
         runs = [(spec, [{}] if lanes is None else lanes)]
     elif lanes is None:
-        runs = list(spec)
+        runs = checked_runs(spec)
     else:
         raise ValueError("lanes are given twice: with a list of (Spec, lanes) leave the argument `lanes` out.")
+    runs = [(one, lanes_.listed(given)) for one, given in runs]
+    checkpoint_every = registry.whole("checkpoint_every", checkpoint_every, 1)
+    if workdir is not None:
+        workdir = paths.expanded(workdir, "workdir")
     dataset = load_common_dataset([s for s, _ in runs], data_dir, download)
     programs = plan(runs, len(dataset.images), lane_strategy, lane_width)
     if workdir is None:
         memory.check(programs, device_data(dataset))
         return _run(programs, dataset, None, None, checkpoint_every, progress)
     return run_in_workdir(programs, dataset, workdir, checkpoint_every, progress)
+
+
+def checked_runs(runs: Any) -> list[tuple[Spec, Any]]:
+    """Returns a list of (Spec, lanes). Raises ValueError for what is none, or an empty one."""
+    entries: list[Any] = list(runs) if registry.several(runs) else [runs]
+    for entry in entries:
+        if not isinstance(entry, tuple | list) or len(entry) != 2 or not isinstance(entry[0], Spec):
+            raise ValueError(f"spec is {registry.shown(runs)}: allowed is a Spec, or a list of (Spec, lanes).")
+    if not entries:
+        raise ValueError("there are no runs: give a Spec, or at least one (Spec, lanes).")
+    return [tuple(entry) for entry in entries]
 
 
 def run_in_workdir(
@@ -361,7 +391,7 @@ def run_in_workdir(
     wanted = settings(programs, dataset)
     check_in_workdir(programs, dataset, workdir)
     with workdir_.lock(workdir), workdir_.Stop() as stop:
-        if not workdir_.check_config(workdir, wanted, extendable="tasks"):
+        if not check_config(workdir, wanted):
             before = workdir_.read_record(workdir)  # of a run that becomes longer
             workdir_.write_config(workdir, wanted, environment_record(dataset) | ({"before": before} if before else {}))
         return _run(programs, dataset, Path(workdir), stop, checkpoint_every, progress)
@@ -374,7 +404,18 @@ def check_in_workdir(programs: Sequence[Program], dataset: datasets.Dataset, wor
     """
     memory.check(programs, device_data(dataset), saves=True)
     workdir_.check_writable(workdir)
-    workdir_.check_config(workdir, settings(programs, dataset), extendable="tasks")
+    check_config(workdir, settings(programs, dataset))
+
+
+def check_config(workdir: str | Path, wanted: dict[str, Any]) -> bool:
+    """Returns whether a workdir records these `settings`, see `workdir.check_config`; more tasks may be asked for."""
+    return workdir_.check_config(workdir, wanted, extendable="tasks", today=_today)
+
+
+def _today(recorded: Any) -> Any:
+    """Settings that a workdir records, perhaps from long ago, as they would be recorded today."""
+    programs = [{**program, "spec": comparable(program["spec"])} for program in recorded["programs"]]
+    return {**recorded, "programs": programs}
 
 
 def load_common_dataset(specs: Sequence[Spec], data_dir: str | None, download: bool) -> datasets.Dataset:
@@ -383,7 +424,11 @@ def load_common_dataset(specs: Sequence[Spec], data_dir: str | None, download: b
         given = list(dict.fromkeys(getattr(spec, name) for spec in specs))
         if len(given) > 1:
             raise ValueError(f"{name} is {given[0]!r} and {given[1]!r}: allowed is one for all programs of a run.")
-    return load_dataset(specs[0], data_dir, download)
+    dataset = load_dataset(specs[0], data_dir, download)
+    for spec in specs:
+        if spec.dataset != "generated":  # which has places for texts, and no classes
+            spec.check_classes(dataset.classes)
+    return dataset
 
 
 def _run(

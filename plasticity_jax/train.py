@@ -127,25 +127,27 @@ def make_run(spec: Spec) -> Run:
     `units_reset` (units recycled in this task) where a method acts on units, and the probes' numbers (NaN at tasks where
     probes do not run). `finite` says whether parameters, logits and loss are, those
     of the test split too; where it is false, all other metrics but the loss are NaN: nothing was measured.
+    Raises ValueError (one sentence) for what is no Spec; the functions raise it, when they are called or traced, for a
+    number that the Spec's parts do not have or that is not allowed, and for data, states or tasks that are none. Of values
+    that are traced only names and shapes can be checked.
     """
+    if not isinstance(spec, Spec):
+        raise ValueError(f"spec is {registry.shown(spec)}: allowed is a Spec.")
     environment = registry.make(ENVIRONMENTS, "environment", spec.environment, dict(spec.options))
     transition = transitions.TRANSITIONS[spec.transition]
 
-    usual = lanes.defaults(spec)
-
-    def filled(lane: Lane) -> Lane:
-        whole = {**usual, **lane}
-        return {k: jnp.asarray(v, jnp.int32 if k in lanes.WHOLE else jnp.float32) for k, v in whole.items()}
-
     def init(lane: Lane, data: Data) -> TrainState:
-        lane = filled(lane)
+        stream.check_data(data)
+        lane = lanes.arrays(spec, lane)
         net = network(spec, environment, data)
         variables = net.init(stream.role(jax.random.key(lane["seed"]), stream.INIT))
         params = variables.pop("params")
         return TrainState(params, variables, params, optimizer(spec, lane, net.structure).init(params))
 
     def run_task(lane: Lane, state: TrainState, data: Data, task: Array) -> tuple[TrainState, Metrics]:
-        lane, task = filled(lane), jnp.asarray(task, jnp.int32)
+        given, lane = lane, lanes.arrays(spec, lane)
+        _check_task(spec, given, state, data, task)
+        task = jnp.asarray(task, jnp.int32)
         net, key, samples = network(spec, environment, data), jax.random.key(lane["seed"]), len(data.x)
         tx = optimizer(spec, lane, net.structure)
         per_epoch = stream.steps_per_epoch(samples, spec.batch_size)
@@ -192,6 +194,20 @@ def make_run(spec: Spec) -> Run:
         return state, numerics.known(finite, metrics) | {"loss": loss, "finite": finite}
 
     return Run(in_float32(init), in_float32(run_task))
+
+
+def _check_task(spec: Spec, lane: Lane, state: Any, data: Any, task: Any) -> None:
+    """Raises ValueError for arguments of `run_task` that it has no meaning for, as far as they are known."""
+    stream.check_data(data)
+    if not all(hasattr(state, name) for name in TrainState._fields):
+        raise ValueError(f"state is a {type(state).__name__}: allowed is a TrainState, as init gives it.")
+    if not registry.is_traced(task):
+        registry.whole("task", task, 0)
+    steps = lanes.check_steps(spec, len(data.x))
+    numbers = {**lanes.DEFAULTS, **lane}
+    plateaus, fraction = numbers["granularity"], numbers["transition_fraction"]
+    if not registry.is_traced(plateaus) and not registry.is_traced(fraction):
+        lanes.check_transition(plateaus, fraction, steps)
 
 
 def mean_loss(environment: Environment, logits: Array, batch: Batch) -> Array:

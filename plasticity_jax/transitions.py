@@ -8,7 +8,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from plasticity_jax.types import Array, Batch, Transition
+from plasticity_jax.types import Array, Batch, Environment, Transition
 
 
 def transition_steps(fraction: Any, steps: int) -> Any:
@@ -40,7 +40,7 @@ def interpolate_outputs(old: Batch, new: Batch, alpha: Array, rank: Array) -> Ba
     uniform, so accuracy during a transition means little. Inputs must be the same in both tasks.
     """
     del rank
-    uniform = 1 / new.y.shape[-1]
+    uniform = _uniform(new.y)
     to_uniform = (1 - 2 * alpha) * old.y + 2 * alpha * uniform
     to_new = (2 - 2 * alpha) * uniform + (2 * alpha - 1) * new.y
     return new._replace(y=jnp.where(alpha < 0.5, to_uniform, to_new))
@@ -59,7 +59,7 @@ def smooth_outputs(old: Batch, new: Batch, alpha: Array, rank: Array) -> Batch:
     this is soft targets without interpolation between tasks. Inputs must be the same in both tasks.
     """
     del old, rank
-    uniform = 1 / new.y.shape[-1]
+    uniform = _uniform(new.y)
     return new._replace(y=jnp.where(alpha < 1, 0.5 * new.y + 0.5 * uniform, new.y))
 
 
@@ -71,7 +71,7 @@ def anneal_outputs(old: Batch, new: Batch, alpha: Array, rank: Array) -> Batch:
     (K - 1) / 2K, that of output interpolation one half. Inputs must be the same in both tasks.
     """
     del old, rank
-    uniform = 1 / new.y.shape[-1]
+    uniform = _uniform(new.y)
     return new._replace(y=alpha * new.y + (1 - alpha) * uniform)
 
 
@@ -89,10 +89,41 @@ def sample_tasks(old: Batch, new: Batch, alpha: Array, rank: Array) -> Batch:
     return jax.tree.map(pick, old, new)
 
 
+def _uniform(y: Array) -> float:
+    """Returns what a uniform distribution has for each class, where `y` [..., C] may hold distributions."""
+    if not jnp.issubdtype(y.dtype, jnp.floating) or y.ndim < 2 or y.shape[-1] < 2:
+        raise ValueError(
+            f"targets are {y.dtype} {list(y.shape)}: allowed in this transition are distributions over C >= 2 classes, "
+            "floats [B, C]."
+        )
+    return 1 / y.shape[-1]
+
+
+def fitting(environment: Environment) -> list[str]:
+    """Returns the names of the transitions that an environment allows."""
+    return [name for name, transition in TRANSITIONS.items() if _fits(transition, environment)]
+
+
+def _fits(transition: Transition, environment: Environment) -> bool:
+    shared = transition.needs in ("nothing", environment.shared)
+    return shared and transition.targets in ("anything", environment.targets)
+
+
+def check_fit(transition: Transition, environment: Environment, name: str, where: str) -> None:
+    """Raises ValueError if an environment does not allow a transition; `name` and `where` are what to call them."""
+    if _fits(transition, environment):
+        return
+    if transition.needs not in ("nothing", environment.shared):
+        reason = f"needs tasks that share {transition.needs}, but those of {where} share {environment.shared}"
+    else:
+        reason = f"needs targets that are {transition.targets}, but those of {where} are {environment.targets}"
+    raise ValueError(f"transition {name} {reason}: allowed are {', '.join(fitting(environment))}.")
+
+
 TRANSITIONS = {
-    "output": Transition(interpolate_outputs, needs="inputs"),
+    "output": Transition(interpolate_outputs, needs="inputs", targets="distributions"),
     "input": Transition(interpolate_inputs, needs="targets"),
-    "smoothing": Transition(smooth_outputs, needs="inputs"),
-    "annealing": Transition(anneal_outputs, needs="inputs"),
+    "smoothing": Transition(smooth_outputs, needs="inputs", targets="distributions"),
+    "annealing": Transition(anneal_outputs, needs="inputs", targets="distributions"),
     "sampling": Transition(sample_tasks, needs="nothing"),
 }

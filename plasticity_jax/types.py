@@ -130,7 +130,7 @@ class Environment(NamedTuple):
       examples: (data, task, index [B]) -> Batch of that pure task.
       test: (data, task, index [B]) -> Batch of held-out examples of that task, or None where none can exist.
       shared: what example i has in common in any two tasks: "inputs", "targets" or "nothing"; decides which
-        transitions fit.
+        transitions fit, as does `targets`.
       loss: (logits [B, C], y [B, C]) -> [B] loss per example; of texts ([B, T, V], [B, T]) -> [B, T] per position.
       metric: the same for a score.
       metric_name: column name of the metric, e.g. "accuracy".
@@ -139,6 +139,8 @@ class Environment(NamedTuple):
       decoding: how texts are generated and scored, or None.
       changes: whether tasks differ; False gives every task the key of the first.
       about: what is known of the metric, of the score of generated texts and of "loss", each by its name.
+      targets: what the y of examples are: "distributions" over classes (rows sum to 1), "ids", or any other word, such
+        as "values" for regression, whose targets no transition may mix with uniform ones.
     """
 
     task: Callable[[Key, Data], PyTree]
@@ -153,6 +155,7 @@ class Environment(NamedTuple):
     decoding: Decoding | None = None
     changes: bool = True
     about: tuple[Metric, ...] = ()
+    targets: str = "distributions"
 
 
 class Transition(NamedTuple):
@@ -163,10 +166,12 @@ class Transition(NamedTuple):
         `rank` in (0, 1) is each example's place in the order in which examples change over, fixed within a task.
         At alpha = 1 the result equals `new` bit for bit.
       needs: what the two tasks must share: "inputs", "targets" or "nothing".
+      targets: what targets must be, as in `Environment`, or "anything".
     """
 
     mix: Callable[[Batch, Batch, Array, Array], Batch]
     needs: str
+    targets: str = "anything"
 
 
 class UnitGroup(NamedTuple):

@@ -16,7 +16,7 @@ import socket
 import sys
 import tempfile
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from plasticity_jax.json_files import read_json
@@ -46,7 +46,7 @@ def check_writable(path: str | os.PathLike, what: str = "workdir") -> None:
       WorkdirError: `path`, or its nearest existing parent, is no folder or takes no files.
     """
     nearest = pathlib.Path(path).absolute()
-    while not os.path.lexists(nearest) and nearest != nearest.parent:
+    while not _exists(nearest, f"The {what} {path}") and nearest != nearest.parent:
         nearest = nearest.parent
     if not nearest.is_dir():
         raise WorkdirError(f"The {what} {path} cannot be used: {nearest} is not a directory.")
@@ -58,6 +58,16 @@ def check_writable(path: str | os.PathLike, what: str = "workdir") -> None:
     except OSError as error:
         reason = f"{nearest} is not writable ({reason_of(error)})"
         raise WorkdirError(f"The {what} {path} cannot be used: {reason}.") from error
+
+
+def _exists(path: pathlib.Path, what: str) -> bool:
+    try:
+        os.lstat(path)
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    except OSError as error:  # a name that is too long, a folder that may not be looked into
+        raise WorkdirError(f"{what} cannot be used ({reason_of(error)}).") from error
+    return True
 
 
 @contextlib.contextmanager
@@ -103,21 +113,28 @@ def _holder(path: str | os.PathLike) -> str:
         return "another process"
 
 
-def check_config(path: str | os.PathLike, settings: dict, extendable: str = "") -> bool:
+def check_config(
+    path: str | os.PathLike,
+    settings: dict,
+    extendable: str = "",
+    today: Callable[[Any], Any] = lambda recorded: recorded,
+) -> bool:
     """Whether `path/config.json` records these settings: False if it is to be written, True if they agree.
 
     It is to be written for a new run, and if all that differs are numbers named `extendable` that are larger than
-    recorded: the run is to go on for longer.
+    recorded: the run is to go on for longer. `today` turns settings recorded long ago into what would be recorded now.
 
     Raises:
       WorkdirError: they differ (the message lists how), or the file cannot be read.
     """
     file = pathlib.Path(path, "config.json")
     try:
-        recorded = read_json(file, nan=True)["settings"]
+        recorded = today(read_json(file, nan=True)["settings"])
+        if not isinstance(recorded, dict):
+            raise TypeError("its settings are no object")
     except (FileNotFoundError, NotADirectoryError):
         return False
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         reason = f"cannot be read as the record of a run ({reason_of(error)})"
         raise WorkdirError(f"{file} {reason}; use another --workdir.") from error
     old, new = _flat(recorded), _flat(json.loads(json.dumps(settings)))
@@ -184,11 +201,16 @@ def write_config(path: str | os.PathLike, settings: dict, record: dict) -> None:
         raise WorkdirError(f"{target} cannot be written ({reason_of(error)}).") from error
 
 
+STOPPING = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1)
+"""Signals that ask a run to stop: SIGHUP comes when a terminal goes away, SIGUSR1 is SLURM's usual warning."""
+
+
 class Stop:
-    """Context in which SIGTERM and SIGINT only set `requested`, so that the loop can save and leave.
+    """Context in which the signals of `STOPPING` only set `requested`, so that the loop can save and leave.
 
     `signal` is the number of the first one, None before. A second SIGINT raises KeyboardInterrupt at once. The old
-    handlers come back at the end. Outside the main thread, where Python allows no handlers, it does nothing.
+    handlers come back at the end. SIGHUP stays ignored where it is, as under nohup. Outside the main thread, where
+    Python allows no handlers, it does nothing.
     """
 
     def __init__(self):
@@ -198,16 +220,11 @@ class Stop:
         self._old: dict[int, Any] = {}
 
     def __enter__(self) -> "Stop":
-        if threading.current_thread() is threading.main_thread():
-            for number in (signal.SIGTERM, signal.SIGINT):
-                self._old[number] = signal.signal(number, self._receive)
+        self._old = handle(self._receive)
         return self
 
     def __exit__(self, *_) -> None:
-        while self._old:
-            number, handler = self._old.popitem()
-            # None stands for a handler that was not installed from Python; it cannot be put back.
-            signal.signal(number, signal.SIG_DFL if handler is None else handler)
+        restore(self._old)
 
     def _receive(self, number: int, _frame) -> None:
         self.requested = True
@@ -215,3 +232,19 @@ class Stop:
         self._interrupts += number == signal.SIGINT
         if self._interrupts > 1:
             raise KeyboardInterrupt
+
+
+def handle(handler: Callable[[int, Any], None]) -> dict[int, Any]:
+    """Installs a handler of the signals of `STOPPING` and returns the old ones; {} outside the main thread."""
+    if threading.current_thread() is not threading.main_thread():
+        return {}
+    ours = [number for number in STOPPING if number != signal.SIGHUP or signal.getsignal(number) is not signal.SIG_IGN]
+    return {number: signal.signal(number, handler) for number in ours}
+
+
+def restore(handlers: dict[int, Any]) -> None:
+    """Puts back what `handle` returned, and empties it."""
+    while handlers:
+        number, handler = handlers.popitem()
+        # None stands for a handler that was not installed from Python; it cannot be put back.
+        signal.signal(number, signal.SIG_DFL if handler is None else handler)

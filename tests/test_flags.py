@@ -113,7 +113,7 @@ def test_numbers_that_float32_does_not_hold_are_refused_at_once(text):
         ("--first_seed=-1", "first_seed is -1: allowed are whole numbers from 0."),
         ("--seeds=2 --first_seed=2147483647", "first_seed is 2147483647 and seeds is 2: allowed are seeds up to 2147"),
         ("--seeds=99999999999", "first_seed is 0 and seeds is 99999999999: allowed are seeds up to 2147483647."),
-        ("--method=redo --redo.period=1e3", "redo.period is '1e3': allowed are whole numbers."),
+        ("--method=redo --redo.period=1e3", "redo.period is '1e3': allowed are whole numbers from 0."),
         ("--method=redo --redo.relative=maybe", "redo.relative is 'maybe': allowed are 'true', 'false'."),
         ("--redo.period=5", "redo.period is '5', but no arm of this run uses redo: add redo or leave it out."),
         ("--probes=none --hessian_top.iterations=9", "hessian_top.iterations is '9', but no arm of this run uses"),
@@ -345,3 +345,78 @@ def test_a_new_method_is_a_flag_a_number_and_a_line_of_the_list(monkeypatch):
     usual = grid("--method=none,pull --pull.force=0.5,1")
     assert counts(usual) == {"none": 5, "pull": 10}
     assert math.fsum(column(usual, "pull.force")[5:]) == 7.5
+
+
+# --- what a model does not read ---
+
+
+@pytest.mark.parametrize(
+    ("command", "sentence"),
+    [
+        ("--model=resnet18 --width=32,64 --depth=2,3", "depth is '2,3', but resnet18 has no depth: leave it out."),
+        ("--model=resnet18 --width=256", "width is '256', but resnet18 has no width: leave it out."),
+        ("--model=cnn,resnet18 --width=32", "width is '32', but cnn and resnet18 have no width: leave it out."),
+    ],
+)
+def test_flags_that_no_model_of_the_run_reads_are_refused(command, sentence):
+    with pytest.raises(ValueError) as error:
+        grid(command)
+    assert str(error.value) == sentence
+
+
+def test_what_a_model_does_not_read_is_no_axis_of_it():
+    runs = grid("--model=mlp,resnet18 --width=32,64 --depth=2,3")
+    assert [(one.model, one.width, one.depth) for one, _ in runs] == [
+        ("mlp", 32, 2),
+        ("mlp", 32, 3),
+        ("mlp", 64, 2),
+        ("mlp", 64, 3),
+        ("resnet18", 256, 4),
+    ]
+    [(one, _)] = grid("--model=resnet18", {"width": "64", "depth": "2"})  # an experiment's own defaults
+    assert one == spec.Spec(model="resnet18")
+
+
+def test_grids_are_bounded_before_they_are_made():
+    for command in ("--seeds=1000000000", "--seeds=60000 --granularity=1,5"):
+        with pytest.raises(
+            ValueError, match=r"^this grid has (1,000,000,000|120,000) lanes or more: allowed are at most 100,000\.$"
+        ):
+            grid(command)
+    many = ",".join(map(str, range(1, 201)))
+    with pytest.raises(ValueError, match=r"^this grid has 40,000 programs or more: allowed are at most 10,000\.$"):
+        grid(f"--width={many} --depth={many}")
+    with pytest.raises(ValueError, match=r"^this grid has 40,000 programs or more"):
+        grid(f"--method=redo --redo.period={many} --redo.warmup={many}")
+
+
+# --- text that is none, files of flags ---
+
+
+def test_text_that_is_not_utf8_and_flags_that_hide_others_are_refused(tmp_path):
+    for argv in (["--workdir=a\udcff"], ["--tasks=\0"]):
+        with pytest.raises(ValueError, match=r"is not text: allowed is text in UTF-8\.$"):
+            flags.parse(argv)
+    file = tmp_path / "flags"
+    file.write_text("--tasks=3\n")
+    assert flags.parse([f"--flagfile={file}"])[0]["tasks"] == "3"
+    file.write_text("--undefok=taks\n--taks=3\n")
+    for argv in (["--undefok=taks", "--taks=3"], ["--undefok", "taks"], ["-undefok=x"], [f"--flagfile={file}"]):
+        with pytest.raises(ValueError, match=r"^unknown flag --undefok: --help"):
+            flags.parse(argv)
+        with pytest.raises(ValueError, match=r"^unknown flag --undefok: --help"):
+            flags.own({"scale": "paper"}, argv)
+    file.write_bytes(b"\xff")
+    for path in (file, tmp_path):
+        with pytest.raises(ValueError, match="flagfile"):
+            flags.parse([f"--flagfile={path}"])
+
+
+def test_the_home_folder_is_expanded_in_every_folder(monkeypatch):
+    monkeypatch.setenv("HOME", "/home/me")
+    argv = [f"--{name}=~/x" for name in flags.PATHS]
+    values, _ = flags.parse(argv)
+    assert [values[name] for name in flags.PATHS] == ["/home/me/x"] * 3
+    assert flags.parse(["--workdir=runs/~"])[0]["workdir"] == "runs/~"
+    with pytest.raises(ValueError, match="workdir is '~nobody-here/x': allowed are other paths, as that home"):
+        flags.parse(["--workdir=~nobody-here/x"])

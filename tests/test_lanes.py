@@ -1,5 +1,6 @@
 import dataclasses
 import functools
+import itertools
 
 import jax
 import jax.monitoring
@@ -227,3 +228,42 @@ def test_lanes_with_one_seed_share_tasks_and_initial_weights():
     assert (np.asarray(states.params["layer0"]["kernel"][0]) != states.params["layer0"]["kernel"][2]).all()
     keys = [stream.role(jax.random.key(seed), stream.INIT) for seed in (3, 3, 4)]
     assert keys[0] == keys[1] != keys[2]
+
+
+# What is no grid
+
+
+def test_grids_and_stacks_refuse_in_a_sentence():
+    cases = [
+        (lambda: lanes.grid(learning_rate="1e-3"), "learning_rate is '1e-3': allowed are finite numbers."),
+        (lambda: lanes.grid(learning_rate=["1e-3"]), "learning_rate is '1e-3': allowed are finite numbers."),
+        (lambda: lanes.grid(seed=True), "seed is True: allowed are finite numbers."),
+        (lambda: lanes.grid(seed={0: 1}), "seed is {0: 1}: allowed are finite numbers."),
+        (lambda: lanes.grid(seed=[[0, 1]]), "seed is [0, 1]: allowed are finite numbers."),
+        (
+            lambda: lanes.grid(seed=itertools.count()),
+            "seed has more than 100,000 values: allowed are at most so many lanes.",
+        ),
+        (
+            lambda: lanes.grid(seed=range(1000), granularity=range(1, 1001)),
+            "a grid of 1000 x 1000 lanes is given: allowed are at most 100,000.",
+        ),
+        (lambda: lanes.stack([]), "there are no lanes: give at least one, e.g. grid(seed=range(5))."),
+        (
+            lambda: lanes.stack([{"seed": 0, "granularity": 1}, {"seed": 1}]),
+            "a lane lacks granularity: allowed are lanes",
+        ),
+        (lambda: lanes.stack([{"seed": 0}, {"sed": 1}]), "number 'sed' fits no part of this run: known are seed."),
+        (lambda: lanes.stack({"seed": 0}), "lanes is {'seed': 0}: allowed is a list of lanes, as grid() makes."),
+        (lambda: lanes.stack([{"seed": 2**31}]), "seed is 2147483648: allowed is 0 to 2147483647."),
+        (lambda: lanes.execution("mlp", 5, width="4"), "lane_width is '4': allowed are whole numbers from 0."),
+    ]
+    for call, told in cases:
+        with pytest.raises(ValueError) as error:
+            call()
+        assert str(error.value).startswith(told)
+
+
+def test_a_grid_may_be_traced():
+    traced = jax.jit(lambda rate: lanes.grid(learning_rate=rate, seed=[0, 1])[1]["learning_rate"] * 2)
+    assert traced(0.5) == 1

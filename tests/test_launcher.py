@@ -2,6 +2,7 @@
 
 import contextlib
 import gzip
+import importlib.metadata
 import io
 import json
 import os
@@ -15,7 +16,9 @@ import jax
 import numpy as np
 import pandas as pd
 import pytest
+import tiny
 
+import plasticity_jax
 from experiments import random_mnist
 from plasticity_jax import launcher, profile, spec, sweep, workdir
 
@@ -71,13 +74,26 @@ def finish(running):
 
 WHOLE = "allowed are whole numbers from 1."
 NUMBERS = "allowed are numbers such as 0.001, 1e-3 or 2/3"
+MANY = ",".join(map(str, range(1, 101)))
 USAGE = {
     "--granularty=5": "unknown flag --granularty (did you mean --granularity?): --help and --list name all flags.",
     "--seeds": "Missing value for flag --seeds",
     "stray": "argument 'stray' is not a flag: allowed are flags as --name=value",
     "--dry_run=maybe": "flag --dry_run=maybe: allowed are true and false.",
     "--tasks=1e3": f"tasks is '1e3': {WHOLE}",
-    "--epochs=999999999999": "4999999999995 steps: allowed are fewer than 2147483648.",
+    "--epochs=999999999999": f"epochs is 999999999999: {WHOLE[:-1]} to 2147483647.",
+    "--epochs=2147483647": "a task has 10737418235 steps: allowed are fewer than 2147483648.",
+    "--tasks=2147483647": "2147483647 tasks have 21474836470 steps: allowed are fewer than 2147483648.",
+    "--probe_every=9999999999 --probes=dormant_fraction": f"probe_every is 9999999999: {WHOLE[:-1]} to 2147483647.",
+    "--method=redo --redo.period=10000000000": "redo.period is 10000000000: allowed are whole numbers from 0 to 2147483647.",
+    "--method=redo --redo.warmup=-1": "redo.warmup is -1: allowed are whole numbers from 0.",
+    "--depth=5000": f"depth is 5000: {WHOLE[:-1]} to 1000.",
+    "--seeds=1000000000": "this grid has 1,000,000,000 lanes or more: allowed are at most 100,000.",
+    f"--learning_rate={MANY} --granularity={MANY} --adam.b1={MANY} --optimizer=adam": "this grid has 1,000,000 lanes or",
+    f"--width={MANY} --depth={MANY} --epochs={MANY}": "this grid has 1,000,000 programs or more: allowed are at most",
+    "--last=99999999999999999999": f"last is 99999999999999999999: {WHOLE[:-1]} to 2147483647.",
+    "--undefok=granularty --granularty=5": "unknown flag --undefok: --help and --list name all flags.",
+    "--data_dir=\udcff": "argument '--data_dir=\\udcff' is not text: allowed is text in UTF-8.",
     "--depth=2,": f"depth is '': {WHOLE}",
     "--samples=5000": "digits has 1437 training images, fewer than the 5000 samples asked for.",
     "--batch_size=101": "batch_size is 101: allowed is at most the number of samples, 100.",
@@ -354,6 +370,86 @@ def test_a_run_that_does_not_fit_into_memory_is_a_fault_before_it_starts(tmp_pat
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_fault_without_words_has_some(tmp_path, capsys, monkeypatch):
+    def fails(*_, **__):
+        raise MemoryError
+
+    monkeypatch.setattr(sweep, "run_in_workdir", fails)
+    assert launch(f"--workdir={tmp_path / 'run'}") == 1
+    told = "error: memory ran out (MemoryError): allowed is a smaller run, or more memory for this process.\n"
+    assert capsys.readouterr().err == told
+    assert launcher.fault(OSError(), 1) == 1
+    assert capsys.readouterr().err == "error: OSError\n"
+
+
+def test_the_home_folder_is_meant_by_a_tilde(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    asked = {}
+    monkeypatch.setattr(
+        sweep, "run_in_workdir", lambda programs, dataset, folder, *_, **__: asked.update(folder=folder)
+    )
+    monkeypatch.setattr(launcher, "report", lambda *_: "")
+    dataset = tiny.arrays(tmp_path / "data", 100).replace(str(tmp_path), "~")
+    assert launch("--workdir=~/run", f"--dataset={dataset}") == 0
+    assert asked == {"folder": f"{tmp_path}/run"}
+
+
+@pytest.mark.usefixtures("nothing_compiles")
+def test_a_dry_run_tells_what_a_model_is_made_from(capsys):
+    argv = [
+        "--dry_run",
+        "--dataset=digits",
+        "--samples=100",
+        "--batch_size=20",
+        "--model=cnn",
+        "--epochs=1",
+        "--tasks=1",
+    ]
+    assert launcher.launch("", {"width": "64"}, argv=argv) == 0
+    assert "transition output, cnn, norm layer, relu, torch, adam," in capsys.readouterr().out
+
+
+def test_a_workdir_from_before_is_known_by_what_its_model_reads(tmp_path):
+    """Width and depth of a CNN were recorded as given, and meant nothing."""
+    made = tiny.spec(dataset=tiny.arrays(tmp_path / "data"), model="cnn")
+    dataset = sweep.load_dataset(made)
+    settings = sweep.settings(sweep.plan([(made, [{}])], 64), dataset)
+    old = json.loads(json.dumps(settings))
+    old["programs"][0]["spec"] |= {"width": 8, "depth": 1}
+    workdir.write_config(tmp_path, old, {})
+    assert sweep.check_config(tmp_path, settings) is True
+    old["programs"][0]["spec"] |= {"norm": "batch"}
+    workdir.write_config(tmp_path, old, {})
+    with pytest.raises(
+        workdir.WorkdirError, match=r'another configuration: programs\.spec\.norm was "batch", now "none"; use'
+    ):
+        sweep.check_config(tmp_path, settings)
+
+
+def test_versions_of_what_is_only_on_the_path(monkeypatch):
+    def missing(name):
+        raise importlib.metadata.PackageNotFoundError(name)
+
+    monkeypatch.setattr(importlib.metadata, "version", missing)
+    versions = sweep.environment_record(sweep.load_dataset(tiny.spec(samples=64)))["versions"]
+    assert versions["plasticity_jax"] == plasticity_jax.__version__
+    assert versions["jax"] == jax.__version__
+    assert versions["orbax-checkpoint"] == "0." + versions["orbax-checkpoint"][2:]
+
+
+def test_a_reader_that_leaves_is_no_fault():
+    """As of --help | head -1."""
+    for command in ("--help", "--list"):
+        with process("experiments.run", command) as running:
+            assert running.stdout
+            assert running.stderr
+            assert running.stdout.readline()
+            running.stdout.close()
+            assert running.stderr.read() == ""
+        assert running.returncode == 0
+
+
 def test_memory_that_runs_out_all_the_same_is_one_sentence(tmp_path, capsys, monkeypatch):
     def fails(*_, **__):
         raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory\nallocating 36 bytes.")
@@ -419,7 +515,8 @@ def test_determinism_is_refused_where_it_comes_too_late(monkeypatch):
 def test_a_stopped_run_goes_on_to_the_same_results(tmp_path):
     argv = [*TINY, "--environment=permuted_pixels", "--transition=input", "--granularity=3", "--tasks=14", "--seeds=2"]
     folder = tmp_path / "stopped"
-    for number, code, task in ((signal.SIGTERM, 143, 1), (signal.SIGINT, 130, 4)):
+    stops = [(signal.SIGTERM, 143, 1), (signal.SIGINT, 130, 4), (signal.SIGUSR1, 138, 6), (signal.SIGHUP, 129, 8)]
+    for number, code, task in stops:
         running = process("experiments.run", *argv, f"--workdir={folder}")
         while not any(path.name.isdigit() and int(path.name) >= task for path in folder.glob("checkpoints/0/*")):
             assert running.poll() is None, running.communicate()

@@ -24,7 +24,7 @@ def programs(count=4, **changes):
     [
         {"width": 64, "batch_size": 512, "probes": ()},
         {"width": 64, "batch_size": 512, "probes": ("hessian_top",)},
-        {"model": "cnn", "width": 16, "batch_size": 128, "probes": ("dormant_fraction",)},
+        {"model": "cnn", "batch_size": 128, "probes": ("dormant_fraction",)},
         {
             "model": "t5", "environment": "random_seq2seq", "dataset": "generated", "transition": "sampling", "width": 32,
             "batch_size": 32, "probes": ("hessian_top",), "probe_samples": 64,
@@ -34,7 +34,7 @@ def programs(count=4, **changes):
     ids=["mlp", "mlp, curvature", "cnn, units", "t5, curvature"],
 )  # fmt: skip
 def test_estimate_is_within_a_factor_of_two_of_the_compiler(changes):
-    spec = tiny.spec(**{"samples": 1280, "depth": 1, **changes})
+    spec = tiny.spec(**{"samples": 1280, **changes})
     data = sweep.load_data(spec)
     lane = {k: v[0] for k, v in lanes.stack([lanes.complete(spec, {})]).items()}
     run = make_run(spec)

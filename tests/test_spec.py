@@ -1,5 +1,10 @@
+import copy
 import dataclasses
+import json
+import pickle
 
+import jax.numpy as jnp
+import numpy as np
 import pytest
 
 from plasticity_jax import lanes, methods
@@ -8,7 +13,7 @@ from plasticity_jax.models import ACTIVATIONS, INITIALIZATIONS, MODELS, NORMS
 from plasticity_jax.optimizers import OPTIMIZERS
 from plasticity_jax.precision import PRECISIONS
 from plasticity_jax.probes import PROBES
-from plasticity_jax.spec import CHOICES, Spec
+from plasticity_jax.spec import CHOICES, Spec, comparable, unread
 from plasticity_jax.transitions import TRANSITIONS
 
 KNOWN = {
@@ -133,7 +138,7 @@ def test_a_spec_is_a_value():
 
 def test_every_field_is_documented():
     for field in dataclasses.fields(Spec):
-        assert set(field.metadata) == {"group", "help", "axis"}
+        assert set(field.metadata) == {"group", "help", "axis", "limits"}
         assert bool(field.metadata["help"]) == (field.name != "options")
 
 
@@ -178,6 +183,69 @@ def test_known_settings():
     assert Spec(optimizer="sgd").known_numbers() == {}
 
 
+def test_numbers_of_numpy_and_jax_are_pythons():
+    spec = Spec(width=np.int64(64), depth=np.array(2), tasks=jnp.int32(3), model=np.str_("mlp"))
+    assert spec == Spec(width=64, depth=2, tasks=3)
+    assert hash(spec) == hash(Spec(width=64, depth=2, tasks=3))
+    options = {"redo.period": np.int32(7), "redo.relative": np.bool_(False), "redo.score": np.str_("running")}
+    made = Spec(method="redo", options=options)
+    assert made == Spec(method="redo", options={"redo.period": 7, "redo.relative": False, "redo.score": "running"})
+    assert json.loads(json.dumps(made.record()))["options"]["redo.period"] == 7
+    lane = {"learning_rate": 1e-3}
+    assert lanes.grid(seed=jnp.arange(2), learning_rate=np.float64(1e-3)) == [{"seed": 0, **lane}, {"seed": 1, **lane}]
+
+
+def test_numbers_have_a_largest():
+    for name in ("tasks", "epochs", "batch_size", "width", "probe_every", "probe_samples", "samples"):
+        message = refused(Spec, **{name: 2**31})
+        assert message == f"{name} is 2147483648: allowed are whole numbers from 1 to 2147483647."
+    assert refused(Spec, depth=5000) == "depth is 5000: allowed are whole numbers from 1 to 1000."
+    assert refused(Spec, method="redo", options={"redo.period": 10**10}) == (
+        "option redo.period is 10000000000: allowed are whole numbers from 0 to 2147483647."
+    )
+    assert Spec(probe_every=2**31 - 1, subsample_seed=2**40).subsample_seed == 2**40
+    long = Spec(tasks=26_843_546)
+    assert refused(lanes.check, long, [{}], 128) == (
+        "26843546 tasks have 2147483680 steps: allowed are fewer than 2147483648."
+    )
+
+
+@pytest.mark.parametrize(
+    ("model", "read"),
+    [
+        ("mlp", {"width", "depth", "norm", "activation", "initialization"}),
+        ("cnn", {"norm", "activation", "initialization"}),
+        ("resnet18", {"norm", "activation", "initialization"}),
+        ("t5", {"width", "depth", "activation"}),
+    ],
+)
+def test_fields_that_a_model_does_not_read_are_left_alone(model, read):
+    text = {"dataset": "generated", "environment": "bigram_cipher", "transition": "sampling"} if model == "t5" else {}
+    usual = Spec(model=model, **text)
+    other = {"width": 8, "depth": 2, "norm": "none", "activation": "tanh", "initialization": "he"}
+    assert set(unread(model)) == set(other) - read
+    for name, value in other.items():
+        if name in read:
+            assert Spec(model=model, **text, **{name: value}) != usual
+        else:
+            told = f"{name} is {value!r}, but {model} has no {name}: leave it out."
+            assert refused(Spec, model=model, **text, **{name: value}) == told
+            assert Spec(model=model, **text, **{name: getattr(usual, name)}) == usual
+            assert comparable({**usual.record(), name: value}) == usual.record()  # as it was written before
+    assert comparable(usual.record()) == usual.record()
+
+
+def test_fields_that_there_are_not():
+    assert refused(Spec, learning_rate=1e-3).startswith(
+        "a Spec has no field 'learning_rate' (options and numbers of lanes are given apart): known are dataset, samples, "
+    )
+    assert "(did you mean width?)" in refused(Spec, widht=3)
+    assert (
+        refused(dataclasses.replace, Spec(), model="cnn", width=8) == "width is 8, but cnn has no width: leave it out."
+    )
+    assert copy.deepcopy(Spec(width=8)) == pickle.loads(pickle.dumps(Spec(width=8))) == Spec(width=8)
+
+
 # Lanes
 
 
@@ -209,7 +277,7 @@ def test_lanes_are_completed():
         ({"seed": float("nan")}, "seed is nan: allowed are whole numbers."),
         ({"seed": float("inf")}, "seed is inf: allowed are whole numbers."),
         ({"granularity": 2.5}, "granularity is 2.5: allowed are whole numbers."),
-        ({"granularity": 0}, "granularity is 0: allowed is 1 or more."),
+        ({"granularity": 0}, "granularity is 0: allowed is 1 to 2147483647."),
         ({"learning_rate": -0.001}, "learning_rate is -0.001: allowed is 0 or more."),
         ({"learning_rate": float("nan")}, "learning_rate is nan: allowed are finite numbers."),
         ({"l2.strength": float("-inf")}, "l2.strength is -inf: allowed are finite numbers."),

@@ -1,4 +1,5 @@
 import functools
+import re
 
 import jax
 import jax.numpy as jnp
@@ -7,7 +8,7 @@ import pytest
 import scipy.stats
 import tiny
 
-from plasticity_jax import environments, lanes, registry, stream, train
+from plasticity_jax import environments, lanes, registry, stream, train, transitions
 from plasticity_jax.environments import permuted_pixels, random_labels
 
 DATA = jax.tree.map(jnp.asarray, tiny.data())
@@ -50,6 +51,18 @@ def test_an_epoch_visits_no_example_twice(samples, batch_size):
         assert len(np.unique(places)) == places.size
         assert places.min() >= 0
         assert places.max() < samples
+
+
+def test_a_remainder_sits_out_as_often_as_it_says():
+    """127 examples in batches of 64: one in every epoch, the others in half of them; s / (s + 1) with s steps."""
+    seen = np.concatenate([order(0, 127, 64, 0, number).reshape(-1) for number in range(200)])
+    times = np.sort(np.bincount(seen, minlength=127))
+    assert times[-1] == 200
+    assert 70 < times[0] <= times[-2] < 130  # half of 200, six deviations to each side at most
+    seen = np.concatenate([order(0, 190, 64, 0, number).reshape(-1) for number in range(200)])
+    times = np.sort(np.bincount(seen, minlength=190))  # two steps: 62 slices of three examples, 2 of two
+    assert (times == 200).sum() == 4
+    assert 100 < times[0] <= times[-5] < 165
 
 
 def test_a_remainder_sits_out_in_turn():
@@ -282,3 +295,70 @@ def test_permuted_pixels_move_positions_and_nothing_else():
 def test_other_draws_are_refused():
     with pytest.raises(ValueError, match=r"^random_labels\.draw is 'both': allowed are 'shuffle', 'iid'\.$"):
         random_labels(draw="both")
+
+
+# What is asked for that there is not
+
+
+def test_streams_refuse_in_a_sentence():
+    for arguments, told in [
+        (
+            (permuted_pixels(), "output", 16, 2),
+            "transition 'output' needs tasks that share inputs, but those of this env",
+        ),
+        ((permuted_pixels, "input", 16, 2), "allowed is an Environment, such as environments.random_labels()."),
+        ((random_labels(), "outputs", 16, 2), "unknown transition 'outputs': known are output, "),
+        (
+            (random_labels(), transitions.TRANSITIONS["input"], 16, 2),
+            "transition 'interpolate_inputs' needs tasks that",
+        ),
+        ((random_labels(), "output", 0, 2), "batch_size is 0: allowed are whole numbers from 1."),
+        ((random_labels(), "output", 16, 1.5), "epochs is 1.5: allowed are whole numbers from 1."),
+    ]:
+        with pytest.raises(ValueError) as error:
+            stream.make_stream(*arguments)
+        assert told in str(error.value)
+    at = stream.make_stream(random_labels(), "output", 16, 2)
+    for changes, told in [
+        ({"key": 0}, "key is 0: allowed is a key, such as jax.random.key(0)."),
+        ({"data": None}, "data is a NoneType: allowed is a Data, as load_data gives it."),
+        ({"step": -1}, "step is -1: allowed are whole numbers from 0."),
+        ({"granularity": 0}, "granularity is 0: allowed are whole numbers from 1."),
+        ({"transition_fraction": 1.5}, "transition_fraction is 1.5: allowed is 0 to 1."),
+        ({"data": tiny.data(8)}, "batch_size is 16: allowed is at most the number of samples, 8."),
+    ]:
+        with pytest.raises(ValueError) as error:
+            at(**{"key": KEY, "data": DATA, "task": 0, "step": 0, **changes})
+        assert str(error.value) == told
+
+
+def test_runs_refuse_lanes_in_a_sentence():
+    run = train.make_run(tiny.spec())
+    state = train.TrainState({}, {}, {}, {})
+    for lane, told in [
+        (
+            {"learning_rat": 1},
+            "number 'learning_rat' fits no part of this run: known are seed, granularity, learning_rate, ",
+        ),
+        ({"learning_rate": -1}, "learning_rate is -1.0: allowed is 0 or more."),
+        ({"seed": 1.5}, "seed is 1.5: allowed are whole numbers."),
+        (5, "a lane is 5: allowed are mappings of names to numbers, as grid() makes."),
+        (
+            lanes.stack(lanes.grid(seed=range(3))),
+            "seed has shape [3]: allowed is one number, or what stack() makes inside",
+        ),
+        (
+            {"granularity": 7},
+            "granularity is 7, but the transition has 5 steps (0.666667 of 8): allowed are as many plateaus",
+        ),
+    ]:
+        with pytest.raises(ValueError) as error:
+            run.run_task(lane, state, DATA, 0)
+        assert str(error.value).startswith(told)
+        if "granularity" not in told[:12]:
+            with pytest.raises(ValueError, match=re.escape(told)):
+                run.init(lane, DATA)
+    with pytest.raises(ValueError, match=r"^number 'learning_rat' fits no part"):  # traced, too
+        jax.eval_shape(run.init, {"learning_rat": 1.0}, DATA)
+    with pytest.raises(ValueError, match=r"^task is -1: allowed are whole numbers from 0\.$"):
+        run.run_task({}, state, DATA, -1)

@@ -9,6 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from plasticity_jax import stream
+from plasticity_jax.environments import ENVIRONMENTS, random_labels
+from plasticity_jax.spec import Spec
 from plasticity_jax.transitions import TRANSITIONS, alpha_at, transition_steps
 from plasticity_jax.types import Batch
 
@@ -205,3 +207,37 @@ def test_sampling_shares_are_exact_where_examples_sit_out(samples, batch_size):
             places = np.asarray(EPOCHS(jax.random.key(3), samples, batch_size, 1, plateau))
             new = of_new(places, samples, share)
             assert set(new.sum(axis=1)) <= {floor(alpha * batch_size), ceil(alpha * batch_size)}
+
+
+# What transitions need of targets
+
+
+REGRESSION = random_labels()._replace(targets="values")
+
+
+@pytest.mark.parametrize("name", ["output", "smoothing", "annealing"])
+def test_targets_that_are_no_distributions_are_not_mixed_with_uniform_ones(name):
+    with pytest.raises(ValueError) as error:
+        stream.make_stream(REGRESSION, name, 16, 2)
+    assert str(error.value) == (
+        f"transition {name!r} needs targets that are distributions, but those of this environment are values: allowed are "
+        "sampling."
+    )
+    for y in (jnp.ones((4, 1)), jnp.ones((4, 3), int), jnp.ones(4)):  # also where an environment does not say so
+        both = Batch(jnp.ones((4, 2)), y, jnp.ones(4))
+        with pytest.raises(
+            ValueError, match=r"targets are .*: allowed in this transition are distributions over C >= 2"
+        ):
+            TRANSITIONS[name].mix(both, both, jnp.float32(0.5), jnp.ones(4))
+    with pytest.raises(ValueError, match=r"needs targets of 2 or more classes, but the dataset has 1: allowed are"):
+        Spec(transition=name).check_classes(1)
+    Spec(transition="sampling").check_classes(1)
+
+
+def test_a_spec_asks_its_environment_what_targets_are(monkeypatch):
+    monkeypatch.setitem(ENVIRONMENTS, "random_labels", lambda: REGRESSION)
+    with pytest.raises(
+        ValueError, match="needs targets that are distributions, but those of 'random_labels' are values"
+    ):
+        Spec(transition="output")
+    assert Spec(transition="sampling").transition == "sampling"

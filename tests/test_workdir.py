@@ -144,9 +144,24 @@ def test_a_run_may_become_longer_and_not_shorter(tmp_path):
             workdir.check_config(tmp_path, settings, name)
 
 
-@pytest.mark.parametrize("text", ["", "{", "[]", "{}"])
+DAMAGED = [
+    "",
+    "{",
+    "[]",
+    "{}",
+    "null",
+    "3",
+    '{"settings": null}',
+    '{"settings": "x"}',
+    '{"settings": [1]}',
+    "[" * 100_000,
+    "\x80",
+]
+
+
+@pytest.mark.parametrize("text", DAMAGED)
 def test_unreadable_config_is_refused(tmp_path, text):
-    (tmp_path / "config.json").write_text(text)
+    (tmp_path / "config.json").write_text(text, encoding="latin-1")
     with pytest.raises(workdir.WorkdirError, match=r"config.json cannot be read as the record of a run \(.+\); use"):
         workdir.check_config(tmp_path, SETTINGS)
 
@@ -159,14 +174,26 @@ def test_config_that_cannot_be_written(tmp_path):
 # Stop
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("number", workdir.STOPPING)
 def test_stop_is_requested_and_handlers_come_back(number):
-    before = [signal.getsignal(other) for other in (signal.SIGTERM, signal.SIGINT)]
+    before = [signal.getsignal(other) for other in workdir.STOPPING]
     with workdir.Stop() as stop:
         assert (stop.requested, stop.signal) == (False, None)
         os.kill(os.getpid(), number)
         assert (stop.requested, stop.signal) == (True, number)
-    assert [signal.getsignal(other) for other in (signal.SIGTERM, signal.SIGINT)] == before
+    assert [signal.getsignal(other) for other in workdir.STOPPING] == before
+
+
+def test_a_hangup_that_is_ignored_stays_ignored():
+    """As under nohup, which is how a run is made to outlive its terminal."""
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        with workdir.Stop() as stop:
+            os.kill(os.getpid(), signal.SIGHUP)
+            assert not stop.requested
+        assert signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGHUP, before)
 
 
 def test_second_interrupt_is_immediate():
@@ -192,3 +219,8 @@ def test_stop_does_nothing_in_another_thread():
     thread.start()
     thread.join()
     assert seen == [(False, signal.getsignal(signal.SIGTERM))]
+
+
+def test_a_name_that_is_too_long_is_refused(tmp_path):
+    with pytest.raises(workdir.WorkdirError, match=r"cannot be used \(File name too long\)\.$"):
+        workdir.check_writable(tmp_path / ("x" * 300) / "run")

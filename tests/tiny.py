@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from plasticity_jax.spec import Spec
+from plasticity_jax.spec import Spec, unread
 from plasticity_jax.types import Data
 
 
@@ -19,6 +19,7 @@ def data(samples: int = 64, classes: int = 4, test: int = 12, shape: tuple[int, 
 def spec(**changes) -> Spec:
     """A Spec whose program compiles in seconds: one hidden layer of 8 units, two epochs of four steps on 64 samples."""
     small = {"tasks": 2, "epochs": 2, "batch_size": 16, "width": 8, "depth": 1, "norm": "none", "probes": ()}
+    small = {name: value for name, value in small.items() if name not in unread(changes.get("model", "mlp"))}
     return Spec(**(small | {"optimizer": "sgd"} | changes))
 
 

@@ -10,6 +10,7 @@ for one made from published files see `builders`.
 
 from collections.abc import Callable
 
+from plasticity_jax import registry
 from plasticity_jax.datasets import arrays, cache, digits, files, generated
 from plasticity_jax.datasets.contract import DataError, Dataset, subsample
 
@@ -38,6 +39,8 @@ def check_name(name: str) -> None:
     Raises:
         ValueError: an unknown name, with the known ones.
     """
+    if not isinstance(name, str):
+        raise ValueError(f"The dataset {registry.shown(name)} is no name; known are {', '.join(DATASETS)}.")
     if name.startswith("arrays:"):
         if name == "arrays:":
             raise ValueError("The dataset 'arrays:' names no folder; write arrays:PATH.")

@@ -184,4 +184,5 @@ def _environment(task: Callable, examples: Callable, test: Callable | None, text
         decoding=texts.decoding,
         changes=change,
         about=ABOUT,
+        targets="ids",
     )

@@ -41,6 +41,8 @@ def names(method: str) -> tuple[str, ...]:
     the order in which they are added is of no consequence. "none" drops out of a composition. Raises ValueError for an
     unknown part or one given twice.
     """
+    if not isinstance(method, str):
+        registry.lookup(METHODS, "method", method)
     parts = [part for part in method.split("+") if part != "none"] or ["none"]
     for part in parts:
         registry.lookup(METHODS, "method", part)

@@ -1,0 +1,257 @@
+"""Whatever is given to a flag or to a function: it is taken, or refused in one sentence before anything is made.
+
+Every flag and every argument meets values that nobody should give. Reaching what trains counts as taken. `make sampler`
+draws thousands of command lines, `make test` the same few every time.
+"""
+
+import contextlib
+import fractions
+import io
+import json
+import os
+import pathlib
+import tempfile
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import tiny
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+import plasticity_jax as pj
+from experiments import figures, select, theory
+from plasticity_jax import flags, lanes, launcher, paths, registry, stream, sweep, train
+from plasticity_jax.spec import Spec
+
+BASE = "--samples=100 --epochs=2 --tasks=2 --batch_size=20 --seeds=1 --probes=none --width=8 --depth=1 --dataset=digits"
+BASE = [*BASE.split(), "--noprogress", "--workdir=run"]
+# flags that would fetch something or ask for every folder there is
+APART = {"download", *flags.PATHS}
+FLAGS = sorted({*flags.parse([])[0], "undefok", "flagfile", "nonsense"} - APART)
+TEXTS = [
+    "", " ", ",", "0", "-1", "1", "2", "1.5", "1e3", "nan", "inf", "-inf", "1e39", "1/0", "2/3", "0x10", "1,2", "1,,2",
+    "9999999999", "99999999999999999999", "1" * 5000, "true", "none", "None", "relu", "l2", "l2+l2", "redo+l2", "mlp,cnn",
+    "resnet18", "t5", "~", "~/x", "~nobody/x", "x\0y", "\udcff", "ü", "٣", "\U0001f600", "a\nb", "--tasks=3", "x" * 10_000,
+    "[]", "{}", "arrays:", "arrays:~/x", "arrays:\udcff", "hessian_top", ",".join(map(str, range(1, 40))),
+]  # fmt: skip
+FOLDERS = ["", "~", "~/x", "~nobody/x", "x\0y", "\udcff", "ü", "a b", "file", "file/x", "x" * 300, "a\nb", ".", "run"]
+texts = st.one_of(st.sampled_from(TEXTS), st.text(max_size=12), st.integers().map(str), st.floats().map(repr))
+arguments = st.one_of(
+    st.tuples(st.sampled_from(FLAGS), texts), st.tuples(st.sampled_from(flags.PATHS), st.sampled_from(FOLDERS))
+)
+
+
+class Taken(Exception):
+    """What was given is good enough to train with."""
+
+
+def take(*_, **__):
+    raise Taken
+
+
+@pytest.fixture
+def nothing_trains():
+    """In place of whatever trains, compiles or draws: an exception."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(launcher, "prepare_jax", lambda *_: None)
+        patch.setattr(launcher.cost, "seconds", lambda *_: 1.0)
+        patch.setattr(launcher.profile, "profile", take)
+        patch.setattr(sweep, "_run", take)
+        patch.setattr(theory, "run", take)
+        yield
+
+
+def check_sentence(text: str) -> None:
+    """One sentence, on one line, that can be printed."""
+    assert text.endswith("."), text
+    assert "\n" not in text
+    assert len(text) < 2500
+    text.encode()
+
+
+def check_command(main, argv) -> None:
+    """In an empty folder: exit code 0, or one sentence and the folder as it was, or training."""
+    with tempfile.TemporaryDirectory() as folder, contextlib.chdir(folder), pytest.MonkeyPatch.context() as patch:
+        patch.setenv("HOME", f"{folder}/home")
+        patch.setenv("PLASTICITY_CACHE_DIR", f"{folder}/cache")
+        patch.delenv("PLASTICITY_DATA_DIR", raising=False)
+        pathlib.Path("file").write_text("mine")
+        out, err = io.StringIO(), io.StringIO()
+        with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+            try:
+                code = main(argv)
+            except Taken:
+                return
+        assert code in (0, 1, 2)
+        if code:
+            told = [line for line in err.getvalue().splitlines() if not line.startswith("note: ")]
+            assert len(told) == 1
+            assert told[0].startswith("error: ")
+            check_sentence(told[0])
+            assert os.listdir() == ["file"]
+
+
+def command(drawn) -> list[str]:
+    return [*BASE, *(f"--{name}={text}" for name, text in drawn)]
+
+
+def run(argv) -> int:
+    return launcher.launch("What it is.", argv=argv)
+
+
+@pytest.mark.usefixtures("nothing_trains")
+@settings(max_examples=100, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
+@given(st.lists(arguments, min_size=1, max_size=3))
+def test_any_command_line_is_taken_or_refused_in_a_sentence(drawn):
+    check_command(run, command(drawn))
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("nothing_trains")
+@settings(max_examples=3000, deadline=None, suppress_health_check=list(HealthCheck))
+@given(st.lists(arguments, min_size=1, max_size=4))
+def test_thousands_of_command_lines_are_taken_or_refused_in_a_sentence(drawn):
+    check_command(run, command(drawn))
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("nothing_trains")
+def test_every_flag_meets_every_text():
+    for name in FLAGS:
+        for text in TEXTS:
+            check_command(run, command([(name, text)]))
+
+
+OWN = sorted({*figures.OWN, "benchmark", "tune", "workdir"})
+own = st.tuples(st.sampled_from(OWN), st.one_of(st.sampled_from([*FOLDERS, *TEXTS[:24], "none,l2"])))
+MAINS = {
+    "figure": lambda argv: figures.main("", figures.Figure("5a", "random_mnist", "granularity"), argv=argv),
+    "select": select.main,
+    "theory": theory.main,
+}
+
+
+@pytest.mark.parametrize("main", MAINS)
+@pytest.mark.usefixtures("nothing_trains")
+@settings(max_examples=15, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
+@given(drawn=st.lists(own, min_size=1, max_size=2))
+def test_an_experiments_own_flags_too(main, drawn):
+    check_command(MAINS[main], ["--scale=smoke", "--workdir=run", *(f"--{name}={text}" for name, text in drawn)])
+
+
+# --- objects ---
+
+
+WRONG = [
+    None, True, -1, 0, 1, 3, 1.5, 2.0, float("nan"), float("inf"), 10**400, 10**5000, 2**31, 2**63, "", "x", "none", "1e-3",
+    "x\0y", "\udcff", b"x", 1j, [], [1], [[1]], [None], {}, {"a": 1}, {1: 2, "a": 3}, (), set(), range(3), object(), print,
+    fractions.Fraction(1, 3), np.int64(3), np.float32(0.5), np.float64("nan"), np.bool_(True), np.str_("relu"), np.array(3),
+    np.array("x"), np.array([1, 2]), np.array([["a"]]), np.datetime64("2020"), jnp.array(2), jnp.float32(0.5),
+    jnp.ones(2), jnp.array(True), Spec(), pathlib.Path("x"), iter([1]), jax.random.key(0), lanes.grid, [{}], [(Spec(), [])],
+]  # fmt: skip
+DATA = tiny.data()
+
+
+def outcome(function, *arguments, **keywords):
+    """What a call gives, or None if it refuses in one sentence."""
+    try:
+        return function(*arguments, **keywords)
+    except Taken:
+        return Taken
+    except ValueError as error:
+        message = str(error)
+    check_sentence(message)
+    return None
+
+
+@pytest.mark.parametrize("field", [*Spec.__dataclass_fields__, "learning_rate"])
+def test_any_object_as_a_field_of_spec(field):
+    for value in WRONG:
+        made = outcome(Spec, **{"probes": (), field: value})
+        if made is not None:
+            assert made == Spec(**json.loads(json.dumps(made.record())))
+            assert all(type(v) in (int, str, tuple, type(None)) for v in vars(made).values())
+
+
+def test_any_object_as_an_option():
+    parts = {"method": "redo+spectral+shrink_and_perturb", "probes": tuple(pj.probes.PROBES)}
+    known = Spec(**parts).known_options()
+    assert len(known) > 10
+    for name, default in known.items():
+        for value in WRONG:
+            made = outcome(Spec, **parts, options={name: value})
+            if made is not None:
+                assert type(dict(made.options)[name]) is type(default)
+
+
+@pytest.mark.parametrize("name", ["seed", "learning_rate", "l2.strength"])
+def test_any_object_as_a_number_of_a_lane(name, monkeypatch):
+    spec = tiny.spec(method="l2")
+    run = train.make_run(spec)
+    monkeypatch.setattr(train, "network", take)
+    for value in WRONG:
+        made = outcome(pj.grid, **{name: value})
+        for lane in [{name: value}] if made is None else made:
+            assert made is None or all(type(number) in (int, float) for number in lane.values())
+            taken = outcome(run.init, lane, DATA) is Taken
+            assert taken == (outcome(lanes.check, spec, [lane], 64) is not None), value
+            assert taken == (outcome(run.run_task, lane, STATE, DATA, 0) is Taken)
+            outcome(pj.stack, [lane])
+
+
+STATE = train.TrainState({}, {}, {}, {})
+
+
+def test_any_object_as_an_argument_of_the_pure_functions(monkeypatch):
+    run = train.make_run(tiny.spec())
+    monkeypatch.setattr(train, "network", take)
+    assert outcome(run.run_task, {}, STATE, DATA, 0) is Taken
+    for value in WRONG:
+        outcome(train.make_run, value)
+        outcome(run.init, value, DATA)
+        assert outcome(run.init, {}, value) is None
+        assert outcome(run.run_task, {}, value, DATA, 0) is None
+        assert outcome(run.run_task, {}, STATE, value, 0) is None
+        outcome(run.run_task, {}, STATE, DATA, value)
+
+
+def test_any_object_as_an_argument_of_a_stream(monkeypatch):
+    good = {"environment": pj.environments.random_labels(), "transition": "output", "batch_size": 16, "epochs": 2}
+    at = pj.make_stream(**good)
+    point = {"key": jax.random.key(0), "data": DATA, "task": 1, "step": 2, "granularity": 2, "transition_fraction": 0.5}
+    monkeypatch.setattr(stream, "epoch", take)
+    assert outcome(at, **point) is Taken
+    for value in WRONG:
+        for name in good:
+            outcome(pj.make_stream, **{**good, name: value})
+        for name in point:
+            outcome(at, **{**point, name: value})
+
+
+@pytest.mark.usefixtures("nothing_trains")
+def test_any_object_as_an_argument_of_run(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setattr(sweep.memory, "check", lambda *_, **__: None)
+    spec = tiny.spec(dataset=tiny.arrays(tmp_path / "data"), samples=64)
+    assert outcome(pj.run, spec, []) is None
+    for value in WRONG:
+        assert outcome(pj.run, value) in (None, Taken)
+        for name in ("lanes", "lane_strategy", "lane_width", "checkpoint_every"):
+            outcome(pj.run, spec, **{name: value})
+        outcome(pj.load_data, value)
+        if not isinstance(value, str | pathlib.Path | None):
+            assert outcome(pj.run, spec, workdir=value) is None
+        outcome(paths.expanded, value)
+    assert [path.name for path in tmp_path.iterdir()] == ["data"]
+
+
+def test_any_object_in_lists_of_lanes():
+    for value in WRONG:
+        outcome(pj.stack, value)
+        outcome(lanes.check, Spec(), value, 512)
+        outcome(pj.stack, [value])
+        outcome(lanes.check, Spec(), [value], 512)
+        outcome(registry.one_of, "name", value, ("a", "b"))
