@@ -271,7 +271,7 @@ def evaluate(
         loss, metric, count = ((part * weight).sum() for part in parts)
         return total + jnp.stack([numerics.known(numerics.finite(logits), loss), metric, count])
 
-    loss, metric, weight = _over_chunks(add, jnp.zeros(3), examples, count, chunk)
+    loss, metric, weight = _over_chunks(add, jnp.zeros(3, jnp.float32), examples, count, chunk)
     means = {environment.metric_name: metric / weight, "loss": loss / weight}
     how = environment.decoding
     if how is None:
@@ -283,7 +283,7 @@ def evaluate(
 
     first = examples(jnp.zeros(1, jnp.int32)).y
     width = jax.eval_shape(how.counts, jnp.zeros((1, how.length), jnp.int32), first).shape[1]
-    total = _over_chunks(decoded, jnp.zeros(width), examples, min(count, how.samples), chunk)
+    total = _over_chunks(decoded, jnp.zeros(width, jnp.float32), examples, min(count, how.samples), chunk)
     return means | {how.name: how.score(total)}
 
 

@@ -25,7 +25,7 @@ class Ritz(NamedTuple):
     Attributes:
       value: [] the largest eigenvalue of the Lanczos tridiagonal matrix; never above the true one.
       residual: [] ||H y - value y|| for the Ritz vector y: some eigenvalue lies within this distance of `value`. Once
-        it is small that is the largest, unless the start vector had almost no share in its eigenvector.
+        it is small that is the largest or one almost equal to it, unless the start vector had almost no share in them.
     """
 
     value: Array
@@ -75,7 +75,8 @@ def top_eigenvalue(
       iterations: products spent at most.
       tolerance: stop as soon as residual <= tolerance * |value|, or nothing is left but rounding. With all other
         eigenvalues at least g below the value, it is too low by at most residual^2 / g, far less than the residual.
-        Where two are almost equal there is no such gap, and only the residual bounds the error.
+        Where others are almost equal to the largest, the value lies among them: it is too low by at most their spread
+        and the residual.
     No re-orthogonalisation: the largest eigenvalue does not need it. NaN if a product is not finite, or if `start` or
     its square is zero.
     Source: Lanczos 1950; the bound |last coupling * last entry of the Ritz vector| is Parlett 1998, chapter 13.
@@ -90,8 +91,8 @@ def top_eigenvalue(
         return ravel_pytree(matvec(unravel(vector.astype(given.dtype))))[0].astype(dtype)
 
     def unfinished(at: _Lanczos) -> Array:
-        # what is left when the Krylov space is exhausted; more products would only follow noise
-        rounding = jnp.finfo(dtype).eps * (jnp.abs(at.diagonal).max() + at.off.max())
+        # what may be left when the Krylov space is exhausted; more products would only follow noise
+        rounding = 8 * jnp.finfo(dtype).eps * (jnp.abs(at.diagonal).max() + at.off.max())
         enough = jnp.maximum(tolerance * jnp.abs(at.ritz.value), rounding)
         return (at.count < iterations) & (at.ritz.residual > enough)
 
