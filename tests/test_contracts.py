@@ -149,7 +149,7 @@ def test_every_entry_runs_compiled_and_vmapped(settings):
     one, before, after, metrics = run_two_lanes(**settings)
     environment = ENVIRONMENTS[settings["environment"]]()
     assert (f"test_{environment.metric_name}" in metrics) == (environment.test is not None)
-    assert metrics.keys() - {"finite"} == measures.of_environment(environment).keys()
+    assert metrics.keys() - {"finite", "units_reset"} == measures.of_environment(environment).keys()
     check_run(one, before, after, metrics)
 
 
