@@ -38,7 +38,7 @@ setup(
         "safetensors",
     ],
     extras_require={
-        "test": ["pytest", "pytest-xdist", "hypothesis", "ruff", "basedpyright"],
+        "test": ["pytest>=9", "pytest-xdist", "hypothesis", "ruff", "basedpyright"],
         "oracles": [
             "torch==2.13.0",
             "transformers",

@@ -18,8 +18,10 @@ from plasticity_jax.spec import Spec
 
 USAGE, ENVIRONMENT = 2, 1  # exit codes: a fault of the command line; a fault of data, disk or machine
 
-# what goes wrong around a run; jax reports memory that ran out in spite of the estimate as an error of its own
-ENVIRONMENT_FAULTS = (datasets.DataError, workdir.WorkdirError, OSError, MemoryError, jax.errors.JaxRuntimeError)
+# what goes wrong around a run; jax has errors of its own for memory that ran out in spite of the estimate, and for a
+# number that is none, if it is asked to look for one (`jax_debug_nans`)
+JAX_FAULTS = (jax.errors.JaxRuntimeError, FloatingPointError)
+ENVIRONMENT_FAULTS = (datasets.DataError, workdir.WorkdirError, OSError, MemoryError, *JAX_FAULTS)
 DETERMINISTIC = "--xla_gpu_deterministic_ops=true"  # no sums in a changing order, and no kernels chosen by a stopwatch
 
 
@@ -126,11 +128,28 @@ def say(text: str) -> None:
 
 def fault(error: Exception, code: int) -> int:
     """Prints one sentence that says what is wrong and returns the exit code."""
-    text = " ".join(str(error).split()) or type(error).__name__
+    text = jax_fault(error) if isinstance(error, JAX_FAULTS) else str(error)
+    text = " ".join(text.split()) or type(error).__name__
     if isinstance(error, MemoryError) and not str(error):
         text = "memory ran out (MemoryError): allowed is a smaller run, or more memory for this process."
     print(f"error: {text[:2000]}", file=sys.stderr)
     return code
+
+
+def jax_fault(error: Exception) -> str:
+    """Returns one sentence for an error that jax raises in the middle of a run."""
+    reason = workdir.reason_of(error)
+    if isinstance(error, FloatingPointError):
+        return (
+            f"jax was asked to stop at NaN or infinity, and found one ({reason}): without jax_debug_nans and "
+            "jax_debug_infs the same command goes on from the last checkpoint and records which lanes diverge."
+        )
+    if reason.startswith("RESOURCE_EXHAUSTED"):
+        return (
+            f"memory ran out in spite of the estimate ({reason}): the same command goes on from the last checkpoint once "
+            "more is free, and fewer lanes at a time (--lane_strategy=map), a smaller model or smaller batches need less."
+        )
+    return str(error)
 
 
 def prepare_jax(deterministic: bool = False) -> None:

@@ -35,11 +35,20 @@ def cast(tree: PyTree, dtype: Any) -> PyTree:
 
 
 def in_float32(function: Callable[..., PyTree]) -> Callable[..., PyTree]:
-    """Returns `function` with its products of float32 computed as such, which accelerators by default do not."""
+    """Returns `function` computed in 32 bits however jax is set up, so that its results are the same to the bit.
+
+    Products of float32 are computed as such, which accelerators by default do not. `jax_enable_x64`, which would make
+    draws and sums of other types, and `jax_numpy_dtype_promotion="strict"`, which optax's Adam does not bear, stay
+    outside.
+    """
 
     @functools.wraps(function)
     def exact(*arguments, **keyword):
-        with jax.default_matmul_precision("float32"):
+        with (
+            jax.default_matmul_precision("float32"),
+            jax.enable_x64(False),
+            jax.numpy_dtype_promotion("standard"),
+        ):
             return function(*arguments, **keyword)
 
     return exact

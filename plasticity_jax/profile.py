@@ -43,8 +43,10 @@ def profile(program: sweep.Program, dataset: datasets.Dataset, folder: str | Pat
 
     The task is the second one, compiled and run before it is traced, and cut to one block of lanes and `STEPS` steps; what
     a method does less often than that may be missed, and is then named. Raises ValueError for the strategy "plain", which
-    is no one program.
+    is no one program, and where jax compiles nothing.
     """
+    if jax.config.jax_disable_jit:  # pyright: ignore[reportAttributeAccessIssue]
+        raise ValueError("jax_disable_jit is set: allowed with a profile is a jax that compiles programs.")
     registry.one_of("lane_strategy of a profile", program.execution.strategy, ("vmap", "map", "sharded"))
     cut, part = shortened(program, dataset)
     # the compilation cache takes programs for equal that differ in marks only, as with one from before it had them

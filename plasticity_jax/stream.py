@@ -75,9 +75,9 @@ def epoch(key: Key, samples: int, batch_size: int, task: Array, number: Array) -
     key = role(key, ORDER, task, number)
     # where the slices begin, rounded half down as `rank < alpha` rounds
     edges = (2 * np.arange(batch_size + 1) * samples + batch_size - 1) // (2 * batch_size)
-    places = jnp.arange(steps)[None]
+    places = jnp.arange(steps, dtype=jnp.int32)[None]
     if samples % batch_size:
-        out = jax.random.randint(jax.random.fold_in(key, 1), (batch_size, 1), 0, steps + 1)
+        out = jax.random.randint(jax.random.fold_in(key, 1), (batch_size, 1), 0, steps + 1, jnp.int32)
         places = places + (places >= jnp.where(np.diff(edges)[:, None] > steps, out, steps))
     slices = jnp.asarray(edges[:-1, None], jnp.int32) + places
     return jax.random.permutation(jax.random.fold_in(key, 0), slices, axis=1, independent=True).T
@@ -88,7 +88,7 @@ def batch(
     environment: Environment, transition: Transition, plan: Plan, data: Data, places: Array, alpha: Array
 ) -> Batch:
     """Returns the mixture of the two tasks of a plan for `places` [B] of the changeover order at coefficient `alpha`."""
-    index, rank = plan.who[places], (places + 0.5) / len(plan.who)
+    index, rank = plan.who[places], (places.astype(jnp.float32) + 0.5) / len(plan.who)
     old = environment.examples(data, plan.old, index)
     new = environment.examples(data, plan.new, index)
     return transition.mix(old, new, jnp.where(plan.first, 1.0, alpha), rank)

@@ -170,6 +170,9 @@ class Compiled(NamedTuple):
 def compile_program(program: Program, data: Data) -> Compiled:
     """Returns the program ready to run: traced and compiled once, for all its lanes and tasks."""
     how, count = program.execution, len(program.lanes)
+    if jax.config.jax_disable_jit:  # pyright: ignore[reportAttributeAccessIssue]
+        # op by op there is no program to spread over devices
+        how = lanes_.Execution("vmap", how.width, 1)
     padding = lanes_.padded(count, how) - count
     where = lanes_.placement(how)
     lanes = jax.device_put(lanes_.stack([*program.lanes, *program.lanes[-1:] * padding]), where.lanes)
@@ -199,6 +202,12 @@ def compile_program(program: Program, data: Data) -> Compiled:
         # (jax keeps what it compiled for the same arguments)
         executable=lambda states: task.lower(*arguments(states, 0)).compile(),
     )
+
+
+def _op_by_op() -> bool:
+    """Whether jax may take a program apart, whose constants then come from the host one by one."""
+    flags = ("jax_disable_jit", "jax_debug_nans", "jax_debug_infs")
+    return any(getattr(jax.config, flag) for flag in flags)
 
 
 def wait(arrays: PyTree, stop: workdir_.Stop | None) -> bool:
@@ -254,13 +263,16 @@ def run_program(
     report(history)
     pending: Callable[[], None] | None = None  # keeps what the task before has left
     for number in range(saved, tasks):
-        with jax.transfer_guard("disallow"):  # nothing goes to or from the host inside a task but what is said here
+        with jax.transfer_guard("allow" if _op_by_op() else "disallow"):
+            # (else nothing goes to or from the host inside a task but what is said here)
             states, metrics = compiled.run_task(states, number)
         if pending:
             pending()  # while the devices are at work
         if not wait(metrics, stop if checkpoints and saved == number else None):
             break
         new = {name: values[None, :count] for name, values in jax.device_get(metrics).items()}
+        if (number + 1) % program.spec.probe_every:  # (they are NaN already, but not where jax looks out for it)
+            new |= {name: np.full_like(v, np.nan) for name, v in new.items() if _probe(name) in program.spec.probes}
         history = {name: np.concatenate([history[name], v]) if name in history else v for name, v in new.items()}
         stopping, due = stop is not None and stop.requested, None
         if checkpoints and (stopping or number + 1 - saved >= checkpoint_every or number + 1 == tasks):
@@ -274,6 +286,11 @@ def run_program(
             pending()
         return history
     raise Stopped(stop.signal if stop and stop.signal else 0, f"{saved} of {tasks} tasks of this program are saved")
+
+
+def _probe(column: str) -> str:
+    """The probe whose number or detail a column is, if it is one's."""
+    return column.partition("/")[0]
 
 
 def arm_columns(programs: Sequence[Program]) -> list[str]:

@@ -125,7 +125,7 @@ def make_run(spec: Spec) -> Run:
     Metrics: `online_accuracy` (mean over the minibatches of the last epoch, each measured before its update), `accuracy`
     and `loss` (whole current task, after training), `test_accuracy` where there is a test split, `finite` [] bool,
     `units_reset` (units recycled in this task) where a method acts on units, and the probes' numbers (NaN at tasks where
-    probes do not run). `finite` says whether parameters, logits and loss are, those
+    probes do not run; 0 there under `jax_debug_nans`, which would stop at it). `finite` says whether parameters, logits and loss are, those
     of the test split too; where it is false, all other metrics but the loss are NaN: nothing was measured.
     Raises ValueError (one sentence) for what is no Spec; the functions raise it, when they are called or traced, for a
     number that the Spec's parts do not have or that is not allowed, and for data, states or tasks that are none. Of values
@@ -334,7 +334,8 @@ def measure(
 
     if spec.probe_every == 1:
         return probed()
-    absent = jax.tree.map(lambda a: jnp.full(a.shape, jnp.nan, a.dtype), jax.eval_shape(probed))
+    nothing = 0.0 if jax.config.jax_debug_nans else jnp.nan  # pyright: ignore[reportAttributeAccessIssue]
+    absent = jax.tree.map(lambda a: jnp.full(a.shape, nothing, a.dtype), jax.eval_shape(probed))
     return jax.lax.cond((task + 1) % spec.probe_every == 0, probed, lambda: absent)
 
 

@@ -68,7 +68,7 @@ def process(module, *argv):
 
 
 def finish(running):
-    out, err = running.communicate(timeout=120)
+    out, err = running.communicate()
     return running.returncode, out, err
 
 
@@ -456,7 +456,9 @@ def test_memory_that_runs_out_all_the_same_is_one_sentence(tmp_path, capsys, mon
 
     monkeypatch.setattr(sweep, "run_in_workdir", fails)
     assert launch(f"--workdir={tmp_path / 'run'}") == 1
-    assert capsys.readouterr().err == "error: RESOURCE_EXHAUSTED: Out of memory allocating 36 bytes.\n"
+    err = capsys.readouterr().err
+    assert err.startswith("error: memory ran out in spite of the estimate (RESOURCE_EXHAUSTED: Out of memory): the")
+    assert err.count("\n") == 1
 
 
 def test_an_interrupt_before_the_run_is_one_sentence(tmp_path):
@@ -513,7 +515,7 @@ def test_determinism_is_refused_where_it_comes_too_late(monkeypatch):
 
 
 def test_a_stopped_run_goes_on_to_the_same_results(tmp_path):
-    argv = [*TINY, "--environment=permuted_pixels", "--transition=input", "--granularity=3", "--tasks=14", "--seeds=2"]
+    argv = [*TINY, "--environment=permuted_pixels", "--transition=input", "--granularity=3", "--tasks=40", "--seeds=2"]
     folder = tmp_path / "stopped"
     stops = [(signal.SIGTERM, 143, 1), (signal.SIGINT, 130, 4), (signal.SIGUSR1, 138, 6), (signal.SIGHUP, 129, 8)]
     for number, code, task in stops:
@@ -525,8 +527,8 @@ def test_a_stopped_run_goes_on_to_the_same_results(tmp_path):
         status, out, err = finish(running)
         assert (status, out) == (code, "")
         saved = int(err.removeprefix("stopped: ").split()[0])
-        assert err == f"stopped: {saved} of 14 tasks of this program are saved; the same command goes on from there.\n"
-        assert len(pd.read_parquet(folder / "results.parquet")) == 2 * saved < 2 * 14
+        assert err == f"stopped: {saved} of 40 tasks of this program are saved; the same command goes on from there.\n"
+        assert len(pd.read_parquet(folder / "results.parquet")) == 2 * saved < 2 * 40
     texts, tables = [], []
     for path in (folder, tmp_path / "whole"):
         status, out, err = finish(process("experiments.run", *argv, f"--workdir={path}"))

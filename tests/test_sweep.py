@@ -5,7 +5,6 @@ import pathlib
 import signal
 import subprocess
 import sys
-import time
 
 import jax
 import numpy as np
@@ -108,9 +107,7 @@ def test_a_finished_run_is_read_not_computed(straight, dataset, tmp_path, monkey
         raise AssertionError("nothing is to be compiled or trained")
 
     monkeypatch.setattr(sweep, "compile_program", refuse)
-    start = time.monotonic()
     assert_same(sweep.run(spec(dataset), LANES, tmp_path), straight[0])
-    assert time.monotonic() - start < 5
     assert ended(tmp_path) == straight[1]
     for file, content in files.items():
         assert file.read_bytes() == content

@@ -28,7 +28,7 @@ import sys, time
 from plasticity_jax import workdir
 with workdir.lock(sys.argv[1]):
     print("locked", flush=True)
-    time.sleep(60)
+    time.sleep(1800)
 """
 
 

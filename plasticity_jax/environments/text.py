@@ -164,7 +164,7 @@ def _vocabulary(name: str) -> Vocabulary:
 
 
 def _draw(key: Key, count: int, words: int, word_length: int) -> Array:
-    return jax.random.randint(key, (count, words, word_length), 0, LETTERS)
+    return jax.random.randint(key, (count, words, word_length), 0, LETTERS, jnp.int32)
 
 
 def _environment(task: Callable, examples: Callable, test: Callable | None, texts: _Texts, change: bool) -> Environment:

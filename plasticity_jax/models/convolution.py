@@ -236,8 +236,8 @@ class Conv(nn.Module):
         """Returns the convolution of `x`."""
         shape = (self.kernel, self.kernel, x.shape[-1], self.features)
         kernel, bias = layers.INITIALIZATIONS[self.initialization]
-        y = convolve(x, self.param("kernel", kernel, shape), self.stride)
+        y = convolve(x, self.param("kernel", kernel, shape, jnp.float32), self.stride)
         if not self.bias:
             return y
-        offset = self.param("bias", bias(math.prod(shape[:3])), (self.features,))
+        offset = self.param("bias", bias(math.prod(shape[:3])), (self.features,), jnp.float32)
         return y + jnp.broadcast_to(offset, y.shape)

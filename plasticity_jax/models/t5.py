@@ -74,7 +74,9 @@ class Linear(nn.Module):
 
     def setup(self):
         """Makes the kernel."""
-        self.kernel = self.param("kernel", initializers.normal(self.deviation), (self.inputs, self.outputs))
+        self.kernel = self.param(
+            "kernel", initializers.normal(self.deviation), (self.inputs, self.outputs), jnp.float32
+        )
 
     def __call__(self, x: Array) -> Array:
         """Returns [..., outputs] of `x` [..., inputs]."""
@@ -195,9 +197,8 @@ class Block(nn.Module):
     def attend_past(self, x: Array, past: Memory, position: Array, seen: Array, bias: Array) -> tuple[Array, Memory]:
         """Returns `x` [B, 1, D], the state at `position`, after self-attention, and `past` with it filled in."""
         y = self.attention_norm(x)
-        start = (0, 0, position, 0)
-        new = self.attention.memory(y)
-        past = Memory(*(jax.lax.dynamic_update_slice(old, row, start) for old, row in zip(past, new, strict=True)))
+        new, update = self.attention.memory(y), jax.lax.dynamic_update_slice_in_dim
+        past = Memory(*(update(old, row, position, 2) for old, row in zip(past, new, strict=True)))
         return x + self.attention(y, past, seen, bias), past
 
     def attend_source(self, x: Array, source: Memory, seen: Array) -> Array:

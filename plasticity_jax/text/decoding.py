@@ -29,7 +29,7 @@ def greedy(step: Step, cache: PyTree, *, count: int, start: int, end: int, lengt
         position, last, over, cache, ids = carry
         logits, cache = step(cache, last, position)
         new = jnp.where(over, PADDING, logits.argmax(-1).astype(jnp.int32))
-        ids = jax.lax.dynamic_update_slice(ids, new[:, None], (0, position))
+        ids = jax.lax.dynamic_update_slice_in_dim(ids, new[:, None], position, axis=1)
         return position + 1, new, over | (new == end), cache, ids
 
     empty = jnp.full((count, length), PADDING, jnp.int32)
@@ -89,11 +89,11 @@ def beam(
     def extend(search: _Search) -> _Search:
         position = search.position
         logits, cache = step(search.cache, search.last.reshape(-1), position)
-        gain = jax.nn.log_softmax(logits).reshape(count, beams, -1)
+        gain = jax.nn.log_softmax(logits).astype(jnp.float32).reshape(count, beams, -1)
         total, chosen = jax.lax.top_k((search.score[:, :, None] + gain).reshape(count, -1), 2 * beams)
         parent, ids = jnp.divmod(chosen, gain.shape[-1])
         texts = _pick(search.running, parent)
-        texts = jax.lax.dynamic_update_slice(texts, ids[:, :, None], (0, 0, position))
+        texts = jax.lax.dynamic_update_slice_in_dim(texts, ids[:, :, None], position, axis=2)
         ends = (ids == end) | (position == length - 1)
 
         score, kept = jax.lax.top_k(jnp.where(ends, -jnp.inf, total), beams)
@@ -111,7 +111,7 @@ def beam(
             search.open & (score[:, 0] / penalty[position] > finished_score[:, -1]),
         )
 
-    nothing = jnp.full((count, beams), -jnp.inf)
+    nothing = jnp.full((count, beams), -jnp.inf, jnp.float32)
     empty = jnp.full((count, beams, length), PADDING, jnp.int32)
     first = _Search(
         jnp.int32(0),

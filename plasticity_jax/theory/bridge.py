@@ -102,11 +102,13 @@ def make_bridge(spec: Spec, lanczos: int = 60) -> Bridge:
             optax.adam(lambda count: learning_rate * (1 - jnp.asarray(count) % steps / steps))
         )
 
+    @in_float32
     def init(seed: Array, data: Data) -> TrainState:
         variables = train.network(spec, environment, data).init(stream.role(jax.random.key(seed), stream.INIT))
         params = variables["params"]
         return TrainState(params, {}, params, optimizer(data, jnp.float32(0)).init(params))
 
+    @in_float32
     def settle(seed, state: TrainState, data: Data, task: Array, alpha: Array, learning_rate: Array) -> TrainState:
         net, key, tx = train.network(spec, environment, data), jax.random.key(seed), optimizer(data, learning_rate)
         plan = stream.plan(environment, key, data, task)
