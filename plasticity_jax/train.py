@@ -125,8 +125,9 @@ def make_run(spec: Spec) -> Run:
     Metrics: `online_accuracy` (mean over the minibatches of the last epoch, each measured before its update), `accuracy`
     and `loss` (whole current task, after training), `test_accuracy` where there is a test split, `finite` [] bool,
     `units_reset` (units recycled in this task) where a method acts on units, and the probes' numbers (NaN at tasks where
-    probes do not run; 0 there under `jax_debug_nans`, which would stop at it). `finite` says whether parameters, logits and loss are, those
-    of the test split too; where it is false, all other metrics but the loss are NaN: nothing was measured.
+    probes do not run; 0 there under `jax_debug_nans`, which would stop at NaN). `finite` says whether parameters, logits
+    and loss are, those of the test split too; where it is false, all other metrics but the loss are NaN: nothing was
+    measured.
     Raises ValueError (one sentence) for what is no Spec; the functions raise it, when they are called or traced, for a
     number that the Spec's parts do not have or that is not allowed, and for data, states or tasks that are none. Of values
     that are traced only names and shapes can be checked.
@@ -207,7 +208,7 @@ def _check_task(spec: Spec, lane: Lane, state: Any, data: Any, task: Any) -> Non
     numbers = {**lanes.DEFAULTS, **lane}
     plateaus, fraction = numbers["granularity"], numbers["transition_fraction"]
     if not registry.is_traced(plateaus) and not registry.is_traced(fraction):
-        lanes.check_transition(plateaus, fraction, steps)
+        lanes.check_transition(int(plateaus), float(fraction), steps)  # (an int32 has no 2**32)
 
 
 def mean_loss(environment: Environment, logits: Array, batch: Batch) -> Array:

@@ -22,7 +22,8 @@ from plasticity_jax.text import decoding
 from plasticity_jax.types import Text
 
 ROOT = Path(__file__).resolve().parent.parent
-SMALL = {"tasks": 2, "epochs": 1, "batch_size": 8, "width": 4, "depth": 1, "probe_samples": 8, "transition": "sampling"}
+SMALL = {"tasks": 2, "epochs": 1, "batch_size": 8, "probe_samples": 8, "transition": "sampling"}
+SIZES = {"width": 4, "depth": 1}  # of those that read them
 PARTS = {
     "mlp": {},
     "cnn": {"cnn.base": 1, "cnn.dense": 2},
@@ -91,7 +92,9 @@ def table(tmp_path_factory):
         else:
             kind, own = {"dataset": dataset, "norm": "batch"}, {}
         options = PARTS[model] | PARTS.get(environment, {}) | own
-        return pj.Spec(**SMALL | kind | {"model": model, "environment": environment, "options": options} | changes)
+        sizes = SIZES if model in ("mlp", "t5") else {}
+        what = {"model": model, "environment": environment, "options": options}
+        return pj.Spec(**SMALL | sizes | kind | what | changes)
 
     def run(model, environment, workdir=None, **changes):
         return pj.run(spec(model, environment, **changes), pj.grid(seed=range(2)), workdir)
@@ -252,8 +255,8 @@ def test_nothing_to_profile_where_nothing_is_compiled(table):
 ELSEWHERE = """
 import sys
 import plasticity_jax as pj
-from test_jax_flags import RUNS, SMALL
-spec = pj.Spec(**SMALL, dataset=sys.argv[1], norm="batch", model=RUNS[0][0], environment=RUNS[0][1])
+from test_jax_flags import RUNS, SIZES, SMALL
+spec = pj.Spec(**SMALL, **SIZES, dataset=sys.argv[1], norm="batch", model=RUNS[0][0], environment=RUNS[0][1])
 pj.run(spec, pj.grid(seed=range(2)), sys.argv[2])
 """
 
