@@ -190,7 +190,9 @@ def runs(
     """
     for name in sorted(given):
         if all(name in arm for arm in arms):
-            raise ValueError(f"{name} is {values[name]!r}, but every arm of this run has its own: leave it out.")
+            raise ValueError(
+                f"{name} is {registry.shown(values[name])}, but every arm of this run has its own: leave it out."
+            )
     made: dict[spec.Spec, list[dict[str, Any]]] = {}
     seen: set[Any] = set()
     listed = 0  # lanes so far, the same ones among them
@@ -217,7 +219,8 @@ def runs(
         if name not in used:
             part = name.partition(".")[0]
             raise ValueError(
-                f"{name} is {values[name]!r}, but no arm of this run uses {part}: add {part} or leave it out."
+                f"{name} is {registry.shown(values[name])}, but no arm of this run uses {part}: "
+                f"add {part} or leave it out."
             )
     return list(made.items())
 

@@ -132,7 +132,7 @@ def fault(error: Exception, code: int) -> int:
     text = " ".join(text.split()) or type(error).__name__
     if isinstance(error, MemoryError) and not str(error):
         text = "memory ran out (MemoryError): allowed is a smaller run, or more memory for this process."
-    print(f"error: {text[:2000]}", file=sys.stderr)
+    print(f"error: {text if len(text) <= 2000 else text[:1000] + '...'}", file=sys.stderr)
     return code
 
 

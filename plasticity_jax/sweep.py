@@ -431,6 +431,8 @@ def check_config(workdir: str | Path, wanted: dict[str, Any]) -> bool:
 
 def _today(recorded: Any) -> Any:
     """Settings that a workdir records, perhaps from long ago, as they would be recorded today."""
+    if "programs" not in recorded:
+        return recorded
     programs = [{**program, "spec": comparable(program["spec"])} for program in recorded["programs"]]
     return {**recorded, "programs": programs}
 
