@@ -389,6 +389,14 @@ CONTAINERS = {
     "numbered": lambda w0, b0, w1, b1: {"w1": w0, "b1": b0, "w2": w1, "b2": b1},
     "other names": lambda w0, b0, w1, b1: {"one": {"matrix": w0, "shift": b0}, "two": {"matrix": w1, "shift": b1}},
     "sorts": lambda w0, b0, w1, b1: {"weights": [w0, w1], "biases": [b0, b1]},
+    "sorts by name": lambda w0, b0, w1, b1: {"kernels": {"one": w0, "d": w1}, "biases": {"one": b0, "d": b1}},
+    "sorts, one word": lambda w0, b0, w1, b1: {"weights": {"one": w0, "d": w1}, "bias": {"one": b0, "d": b1}},
+    "sorts of lists": lambda w0, b0, w1, b1: {"w": {"net": [w0, w1]}, "b": {"net": [b0, b1]}},
+    "layerBias": lambda w0, b0, w1, b1: {"layer": {"one": w0, "d": w1}, "layerBias": {"one": b0, "d": b1}},
+    "values": lambda w0, b0, w1, b1: {
+        "one": {"kernel": {"value": w0}, "bias": {"value": b0}},
+        "two": {"kernel": {"value": w1}, "bias": {"value": b1}},
+    },
 }
 
 
@@ -419,6 +427,12 @@ def test_spectral_in_any_container(container):
         [[jnp.ones((2, 3)), jnp.ones((3, 3))], [jnp.ones(3), jnp.ones(3)]],
         (optax.MaskedNode(), jnp.ones(3)),
         {"weight": optax.MaskedNode(), "bias": jnp.ones(3)},
+        {"Dense_0": {"kernel": jnp.ones((2, 3))}, "Bias_0": {"bias": jnp.ones(3)}},
+        {"Dense_0": {"kernel": jnp.ones((2, 3))}, "layer_bias": {"offset": jnp.ones(3)}},
+        {"layer": {"inner": {"kernel": jnp.ones((2, 3))}, "bias": jnp.ones(3)}},
+        {"kernels": {"one": jnp.ones((2, 3))}, "one_bias": jnp.ones(3)},
+        {"weights": {"one": optax.MaskedNode()}, "biases": {"one": jnp.ones(3)}},
+        {"kernels": {"one": {"w": jnp.ones((2, 3))}}, "biases": {"one": {"b": jnp.ones(3)}}},
     ],
 )
 def test_spectral_says_where_it_cannot_tell_a_bias(params):
@@ -442,6 +456,11 @@ def test_spectral_says_where_it_cannot_tell_a_bias(params):
         jnp.ones(3),
         {},
         {"layer": optax.MaskedNode()},
+        {"weights": {"one": jnp.ones((2, 3)) / 6**0.5, "n": jnp.ones(3)}, "biases": {"n": jnp.ones(3)}},
+        {"scales": {"n": optax.MaskedNode()}, "biases": {"n": jnp.ones(3)}},
+        {"layer_norm": {"bias": jnp.ones(3)}, "kernel": jnp.ones((2, 3)) / 6**0.5},
+        {"norm": {"scale": {"value": jnp.ones(3)}, "bias": {"value": jnp.ones(3)}}},
+        {"b": {"slope": jnp.ones(3)}, "a": {"kernel": jnp.ones((2, 3)) / 6**0.5}},
     ],
 )
 def test_spectral_leaves_normalisations_alone(params):
@@ -450,6 +469,18 @@ def test_spectral_leaves_normalisations_alone(params):
     for _ in range(2):
         updates, state = tx.update(jax.tree.map(jnp.zeros_like, params), state, params)
     assert not any(np.any(np.abs(u) > 1e-5) for u in jax.tree.leaves(updates))
+
+
+def test_spectral_tells_a_bias_of_several_axes_and_a_bias_under_a_mask():
+    tx = methods.spectral(strength=1.0)(optax.sgd(1.0))
+    bias, kernel = jnp.full((2, 3), 0.5), jnp.ones((4, 2, 3)) / 24**0.5
+    for params in (
+        {"kernels": {"query": kernel}, "biases": {"query": bias}},
+        {"kernels": {"query": optax.MaskedNode()}, "biases": {"query": bias[0]}},
+    ):
+        updates, _ = tx.update(jax.tree.map(jnp.zeros_like, params), tx.init(params), params)
+        b = params["biases"]["query"]
+        np.testing.assert_allclose(updates["biases"]["query"], -4 * jnp.sum(b**2) * b, rtol=1e-5)
 
 
 @pytest.mark.parametrize("name", ["l2", "l2_init", "spectral"])

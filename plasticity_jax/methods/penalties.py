@@ -60,9 +60,10 @@ def spectral(*, strength: Number = 1e-2, power: int = 2, target: str = "one", bi
     "initial" and m = 1.
 
     Any container will do. Matrices are parameters of 2 or more axes, kernels [..., in, out]. A bias lies beside a matrix
-    and is called "bias" or "b", or is the one vector there that could be (in a sequence: the one right after its matrix).
-    What lies beside no matrix belongs to a normalisation. Where a bias cannot be told, `init` and `update` raise
-    ValueError, as does another `target`, or a power < 1.
+    and is called "bias" or "b", or is the one vector there that could be (in a sequence: the one right after its matrix);
+    or it lies apart, where only a container called "bias" or "b" tells its path from that of its matrix. What else lies
+    beside no matrix belongs to a normalisation, but a bias by name without a scale only in a container that is called a
+    norm. Where a bias cannot be told, `init` and `update` raise ValueError, as does another `target`, or a power < 1.
     """
     registry.one_of("spectral.target", target, ("one", "initial"))
     for name, given in (("power", power), ("bias_power", bias_power)):
@@ -116,10 +117,13 @@ def _float(w: Array) -> Any:
     return jnp.promote_types(w.dtype, jnp.float32)
 
 
-# names of biases, of scales that are no biases, and of what is a kernel though a mask hides it
-BIAS = re.compile(r"(.*_)?bias(es)?(_.*)?|b_?\d*", re.IGNORECASE)
-SCALE = re.compile(r"scale|gain|gamma|g", re.IGNORECASE)
-KERNEL = re.compile(r"kernel|w_?\d*", re.IGNORECASE)
+# names of biases, of scales that are no biases, of what is a kernel though a mask hides it, and of normalisations
+WORD = r"(.*[_\W])?bias(es)?\d*([_\W].*)?|(?-i:.*[a-z0-9]Bias(es)?\d*)"
+BIAS_WORD = re.compile(WORD, re.IGNORECASE)
+BIAS = re.compile(rf"{WORD}|b_?\d*", re.IGNORECASE)
+SCALE = re.compile(r"scales?|gains?|gammas?|g", re.IGNORECASE)
+KERNEL = re.compile(r"kernels?|w_?\d*", re.IGNORECASE)
+NORM = re.compile(r".*norm.*|[blg]n(_?\d+)?", re.IGNORECASE)
 
 
 class _Container(NamedTuple):
@@ -144,14 +148,60 @@ def _layers(params: PyTree) -> tuple[dict[str, Array], list[Array]]:
     for path, leaf in leaves.items():
         containers.setdefault(path[:-1], {})[path[-1]] = leaf
     widths = {leaf.shape[-1] for leaf in leaves.values() if _is_matrix(leaf)}
-    ours = set()
+    apart = [path for path in leaves if _is_named_apart(path, containers[path[:-1]])]
+    partners = {path: _partners(path, leaves) for path in apart}
+    told = {path: _is_bias_apart(path, leaves[path], partners[path]) for path in apart}
+    scales = {k for found in partners.values() for k, (_, q) in found.items() if _is_vector(q)}
+    ours = {path for path in apart if told[path]}
     for path, beside in containers.items():
-        ours |= {(*path, name) for name in _bias_names(_Container(path, beside), widths)}
+        known = [name for name in beside if (*path, name) in scales or told.get((*path, name)) is not None]
+        left = {name: p for name, p in beside.items() if name not in known}
+        ours |= {(*path, name) for name in _bias_names(_Container(path, left), widths)}
+    for path in apart:
+        by_name = BIAS.fullmatch(path[-1]) or any(map(BIAS_WORD.fullmatch, path))
+        if told[path] is None and path not in ours and by_name:
+            _refused(_Container(path[:-1], {}), [path[-1]])
     matrices = {}
     for (path, leaf), key in zip(leaves.items(), trees.keys(params, masked=True), strict=True):
         if _is_matrix(leaf) and path not in ours:
             matrices[key] = leaf.reshape(-1, leaf.shape[-1])
     return matrices, [leaf for path, leaf in leaves.items() if path in ours]
+
+
+def _is_named_apart(path: trees.Path, beside: dict[str, Any]) -> bool:
+    """Whether a leaf is called a bias by some name of its path, but lies beside no kernel and no scale."""
+    p = beside[path[-1]]
+    if _is_masked(p) or not p.ndim:
+        return False
+    # (a matrix is one if it can be told: {"bias": {"embedding": [buckets, heads]}} is none)
+    if any((_is_matrix(q) and q is not p) or SCALE.fullmatch(n) or KERNEL.fullmatch(n) for n, q in beside.items()):
+        return False
+    return any(map(BIAS.fullmatch, path[:-1])) or (_is_vector(p) and all(map(BIAS.fullmatch, beside)))
+
+
+def _partners(path: trees.Path, leaves: dict[trees.Path, Any]) -> dict[trees.Path, tuple[str, Any]]:
+    """What has the path of a bias but for the name of a bias in it: {path: (that name, leaf)}.
+
+    So {"kernels": {"one": matrix}} is to {"biases": {"one": b}}.
+    """
+    found = {}
+    for i, name in enumerate(path[:-1]):
+        if BIAS.fullmatch(name):
+            rest = path[:i], path[i + 1 :]
+            beside = [k for k in leaves if (k[:i], k[i + 1 :]) == rest and not BIAS.fullmatch(k[i])]
+            found |= {k: (k[i], leaves[k]) for k in beside}
+    return found
+
+
+def _is_bias_apart(path: trees.Path, p: Array, partners: dict[trees.Path, tuple[str, Any]]) -> bool | None:
+    """Whether a leaf that lies apart is a bias of a layer, None if it cannot be told."""
+    others = list(partners.values())
+    if _is_matrix(p):
+        return any(_is_matrix(q) and q.ndim > p.ndim and q.shape[-p.ndim :] == p.shape for _, q in others)
+    if any(KERNEL.fullmatch(name) if _is_masked(q) else _is_matrix(q) for name, q in others):
+        return True
+    scales = any(SCALE.fullmatch(name) or not _is_masked(q) for name, q in others)
+    return False if scales or any(map(NORM.fullmatch, path[:-1])) else None
 
 
 def _bias_names(container: _Container, widths: set[int]) -> list[str]:
