@@ -184,8 +184,7 @@ def runs(
     """Returns the (Spec, lanes) of the union of grids that `arms` make of the flags' values.
 
     Each arm replaces some values and gives a product of its comma lists; a part's own settings multiply only the arms
-    that use the part. Lanes that would be the same run appear once: an abrupt change (granularity 1) is the same
-    whatever the transition and its fraction.
+    that use the part. Lanes that would be the same run (see `lanes.identity`) appear once, as the first of them.
     Raises ValueError for values that cannot be read, or a flag in `given` that every arm replaces or that fits no arm.
     """
     for name in sorted(given):
@@ -209,7 +208,7 @@ def runs(
             if listed > lanes.MOST:
                 raise ValueError(f"this grid has {listed:,} lanes or more: allowed are at most {lanes.MOST:,}.")
             for lane in lanes.grid(**axes, seed=range(first, first + count)):
-                same = _identity(one, lane)
+                same = lanes.identity(one, lanes.complete(one, lane))
                 if same not in seen:
                     seen.add(same)
                     made.setdefault(one, []).append(lane)
@@ -270,13 +269,6 @@ def _check_programs(axes: Mapping[str, Sequence[Any]], before: int = 0) -> None:
     count = before + math.prod(map(len, axes.values()))
     if count > PROGRAMS:
         raise ValueError(f"this grid has {count:,} programs or more: allowed are at most {PROGRAMS:,}.")
-
-
-def _identity(one: spec.Spec, lane: Mapping[str, Any]) -> Any:
-    lane = lanes.complete(one, lane)
-    if lane["granularity"] == 1:
-        one, lane = dataclasses.replace(one, transition="sampling"), {**lane, "transition_fraction": None}
-    return one, tuple(sorted(lane.items()))
 
 
 def _split(text: str) -> list[str]:

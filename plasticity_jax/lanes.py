@@ -5,6 +5,7 @@ on order, padding, neighbours or number of lanes. So the width is a recorded con
 depend on the number of devices either; at larger widths XLA may fuse differently, so there it is recorded too.
 """
 
+import dataclasses
 import functools
 import itertools
 import math
@@ -120,14 +121,50 @@ def check(spec: Spec, lanes: Sequence[Mapping[str, Any]], samples: int) -> list[
         raise ValueError("there are no lanes: give at least one, e.g. grid(seed=range(5)).")
     steps = check_steps(spec, samples)
     completed = [complete(spec, lane) for lane in lanes]
-    if len({tuple(lane.items()) for lane in completed}) < len(completed):
-        raise ValueError("a lane is given twice: allowed are lanes that differ in a number, e.g. in their seed.")
     limits = _limits(spec)
     for lane in completed:
         for name, value in lane.items():
             _within(name, value, *limits[name])
         check_transition(lane["granularity"], lane["transition_fraction"], steps)
+    check_distinct([(spec, completed)])
     return completed
+
+
+def identity(spec: Spec, lane: Mapping[str, Any]) -> Any:
+    """Returns what is equal for the same run and hashable, of a completed lane.
+
+    Numbers are the same if they are as float32. An abrupt change (granularity 1) is the same whatever the transition
+    and its fraction.
+    """
+    numbers = {name: value if name in WHOLE else float(np.float32(value)) for name, value in lane.items()}
+    if lane["granularity"] == 1:
+        spec, numbers["transition_fraction"] = _abrupt(spec), 0.0
+    return spec, tuple(sorted(numbers.items()))
+
+
+@functools.lru_cache(maxsize=1024)
+def _abrupt(spec: Spec) -> Spec:
+    return dataclasses.replace(spec, transition="sampling")  # (which every environment allows)
+
+
+def check_distinct(runs: Iterable[tuple[Spec, Sequence[Mapping[str, Any]]]]) -> None:
+    """Raises ValueError if two completed lanes of Specs are the same run."""
+    seen: dict[Any, tuple[Spec, Mapping[str, Any]]] = {}
+    for spec, lanes in runs:
+        for lane in lanes:
+            before = seen.setdefault(identity(spec, lane), (spec, lane))
+            if before[1] is lane:
+                continue
+            if before == (spec, lane):
+                raise ValueError(
+                    "a lane is given twice: allowed are lanes that differ in a number, e.g. in their seed."
+                )
+            changed = {name: value for name, value in lane.items() if value != before[1][name]}
+            changed |= {"transition": spec.transition} if spec != before[0] else {}
+            raise ValueError(
+                f"a lane with {', '.join(f'{k} {v}' for k, v in changed.items())} is the same run as one before it: allowed "
+                "are lanes that differ as float32, and with granularity 1 in more than the transition and its fraction."
+            )
 
 
 def listed(lanes: Any) -> list[Any]:

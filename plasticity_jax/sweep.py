@@ -74,11 +74,9 @@ def plan(
     if len({spec for spec, _ in runs}) < len(runs):
         raise ValueError("a Spec is given twice: allowed is one list of lanes for each Spec.")
     metrics_.of_specs([spec for spec, _ in runs])  # (checks their names)
-    return [
-        Program(spec, checked, lanes_.execution(spec.model, len(checked), strategy, width))
-        for spec, given in runs
-        for checked in [lanes_.check(spec, given, samples)]
-    ]
+    checked = [(spec, lanes_.check(spec, given, samples)) for spec, given in runs]
+    lanes_.check_distinct(checked)
+    return [Program(spec, lanes, lanes_.execution(spec.model, len(lanes), strategy, width)) for spec, lanes in checked]
 
 
 def settings(programs: Sequence[Program], dataset: datasets.Dataset) -> dict[str, Any]:

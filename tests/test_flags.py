@@ -218,6 +218,9 @@ def test_settings_of_environments_optimizers_and_probes_are_flags_too():
         ("--granularity=1,20 --transition=output,sampling --method=none,l2", 6),
         ("--granularity=20,20", 1),
         ("--learning_rate=1e-3,0.001,1/1000", 1),
+        ("--learning_rate=0.1,0.10000000001", 1),  # the same float32
+        ("--learning_rate=0.1,0.1000001", 2),
+        ("--method=l2 --l2.strength=0.1,0.10000000001", 1),
         ("--method=none,none", 1),
         ("--method=redo+l2,l2+redo,none+l2+redo", 1),
         ("--method=redo --redo.relative=true,True", 1),

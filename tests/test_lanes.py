@@ -62,6 +62,39 @@ def test_grid_is_the_product_with_the_last_axis_fastest():
     assert lanes.grid(seed=(i for i in range(2))) == [{"seed": 0}, {"seed": 1}]
 
 
+@pytest.mark.parametrize(
+    ("first", "second", "told"),
+    [
+        ({}, {"granularity": 1}, r"^a lane is given twice: "),
+        (
+            {"learning_rate": 0.1},
+            {"learning_rate": float(np.float32(0.1))},
+            r"^a lane with learning_rate 0\.1.* is the same",
+        ),
+        (
+            {"learning_rate": 0.1},
+            {"learning_rate": 0.10000000001},
+            r"^a lane with learning_rate 0\.10000000001 is the same",
+        ),
+        ({}, {"transition_fraction": 0.5}, r"^a lane with transition_fraction 0\.5 is the same run as one before it: "),
+    ],
+)
+def test_the_same_run_is_refused_in_python(first, second, told):
+    with pytest.raises(ValueError, match=told):
+        lanes.check(SPEC, [first, second], 64)
+    assert lanes.check(SPEC, [second], 64)[0].items() >= second.items()  # what is recorded is what was given
+
+
+def test_an_abrupt_change_under_two_transitions_is_refused_in_python():
+    sampling = dataclasses.replace(SPEC, transition="sampling")
+    told = r"^a lane with transition sampling is the same run as one before it: .*\.$"
+    with pytest.raises(ValueError, match=told):
+        sweep.plan([(SPEC, [{"granularity": 2}, {}]), (sampling, [{}])], 64)
+    assert len(sweep.plan([(SPEC, [{"granularity": 2}]), (sampling, [{"granularity": 2}, {}])], 64)) == 2
+    assert lanes.check(SPEC, [{"granularity": 2}, {"granularity": 2, "transition_fraction": 0.5}], 64)
+    assert lanes.check(SPEC, [{"learning_rate": 0.1}, {"learning_rate": float(np.nextafter(np.float32(0.1), 1))}], 64)
+
+
 def test_stack_has_a_lane_axis_and_fixed_dtypes():
     checked = lanes.check(SPEC, [{"seed": 2**31 - 1}, {"learning_rate": 1, "granularity": 5}], 64)
     stacked = lanes.stack(checked)
