@@ -125,7 +125,7 @@ def check(spec: Spec, lanes: Sequence[Mapping[str, Any]], samples: int) -> list[
     for lane in completed:
         for name, value in lane.items():
             _within(name, value, *limits[name])
-        check_transition(lane["granularity"], lane["transition_fraction"], steps)
+        transitions.check_plateaus(lane["granularity"], lane["transition_fraction"], steps)
     check_distinct([(spec, completed)])
     return completed
 
@@ -187,20 +187,6 @@ def check_steps(spec: Spec, samples: int) -> int:
     if spec.tasks * steps >= 2**31:
         raise ValueError(f"{spec.tasks} tasks have {spec.tasks * steps} steps: allowed are fewer than {2**31}.")
     return steps
-
-
-def check_transition(granularity: int, fraction: float, steps: int) -> None:
-    """Raises ValueError if a transition that takes a `fraction` of a task's `steps` has no `granularity` plateaus."""
-    length = int(transitions.transition_steps(np.float32(fraction), steps))
-    if granularity > 1 and length < granularity:
-        raise ValueError(
-            f"granularity is {granularity}, but the transition has {length} steps "
-            f"({fraction:g} of {steps}): allowed are as many plateaus as steps."
-        )
-    if granularity * max(length, 1) >= 2**32:
-        raise ValueError(
-            f"granularity is {granularity}: allowed is at most {(2**32 - 1) // length} for {length} steps."
-        )
 
 
 def _limits(spec: Spec) -> dict[str, tuple[float, float | None]]:

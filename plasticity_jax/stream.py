@@ -103,7 +103,8 @@ def make_stream(environment: Environment, transition: str | Transition, batch_si
       batch_size, epochs: of one task; a task has epochs * (N // batch_size) steps.
 
     `at` is what the train step sees at that point (it recomputes the epoch's order, which the train loop shares among
-    the steps of an epoch). `granularity` [] int, `transition_fraction` [] in [0, 1]; `task` and `step` from 0.
+    the steps of an epoch). `granularity` [] int, at most the steps of the transition; `transition_fraction` [] in [0, 1];
+    `task` from 0, `step` from 0 to the last of a task.
     Raises ValueError (one sentence) for what is no environment or transition, a transition that the environment does not
     allow, or a size that is no count; `at` raises it for arguments that are not allowed, as far as they are not traced.
     """
@@ -115,8 +116,8 @@ def make_stream(environment: Environment, transition: str | Transition, batch_si
         samples = len(data.x)
         if batch_size > samples:
             raise ValueError(f"batch_size is {batch_size}: allowed is at most the number of samples, {samples}.")
-        _check_point(key, task, step, granularity, transition_fraction)
         per_epoch = steps_per_epoch(samples, batch_size)
+        _check_point(key, task, step, granularity, transition_fraction, per_epoch * epochs)
         places = epoch(key, samples, batch_size, task, step // per_epoch)[step % per_epoch]
         length = transitions.transition_steps(jnp.float32(transition_fraction), per_epoch * epochs)
         alpha = transitions.alpha_at(step, length, jnp.asarray(granularity))
@@ -138,15 +139,19 @@ def _transition(environment: Any, transition: Any) -> Transition:
     return found
 
 
-def _check_point(key: Any, task: Any, step: Any, granularity: Any, fraction: Any) -> None:
+def _check_point(key: Any, task: Any, step: Any, granularity: Any, fraction: Any, steps: int) -> None:
     """Raises ValueError for a point of a stream that there is not, as far as its numbers are not traced."""
     if not isinstance(key, jax.Array | np.ndarray) or key.ndim != (not jnp.issubdtype(key.dtype, jax.dtypes.prng_key)):
         raise ValueError(f"key is {registry.shown(key)}: allowed is a key, such as jax.random.key(0).")
-    for name, value, low in (("task", task, 0), ("step", step, 0), ("granularity", granularity, 1)):
+    most = registry.LARGEST_WHOLE
+    limits = {"task": (task, 0, most), "step": (step, 0, min(steps - 1, most)), "granularity": (granularity, 1, most)}
+    for name, (value, *allowed) in limits.items():
         if not registry.is_traced(value):
-            registry.whole(name, value, low)
+            registry.whole(name, value, *allowed)
     if not registry.is_traced(fraction) and not 0 <= registry.number("transition_fraction", fraction) <= 1:
         raise ValueError(f"transition_fraction is {fraction}: allowed is 0 to 1.")
+    if not registry.is_traced(granularity) and not registry.is_traced(fraction):
+        transitions.check_plateaus(int(granularity), float(fraction), steps)
 
 
 def check_data(data: Any) -> None:

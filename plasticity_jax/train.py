@@ -208,7 +208,7 @@ def _check_task(spec: Spec, lane: Lane, state: Any, data: Any, task: Any) -> Non
     numbers = {**lanes.DEFAULTS, **lane}
     plateaus, fraction = numbers["granularity"], numbers["transition_fraction"]
     if not registry.is_traced(plateaus) and not registry.is_traced(fraction):
-        lanes.check_transition(int(plateaus), float(fraction), steps)  # (an int32 has no 2**32)
+        transitions.check_plateaus(int(plateaus), float(fraction), steps)  # (an int32 has no 2**32)
 
 
 def mean_loss(environment: Environment, logits: Array, batch: Batch) -> Array:

@@ -7,6 +7,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from plasticity_jax.types import Array, Batch, Environment, Transition
 
@@ -31,6 +32,20 @@ def alpha_at(step: Array, steps: Array, granularity: Array) -> Array:
     plateau = jnp.where(step < steps, plateau, granularity)
     # compiled for many steps at once, K / K is K * (1 / K), which for some K is not 1
     return jnp.where(plateau == granularity, 1.0, plateau.astype(jnp.float32) / granularity.astype(jnp.float32))
+
+
+def check_plateaus(granularity: int, fraction: float, steps: int) -> None:
+    """Raises ValueError if a transition that takes a `fraction` of a task's `steps` has no `granularity` plateaus."""
+    length = int(transition_steps(np.float32(fraction), steps))
+    if granularity > 1 and length < granularity:
+        raise ValueError(
+            f"granularity is {granularity}, but the transition has {length} steps "
+            f"({fraction:g} of {steps}): allowed are as many plateaus as steps."
+        )
+    if granularity * max(length, 1) >= 2**32:
+        raise ValueError(
+            f"granularity is {granularity}: allowed is at most {(2**32 - 1) // length} for {length} steps."
+        )
 
 
 def interpolate_outputs(old: Batch, new: Batch, alpha: Array, rank: Array) -> Batch:

@@ -323,13 +323,21 @@ def test_streams_refuse_in_a_sentence():
         ({"key": 0}, "key is 0: allowed is a key, such as jax.random.key(0)."),
         ({"data": None}, "data is a NoneType: allowed is a Data, as load_data gives it."),
         ({"step": -1}, "step is -1: allowed are whole numbers from 0."),
+        ({"step": 8}, "step is 8: allowed are whole numbers from 0 to 7."),
+        ({"step": np.int64(8)}, "step is 8: allowed are whole numbers from 0 to 7."),
         ({"granularity": 0}, "granularity is 0: allowed are whole numbers from 1."),
+        (
+            {"granularity": jnp.int32(6)},
+            "granularity is 6, but the transition has 5 steps (0.666667 of 8): allowed are as many plateaus as steps.",
+        ),
         ({"transition_fraction": 1.5}, "transition_fraction is 1.5: allowed is 0 to 1."),
         ({"data": tiny.data(8)}, "batch_size is 16: allowed is at most the number of samples, 8."),
     ]:
         with pytest.raises(ValueError) as error:
             at(**{"key": KEY, "data": DATA, "task": 0, "step": 0, **changes})
         assert str(error.value) == told
+    at(KEY, DATA, 1, 7, granularity=5)
+    jax.eval_shape(lambda granularity: at(KEY, DATA, 1, 7, granularity), 6)  # (traced, so not known)
 
 
 def test_runs_refuse_lanes_in_a_sentence():
