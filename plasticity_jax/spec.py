@@ -8,6 +8,7 @@ from typing import Any, cast
 from plasticity_jax import datasets, methods, models, registry, transitions
 from plasticity_jax.environments import ENVIRONMENTS
 from plasticity_jax.models import MODELS
+from plasticity_jax.models.layers import DEEPEST
 from plasticity_jax.optimizers import OPTIMIZERS
 from plasticity_jax.precision import PRECISIONS
 from plasticity_jax.probes import PROBES
@@ -15,7 +16,6 @@ from plasticity_jax.transitions import TRANSITIONS
 from plasticity_jax.types import Data, Environment, Structure
 
 WHOLE = (1, registry.LARGEST_WHOLE)  # smallest and largest of a count
-DEEPEST = 1000  # a program is as long as its network is deep: more would take hours to compile
 SEEDS = (0, 2**63 - 1)  # (this one enters no program)
 
 

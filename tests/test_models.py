@@ -1,11 +1,15 @@
 """The MLP against PyTorch; initialization, unit groups, sizes."""
 
+import dataclasses
+import inspect
+import re
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from plasticity_jax.models import ACTIVATIONS, INITIALIZATIONS, MODELS, NORMS, mlp
+from plasticity_jax.models import ACTIVATIONS, INITIALIZATIONS, MLP, MODELS, NORMS, T5, ResNet18, mlp
 
 WIDTH, DEPTH, INPUTS, OUTPUTS, BATCH = 6, 2, 5, 3, 9
 
@@ -209,3 +213,48 @@ def test_parameter_count_of_the_mnist_network(norm, count):
     net = mlp(10, 256, 4, norm, "relu", "torch")
     params = jax.eval_shape(lambda: net.init(jax.random.key(0), jnp.zeros((1, 28, 28, 1))))["params"]
     assert sum(p.size for p in jax.tree.leaves(params)) == count
+
+
+# --- what is made by hand ---
+
+MADE = {
+    "mlp": {"outputs": 3, "width": 4, "depth": 1, "norm": "layer", "activation": "relu", "initialization": "torch"},
+    "cnn": {"outputs": 3, "norm": "batch", "activation": "relu", "initialization": "he", "base": 2, "dense": 4},
+    "resnet18": {
+        "outputs": 3,
+        "norm": "none",
+        "activation": "relu",
+        "initialization": "lecun",
+        "base": 2,
+        "stem": "7x7",
+    },
+    "t5": {"outputs": 5, "width": 4, "depth": 1, "activation": "gelu", "heads": 2, "head": "own"},
+}
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_models_refuse_in_a_sentence(name):
+    """The module and its factory, whatever they are given for each of their settings; nothing is compiled."""
+    factory = MODELS[name]
+    made = factory(**MADE[name])
+    assert type(made)(**MADE[name]) == made
+    fields = {f.name: f.type for f in dataclasses.fields(made) if f.name not in ("parent", "name", "pretrained")}
+    for field, kind in fields.items():
+        numbers = [-1, 0, 10**20, 2**31, 1.5, 2.0, True, None, "4", float("nan"), np.zeros(2)]
+        for value in numbers if kind is int else ["rel", "", None, 1, ["relu"]]:
+            told = f"{name}.{field} is " if kind is int or field in ("stem", "head") else f"unknown {field} "
+            for make in [type(made), *([factory] if field in inspect.signature(factory).parameters else [])]:
+                with pytest.raises(ValueError, match=rf"^{re.escape(told)}.*: (allowed|known) are [^\n]*\.$"):
+                    make(**{**MADE[name], field: value})
+        if kind is int:
+            for value in (np.int64(8), jnp.int32(8)):
+                found = getattr(type(made)(**{**MADE[name], field: value}), field)
+                assert (type(found), found) == (int, 8)
+
+
+def test_a_depth_that_no_compiler_ends_and_crelu_where_it_does_not_fit_are_refused():
+    with pytest.raises(ValueError, match=r"^mlp\.depth is 1001: allowed are whole numbers from 1 to 1000\.$"):
+        MLP(3, depth=1001)
+    for module, given in ((ResNet18, {"outputs": 3}), (T5, {"outputs": 3, "width": 4, "depth": 1})):
+        with pytest.raises(ValueError, match=r"^activation of \w+ is 'crelu': allowed are 'relu', .*\.$"):
+            module(**given, activation="crelu")

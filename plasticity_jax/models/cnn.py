@@ -6,7 +6,7 @@ from plasticity_jax.models import convolution, layers
 from plasticity_jax.types import Array, UnitGroup
 
 
-class CNN(nn.Module):
+class CNN(layers.Model):
     """Three 3x3 convolutions of `base`, 2 `base` and 4 `base` filters, a dense layer of `dense` units, a dense head.
 
     Each convolution is followed by norm -> activation -> 2x2 max pooling, the dense layer by norm -> activation. Pooling
@@ -53,7 +53,4 @@ def cnn(outputs: int, norm: str, activation: str, initialization: str, *, base: 
 
     Raises ValueError for `base` or `dense` < 1.
     """
-    for name, count in (("base", base), ("dense", dense)):
-        if count < 1:
-            raise ValueError(f"cnn.{name} is {count}: allowed are whole numbers from 1.")
     return CNN(outputs, norm, activation, initialization, base, dense)

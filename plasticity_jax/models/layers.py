@@ -1,14 +1,19 @@
 """Layers that several models use: initialization as PyTorch, He or LeCun have it, normalisation, activation."""
 
+import dataclasses
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from typing import Any, ClassVar
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 from jax.nn import initializers
 
+from plasticity_jax import registry
 from plasticity_jax.types import Array
+
+DEEPEST = 1000  # a program is as long as its network is deep: more would take hours to compile
 
 
 def _torch_bias(fan_in: int):
@@ -93,3 +98,37 @@ ACTIVATIONS = {
     "gelu": gelu,
     "crelu": crelu,
 }
+
+
+class Model(nn.Module):
+    """What all models share: their settings are checked when one is made, by hand or by its factory.
+
+    Whole numbers are those from 1; `norm`, `activation` and `initialization` are names in NORMS, ACTIVATIONS and
+    INITIALIZATIONS. Raises ValueError, one sentence with what was given and what is allowed.
+
+    Class attributes:
+      CHOICES: {field: what it may be}, of settings that are a model's own.
+      CRELU: whether the activation may be "crelu", which doubles the units.
+    """
+
+    CHOICES: ClassVar[Mapping[str, tuple[str, ...]]] = {}
+    CRELU: ClassVar[bool] = True
+
+    def __post_init__(self):
+        """Checks the fields, and makes Python's numbers of those of numpy and jax."""
+        own = type(self).__name__.lower()
+        for field in dataclasses.fields(self):
+            name, value = field.name, getattr(self, field.name)
+            if field.type is int:
+                most = DEEPEST if name == "depth" else registry.LARGEST_WHOLE
+                object.__setattr__(self, name, int(registry.whole(f"{own}.{name}", value, 1, most)))
+            elif name in _NAMED:
+                registry.lookup(_NAMED[name], name, value)
+            elif name in self.CHOICES:
+                registry.one_of(f"{own}.{name}", value, self.CHOICES[name])
+            if name == "activation" and not self.CRELU:
+                registry.one_of(f"activation of {own}", value, [known for known in ACTIVATIONS if known != "crelu"])
+        super().__post_init__()
+
+
+_NAMED: dict[str, Mapping[str, Any]] = {"norm": NORMS, "activation": ACTIVATIONS, "initialization": INITIALIZATIONS}

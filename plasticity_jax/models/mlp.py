@@ -6,7 +6,7 @@ from plasticity_jax.models import layers
 from plasticity_jax.types import Array, UnitGroup
 
 
-class MLP(nn.Module):
+class MLP(layers.Model):
     """`depth` hidden layers of `width` units: dense -> norm -> activation; then a dense head.
 
     Inputs [B, ...] are flattened. Unit groups h0, h1, ... are the activations. Source: Liu & Mou, section 5.1 (4 x 256,

@@ -1,5 +1,8 @@
 """The residual network with 18 layers of the CIFAR-10 and Tiny-ImageNet experiments."""
 
+from collections.abc import Mapping
+from typing import ClassVar
+
 import flax.linen as nn
 
 from plasticity_jax import registry
@@ -11,7 +14,7 @@ STEMS = ("3x3", "7x7")
 BLOCKS = 8  # two in each of four stages
 
 
-class ResNet18(nn.Module):
+class ResNet18(layers.Model):
     """A stem, four stages of two basic blocks with `base`, 2, 4 and 8 `base` channels, the mean over positions, a head.
 
     A block is act(norm(conv(act(norm(conv(x))))) + shortcut(x)), its convolutions 3x3. The first block of the second to
@@ -35,6 +38,9 @@ class ResNet18(nn.Module):
     base: int = 64
     stem: str = "3x3"
     pretrained: str = ""
+
+    CHOICES: ClassVar[Mapping[str, tuple[str, ...]]] = {"stem": STEMS}
+    CRELU: ClassVar[bool] = False
 
     @nn.compact
     def __call__(self, x: Array, train: bool = False) -> Array:
@@ -104,10 +110,7 @@ def resnet18(
     Raises ValueError for another `stem`, `base` < 1, or activation "crelu", which doubles the channels and so does not fit
     a residual stream; DataError or ValueError for a checkpoint that is none or does not fit.
     """
-    registry.one_of("resnet18.stem", stem, STEMS)
-    if base < 1:
-        raise ValueError(f"resnet18.base is {base}: allowed are whole numbers from 1.")
-    registry.one_of("activation of resnet18", activation, [name for name in layers.ACTIVATIONS if name != "crelu"])
+    model = ResNet18(outputs, norm, activation, initialization, base, stem, pretrained)
     if pretrained:
         registry.one_of("resnet18.stem of a pretrained network", stem, ["7x7"])
         registry.one_of("norm of a pretrained resnet18", norm, ["batch"])
@@ -117,4 +120,4 @@ def resnet18(
         shape = {"layer_type": "basic", "hidden_act": activation, "downsample_in_first_stage": False}
         layout = pretrained_keys.RESNET
         checkpoints.compare(pretrained, layout, checkpoints.config(pretrained, layout), {**sizes, **shape})
-    return ResNet18(outputs, norm, activation, initialization, base, stem, pretrained)
+    return model

@@ -9,7 +9,6 @@ import jax.numpy as jnp
 import numpy as np
 from jax.nn import initializers
 
-from plasticity_jax import registry
 from plasticity_jax.models import layers, pretrained_keys
 from plasticity_jax.models import pretrained as checkpoints
 from plasticity_jax.text.vocabulary import Size
@@ -211,7 +210,7 @@ class Block(nn.Module):
         return x + y, units
 
 
-class T5(nn.Module):
+class T5(layers.Model):
     """An encoder and a decoder of `depth` blocks each, on sequences of ids below `outputs`.
 
     Blocks are pre-norm: x + layer(norm(x)), with self-attention, in the decoder cross-attention, and a feed-forward layer,
@@ -243,6 +242,8 @@ class T5(nn.Module):
 
     inputs: ClassVar[str] = "text"
     LINEAR_GROUPS: ClassVar[tuple[str, ...]] = ("decoder_out",)
+    CHOICES: ClassVar[Mapping[str, tuple[str, ...]]] = {"head": HEADS}
+    CRELU: ClassVar[bool] = False
 
     def setup(self):
         """Makes the embedding, the position biases, the blocks and the final norms."""
@@ -372,14 +373,7 @@ def t5(
     Raises ValueError for activation "crelu", which doubles the units, another `head`, or `heads`, `head_width`,
     `feed_forward` < 1; DataError or ValueError for a checkpoint that is none, or fits neither network nor vocabulary.
     """
-    registry.one_of("activation of t5", activation, [name for name in layers.ACTIVATIONS if name != "crelu"])
-    for name, count in (("heads", heads), ("head_width", head_width), ("feed_forward", feed_forward)):
-        if count < 1:
-            raise ValueError(f"t5.{name} is {count}: allowed are whole numbers from 1.")
-    registry.one_of("t5.head", head, HEADS)
-    model = T5(
-        int(outputs), width, depth, activation, heads, head_width, feed_forward, head=head, pretrained=pretrained
-    )
+    model = T5(outputs, width, depth, activation, heads, head_width, feed_forward, head=head, pretrained=pretrained)
     if pretrained:
         _check_pretrained(model, outputs)
     return model
