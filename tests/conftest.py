@@ -22,3 +22,12 @@ def cache_root(tmp_path, monkeypatch):
     monkeypatch.setenv("PLASTICITY_CACHE_DIR", str(root))
     monkeypatch.delenv("PLASTICITY_DATA_DIR", raising=False)
     return root
+
+
+@pytest.fixture(scope="module")
+def compiled_quickly():
+    """Programs compiled without most optimizations, for tests that compile much, compute little and mind no bits."""
+    jax.config.update("jax_disable_most_optimizations", True)
+    yield
+    jax.config.update("jax_disable_most_optimizations", False)
+    jax.clear_caches()  # else other tests would meet such programs

@@ -21,6 +21,8 @@ from plasticity_jax.models.t5 import T5
 from plasticity_jax.text import decoding
 from plasticity_jax.types import Text
 
+pytestmark = pytest.mark.usefixtures("compiled_quickly")
+
 ROOT = Path(__file__).resolve().parent.parent
 SMALL = {"tasks": 2, "epochs": 1, "batch_size": 8, "probe_samples": 8, "transition": "sampling"}
 SIZES = {"width": 4, "depth": 1}  # of those that read them
@@ -72,12 +74,6 @@ def jax_set(**flags):
     finally:
         for name, value in before.items():
             jax.config.update(name, value)
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _compiled_quickly():
-    with jax_set(jax_disable_most_optimizations=True):
-        yield
 
 
 @pytest.fixture(scope="module")

@@ -12,6 +12,8 @@ from loops import NET, SILENT_FIRST, STRUCTURE, X, assert_bitwise, context, driv
 from plasticity_jax import methods
 from plasticity_jax.types import Context
 
+pytestmark = pytest.mark.usefixtures("compiled_quickly")
+
 EVERYTHING = "redo+shrink_and_perturb+l2+l2_init+spectral"
 
 

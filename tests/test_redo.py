@@ -12,6 +12,8 @@ from plasticity_jax.methods import lifting
 from plasticity_jax.models import MLP
 from plasticity_jax.types import Context, UnitGroup
 
+pytestmark = pytest.mark.usefixtures("compiled_quickly")
+
 WIDTH = 4
 NET = MLP(WIDTH, width=WIDTH, depth=2)  # all kernels of one shape, which spares compilations
 UNITS = NET.units()

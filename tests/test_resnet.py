@@ -13,6 +13,8 @@ from plasticity_jax.models import resnet18
 from plasticity_jax.spec import Spec
 from plasticity_jax.types import Context
 
+pytestmark = pytest.mark.usefixtures("compiled_quickly")
+
 DATA = jax.tree.map(jnp.asarray, tiny.data(samples=32, test=0, shape=(8, 8, 3)))
 WIDTHS = [1, 1, 2, 2, 4, 4, 8, 8]  # channels of each block, in units of base
 
@@ -260,7 +262,7 @@ def test_redo_of_filters():
     hidden["inner2"] = hidden["inner2"].at[..., 5].set(0)
     rewrite = methods.redo(net.units(), lambda key: fresh)
     ctx = Context(jax.random.key(0), jnp.int32(0), jnp.bool_(False), hidden)
-    after, touched = quickly(lambda params, ctx: rewrite.apply(params, ctx, ())[:2], params, ctx)
+    after, touched = quickly(lambda params, ctx: rewrite.apply(params, ctx, rewrite.init())[:2], params, ctx)
     want = jax.tree.map(np.copy, params)
     want["block2_first"]["kernel"][..., 5] = 1
     want["block2_second"]["kernel"][:, :, 5, :] = 0

@@ -11,6 +11,8 @@ import tiny
 from plasticity_jax import environments, lanes, registry, stream, train, transitions
 from plasticity_jax.environments import permuted_pixels, random_labels
 
+pytestmark = pytest.mark.usefixtures("compiled_quickly")
+
 DATA = jax.tree.map(jnp.asarray, tiny.data())
 KEY = jax.random.key(5)
 ENVIRONMENTS = {"random_labels": random_labels(), "permuted_pixels": permuted_pixels()}

@@ -10,6 +10,8 @@ from plasticity_jax import methods
 from plasticity_jax.models.t5 import bucket, t5
 from plasticity_jax.types import Context, Structure, Text
 
+pytestmark = pytest.mark.usefixtures("compiled_quickly")
+
 NET = t5(13, 12, 2, "gelu", heads=2, head_width=5, feed_forward=17)
 SOURCE, INPUTS = 9, 8
 

@@ -13,6 +13,8 @@ from plasticity_jax.environments.text import encipher
 from plasticity_jax.spec import Spec
 from plasticity_jax.sweep import device_data
 
+pytestmark = pytest.mark.usefixtures("compiled_quickly")
+
 KEY = jax.random.key(3)
 SPACE, LETTER, START, END = 3, 4, 2, 1  # ids of the vocabulary of characters
 T5 = {"model": "t5", "dataset": "generated", "t5.feed_forward": 16, "t5.heads": 2, "t5.head_width": 4}

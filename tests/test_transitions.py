@@ -14,6 +14,8 @@ from plasticity_jax.spec import Spec
 from plasticity_jax.transitions import TRANSITIONS, alpha_at, transition_steps
 from plasticity_jax.types import Batch
 
+pytestmark = pytest.mark.usefixtures("compiled_quickly")
+
 # one step after another, as in a task, and all steps at once, which XLA computes as a product with 1 / granularity
 alphas = jax.jit(lambda at, steps, granularity: jax.lax.map(lambda step: alpha_at(step, steps, granularity), at))
 together = jax.jit(jax.vmap(alpha_at, (0, None, None)))
