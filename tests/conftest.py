@@ -1,10 +1,14 @@
 """Settings of JAX for every test, which must be made before any backend starts; PyTorch for the tests marked oracle."""
 
+import signal
+
 import jax
 import pytest
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
 jax.config.update("jax_num_cpu_devices", 2)
+# a suite that nohup began has this signal ignored, as have the runs that it starts; the tests of stops send it
+signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 
 @pytest.fixture

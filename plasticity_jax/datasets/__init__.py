@@ -10,7 +10,6 @@ for one made from published files see `builders`.
 
 from collections.abc import Callable
 
-from plasticity_jax import registry
 from plasticity_jax.datasets import arrays, cache, digits, files, generated
 from plasticity_jax.datasets.contract import DataError, Dataset, subsample
 
@@ -40,6 +39,8 @@ def check_name(name: str) -> None:
         ValueError: an unknown name, with the known ones.
     """
     if not isinstance(name, str):
+        from plasticity_jax import registry  # (it imports jax, which a dataset does not need)
+
         raise ValueError(f"The dataset {registry.shown(name)} is no name; known are {', '.join(DATASETS)}.")
     if name.startswith("arrays:"):
         if name == "arrays:":
