@@ -679,3 +679,10 @@ def test_a_lane_that_diverged_has_no_measurement(tmp_path):
         assert summary.loc[(0.1, metric), ["seeds", "count", "diverged"]].tolist() == [2, 2, 0]
         assert summary.loc[(1e30, metric), ["seeds", "count", "diverged"]].tolist() == [2, 0, 2]
     assert "0 of 2 (2 diverged)" in results.final_table(table.reset_index(), arms, "accuracy")
+
+
+def test_singular_values_of_lanes_on_two_devices_come_to_an_end():
+    """LAPACK's routine for many matrices, on two devices at once, waited for ever from some size on."""
+    spec = tiny.spec(samples=1000, epochs=1, batch_size=64, width=5, probes=("effective_rank",))
+    table = sweep.run(spec, grid(seed=range(8)), lane_strategy="sharded", lane_width=4)
+    assert np.isfinite(table["effective_rank"]).all()

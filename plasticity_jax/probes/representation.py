@@ -3,6 +3,7 @@
 Each is NaN where an activation is not finite. Results are float32, or float64 from float64.
 """
 
+import jax
 import jax.numpy as jnp
 
 from plasticity_jax.probes import numerics
@@ -28,6 +29,16 @@ def representation_change(now: Array, before: Array) -> Array:
     return numerics.if_finite(mean)
 
 
+@jax.custom_batching.sequential_vmap
+def _singular_values(matrix: Array) -> Array:
+    """Singular values of one matrix [N, H]; of several one after another, also under vmap.
+
+    LAPACK's routine for many matrices at once shares them out over the threads of the process. On a CPU with several
+    devices each of them waited for threads that the others held, and a run stood still.
+    """
+    return jnp.linalg.svd(matrix, compute_uv=False)
+
+
 def effective_rank(activations: Array) -> Array:
     """Returns exp(-sum p ln p), p = sigma / sum sigma over the singular values of [N, H], [] in [1, min(N, H)].
 
@@ -38,7 +49,7 @@ def effective_rank(activations: Array) -> Array:
     finite = numerics.finite(matrix)
     matrix = jnp.where(finite, matrix, 0.0)
     matrix = matrix / numerics.scale_of(matrix)
-    sigma = jnp.linalg.svd(matrix, compute_uv=False)
+    sigma = _singular_values(matrix)
     p = sigma / jnp.maximum(sigma.sum(), jnp.finfo(sigma.dtype).tiny)
     entropy = -jnp.where(p > 0, p * jnp.log(jnp.where(p > 0, p, 1.0)), 0.0).sum()
     return numerics.known(finite, jnp.where(sigma.sum() > 0, jnp.exp(entropy), 0.0))
