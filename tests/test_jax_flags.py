@@ -188,11 +188,15 @@ def test_other_draws_are_as_repeatable_everywhere(table, model, environment, fla
 
 def check_op_by_op(table, model, environment, **changes):
     """No operation makes a NaN, for which otherwise only the results of programs are searched."""
+    # (Adam would make whole steps of a gradient that is rounding alone, as of a bias before batch norm)
+    changes |= {"optimizer": "sgd"}
     with jax_set(jax_disable_jit=True, jax_debug_nans=True):
         found = table(model, environment, **changes)
     expected = table.plain(model, environment, **changes)
     for column in found.select_dtypes("number"):
-        np.testing.assert_allclose(found[column], expected[column], rtol=2e-3, atol=2e-4, err_msg=column)
+        # (a residual is a difference of almost equal numbers)
+        near = 1e-3 if column.endswith("/residual") else 1e-5
+        np.testing.assert_allclose(found[column], expected[column], rtol=1e-3, atol=near, err_msg=column)
 
 
 def test_op_by_op(table):

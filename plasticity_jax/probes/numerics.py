@@ -7,6 +7,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.core import Tracer
 
 from plasticity_jax.types import Array, PyTree
@@ -65,8 +66,13 @@ def finite(*trees: PyTree) -> Array:
 
 
 def known(sound: Array, value: PyTree) -> PyTree:
-    """Returns `value` where `sound` [], NaN instead of each of its numbers elsewhere: nothing was measured there."""
-    return jax.tree.map(lambda number: jnp.where(sound, number, jnp.nan), value)
+    """Returns `value`, floats, where `sound` [], else NaN for each of them: nothing was measured there."""
+
+    def one(number):
+        # numpy's NaN, as `jax_debug_nans` stops at one that jax makes, even one that is not taken
+        return jax.lax.select(sound, number, np.full(number.shape, np.nan, number.dtype))
+
+    return jax.tree.map(one, value)
 
 
 def scale_of(array: Array) -> Array:
