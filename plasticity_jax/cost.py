@@ -7,8 +7,7 @@ from typing import Any, NamedTuple
 
 import jax
 
-from plasticity_jax import datasets, registry, sweep
-from plasticity_jax.environments import ENVIRONMENTS
+from plasticity_jax import datasets, sweep
 from plasticity_jax.methods import METHODS
 from plasticity_jax.probes import PROBES
 from plasticity_jax.spec import Spec
@@ -73,7 +72,7 @@ def _without(spec: Spec, parts: Container[str]) -> dict[str, Any]:
 def _trial(program: sweep.Program, dataset: datasets.Dataset) -> Trial:
     """What a block of lanes takes, from trials of different length, with and without probes."""
     spec = program.spec
-    environment = registry.make(ENVIRONMENTS, "environment", spec.environment, dict(spec.options))
+    environment = spec.make_environment()
     decoded = environment.decoding.samples if environment.decoding else 0
     count = min(len(dataset.images), max(BATCHES * spec.batch_size, decoded))
     part = dataclasses.replace(dataset, images=dataset.images[:count], labels=dataset.labels[:count])

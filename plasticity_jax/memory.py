@@ -11,8 +11,6 @@ import jax
 import jax.numpy as jnp
 
 from plasticity_jax import lanes as lanes_
-from plasticity_jax import registry
-from plasticity_jax.environments import ENVIRONMENTS
 from plasticity_jax.probes import CURVATURE
 from plasticity_jax.spec import Spec
 from plasticity_jax.train import evaluation_chunk, make_run, mean_loss, network
@@ -48,7 +46,7 @@ def of_lane(spec: Spec, data: Data) -> Needs:
     thirds of a chunk's activations in evaluation.
     """
     run = make_run(spec)
-    environment = registry.make(ENVIRONMENTS, "environment", spec.environment, dict(spec.options))
+    environment = spec.make_environment()
     lane = {k: v[0] for k, v in lanes_.stack([lanes_.complete(spec, {})]).items()}
     state = jax.eval_shape(run.init, lane, data)
 

@@ -17,7 +17,6 @@ from typing import Any
 import jax
 
 from plasticity_jax import cost, datasets, registry, sweep
-from plasticity_jax.environments import ENVIRONMENTS
 from plasticity_jax.spec import Spec
 
 STEPS = 100  # at most, in the task that is traced: more fill the trace and tell no more
@@ -206,7 +205,7 @@ def breakdown(events: Mapping[Any, Sequence[Event]], parts: Mapping[str, str], w
 
 def _evaluated(spec: Spec, dataset: datasets.Dataset) -> int:
     """Examples that the end of a task takes its time for; of texts those that are decoded, which takes longest."""
-    environment = registry.make(ENVIRONMENTS, "environment", spec.environment, dict(spec.options))
+    environment = spec.make_environment()
     most = environment.decoding.samples if environment.decoding else None
     tested = len(dataset.test_images) if environment.test else 0
     return sum(count if most is None else min(count, most) for count in (len(dataset.images), tested))

@@ -8,7 +8,6 @@ import jax.numpy as jnp
 import optax
 
 from plasticity_jax import lanes, methods, registry, stream, transitions
-from plasticity_jax.environments import ENVIRONMENTS
 from plasticity_jax.methods import lifting
 from plasticity_jax.optimizers import OPTIMIZERS
 from plasticity_jax.precision import PRECISIONS, cast, in_float32
@@ -134,7 +133,7 @@ def make_run(spec: Spec) -> Run:
     """
     if not isinstance(spec, Spec):
         raise ValueError(f"spec is {registry.shown(spec)}: allowed is a Spec.")
-    environment = registry.make(ENVIRONMENTS, "environment", spec.environment, dict(spec.options))
+    environment = spec.make_environment()
     transition = transitions.TRANSITIONS[spec.transition]
 
     def init(lane: Lane, data: Data) -> TrainState:

@@ -16,7 +16,6 @@ import optax
 from jax.flatten_util import ravel_pytree
 
 from plasticity_jax import registry, stream, train, transitions
-from plasticity_jax.environments import ENVIRONMENTS
 from plasticity_jax.precision import in_float32
 from plasticity_jax.probes import curvature
 from plasticity_jax.spec import Spec
@@ -90,7 +89,7 @@ def make_bridge(spec: Spec, lanczos: int = 60) -> Bridge:
     Raises ValueError for a Spec with batch norm or with a transition that does not fit.
     """
     registry.one_of("norm", spec.norm, ("none", "layer"))
-    environment = registry.make(ENVIRONMENTS, "environment", spec.environment, dict(spec.options))
+    environment = spec.make_environment()
     transition = transitions.TRANSITIONS[spec.transition]
 
     def batch_of(key: Key, data: Data, task: Array, places: Array, alpha: Array):
