@@ -517,10 +517,16 @@ def test_determinism_is_refused_where_it_comes_too_late(monkeypatch):
 def test_a_stopped_run_goes_on_to_the_same_results(tmp_path):
     argv = [*TINY, "--environment=permuted_pixels", "--transition=input", "--granularity=3", "--tasks=40", "--seeds=2"]
     folder = tmp_path / "stopped"
-    stops = [(signal.SIGTERM, 143, 1), (signal.SIGINT, 130, 4), (signal.SIGUSR1, 138, 6), (signal.SIGHUP, 129, 8)]
-    for number, code, task in stops:
+
+    def newest():
+        return max((int(path.name) for path in folder.glob("checkpoints/0/*") if path.name.isdigit()), default=0)
+
+    stops = [(signal.SIGTERM, 143), (signal.SIGINT, 130), (signal.SIGUSR1, 138), (signal.SIGHUP, 129)]
+    for number, code in stops:
+        # a checkpoint of this process, not of the one before: only then its own handlers are set
+        saved = newest()
         running = process("experiments.run", *argv, f"--workdir={folder}")
-        while not any(path.name.isdigit() and int(path.name) >= task for path in folder.glob("checkpoints/0/*")):
+        while newest() == saved:
             assert running.poll() is None, running.communicate()
             time.sleep(0.01)
         running.send_signal(number)
