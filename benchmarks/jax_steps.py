@@ -12,7 +12,7 @@ from benchmarks import worker
 from benchmarks.worker import Go
 from plasticity_jax import Spec, environments, lanes, train
 from plasticity_jax.environments import text
-from plasticity_jax.types import Batch, Data, Environment, Text, TrainState
+from plasticity_jax.types import Batch, Data, Environment, Metric, Text, TrainState
 
 LENGTH, SYMBOLS = 64, 32  # of the texts: ids in a source and in a target, and ids that there are
 
@@ -58,7 +58,8 @@ SUBJECTS: dict[str, Callable[[int, int], Subject]] = {"mlp": mlp, "cnn": cnn, "r
 def random_ids() -> Environment:
     """Random ids in, random ids out, all but padding (0), which is also the decoder's first."""
 
-    def task(key, data):
+    def task(key, data, number):
+        key = jax.random.fold_in(key, number)
         return jax.random.randint(key, (2, len(data.x), LENGTH), 1, SYMBOLS)
 
     def examples(data, task, index):
@@ -67,8 +68,8 @@ def random_ids() -> Environment:
         return Batch(Text(source, inputs), target, jnp.ones(target.shape))
 
     return Environment(
-        task, examples, None, shared="nothing", loss=text.cross_entropy, metric=text.token_accuracy,
-        metric_name="token_accuracy", inputs="text", outputs=lambda data: SYMBOLS,
+        task, examples, None, shared="nothing", loss=text.cross_entropy,
+        metrics=(Metric("token_accuracy", of=text.token_accuracy),), inputs="text", outputs=lambda data: SYMBOLS,
     )  # fmt: skip
 
 
@@ -137,7 +138,7 @@ def pure(subject: Subject, samples: int, task: int = worker.TASK) -> tuple[Calla
     def stepping(lane, data) -> Callable[[TrainState, Any], tuple[TrainState, Any]]:
         net, optimizer = built(lane, data)
         key = jax.random.key(lane["seed"])
-        drawn = environment.task(key, data)
+        drawn = environment.task(key, data, 0)
 
         def step(state, clock):
             index = (clock * spec.batch_size + jnp.arange(spec.batch_size)) % samples

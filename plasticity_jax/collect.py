@@ -55,10 +55,10 @@ def collect(workdirs: Sequence[str | Path], runs: Runs) -> "pandas.DataFrame":
                 f"{first.workdir} and {lane.workdir} were trained on different data of one name (fingerprints {first.data} "
                 f"and {lane.data}): allowed is one for all."
             )
-    # (a table from before an axis existed lacks its column)
+    # (a table from before an axis or a number existed lacks its column)
     parts = [
-        found[key].rows.query("task < @spec.tasks").assign(lane=number, **spec.axes())
-        for number, (key, (spec, _)) in enumerate(zip(keys, wanted, strict=True))
+        found[key].rows.query("task < @spec.tasks").assign(lane=number, **spec.axes(), **lane)
+        for number, (key, (spec, lane)) in enumerate(zip(keys, wanted, strict=True))
     ]
     table = pandas.concat(parts, ignore_index=True)
     table.attrs[metrics.KEY] = metrics.record([spec for spec, _ in runs])
@@ -77,7 +77,7 @@ def _lanes(workdir: Path) -> dict[str, _Lane]:
         settings = read_json(workdir / "config.json", nan=True)["settings"]
         programs, data = settings["programs"], settings["data"]["fingerprint"]
         table = results.read(workdir / "results.parquet")
-        keys = [_key(comparable(program["spec"]), lane) for program in programs for lane in program["lanes"]]
+        keys = [key for program in programs for key in _keys(program["spec"], program["lanes"])]
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise WorkdirError(
             f"{workdir} is not a workdir with results ({reason_of(error)}): expected the folder that a run was given as "
@@ -85,6 +85,11 @@ def _lanes(workdir: Path) -> dict[str, _Lane]:
         ) from error
     rows = dict(list(table.groupby("lane")))
     return {key: _Lane(rows[number], workdir, data) for number, key in enumerate(keys) if number in rows}
+
+
+def _keys(spec: Mapping[str, Any], lanes: Sequence[Mapping[str, Any]]) -> list[str]:
+    """The keys of a recorded program's lanes."""
+    return [_key(comparable(spec), lanes_.comparable(spec, lane)) for lane in lanes]
 
 
 def _key(spec: Mapping[str, Any], lane: Mapping[str, Any]) -> str:

@@ -48,7 +48,8 @@ def seconds(programs: Sequence[sweep.Program], dataset: datasets.Dataset) -> flo
         if (plain, how) not in known:
             known[plain, how] = _trial(program._replace(spec=plain), dataset)
         trial = known[plain, how]
-        per_epoch = len(dataset.images) // spec.batch_size
+        samples = spec.make_environment().size(sweep.device_data(dataset))
+        per_epoch = samples // spec.batch_size
         # the whole task is evaluated once at its end, which takes about a third of a step for each batch
         task = trial.step * per_epoch * (spec.epochs + 1 / 3) + trial.rest + trial.probing / spec.probe_every
         blocks = -(-len(program.lanes) // (how.width * how.devices))
@@ -74,8 +75,10 @@ def _trial(program: sweep.Program, dataset: datasets.Dataset) -> Trial:
     spec = program.spec
     environment = spec.make_environment()
     decoded = environment.decoding.samples if environment.decoding else 0
-    count = min(len(dataset.images), max(BATCHES * spec.batch_size, decoded))
-    part = dataclasses.replace(dataset, images=dataset.images[:count], labels=dataset.labels[:count])
+    part, count = dataset, environment.size(sweep.device_data(dataset))
+    if count == len(dataset.images):  # (an environment that chooses among the examples needs them all)
+        count = min(count, max(BATCHES * spec.batch_size, decoded))
+        part = dataclasses.replace(dataset, images=dataset.images[:count], labels=dataset.labels[:count])
     per_epoch = count // spec.batch_size
 
     bare = dataclasses.replace(spec, probes=(), options=_without(spec, PROBES))
@@ -91,7 +94,7 @@ def _trial(program: sweep.Program, dataset: datasets.Dataset) -> Trial:
             break
     probing = 0.0
     if spec.probes:
-        wanted = min(spec.probe_samples, len(dataset.images))
+        wanted = min(spec.probe_samples, environment.size(sweep.device_data(dataset)))
         tried = min(-(-wanted // FEWER) if step * per_epoch > LONG else wanted, count)
         more = timed(dataclasses.replace(spec, probe_samples=tried), 1) - short
         probing = more * wanted / tried  # time of probes grows with the samples

@@ -291,7 +291,7 @@ def whole(name: str, text: str, low: int, high: int = registry.LARGEST_WHOLE) ->
 
 def number(name: str, text: str) -> float:
     """Returns `text` as a number, such as "1e-3" or "2/3". Raises ValueError with the flag's `name` if it is none."""
-    if name in lanes.WHOLE:
+    if lanes.is_whole(name):
         return whole(name, text, 1)
     above, slash, below = text.partition("/")
     try:

@@ -18,7 +18,7 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from plasticity_jax import registry, stream, transitions
-from plasticity_jax.spec import Spec
+from plasticity_jax.spec import PARTS, Spec
 from plasticity_jax.types import PyTree
 
 DEFAULTS = {"seed": 0, "granularity": 1, "learning_rate": 1e-3, "transition_fraction": 2 / 3}
@@ -39,6 +39,7 @@ OPTIONS_TABLE = {
     ("cpu", "mlp"): {"xla_cpu_experimental_ynn_fusion_type": _PRODUCTS},
     ("cpu", "t5"): {"xla_cpu_experimental_ynn_fusion_type": _PRODUCTS},
 }
+LATER = {"random_labels.share": 1.0, "random_labels.every": 1}  # numbers that older records of runs lack
 MOST = 100_000  # lanes of a run: more would take minutes to list
 
 
@@ -79,6 +80,26 @@ def defaults(spec: Spec) -> dict[str, Any]:
     return {**DEFAULTS, **spec.known_numbers()}
 
 
+def is_whole(name: str) -> bool:
+    """Returns whether a number of lanes, known by its name, is a whole one."""
+    part, _, number = name.partition(".")
+    return name in WHOLE or (part in PARTS and number in registry.whole_numbers(PARTS[part]))
+
+
+def comparable(record: Mapping[str, Any], lane: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns a lane that was recorded with a Spec's `record`, perhaps long ago, as it would be recorded today.
+
+    A number that came later has the value that did what was done before it.
+    """
+    parts = {
+        record.get("environment"),
+        record.get("model"),
+        record.get("optimizer"),
+        *str(record.get("method")).split("+"),
+    }
+    return {**{name: value for name, value in LATER.items() if name.partition(".")[0] in parts}, **lane}
+
+
 def complete(spec: Spec, lane: Mapping[str, Any]) -> dict[str, Any]:
     """Returns `lane` with the defaults filled in.
 
@@ -103,7 +124,7 @@ def check_names(known: Iterable[str], lane: Mapping[str, Any]) -> None:
 
 def _read(name: str, value: Any) -> int | float:
     """A lane's number: whole for some, float for others."""
-    if name not in WHOLE:
+    if not is_whole(name):
         return registry.number(name, value)
     found = registry.number(name, value, "whole numbers")
     if not found.is_integer():
@@ -126,6 +147,11 @@ def check(spec: Spec, lanes: Sequence[Mapping[str, Any]], samples: int) -> list[
         for name, value in lane.items():
             _within(name, value, *limits[name])
         transitions.check_plateaus(lane["granularity"], lane["transition_fraction"], steps)
+        if lane["granularity"] > 1 and not transitions.TRANSITIONS[spec.transition].gradual:
+            raise ValueError(
+                f"granularity is {lane['granularity']}: allowed with transition {spec.transition!r} is 1, as nothing "
+                "mixes."
+            )
     check_distinct([(spec, completed)])
     return completed
 
@@ -189,11 +215,11 @@ def check_steps(spec: Spec, samples: int) -> int:
     return steps
 
 
-def _limits(spec: Spec) -> dict[str, tuple[float, float | None]]:
+def _limits(spec: Spec) -> dict[str, tuple[float | None, float | None]]:
     """The smallest and largest value allowed of each number of a lane, None for any."""
-    limits: dict[str, tuple[float, float | None]] = dict(LIMITS)
+    limits: dict[str, tuple[float | None, float | None]] = dict(LIMITS)
     for part, factory in spec.parts().items():
-        limits |= {f"{part}.{number}": (0, high) for number, high in registry.largest(factory).items()}
+        limits |= {f"{part}.{number}": both for number, both in registry.bounds(factory).items()}
     return limits
 
 
@@ -214,11 +240,11 @@ def arrays(spec: Spec, lane: Mapping[str, Any]) -> dict[str, jax.Array]:
         if not registry.is_traced(value):
             _within(name, _read(name, value), *limits[name])
     whole = {**usual, **lane}
-    return {k: jnp.asarray(v, jnp.int32 if k in WHOLE else jnp.float32) for k, v in whole.items()}
+    return {k: jnp.asarray(v, jnp.int32 if is_whole(k) else jnp.float32) for k, v in whole.items()}
 
 
-def _within(name: str, value: float, low: float, high: float | None) -> None:
-    if value < low or (high is not None and value > high):
+def _within(name: str, value: float, low: float | None, high: float | None) -> None:
+    if (low is not None and value < low) or (high is not None and value > high):
         raise ValueError(
             f"{name} is {value}: allowed is {f'{low} to {high}' if high is not None else f'{low} or more'}."
         )
@@ -241,7 +267,7 @@ def stack(lanes: Sequence[Mapping[str, Any]]) -> dict[str, np.ndarray]:
     for lane in made:
         for name in LIMITS.keys() & lane.keys():
             _within(name, lane[name], *LIMITS[name])
-    return {k: np.asarray([lane[k] for lane in made], np.int32 if k in WHOLE else np.float32) for k in made[0]}
+    return {k: np.asarray([lane[k] for lane in made], np.int32 if is_whole(k) else np.float32) for k in made[0]}
 
 
 class Execution(NamedTuple):
@@ -266,6 +292,7 @@ STRATEGIES = ("plain", "vmap", "map", "sharded")
 # Kernels of several lanes make a grouped convolution: all four lanes in one vmap took 2.3 to 2.8 x. Elsewhere guesses.
 STRATEGY_TABLE = {
     ("cpu", "mlp"): ("sharded", 1),  # 1.28, 1.86
+    ("cpu", "mlp online"): ("sharded", 32),  # one example a step: a step is mostly what it costs to begin one
     ("cpu", "cnn"): ("sharded", 1),  # 1.27, 1.43
     ("cpu", "resnet18"): ("sharded", 1),  # 1.78, 1.38
     ("cpu", "t5"): ("sharded", 1),  # 1.04, 1.03
@@ -278,6 +305,11 @@ STRATEGY_TABLE = {
     ("tpu", "resnet18"): ("sharded", 1),
     ("tpu", "t5"): ("sharded", 8),
 }
+
+
+def kind(spec: Spec) -> str:
+    """Returns the row of the table of strategies: the model, and whether it sees one example a step."""
+    return "mlp online" if spec.model == "mlp" and spec.batch_size == 1 else spec.model
 
 
 def execution(

@@ -201,7 +201,8 @@ def check(
     dataset = sweep.load_common_dataset([one for one, _ in runs], values["data_dir"], values["download"])
     if metric:
         metrics.check_measured([one for one, _ in runs], metric, len(dataset.test_images) > 0)
-    return dataset, sweep.plan(runs, len(dataset.images), values["lane_strategy"], width), numbers
+    samples = sweep.sizes([one for one, _ in runs], sweep.device_data(dataset))
+    return dataset, sweep.plan(runs, samples, values["lane_strategy"], width), numbers
 
 
 def describe(programs: Sequence[sweep.Program], dataset: datasets.Dataset) -> str:
@@ -210,7 +211,8 @@ def describe(programs: Sequence[sweep.Program], dataset: datasets.Dataset) -> st
     total, data = 0, sweep.device_data(dataset)
     for number, program in enumerate(programs):
         one, how = program.spec, program.execution
-        steps = one.tasks * one.epochs * (len(dataset.images) // one.batch_size)
+        samples = one.make_environment().size(data)
+        steps = one.tasks * one.epochs * (samples // one.batch_size)
         total += steps * len(program.lanes)
         needs = memory.of_lane(one, data)
         mebibytes = (needs.waiting + needs.running) / 2**20

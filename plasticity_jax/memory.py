@@ -55,7 +55,9 @@ def of_lane(spec: Spec, data: Data) -> Needs:
 
         def backward(state, data):
             net = network(spec, environment, data)
-            batch = environment.examples(data, environment.task(jax.random.key(0), data), jnp.arange(count))
+            batch = environment.examples(
+                data, environment.task(jax.random.key(0), data, jnp.int32(0)), jnp.arange(count)
+            )
 
             def loss(params):
                 return mean_loss(environment, net.apply(params, state.variables, batch.x, training)[0], batch)
@@ -65,10 +67,10 @@ def of_lane(spec: Spec, data: Data) -> Needs:
         return _size(jax.eval_shape(backward, state, data))
 
     def activations(state, data):
-        x = environment.examples(data, environment.task(jax.random.key(0), data), jnp.zeros(1, int)).x
+        x = environment.examples(data, environment.task(jax.random.key(0), data, jnp.int32(0)), jnp.zeros(1, int)).x
         return x, network(spec, environment, data).apply(state.params, state.variables, x, False)[:2]
 
-    samples = len(data.x)
+    samples = environment.size(data)
     phases = [kept(spec.batch_size, True, 1)]
     if spec.probes:
         order = 2 if CURVATURE & set(spec.probes) else 1
@@ -126,15 +128,15 @@ def _room(free: int, how: lanes_.Execution, data: Data) -> int:
 
 def _allowed(program: "Program", needs: Needs, free: int, data: Data, saves: bool) -> str:
     """What would fit instead of a program that does not, in words."""
-    model, count, how = program.spec.model, len(program.lanes), program.execution
+    kind, count, how = lanes_.kind(program.spec), len(program.lanes), program.execution
 
     def fits(lanes: int, strategy: str, width: int | None) -> bool:
         # planned anew, as fewer lanes may use fewer devices
-        other = lanes_.execution(model, lanes, strategy, width)
+        other = lanes_.execution(kind, lanes, strategy, width)
         return of_program(needs, lanes, other, saves) <= _room(free, other, data)
 
     # (a width that nobody gave follows the lanes)
-    width = None if how == lanes_.execution(model, count, how.strategy) else how.width
+    width = None if how == lanes_.execution(kind, count, how.strategy) else how.width
     lanes = bisect.bisect(range(1, count), False, key=lambda fewer: not fits(fewer, how.strategy, width))
     narrower = bisect.bisect(range(1, how.width), False, key=lambda width: not fits(count, how.strategy, width))
     allowed = []

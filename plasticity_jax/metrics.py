@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     import pandas
 
 KEY = "metrics"  # of the attributes of a table
+LOSSES = ("loss", "online_loss", "online_loss_mean")  # which every environment has, in units of its own
 TAKEN = ("lane", "task", "seed", "finite")  # columns that every table has
 
 
@@ -44,33 +45,33 @@ def of_environment(environment: Environment) -> dict[str, Metric]:
     Judged by is the score of held-out examples, else that of generated texts, else that of the last epoch. Raises
     ValueError if the environment describes a metric that it does not have, or two columns would have one name.
     """
-    plain = environment.metric_name
-    generated = [environment.decoding.name] if environment.decoding else []
-    names = [*generated, plain]
-    for metric in environment.about:
-        if metric.name not in (*names, "loss"):
-            raise ValueError(f"about has a metric {metric.name!r}: allowed are {', '.join([*names, 'loss'])}.")
-    about = {"loss": Metric("loss", better="lower"), **{metric.name: metric for metric in environment.about}}
+    generated = [environment.decoding.metric] if environment.decoding else []
+    main, loss = environment.metrics[0], environment.loss_metric._replace(name="loss")
     found: list[Metric] = []
 
-    def add(name: str, prefix: str = "", after: str = "") -> None:
-        metric = about.get(name, Metric(name))
-        words = f"{prefix} {metric.label or _words(name)} {after}".strip()
+    def add(metric: Metric, prefix: str = "", suffix: str = "", words: str = "after the task") -> None:
+        label = f"{prefix} {metric.label or _words(metric.name)} {words}".strip()
         if prefix == "test":
             metric = metric._replace(chance=functools.partial(_of_held_out, metric))
-        found.append(metric._replace(name=f"{prefix}_{name}" if prefix else name, label=words))
+        name = "_".join(part for part in (prefix, metric.name, suffix) if part)
+        found.append(metric._replace(name=name, label=label))
 
-    for name in names if environment.test else []:
-        add(name, "test", "after the task")
-    for name in generated:
-        add(name, after="after the task")
-    add(plain, "online")
-    add(plain, after="after the task")
-    add("loss", after="after the task")
+    for metric in [*generated, *environment.metrics] if environment.test else []:
+        add(metric, "test")
+    for metric in generated:
+        add(metric)
+    add(main, "online", words="")
+    for metric in environment.metrics:
+        add(metric)
+    add(loss)
+    add(main, "online", "mean", "over the whole task")
+    add(loss, "online", words="")
+    add(loss, "online", "mean", "over the whole task")
     columns = {metric.name: metric for metric in found}
     if len(columns) < len(found) or columns.keys() & set(TAKEN):
+        names = ", ".join(repr(metric.name) for metric in environment.metrics)
         raise ValueError(
-            f"metric_name is {plain!r}: allowed are names that no other column has, as {', '.join(TAKEN)} and loss are."
+            f"metrics are {names}: allowed are names that no other column has, as {', '.join(TAKEN)} and loss are."
         )
     return columns
 
@@ -98,7 +99,7 @@ def of_specs(specs: Sequence[Spec]) -> Known:
         for column, metric in of_environment(spec.make_environment()).items():
             if column in settings:
                 raise ValueError(f"metric {column!r} of {spec.environment} has the name of a setting or a probe.")
-            if metric[:-1] != scores.setdefault(column, metric)[:-1]:
+            if metric[:4] != scores.setdefault(column, metric)[:4]:  # (functions cannot be compared)
                 raise ValueError(
                     f"{spec.environment} means by {column!r} something else than another environment does."
                 )
@@ -168,7 +169,7 @@ def judged_by(environments: Sequence[Environment], columns: Container[str]) -> s
     """Returns the column among `columns` that a run is judged by: a score of all its environments, if there is one."""
     orders = [list(of_environment(environment)) for environment in environments]
     there = [column for column in dict.fromkeys(itertools.chain(*orders)) if column in columns]
-    common = [column for column in there if column != "loss" and all(column in order for order in orders)]
+    common = [column for column in there if column not in LOSSES and all(column in order for order in orders)]
     return (common or there)[0]
 
 

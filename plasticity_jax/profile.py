@@ -84,9 +84,10 @@ def profile(program: sweep.Program, dataset: datasets.Dataset, folder: str | Pat
 def shortened(program: sweep.Program, dataset: datasets.Dataset) -> tuple[sweep.Program, datasets.Dataset]:
     """Returns the program and data cut to one block of lanes and at most `STEPS` steps a task, with probes in each task."""
     spec, how = program.spec, program.execution
-    batches = min(len(dataset.images) // spec.batch_size, STEPS)
+    samples = spec.make_environment().size(sweep.device_data(dataset))
+    batches = min(samples // spec.batch_size, STEPS)
     epochs, count = min(spec.epochs, STEPS // batches), len(dataset.images)
-    if batches == STEPS:
+    if batches == STEPS and samples == count:  # (an environment that chooses among the examples needs them all)
         count = batches * spec.batch_size
     part = dataclasses.replace(dataset, images=dataset.images[:count], labels=dataset.labels[:count])
     lanes = program.lanes[: how.width * how.devices]
@@ -205,10 +206,10 @@ def breakdown(events: Mapping[Any, Sequence[Event]], parts: Mapping[str, str], w
 
 def _evaluated(spec: Spec, dataset: datasets.Dataset) -> int:
     """Examples that the end of a task takes its time for; of texts those that are decoded, which takes longest."""
-    environment = spec.make_environment()
+    environment, data = spec.make_environment(), sweep.device_data(dataset)
     most = environment.decoding.samples if environment.decoding else None
-    tested = len(dataset.test_images) if environment.test else 0
-    return sum(count if most is None else min(count, most) for count in (len(dataset.images), tested))
+    tested = environment.test_size(data) if environment.test else 0
+    return sum(count if most is None else min(count, most) for count in (environment.size(data), tested))
 
 
 def described(

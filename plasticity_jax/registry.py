@@ -1,7 +1,7 @@
 """Reading a registry entry's settings off its signature, so that a new entry is one function and one line.
 
-A registry is a literal dict name -> factory. Of a factory's keyword-only parameters, those annotated `Number` or
-`Share` are traced numbers, the others static options; the first line of its docstring is its description.
+A registry is a literal dict name -> factory. Of a factory's keyword-only parameters, those annotated `Number`,
+`Share`, `Real` or `Whole` are traced numbers, the others static options; the first line of its docstring is its description.
 """
 
 import functools
@@ -13,11 +13,20 @@ from typing import Any, ParamSpec, TypeVar
 import jax.core
 import numpy as np
 
-from plasticity_jax.types import Number, Share
+from plasticity_jax.types import Number, Real, Share, Whole
 
 LARGEST_WHOLE = 2**31 - 1  # whole numbers have 32 bits in a program
 LARGEST = float(np.finfo(np.float32).max)  # of other numbers, there
 _SHOWN = 80  # characters of a value that a sentence quotes
+
+# annotation of a traced number -> the smallest and the largest value allowed, None for any
+BOUNDS: dict[Any, tuple[float | None, float | None]] = {
+    Number: (0, None),
+    Share: (0, 1),
+    Real: (None, None),
+    Whole: (1, LARGEST_WHOLE),
+}
+
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -32,18 +41,23 @@ def lookup(registry: Mapping[str, Any], kind: str, name: str) -> Any:
 
 def numbers(factory: Callable) -> dict[str, float]:
     """Returns the traced numbers of a factory with their defaults."""
-    return {p.name: p.default for p in _keyword_only(factory) if p.annotation in (Number, Share)}
+    return {p.name: p.default for p in _keyword_only(factory) if p.annotation in BOUNDS}
 
 
-def largest(factory: Callable) -> dict[str, int | None]:
-    """Returns the largest value allowed of each traced number, None for any; the smallest is 0."""
+def bounds(factory: Callable) -> dict[str, tuple[float | None, float | None]]:
+    """Returns the smallest and the largest value allowed of each traced number, None for any."""
     kinds = {p.name: p.annotation for p in _keyword_only(factory)}
-    return {name: 1 if kinds[name] is Share else None for name in numbers(factory)}
+    return {name: BOUNDS[kinds[name]] for name in numbers(factory)}
+
+
+def whole_numbers(factory: Callable) -> set[str]:
+    """Returns the names of the traced numbers that are whole."""
+    return {p.name for p in _keyword_only(factory) if p.annotation is Whole}
 
 
 def options(factory: Callable) -> dict[str, Any]:
     """Returns the static options of a factory with their defaults."""
-    return {p.name: p.default for p in _keyword_only(factory) if p.annotation not in (Number, Share)}
+    return {p.name: p.default for p in _keyword_only(factory) if p.annotation not in BOUNDS}
 
 
 def positional(factory: Callable) -> list[str]:

@@ -1,7 +1,9 @@
 """Spec: everything about a run that changes shapes or control flow. One Spec is one compiled program."""
 
+import collections
 import dataclasses
 import difflib
+import types
 from collections.abc import Callable, Mapping
 from typing import Any, cast
 
@@ -152,9 +154,12 @@ class Spec:
         """Returns the fields that may take several values in one run, by name: columns of its table."""
         return {f.name: getattr(self, f.name) for f in dataclasses.fields(self) if f.metadata["axis"]}
 
-    def make_environment(self) -> Environment:
-        """Returns the environment. Raises ValueError if it refuses an option."""
-        return registry.make(ENVIRONMENTS, "environment", self.environment, dict(self.options))
+    def make_environment(self, lane: Mapping[str, Any] = types.MappingProxyType({})) -> Environment:
+        """Returns the environment with the numbers of a lane, which may be traced, else with its usual ones.
+
+        Raises ValueError if it refuses an option.
+        """
+        return registry.make(ENVIRONMENTS, "environment", self.environment, {**dict(self.options), **lane})
 
     def make_model(self, outputs: int) -> Any:
         """Returns the model with `outputs` logits. Raises ValueError if it refuses a setting."""
@@ -168,14 +173,14 @@ class Spec:
         # (how many symbols a text has does not depend on data, how many classes there are does)
         self.make_model(environment.outputs(cast(Data, None)) if environment.inputs == "text" else 1)
         reads = {name: models.inputs(factory) for name, factory in MODELS.items()}
-        if reads[self.model] != environment.inputs:
-            fitting = [name for name, kind in reads.items() if kind == environment.inputs]
+        if environment.inputs not in reads[self.model]:
+            fitting = [name for name, kinds in reads.items() if environment.inputs in kinds]
             raise ValueError(
-                f"model {self.model!r} reads {reads[self.model]}, but examples of {self.environment!r} are "
+                f"model {self.model!r} reads {' and '.join(reads[self.model])}, but examples of {self.environment!r} are "
                 f"{environment.inputs}: allowed are {', '.join(fitting)}."
             )
-        if (self.dataset == "generated") != (environment.inputs == "text"):
-            wanted = "'generated'" if environment.inputs == "text" else "a set of images, such as digits"
+        if (self.dataset == "generated") != (environment.data == "nothing"):
+            wanted = "'generated'" if environment.data == "nothing" else "a set of images, such as digits"
             raise ValueError(f"dataset is {self.dataset!r}: with environment {self.environment!r} it must be {wanted}.")
         transitions.check_fit(TRANSITIONS[self.transition], environment, repr(self.transition), repr(self.environment))
 
@@ -244,6 +249,9 @@ def comparable(record: Mapping[str, Any]) -> dict[str, Any]:
     ignored = unread(model) if isinstance(model, str) and model in MODELS else []
     return {name: _default(name) if name in ignored else value for name, value in record.items()}
 
+
+PARTS = collections.ChainMap[str, Callable](ENVIRONMENTS, MODELS, OPTIMIZERS, methods.METHODS, PROBES)
+"""{name: factory} of everything whose settings are named `<part>.<setting>`; no name stands in two registries."""
 
 CHOICES: dict[str, Mapping[str, Any]] = {
     "environment": ENVIRONMENTS,

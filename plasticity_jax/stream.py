@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from plasticity_jax import registry, transitions
-from plasticity_jax.types import Array, Batch, Data, Environment, Key, PyTree, Transition
+from plasticity_jax.types import Array, Batch, Data, Environment, Key, PyTree, Stage, Transition
 
 # Roles: one independent stream of randomness each. Never renumber: it would change every published run.
 TASK, ORDER, RANK, NOISE, INIT, PROBE = range(6)
@@ -40,17 +40,26 @@ class Plan(NamedTuple):
     new: PyTree
     who: Array
     first: Array
+    stage: Stage
 
 
 @jax.named_scope("data")
-def plan(environment: Environment, key: Key, data: Data, task: Array) -> Plan:
+def plan(
+    environment: Environment, key: Key, data: Data, task: Array, gradual: bool = True, in_order: bool = False
+) -> Plan:
     """Returns what is fixed within task number `task` ([] int32, from 0)."""
-    numbers = jnp.stack([jnp.maximum(task - 1, 0), task])
-    keys = jax.vmap(lambda t: role(key, TASK, t))(numbers if environment.changes else jnp.zeros_like(numbers))
-    both = jax.vmap(environment.task, (0, None))(keys, data)  # drawn together, which is half as much to compile
+    stage, samples = environment.schedule(task), environment.size(data)
+    first = task - stage.part  # the stage in which this task began
+    before = environment.schedule(jnp.maximum(first - 1, 0)).task
+    own = role(key, TASK)
+    who = jnp.arange(samples) if in_order else jax.random.permutation(role(key, RANK, first), samples)
+    if not gradual:
+        new = environment.task(own, data, stage.task)
+        return Plan(new, new, who, first == 0, stage)
+    numbers = jnp.stack([before, stage.task])
+    both = jax.vmap(environment.task, (None, None, 0))(own, data, numbers)  # drawn together: half as much to compile
     old, new = (jax.tree.map(lambda leaf, i=i: leaf[i], both) for i in (0, 1))
-    who = jax.random.permutation(role(key, RANK, task), len(data.x))
-    return Plan(old, new, who, task == 0)
+    return Plan(old, new, who, first == 0, stage)
 
 
 def steps_per_epoch(samples: int, batch_size: int) -> int:
@@ -89,8 +98,10 @@ def batch(
 ) -> Batch:
     """Returns the mixture of the two tasks of a plan for `places` [B] of the changeover order at coefficient `alpha`."""
     index, rank = plan.who[places], (places.astype(jnp.float32) + 0.5) / len(plan.who)
-    old = environment.examples(data, plan.old, index)
     new = environment.examples(data, plan.new, index)
+    if not transition.gradual:
+        return new
+    old = environment.examples(data, plan.old, index)
     return transition.mix(old, new, jnp.where(plan.first, 1.0, alpha), rank)
 
 
@@ -113,7 +124,7 @@ def make_stream(environment: Environment, transition: str | Transition, batch_si
 
     def at(key, data, task, step, granularity=1, transition_fraction=2 / 3):
         check_data(data)
-        samples = len(data.x)
+        samples = environment.size(data)
         if batch_size > samples:
             raise ValueError(f"batch_size is {batch_size}: allowed is at most the number of samples, {samples}.")
         per_epoch = steps_per_epoch(samples, batch_size)

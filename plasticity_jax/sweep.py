@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from plasticity_jax import datasets, memory, paths, registry
+from plasticity_jax import datasets, memory, models, paths, registry
 from plasticity_jax import lanes as lanes_
 from plasticity_jax import metrics as metrics_
 from plasticity_jax import workdir as workdir_
@@ -64,19 +64,54 @@ def load_data(spec: Spec, data_dir: str | None = None, download: bool = False) -
     return jax.tree.map(jax.numpy.asarray, device_data(load_dataset(spec, data_dir, download)))
 
 
+def sizes(specs: Sequence[Spec], data: Data) -> dict[Spec, int]:
+    """Returns how many examples a task of each Spec has in `data`.
+
+    Raises ValueError (one sentence) if an environment or a model cannot use these data.
+    """
+    found = {}
+    for spec in specs:
+        environment = spec.make_environment()
+        real = data.classes == 0
+        if environment.data != "nothing" and real != (environment.data == "numbers"):
+            has, wants = ("real targets", "classes") if real else ("classes", "real targets")
+            raise ValueError(
+                f"dataset {spec.dataset!r} has {has}, but environment {spec.environment!r} needs {wants}: allowed is "
+                "another dataset or environment."
+            )
+        reads = models.inputs(models.MODELS[spec.model])
+        if environment.data != "nothing" and data.x.ndim == 2 and "vectors" not in reads:
+            raise ValueError(
+                f"dataset {spec.dataset!r} has rows of features, but model {spec.model!r} reads {' and '.join(reads)}: "
+                "allowed is mlp."
+            )
+        environment.check(data, spec.tasks)
+        found[spec] = environment.size(data)
+    return found
+
+
 def plan(
     runs: Sequence[tuple[Spec, Sequence[Mapping[str, Any]]]],
-    samples: int,
+    samples: int | Mapping[Spec, int],
     strategy: str | None = None,
     width: int | None = None,
 ) -> list[Program]:
-    """Returns the programs of a run, checked. Raises ValueError (one sentence) for anything that cannot run."""
+    """Returns the programs of a run, checked; `samples` says how many examples a task has, as `sizes` does of each Spec.
+
+    Raises ValueError (one sentence) for anything that cannot run.
+    """
     if len({spec for spec, _ in runs}) < len(runs):
         raise ValueError("a Spec is given twice: allowed is one list of lanes for each Spec.")
     metrics_.of_specs([spec for spec, _ in runs])  # (checks their names)
-    checked = [(spec, lanes_.check(spec, given, samples)) for spec, given in runs]
+    checked = []
+    for spec, given in runs:
+        count = samples if isinstance(samples, int) else samples[spec]
+        checked.append((spec, lanes_.check(spec, given, count)))
     lanes_.check_distinct(checked)
-    return [Program(spec, lanes, lanes_.execution(spec.model, len(lanes), strategy, width)) for spec, lanes in checked]
+    return [
+        Program(spec, lanes, lanes_.execution(lanes_.kind(spec), len(lanes), strategy, width))
+        for spec, lanes in checked
+    ]
 
 
 def settings(programs: Sequence[Program], dataset: datasets.Dataset) -> dict[str, Any]:
@@ -222,6 +257,17 @@ def wait(arrays: PyTree, stop: workdir_.Stop | None) -> bool:
     return True
 
 
+def longer(history: History, new: History) -> History:
+    """Returns a history with a further task. NaN stands for what one of the two has not: versions measure more or less."""
+    tasks, lanes = max(map(len, history.values()), default=0), next(iter(new.values())).shape[1]
+
+    def column(name: str) -> np.ndarray:
+        before = history.get(name, np.full((tasks, lanes), np.nan, np.float32))
+        return np.concatenate([before, new.get(name, np.full((1, lanes), np.nan, np.float32))])
+
+    return {name: column(name) for name in {**history, **new}}
+
+
 def run_program(
     program: Program,
     data: Data,
@@ -271,7 +317,7 @@ def run_program(
         new = {name: values[None, :count] for name, values in jax.device_get(metrics).items()}
         if (number + 1) % program.spec.probe_every:  # (they are NaN already, but not where jax looks out for it)
             new |= {name: np.full_like(v, np.nan) for name, v in new.items() if _probe(name) in program.spec.probes}
-        history = {name: np.concatenate([history[name], v]) if name in history else v for name, v in new.items()}
+        history = longer(history, new)
         stopping, due = stop is not None and stop.requested, None
         if checkpoints and (stopping or number + 1 - saved >= checkpoint_every or number + 1 == tasks):
             due = compiled.copy(states)  # the next task consumes `states`; what is saved is fetched while it runs
@@ -377,7 +423,7 @@ def run(
     if workdir is not None:
         workdir = paths.expanded(workdir, "workdir")
     dataset = load_common_dataset([s for s, _ in runs], data_dir, download)
-    programs = plan(runs, len(dataset.images), lane_strategy, lane_width)
+    programs = plan(runs, sizes([s for s, _ in runs], device_data(dataset)), lane_strategy, lane_width)
     if workdir is None:
         memory.check(programs, device_data(dataset))
         return _run(programs, dataset, None, None, checkpoint_every, progress)
@@ -431,7 +477,10 @@ def _today(recorded: Any) -> Any:
     """Settings that a workdir records, perhaps from long ago, as they would be recorded today."""
     if "programs" not in recorded:
         return recorded
-    programs = [{**program, "spec": comparable(program["spec"])} for program in recorded["programs"]]
+    programs = []
+    for program in recorded["programs"]:
+        own = [lanes_.comparable(program["spec"], lane) for lane in program["lanes"]]
+        programs.append({**program, "spec": comparable(program["spec"]), "lanes": own})
     return {**recorded, "programs": programs}
 
 

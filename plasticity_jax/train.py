@@ -47,6 +47,13 @@ class Run(NamedTuple):
     run_task: Callable[[Lane, TrainState, Data, Array], tuple[TrainState, Metrics]]
 
 
+class Online(NamedTuple):
+    """What a minibatch scored before the step that learns from it: the environment's main metric, and the loss."""
+
+    metric: Array
+    loss: Array
+
+
 class Network(NamedTuple):
     """A model bound to the shape of its data.
 
@@ -74,7 +81,8 @@ def network(spec: Spec, environment: Environment, data: Data) -> Network:
     groups, precision = model.groups(), PRECISIONS[spec.precision]
 
     def example():
-        return environment.examples(data, environment.task(jax.random.key(0), data), jnp.zeros(1, jnp.int32))
+        task = environment.task(jax.random.key(0), data, jnp.int32(0))
+        return environment.examples(data, task, jnp.zeros(1, jnp.int32))
 
     def drawn(key):
         x = jax.tree.map(lambda a: jnp.zeros(a.shape, a.dtype), jax.eval_shape(example).x)
@@ -133,40 +141,56 @@ def make_run(spec: Spec) -> Run:
     """
     if not isinstance(spec, Spec):
         raise ValueError(f"spec is {registry.shown(spec)}: allowed is a Spec.")
-    environment = spec.make_environment()
     transition = transitions.TRANSITIONS[spec.transition]
 
     def init(lane: Lane, data: Data) -> TrainState:
         stream.check_data(data)
         lane = lanes.arrays(spec, lane)
-        net = network(spec, environment, data)
+        net = network(spec, spec.make_environment(lane), data)
         variables = net.init(stream.role(jax.random.key(lane["seed"]), stream.INIT))
         params = variables.pop("params")
         return TrainState(params, variables, params, optimizer(spec, lane, net.structure).init(params))
 
     def run_task(lane: Lane, state: TrainState, data: Data, task: Array) -> tuple[TrainState, Metrics]:
         given, lane = lane, lanes.arrays(spec, lane)
-        _check_task(spec, given, state, data, task)
+        environment = spec.make_environment(lane)
+        _check_task(spec, given, state, data, task, environment.size(data))
         task = jnp.asarray(task, jnp.int32)
-        net, key, samples = network(spec, environment, data), jax.random.key(lane["seed"]), len(data.x)
+        net, key = network(spec, environment, data), jax.random.key(lane["seed"])
+        samples = environment.size(data)
         tx = optimizer(spec, lane, net.structure)
         per_epoch = stream.steps_per_epoch(samples, spec.batch_size)
         steps = per_epoch * spec.epochs
-        length = transitions.transition_steps(lane["transition_fraction"], steps)
-        plan = stream.plan(environment, key, data, task)
+        ahead = spec.batch_size == 1
+        # what is drawn for this task and seen once needs no shuffling
+        in_order = spec.epochs == 1 and environment.data == "nothing" and not transition.gradual
+        plan = stream.plan(environment, key, data, task, transition.gradual, in_order)
+        stage = plan.stage
+        length = transitions.transition_steps(lane["transition_fraction"], steps * stage.parts)
+        begun = stage.part * steps  # steps of the task in its stages before this one
 
-        def one_step(state: TrainState, places_and_step) -> tuple[TrainState, Array]:
-            places, step = places_and_step
-            alpha = transitions.alpha_at(step, length, lane["granularity"])
-            batch = stream.batch(environment, transition, plan, data, places, alpha)
+        def draw(places: Array, step: Array) -> Batch:
+            alpha = transitions.alpha_at(begun + step, length, lane["granularity"])
+            return stream.batch(environment, transition, plan, data, places, alpha)
+
+        def one_step(state: TrainState, batch_and_step) -> tuple[TrainState, Online]:
+            batch, step = batch_and_step
+            batch = batch if ahead else draw(batch, step)
             clock = task * steps + step
             noise = stream.role(key, stream.NOISE, clock)
-            return train_step(environment, net, tx, state, batch, noise, clock, (step == 0) & (task > 0))
+            return train_step(
+                environment, net, tx, state, batch, noise, clock, (step == 0) & (stage.part == 0) & (task > 0)
+            )
 
-        def one_epoch(state: TrainState, epoch: Array) -> tuple[TrainState, Array]:
-            places = stream.epoch(key, samples, spec.batch_size, task, epoch)
-            state, metric = jax.lax.scan(one_step, state, (places, epoch * per_epoch + jnp.arange(per_epoch)))
-            return state, metric.mean()
+        def one_epoch(state: TrainState, epoch: Array) -> tuple[TrainState, Online]:
+            if in_order:
+                places = jnp.arange(steps * spec.batch_size).reshape(steps, -1)
+            else:
+                places = stream.epoch(key, samples, spec.batch_size, task, epoch)
+            numbers = epoch * per_epoch + jnp.arange(per_epoch)
+            batches = jax.vmap(draw)(places, numbers) if ahead else places
+            state, online = jax.lax.scan(one_step, state, (batches, numbers))
+            return state, Online(online.metric.mean(), online.loss.mean())
 
         before = state
         state, online = jax.lax.scan(one_epoch, state, jnp.arange(spec.epochs))
@@ -174,14 +198,17 @@ def make_run(spec: Spec) -> Run:
         def of_task(index):
             return environment.examples(data, plan.new, index)
 
-        metrics = {f"online_{environment.metric_name}": online[-1]}
+        main = environment.metrics[0].name
+        metrics = {f"online_{main}": online.metric[-1], f"online_{main}_mean": online.metric.mean()}
+        metrics |= {"online_loss": online.loss[-1], "online_loss_mean": online.loss.mean()}
         chunk = evaluation_chunk(spec, environment)
         scores = evaluate(environment, net, state, of_task, samples, chunk)
         loss = scores.pop("loss")
         metrics, judged = metrics | scores, [state.params, loss]
-        if environment.test is not None and len(data.test_x):
-            test = environment.test
-            held_out = evaluate(environment, net, state, lambda i: test(data, plan.new, i), len(data.test_x), chunk)
+        test = environment.test
+        if test is not None and environment.test_size(data):
+            count = environment.test_size(data)
+            held_out = evaluate(environment, net, state, lambda i: test(data, plan.new, i), count, chunk)
             judged.append(held_out.pop("loss"))
             metrics |= {f"test_{name}": value for name, value in held_out.items()}
         finite = numerics.finite(judged)
@@ -196,14 +223,14 @@ def make_run(spec: Spec) -> Run:
     return Run(in_float32(init), in_float32(run_task))
 
 
-def _check_task(spec: Spec, lane: Lane, state: Any, data: Any, task: Any) -> None:
+def _check_task(spec: Spec, lane: Lane, state: Any, data: Any, task: Any, samples: int) -> None:
     """Raises ValueError for arguments of `run_task` that it has no meaning for, as far as they are known."""
     stream.check_data(data)
     if not all(hasattr(state, name) for name in TrainState._fields):
         raise ValueError(f"state is a {type(state).__name__}: allowed is a TrainState, as init gives it.")
     if not registry.is_traced(task):
         registry.whole("task", task, 0)
-    steps = lanes.check_steps(spec, len(data.x))
+    steps = lanes.check_steps(spec, samples)
     numbers = {**lanes.DEFAULTS, **lane}
     plateaus, fraction = numbers["granularity"], numbers["transition_fraction"]
     if not registry.is_traced(plateaus) and not registry.is_traced(fraction):
@@ -212,7 +239,7 @@ def _check_task(spec: Spec, lane: Lane, state: Any, data: Any, task: Any) -> Non
 
 def mean_loss(environment: Environment, logits: Array, batch: Batch) -> Array:
     """Returns the mean loss over the examples that count, []."""
-    return (environment.loss(logits, batch.y) * batch.weight).sum() / batch.weight.sum()
+    return (environment.loss(logits, batch) * batch.weight).sum() / batch.weight.sum()
 
 
 def train_step(
@@ -224,8 +251,8 @@ def train_step(
     key: Key,
     clock: Array,
     boundary: Array,
-) -> tuple[TrainState, Array]:
-    """Returns the state after one optimizer step on `batch`, and the batch's metric before it, []."""
+) -> tuple[TrainState, Online]:
+    """Returns the state after one optimizer step on `batch`, and what the batch scored before it."""
 
     @jax.named_scope("forward")
     def objective(params):
@@ -233,20 +260,21 @@ def train_step(
         return mean_loss(environment, logits, batch), (logits, hidden, variables)
 
     with jax.default_matmul_precision(net.products):
-        gradient, (logits, hidden, variables) = jax.grad(objective, has_aux=True)(state.params)
+        passes = jax.value_and_grad(objective, has_aux=True)
+        (loss, (logits, hidden, variables)), gradient = passes(state.params)
     ctx = Context(key, clock, boundary, hidden)
     with jax.named_scope("method"):
         updates, opt = tx.update(gradient, state.opt, state.params, ctx=ctx)
     with jax.named_scope("optimizer"):
         params = optax.apply_updates(state.params, updates)
     with jax.named_scope("forward"):
-        metric = (environment.metric(logits, batch.y) * batch.weight).sum() / batch.weight.sum()
-    return TrainState(params, variables, state.initial, opt), metric
+        metric = (environment.metrics[0].of(logits, batch) * batch.weight).sum() / batch.weight.sum()
+    return TrainState(params, variables, state.initial, opt), Online(metric, loss)
 
 
 def evaluation_chunk(spec: Spec, environment: Environment) -> int:
     """Returns the examples per forward pass outside training. Bounds memory, not results."""
-    return EVALUATION_CHUNK if environment.inputs == "images" else spec.batch_size  # texts are large
+    return EVALUATION_CHUNK if environment.inputs != "text" else spec.batch_size  # texts are large
 
 
 @jax.named_scope("evaluation")
@@ -258,7 +286,7 @@ def evaluate(
     count: int,
     chunk: int = EVALUATION_CHUNK,
 ) -> Metrics:
-    """Returns {metric's name, "loss": mean over examples 0..count-1} in evaluation mode, a chunk at a time.
+    """Returns {each metric's name, "loss": mean over examples 0..count-1} in evaluation mode, a chunk at a time.
 
     The loss is NaN if any logit is not finite, whatever it would be: such logits have a largest one, but no accuracy.
     Where the environment generates texts, also the score of what the network generates for the first of them.
@@ -267,12 +295,15 @@ def evaluate(
     def add(total, batch, counts):
         weight = batch.weight * counts.reshape(-1, *[1] * (batch.weight.ndim - 1))
         logits, _, _ = net.apply(state.params, state.variables, batch.x, False)
-        parts = environment.loss(logits, batch.y), environment.metric(logits, batch.y), jnp.ones_like(weight)
-        loss, metric, count = ((part * weight).sum() for part in parts)
-        return total + jnp.stack([numerics.known(numerics.finite(logits), loss), metric, count])
+        scores = [metric.of(logits, batch) for metric in environment.metrics]
+        parts = [environment.loss(logits, batch), *scores, jnp.ones_like(weight)]
+        loss, *rest = ((part * weight).sum() for part in parts)
+        return total + jnp.stack([numerics.known(numerics.finite(logits), loss), *rest])
 
-    loss, metric, weight = _over_chunks(add, jnp.zeros(3, jnp.float32), examples, count, chunk)
-    means = {environment.metric_name: metric / weight, "loss": loss / weight}
+    start = jnp.zeros(2 + len(environment.metrics), jnp.float32)
+    loss, *scores, weight = _over_chunks(add, start, examples, count, chunk)
+    means = {m.name: score / weight for m, score in zip(environment.metrics, scores, strict=True)}
+    means["loss"] = loss / weight
     how = environment.decoding
     if how is None:
         return means
@@ -284,7 +315,7 @@ def evaluate(
     first = examples(jnp.zeros(1, jnp.int32)).y
     width = jax.eval_shape(how.counts, jnp.zeros((1, how.length), jnp.int32), first).shape[1]
     total = _over_chunks(decoded, jnp.zeros(width, jnp.float32), examples, min(count, how.samples), chunk)
-    return means | {how.name: how.score(total)}
+    return means | {how.metric.name: how.score(total)}
 
 
 def _over_chunks(

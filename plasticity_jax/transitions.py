@@ -135,10 +135,17 @@ def check_fit(transition: Transition, environment: Environment, name: str, where
     raise ValueError(f"transition {name} {reason}: allowed are {', '.join(fitting(environment))}.")
 
 
+def abrupt(old: Batch, new: Batch, alpha: Array, rank: Array) -> Batch:
+    """No transition: the new task at once, whatever the granularity."""
+    del old, alpha, rank
+    return new
+
+
 TRANSITIONS = {
     "output": Transition(interpolate_outputs, needs="inputs", targets="distributions"),
     "input": Transition(interpolate_inputs, needs="targets"),
     "smoothing": Transition(smooth_outputs, needs="inputs", targets="distributions"),
     "annealing": Transition(anneal_outputs, needs="inputs", targets="distributions"),
     "sampling": Transition(sample_tasks, needs="nothing"),
+    "abrupt": Transition(abrupt, needs="nothing", gradual=False),
 }

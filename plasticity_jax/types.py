@@ -13,12 +13,20 @@ import optax
 
 Array = jax.Array
 Key = jax.Array
+FIXED = 2**31
+"""Folded into a run's key of tasks for what is fixed over the run; tasks have smaller numbers."""
 PyTree = Any
 Number = float | jax.Array
 """Annotation of a traced setting that is 0 or more: a float in Python, possibly a tracer inside a program."""
 
 Share = Annotated[float | jax.Array, "0 to 1"]
 """Annotation of a traced setting from 0 to 1 (see `registry.numbers`)."""
+
+Real = Annotated[float | jax.Array, "any"]
+"""Annotation of a traced setting that may be negative."""
+
+Whole = Annotated[int | jax.Array, "whole, 1 or more"]
+"""Annotation of a traced setting that counts: a whole number from 1."""
 
 Lane = Mapping[str, Any]
 """One run's numbers by name: `seed`, `granularity`, `learning_rate`, `transition_fraction`, and `<part>.<number>`."""
@@ -69,34 +77,13 @@ class Batch(NamedTuple):
       x: [B, ...] float32 inputs, or a Text.
       y: [B, C] target distributions (rows sum to 1), or [B, T] int32 target ids of texts.
       weight: [B] or [B, T] 1 where an example or a position counts, 0 where it pads.
+      active: [B, C] bool, the outputs that count for an example; None: all of them.
     """
 
     x: Any
     y: Array
     weight: Array
-
-
-class Decoding(NamedTuple):
-    """How texts are generated and scored at the end of a task, over a whole set of examples.
-
-    Attributes:
-      start, end: the id that a decoder begins with, and the one after which a text is over.
-      length: ids generated at most, `end` included.
-      beams: width of beam search; 1 is greedy decoding.
-      samples: examples decoded at most, the first ones of a set.
-      counts: (ids [B, length], y [B, T]) -> [B, k] what is summed over examples.
-      score: sums [k] -> [] the score.
-      name: column name of the score, e.g. "bleu2".
-    """
-
-    start: int
-    end: int
-    length: int
-    beams: int
-    samples: int
-    counts: Callable[[Array, Array], Array]
-    score: Callable[[Array], Array]
-    name: str
+    active: Array | None = None
 
 
 class Metric(NamedTuple):
@@ -109,6 +96,7 @@ class Metric(NamedTuple):
       share: whether it is a share of 1, shown in percent on an axis from 0 to 1.
       chance: data -> the value reached without a look at the inputs, in the metric's own unit, or None where there is
         none. For held-out examples `data` has those as x and y.
+      of: (outputs, Batch) -> [B] or [B, T] the score of each example or position; None where it is computed otherwise.
     """
 
     name: str = ""
@@ -116,46 +104,98 @@ class Metric(NamedTuple):
     better: str | None = None
     share: bool = False
     chance: Callable[[Data], float | None] | None = None
+    of: Any = None
 
     def guess(self, data: Data) -> float | None:
         """Returns the value of guessing, None where there is none."""
         return None if self.chance is None else self.chance(data)
 
 
+class Decoding(NamedTuple):
+    """How texts are generated and scored at the end of a task, over a whole set of examples.
+
+    Attributes:
+      start, end: the id that a decoder begins with, and the one after which a text is over.
+      length: ids generated at most, `end` included.
+      beams: width of beam search; 1 is greedy decoding.
+      samples: examples decoded at most, the first ones of a set.
+      counts: (ids [B, length], y [B, T]) -> [B, k] what is summed over examples.
+      score: sums [k] -> [] the score.
+      metric: what the score is called, e.g. "bleu2".
+    """
+
+    start: int
+    end: int
+    length: int
+    beams: int
+    samples: int
+    counts: Callable[[Array, Array], Array]
+    score: Callable[[Array], Array]
+    metric: Metric
+
+
+class Stage(NamedTuple):
+    """What one compiled unit of training is of: a task, or one of several equal parts of it.
+
+    Attributes:
+      task: [] int32, which task; a task that comes back has the number that it had.
+      part, parts: the part of the task, from 0, and how many it has. The transition and the order in which
+        examples change over are of the whole task, which begins at part 0.
+    """
+
+    task: Array
+    part: Array | int = 0
+    parts: int = 1
+
+
+def one_after_another(number: Array) -> Stage:
+    """Returns the usual schedule: stage t is task t, whole."""
+    return Stage(number)
+
+
 class Environment(NamedTuple):
     """A distribution over tasks on a dataset. All functions are pure, so any task can be redrawn from its key.
 
     Attributes:
-      task: (key, data) -> pytree that defines one task (labels, a permutation, ...).
+      task: (key, data, t [] int32) -> pytree that defines task t of a run (labels, a permutation, ...). The key is
+        the run's own, the same for all t: what is drawn for task t is drawn from fold_in(key, t), what is fixed over
+        the run from fold_in(key, FIXED).
       examples: (data, task, index [B]) -> Batch of that pure task.
       test: (data, task, index [B]) -> Batch of held-out examples of that task, or None where none can exist.
       shared: what example i has in common in any two tasks: "inputs", "targets" or "nothing"; decides which
         transitions fit, as does `targets`.
-      loss: (logits [B, C], y [B, C]) -> [B] loss per example; of texts ([B, T, V], [B, T]) -> [B, T] per position.
-      metric: the same for a score.
-      metric_name: column name of the metric, e.g. "accuracy".
-      inputs: what a model must be able to read: "images" or "text".
-      outputs: data -> how many logits a model gives.
+      loss: (outputs [B, C], Batch) -> [B] loss per example; of texts ([B, T, V], Batch) -> [B, T] per position.
+      metrics: the scores of outputs, the first of which is the main one and measured during training as well.
+      inputs: what a model must be able to read: "images", "vectors" or "text".
+      outputs: data -> how many outputs a model gives.
       decoding: how texts are generated and scored, or None.
-      changes: whether tasks differ; False gives every task the key of the first.
-      about: what is known of the metric, of the score of generated texts and of "loss", each by its name.
-      targets: what the y of examples are: "distributions" over classes (rows sum to 1), "ids", or any other word, such
-        as "values" for regression, whose targets no transition may mix with uniform ones.
+      loss_metric: what is known of the loss.
+      schedule: number of a stage [] int32, from 0 -> Stage; see `one_after_another`.
+      data: what it draws its examples from: "labels" (inputs with a class each), "numbers" (inputs with real
+        targets), or "nothing".
+      targets: what the y of examples are: "distributions" over classes (rows sum to 1), "ids" of texts, or any other
+        word, such as "numbers" [B, T], which no transition may mix with uniform ones.
+      size, test_size: data -> how many examples a task has, and how many held-out ones.
+      check: (data, tasks) -> None; raises ValueError, one sentence, if the environment cannot make so many tasks of
+        these data.
     """
 
-    task: Callable[[Key, Data], PyTree]
+    task: Callable[[Key, Data, Array], PyTree]
     examples: Callable[[Data, PyTree, Array], Batch]
     test: Callable[[Data, PyTree, Array], Batch] | None
     shared: str
-    loss: Callable[[Array, Array], Array]
-    metric: Callable[[Array, Array], Array]
-    metric_name: str
+    loss: Callable[[Array, Batch], Array]
+    metrics: tuple[Metric, ...]
     inputs: str = "images"
     outputs: Callable[[Data], int] = lambda data: data.classes
     decoding: Decoding | None = None
-    changes: bool = True
-    about: tuple[Metric, ...] = ()
+    loss_metric: Metric = Metric("loss", better="lower")
+    schedule: Callable[[Array], Stage] = one_after_another
+    data: str = "labels"
     targets: str = "distributions"
+    size: Callable[[Data], int] = lambda data: len(data.x)
+    test_size: Callable[[Data], int] = lambda data: len(data.test_x)
+    check: Callable[[Data, int], None] = lambda data, tasks: None
 
 
 class Transition(NamedTuple):
@@ -167,11 +207,13 @@ class Transition(NamedTuple):
         At alpha = 1 the result equals `new` bit for bit.
       needs: what the two tasks must share: "inputs", "targets" or "nothing".
       targets: what targets must be, as in `Environment`, or "anything".
+      gradual: False if `mix` is the new task whatever the coefficient, so that the old one need not be made.
     """
 
     mix: Callable[[Batch, Batch, Array, Array], Batch]
     needs: str
     targets: str = "anything"
+    gradual: bool = True
 
 
 class UnitGroup(NamedTuple):

@@ -12,20 +12,26 @@ import tiny
 from plasticity_jax import launcher, metrics, report, results, sweep
 from plasticity_jax.environments import ENVIRONMENTS, bigram_cipher, permuted_pixels, random_labels, random_seq2seq
 from plasticity_jax.probes import PROBES
-from plasticity_jax.types import Array, Data, Metric, Snapshot
+from plasticity_jax.types import Array, Batch, Data, Metric, Snapshot
 
-ERROR = Metric("error", "mistakes", better="lower", share=True, chance=lambda data: 0.75)
+
+def error(logits, batch):
+    return (logits.argmax(-1) != batch.y.argmax(-1)).astype(jnp.float32)
+
+
+ERROR = Metric("error", "mistakes", better="lower", share=True, chance=lambda data: 0.75, of=error)
 
 
 def mistakes(*, of: str = "classes"):
     """Random labels judged by the share of wrong answers."""
+    return random_labels()._replace(metrics=({"classes": ERROR, "nobody": Metric("error", of=error)}[of],))
 
-    def error(logits, y):
-        return (logits.argmax(-1) != y.argmax(-1)).astype(jnp.float32)
 
-    about = {"classes": (ERROR,), "nobody": (), "another": (ERROR._replace(name="eror"),)}[of]
-    return random_labels()._replace(metric=error, metric_name="error", about=about)
+def named(name: str):
+    return random_labels()._replace(metrics=(Metric(name, of=error),))
 
+
+LOSS = ["online_loss", "online_loss_mean"]
 
 # --- columns ------------------------------------------------------------------------------------------------------
 
@@ -33,12 +39,13 @@ def mistakes(*, of: str = "classes"):
 @pytest.mark.parametrize(
     ("environment", "columns"),
     [
-        (random_labels(), ["online_accuracy", "accuracy", "loss"]),
-        (permuted_pixels(), ["test_accuracy", "online_accuracy", "accuracy", "loss"]),
-        (random_seq2seq(), ["bleu2", "online_token_accuracy", "token_accuracy", "loss"]),
+        (random_labels(), ["online_accuracy", "accuracy", "loss", "online_accuracy_mean", *LOSS]),
+        (permuted_pixels(), ["test_accuracy", "online_accuracy", "accuracy", "loss", "online_accuracy_mean", *LOSS]),
+        (random_seq2seq(), ["bleu2", "online_token_accuracy", "token_accuracy", "loss",
+                            "online_token_accuracy_mean", *LOSS]),
         (bigram_cipher(), ["test_bleu2", "test_token_accuracy", "bleu2", "online_token_accuracy", "token_accuracy",
-                           "loss"]),
-        (mistakes(), ["online_error", "error", "loss"]),
+                           "loss", "online_token_accuracy_mean", *LOSS]),
+        (mistakes(), ["online_error", "error", "loss", "online_error_mean", *LOSS]),
     ],
 )  # fmt: skip
 def test_columns_come_with_what_a_run_is_judged_by_first(environment, columns):
@@ -58,39 +65,32 @@ def test_columns_say_what_they_are():
         "online_token_accuracy": "online token accuracy",
         "token_accuracy": "token accuracy after the task",
         "loss": "loss in nats after the task",
+        "online_token_accuracy_mean": "online token accuracy over the whole task",
+        "online_loss": "online loss in nats",
+        "online_loss_mean": "online loss in nats over the whole task",
     }
-    assert {c for c, m in known.items() if m.share} == known.keys() - {"loss"}
-    assert {c for c, m in known.items() if m.better == "lower"} == {"loss"}
+    losses = {"loss", "online_loss", "online_loss_mean"}
+    assert {c for c, m in known.items() if m.share} == known.keys() - losses
+    assert {c for c, m in known.items() if m.better == "lower"} == losses
     assert metrics.of_environment(mistakes())["online_error"][:4] == ("online_error", "online mistakes", "lower", True)
     # an environment that says nothing more than the name of its metric: a plain number, its loss in no unit
-    plain = random_labels()._replace(about=())
-    assert metrics.of_environment(plain)["accuracy"] == Metric("accuracy", "accuracy after the task")
+    plain = named("accuracy")._replace(loss_metric=Metric("loss", better="lower"))
+    assert metrics.of_environment(plain)["accuracy"][:4] == ("accuracy", "accuracy after the task", None, False)
     assert metrics.of_environment(plain)["loss"] == Metric("loss", "loss after the task", "lower")
-
-
-def test_an_environment_written_before_metrics_were_described_still_runs():
-    old = random_labels()
-    positional = type(old)(old.task, old.examples, None, "inputs", old.loss, old.metric, "hits")
-    assert list(metrics.of_environment(positional)) == ["online_hits", "hits", "loss"]
 
 
 @pytest.mark.parametrize("name", ["loss", "finite", "seed", "online_loss"])
 def test_a_metric_does_not_take_the_name_of_another_column(name):
-    if name == "online_loss":
-        assert "online_online_loss" in metrics.of_environment(random_labels()._replace(metric_name=name, about=()))
-        return
-    with pytest.raises(ValueError, match=f"metric_name is '{name}': allowed are names that no other column has"):
-        metrics.of_environment(random_labels()._replace(metric_name=name, about=()))
+    with pytest.raises(ValueError, match=f"metrics are '{name}': allowed are names that no other column has"):
+        metrics.of_environment(named(name))
 
 
 def test_what_fits_no_metric_or_another_s_column_is_refused_before_anything_runs(monkeypatch, tmp_path, capsys):
     monkeypatch.setitem(ENVIRONMENTS, "mistakes", mistakes)
-    monkeypatch.setitem(ENVIRONMENTS, "norms", lambda: random_labels()._replace(metric_name="width", about=()))
-    share = Metric("accuracy", share=False)
-    monkeypatch.setitem(ENVIRONMENTS, "points", lambda: random_labels()._replace(about=(share,)))
+    monkeypatch.setitem(ENVIRONMENTS, "norms", lambda: named("width"))
+    monkeypatch.setitem(ENVIRONMENTS, "points", lambda: named("accuracy"))
     monkeypatch.setattr(sweep, "compile_program", lambda *_: pytest.fail("something was compiled"))
     for flags, told in {
-        "--environment=mistakes --mistakes.of=another": "about has a metric 'eror': allowed are error, loss.",
         "--environment=norms": "metric 'width' of norms has the name of a setting or a probe.",
         "--environment=random_labels,points": "points means by 'online_accuracy' something else than another",
     }.items():
@@ -128,10 +128,12 @@ def test_guessing_is_the_best_answer_that_looks_at_no_image(labels, chance):
     """Against the environment's own metric of every constant answer on the labels of its own tasks."""
     environment, made = random_labels(), data(labels)
     assert metrics.chance([environment], made, "online_accuracy") == pytest.approx(chance)
-    task = environment.task(jax.random.key(3), made)
+    task = environment.task(jax.random.key(3), made, 0)
     y = environment.examples(made, task, jnp.arange(len(labels))).y
     answers = np.eye(made.classes, dtype=np.float32)[sorted(set(labels))]
-    scores = [environment.metric(np.broadcast_to(answer, y.shape), y).mean() for answer in answers]
+    scores = [
+        environment.metrics[0].of(np.broadcast_to(answer, y.shape), Batch(None, y, None)).mean() for answer in answers
+    ]
     assert max(scores) == pytest.approx(chance)
 
 
@@ -139,7 +141,7 @@ def test_guessing_where_labels_are_drawn_is_one_over_the_classes():
     """Labels are drawn among all classes, whichever of them the dataset has."""
     environment, made = random_labels(draw="iid"), data([0, 0, 0, 4] * 500)
     assert metrics.chance([environment], made, "accuracy") == 1 / 5
-    labels = np.asarray(environment.task(jax.random.key(0), made))
+    labels = np.asarray(environment.task(jax.random.key(0), made, 0))
     assert [(labels == answer).mean() for answer in range(5)] == pytest.approx([1 / 5] * 5, abs=0.04)
 
 

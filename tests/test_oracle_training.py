@@ -74,7 +74,7 @@ def test_a_run_replayed_in_pytorch(torch):
             # Adam's step is a quotient of small numbers, so rounding grows from step to step
             np.testing.assert_allclose(ours, theirs, rtol=1e-3, atol=1e-4)
         whole = environment.examples(
-            data, environment.task(stream.role(jax.random.key(3), stream.TASK, task), data), jnp.arange(SAMPLES)
+            data, environment.task(stream.role(jax.random.key(3), stream.TASK), data, task), jnp.arange(SAMPLES)
         )
         x, y = (torch.tensor(np.asarray(a)) for a in (whole.x, whole.y))
         with torch.no_grad():

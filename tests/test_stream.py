@@ -128,7 +128,7 @@ def test_abrupt_change_is_the_new_task_alone(environment):
 
     @jax.jit
     def abrupt(task, step):
-        new = env.task(jax.random.fold_in(jax.random.fold_in(KEY, stream.TASK), task), DATA)
+        new = env.task(jax.random.fold_in(KEY, stream.TASK), DATA, task)
         who = jax.random.permutation(jax.random.fold_in(jax.random.fold_in(KEY, stream.RANK), task), 64)
         return env.examples(DATA, new, who[stream.epoch(KEY, 64, BATCH, task, step // 4)[step % 4]])
 
@@ -235,7 +235,7 @@ def test_a_task_that_does_not_change_is_the_first_one_again_and_differs_between_
 
 def test_random_labels_keep_inputs_and_redraw_labels():
     env = random_labels()
-    tasks = [np.asarray(env.task(jax.random.key(k), DATA)) for k in range(30)]
+    tasks = [np.asarray(env.task(jax.random.key(k), DATA, 0)) for k in range(30)]
     assert len({task.tobytes() for task in tasks}) == 30
     index = jnp.array([3, 60, 3])
     pixels = (np.float64(DATA.x)[index] - np.float64(DATA.mean)) / np.float64(DATA.std)
@@ -252,7 +252,7 @@ def test_random_labels_keep_inputs_and_redraw_labels():
 def test_random_labels_are_fair(draw):
     uneven = tiny.data(64)
     uneven.y[:] = np.minimum(uneven.y, 2) if draw == "iid" else uneven.y  # iid must not mind the dataset's own counts
-    draws = jax.vmap(lambda key: random_labels(draw=draw).task(key, uneven))(jax.random.split(KEY, 500))
+    draws = jax.vmap(lambda key: random_labels(draw=draw).task(key, uneven, 0))(jax.random.split(KEY, 500))
     draws = np.asarray(draws)
     assert (draws.dtype, draws.min(), draws.max()) == (np.int32, 0, 3)
     at_places = np.stack([np.bincount(column, minlength=4) for column in draws.T])
@@ -273,7 +273,7 @@ def test_permuted_pixels_move_positions_and_nothing_else():
     shaped.x[:], shaped.test_x[:] = code, code
     shaped.mean[:], shaped.std[:] = 0, 1
     env = permuted_pixels()
-    tasks = [env.task(jax.random.key(k), shaped) for k in range(20)]
+    tasks = [env.task(jax.random.key(k), shaped, 0) for k in range(20)]
     sources = []
     for task in tasks:
         train_batch = env.examples(shaped, task, jnp.arange(10))

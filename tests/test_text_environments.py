@@ -57,7 +57,7 @@ def test_a_cipher_worked_by_hand():
 @pytest.mark.parametrize("part", ["examples", "test"])
 def test_the_cipher_maps_texts_letter_by_letter(part):
     env, made = bigram_cipher(words=3, word_length=4), data()
-    task = env.task(KEY, made)
+    task = env.task(KEY, made, 0)
     batch = getattr(env, part)(made, task, jnp.arange(8))
     assert sorted(np.asarray(task[0]).tolist()) == list(range(26))
     for source, target in zip(batch.x.source, batch.y, strict=True):
@@ -70,7 +70,7 @@ def test_test_items_are_drawn_apart_and_leaked_ones_are_training_items():
 
     def sources(test):
         env = bigram_cipher(words=4, test=test)
-        task = env.task(KEY, made)
+        task = env.task(KEY, made, 0)
         held_out, train_part = env.test(made, task, jnp.arange(96)), env.examples(made, task, jnp.arange(64))
         return [text(s) for s in held_out.x.source], [text(s) for s in train_part.x.source], held_out
 
@@ -78,12 +78,12 @@ def test_test_items_are_drawn_apart_and_leaked_ones_are_training_items():
     assert not set(held_out) & set(training)
     leaked, training, batch = sources("leaked")
     assert leaked == [*training, *training[:32]]
-    assert text(batch.y[0]) == enciphered(training[0], bigram_cipher(words=4).task(KEY, made)[0])
+    assert text(batch.y[0]) == enciphered(training[0], bigram_cipher(words=4).task(KEY, made, 0)[0])
 
 
 def test_seq2seq_draws_sources_and_targets_apart_for_every_task():
     env, made = random_seq2seq(words=3, target_words=2, word_length=4), data()
-    first, second = (env.examples(made, env.task(jax.random.key(i), made), jnp.arange(64)) for i in (0, 1))
+    first, second = (env.examples(made, env.task(jax.random.key(i), made, 0), jnp.arange(64)) for i in (0, 1))
     sources, targets = [text(row) for row in first.x.source], [text(row) for row in first.y]
     assert {len(t.split(" ")) for t in sources} == {3}
     assert {len(t.split(" ")) for t in targets} == {2}
@@ -98,11 +98,11 @@ def test_seq2seq_draws_sources_and_targets_apart_for_every_task():
 
 def test_decoder_inputs_are_targets_shifted_and_padding_has_no_weight():
     env, made = random_seq2seq(words=2, target_words=2, word_length=3), data()
-    batch = env.examples(made, env.task(KEY, made), jnp.arange(4))
+    batch = env.examples(made, env.task(KEY, made, 0), jnp.arange(4))
     np.testing.assert_array_equal(batch.x.inputs[:, 1:], batch.y[:, :-1])
     assert (np.asarray(batch.x.inputs[:, 0]) == START).all()
     np.testing.assert_array_equal(batch.weight, np.asarray(batch.y) != 0)
-    loss = env.loss(jnp.zeros((4, batch.y.shape[1], 30)), batch.y)
+    loss = env.loss(jnp.zeros((4, batch.y.shape[1], 30)), batch)
     np.testing.assert_allclose(loss, np.log(30), rtol=1e-6)
 
 
@@ -113,13 +113,16 @@ def test_decoder_inputs_are_targets_shifted_and_padding_has_no_weight():
         (lambda: bigram_cipher(beams=0), r"bigram_cipher\.beams is 0: allowed are whole numbers from 1"),
         (lambda: bigram_cipher(test="dirty"), r"test is 'dirty': allowed are 'clean', 'leaked'"),
         (lambda: bigram_cipher(bleu="pieces"), r"bleu is 'pieces': allowed are 'words', 'characters'"),
-        (lambda: Spec(environment="bigram_cipher"), r"model 'mlp' reads images, but .* are text: allowed are t5"),
+        (
+            lambda: Spec(environment="bigram_cipher"),
+            r"model 'mlp' reads .*vectors, but .* are text: allowed are t5",
+        ),
         (lambda: Spec(model="t5"), r"model 't5' reads text, but .* are images: allowed are mlp, cnn, resnet18"),
         (lambda: Spec(environment="bigram_cipher", model="t5"), r"dataset is 'digits': .* it must be 'generated'"),
         (lambda: Spec(dataset="generated"), r"dataset is 'generated': .* it must be a set of images"),
         (
             lambda: Spec(environment="random_seq2seq", model="t5", dataset="generated"),
-            r"transition 'output' needs tasks that share inputs, .* share nothing: allowed are sampling",
+            r"transition 'output' needs tasks that share inputs, .* share nothing: allowed are sampling, abrupt",
         ),
     ],
 )
@@ -131,7 +134,7 @@ def test_what_does_not_fit_is_told(make, message):
 def test_task_sampling_mixes_texts_in_exact_shares():
     env, made = bigram_cipher(words=2, word_length=3), data()
     at = stream.make_stream(env, "sampling", 16, 4)
-    tasks = [env.task(stream.role(KEY, stream.TASK, t), made) for t in (1, 2)]
+    tasks = [env.task(stream.role(KEY, stream.TASK), made, t) for t in (1, 2)]
     known = [{text(row) for row in env.examples(made, task, jnp.arange(64)).x.source} for task in tasks]
     batch = at(KEY, made, 2, 0, granularity=4, transition_fraction=1.0)
     rows = [text(row) for row in batch.x.source]

@@ -16,6 +16,13 @@ def data(samples: int = 64, classes: int = 4, test: int = 12, shape: tuple[int, 
     return Data(*parts, np.float32(mean), np.float32(std), classes)
 
 
+def real(samples: int = 64, test: int = 12) -> Data:
+    """The same images with two real targets each."""
+    made = data(samples, test=test)
+    targets = np.random.default_rng(1).normal(size=(samples + test, 2)).astype(np.float32)
+    return Data(made.x, targets[:samples], made.test_x, targets[samples:], made.mean, made.std, 0)
+
+
 def spec(**changes) -> Spec:
     """A Spec whose program compiles in seconds: one hidden layer of 8 units, two epochs of four steps on 64 samples."""
     small = {"tasks": 2, "epochs": 2, "batch_size": 16, "width": 8, "depth": 1, "norm": "none", "probes": ()}

@@ -10,14 +10,17 @@ from plasticity_jax.datasets.contract import DataError, Dataset
 
 _RECODING = "np.unique(labels, return_inverse=True)[1], of both parts at once,"
 _AXES = "[N, H, W] or [N, H, W, C]"
+_NUMBERS = "real numbers [N, F], [N, H, W] or [N, H, W, C]"
 
 
 def load_arrays(name: str, data_dir: str | None = None, download: bool = False) -> Dataset:
     """A folder of your own arrays: train_images.npy, train_labels.npy, optional test_images.npy and test_labels.npy.
 
     `name` is "arrays:" and the folder. Images are uint8 [N, H, W] or [N, H, W, C]; [N, 1, H, W] and [N, 3, H, W] with
-    H and W above 4 are turned. Labels are integers [N]: in the training part at least two different ones and, of those
-    from 0 to the largest, every one; the test part has no others. `data_dir` and `download` mean nothing here.
+    H and W above 4 are turned. Inputs may be finite real numbers instead, such images or rows of features [N, F], which
+    are kept as float32. Labels are integers [N]: in the training part at least two different ones and, of those
+    from 0 to the largest, every one; the test part has no others. Targets that are real numbers, [N] or [N, T], make a
+    dataset without classes, for regression. `data_dir` and `download` mean nothing here.
 
     Raises:
         DataError: a file is missing or unreadable, or has another dtype, shape, length or other labels.
@@ -26,36 +29,58 @@ def load_arrays(name: str, data_dir: str | None = None, download: bool = False) 
     images, labels = _part(name, folder, "train")
     if len(images) == 0:
         raise DataError(f"{name}: {folder / 'train_images.npy'} holds no images, expected at least one.")
-    classes = _classes(name, folder / "train_labels.npy", labels)
+    real = labels.dtype == np.float32
+    classes = 0 if real else _classes(name, folder / "train_labels.npy", labels)
     if any(os.path.lexists(folder / f"test_{what}.npy") for what in ("images", "labels")):
         test_images, test_labels = _part(name, folder, "test")
-        _check_test(name, folder, images, test_images, classes, test_labels)
+        _check_test(name, folder, images, labels, test_images, test_labels, classes)
     else:
         test_images, test_labels = images[:0], labels[:0]
     mean, std = contract.statistics(images)
     if min(std) == 0.0:
+        axis = "feature" if images.ndim == 2 else "channel"
         raise DataError(
-            f"{name}: channel {std.index(0.0)} of {folder / 'train_images.npy'} has one value throughout, expected at "
-            "least two, as images are divided by their standard deviation."
+            f"{name}: {axis} {std.index(0.0)} of {folder / 'train_images.npy'} has one value throughout, expected at "
+            "least two, as inputs are divided by their standard deviation."
         )
-    parts = images, np.array(labels, np.int32), test_images, np.array(test_labels, np.int32)
+    kind = np.float32 if real else np.int32
+    parts = images, np.array(labels, kind), test_images, np.array(test_labels, kind)
     return Dataset(name, str(folder), contract.fingerprint(parts), classes, *parts, mean, std)
 
 
 def _part(name: str, folder: Path, part: str) -> tuple[np.ndarray, np.ndarray]:
-    """Images uint8 [N, H, W, C] and labels, integers [N], of one part."""
+    """Inputs, uint8 [N, H, W, C] or float32 [N, ..., C], and labels [N] or float32 targets [N, T], of one part."""
     image_file, label_file = folder / f"{part}_images.npy", folder / f"{part}_labels.npy"
     images, labels = _array(name, image_file), _array(name, label_file)
-    if images.dtype != np.uint8 or images.ndim not in (3, 4) or 0 in images.shape[1:]:
-        raise DataError(f"{name}: {image_file} holds {_kind(images)}, expected uint8 {_AXES}.")
-    images = _channels_last(name, image_file, images)
-    if labels.dtype.kind not in "iu" or labels.ndim != 1:
-        raise DataError(f"{name}: {label_file} holds {_kind(labels)}, expected integers [N].")
+    if images.dtype.kind == "f" and images.ndim in (2, 3, 4) and 0 not in images.shape[1:]:
+        images = _finite(name, image_file, images)
+    elif images.dtype != np.uint8 or images.ndim not in (3, 4) or 0 in images.shape[1:]:
+        raise DataError(f"{name}: {image_file} holds {_kind(images)}, expected uint8 {_AXES}, or {_NUMBERS}.")
+    if images.ndim > 2:
+        images = _channels_last(name, image_file, images)
+    if labels.dtype.kind == "f" and labels.ndim in (1, 2) and 0 not in labels.shape[1:]:
+        labels = _finite(name, label_file, labels).reshape(len(labels), -1)
+    elif labels.dtype.kind not in "iu" or labels.ndim != 1:
+        raise DataError(
+            f"{name}: {label_file} holds {_kind(labels)}, expected integers [N], or real numbers [N] or [N, T]."
+        )
     if len(labels) != len(images):
         raise DataError(
             f"{name}: {label_file} holds {len(labels)} labels, expected {len(images)} as {image_file.name}."
         )
     return images, labels
+
+
+def _finite(name: str, file: Path, array: np.ndarray) -> np.ndarray:
+    """The real numbers as float32, which must hold them: none is infinite or not a number."""
+    with np.errstate(over="ignore"):
+        numbers = np.asarray(array, np.float32)
+    if not np.isfinite(numbers).all():
+        place = np.argwhere(~np.isfinite(numbers))[0].tolist()
+        raise DataError(
+            f"{name}: {file} holds {array[tuple(place)]} at {place}, expected finite numbers within float32."
+        )
+    return numbers
 
 
 def _channels_last(name: str, file: Path, images: np.ndarray) -> np.ndarray:
@@ -92,14 +117,32 @@ def _classes(name: str, file: Path, labels: np.ndarray) -> int:
 
 
 def _check_test(
-    name: str, folder: Path, images: np.ndarray, test_images: np.ndarray, classes: int, test_labels: np.ndarray
+    name: str,
+    folder: Path,
+    images: np.ndarray,
+    labels: np.ndarray,
+    test_images: np.ndarray,
+    test_labels: np.ndarray,
+    classes: int,
 ) -> None:
-    """Raises DataError where the test part does not go with the training part."""
+    """Raises DataError where the test part does not go with the training part; without classes targets are real."""
     if test_images.shape[1:] != images.shape[1:]:
         raise DataError(
             f"{name}: {folder / 'test_images.npy'} holds images of shape {list(test_images.shape[1:])}, expected "
             f"{list(images.shape[1:])} as in train_images.npy."
         )
+    if (test_images.dtype == np.float32) != (images.dtype == np.float32):
+        raise DataError(
+            f"{name}: {folder / 'test_images.npy'} holds {test_images.dtype}, expected {images.dtype} as in "
+            "train_images.npy."
+        )
+    if (test_labels.dtype == np.float32) != (classes == 0) or test_labels.shape[1:] != labels.shape[1:]:
+        raise DataError(
+            f"{name}: {folder / 'test_labels.npy'} holds {_kind(test_labels)}, expected {_kind(labels)} but for the "
+            "length, as in train_labels.npy."
+        )
+    if classes == 0:
+        return
     lowest, highest = test_labels.min(initial=0), test_labels.max(initial=0)
     if lowest < 0 or highest >= classes:
         raise DataError(

@@ -21,8 +21,10 @@ class Dataset:
     """A labelled set of images on the host; two are the same data when their fingerprints are equal.
 
     `images` is uint8 [N, H, W, C] and `labels` int32 [N] in 0..classes-1; the test arrays are alike, with M >= 0 rows.
-    `mean` and `std` are per channel in raw pixel units over all training images, before any subsampling, so that
-    (images - mean) / std is normalised. Arrays may be read-only (mapped from the cache): copy before writing.
+    Inputs may be float32, [N, H, W, C] or rows of features [N, F]; with real targets, float32 [N, T] in place of labels,
+    `classes` is 0. `mean` and `std` are per channel or feature in raw units over all training images, before any
+    subsampling, so that (images - mean) / std is normalised. Arrays may be read-only (mapped from the cache): copy
+    before writing.
     """
 
     name: str
@@ -68,8 +70,12 @@ def fingerprint(arrays: Iterable[np.ndarray]) -> str:
 def statistics(images: np.ndarray) -> tuple[tuple[float, ...], tuple[float, ...]]:
     """Mean and standard deviation of each channel of uint8 `images` [N, H, W, C], in raw pixel units.
 
-    Taken from a histogram of the 256 values, so the sums are exact and independent of the order of the images.
+    Taken from a histogram of the 256 values, so the sums are exact and independent of the order of the images. Of
+    float32 `images` [N, ..., C] they are summed in float64.
     """
+    if images.dtype == np.float32:
+        rows = images.reshape(-1, images.shape[-1]).astype(np.float64)
+        return tuple(rows.mean(axis=0).tolist()), tuple(rows.std(axis=0).tolist())
     values = np.arange(256)
     means, deviations = [], []
     step = max(1, PIXELS_AT_ONCE // (images.shape[1] * images.shape[2]))
@@ -86,6 +92,7 @@ def statistics(images: np.ndarray) -> tuple[tuple[float, ...], tuple[float, ...]
 def subsample(dataset: Dataset, samples: int | None, test_samples: int | None = None, seed: int = 0) -> Dataset:
     """A class-balanced part of `dataset`: `samples` training and `test_samples` test images (None: all, unchanged).
 
+    Without classes any rows are taken.
     Every class gives samples // classes images; where samples is not divisible by the classes, the first
     samples % classes classes give one more. Images are drawn without replacement by numpy's
     Generator(PCG64(seed)), a fresh one for each of the two parts, which also shuffles their order. The smaller of two
@@ -126,6 +133,8 @@ def _balanced_rows(dataset: Dataset, part: str, labels: np.ndarray, samples: int
     if samples > len(labels):
         raise ValueError(f"{dataset.name} has {len(labels)} {part} images, fewer than the {samples} samples asked for.")
     generator = np.random.Generator(np.random.PCG64(seed))
+    if dataset.classes == 0:
+        return generator.permutation(len(labels))[:samples]
     chosen = []
     for label in range(dataset.classes):
         wanted = samples // dataset.classes + (label < samples % dataset.classes)

@@ -1,14 +1,29 @@
 """Environments: distributions over tasks. A new one is one factory and one line in ENVIRONMENTS."""
 
+from plasticity_jax.environments.bits import bit_flip
+from plasticity_jax.environments.classes import class_split
 from plasticity_jax.environments.labels import random_labels
 from plasticity_jax.environments.pixels import permuted_pixels
+from plasticity_jax.environments.regression import regression
 from plasticity_jax.environments.text import bigram_cipher, random_seq2seq
 
-__all__ = ["ENVIRONMENTS", "bigram_cipher", "permuted_pixels", "random_labels", "random_seq2seq"]
+__all__ = [
+    "ENVIRONMENTS",
+    "bigram_cipher",
+    "bit_flip",
+    "class_split",
+    "permuted_pixels",
+    "random_labels",
+    "random_seq2seq",
+    "regression",
+]
 
 ENVIRONMENTS = {
     "random_labels": random_labels,
     "permuted_pixels": permuted_pixels,
     "random_seq2seq": random_seq2seq,
     "bigram_cipher": bigram_cipher,
+    "bit_flip": bit_flip,
+    "class_split": class_split,
+    "regression": regression,
 }

@@ -21,14 +21,21 @@ def batch(x: Array, labels: Array, classes: int) -> Batch:
     return Batch(x, jax.nn.one_hot(labels, classes, dtype=jnp.float32), jnp.ones(labels.shape, jnp.float32))
 
 
-def cross_entropy(logits: Array, y: Array) -> Array:
-    """Returns [B] cross-entropy in nats of soft targets `y` [B, C] under softmax(`logits`)."""
-    return optax.softmax_cross_entropy(logits, y)
+def cross_entropy(logits: Array, batch: Batch) -> Array:
+    """Returns [B] cross-entropy in nats of soft targets [B, C] under softmax(`logits`)."""
+    return optax.softmax_cross_entropy(logits, batch.y, where=batch.active)
 
 
-def accuracy(logits: Array, y: Array) -> Array:
-    """Returns [B] 1 where the largest logit is the largest target, else 0. Meaningless for uniform targets."""
-    return (logits.argmax(-1) == y.argmax(-1)).astype(jnp.float32)
+def accuracy(logits: Array, batch: Batch) -> Array:
+    """Returns [B] 1 where the largest active logit is the largest target, else 0. Meaningless for uniform targets."""
+    if batch.active is not None:
+        logits = jnp.where(batch.active, logits, -jnp.inf)
+    return accuracy_of_all(logits, batch)
+
+
+def accuracy_of_all(logits: Array, batch: Batch) -> Array:
+    """Returns [B] 1 where the largest logit of all is the largest target, else 0."""
+    return (logits.argmax(-1) == batch.y.argmax(-1)).astype(jnp.float32)
 
 
 def most_frequent(data: Data) -> float:
@@ -40,4 +47,4 @@ def most_frequent(data: Data) -> float:
     return float(np.bincount(np.asarray(data.y)).max() / len(data.y))
 
 
-ACCURACY = Metric("accuracy", better="higher", share=True, chance=most_frequent)
+ACCURACY = Metric("accuracy", better="higher", share=True, chance=most_frequent, of=accuracy)

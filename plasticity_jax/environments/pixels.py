@@ -5,7 +5,7 @@ import math
 import jax
 
 from plasticity_jax.environments import classification
-from plasticity_jax.types import Environment
+from plasticity_jax.types import Array, Data, Environment
 
 
 def permuted_pixels(*, change: bool = True) -> Environment:
@@ -16,12 +16,14 @@ def permuted_pixels(*, change: bool = True) -> Environment:
     Source: Liu & Mou, section 3, Random Pixel Permuting; Dohare et al. 2024.
     """
 
-    def task(key, data):
-        return jax.random.permutation(key, math.prod(data.x.shape[1:-1]))
+    def task(key, data, t):
+        key = jax.random.fold_in(key, t if change else 0)
+        return jax.random.permutation(key, positions(data))
 
     def permuted(data, order, x):
-        positions = x.reshape(len(x), len(order), x.shape[-1])[:, order]
-        return classification.normalise(positions.reshape(x.shape), data.mean, data.std)
+        if x.ndim == 2:  # features have a mean and a deviation each, which move along
+            return classification.normalise(x, data.mean, data.std)[:, order]
+        return classification.normalise(rearranged(x, order), data.mean, data.std)
 
     def examples(data, order, index):
         return classification.batch(permuted(data, order, data.x[index]), data.y[index], data.classes)
@@ -35,8 +37,20 @@ def permuted_pixels(*, change: bool = True) -> Environment:
         test,
         shared="targets",
         loss=classification.cross_entropy,
-        metric=classification.accuracy,
-        metric_name="accuracy",
-        changes=change,
-        about=(classification.ACCURACY, classification.NATS),
+        metrics=(classification.ACCURACY,),
+        loss_metric=classification.NATS,
     )
+
+
+def positions(data: Data) -> int:
+    """Returns how many positions an input has: pixels of an image, features of a row."""
+    if data.x.ndim == 2:
+        return data.x.shape[1]
+    return math.prod(data.x.shape[1:-1])
+
+
+def rearranged(x: Array, order: Array) -> Array:
+    """Returns inputs `x` [B, ..., C] or rows [B, F] with their positions in the `order` [positions]."""
+    if x.ndim == 2:
+        return x[:, order]
+    return x.reshape(len(x), len(order), x.shape[-1])[:, order].reshape(x.shape)

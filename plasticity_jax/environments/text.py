@@ -16,11 +16,7 @@ from plasticity_jax.text.vocabulary import Vocabulary
 from plasticity_jax.types import Array, Batch, Data, Decoding, Environment, Key, Metric, Text
 
 LETTERS = 26
-ABOUT = (
-    Metric("token_accuracy", better="higher", share=True),
-    Metric("bleu2", "BLEU-2", better="higher", share=True),
-    classification.NATS,
-)
+BLEU = Metric("bleu2", "BLEU-2", better="higher", share=True)
 
 
 def random_seq2seq(
@@ -48,15 +44,15 @@ def random_seq2seq(
     sizes = {"words": words, "target_words": target_words, "word_length": word_length}
     texts = _texts("random_seq2seq", sizes, target_words, vocabulary, mask_padding, beams, decoded, bleu)
 
-    def task(key, data):
-        keys = jax.random.split(key)
+    def task(key, data, t):
+        keys = jax.random.split(jax.random.fold_in(key, t if change else 0))
         return tuple(_draw(k, len(data.x), w, word_length) for k, w in zip(keys, (words, target_words), strict=True))
 
     def examples(data, task, index):
         source, target = task
         return texts.batch(source[index], target[index])
 
-    return _environment(task, examples, None, texts, change)
+    return _environment(task, examples, None, texts)
 
 
 def bigram_cipher(
@@ -83,8 +79,8 @@ def bigram_cipher(
     texts = _texts("bigram_cipher", sizes, words, vocabulary, mask_padding, beams, decoded, bleu)
     registry.one_of("bigram_cipher.test", test, ("clean", "leaked"))
 
-    def task(key, data):
-        cipher, train, held_out = jax.random.split(key, 3)
+    def task(key, data, t):
+        cipher, train, held_out = jax.random.split(jax.random.fold_in(key, t if change else 0), 3)
         order = jax.random.permutation(cipher, LETTERS)
         source = _draw(train, len(data.x), words, word_length)
         if test == "leaked":
@@ -99,7 +95,7 @@ def bigram_cipher(
         order, _, source = task
         return texts.batch(source[index], encipher(order, source[index]))
 
-    return _environment(task, examples, held_out, texts, change)
+    return _environment(task, examples, held_out, texts)
 
 
 def encipher(order: Array, letters: Array) -> Array:
@@ -109,14 +105,14 @@ def encipher(order: Array, letters: Array) -> Array:
     return ((order[row] + order[before]) % LETTERS).reshape(letters.shape)
 
 
-def cross_entropy(logits: Array, y: Array) -> Array:
-    """Returns [B, T] cross-entropy in nats of the target ids `y` [B, T] under softmax(`logits` [B, T, V])."""
-    return optax.softmax_cross_entropy_with_integer_labels(logits, y)
+def cross_entropy(logits: Array, batch: Batch) -> Array:
+    """Returns [B, T] cross-entropy in nats of the target ids [B, T] under softmax(`logits` [B, T, V])."""
+    return optax.softmax_cross_entropy_with_integer_labels(logits, batch.y)
 
 
-def token_accuracy(logits: Array, y: Array) -> Array:
+def token_accuracy(logits: Array, batch: Batch) -> Array:
     """Returns [B, T] 1 where the largest logit is the target id, given the true ids before it."""
-    return (logits.argmax(-1) == y).astype(jnp.float32)
+    return (logits.argmax(-1) == batch.y).astype(jnp.float32)
 
 
 class _Texts(NamedTuple):
@@ -154,7 +150,7 @@ def _texts(
         return bleu_.counts(symbols.spell(ids), symbols.spell(y), bleu)
 
     length = symbols.length(target_words, sizes["word_length"])
-    how = Decoding(symbols.start, symbols.end, length, beams, decoded, counts, bleu_.bleu, "bleu2")
+    how = Decoding(symbols.start, symbols.end, length, beams, decoded, counts, bleu_.bleu, BLEU)
     return _Texts(symbols, mask_padding, how)
 
 
@@ -167,7 +163,7 @@ def _draw(key: Key, count: int, words: int, word_length: int) -> Array:
     return jax.random.randint(key, (count, words, word_length), 0, LETTERS, jnp.int32)
 
 
-def _environment(task: Callable, examples: Callable, test: Callable | None, texts: _Texts, change: bool) -> Environment:
+def _environment(task: Callable, examples: Callable, test: Callable | None, texts: _Texts) -> Environment:
     def outputs(data: Data) -> int:
         return texts.symbols.size
 
@@ -177,12 +173,11 @@ def _environment(task: Callable, examples: Callable, test: Callable | None, text
         test,
         shared="nothing",
         loss=cross_entropy,
-        metric=token_accuracy,
-        metric_name="token_accuracy",
+        metrics=(Metric("token_accuracy", better="higher", share=True, of=token_accuracy),),
+        loss_metric=classification.NATS,
         inputs="text",
         outputs=outputs,
         decoding=texts.decoding,
-        changes=change,
-        about=ABOUT,
+        data="nothing",
         targets="ids",
     )

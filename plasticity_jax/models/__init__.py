@@ -41,6 +41,6 @@ MODELS = {
 }
 
 
-def inputs(factory: Callable) -> str:
-    """Returns what the models of a factory read, "images" or "text"."""
-    return getattr(factory.__annotations__["return"], "inputs", "images")
+def inputs(factory: Callable) -> tuple[str, ...]:
+    """Returns what the models of a factory read, of "images", "vectors" and "text"."""
+    return getattr(factory.__annotations__["return"], "inputs", ("images",))

@@ -1,5 +1,7 @@
 """The multi-layer perceptron of the MNIST and EMNIST experiments."""
 
+from typing import ClassVar
+
 import flax.linen as nn
 
 from plasticity_jax.models import layers
@@ -12,6 +14,8 @@ class MLP(layers.Model):
     Inputs [B, ...] are flattened. Unit groups h0, h1, ... are the activations. Source: Liu & Mou, section 5.1 (4 x 256,
     layer norm, ReLU); initialization as in PyTorch.
     """
+
+    inputs: ClassVar[tuple[str, ...]] = ("images", "vectors")
 
     outputs: int
     width: int = 256

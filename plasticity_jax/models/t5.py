@@ -240,7 +240,7 @@ class T5(layers.Model):
     head: str = "tied"
     pretrained: str = ""
 
-    inputs: ClassVar[str] = "text"
+    inputs: ClassVar[tuple[str, ...]] = ("text",)
     LINEAR_GROUPS: ClassVar[tuple[str, ...]] = ("decoder_out",)
     CHOICES: ClassVar[Mapping[str, tuple[str, ...]]] = {"head": HEADS}
     CRELU: ClassVar[bool] = False
