@@ -20,7 +20,7 @@ def bit_flip(*, bits: int = 20, flipping: int = 15, hidden: int = 100, threshold
     def target(key):
         ours, out, offset = jax.random.split(jax.random.fold_in(key, FIXED), 3)
         weights = jax.random.rademacher(ours, (bits + 1, hidden), jnp.float32)
-        negative = (weights[:bits] < 0).sum(0) - 0.5 * weights[bits]
+        negative = (weights[:bits] < 0).sum(0).astype(jnp.float32) - 0.5 * weights[bits]
         edge = threshold * (bits + 1) - negative
         return (
             weights,
@@ -43,7 +43,7 @@ def bit_flip(*, bits: int = 20, flipping: int = 15, hidden: int = 100, threshold
         count = len(data.x)
         fresh = jax.random.bernoulli(jax.random.fold_in(jax.random.fold_in(key, t), 1), shape=(count, free))
         still = jnp.broadcast_to(slow(key, t), (count, flipping))
-        x = jnp.concatenate([still, fresh.astype(jnp.float32), jnp.ones((count, 1))], axis=1)
+        x = jnp.concatenate([still, fresh.astype(jnp.float32), jnp.ones((count, 1), jnp.float32)], axis=1)
         weights, edge, out, offset = target(key)
         y = (x @ weights > edge[None]).astype(jnp.float32) @ out + offset
         return x, y[:, None]

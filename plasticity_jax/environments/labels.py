@@ -33,11 +33,12 @@ def random_labels(*, draw: str = "shuffle", change: bool = True, share: Share = 
         return jax.random.randint(key, data.y.shape, 0, data.classes, data.y.dtype)
 
     def task(key, data, t):
-        passed = (t if change else 0) // every * jnp.float32(share)
+        number = jnp.asarray(t if change else 0, jnp.int32) // every
+        passed = number.astype(jnp.float32) * jnp.float32(share)
         whole = jnp.floor(passed)
         both = jax.vmap(drawn, (None, None, 0))(key, data, whole.astype(jnp.int32) + jnp.arange(2))
         order = jax.random.permutation(jax.random.fold_in(key, FIXED), len(data.y))
-        rank = (order + 0.5) / len(data.y)
+        rank = (order.astype(jnp.float32) + 0.5) / len(data.y)
         return jnp.where(rank + (passed - whole) < 1, both[0], both[1])
 
     def examples(data, labels, index):
