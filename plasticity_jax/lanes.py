@@ -82,7 +82,7 @@ def defaults(spec: Spec) -> dict[str, Any]:
 
 def is_whole(name: str) -> bool:
     """Returns whether a number of lanes, known by its name, is a whole one."""
-    part, _, number = name.partition(".")
+    part, _, number = str(name).partition(".")
     return name in WHOLE or (part in PARTS and number in registry.whole_numbers(PARTS[part]))
 
 

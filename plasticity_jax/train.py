@@ -152,6 +152,7 @@ def make_run(spec: Spec) -> Run:
         return TrainState(params, variables, params, optimizer(spec, lane, net.structure).init(params))
 
     def run_task(lane: Lane, state: TrainState, data: Data, task: Array) -> tuple[TrainState, Metrics]:
+        stream.check_data(data)
         given, lane = lane, lanes.arrays(spec, lane)
         environment = spec.make_environment(lane)
         _check_task(spec, given, state, data, task, environment.size(data))
@@ -225,7 +226,6 @@ def make_run(spec: Spec) -> Run:
 
 def _check_task(spec: Spec, lane: Lane, state: Any, data: Any, task: Any, samples: int) -> None:
     """Raises ValueError for arguments of `run_task` that it has no meaning for, as far as they are known."""
-    stream.check_data(data)
     if not all(hasattr(state, name) for name in TrainState._fields):
         raise ValueError(f"state is a {type(state).__name__}: allowed is a TrainState, as init gives it.")
     if not registry.is_traced(task):
