@@ -52,7 +52,7 @@ def plan(
     first = task - stage.part  # the stage in which this task began
     before = environment.schedule(jnp.maximum(first - 1, 0)).task
     own = role(key, TASK)
-    who = jnp.arange(samples) if in_order else jax.random.permutation(role(key, RANK, first), samples)
+    who = jnp.arange(samples, dtype=jnp.int32) if in_order else jax.random.permutation(role(key, RANK, first), samples)
     if not gradual:
         new = environment.task(own, data, stage.task)
         return Plan(new, new, who, first == 0, stage)

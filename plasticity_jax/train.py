@@ -185,7 +185,7 @@ def make_run(spec: Spec) -> Run:
 
         def one_epoch(state: TrainState, epoch: Array) -> tuple[TrainState, Online]:
             if in_order:
-                places = jnp.arange(steps * spec.batch_size).reshape(steps, -1)
+                places = jnp.arange(steps * spec.batch_size, dtype=jnp.int32).reshape(steps, -1)
             else:
                 places = stream.epoch(key, samples, spec.batch_size, task, epoch)
             numbers = epoch * per_epoch + jnp.arange(per_epoch)

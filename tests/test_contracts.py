@@ -194,7 +194,8 @@ def test_factories_say_what_they_are(kind, name):
     assert first_line_is_a_sentence(factory)
     assert registry.describe(factory) == inspect.getdoc(factory).partition("\n")[0]  # pyright: ignore
     for number, default in registry.numbers(factory).items():
-        assert isinstance(default, float), f"{name}.{number} must have a number as its default"
+        kind = int if number in registry.whole_numbers(factory) else float
+        assert isinstance(default, kind), f"{name}.{number} must have a number as its default"
     for option, default in registry.options(factory).items():
         assert isinstance(default, (bool, int, float, str)), f"{name}.{option} must have a default"
 

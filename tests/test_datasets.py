@@ -570,19 +570,69 @@ def test_arrays_without_test_part(tmp_path):
     assert len(data.fingerprint) == 64
 
 
+def real_arrays(folder, **changes):
+    """Rows of three features with two real targets, as .npy files; the dataset's name."""
+    random = np.random.default_rng(0)
+    arrays = {"train_images": random.normal(5, 2, (8, 3)), "train_labels": random.normal(size=(8, 2))}
+    arrays |= {"test_images": random.normal(5, 2, (4, 3)), "test_labels": random.normal(size=(4, 2))}
+    for name, array in (arrays | changes).items():
+        np.save(folder / f"{name}.npy", array)
+    return f"arrays:{folder}", arrays
+
+
+def test_arrays_of_real_numbers(tmp_path):
+    """Rows of features with real targets are kept as float32, with a mean and a deviation for each feature."""
+    name, arrays = real_arrays(tmp_path)
+    data = datasets.load(name)
+    assert (data.classes, data.images.dtype, data.labels.dtype) == (0, np.float32, np.float32)
+    assert np.array_equal(data.images, arrays["train_images"].astype(np.float32))
+    assert np.array_equal(data.test_labels, arrays["test_labels"].astype(np.float32))
+    assert np.allclose(data.mean, arrays["train_images"].mean(axis=0), rtol=1e-6)
+    assert np.allclose(data.std, arrays["train_images"].std(axis=0), rtol=1e-6)
+    few, fewer = datasets.subsample(data, 5, seed=3), datasets.subsample(data, 3, seed=3)
+    assert np.array_equal(few.images[:3], fewer.images)
+    assert len(np.unique(few.labels[:, 0])) == 5
+
+
+def test_one_real_target_may_be_a_row_of_numbers(tmp_path):
+    name, _ = real_arrays(tmp_path, train_labels=np.arange(8.0), test_labels=np.arange(4.0))
+    assert datasets.load(name).labels.shape == (8, 1)
+
+
+@pytest.mark.parametrize(
+    ("changes", "parts"),
+    [
+        (
+            {"train_images": np.full((8, 3), np.nan)},
+            ["train_images.npy holds nan at [0, 0]", "expected finite numbers"],
+        ),
+        ({"train_labels": np.full((8, 2), 1e300)}, ["train_labels.npy holds 1e+300 at [0, 0]", "within float32"]),
+        ({"train_images": np.ones((8, 3))}, ["feature 0", "one value throughout"]),
+        ({"test_images": np.ones((4, 3, 1))}, ["images of shape [3, 1, 1]", "expected [3]"]),
+        ({"test_labels": np.arange(4)}, ["test_labels.npy holds int64 [4]", "expected float32 [8, 2]"]),
+        ({"train_images": np.ones(8)}, ["float64 [8]", "real numbers [N, F]"]),
+    ],
+)
+def test_faults_in_arrays_of_real_numbers(tmp_path, changes, parts):
+    name, _ = real_arrays(tmp_path, **changes)
+    with pytest.raises(datasets.DataError) as told:
+        datasets.load(name)
+    assert all(part in str(told.value) for part in parts), told.value
+
+
 @pytest.mark.parametrize(
     ("change", "parts"),
     [
         ({"train_images": None}, ["train_images.npy", "not found"]),
         ({"train_labels": None}, ["train_labels.npy", "not found"]),
         ({"test_images": IMAGES}, ["test_labels.npy", "not found", "both or neither"]),
-        ({"train_images": IMAGES.astype(np.float32)}, ["float32 [6, 4, 4]", "expected uint8"]),
+        ({"train_images": IMAGES.astype(np.int32)}, ["int32 [6, 4, 4]", "expected uint8"]),
         ({"train_images": IMAGES.reshape(6, 16)}, ["uint8 [6, 16]", "[N, H, W]"]),
         ({"train_images": IMAGES[:5]}, ["6 labels", "expected 5"]),
         ({"train_images": IMAGES[:0], "train_labels": LABELS[:0]}, ["holds no images"]),
         ({"train_images": np.zeros_like(IMAGES)}, ["channel 0", "one value"]),
         ({"train_images": np.array([{}, {}], object)}, ["train_images.npy", "cannot be read"]),
-        ({"train_labels": LABELS.astype(float)}, ["float64 [6]", "integers"]),
+        ({"train_labels": LABELS.astype(complex)}, ["complex128 [6]", "integers"]),
         ({"train_labels": LABELS[:, None]}, ["[6, 1]", "integers [N]"]),
         ({"train_labels": LABELS.astype(bool)}, ["bool [6]", "integers"]),
         ({"train_labels": LABELS.astype("M8[s]")}, ["datetime64[s] [6]", "integers"]),

@@ -215,8 +215,9 @@ def test_data_without_what_a_figure_shows_are_told_before_anything_runs(tmp_path
     argv = ["--scale=smoke", f"--dataset=arrays:{tmp_path}", "--samples=64", "--probes=none"]
     assert figures.main("", figure, argv=[*argv, f"--workdir={tmp_path / 'run'}"]) == 2
     assert capsys.readouterr().err == (
-        "error: test_accuracy is to be shown, but this run has online_accuracy, accuracy, loss: allowed are runs that "
-        "have it, with data that has a test split.\n"
+        "error: test_accuracy is to be shown, but this run has online_accuracy, accuracy, loss, "
+        "online_accuracy_mean, online_loss, online_loss_mean: allowed are runs that have it, with data that "
+        "has a test split.\n"
     )
     assert not (tmp_path / "run").exists()
 

@@ -101,7 +101,7 @@ def test_stack_has_a_lane_axis_and_fixed_dtypes():
     assert list(stacked) == list(checked[0])
     for name, values in stacked.items():
         assert values.shape == (2,)
-        assert values.dtype == (np.int32 if name in ("seed", "granularity") else np.float32)
+        assert values.dtype == (np.int32 if name in ("seed", "granularity", "random_labels.every") else np.float32)
     assert stacked["seed"].tolist() == [2**31 - 1, 0]
     assert stacked["learning_rate"].tolist() == [np.float32(1e-3), 1]
 

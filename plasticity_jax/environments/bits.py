@@ -34,8 +34,8 @@ def bit_flip(*, bits: int = 20, flipping: int = 15, hidden: int = 100, threshold
 
         def change(i, now):
             drawn = jax.random.fold_in(jax.random.fold_in(key, i), 0)
-            flipped = jax.random.randint(drawn, (), 0, flipping)
-            return now ^ (jnp.arange(flipping) == flipped)
+            flipped = jax.random.randint(drawn, (), 0, flipping, jnp.int32)
+            return now ^ (jnp.arange(flipping, dtype=jnp.int32) == flipped)
 
         return jax.lax.fori_loop(1, t + 1, change, jnp.zeros(flipping, bool)).astype(jnp.float32)
 

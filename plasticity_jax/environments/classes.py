@@ -87,5 +87,5 @@ class Split(NamedTuple):
 def rows(y: Array, classes: int) -> Array:
     """Returns [classes, len(y) // classes] the rows of the first examples of each class, which must have so many."""
     by_class = jnp.argsort(y, stable=True)
-    first = jnp.searchsorted(y[by_class], jnp.arange(classes))
-    return by_class[first[:, None] + jnp.arange(len(y) // classes)[None]]
+    first = jnp.searchsorted(y[by_class], jnp.arange(classes, dtype=y.dtype)).astype(jnp.int32)
+    return by_class[first[:, None] + jnp.arange(len(y) // classes, dtype=jnp.int32)[None]]

@@ -36,7 +36,7 @@ def random_labels(*, draw: str = "shuffle", change: bool = True, share: Share = 
         number = jnp.asarray(t if change else 0, jnp.int32) // every
         passed = number.astype(jnp.float32) * jnp.float32(share)
         whole = jnp.floor(passed)
-        both = jax.vmap(drawn, (None, None, 0))(key, data, whole.astype(jnp.int32) + jnp.arange(2))
+        both = jax.vmap(drawn, (None, None, 0))(key, data, whole.astype(jnp.int32) + jnp.arange(2, dtype=jnp.int32))
         order = jax.random.permutation(jax.random.fold_in(key, FIXED), len(data.y))
         rank = (order.astype(jnp.float32) + 0.5) / len(data.y)
         return jnp.where(rank + (passed - whole) < 1, both[0], both[1])
