@@ -162,7 +162,7 @@ def identity(spec: Spec, lane: Mapping[str, Any]) -> Any:
     Numbers are the same if they are as float32. An abrupt change (granularity 1) is the same whatever the transition
     and its fraction.
     """
-    numbers = {name: value if name in WHOLE else float(np.float32(value)) for name, value in lane.items()}
+    numbers = {name: value if is_whole(name) else float(np.float32(value)) for name, value in lane.items()}
     if lane["granularity"] == 1:
         spec, numbers["transition_fraction"] = _abrupt(spec), 0.0
     return spec, tuple(sorted(numbers.items()))

@@ -541,7 +541,7 @@ def wrong_settings():
         for name, factory in registered.items():
             given = needed.get(name, optimizers.get(name, {}))
             for setting in [*registry.numbers(factory), *(["learning_rate"] if name in OPTIMIZERS else [])]:
-                share = registry.largest(factory).get(setting) == 1
+                share = registry.bounds(factory).get(setting) == (0, 1)
                 for value in ("1e-3", None, -1.0, float("nan"), [0.1], True, *([1.5] if share else [])):
                     yield factory, given, setting, value
             for setting, default in registry.options(factory).items():
