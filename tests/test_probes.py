@@ -640,7 +640,7 @@ def test_logits_that_are_not_finite_have_no_loss(bad):
     """One such number among the logits of all examples is enough, also where their largest one is another."""
     data = jax.tree.map(jnp.asarray, tiny.data())
     environment = ENVIRONMENTS["random_labels"]()
-    labels = environment.task(KEY, data)
+    labels = environment.task(KEY, data, jnp.int32(0))
 
     def evaluated(bad):
         def apply(params, variables, x, train):
