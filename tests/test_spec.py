@@ -83,8 +83,8 @@ def test_batch_larger_than_the_samples():
 @pytest.mark.parametrize(
     ("environment", "transition", "needs", "shared", "allowed"),
     [
-        ("random_labels", "input", "targets", "inputs", "output, smoothing, annealing, sampling"),
-        ("permuted_pixels", "output", "inputs", "targets", "input, sampling"),
+        ("random_labels", "input", "targets", "inputs", "output, smoothing, annealing, sampling, abrupt"),
+        ("permuted_pixels", "output", "inputs", "targets", "input, sampling, abrupt"),
     ],
 )
 def test_transition_that_does_not_fit(environment, transition, needs, shared, allowed):
@@ -179,8 +179,11 @@ def test_known_settings():
     options = {"redo.period": 1000, "redo.score": "batch", "l2.on": "all", "random_labels.draw": "shuffle"}
     assert spec.known_options().items() >= options.items()
     assert spec.known_options()["hessian_top.iterations"] >= 1
-    assert set(spec.known_numbers()) == {"redo.threshold", "redo.max_fraction", "l2.strength", "momentum.decay"}
-    assert Spec(optimizer="sgd").known_numbers() == {}
+    labels = {"random_labels.share", "random_labels.every"}
+    methods = {"redo.threshold", "redo.max_fraction", "l2.strength", "momentum.decay"}
+    assert set(spec.known_numbers()) == labels | methods
+    assert set(Spec(optimizer="sgd").known_numbers()) == labels
+    assert Spec(optimizer="sgd", environment="permuted_pixels", transition="input").known_numbers() == {}
 
 
 def test_numbers_of_numpy_and_jax_are_pythons():
@@ -250,7 +253,10 @@ def test_fields_that_there_are_not():
 
 
 SPEC = Spec(method="l2", epochs=10, batch_size=64)  # 80 steps on 512 samples, 53 of them transition
-NUMBERS = "seed, granularity, learning_rate, transition_fraction, l2.strength, adam.b1, adam.b2, adam.eps"
+NUMBERS = (
+    "seed, granularity, learning_rate, transition_fraction, l2.strength, random_labels.share, random_labels.every, "
+    "adam.b1, adam.b2, adam.eps"
+)
 
 
 def test_lanes_are_completed():
@@ -262,6 +268,7 @@ def test_lanes_are_completed():
     assert {name: type(value) for name, value in lane.items() if type(value) is int} == {
         "seed": int,
         "granularity": int,
+        "random_labels.every": int,
     }
     assert given == [{"seed": 3.0, "l2.strength": 1}, {}]  # what was given stays as it was
 

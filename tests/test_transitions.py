@@ -114,10 +114,11 @@ def test_formulas(alpha):
     np.testing.assert_array_equal(annealed.x, new.x)
     np.testing.assert_allclose(annealed.y, a * np.float64(new.y) + (1 - a) / 5, rtol=0, atol=1e-7)
     of_new = rank < a
-    for field, mixed in got["sampling"]._asdict().items():
-        parts = [np.asarray(getattr(side, field)) for side in (new, old)]
+    for field in ("x", "y", "weight"):
+        mixed, parts = getattr(got["sampling"], field), [np.asarray(getattr(side, field)) for side in (new, old)]
         want = np.stack([parts[0][i] if of_new[i] else parts[1][i] for i in range(12)])
         np.testing.assert_array_equal(mixed, want)
+    assert got["abrupt"] is new
     np.testing.assert_array_equal(got["output"].weight, new.weight)
     np.testing.assert_array_equal(got["input"].weight, new.weight)
 
@@ -159,7 +160,7 @@ def test_one_is_the_new_task_bit_for_bit(name, compiled, seed):
     rank = jnp.float32(np.random.default_rng(seed).uniform(size=12))
     mix = MIXES[name] if compiled else TRANSITIONS[name].mix
     got = mix(old, new, jnp.float32(1), rank)
-    for left, right in zip(got, new, strict=True):
+    for left, right in zip(jax.tree.leaves(got), jax.tree.leaves(new), strict=True):
         assert left.dtype == right.dtype
         np.testing.assert_array_equal(np.asarray(left).view(np.uint32), np.asarray(right).view(np.uint32))
 
@@ -223,7 +224,7 @@ def test_targets_that_are_no_distributions_are_not_mixed_with_uniform_ones(name)
         stream.make_stream(REGRESSION, name, 16, 2)
     assert str(error.value) == (
         f"transition {name!r} needs targets that are distributions, but those of this environment are values: allowed are "
-        "sampling."
+        "sampling, abrupt."
     )
     for y in (jnp.ones((4, 1)), jnp.ones((4, 3), int), jnp.ones(4)):  # also where an environment does not say so
         both = Batch(jnp.ones((4, 2)), y, jnp.ones(4))

@@ -8,23 +8,23 @@ from plasticity_jax.environments import classification, pixels
 from plasticity_jax.types import Array, Batch, Environment, Metric
 
 
-def regression(*, change: str = "inputs") -> Environment:
+def regression(*, of: str = "inputs", change: bool = True) -> Environment:
     """Regression with squared error on real targets, such as those of float arrays.
 
-    `change` says what differs between tasks: "inputs", whose positions (pixels of images, features of rows) are put in
+    `of` says what differs between tasks: "inputs", whose positions (pixels of images, features of rows) are put in
     a random order, the same for train and test; "targets", which are shuffled over the examples, so that they can only
-    be learnt by heart and there is no test split; "nothing" is a control.
+    be learnt by heart and there is no test split. `change=False` is a control: every task is the first one again.
     Source: none; the counterpart of random pixel permuting and random image labelling (Liu & Mou, section 3) for real
     targets.
     """
-    registry.one_of("regression.change", change, ("inputs", "targets", "nothing"))
+    registry.one_of("regression.of", of, ("inputs", "targets"))
 
     def task(key, data, t):
-        key = jax.random.fold_in(key, t)
+        key = jax.random.fold_in(key, t if change else 0)
         order, rows = jnp.arange(pixels.positions(data)), jnp.arange(len(data.y))
-        if change == "inputs":
+        if of == "inputs":
             order = jax.random.permutation(key, order)
-        if change == "targets":
+        else:
             rows = jax.random.permutation(key, rows)
         return order, rows
 
@@ -43,8 +43,8 @@ def regression(*, change: str = "inputs") -> Environment:
     return Environment(
         task,
         examples,
-        test=None if change == "targets" else test,
-        shared="inputs" if change == "targets" else "targets",
+        test=None if of == "targets" else test,
+        shared="inputs" if of == "targets" else "targets",
         loss=squared_error,
         metrics=(Metric("squared_error", better="lower", of=squared_error),),
         outputs=lambda data: data.y.shape[-1],
