@@ -32,7 +32,7 @@ types: setup
 
 # what the notes and the readme say of the first paper, from the committed lane tables; `make test` checks that it is so
 claims: setup
-	$(BIN)/python -m experiments.claims
+	$(BIN)/python -m experiments.gradual.claims
 
 # against PyTorch and matfree, which are large: installed only for this; `make bench EXTRA=cuda` for NVIDIA GPUs
 .venv/.oracles$(EXTRA): .venv/.installed
@@ -53,15 +53,15 @@ sampler: setup
 # every figure file from flag to picture, in minutes: the runs, what is drawn from them, then selection, controls, theory
 smoke: setup
 	for figure in $(FIGURES); do \
-	  $(BIN)/python -m experiments.figure_$$figure --scale=smoke --noprogress --workdir=runs/smoke/figure_$$figure || exit 1; done
-	$(BIN)/python -m experiments.figure_6 --scale=smoke --from=runs/smoke/figure_1a,runs/smoke/figure_4
+	  $(BIN)/python -m experiments.gradual.figure_$$figure --scale=smoke --noprogress --workdir=runs/smoke/figure_$$figure || exit 1; done
+	$(BIN)/python -m experiments.gradual.figure_6 --scale=smoke --from=runs/smoke/figure_1a,runs/smoke/figure_4
 	for figure in 7 8 9; do for part in a b; do \
-	  $(BIN)/python -m experiments.figure_$$figure$$part --scale=smoke --from=runs/smoke/figure_5$$part || exit 1; done; done
+	  $(BIN)/python -m experiments.gradual.figure_$$figure$$part --scale=smoke --from=runs/smoke/figure_5$$part || exit 1; done; done
 	$(BIN)/python -m experiments.select --scale=smoke --methods=none,l2 --noprogress --workdir=runs/smoke/select
-	$(BIN)/python -m experiments.figure_1a --scale=smoke --methods=none,l2 --controls --noprogress \
+	$(BIN)/python -m experiments.gradual.figure_1a --scale=smoke --methods=none,l2 --controls --noprogress \
 	  --selection=runs/smoke/select/selected.json --workdir=runs/smoke/controls
-	$(BIN)/python -m experiments.figure_1a --scale=smoke --methods=none --as_published --noprogress --workdir=runs/smoke/published
-	$(BIN)/python -m experiments.theory --scale=smoke --workdir=runs/smoke/theory
+	$(BIN)/python -m experiments.gradual.figure_1a --scale=smoke --methods=none --as_published --noprogress --workdir=runs/smoke/published
+	$(BIN)/python -m experiments.gradual.theory --scale=smoke --workdir=runs/smoke/theory
 
 bench: .venv/.oracles$(EXTRA)
 	mkdir -p runs

@@ -77,7 +77,7 @@ def main() -> None:
 
 def set_up(precision: str, deterministic: bool) -> None:
     """Tells the rivals, all of which inherit the environment, how to compute."""
-    from plasticity_jax.launcher import DETERMINISTIC
+    from plasticity_jax.cli.launcher import DETERMINISTIC
 
     os.environ["BENCHMARK_PRECISION"] = precision
     if deterministic:

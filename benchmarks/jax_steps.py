@@ -10,8 +10,11 @@ import numpy as np
 
 from benchmarks import worker
 from benchmarks.worker import Go
-from plasticity_jax import Spec, environments, lanes, train
+from plasticity_jax import Spec, environments, lanes
 from plasticity_jax.environments import text
+from plasticity_jax.execution import placement
+from plasticity_jax.training import network
+from plasticity_jax.training import step as step_
 from plasticity_jax.types import Batch, Data, Environment, Metric, Text, TrainState
 
 LENGTH, SYMBOLS = 64, 32  # of the texts: ids in a source and in a target, and ids that there are
@@ -94,18 +97,18 @@ def training(
     samples = min(steps * batch_size, worker.SAMPLES)
     subject = SUBJECTS[model](samples, batch_size)
     subject = subject._replace(spec=dataclasses.replace(subject.spec, method=method, precision=worker.precision()))
-    how = lanes.execution(model, count, strategy, width)
-    where = lanes.placement(how)
+    how = placement.execution(model, count, strategy, width)
+    where = placement.placement(how)
     given = [lanes.complete(subject.spec, {"seed": seed}) for seed in range(count)]
-    given += given[-1:] * (lanes.padded(count, how) - count)
+    given += given[-1:] * (placement.padded(count, how) - count)
     numbers = jax.device_put(lanes.stack(given), where.lanes)
     data = jax.device_put(subject.data, where.shared)
     init, several, one = pure(subject, samples, task)
-    options = lanes.options(model)
-    init = lanes.over_lanes(init, how, split=1)
-    run = lanes.over_lanes(several if scanned else one, how, split=2, options=options)
+    options = placement.options(model)
+    init = placement.over_lanes(init, how, split=1)
+    run = placement.over_lanes(several if scanned else one, how, split=2, options=options)
     if how.strategy != "plain":
-        init, run = lanes.jit_once(init), jax.jit(run, donate_argnums=1, compiler_options=options)
+        init, run = placement.jit_once(init), jax.jit(run, donate_argnums=1, compiler_options=options)
     states, done = init(numbers, data), 0
     clocks = np.arange(steps, dtype=np.int32)
     calls = clocks[None] if scanned else clocks
@@ -126,8 +129,8 @@ def pure(subject: Subject, samples: int, task: int = worker.TASK) -> tuple[Calla
     spec, environment, _ = subject
 
     def built(lane, data):
-        net = train.network(spec, environment, data)
-        return net, train.optimizer(spec, lane, net.structure)
+        net = network.network(spec, environment, data)
+        return net, step_.optimizer(spec, lane, net.structure)
 
     def init(lane, data):
         net, optimizer = built(lane, data)
@@ -143,7 +146,7 @@ def pure(subject: Subject, samples: int, task: int = worker.TASK) -> tuple[Calla
         def step(state, clock):
             index = (clock * spec.batch_size + jnp.arange(spec.batch_size)) % samples
             batch = environment.examples(data, drawn, index)
-            return train.train_step(environment, net, optimizer, state, batch, key, clock, clock % task == 0)
+            return step_.train_step(environment, net, optimizer, state, batch, key, clock, clock % task == 0)
 
         return step
 

@@ -36,15 +36,17 @@ def first_task(cache_dir: str, spawned: str) -> dict[str, float]:
     import jax
 
     from benchmarks import worker
-    from plasticity_jax import Spec, sweep
+    from plasticity_jax import Spec
+    from plasticity_jax.execution import compiled as compiled_
+    from plasticity_jax.execution import program as program_
 
     worker.set_up_jax(cache_dir)
     data = worker.data()
     jax.devices()  # starts the backend, which is not compilation
     one = Spec(epochs=1, samples=worker.SAMPLES)
     start = time.perf_counter()
-    program = sweep.plan([(one, [{"seed": 0}, {"seed": 1}])], worker.SAMPLES)[0]
-    compiled = sweep.compile_program(program, data)
+    program = program_.plan([(one, [{"seed": 0}, {"seed": 1}])], worker.SAMPLES)[0]
+    compiled = compiled_.compile_program(program, data)
     states, metrics = compiled.run_task(compiled.init(), 0)
     jax.block_until_ready(metrics)
     finished, middle = time.time(), time.perf_counter()

@@ -99,13 +99,14 @@ def sweep(lanes: int, granularity: int | Sequence[int] = 20, strategy: str | Non
     """Tasks as `sweep.run` runs them; granularities are dealt out to the lanes in turn. Work: lane-steps."""
     import jax
 
-    from plasticity_jax import sweep
+    from plasticity_jax.execution import compiled as compiled_
+    from plasticity_jax.execution import program as program_
 
     set_up_jax()
     levels = [granularity] if isinstance(granularity, int) else granularity
     numbers = [{"seed": seed, "granularity": levels[seed % len(levels)]} for seed in range(lanes)]
-    program = sweep.plan([(spec(**settings), numbers)], SAMPLES, strategy)[0]
-    compiled = sweep.compile_program(program, data())
+    program = program_.plan([(spec(**settings), numbers)], SAMPLES, strategy)[0]
+    compiled = compiled_.compile_program(program, data())
     return _tasks(compiled.init(), compiled.run_task, lanes * lane_steps(program.spec), jax.block_until_ready)
 
 
@@ -114,13 +115,14 @@ def plain(**settings: Any) -> Go:
     import jax
 
     from plasticity_jax import lanes, make_run
+    from plasticity_jax.execution import placement
 
     set_up_jax()
     one, examples = spec(**settings), jax.device_put(data())
     lane = {k: v[0] for k, v in lanes.stack([lanes.complete(one, {"granularity": 20})]).items()}
     run = make_run(one)
     init = jax.jit(run.init)
-    run_task = jax.jit(run.run_task, donate_argnums=1, compiler_options=lanes.options(one.model))
+    run_task = jax.jit(run.run_task, donate_argnums=1, compiler_options=placement.options(one.model))
     step = lambda state, task: run_task(lane, state, examples, np.int32(task))  # noqa: E731
     return _tasks(init(lane, examples), step, lane_steps(one), jax.block_until_ready)
 
@@ -148,7 +150,10 @@ def curvature(what: str, epochs: int = 8, samples: int = 512) -> Go:
     import jax
     import jax.numpy as jnp
 
-    from plasticity_jax import environments, lanes, make_run, probes, train
+    from plasticity_jax import environments, lanes, make_run, probes
+    from plasticity_jax.execution import placement
+    from plasticity_jax.training import network
+    from plasticity_jax.training import step as step_
 
     set_up_jax()
     one, examples = spec(epochs), jax.device_put(data())
@@ -158,10 +163,10 @@ def curvature(what: str, epochs: int = 8, samples: int = 512) -> Go:
     batch = environment.examples(examples, examples.y, jnp.arange(samples))
 
     def loss(params, batch):
-        net = train.network(one, environment, examples)
-        return train.mean_loss(environment, net.apply(params, state.variables, batch.x, False)[0], batch)
+        net = network.network(one, environment, examples)
+        return step_.mean_loss(environment, net.apply(params, state.variables, batch.x, False)[0], batch)
 
-    @functools.partial(jax.jit, compiler_options=lanes.options(one.model))
+    @functools.partial(jax.jit, compiler_options=placement.options(one.model))
     def compute(params, batch):
         on_batch = functools.partial(loss, batch=batch)
         if what == "gradient":
@@ -191,9 +196,12 @@ def job(
     probes, and the compilation of the real one.
     """
     import plasticity_jax
-    from plasticity_jax import sweep
-    from plasticity_jax.checkpoints import Checkpoints
-    from plasticity_jax.results import write
+    from plasticity_jax.execution import compiled as compiled_
+    from plasticity_jax.execution import program as program_
+    from plasticity_jax.execution import rows
+    from plasticity_jax.execution import sweep as sweep_
+    from plasticity_jax.storage.checkpoints import Checkpoints
+    from plasticity_jax.storage.table import write
 
     set_up_jax(cache_dir)
     arrays = Path(cache_dir, f"arrays-{os.getpid()}")
@@ -206,23 +214,23 @@ def job(
     grid = plasticity_jax.grid(seed=range(lanes), granularity=20)
 
     def prepared(one: Any) -> Any:
-        return sweep.device_data(sweep.load_dataset(one, None, False))
+        return program_.device_data(program_.load_dataset(one, None, False))
 
     def in_part(one: Any, folder: Path) -> None:
-        program = sweep.plan([(one, grid)], SAMPLES)[0]
+        program = program_.plan([(one, grid)], SAMPLES)[0]
 
         def report(history):
             if results and history:
-                write(sweep.table([program], [history]), folder / "results.parquet")
+                write(rows.table([program], [history]), folder / "results.parquet")
 
         kept = Checkpoints(folder / "checkpoints") if checkpoints else None
-        sweep.run_program(program, prepared(one), kept, report=report)
+        sweep_.run_program(program, prepared(one), kept, report=report)
 
     def go():
         nonlocal next_up
         one, next_up = next_up, whole
         if one is not whole:
-            ready = sweep.compile_program(sweep.plan([(whole, grid)], SAMPLES)[0], prepared(whole))
+            ready = compiled_.compile_program(program_.plan([(whole, grid)], SAMPLES)[0], prepared(whole))
             ready.executable(ready.init())
         with tempfile.TemporaryDirectory(dir=cache_dir) as folder:
             if checkpoints and results:

@@ -7,8 +7,8 @@ Expect: with abrupt changes the online accuracy falls from 1.0 towards 0.3; with
 
 import sys
 
-from experiments.settings import PROBES
-from plasticity_jax import launcher
+from experiments.gradual.settings import PROBES
+from plasticity_jax.cli import launcher
 
 DEFAULTS = {
     "dataset": "digits",

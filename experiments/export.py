@@ -1,9 +1,9 @@
 """Makes a reported table of finished workdirs: every lane and task, and beside it what made it.
 
-Command: python -m experiments.export --from=DIR,... --name=NAME [--code=COMMIT]
+Command: python -m experiments.export --from=DIR,... --name=NAME [--code=COMMIT] [--folder=DIR]
 (--code only where the workdir does not say it, as those of code from before it was recorded.)
-Writes experiments/results/lanes/NAME.parquet, without the columns of single layers and with the columns
-  dataset, samples, batch_size, code_version and compiler_options; and NAME.json, the workdirs' config.json
+Writes NAME.parquet into the folder (experiments/gradual/results/lanes), without the columns of single layers and with
+  the columns dataset, samples, batch_size, code_version and compiler_options; and NAME.json, the workdirs' config.json
   (without the data's folder).
 """
 
@@ -15,9 +15,11 @@ from typing import Any
 
 import pandas as pd
 
-from plasticity_jax import flags, launcher, results, workdir
+from plasticity_jax.cli import flags, launcher
+from plasticity_jax.storage import table as table_
+from plasticity_jax.storage import workdir
 
-FOLDER = pathlib.Path(__file__).parent / "results" / "lanes"
+FOLDER = pathlib.Path(__file__).parent / "gradual" / "results" / "lanes"
 OWN: dict[str, Any] = {"from": None, "name": None, "code": None, "folder": str(FOLDER)}
 
 
@@ -30,7 +32,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             return 0
         if rest or not own["from"] or not own["name"]:
             raise ValueError(
-                "from and name are needed: --from=DIR,... --name=NAME; nothing but --code is allowed beside."
+                "from and name are needed: --from=DIR,... --name=NAME; nothing but --code and --folder is allowed beside."
             )
         paths = export(own["from"].split(","), own["name"], own["code"], own["folder"])
     except ValueError as error:
@@ -50,7 +52,7 @@ def export(workdirs: Sequence[str], name: str, code: str | None, folder: str | p
     for path in workdirs:
         try:
             record = json.loads(pathlib.Path(path, "config.json").read_text(encoding="utf-8"))
-            table = results.read(pathlib.Path(path, "results.parquet"))
+            table = table_.read(pathlib.Path(path, "results.parquet"))
             programs = record["settings"]["programs"]
         except (KeyError, TypeError, ValueError) as error:
             raise workdir.WorkdirError(f"{path} is not a workdir with results ({error}).") from error
@@ -62,7 +64,7 @@ def export(workdirs: Sequence[str], name: str, code: str | None, folder: str | p
         records.append({**record, "data_source": source, "code_version": made_by})
     whole = pd.concat(frames, ignore_index=True)
     where = pathlib.Path(folder)
-    results.write(whole, where / f"{name}.parquet")
+    table_.write(whole, where / f"{name}.parquet")
     (where / f"{name}.json").write_text(json.dumps(records, indent=1) + "\n", encoding="utf-8")
     return [where / f"{name}.parquet", where / f"{name}.json"]
 

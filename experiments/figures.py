@@ -7,11 +7,17 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from experiments import selection, settings
-from experiments.settings import BENCHMARKS, Benchmark
-from plasticity_jax import collect, flags, launcher, metrics, paths, registry, report, results, sweep, transitions
+from experiments import selection
+from experiments.gradual import settings
+from experiments.gradual.settings import BENCHMARKS, Benchmark
 from plasticity_jax import lanes as lanes_
-from plasticity_jax.lanes import Execution
+from plasticity_jax import registry
+from plasticity_jax.cli import flags, launcher
+from plasticity_jax.execution import program, rows, sweep
+from plasticity_jax.execution.placement import Execution
+from plasticity_jax.reporting import collect, curves, metrics, statistics
+from plasticity_jax.storage import paths as paths_
+from plasticity_jax.stream import transitions
 
 SCALES = ("paper", "reduced", "smoke")
 OWN: dict[str, str | bool | None] = {
@@ -227,12 +233,12 @@ def draw(
     path = Path(folder or values["workdir"]) / f"figure_{figure.name}"
     title, note = f"Figure {figure.name}: {benchmark.title}", differences(figure, own, values, table)
     words = {"metric": metric, "band": values["band"], "title": title, "note": note}
-    paths = report.curves(table, columns, path, **words, panels=())
+    paths = curves.curves(table, columns, path, **words, panels=())
     drawn(table, columns, metric).to_csv(f"{path}.csv", index=False)
     if not figure.metric:
-        report.curves(table, columns, f"{path}_probes", **words)
+        curves.curves(table, columns, f"{path}_probes", **words)
         last = flags.whole("last", values["last"], 1)
-        results.finals(table, columns, last).round(6).to_csv(f"{path}_final.csv", index=False)
+        statistics.finals(table, columns, last).round(6).to_csv(f"{path}_final.csv", index=False)
     return f"figure {figure.name}: {paths[0]}"
 
 
@@ -265,17 +271,17 @@ def differences(figure: Figure, own: Mapping[str, Any], values: flags.Values, ta
 
 def drawn(table: Any, columns: Sequence[str], metric: str) -> Any:
     """Returns the statistics over seeds of one metric, a row for each arm (by its label) and task, as pandas.DataFrame."""
-    others = [c for c in results.metric_columns(table, columns) if c != metric]
-    long = results.summary(table.drop(columns=others), columns)
-    labels = results.arm_labels(table, columns)
-    arms = results.final(table, columns, metric)[list(columns)].assign(arm=labels)
+    others = [c for c in statistics.metric_columns(table, columns) if c != metric]
+    long = statistics.summary(table.drop(columns=others), columns)
+    labels = statistics.arm_labels(table, columns)
+    arms = statistics.final(table, columns, metric)[list(columns)].assign(arm=labels)
     return arms.merge(long, on=list(columns)).drop(columns=[*columns, "metric"]).round(6)
 
 
 def _draw(doc, figure: Figure, own: Mapping[str, Any], defaults, arms, argv: Sequence[str]) -> int:
     """Draws a figure from workdirs that exist, into --workdir or the first of them."""
     try:
-        workdirs = [paths.expanded(name, "from") for name in own["from"].split(",") if name]
+        workdirs = [paths_.expanded(name, "from") for name in own["from"].split(",") if name]
         values, given = flags.parse(argv, defaults)
         if values["help"]:
             launcher.say(flags.usage((doc or "") + HELP, defaults))
@@ -288,13 +294,13 @@ def _draw(doc, figure: Figure, own: Mapping[str, Any], defaults, arms, argv: Seq
         metrics.check_measured([spec for spec, _ in runs], metric_of(figure))
         table = collect.collect(workdirs, runs)
         programs = [
-            sweep.Program(spec, [lanes_.complete(spec, lane) for lane in lanes], Execution("map", 1, 1))
+            program.Program(spec, [lanes_.complete(spec, lane) for lane in lanes], Execution("map", 1, 1))
             for spec, lanes in runs
         ]
         folder = values["workdir"] or workdirs[0]
         launcher.workdir.check_writable(folder)
         Path(folder).mkdir(parents=True, exist_ok=True)
-        launcher.say(draw(figure, own, table, sweep.arm_columns(programs), values, folder))
+        launcher.say(draw(figure, own, table, rows.arm_columns(programs), values, folder))
     except ValueError as error:
         return launcher.fault(error, launcher.USAGE)
     except (launcher.workdir.WorkdirError, OSError) as error:

@@ -5,7 +5,7 @@ python -m experiments.run --workdir=runs/first --granularity=1,5,20 --method=non
 
 import sys
 
-from plasticity_jax import launcher
+from plasticity_jax.cli import launcher
 
 if __name__ == "__main__":
     sys.exit(launcher.launch(__doc__))

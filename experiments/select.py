@@ -18,10 +18,14 @@ from typing import Any
 
 import numpy as np
 
-from experiments import figures, selection, settings
-from experiments.settings import BENCHMARKS, Benchmark
-from plasticity_jax import flags, launcher, metrics, paths, registry, results
+from experiments import figures, selection
+from experiments.gradual import settings
+from experiments.gradual.settings import BENCHMARKS, Benchmark
+from plasticity_jax import registry
+from plasticity_jax.cli import flags, launcher
 from plasticity_jax.methods import METHODS
+from plasticity_jax.reporting import metrics, statistics
+from plasticity_jax.storage import paths
 
 FIRST_SEED = 1000  # figures report seeds from 0
 DECADES = "1e-1,1e-2,1e-3,1e-4,1e-5,1e-6,1e-7"
@@ -48,7 +52,7 @@ GRIDS = {
 }
 HELP = """
 This command's own flags
-  --benchmark=random_mnist             a benchmark of experiments/settings.py
+  --benchmark=random_mnist             a benchmark of experiments/gradual/settings.py
   --scale=paper                        numbers and grids: paper, reduced or smoke
   --methods=none,l2,...                the abrupt arms to tune; gradual ones are always
 """
@@ -115,7 +119,7 @@ def chosen(
     without a value at the end rules its configuration out. A gradual arm goes by the name of its transition. All settings of
     an arm's methods are written, those that `values` (the flags) have for every configuration as well.
     """
-    scores = results.final(table, columns, metric=benchmark.metric, last=int(table["task"].max()) + 1)
+    scores = statistics.final(table, columns, metric=benchmark.metric, last=int(table["task"].max()) + 1)
     lower = metrics.of_column(table, benchmark.metric).better == "lower"
     abrupt = scores["granularity"] == 1
     scores.insert(0, "arm", scores["method"].where(abrupt, scores["transition"]))

@@ -4,8 +4,9 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
-from plasticity_jax import flags, paths
-from plasticity_jax.json_files import read_json
+from plasticity_jax.cli import flags
+from plasticity_jax.storage import paths
+from plasticity_jax.storage.json_files import read_json
 
 Settings = Mapping[str, Mapping[str, str]]
 """{method of an abrupt arm, or transition of a gradual one: {flag: text}}."""

@@ -1,11 +1,13 @@
 """Research on loss of plasticity in JAX: streams, methods and probes as pure functions, every lane in one program."""
 
-from plasticity_jax import datasets, environments, methods, models, optimizers, probes, transitions
+from plasticity_jax import datasets, environments, methods, models, optimizers, probes
+from plasticity_jax.execution.program import load_data
+from plasticity_jax.execution.sweep import run
 from plasticity_jax.lanes import grid, stack
 from plasticity_jax.spec import Spec
-from plasticity_jax.stream import make_stream
-from plasticity_jax.sweep import load_data, run
-from plasticity_jax.train import make_run
+from plasticity_jax.stream import transitions
+from plasticity_jax.stream.order import make_stream
+from plasticity_jax.training.supervised import make_run
 from plasticity_jax.types import (
     Batch,
     Context,

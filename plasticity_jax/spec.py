@@ -7,14 +7,15 @@ import types
 from collections.abc import Callable, Mapping
 from typing import Any, cast
 
-from plasticity_jax import datasets, methods, models, registry, transitions
+from plasticity_jax import datasets, methods, models, registry
 from plasticity_jax.environments import ENVIRONMENTS
 from plasticity_jax.models import MODELS
 from plasticity_jax.models.layers import DEEPEST
 from plasticity_jax.optimizers import OPTIMIZERS
 from plasticity_jax.precision import PRECISIONS
 from plasticity_jax.probes import PROBES
-from plasticity_jax.transitions import TRANSITIONS
+from plasticity_jax.stream import transitions
+from plasticity_jax.stream.transitions import TRANSITIONS
 from plasticity_jax.types import Data, Environment, Structure
 
 WHOLE = (1, registry.LARGEST_WHOLE)  # smallest and largest of a count

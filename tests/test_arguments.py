@@ -16,14 +16,20 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-import tiny
+from helpers import tiny
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import plasticity_jax as pj
-from experiments import figures, select, theory
-from plasticity_jax import flags, lanes, launcher, paths, registry, stream, sweep, train
+from experiments import figures, select
+from experiments.gradual import theory
+from plasticity_jax import lanes, registry
+from plasticity_jax.cli import flags, launcher
+from plasticity_jax.execution import sweep
 from plasticity_jax.spec import Spec
+from plasticity_jax.storage import paths
+from plasticity_jax.stream import order
+from plasticity_jax.training import network, supervised
 
 BASE = "--samples=100 --epochs=2 --tasks=2 --batch_size=20 --seeds=1 --probes=none --width=8 --depth=1 --dataset=digits"
 BASE = [*BASE.split(), "--noprogress", "--workdir=run"]
@@ -189,8 +195,8 @@ def test_any_object_as_an_option():
 @pytest.mark.parametrize("name", ["seed", "learning_rate", "l2.strength"])
 def test_any_object_as_a_number_of_a_lane(name, monkeypatch):
     spec = tiny.spec(method="l2")
-    run = train.make_run(spec)
-    monkeypatch.setattr(train, "network", take)
+    run = supervised.make_run(spec)
+    monkeypatch.setattr(network, "network", take)
     for value in WRONG:
         made = outcome(pj.grid, **{name: value})
         for lane in [{name: value}] if made is None else made:
@@ -201,15 +207,15 @@ def test_any_object_as_a_number_of_a_lane(name, monkeypatch):
             outcome(pj.stack, [lane])
 
 
-STATE = train.TrainState({}, {}, {}, {})
+STATE = supervised.TrainState({}, {}, {}, {})
 
 
 def test_any_object_as_an_argument_of_the_pure_functions(monkeypatch):
-    run = train.make_run(tiny.spec())
-    monkeypatch.setattr(train, "network", take)
+    run = supervised.make_run(tiny.spec())
+    monkeypatch.setattr(network, "network", take)
     assert outcome(run.run_task, {}, STATE, DATA, 0) is Taken
     for value in WRONG:
-        outcome(train.make_run, value)
+        outcome(supervised.make_run, value)
         outcome(run.init, value, DATA)
         assert outcome(run.init, {}, value) is None
         assert outcome(run.run_task, {}, value, DATA, 0) is None
@@ -221,7 +227,7 @@ def test_any_object_as_an_argument_of_a_stream(monkeypatch):
     good = {"environment": pj.environments.random_labels(), "transition": "output", "batch_size": 16, "epochs": 2}
     at = pj.make_stream(**good)
     point = {"key": jax.random.key(0), "data": DATA, "task": 1, "step": 2, "granularity": 2, "transition_fraction": 0.5}
-    monkeypatch.setattr(stream, "epoch", take)
+    monkeypatch.setattr(order, "epoch", take)
     assert outcome(at, **point) is Taken
     for value in WRONG:
         for name in good:

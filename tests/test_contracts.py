@@ -9,18 +9,20 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-import tiny
+from helpers import tiny
 
 import plasticity_jax
-from plasticity_jax import datasets, lanes, models, registry, train, transitions
-from plasticity_jax import metrics as measures
+from plasticity_jax import datasets, lanes, models, registry
 from plasticity_jax.environments import ENVIRONMENTS
 from plasticity_jax.methods import METHODS
 from plasticity_jax.models import ACTIVATIONS, INITIALIZATIONS, MODELS, NORMS
 from plasticity_jax.optimizers import OPTIMIZERS
 from plasticity_jax.probes import PROBES
+from plasticity_jax.reporting import metrics as measures
 from plasticity_jax.spec import unread
-from plasticity_jax.transitions import TRANSITIONS
+from plasticity_jax.stream import transitions
+from plasticity_jax.stream.transitions import TRANSITIONS
+from plasticity_jax.training import network, supervised
 from plasticity_jax.types import Data
 
 FACTORIES = {
@@ -89,7 +91,7 @@ def run_two_lanes(**settings):
     dataset, data = world_of(settings.get("environment", "random_labels"))
     deep = {} if "depth" in unread(settings.get("model", "mlp")) else {"depth": 2}
     spec = tiny.spec(options=small, **dataset, **deep, **settings)
-    run = train.make_run(spec)
+    run = supervised.make_run(spec)
 
     def whole(lane, data, task):
         state = run.init(lane, data)
@@ -112,7 +114,7 @@ def test_activations_come_in_the_order_of_the_layers(name):
     made, seen = ENVIRONMENTS[environment](), []
 
     def apply(data):
-        net = train.network(spec, made, data)
+        net = network.network(spec, made, data)
         variables = net.init(jax.random.key(0))
         x = made.examples(data, made.task(jax.random.key(0), data, 0), jnp.zeros(1, jnp.int32)).x
         seen.extend(net.apply(variables.pop("params"), variables, x, False)[1])
@@ -172,7 +174,7 @@ def test_probes_run_compiled_and_vmapped():
 def test_a_probe_is_a_number_and_details_under_its_name(name):
     spec = tiny.spec(probes=(name,))
     lane = jax.tree.map(lambda a: a[0], lanes.stack(lanes.check(spec, [{}], 64)))
-    run, data = train.make_run(spec), jax.tree.map(jnp.asarray, tiny.data())
+    run, data = supervised.make_run(spec), jax.tree.map(jnp.asarray, tiny.data())
     metrics = jax.eval_shape(lambda: run.run_task(lane, run.init(lane, data), data, jnp.int32(0))[1])
     plain = {"accuracy", "loss", "finite"}
     assert name in metrics

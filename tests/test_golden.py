@@ -2,7 +2,7 @@
 
 import pytest
 
-from plasticity_jax import sweep
+from plasticity_jax.execution import sweep
 from plasticity_jax.lanes import grid
 from plasticity_jax.spec import Spec
 

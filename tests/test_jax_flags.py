@@ -12,13 +12,19 @@ import jax.numpy as jnp
 import numpy as np
 import pandas as pd
 import pytest
-import tiny
+from helpers import tiny
 
 import plasticity_jax as pj
-from plasticity_jax import environments, lanes, launcher, profile, results, stream, sweep, train
+from plasticity_jax import environments, lanes
+from plasticity_jax.cli import launcher
+from plasticity_jax.estimates import profile
+from plasticity_jax.execution import program as program_
 from plasticity_jax.models.cnn import CNN
 from plasticity_jax.models.t5 import T5
+from plasticity_jax.storage import table as table_
+from plasticity_jax.stream import order
 from plasticity_jax.text import decoding
+from plasticity_jax.training import supervised
 from plasticity_jax.types import Text
 
 pytestmark = pytest.mark.usefixtures("compiled_quickly")
@@ -138,7 +144,7 @@ def operations(program):
 
 def traced(spec):
     """A task's program: its operations as they are traced, and the text that XLA is given."""
-    data, run = sweep.device_data(sweep.load_dataset(spec)), train.make_run(spec)
+    data, run = program_.device_data(program_.load_dataset(spec)), supervised.make_run(spec)
     lane = {name: numbers[0] for name, numbers in lanes.stack([lanes.complete(spec, {})]).items()}
     state = jax.eval_shape(run.init, lane, data)
     program = jax.jit(run.run_task).trace(lane, state, data, np.int32(0))
@@ -244,7 +250,7 @@ def test_memory_that_runs_out_is_said_in_a_sentence(capsys):
 
 
 def test_nothing_to_profile_where_nothing_is_compiled(table):
-    (program,) = sweep.plan([(table.spec(*RUNS[0]), [{}])], 16)
+    (program,) = program_.plan([(table.spec(*RUNS[0]), [{}])], 16)
     with (
         jax_set(jax_disable_jit=True),
         pytest.raises(ValueError, match="jax_disable_jit is set: allowed with a profile"),
@@ -266,7 +272,7 @@ def test_flags_from_the_environment_on_one_device_and_no_warning(table, tmp_path
     flags |= {"JAX_DISABLE_MOST_OPTIMIZATIONS": "1", "PYTHONPATH": f"{ROOT}:{ROOT / 'tests'}"}
     argv = ["-W", "error", "-c", ELSEWHERE, table.spec(*RUNS[0]).dataset, str(tmp_path)]
     subprocess.run([sys.executable, *argv], env=os.environ | flags, check=True)
-    assert_same(results.read(tmp_path / "results.parquet"), table.plain(*RUNS[0]))
+    assert_same(table_.read(tmp_path / "results.parquet"), table.plain(*RUNS[0]))
 
 
 # Parts by themselves, in a program of someone else's
@@ -321,7 +327,7 @@ def test_decoding_in_any_precision(x64, kind, search):
 def test_a_stream_draws_the_same(name):
     options = {k.partition(".")[2]: v for k, v in PARTS.get(name, {}).items()}
     environment = environments.ENVIRONMENTS[name](**options)
-    at = stream.make_stream(environment, "sampling", batch_size=8, epochs=2)
+    at = order.make_stream(environment, "sampling", batch_size=8, epochs=2)
 
     def batches():
         data = jax.tree.map(jnp.asarray, tiny.data(21))  # not even: some examples are left out in each epoch
@@ -337,7 +343,7 @@ def test_a_stream_draws_the_same(name):
 
 def test_a_run_inside_of_other_programs():
     spec = tiny.spec(epochs=1, tasks=1)
-    run = train.make_run(spec)
+    run = supervised.make_run(spec)
 
     def final(rate, seed=0):
         data, lane = jax.tree.map(jnp.asarray, tiny.data(32)), {"learning_rate": rate, "seed": seed}

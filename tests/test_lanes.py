@@ -7,10 +7,15 @@ import jax.monitoring
 import jax.numpy as jnp
 import numpy as np
 import pytest
-import tiny
+from helpers import tiny
 
-from plasticity_jax import lanes, stream, sweep, train
-from plasticity_jax.lanes import Execution
+from plasticity_jax import lanes
+from plasticity_jax.execution import compiled as compiled_
+from plasticity_jax.execution import placement, sweep
+from plasticity_jax.execution import program as program_
+from plasticity_jax.execution.placement import Execution
+from plasticity_jax.stream import keys as keys_
+from plasticity_jax.training import supervised
 
 DATA = tiny.data()
 SPEC = tiny.spec(optimizer="momentum", norm="layer")
@@ -21,8 +26,8 @@ TASKS = 2
 @functools.cache
 def compiled(spec, how: Execution):
     """Init and task of a Spec for a lane axis of any length, compiled at first use."""
-    run = train.make_run(spec)
-    parts = lanes.over_lanes(run.init, how, split=1), lanes.over_lanes(run.run_task, how, split=2)
+    run = supervised.make_run(spec)
+    parts = placement.over_lanes(run.init, how, split=1), placement.over_lanes(run.run_task, how, split=2)
     return parts if how.strategy == "plain" else tuple(map(jax.jit, parts))
 
 
@@ -34,8 +39,8 @@ def results(given, strategy: str, width: int = 1, devices: int = 1, spec=SPEC) -
     """Everything that each lane ends with: (train state, metrics of each task)."""
     how = Execution(strategy, width, devices)
     checked = lanes.check(spec, given, len(DATA.x))
-    filled = [*checked, *checked[-1:] * (lanes.padded(len(checked), how) - len(checked))]
-    where = lanes.placement(how)
+    filled = [*checked, *checked[-1:] * (placement.padded(len(checked), how) - len(checked))]
+    where = placement.placement(how)
     numbers, data = jax.device_put(lanes.stack(filled), where.lanes), jax.device_put(DATA, where.shared)
     init, run_task = compiled(spec, how)
     states, metrics = init(numbers, data), []
@@ -89,8 +94,8 @@ def test_an_abrupt_change_under_two_transitions_is_refused_in_python():
     sampling = dataclasses.replace(SPEC, transition="sampling")
     told = r"^a lane with transition sampling is the same run as one before it: .*\.$"
     with pytest.raises(ValueError, match=told):
-        sweep.plan([(SPEC, [{"granularity": 2}, {}]), (sampling, [{}])], 64)
-    assert len(sweep.plan([(SPEC, [{"granularity": 2}]), (sampling, [{"granularity": 2}, {}])], 64)) == 2
+        program_.plan([(SPEC, [{"granularity": 2}, {}]), (sampling, [{}])], 64)
+    assert len(program_.plan([(SPEC, [{"granularity": 2}]), (sampling, [{"granularity": 2}, {}])], 64)) == 2
     assert lanes.check(SPEC, [{"granularity": 2}, {"granularity": 2, "transition_fraction": 0.5}], 64)
     assert lanes.check(SPEC, [{"learning_rate": 0.1}, {"learning_rate": float(np.nextafter(np.float32(0.1), 1))}], 64)
 
@@ -118,27 +123,29 @@ def test_stack_has_a_lane_axis_and_fixed_dtypes():
     ],
 )
 def test_padding_fills_all_devices(count, how, total):
-    assert lanes.padded(count, how) == total
+    assert placement.padded(count, how) == total
 
 
 def test_execution_by_default_and_by_choice():
     assert jax.local_device_count() == 2, "these tests are made for two devices"
-    assert lanes.execution("mlp", 5) == Execution("sharded", 1, 2)
-    assert lanes.execution("mlp", 1) == Execution("sharded", 1, 1)  # a second device would only compute padding
-    assert lanes.execution("mlp", 3, width=2) == Execution("sharded", 2, 2)
-    assert lanes.execution("mlp", 5, "map") == Execution("map", 1, 1)
-    assert lanes.execution("mlp", 5, "plain") == Execution("plain", 1, 1)
-    assert lanes.execution("mlp", 5, "vmap", 3) == Execution("vmap", 3, 1)
+    assert placement.execution("mlp", 5) == Execution("sharded", 1, 2)
+    assert placement.execution("mlp", 1) == Execution("sharded", 1, 1)  # a second device would only compute padding
+    assert placement.execution("mlp", 3, width=2) == Execution("sharded", 2, 2)
+    assert placement.execution("mlp", 5, "map") == Execution("map", 1, 1)
+    assert placement.execution("mlp", 5, "plain") == Execution("plain", 1, 1)
+    assert placement.execution("mlp", 5, "vmap", 3) == Execution("vmap", 3, 1)
 
 
 def test_a_default_width_is_no_larger_than_a_devices_share_of_the_lanes():
-    assert lanes.execution("mlp", 500, backend="gpu") == Execution("sharded", 64, 2)
-    assert lanes.execution("mlp", 5, backend="gpu") == Execution("sharded", 3, 2)
-    assert lanes.execution("mlp", 1, backend="gpu") == Execution("sharded", 1, 1)
-    assert lanes.execution("mlp", 5, "vmap") == Execution("vmap", 5, 1)
-    assert lanes.execution("mlp", 50, "vmap") == Execution("vmap", 8, 1)
-    assert lanes.execution("mlp", 5, width=64, backend="gpu") == Execution("sharded", 64, 1)  # given, so left as it is
-    assert lanes.execution("mlp", 2, "vmap", 8) == Execution("vmap", 8, 1)
+    assert placement.execution("mlp", 500, backend="gpu") == Execution("sharded", 64, 2)
+    assert placement.execution("mlp", 5, backend="gpu") == Execution("sharded", 3, 2)
+    assert placement.execution("mlp", 1, backend="gpu") == Execution("sharded", 1, 1)
+    assert placement.execution("mlp", 5, "vmap") == Execution("vmap", 5, 1)
+    assert placement.execution("mlp", 50, "vmap") == Execution("vmap", 8, 1)
+    assert placement.execution("mlp", 5, width=64, backend="gpu") == Execution(
+        "sharded", 64, 1
+    )  # given, so left as it is
+    assert placement.execution("mlp", 2, "vmap", 8) == Execution("vmap", 8, 1)
 
 
 # How lanes are run does not change what they compute
@@ -161,7 +168,7 @@ def test_width_one_is_one_program_under_two_names():
         return 2 * lane * shared
 
     programs = [
-        jax.make_jaxpr(lanes.over_lanes(double, Execution(name, 1, 1), split=1))(jnp.ones(3), jnp.ones(()))
+        jax.make_jaxpr(placement.over_lanes(double, Execution(name, 1, 1), split=1))(jnp.ones(3), jnp.ones(()))
         for name in ("vmap", "map")
     ]
     assert str(programs[0]) == str(programs[1])
@@ -202,13 +209,13 @@ def test_one_trace_and_one_compilation_for_all_lanes_and_tasks(monkeypatch, stra
     traces, compilations, seen = [], [], []
 
     def counted(spec):
-        run = train.make_run(spec)
+        run = supervised.make_run(spec)
 
         def run_task(*arguments):
             traces.append(spec)
             return run.run_task(*arguments)
 
-        return train.Run(run.init, run_task)
+        return supervised.Run(run.init, run_task)
 
     def listen(event, duration, **_):
         del duration
@@ -216,7 +223,7 @@ def test_one_trace_and_one_compilation_for_all_lanes_and_tasks(monkeypatch, stra
             compilations.append(event)
 
     monkeypatch.setattr(sweep, "make_run", counted)
-    (program,) = sweep.plan([(tiny.spec(tasks=4), [*FOUR, {"seed": 7}])], 64, strategy, width)
+    (program,) = program_.plan([(tiny.spec(tasks=4), [*FOUR, {"seed": 7}])], 64, strategy, width)
     jax.monitoring.register_event_duration_secs_listener(listen)
     try:
         history = sweep.run_program(program, DATA, report=lambda history: seen.append(len(compilations)))
@@ -232,34 +239,34 @@ def test_one_trace_and_one_compilation_for_all_lanes_and_tasks(monkeypatch, stra
 def test_less_optimisation_draws_the_same_bits(model):
     spec = tiny.spec(model=model)
     given = lanes.stack([lanes.complete(spec, lane) for lane in FOUR])
-    init = lanes.over_lanes(train.make_run(spec).init, Execution("map", 1, 1), split=1)
-    assert as_bytes(lanes.jit_once(init)(given, DATA)) == as_bytes(jax.jit(init)(given, DATA))
+    init = placement.over_lanes(supervised.make_run(spec).init, Execution("map", 1, 1), split=1)
+    assert as_bytes(placement.jit_once(init)(given, DATA)) == as_bytes(jax.jit(init)(given, DATA))
 
 
 @pytest.mark.parametrize("method", ["none", "spectral"])
 def test_a_sweep_starts_from_the_bits_of_a_plain_program(method):
     spec = tiny.spec(method=method)
-    program = sweep.plan([(spec, FOUR)], len(DATA.x), "map")[0]
-    init = lanes.over_lanes(train.make_run(spec).init, program.execution, split=1)
+    program = program_.plan([(spec, FOUR)], len(DATA.x), "map")[0]
+    init = placement.over_lanes(supervised.make_run(spec).init, program.execution, split=1)
     given = lanes.stack(list(program.lanes))
-    assert as_bytes(sweep.compile_program(program, DATA).init()) == as_bytes(jax.jit(init)(given, DATA))
+    assert as_bytes(compiled_.compile_program(program, DATA).init()) == as_bytes(jax.jit(init)(given, DATA))
 
 
 def test_options_that_this_xla_does_not_know_are_left_out(monkeypatch):
-    assert lanes.options("mlp") == lanes.OPTIONS_TABLE["cpu", "mlp"]
-    assert lanes.options("resnet18") is None
-    monkeypatch.setitem(lanes.OPTIONS_TABLE, ("cpu", "mlp"), {"xla_no_such_option": True})
-    assert lanes.options("mlp") is None
+    assert placement.options("mlp") == placement.OPTIONS_TABLE["cpu", "mlp"]
+    assert placement.options("resnet18") is None
+    monkeypatch.setitem(placement.OPTIONS_TABLE, ("cpu", "mlp"), {"xla_no_such_option": True})
+    assert placement.options("mlp") is None
 
 
 def test_lanes_with_one_seed_share_tasks_and_initial_weights():
-    run = train.make_run(SPEC)
+    run = supervised.make_run(SPEC)
     stacked = lanes.stack(lanes.check(SPEC, lanes.grid(seed=[3, 4], granularity=[1, 2]), 64))
     states = jax.jit(jax.vmap(run.init, (0, None)))(stacked, DATA)
     for leaf in map(np.asarray, jax.tree.leaves(states.params)):
         np.testing.assert_array_equal(leaf[0], leaf[1])
     assert (np.asarray(states.params["layer0"]["kernel"][0]) != states.params["layer0"]["kernel"][2]).all()
-    keys = [stream.role(jax.random.key(seed), stream.INIT) for seed in (3, 3, 4)]
+    keys = [keys_.role(jax.random.key(seed), keys_.INIT) for seed in (3, 3, 4)]
     assert keys[0] == keys[1] != keys[2]
 
 
@@ -289,7 +296,7 @@ def test_grids_and_stacks_refuse_in_a_sentence():
         (lambda: lanes.stack([{"seed": 0}, {"sed": 1}]), "number 'sed' fits no part of this run: known are seed."),
         (lambda: lanes.stack({"seed": 0}), "lanes is {'seed': 0}: allowed is a list of lanes, as grid() makes."),
         (lambda: lanes.stack([{"seed": 2**31}]), "seed is 2147483648: allowed is 0 to 2147483647."),
-        (lambda: lanes.execution("mlp", 5, width="4"), "lane_width is '4': allowed are whole numbers from 0."),
+        (lambda: placement.execution("mlp", 5, width="4"), "lane_width is '4': allowed are whole numbers from 0."),
     ]
     for call, told in cases:
         with pytest.raises(ValueError) as error:

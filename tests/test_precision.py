@@ -2,16 +2,19 @@
 
 import jax
 import jax.numpy as jnp
-import networks
 import numpy as np
 import pytest
-import tiny
+from helpers import networks, tiny
 from jax.flatten_util import ravel_pytree
 
-from plasticity_jax import lanes, registry, sweep, train
+from plasticity_jax import lanes, registry
 from plasticity_jax.environments import ENVIRONMENTS
+from plasticity_jax.execution import program as program_
+from plasticity_jax.execution import rows
 from plasticity_jax.methods import METHODS
 from plasticity_jax.precision import PRECISIONS, cast
+from plasticity_jax.training import network, supervised
+from plasticity_jax.training import step as step_
 from plasticity_jax.types import Batch
 
 EPOCHS = 3  # no other loop of a task has as many rounds
@@ -54,7 +57,7 @@ def products(jaxpr, inside=()):
 
 def of_a_task(one):
     """The products of a whole task, {(in training, operand type, precision)}."""
-    run, data = train.make_run(one), tiny.data(shape=(8, 8, 1))
+    run, data = supervised.make_run(one), tiny.data(shape=(8, 8, 1))
     lane = {k: v[0] for k, v in lanes.stack([lanes.complete(one, {})]).items()}
     state = jax.eval_shape(run.init, lane, data)
     program = jax.make_jaxpr(run.run_task)(lane, state, data, jnp.int32(1))
@@ -90,12 +93,12 @@ def one_step(one, rounded=False):
     lane = {k: v[0] for k, v in lanes.stack([lanes.complete(one, {"learning_rate": 1.0})]).items()}
 
     def step(data):
-        state, net = train.make_run(one).init(lane, data), train.network(one, environment, data)
+        state, net = supervised.make_run(one).init(lane, data), network.network(one, environment, data)
         batch = environment.examples(data, environment.task(jax.random.key(1), data, jnp.int32(0)), jnp.arange(16))
         if rounded:
             state, batch = (cast(cast(tree, jnp.bfloat16), jnp.float32) for tree in (state, batch))
-        tx, key = train.optimizer(one, lane, net.structure), jax.random.key(2)
-        after, _ = train.train_step(environment, net, tx, state, batch, key, jnp.int32(0), jnp.asarray(False))
+        tx, key = step_.optimizer(one, lane, net.structure), jax.random.key(2)
+        after, _ = step_.train_step(environment, net, tx, state, batch, key, jnp.int32(0), jnp.asarray(False))
         gradient = ravel_pytree(jax.tree.map(jnp.subtract, state.params, after.params))[0]
         return gradient, after, net.apply(state.params, state.variables, batch.x, True)
 
@@ -121,7 +124,7 @@ def test_a_gradient_in_bfloat16_is_close_and_everything_at_rest_is_float32(name)
 @pytest.mark.parametrize("method", METHODS)
 def test_every_method_runs_in_bfloat16(method):  # (tensorfloat32 is float32 on a CPU)
     one = spec(precision="bfloat16", method=method, options={"redo.period": 3} if method == "redo" else {})
-    run, lane = train.make_run(one), {k: v[0] for k, v in lanes.stack([lanes.complete(one, {})]).items()}
+    run, lane = supervised.make_run(one), {k: v[0] for k, v in lanes.stack([lanes.complete(one, {})]).items()}
 
     def whole(data):
         return run.run_task(lane, run.init(lane, data), data, jnp.int32(1))
@@ -142,6 +145,6 @@ def test_only_floating_point_is_cast():
 def test_precision_is_an_axis_of_the_table_and_no_part_of_older_records():
     assert "precision" not in spec().record()
     assert spec(precision="bfloat16").record()["precision"] == "bfloat16"
-    programs = sweep.plan([(spec(precision=name), [{}]) for name in PRECISIONS], 64)
-    assert "precision" in sweep.arm_columns(programs)
+    programs = program_.plan([(spec(precision=name), [{}]) for name in PRECISIONS], 64)
+    assert "precision" in rows.arm_columns(programs)
     assert [p.spec.record().get("precision") for p in programs] == [None, "tensorfloat32", "bfloat16"]

@@ -9,12 +9,13 @@ import pytest
 
 from plasticity_jax import lanes, methods
 from plasticity_jax.environments import ENVIRONMENTS
+from plasticity_jax.execution import placement
 from plasticity_jax.models import ACTIVATIONS, INITIALIZATIONS, MODELS, NORMS
 from plasticity_jax.optimizers import OPTIMIZERS
 from plasticity_jax.precision import PRECISIONS
 from plasticity_jax.probes import PROBES
 from plasticity_jax.spec import CHOICES, Spec, comparable, unread
-from plasticity_jax.transitions import TRANSITIONS
+from plasticity_jax.stream.transitions import TRANSITIONS
 
 KNOWN = {
     "environment": ENVIRONMENTS,
@@ -325,9 +326,9 @@ def test_lanes_need_samples_and_there_must_be_one():
 
 
 def test_execution_that_cannot_run():
-    assert refused(lanes.execution, "mlp", 5, "nonsense") == (
+    assert refused(placement.execution, "mlp", 5, "nonsense") == (
         "lane_strategy is 'nonsense': allowed are 'plain', 'vmap', 'map', 'sharded'."
     )
-    assert refused(lanes.execution, "mlp", 5, "sharded", 0) == "lane_width is 0: allowed with sharded is 1 or more."
-    assert refused(lanes.execution, "mlp", 5, "plain", 2) == "lane_width is 2: allowed with plain is 1."
-    assert refused(lanes.execution, "mlp", 5, "map", 2) == "lane_width is 2: allowed with map is 1."
+    assert refused(placement.execution, "mlp", 5, "sharded", 0) == "lane_width is 0: allowed with sharded is 1 or more."
+    assert refused(placement.execution, "mlp", 5, "plain", 2) == "lane_width is 2: allowed with plain is 1."
+    assert refused(placement.execution, "mlp", 5, "map", 2) == "lane_width is 2: allowed with map is 1."

@@ -21,7 +21,7 @@ import numpy as np
 
 from plasticity_jax.datasets import contract, files, npy
 from plasticity_jax.datasets.contract import DataError, Dataset
-from plasticity_jax.json_files import read_json
+from plasticity_jax.storage.json_files import read_json
 
 if TYPE_CHECKING:
     from plasticity_jax.datasets import builders

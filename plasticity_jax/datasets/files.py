@@ -18,8 +18,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, NamedTuple
 
-from plasticity_jax import small_files
 from plasticity_jax.datasets.contract import DataError
+from plasticity_jax.storage import small_files
 
 CIFAR10 = (*(f"data_batch_{i}.bin" for i in range(1, 6)), "test_batch.bin")
 """The files inside the archive of CIFAR-10, in order."""

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from plasticity_jax.small_files import check_regular
+from plasticity_jax.storage.small_files import check_regular
 
 HEADER = 12 + 10_000
 """Bytes of the longest header that is read, as numpy allows it; those of `np.save` have 128."""

@@ -2,7 +2,8 @@
 
 import flax.linen as nn
 
-from plasticity_jax.models import convolution, layers
+from plasticity_jax.models import layers
+from plasticity_jax.models.cpu import convolution
 from plasticity_jax.types import Array, UnitGroup
 
 

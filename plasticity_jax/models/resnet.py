@@ -6,8 +6,9 @@ from typing import ClassVar
 import flax.linen as nn
 
 from plasticity_jax import registry
-from plasticity_jax.models import convolution, layers, pretrained_keys
-from plasticity_jax.models import pretrained as checkpoints
+from plasticity_jax.models import layers
+from plasticity_jax.models.cpu import convolution
+from plasticity_jax.models.pretrained import keys, reading
 from plasticity_jax.types import Array, PyTree, UnitGroup
 
 STEMS = ("3x3", "7x7")
@@ -72,20 +73,20 @@ class ResNet18(layers.Model):
 
     def load(self, variables: PyTree) -> PyTree:
         """Returns `variables` with the pretrained checkpoint's values; a head for other classes stays as it was drawn."""
-        folder, layout = self.pretrained, pretrained_keys.RESNET
-        found, tensors = checkpoints.config(folder, layout), checkpoints.held(folder, layout)
+        folder, layout = self.pretrained, keys.RESNET
+        found, tensors = reading.config(folder, layout), reading.held(folder, layout)
         channels = variables["params"]["stem"]["kernel"].shape[2]
-        checkpoints.compare(folder, layout, found, {"num_channels": channels})
+        reading.compare(folder, layout, found, {"num_channels": channels})
         body = "" if "embedder.embedder.convolution.weight" in tensors else "resnet."
-        head = [name for name in checkpoints.RESNET_HEAD if name in tensors]
+        head = [name for name in reading.RESNET_HEAD if name in tensors]
         classes = {tensors[name].shape[:1] for name in head}
         fits = (self.outputs,) in classes
-        names = checkpoints.resnet18_names(fits, body)
-        left_out = checkpoints.RESNET_HEAD if head and not fits else ()
+        names = reading.resnet18_names(fits, body)
+        left_out = reading.RESNET_HEAD if head and not fits else ()
         # how many batches the statistics are of, which counts where they are plain means only
         means = [name for name in names.values() if name.endswith("running_mean")]
         counters = [name.replace("running_mean", "num_batches_tracked") for name in means]
-        return checkpoints.filled(folder, tensors, variables, names, left_out=left_out, ignored=counters)
+        return reading.filled(folder, tensors, variables, names, left_out=left_out, ignored=counters)
 
     def units(self) -> dict[str, UnitGroup]:
         """Returns where the incoming and outgoing weights of the `inner` groups are."""
@@ -118,6 +119,6 @@ def resnet18(
         registry.one_of("activation of a pretrained resnet18", activation, ["relu"])
         sizes = {"hidden_sizes": [base * k for k in (1, 2, 4, 8)], "depths": [2] * 4, "embedding_size": base}
         shape = {"layer_type": "basic", "hidden_act": activation, "downsample_in_first_stage": False}
-        layout = pretrained_keys.RESNET
-        checkpoints.compare(pretrained, layout, checkpoints.config(pretrained, layout), {**sizes, **shape})
+        layout = keys.RESNET
+        reading.compare(pretrained, layout, reading.config(pretrained, layout), {**sizes, **shape})
     return model

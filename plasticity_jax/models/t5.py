@@ -9,8 +9,9 @@ import jax.numpy as jnp
 import numpy as np
 from jax.nn import initializers
 
-from plasticity_jax.models import layers, pretrained_keys
-from plasticity_jax.models import pretrained as checkpoints
+from plasticity_jax.models import layers
+from plasticity_jax.models.pretrained import keys as keys_
+from plasticity_jax.models.pretrained import reading
 from plasticity_jax.text.vocabulary import Size
 from plasticity_jax.types import Array, PyTree, Text, UnitGroup
 
@@ -325,21 +326,21 @@ class T5(layers.Model):
 
     def load(self, variables: PyTree) -> PyTree:
         """Returns `variables` with the pretrained checkpoint's values."""
-        folder, own, layout = self.pretrained, self.head == "own", pretrained_keys.T5
-        found, tensors = checkpoints.config(folder, layout), checkpoints.held(folder, layout)
-        copies = checkpoints.T5_COPIES if own else (*checkpoints.T5_COPIES, checkpoints.T5_HEAD)
-        tensors = checkpoints.without_copies(folder, tensors, checkpoints.T5_EMBEDDING, copies)
+        folder, own, layout = self.pretrained, self.head == "own", keys_.T5
+        found, tensors = reading.config(folder, layout), reading.held(folder, layout)
+        copies = reading.T5_COPIES if own else (*reading.T5_COPIES, reading.T5_HEAD)
+        tensors = reading.without_copies(folder, tensors, reading.T5_EMBEDDING, copies)
         deeper = found["num_layers"], found["num_decoder_layers"] or found["num_layers"]
         # (a number that is too large for these tensors would be one name after the other: one missing says it)
-        all_names = checkpoints.t5_names(*(min(count, len(tensors)) for count in deeper)).values()
-        return checkpoints.filled(
+        all_names = reading.t5_names(*(min(count, len(tensors)) for count in deeper)).values()
+        return reading.filled(
             folder,
             tensors,
             variables,
-            checkpoints.t5_names(self.depth, head=own),
-            rows=dict.fromkeys((checkpoints.T5_EMBEDDING, checkpoints.T5_HEAD), found["vocab_size"]),
+            reading.t5_names(self.depth, head=own),
+            rows=dict.fromkeys((reading.T5_EMBEDDING, reading.T5_HEAD), found["vocab_size"]),
             left_out=list(all_names),
-            ignored=[checkpoints.T5_UNUSED],
+            ignored=[reading.T5_UNUSED],
         )
 
     def _logits(self, h: Array) -> Array:
@@ -381,7 +382,7 @@ def t5(
 
 def _check_pretrained(model: T5, outputs: int) -> None:
     """Raises ValueError or DataError if the model's checkpoint does not compute as the model, by what its files say."""
-    folder, layout = model.pretrained, pretrained_keys.T5
+    folder, layout = model.pretrained, keys_.T5
     sizes = {"d_model": model.width, "num_heads": model.heads, "d_kv": model.head_width, "d_ff": model.feed_forward}
     units = {"feed_forward_proj": model.activation, "dense_act_fn": model.activation, "is_gated_act": False}
     bias = {"relative_attention_num_buckets": model.buckets, "relative_attention_max_distance": model.distance}
@@ -389,9 +390,9 @@ def _check_pretrained(model: T5, outputs: int) -> None:
     if isinstance(outputs, Size):  # (a text of characters begins with an id of its own)
         ids["decoder_start_token_id"] = SPECIAL["padding"]
     wanted = {**sizes, **units, **bias, **ids, "layer_norm_epsilon": EPSILON, "is_encoder_decoder": True}
-    found = checkpoints.config(folder, layout)
+    found = reading.config(folder, layout)
     blocks = {"num_layers": model.depth, "num_decoder_layers": model.depth}
-    checkpoints.compare(folder, layout, found, wanted, blocks)
+    reading.compare(folder, layout, found, wanted, blocks)
     _check_head(folder, found, model.head)
     _check_vocabulary(folder, found["vocab_size"], outputs)
 
@@ -426,11 +427,11 @@ def _check_vocabulary(folder: str, rows: int, outputs: int) -> None:
                 f"{folder} is a T5, whose ids that are no text are {expected}, but those of the run's SentencePiece model "
                 f"are {found}: allowed is the SentencePiece model that the checkpoint was trained with."
             )
-        counts, step = (outputs, outputs + EXTRA_IDS), checkpoints.ROWS_ALIGNED
+        counts, step = (outputs, outputs + EXTRA_IDS), reading.ROWS_ALIGNED
         allowed = sorted({*counts, *(-(-count // step) * step for count in counts)})
     if rows not in allowed:
         raise ValueError(
-            f"{folder} has a vocabulary of {checkpoints.shown(rows)} ids, but that of the run has {outputs}: allowed are "
+            f"{folder} has a vocabulary of {reading.shown(rows)} ids, but that of the run has {outputs}: allowed are "
             f"checkpoints of {' or '.join(map(str, allowed))} ids, or a run with the vocabulary that the checkpoint was "
             "trained with."
         )

@@ -18,7 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from plasticity_jax.datasets.contract import DataError, path_of
-from plasticity_jax.small_files import read_bytes
+from plasticity_jax.storage.small_files import read_bytes
 from plasticity_jax.types import Array
 
 NORMAL, UNKNOWN, CONTROL, USER_DEFINED, UNUSED, BYTE = range(1, 7)

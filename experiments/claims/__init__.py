@@ -1,1 +1,0 @@
-"""What Liu & Mou say, checked against the committed lane tables: `python -m experiments.claims` (make claims)."""

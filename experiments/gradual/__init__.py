@@ -1,0 +1,1 @@
+"""Liu & Mou, "Do Neural Networks Lose Plasticity in a Gradually Changing World?", and what follows from it."""

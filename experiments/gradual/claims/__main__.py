@@ -1,0 +1,68 @@
+"""Writes the generated parts of BUILD_NOTES.md and README.md, or with --check says whether they are as they should be.
+
+Command: python -m experiments.gradual.claims [--check | --pictures]
+--pictures draws the deciding runs that are finished, as experiments/gradual/results/NAME.png.
+"""
+
+import difflib
+import pathlib
+import re
+import sys
+from collections.abc import Sequence
+
+from experiments.gradual.claims import text
+
+FOLDER = pathlib.Path(__file__).parent
+ROOT = FOLDER.parents[1]
+PARTS = {"BUILD_NOTES.md": ("notes", "notes_demo"), "README.md": ("readme_figures", "readme_account")}
+END = "<!-- end of claims -->"
+
+
+def mark(part: str) -> str:
+    """Returns the line that begins a generated part."""
+    return f"<!-- claims: {part}.md, written by `make claims` -->"
+
+
+def rendered(current: str, part: str) -> str:
+    """Returns a document with one generated part replaced by its filled template.
+
+    Raises ValueError if the document has not exactly one such part.
+    """
+    found = re.findall(f"{re.escape(mark(part))}.*?{re.escape(END)}", current, re.DOTALL)
+    if len(found) != 1:
+        raise ValueError(f"the document has {len(found)} parts between {mark(part)} and {END}: expected one.")
+    template = (FOLDER / f"{part}.md").read_text(encoding="utf-8")
+    return current.replace(found[0], f"{mark(part)}\n\n{text.fill(template).strip()}\n\n{END}")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Writes or checks from the command line and returns the exit code."""
+    arguments = sys.argv[1:] if argv is None else list(argv)
+    if arguments not in ([], ["--check"], ["--pictures"]):
+        print(__doc__)
+        return 2
+    if "--pictures" in arguments:
+        from experiments.gradual.claims import pictures
+
+        print("\n".join(map(str, pictures.draw())) or "no deciding run is finished")
+        return 0
+    wrong = 0
+    for name, parts in PARTS.items():
+        path = ROOT / name
+        current = wanted = path.read_text(encoding="utf-8")
+        for part in parts:
+            wanted = rendered(wanted, part)
+        if "--check" not in arguments:
+            path.write_text(wanted, encoding="utf-8")
+        elif wanted != current:
+            wrong = 1
+            lines = difflib.unified_diff(
+                current.splitlines(), wanted.splitlines(), name, "as generated", lineterm="", n=0
+            )
+            print("\n".join(lines))
+            print(f"{name} differs from what its tables say: `make claims` writes it.")
+    return wrong
+
+
+if __name__ == "__main__":
+    sys.exit(main())

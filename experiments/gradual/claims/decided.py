@@ -1,0 +1,354 @@
+"""What the three deciding runs say by the rules of experiments/gradual/rules.md: numbers, tables, verdicts."""
+
+from typing import Any, NamedTuple
+
+import numpy as np
+import pandas as pd
+import scipy.stats
+
+from experiments.gradual.claims import rule, tables
+from experiments.gradual.claims.tables import Frame, Series
+from experiments.gradual.claims.words import interval, mean_text, p_text, shown
+from plasticity_jax.storage import table as table_
+
+ACCURACY = "online_accuracy"
+LOW = 0.9
+
+
+def found(name: str) -> Frame | None:
+    """Returns the lane table of a run with `task` from 1, or None if the run is not finished."""
+    path = tables.FOLDER / "lanes" / f"{name}.parquet"
+    return table_.read(path).assign(task=lambda t: t["task"] + 1) if path.exists() else None
+
+
+def by_task(rows: Frame, metric: str = ACCURACY) -> Frame:
+    """Returns a metric as [task, seed]."""
+    return rows.pivot(index="task", columns="seed", values=metric).astype(np.float64)
+
+
+# 1. Is it Adam?
+
+VARIANTS = {
+    "Adam": {"optimizer": "adam", "method": "none", "adam.eps": 1e-8, "adam.b2": 0.999},
+    "eps 1e-6": {"optimizer": "adam", "method": "none", "adam.eps": 1e-6},
+    "b2 0.99": {"optimizer": "adam", "method": "none", "adam.b2": 0.99},
+    "optimizer_reset": {"optimizer": "adam", "method": "optimizer_reset"},
+    "momentum": {"optimizer": "momentum"},
+}
+
+
+def variant(table: Frame, name: str, changes: bool) -> Frame:
+    """Returns the rows of one variant of optimizer_state."""
+    rows = table[table["random_labels.change"] == changes]
+    for column, value in VARIANTS[name].items():
+        known = rows[column]
+        rows = rows[np.isclose(known, value, rtol=1e-4) if isinstance(value, float) else known == value]
+    return rows
+
+
+class Adam(NamedTuple):
+    """By variant: share of tasks in a burst and lowest accuracy without a change, accuracy at the end with it, by seed."""
+
+    bursts: Frame
+    lowest: Series
+    end: Frame
+
+
+def adam(table: Frame) -> Adam:
+    """Returns the statistics of rule 1, columns are variants and rows are seeds."""
+    still = {name: by_task(variant(table, name, False)).loc[2:50] for name in VARIANTS}
+    changing = {name: by_task(variant(table, name, True)).loc[46:50] for name in VARIANTS}
+    return Adam(
+        pd.DataFrame({name: (a < 0.99).mean() for name, a in still.items()}),
+        pd.Series({name: a.min().min() for name, a in still.items()}),
+        pd.DataFrame({name: a.mean() for name, a in changing.items()}),
+    )
+
+
+def optimizer_state(table: Frame) -> str:
+    """Returns the table and the verdict of rule 1 as Markdown."""
+    said = adam(table)
+    others = [name for name in VARIANTS if name != "Adam"]
+    fewer = {n: rule.estimate(said.bursts[n] - said.bursts["Adam"], "<", 0.0) for n in others}
+    gained = {n: rule.estimate(said.end[n] - said.end["Adam"], ">", 0.0) for n in others}
+    p_fewer = dict(zip(others, rule.holm([fewer[n].p for n in others]), strict=True))
+    p_gained = dict(zip(others, rule.holm([gained[n].p for n in others]), strict=True))
+    part = {n: gained[n].mean / (1 - said.end["Adam"].mean()) for n in others}
+    lines = [
+        "| optimizer | tasks in a burst, no change | minus Adam, points | lowest accuracy | "
+        "accuracy after change | "
+        "minus Adam, points | part of Adam's loss |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for name in VARIANTS:
+        cells = [mean_text(100 * said.bursts[name], "percent") + " %", "", f"{100 * said.lowest[name]:.1f} %"]
+        cells += [mean_text(said.end[name], ACCURACY), "", ""]
+        if name in others:
+            cells[1] = _tested(fewer[name], p_fewer[name])
+            cells[4] = _tested(gained[name], p_gained[name])
+            cells[5] = f"{part[name]:.2f}"
+        lines.append(f"| {name} | {' | '.join(cells)} |")
+    removes = [n for n in others if p_fewer[n] < rule.LEVEL and fewer[n].side > 0]
+    half = [n for n in others if p_gained[n] < rule.LEVEL and gained[n].side > 0 and part[n] >= 0.5]
+    state = {"optimizer_reset", "eps 1e-6", "b2 0.99"} & {*removes}
+    momentum = said.bursts["momentum"].mean() <= said.bursts["Adam"].mean()
+    bursts = "the bursts are of Adam's state" if state and momentum else "whose the bursts are is not told"
+    bursts = bursts if removes else "the bursts are not of Adam's state"
+    verdict = (
+        f"Verdict by the rule: {bursts} (fewer by the rule with {_listed(removes)}). "
+        f"Half or more of what abrupt change loses goes with {_listed(half)}."
+    )
+    return "\n".join([*lines, "", verdict])
+
+
+def _tested(one: rule.Estimate, p: float) -> str:
+    return f"{shown(one.mean, ACCURACY, '+')} {interval(one.low, one.high, ACCURACY, '+')}, {p_text(p)}"
+
+
+def _listed(names: list[str]) -> str:
+    return ", ".join(names) or "none of the variants"
+
+
+# 2. Prevented or postponed?
+
+ARMS = {
+    "abrupt": {"granularity": 1},
+    "output interpolation": {"granularity": 20, "transition": "output"},
+    "task sampling": {"granularity": 20, "transition": "sampling"},
+}
+NEVER = 101
+
+
+def first_below(accuracy: Series, in_a_row: int = 1) -> float:
+    """Returns the first task below 90 % after the first at or above it, the first of so many in a row.
+
+    101 if there is none within the tasks given; NaN if no task is at or above 90 %.
+    """
+    above = accuracy >= LOW
+    if not above.any():
+        return np.nan
+    after = accuracy.loc[above.idxmax() :] < LOW
+    run = after.rolling(in_a_row).sum() == in_a_row
+    return float(run.idxmax() - in_a_row + 1) if run.any() else float(NEVER)
+
+
+class Survival(NamedTuple):
+    """Of one arm and rate, by seed: first task below 90 %, of two in a row, slope over tasks 51 to 100 (share a task)."""
+
+    first: Series
+    two: Series
+    slope: Series
+
+
+def survival(table: Frame, rate: float, arm: str) -> Survival:
+    """Returns the statistics of rule 2."""
+    rows = table[np.isclose(table["learning_rate"], rate, rtol=1e-4)]
+    for column, value in ARMS[arm].items():
+        rows = rows[rows[column] == value]
+    accuracy = by_task(rows)
+    late = accuracy.loc[51:]
+    slope = {seed: round(float(np.polyfit(late.index, late[seed], 1)[0]), 9) for seed in late}
+    return Survival(accuracy.apply(first_below), accuracy.apply(first_below, in_a_row=2), pd.Series(slope))
+
+
+def rates(table: Frame) -> list[float]:
+    """Returns the learning rates, each with all three arms, rising."""
+    return sorted({float(f"{rate:.2g}") for rate in table["learning_rate"].unique()})
+
+
+def word(arm: Survival, later: bool, base: float) -> str:
+    """Returns rule 2's word for a gradual arm, given whether it is later than abrupt and abrupt's median."""
+    fallen = int((arm.first < NEVER).sum())
+    if fallen >= 3:
+        return f"postponed by a factor of {arm.first.median() / base:.1f}" if later else "not told from abrupt"
+    if base == NEVER:
+        return "neither falls"
+    slope = rule.estimate(arm.slope, ">", 0.0)
+    if (arm.two == NEVER).all() and (slope.p >= rule.LEVEL or slope.mean > 0):
+        return "prevented as far as 100 tasks show"
+    return f"not told, at least a factor of {NEVER / base:.1f}"
+
+
+def postponed(table: Frame) -> str:
+    """Returns the table and the verdict of rule 2 as Markdown."""
+    made = {(rate, arm): survival(table, rate, arm) for rate in rates(table) for arm in ARMS}
+    pairs = [(rate, arm) for rate in rates(table) for arm in ARMS if arm != "abrupt"]
+    tests = {
+        (rate, arm): rule.estimate((made[rate, arm].first - made[rate, "abrupt"].first).dropna(), ">", 0.0)
+        for rate, arm in pairs
+    }
+    corrected = dict(zip(pairs, rule.holm([tests[pair].p for pair in pairs]), strict=True))
+    lines = [
+        "| learning rate, arm | first task below 90 %, by seed | two in a row | minus abrupt, "
+        "tasks | slope 51 to 100, points a task | verdict |",
+        "|---|---|---|---|---|---|",
+    ]
+    words = {}
+    for (rate, arm), one in made.items():
+        base = float(made[rate, "abrupt"].first.median())
+        difference = ""
+        if arm != "abrupt":
+            test, p = tests[rate, arm], corrected[rate, arm]
+            words[rate, arm] = word(one, p < rule.LEVEL and test.side > 0, base)
+            difference = f"{test.mean:+.1f} [{test.low:+.1f}, {test.high:+.1f}], {p_text(p)}"
+        slope = 100 * one.slope
+        cells = [_tasks(one.first), _tasks(one.two), difference, mean_text(slope, "slope"), words.get((rate, arm), "")]
+        lines.append(f"| {rate:g}, {arm} | {' | '.join(cells)} |")
+    lost = [rate for rate in rates(table) if made[rate, "abrupt"].first.median() <= 50]
+    ends = [rate for rate in lost if any(words[rate, a].startswith("prevented") for a in ARMS if a != "abrupt")]
+    later = {rate for rate, _ in pairs if any(words[rate, a].startswith("postponed") for a in ARMS if a != "abrupt")}
+    verdict = (
+        f"Verdict by the rule: abrupt change falls within 50 tasks at {_rates(lost)}; there a "
+        f"gradual arm prevents it at {_rates(ends)}. "
+        f"Postponed at {_rates(sorted(later))}. {_low_rates(made)}"
+    )
+    return "\n".join([*lines, "", verdict])
+
+
+def _low_rates(made: dict[tuple[float, str], Survival]) -> str:
+    abrupt = {rate: one for (rate, arm), one in made.items() if arm == "abrupt"}
+    if 1e-3 not in abrupt or len(abrupt) < 2:
+        return ""
+    base, said = abrupt[1e-3].first, []
+    for rate in (3e-5, 1e-4):
+        if rate in abrupt:
+            later = rule.estimate((abrupt[rate].first - base).dropna(), ">", 0.0)
+            said.append(
+                f"at {rate:g} {word(abrupt[rate], later.p < rule.LEVEL and later.side > 0, float(base.median()))}"
+            )
+    return f"Abrupt change at a low rate against 1e-3: {'; '.join(said)}."
+
+
+def _rates(found: list[float]) -> str:
+    return ", ".join(f"{rate:g}" for rate in found) or "no rate"
+
+
+def _tasks(series: Series) -> str:
+    return ", ".join("never above" if np.isnan(v) else "-" if v == NEVER else f"{int(v)}" for v in series)
+
+
+# 3. Does early curvature foretell?
+
+DOSES = (1, 2, 4, 10, 20, 40, 1600)
+KINDS = {
+    "abrupt": {"granularity": 1},
+    "output": {"granularity": 20, "transition": "output"},
+    "sampling": {"transition": "sampling"},
+    "smoothing": {"transition": "smoothing"},
+    "annealing": {"transition": "annealing"},
+}
+PROBES = {
+    "hessian_top": "largest eigenvalue",
+    "dormant_fraction": "dormant units (1 %)",
+    "tau_dormant_fraction": "units that never fire",
+    "representation_change": "representation change",
+    "effective_rank": "effective rank",
+    "parameter_norm": "norm",
+    "distance_from_init": "distance from initialization",
+}
+EARLY, DRAWS = 5, 9999
+
+
+def foretelling_arms(table: Frame) -> dict[str, Frame]:
+    """Returns the ten arms' rows by name: K1 to K1600, sampling, smoothing, annealing."""
+    output = table[table["transition"] == "output"]
+    arms = {f"K{k}": output[output["granularity"] == k] for k in DOSES}
+    return arms | {kind: table[table["transition"] == kind] for kind in ("sampling", "smoothing", "annealing")}
+
+
+def correlation(probe: Any, end: Any) -> float:
+    """Returns Spearman's rank correlation, 0 where there is nothing to rank."""
+    probe, end = np.asarray(probe), np.asarray(end)
+    if len(np.unique(probe)) < 2 or len(np.unique(end)) < 2:
+        return 0.0
+    found: Any = scipy.stats.spearmanr(probe, end)
+    return float(found.statistic)
+
+
+def within(probe: Frame, end: Frame, draws: int = DRAWS) -> tuple[float, float]:
+    """Returns the mean over arms (columns) of the rank correlation over seeds (rows), and its permutation p."""
+    ranked = [scipy.stats.rankdata(np.asarray(frame), axis=0) - (len(frame) + 1) / 2 for frame in (probe, end)]
+    size = np.sqrt((ranked[0] ** 2).sum(0) * (ranked[1] ** 2).sum(0))
+    size = np.where(size == 0, np.inf, size)
+    seen = float(((ranked[0] * ranked[1]).sum(0) / size).mean())
+    random = np.random.default_rng(0)
+    drawn = [((ranked[0] * random.permuted(ranked[1], axis=0)).sum(0) / size).mean() for _ in range(draws)]
+    return seen, float((1 + (np.abs(drawn) >= abs(seen) - 1e-12).sum()) / (1 + draws))
+
+
+class Foretold(NamedTuple):
+    """Of one probe: rank correlations by seed over granularities and kinds, and within arms with its p value."""
+
+    doses: Series
+    kinds: Series
+    within: float
+    p_within: float
+
+
+def foretold(table: Frame) -> dict[str, Foretold]:
+    """Returns the statistics of rule 3 by probe."""
+    arms = foretelling_arms(table)
+    end = pd.DataFrame({a: by_task(rows).loc[46:50].mean() for a, rows in arms.items()})
+    doses = [f"K{k}" for k in DOSES]
+    kinds = ["K1", "K20", "sampling", "smoothing", "annealing"]
+    made = {}
+    for probe in PROBES:
+        early = pd.DataFrame({a: by_task(rows, probe).loc[EARLY] for a, rows in arms.items()})
+        doses_, kinds_ = (
+            pd.Series({s: correlation(early.loc[s, names], end.loc[s, names]) for s in end.index})
+            for names in (doses, kinds)
+        )
+        made[probe] = Foretold(doses_, kinds_, *within(early, end))
+    return made
+
+
+def foretelling(table: Frame) -> str:
+    """Returns the table and the verdict of rule 3 as Markdown."""
+    made = foretold(table)
+    ways = ("doses", "kinds")
+    tests = {(p, way): rule.estimate(getattr(one, way), "<", 0.0) for p, one in made.items() for way in ways}
+    raw = {**{key: one.p for key, one in tests.items()}, **{(p, "within"): one.p_within for p, one in made.items()}}
+    corrected = dict(zip(raw, rule.holm([*raw.values()]), strict=True))
+    lines = ["| probe at task 5 | over granularities | over kinds | within an arm |", "|---|---|---|---|"]
+    for probe, name in PROBES.items():
+        cells = [
+            f"{tests[probe, w].mean:+.2f} [{tests[probe, w].low:+.2f}, "
+            f"{tests[probe, w].high:+.2f}], {p_text(corrected[probe, w])}"
+            for w in ways
+        ]
+        lines.append(
+            f"| {name} | {' | '.join(cells)} | {made[probe].within:+.2f}, {p_text(corrected[probe, 'within'])} |"
+        )
+    said = []
+    for way, words in (("doses", "over granularities"), ("kinds", "over kinds of change")):
+        test, p = tests["hessian_top", way], corrected["hessian_top", way]
+        does = p < rule.LEVEL and test.mean < 0
+        said.append(
+            f"{words} it "
+            f"{'foretells' if does else 'does not foretell'}{' and orders' if does and test.mean <= -0.8 else ''}"
+        )
+    inside = corrected["hessian_top", "within"] < rule.LEVEL and made["hessian_top"].within < 0
+    said.append(f"within an arm it {'foretells' if inside else 'does not'}")
+    others = [p for p in PROBES if p != "hessian_top"]
+    for way, words in (("doses", "granularities"), ("kinds", "kinds")):
+        margin = [
+            rule.estimate(getattr(made["hessian_top"], way).abs() - getattr(made[p], way).abs(), ">", 0.0)
+            for p in others
+        ]
+        better = [
+            PROBES[p]
+            for p, m, c in zip(others, margin, rule.holm([m.p for m in margin]), strict=True)
+            if c < rule.LEVEL and m.side > 0
+        ]
+        said.append(f"over {words} it is told to exceed {_listed(better) if better else 'no other probe'}")
+    return "\n".join([*lines, "", f"Verdict by the rule, for the largest eigenvalue: {'; '.join(said)}."])
+
+
+NOT_FINISHED = "(This run is not finished; its rule stands, its table follows.)"
+RUNS = {"optimizer_state": optimizer_state, "postponed": postponed, "foretelling": foretelling}
+
+
+def block(name: str) -> str:
+    """Returns a deciding run's table and verdict, or a line that says it is not finished."""
+    table = found(name)
+    return NOT_FINISHED if table is None else RUNS[name](table)

@@ -1,0 +1,103 @@
+"""Pictures of the deciding runs, beside their tables: `python -m experiments.gradual.claims --pictures`."""
+
+import pathlib
+
+import matplotlib
+
+matplotlib.use("Agg")
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+
+from experiments import figures
+from experiments.gradual.claims import decided, tables
+from experiments.gradual.claims.tables import Frame
+from plasticity_jax.reporting import curves, statistics
+
+
+def optimizer_state(table: Frame, path: pathlib.Path) -> None:
+    """Draws every seed's accuracy against the task, a row without and one with change, a column for each optimizer."""
+    figure, axes = plt.subplots(2, len(decided.VARIANTS), figsize=(13, 5), sharex=True, sharey=True)
+    for row, changes in zip(axes, (False, True), strict=True):
+        for axis, name in zip(row, decided.VARIANTS, strict=True):
+            accuracy = decided.by_task(decided.variant(table, name, changes))
+            axis.plot(accuracy.index, accuracy, linewidth=0.9)
+            axis.set_title(f"{name}, {'abrupt change' if changes else 'no change'}", fontsize=9)
+    _finish(figure, axes, "task", "online accuracy", path)
+
+
+def postponed(table: Frame, path: pathlib.Path) -> None:
+    """Draws the share of seeds that have not fallen below 90 % yet against the task, a panel for each learning rate."""
+    known = decided.rates(table)
+    figure, axes = plt.subplots(1, len(known), figsize=(3.3 * len(known), 3.2), sharey=True, squeeze=False)
+    tasks = np.arange(1, decided.NEVER)
+    for axis, rate in zip(axes[0], known, strict=True):
+        for number, arm in enumerate(decided.ARMS):
+            first = decided.survival(table, rate, arm).first.dropna().to_numpy()
+            share = (first[:, None] > tasks).mean(axis=0)
+            axis.step(tasks, share + 0.01 * (number - 1), where="post", label=arm)  # (apart, so that all are seen)
+        axis.set_title(f"learning rate {rate:g}", fontsize=9)
+    axes[0, -1].legend(fontsize=8)
+    _finish(figure, axes, "task", "seeds above 90 % so far", path)
+
+
+def foretelling(table: Frame, path: pathlib.Path) -> None:
+    """Draws every lane's accuracy over tasks 46 to 50 against each probe at task 5, an arm in a colour."""
+    figure, axes = plt.subplots(2, 4, figsize=(14, 6.5), sharey=True)
+    arms = decided.foretelling_arms(table)
+    colours = plt.get_cmap("viridis")(np.linspace(0, 0.9, len(decided.DOSES))).tolist()
+    colours += ["tab:red", "tab:orange", "tab:pink"]
+    for axis, (probe, words) in zip(axes.flat, decided.PROBES.items(), strict=False):
+        for colour, (arm, rows) in zip(colours, arms.items(), strict=True):
+            early = decided.by_task(rows, probe).loc[decided.EARLY]
+            end = decided.by_task(rows).loc[46:50].mean()
+            label = f"K = {arm[1:]}" if arm.startswith("K") else arm
+            axis.scatter(early, end.loc[early.index], s=14, color=colour, label=label)
+        if probe in tables.LOGARITHMIC:
+            axis.set_xscale("log")
+        axis.set_title(f"{words} at task {decided.EARLY}", fontsize=9)
+    axes.flat[-1].axis("off")
+    axes.flat[-1].legend(*axes.flat[0].get_legend_handles_labels(), fontsize=8, ncols=2)
+    _finish(figure, axes, "", "accuracy, tasks 46 to 50", path)
+
+
+def _finish(figure, axes, across: str, up: str, path: pathlib.Path) -> None:
+    for axis in axes[-1]:
+        axis.set_xlabel(across)
+    for axis in axes[:, 0]:
+        axis.set_ylabel(up)
+    figure.tight_layout()
+    figure.savefig(path, dpi=110)
+    plt.close(figure)
+
+
+def paper(table: Frame, folder: pathlib.Path) -> pathlib.Path:
+    """Draws figure 1a at the paper's scale with all its arms, as its own file does, and writes its tables."""
+    path = folder / "figure_1a_paper"
+    columns = ["transition", "method", "granularity"]
+    every = [c for c in table if c in columns or c in ("lane", "task", "seed", "finite") or c in PAPER]
+    table = table[every].assign(task=table["task"] - 1)
+    title = "Figure 1a: Random MNIST, MLP, at the paper's scale, 50 of 100 tasks, 2 of 5 seeds"
+    drawn, *_ = curves.curves(table, columns, path, metric=PAPER[0], title=title)
+    path.with_suffix(".svg").unlink()
+    figures.drawn(table, columns, PAPER[0]).to_csv(f"{path}.csv", index=False)
+    statistics.finals(table, columns).round(6).to_csv(f"{path}_final.csv", index=False)
+    return drawn
+
+
+PAPER = ("online_accuracy", "accuracy", "loss", "hessian_top", "representation_change", "dormant_fraction")
+PAPER = (*PAPER, "distance_from_init", "parameter_norm")
+PICTURES = {"optimizer_state": optimizer_state, "postponed": postponed, "foretelling": foretelling}
+
+
+def draw(folder: pathlib.Path | None = None, found: dict[str, pd.DataFrame] | None = None) -> list[pathlib.Path]:
+    """Draws the picture of every run that is finished (or of the tables `found`) and returns their paths."""
+    made = []
+    for name, picture in PICTURES.items():
+        table = (found or {}).get(name) if found is not None else decided.found(name)
+        if table is not None:
+            made.append((folder or tables.FOLDER) / f"{name}.png")
+            picture(table, made[-1])
+    if found is None and (tables.FOLDER / "lanes" / "figure_1a_paper_methods.parquet").exists():
+        made.append(paper(tables.lanes("paper"), tables.FOLDER))
+    return made

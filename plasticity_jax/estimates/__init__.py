@@ -1,0 +1,1 @@
+"""Estimates: what a run will cost, and where its time goes."""

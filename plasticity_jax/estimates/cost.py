@@ -1,0 +1,129 @@
+"""How long a run will take on this machine, from a few seconds of it, before it starts."""
+
+import dataclasses
+import time
+from collections.abc import Container, Sequence
+from typing import Any, NamedTuple
+
+import jax
+
+from plasticity_jax import datasets
+from plasticity_jax.execution import compiled as compiled_
+from plasticity_jax.execution import program as program_
+from plasticity_jax.methods import METHODS
+from plasticity_jax.probes import PROBES
+from plasticity_jax.spec import Spec
+from plasticity_jax.types import PyTree
+
+BATCHES = 4  # at least, in an epoch of a trial
+# epochs that a longer trial has more, until they take half as long as the shorter trial, or LONG seconds
+EXTRA = (2, 16, 128)
+REPEATS, LONG = 3, 2.0  # a trial is run so many times, but only once if that takes more than LONG seconds
+FEWER = 8  # probes are tried on so many times fewer samples if already the steps take so long
+
+
+class Trial(NamedTuple):
+    """Seconds that one block of lanes takes.
+
+    Attributes:
+      step: of a training step.
+      rest: of the end of a task without probes: test data, decoding.
+      probing: of the probes.
+    """
+
+    step: float
+    rest: float
+    probing: float
+
+
+def seconds(programs: Sequence[program_.Program], dataset: datasets.Dataset) -> float:
+    """Returns the estimated wall time of a run, without compiling: good to about a factor of 1.5 on a quiet machine.
+
+    One block of lanes of each program is tried for a few epochs on part of the data, once for all programs that differ
+    in nothing but method, transition and number of epochs, whose cost differs less than that.
+    """
+    known: dict[tuple, Trial] = {}
+    total = 0.0
+    for program in programs:
+        spec, how = program.spec, program.execution
+        plain = _plain(spec)
+        if (plain, how) not in known:
+            known[plain, how] = _trial(program._replace(spec=plain), dataset)
+        trial = known[plain, how]
+        samples = spec.make_environment().size(program_.device_data(dataset))
+        per_epoch = samples // spec.batch_size
+        # the whole task is evaluated once at its end, which takes about a third of a step for each batch
+        task = trial.step * per_epoch * (spec.epochs + 1 / 3) + trial.rest + trial.probing / spec.probe_every
+        blocks = -(-len(program.lanes) // (how.width * how.devices))
+        total += blocks * spec.tasks * task
+    return total
+
+
+def _plain(spec: Spec) -> Spec:
+    """The Spec without method, with the transition and the run's length that all others share."""
+    options = _without(spec, METHODS)
+    return dataclasses.replace(
+        spec, method="none", transition="sampling", tasks=2, epochs=1, probe_every=1, options=options
+    )
+
+
+def _without(spec: Spec, parts: Container[str]) -> dict[str, Any]:
+    """The Spec's options but for those of `parts`."""
+    return {name: value for name, value in spec.options if name.partition(".")[0] not in parts}
+
+
+def _trial(program: program_.Program, dataset: datasets.Dataset) -> Trial:
+    """What a block of lanes takes, from trials of different length, with and without probes."""
+    spec = program.spec
+    environment = spec.make_environment()
+    decoded = environment.decoding.samples if environment.decoding else 0
+    part, count = dataset, environment.size(program_.device_data(dataset))
+    if count == len(dataset.images):  # (an environment that chooses among the examples needs them all)
+        count = min(count, max(BATCHES * spec.batch_size, decoded))
+        part = dataclasses.replace(dataset, images=dataset.images[:count], labels=dataset.labels[:count])
+    per_epoch = count // spec.batch_size
+
+    bare = dataclasses.replace(spec, probes=(), options=_without(spec, PROBES))
+
+    def timed(spec: Spec, epochs: int) -> float:
+        return _timed(program._replace(spec=dataclasses.replace(spec, epochs=epochs)), part)
+
+    short, step = timed(bare, 1), 0.0
+    for extra in (1, *EXTRA) if short > LONG else EXTRA:
+        more = timed(bare, 1 + extra) - short
+        step = max(more, 0.0) / (extra * per_epoch)
+        if more >= min(short / 2, LONG):
+            break
+    probing = 0.0
+    if spec.probes:
+        wanted = min(spec.probe_samples, environment.size(program_.device_data(dataset)))
+        tried = min(-(-wanted // FEWER) if step * per_epoch > LONG else wanted, count)
+        more = timed(dataclasses.replace(spec, probe_samples=tried), 1) - short
+        probing = more * wanted / tried  # time of probes grows with the samples
+    return Trial(step, max(short - step * per_epoch * (1 + 1 / 3), 0.0), max(probing, 0.0))
+
+
+def _timed(program: program_.Program, dataset: datasets.Dataset) -> float:
+    """Seconds of a task of one block of lanes, without compiling."""
+    spec, how = program.spec, program.execution
+    lane = {name: value for name, value in program.lanes[0].items() if name.partition(".")[0] not in METHODS}
+    lanes = [lane | {"granularity": 1}] * (how.width * how.devices)
+    compiled = compiled_.compile_program(program_.Program(spec, lanes, how), program_.device_data(dataset))
+    states, taken = compiled.init(), []
+    if how.strategy == "plain":
+        states, _ = timed_task(compiled, states, 0)  # compiles each of its parts
+    else:
+        compiled.executable(states)
+    for number in range(1, 1 + REPEATS):
+        states, seconds = timed_task(compiled, states, number)
+        taken.append(seconds)
+        if seconds > LONG:
+            break
+    return min(taken)  # what else the machine does only adds
+
+
+def timed_task(compiled: compiled_.Compiled, states: PyTree, number: int) -> tuple[PyTree, float]:
+    """Returns the states after task `number` and the seconds that it took, until the device was done."""
+    start = time.perf_counter()
+    states, _ = jax.block_until_ready(compiled.run_task(states, number))
+    return states, time.perf_counter() - start

@@ -1,0 +1,1 @@
+"""Execution: programs of many lanes, where they are placed, and the sweep over their tasks."""

@@ -1,0 +1,75 @@
+"""A program on its devices: compiled, with lanes and data in place."""
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from plasticity_jax import lanes as lanes_
+from plasticity_jax.execution import placement
+from plasticity_jax.training.supervised import make_run
+from plasticity_jax.types import Data, PyTree
+
+if TYPE_CHECKING:
+    pass
+from plasticity_jax.execution.program import Program
+
+
+class Compiled(NamedTuple):
+    """A program on its devices, with lanes and data in place.
+
+    Attributes:
+      init: () -> states of all padded lanes.
+      run_task: (states, task number) -> (states, metrics), both with a lane axis; consumes `states`.
+      place: numpy states of the program's own lanes -> states of all padded lanes on the devices.
+      copy: states -> a copy of them on the devices, which the next `run_task` leaves alone; waits for nothing.
+      shapes: what `init` returns, cut to the program's own lanes, as ShapeDtypeStructs.
+      executable: states -> the compiled `run_task`, which then need not compile; not with the strategy "plain", which is
+        no one program.
+    """
+
+    init: Callable[[], PyTree]
+    run_task: Callable[[PyTree, int], tuple[PyTree, dict[str, jax.Array]]]
+    place: Callable[[PyTree], PyTree]
+    copy: Callable[[PyTree], PyTree]
+    shapes: PyTree
+    executable: Callable[[PyTree], jax.stages.Compiled]
+
+
+def compile_program(program: Program, data: Data) -> Compiled:
+    """Returns the program ready to run: traced and compiled once, for all its lanes and tasks."""
+    how, count = program.execution, len(program.lanes)
+    if jax.config.jax_disable_jit:  # pyright: ignore[reportAttributeAccessIssue]
+        # op by op there is no program to spread over devices
+        how = placement.Execution("vmap", how.width, 1)
+    padding = placement.padded(count, how) - count
+    where = placement.placement(how)
+    lanes = jax.device_put(lanes_.stack([*program.lanes, *program.lanes[-1:] * padding]), where.lanes)
+    data = jax.device_put(data, where.shared)
+    run = make_run(program.spec)
+    init = placement.over_lanes(run.init, how, split=1)
+    options = placement.options(program.spec.model)
+    task = placement.over_lanes(run.run_task, how, split=2, options=options)
+    if how.strategy != "plain":
+        draws_only = program.spec.method == "none"  # else a method may compute sums as well
+        init = placement.jit_once(init) if draws_only else jax.jit(init)
+        task = jax.jit(task, donate_argnums=1, compiler_options=options)
+    one = jax.eval_shape(run.init, jax.tree.map(lambda a: a[0], lanes), data)
+
+    def place(states):
+        return jax.device_put(jax.tree.map(lambda a: np.concatenate([a, *[a[-1:]] * padding]), states), where.lanes)
+
+    def arguments(states, number):
+        return lanes, states, data, jax.device_put(np.int32(number), where.shared)
+
+    return Compiled(
+        init=lambda: init(lanes, data),
+        run_task=lambda states, number: task(*arguments(states, number)),
+        place=place,
+        copy=jax.jit(lambda states: jax.tree.map(jnp.copy, states)),
+        shapes=jax.tree.map(lambda a: jax.ShapeDtypeStruct((count, *a.shape), a.dtype), one),
+        # (jax keeps what it compiled for the same arguments)
+        executable=lambda states: task.lower(*arguments(states, 0)).compile(),
+    )

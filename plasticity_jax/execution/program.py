@@ -1,0 +1,134 @@
+"""Programs: a Spec with its lanes and its data, planned and checked before anything is compiled."""
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import jax
+import numpy as np
+
+from plasticity_jax import datasets, models, registry
+from plasticity_jax import lanes as lanes_
+from plasticity_jax.execution import placement
+from plasticity_jax.reporting import metrics as metrics_
+from plasticity_jax.spec import Spec
+from plasticity_jax.storage import paths
+from plasticity_jax.types import Data
+
+if TYPE_CHECKING:
+    pass
+
+
+History = dict[str, np.ndarray]
+"""Metrics of one program so far: {name: [tasks done, lanes]}."""
+
+
+class Program(NamedTuple):
+    """One Spec with all its lanes (completed: every number given) and how they are executed."""
+
+    spec: Spec
+    lanes: list[dict[str, Any]]
+    execution: placement.Execution
+
+
+def device_data(dataset: datasets.Dataset) -> Data:
+    """Returns a dataset as the arrays that programs take (numpy; uint8 images); put it on devices as you like."""
+    images = [dataset.images, dataset.labels, dataset.test_images, dataset.test_labels]
+    statistics = [np.asarray(s, np.float32) for s in (dataset.mean, dataset.std)]
+    arrays: list[Any] = [*map(np.asarray, images), *statistics]
+    return Data(*arrays, classes=dataset.classes)
+
+
+def load_dataset(spec: Spec, data_dir: str | None = None, download: bool = False) -> datasets.Dataset:
+    """Returns the Spec's dataset, subsampled as it says. Raises DataError, or ValueError if it asks for too much."""
+    if not isinstance(spec, Spec):
+        raise ValueError(f"spec is {registry.shown(spec)}: allowed is a Spec.")
+    if data_dir:
+        data_dir = paths.expanded(data_dir, "data_dir")
+    return datasets.subsample(datasets.load(spec.dataset, data_dir, download), spec.samples, seed=spec.subsample_seed)
+
+
+def load_data(spec: Spec, data_dir: str | None = None, download: bool = False) -> Data:
+    """Returns the Spec's dataset as the `data` argument of its pure functions."""
+    return jax.tree.map(jax.numpy.asarray, device_data(load_dataset(spec, data_dir, download)))
+
+
+def sizes(specs: Sequence[Spec], data: Data) -> dict[Spec, int]:
+    """Returns how many examples a task of each Spec has in `data`.
+
+    Raises ValueError (one sentence) if an environment or a model cannot use these data.
+    """
+    found = {}
+    for spec in specs:
+        environment = spec.make_environment()
+        real = data.classes == 0
+        if environment.data != "nothing" and real != (environment.data == "numbers"):
+            has, wants = ("real targets", "classes") if real else ("classes", "real targets")
+            raise ValueError(
+                f"dataset {spec.dataset!r} has {has}, but environment {spec.environment!r} needs {wants}: allowed is "
+                "another dataset or environment."
+            )
+        reads = models.inputs(models.MODELS[spec.model])
+        if environment.data != "nothing" and data.x.ndim == 2 and "vectors" not in reads:
+            raise ValueError(
+                f"dataset {spec.dataset!r} has rows of features, but model {spec.model!r} reads {' and '.join(reads)}: "
+                "allowed is mlp."
+            )
+        environment.check(data, spec.tasks)
+        found[spec] = environment.size(data)
+    return found
+
+
+def plan(
+    runs: Sequence[tuple[Spec, Sequence[Mapping[str, Any]]]],
+    samples: int | Mapping[Spec, int],
+    strategy: str | None = None,
+    width: int | None = None,
+) -> list[Program]:
+    """Returns the programs of a run, checked; `samples` says how many examples a task has, as `sizes` does of each Spec.
+
+    Raises ValueError (one sentence) for anything that cannot run.
+    """
+    if len({spec for spec, _ in runs}) < len(runs):
+        raise ValueError("a Spec is given twice: allowed is one list of lanes for each Spec.")
+    metrics_.of_specs([spec for spec, _ in runs])  # (checks their names)
+    checked = []
+    for spec, given in runs:
+        count = samples if isinstance(samples, int) else samples[spec]
+        checked.append((spec, lanes_.check(spec, given, count)))
+    lanes_.check_distinct(checked)
+    return [
+        Program(spec, lanes, placement.execution(placement.kind(spec), len(lanes), strategy, width))
+        for spec, lanes in checked
+    ]
+
+
+def settings(programs: Sequence[Program], dataset: datasets.Dataset) -> dict[str, Any]:
+    """Returns everything that decides a run's numbers, as JSON types; a workdir is bound to it."""
+    return {
+        "programs": [
+            {
+                "spec": p.spec.record(),
+                "lanes": p.lanes,
+                "lane_strategy": p.execution.strategy,
+                "lane_width": p.execution.width,
+                # with lanes vmapped, XLA fuses differently on another number of devices, and last bits follow
+                **({"lane_devices": p.execution.devices} if p.execution.width > 1 else {}),
+                **({"compiler_options": options} if (options := placement.options(p.spec.model)) else {}),
+            }
+            for p in programs
+        ],
+        "data": {"name": dataset.name, "fingerprint": dataset.fingerprint, "classes": dataset.classes},
+    }
+
+
+def load_common_dataset(specs: Sequence[Spec], data_dir: str | None, download: bool) -> datasets.Dataset:
+    """Returns the dataset that all Specs of a run share. Raises ValueError if they differ in it."""
+    for name in ("dataset", "samples", "subsample_seed"):
+        given = list(dict.fromkeys(getattr(spec, name) for spec in specs))
+        if len(given) > 1:
+            raise ValueError(f"{name} is {given[0]!r} and {given[1]!r}: allowed is one for all programs of a run.")
+    dataset = load_dataset(specs[0], data_dir, download)
+    for spec in specs:
+        if spec.dataset != "generated":  # which has places for texts, and no classes
+            spec.check_classes(dataset.classes)
+    return dataset

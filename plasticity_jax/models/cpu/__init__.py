@@ -1,0 +1,1 @@
+"""Fast convolutions on a CPU."""

@@ -1,0 +1,1 @@
+"""Pretrained weights: checkpoints of others, read into our models."""

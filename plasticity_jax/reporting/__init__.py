@@ -1,0 +1,1 @@
+"""Reporting: statistics over seeds, what columns mean, curves and pictures, tables of several runs."""

@@ -1,0 +1,260 @@
+"""Checkpoints that verify themselves: orbax underneath, a SHA-256 of every leaf, fallback to the last good one."""
+
+import contextlib
+import hashlib
+import json
+import logging
+import math
+import os
+import pathlib
+import shutil
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+import jax
+import numpy as np
+from absl import logging as absl_logging
+
+from plasticity_jax.storage.json_files import read_json
+from plasticity_jax.storage.workdir import WorkdirError, reason_of
+
+_CHUNK_BYTES = 16 << 20  # at most, of a checkpoint's array: chunks are compressed in parallel, 2.5 times as fast
+
+
+class _Damaged(Exception):
+    """One checkpoint that does not verify; the message says which leaf or file and how."""
+
+
+class Checkpoints:
+    """Checkpoints of one program in `folder`, the newest `keep` of them, each with a SHA-256 of every leaf.
+
+    One checkpoint is one orbax folder `folder/STEP`, written under another name and then renamed, with two items:
+    `data`, the bytes of all leaves in one array, and `manifest`, which says where each leaf lies, its dtype, shape
+    and SHA-256. One array is twice as fast as one per leaf, takes every dtype and size as it is, and when damaged
+    gives one error (of several damaged arrays orbax raises one and spills the others onto the terminal). Orbax by
+    itself neither notices flipped bytes nor falls back, and its CheckpointManager silently skips a step that is not
+    above its latest, hence the plain Checkpointer. Only the holder of the workdir's lock may use this class: it
+    clears away what killed saves left behind.
+    """
+
+    def __init__(self, folder: str | os.PathLike, keep: int = 2):
+        if keep < 1:
+            raise ValueError(f"keep must be at least 1, not {keep}.")
+        self._folder = pathlib.Path(folder).absolute()  # orbax refuses relative paths
+        self._keep = keep
+        self._orbax: Any = None  # made at first use: importing orbax takes 0.2 s
+
+    def save(self, step: int, tree: Any) -> None:
+        """Writes `tree` (any pytree of arrays) as checkpoint `step`; returns when it is on disk.
+
+        A checkpoint of the same step is replaced. Only then are those beyond the newest `keep` removed.
+
+        Raises:
+          WorkdirError: a later step is there already, or the disk does not take it (older checkpoints stay).
+        """
+        leaves = {name: np.asarray(leaf) for name, leaf in _named(jax.device_get(tree)).items()}
+        manifest = _manifest(step, leaves)
+        data, chunk = _joined(leaves.values())
+        present = self._steps()
+        if present and step < present[-1]:
+            raise WorkdirError(f"{self._folder} holds step {present[-1]} already, so step {step} cannot follow it.")
+        try:
+            self._remove_unfinished()
+            self._folder.mkdir(parents=True, exist_ok=True)
+            with _quiet_orbax():
+                ocp, checkpointer = self._checkpointer()
+                chunks = {"data": ocp.SaveArgs(chunk_byte_size=chunk)}
+                items = ocp.args.Composite(
+                    data=ocp.args.PyTreeSave({"data": data}, save_args=chunks), manifest=ocp.args.JsonSave(manifest)
+                )
+                checkpointer.save(self._folder / str(step), args=items, force=True)
+            for old in self._steps()[: -self._keep]:
+                shutil.rmtree(self._folder / str(old))
+        except (OSError, ValueError, RuntimeError) as error:  # tensorstore reports a full disk as ValueError
+            with contextlib.suppress(OSError):
+                self._remove_unfinished()
+            what = f"The checkpoint of step {step} could not be saved in {self._folder}"
+            raise WorkdirError(f"{what} ({reason_of(error)}).") from error
+
+    def restore(self, like: Any) -> tuple[int, Any] | None:
+        """The newest checkpoint that verifies, (step, tree of numpy arrays), or None if there is none at all.
+
+        `like` is a dict that gives structure, dtypes and shapes (arrays or jax.ShapeDtypeStruct); nothing is ever cast.
+        A top-level key with the value {} stands for a dict of arrays that is taken as it was saved, and a top-level key
+        of the checkpoint that `like` does not have is left out. A newer checkpoint that does not verify is
+        reported and, once an older one did verify, deleted, so that its step can be saved again.
+
+        Raises:
+          WorkdirError: there are checkpoints but none verifies (they are left alone), or `like` does not fit.
+        """
+        damaged: dict[int, str] = {}
+        for step in reversed(self._steps()):
+            try:
+                leaves = self._verified(step)
+            except _Damaged as error:
+                damaged[step] = str(error)
+                continue
+            tree = self._fitted(step, leaves, like)
+            for bad, reason in damaged.items():
+                text = "Checkpoint %d in %s is damaged (%s): deleted, going on from step %d."
+                absl_logging.warning(text, bad, self._folder, reason, step)
+                try:
+                    shutil.rmtree(self._folder / str(bad))
+                except OSError as error:
+                    raise WorkdirError(f"{self._folder / str(bad)} cannot be deleted ({reason_of(error)}).") from error
+            return step, tree
+        if damaged:
+            # Kept, because after deleting them the next run would start from zero as if nothing had been there.
+            reasons = "; ".join(f"step {step}: {reason}" for step, reason in damaged.items())
+            raise WorkdirError(
+                f"No checkpoint in {self._folder} verifies ({reasons}); delete that folder to start from zero."
+            )
+        return None
+
+    def close(self) -> None:
+        """Frees orbax's resources; every save is on disk already."""
+        if self._orbax is not None:
+            self._orbax.close()
+            self._orbax = None
+
+    def _checkpointer(self):
+        """Orbax's module and its checkpointer."""
+        import orbax.checkpoint as ocp
+
+        if self._orbax is None:
+            # Without a copy of the array: `save` is the only one who has it, and waits until it is on disk.
+            numpy = ocp.type_handlers.NumpyHandler(deepcopy_host_arrays=False)
+            registry = ocp.type_handlers.create_type_handler_registry((np.ndarray, numpy))
+            # Without OCDBT: with a single array it would only add files and time.
+            data = ocp.PyTreeCheckpointHandler(use_ocdbt=False, type_handler_registry=registry)
+            manifest = ocp.JsonCheckpointHandler()
+            self._orbax = ocp.Checkpointer(ocp.CompositeCheckpointHandler(data=data, manifest=manifest))
+        return ocp, self._orbax
+
+    def _steps(self) -> list[int]:
+        if not self._folder.is_dir():
+            return []
+        return sorted(int(entry.name) for entry in self._folder.iterdir() if entry.name.isdecimal())
+
+    def _remove_unfinished(self) -> None:
+        for entry in self._folder.glob("*.orbax-checkpoint-tmp*"):
+            shutil.rmtree(entry)
+
+    def _verified(self, step: int) -> dict[str, np.ndarray]:
+        """The leaves of one checkpoint by name, exactly as they were saved; raises _Damaged."""
+        folder = self._folder / str(step)
+        try:
+            manifest = read_json(folder / "manifest" / "metadata")
+            if _digest([step, manifest["leaves"]]) != manifest["sha256"]:
+                raise _Damaged("its manifest does not match its own checksum")
+            _check_array(read_json(folder / "data" / "data" / ".zarray"), manifest["leaves"])
+            with _quiet_orbax():
+                ocp, checkpointer = self._checkpointer()
+                args = ocp.args.Composite(data=ocp.args.PyTreeRestore(), manifest=ocp.args.JsonRestore())
+                data = checkpointer.restore(folder, args=args)["data"]["data"]
+            leaves, start = {}, 0
+            for name, dtype, shape, digest in manifest["leaves"]:
+                leaf = np.empty(shape, dtype)
+                _bytes(leaf)[:] = data[start : start + leaf.nbytes]
+                if _digest([dtype, shape], leaf) != digest:
+                    raise _Damaged(f"leaf {name} does not match its checksum")
+                leaves[name], start = leaf, start + leaf.nbytes
+        except (_Damaged, MemoryError):
+            raise  # (too little memory says nothing about the checkpoint)
+        except Exception as error:  # damage surfaces as almost any type, depending on the byte that it hit
+            raise _Damaged(reason_of(Exception(error))) from error  # (with the file name that an OSError's text has)
+        return leaves
+
+    def _fitted(self, step: int, leaves: dict[str, np.ndarray], like: dict[str, Any]) -> dict[str, Any]:
+        """The leaves in the structure of `like`; raises WorkdirError where they do not fit."""
+        where = f"The checkpoint of step {step} in {self._folder} does not fit this program"
+        parts = {}
+        for key, part in like.items():
+            prefix = f"[{key!r}]"
+            found = {name.removeprefix(prefix): leaf for name, leaf in leaves.items() if name.startswith(prefix)}
+            if isinstance(part, dict) and not part:  # (an array compared with {} would not give a bool)
+                parts[key] = {name.removeprefix("['").removesuffix("']"): leaf for name, leaf in found.items()}
+                continue
+            wanted = _named(part)
+            if wanted.keys() != found.keys():
+                lacking, extra = sorted(wanted.keys() - found.keys()), sorted(found.keys() - wanted.keys())
+                raise WorkdirError(
+                    f"{where}: {key} lacks {lacking[:3] or 'nothing'} and has unknown {extra[:3] or 'nothing'}."
+                )
+            for name, leaf in wanted.items():
+                texts = [f"{side.dtype}{list(side.shape)}" for side in (found[name], leaf)]
+                if texts[0] != texts[1]:
+                    raise WorkdirError(f"{where}: {prefix}{name} is {texts[0]} but must be {texts[1]}.")
+            parts[key] = jax.tree.unflatten(jax.tree.structure(part), [found[name] for name in wanted])
+        return parts
+
+
+def _named(tree: Any) -> dict[str, Any]:
+    """The leaves by their path's text, in the order in which the tree is flattened."""
+    return {jax.tree_util.keystr(path): leaf for path, leaf in jax.tree_util.tree_leaves_with_path(tree)}
+
+
+def _bytes(leaf: np.ndarray) -> np.ndarray:
+    """The array's memory in C order, uint8 [nbytes]; a view if it lies so already."""
+    return np.ascontiguousarray(leaf).reshape(-1).view(np.uint8)
+
+
+def _joined(leaves: Iterable[np.ndarray]) -> tuple[np.ndarray, int]:
+    """The bytes of all leaves, padded so that they are a whole number of equal chunks, and the bytes of one chunk.
+
+    Orbax cuts an array only into equal chunks: one whose length is a prime number it would write as a file per byte.
+    """
+    parts = [_bytes(leaf) for leaf in leaves]
+    total = sum(part.size for part in parts)
+    count = max(1, -(-total // _CHUNK_BYTES))
+    chunk = max(1, -(-total // count))  # (orbax refuses an array without elements)
+    return np.concatenate([*parts, np.zeros(count * chunk - total, np.uint8)]), chunk
+
+
+def _check_array(described: dict, table: list) -> None:
+    """Raises _Damaged if the description of the array of bytes does not fit a verified table of leaves.
+
+    What it says is not left to tensorstore, which ends the process where a size is more than there is memory.
+    """
+    total = sum(math.prod(shape) * np.dtype(dtype).itemsize for _, dtype, shape, _ in table)
+    (size,), (chunk,) = described["shape"], described["chunks"]
+    whole = type(size) is type(chunk) is int and 0 < chunk <= size and size % chunk == 0
+    # `_joined` pads by fewer bytes than there are chunks
+    if not (whole and 0 <= size - total <= size // chunk and described["dtype"] == "|u1"):
+        raise _Damaged("the description of its array does not fit its manifest")
+
+
+def _digest(header: Any, *arrays: np.ndarray) -> str:
+    """SHA-256 over a header (as JSON) and the bytes of arrays."""
+    digest = hashlib.sha256(json.dumps(header).encode())
+    for array in arrays:
+        digest.update(_bytes(array).data)
+    return digest.hexdigest()
+
+
+def _manifest(step: int, leaves: dict[str, np.ndarray]) -> dict:
+    """[name, dtype, shape, SHA-256] of each leaf in the order of their bytes, and a SHA-256 over that and the step."""
+    table = []
+    for name, leaf in leaves.items():
+        header = [leaf.dtype.name, list(leaf.shape)]
+        table.append([name, *header, _digest(header, leaf)])
+    return {"leaves": table, "sha256": _digest([step, table])}
+
+
+@contextlib.contextmanager
+def _quiet_orbax() -> Iterator[None]:
+    """Keeps orbax's own lines off the terminal.
+
+    Orbax writes dozens of lines a save, and the traceback of every error that it also raises, to the logger that all
+    users of absl share: they are filtered by the file they come from, and the verbosity that the user chose stays.
+    """
+
+    def from_elsewhere(record: logging.LogRecord) -> bool:
+        return f"{os.sep}orbax{os.sep}" not in record.pathname
+
+    logger = absl_logging.get_absl_logger()
+    logger.addFilter(from_elsewhere)
+    try:
+        yield
+    finally:
+        logger.removeFilter(from_elsewhere)

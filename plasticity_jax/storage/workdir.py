@@ -1,0 +1,250 @@
+"""One run in one folder: lock, recorded settings, and an orderly stop.
+
+Whatever makes a workdir unusable is raised as `WorkdirError`, whose message is one sentence for the terminal.
+"""
+
+import contextlib
+import datetime
+import fcntl
+import json
+import os
+import pathlib
+import re
+import shlex
+import signal
+import socket
+import sys
+import tempfile
+import threading
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from plasticity_jax.storage.json_files import read_json
+
+_DIFFERENCES_SHOWN = 8
+_TEXT_SHOWN = 240  # characters of a value or of a library's message that are quoted in a sentence
+
+
+class WorkdirError(Exception):
+    """A workdir that cannot be used (environment fault, exit code 1); the message is one sentence."""
+
+
+def reason_of(error: BaseException) -> str:
+    """The error as part of one sentence: its first line, shortened, without a full stop."""
+    text = getattr(error, "strerror", None) or str(error).strip() or type(error).__name__
+    system = re.search(r"os_error_code='(\d+)'", text)  # tensorstore's text begins with long paths, the cause is last
+    text = os.strerror(int(system[1])) if system else text
+    return text.splitlines()[0][:_TEXT_SHOWN].rstrip(". ")
+
+
+def check_writable(path: str | os.PathLike, what: str = "workdir") -> None:
+    """Returns if `path` is a writable folder, or could be created as one; leaves nothing behind either way.
+
+    `what` is what the folder is for, in the message.
+
+    Raises:
+      WorkdirError: `path`, or its nearest existing parent, is no folder or takes no files.
+    """
+    nearest = pathlib.Path(path).absolute()
+    while not _exists(nearest, f"The {what} {path}") and nearest != nearest.parent:
+        nearest = nearest.parent
+    if not nearest.is_dir():
+        raise WorkdirError(f"The {what} {path} cannot be used: {nearest} is not a directory.")
+    try:
+        # os.access tells root that everything is writable, so a file is really opened: without a name where the
+        # file system allows it (O_TMPFILE, which leaves even the folder's times alone), else removed at once.
+        with tempfile.TemporaryFile(dir=nearest):
+            pass
+    except OSError as error:
+        reason = f"{nearest} is not writable ({reason_of(error)})"
+        raise WorkdirError(f"The {what} {path} cannot be used: {reason}.") from error
+
+
+def _exists(path: pathlib.Path, what: str) -> bool:
+    try:
+        os.lstat(path)
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    except OSError as error:  # a name that is too long, a folder that may not be looked into
+        raise WorkdirError(f"{what} cannot be used ({reason_of(error)}).") from error
+    return True
+
+
+@contextlib.contextmanager
+def lock(path: str | os.PathLike) -> Iterator[None]:
+    """Holds `path` (created if need be) for this process alone while the context lasts.
+
+    An exclusive flock on `path/lock`, which the kernel frees when its process dies however it dies: the file that
+    stays behind never blocks anyone. The file names its holder for the message to a second run.
+
+    Raises:
+      WorkdirError: another process holds the folder (named), or the folder cannot be written.
+    """
+    check_writable(path)
+    holder = {
+        "pid": os.getpid(),
+        "host": socket.gethostname(),
+        "started": datetime.datetime.now().strftime("%Y-%m-%d %H:%M:%S"),
+        "command": shlex.join(sys.orig_argv),
+    }
+    with contextlib.ExitStack() as stack:
+        try:
+            os.makedirs(path, exist_ok=True)
+            # Never unlinked: a run that has the file open already would then lock one that nobody else sees.
+            file = stack.enter_context(open(os.path.join(path, "lock"), "a+", encoding="utf-8"))
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            file.truncate(0)
+            json.dump(holder, file)
+            file.flush()
+        except BlockingIOError as error:
+            advice = "wait for it or choose another --workdir"
+            raise WorkdirError(f"{path} is in use by {_holder(path)}; {advice}.") from error
+        except OSError as error:
+            raise WorkdirError(f"The workdir {path} cannot be locked ({reason_of(error)}).") from error
+        yield
+
+
+def _holder(path: str | os.PathLike) -> str:
+    """The process that wrote the lock file, in words."""
+    try:
+        holder = read_json(pathlib.Path(path, "lock"))
+        return "process {pid} on host {host}, started {started} ({command})".format(**holder)
+    except (OSError, ValueError, KeyError, TypeError):  # it has the lock but has not written its name yet
+        return "another process"
+
+
+def check_config(
+    path: str | os.PathLike,
+    settings: dict,
+    extendable: str = "",
+    today: Callable[[Any], Any] = lambda recorded: recorded,
+) -> bool:
+    """Whether `path/config.json` records these settings: False if it is to be written, True if they agree.
+
+    It is to be written for a new run, and if all that differs are numbers named `extendable` that are larger than
+    recorded: the run is to go on for longer. `today` turns settings recorded long ago into what would be recorded now.
+
+    Raises:
+      WorkdirError: they differ (the message lists how), or the file cannot be read.
+    """
+    file = pathlib.Path(path, "config.json")
+    try:
+        recorded = today(read_json(file, nan=True)["settings"])
+        if not isinstance(recorded, dict):
+            raise TypeError("its settings are no object")
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        reason = f"cannot be read as the record of a run ({reason_of(error)})"
+        raise WorkdirError(f"{file} {reason}; use another --workdir.") from error
+    old, new = _flat(recorded), _flat(json.loads(json.dumps(settings)))
+    differences, longer = [], False
+    # what changed before what came or went: more lanes are many keys, and the change may be elsewhere
+    for key in sorted(old.keys() | new.keys(), key=lambda key: (key not in old or key not in new, key)):
+        was, now = (json.dumps(side[key]) if key in side else "absent" for side in (old, new))
+        if was == now or (key in old and key in new and old[key] == new[key]):  # (nan equals nan as text only)
+            continue
+        if _longer(old.get(key), new.get(key)) and key.rpartition(".")[2] == extendable:
+            longer = True
+        else:
+            name = re.sub(r"\.\d+(?=\.|$)", "", key)  # many lanes may differ in the same way: said once
+            differences.append(f"{name} was {was[:_TEXT_SHOWN]}, now {now[:_TEXT_SHOWN]}")
+    differences = list(dict.fromkeys(differences))
+    if not differences:
+        return not longer
+    more = len(differences) - _DIFFERENCES_SHOWN
+    shown = differences[:_DIFFERENCES_SHOWN] + ([f"and {more} more"] if more > 0 else [])
+    raise WorkdirError(
+        f"{path} was made with another configuration: {'; '.join(shown)}; use another --workdir or the old settings."
+    )
+
+
+def _longer(was: Any, now: Any) -> bool:
+    return type(was) is type(now) is int and now > was
+
+
+def read_record(path: str | os.PathLike) -> dict[str, Any]:
+    """Returns what `path/config.json` records besides settings; empty if there is no such file."""
+    file = pathlib.Path(path, "config.json")
+    content = read_json(file, nan=True) if file.exists() else {}
+    return {name: value for name, value in content.items() if name != "settings"}
+
+
+def _flat(tree: Any, prefix: str = "") -> dict[str, Any]:
+    """Nested dicts and lists of dicts as one dict with dotted keys; other lists and empty dicts are values."""
+    if isinstance(tree, list) and tree and all(isinstance(entry, dict) for entry in tree):
+        tree = {str(index): entry for index, entry in enumerate(tree)}
+    if not isinstance(tree, dict) or (not tree and prefix):
+        return {prefix: tree}
+    flat = {}
+    for key, value in tree.items():
+        flat |= _flat(value, f"{prefix}.{key}" if prefix else key)
+    return flat
+
+
+def write_config(path: str | os.PathLike, settings: dict, record: dict) -> None:
+    """Writes `path/config.json`, {"settings": settings, **record}, whole or not at all.
+
+    Raises:
+      WorkdirError: the file cannot be written.
+    """
+    content = {"settings": json.loads(json.dumps(settings, sort_keys=True)), **record}
+    text = json.dumps(content, indent=2) + "\n"
+    target = os.path.join(path, "config.json")
+    try:
+        with open(target + ".part", "w", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(target + ".part", target)
+    except OSError as error:
+        raise WorkdirError(f"{target} cannot be written ({reason_of(error)}).") from error
+
+
+STOPPING = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1)
+"""Signals that ask a run to stop: SIGHUP comes when a terminal goes away, SIGUSR1 is SLURM's usual warning."""
+
+
+class Stop:
+    """Context in which the signals of `STOPPING` only set `requested`, so that the loop can save and leave.
+
+    `signal` is the number of the first one, None before. A second SIGINT raises KeyboardInterrupt at once. The old
+    handlers come back at the end. SIGHUP stays ignored where it is, as under nohup. Outside the main thread, where
+    Python allows no handlers, it does nothing.
+    """
+
+    def __init__(self):
+        self.requested = False
+        self.signal: int | None = None
+        self._interrupts = 0
+        self._old: dict[int, Any] = {}
+
+    def __enter__(self) -> "Stop":
+        self._old = handle(self._receive)
+        return self
+
+    def __exit__(self, *_) -> None:
+        restore(self._old)
+
+    def _receive(self, number: int, _frame) -> None:
+        self.requested = True
+        self.signal = number if self.signal is None else self.signal
+        self._interrupts += number == signal.SIGINT
+        if self._interrupts > 1:
+            raise KeyboardInterrupt
+
+
+def handle(handler: Callable[[int, Any], None]) -> dict[int, Any]:
+    """Installs a handler of the signals of `STOPPING` and returns the old ones; {} outside the main thread."""
+    if threading.current_thread() is not threading.main_thread():
+        return {}
+    ours = [number for number in STOPPING if number != signal.SIGHUP or signal.getsignal(number) is not signal.SIG_IGN]
+    return {number: signal.signal(number, handler) for number in ours}
+
+
+def restore(handlers: dict[int, Any]) -> None:
+    """Puts back what `handle` returned, and empties it."""
+    while handlers:
+        number, handler = handlers.popitem()
+        # None stands for a handler that was not installed from Python; it cannot be put back.
+        signal.signal(number, signal.SIG_DFL if handler is None else handler)

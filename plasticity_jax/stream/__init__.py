@@ -1,0 +1,1 @@
+"""The task stream: which example of which task, in which mixture, when."""

@@ -1,0 +1,16 @@
+"""Keys: one independent stream of randomness for each role."""
+
+import jax
+
+from plasticity_jax.types import Array, Key
+
+# Roles: one independent stream of randomness each. Never renumber: it would change every published run.
+TASK, ORDER, RANK, NOISE, INIT, PROBE = range(6)
+
+
+def role(key: Key, name: int, *index: Array | int) -> Key:
+    """Returns the key of a role, folded with task, step, ... in turn."""
+    key = jax.random.fold_in(key, name)
+    for i in index:
+        key = jax.random.fold_in(key, i)
+    return key

@@ -1,0 +1,128 @@
+"""What is measured at the end of a task: evaluation in chunks, and probes."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from plasticity_jax.probes import PROBES, numerics
+from plasticity_jax.spec import Spec
+from plasticity_jax.training import step
+from plasticity_jax.training.network import Network
+from plasticity_jax.types import (
+    Array,
+    Batch,
+    Environment,
+    Key,
+    Snapshot,
+    TrainState,
+)
+
+EVALUATION_CHUNK = 1024  # examples per forward pass outside training; bounds memory, not results
+
+Metrics = dict[str, Array]
+
+
+def evaluation_chunk(spec: Spec, environment: Environment) -> int:
+    """Returns the examples per forward pass outside training. Bounds memory, not results."""
+    return EVALUATION_CHUNK if environment.inputs != "text" else spec.batch_size  # texts are large
+
+
+@jax.named_scope("evaluation")
+def evaluate(
+    environment: Environment,
+    net: Network,
+    state: TrainState,
+    examples: Callable[[Array], Batch],
+    count: int,
+    chunk: int = EVALUATION_CHUNK,
+) -> Metrics:
+    """Returns {each metric's name, "loss": mean over examples 0..count-1} in evaluation mode, a chunk at a time.
+
+    The loss is NaN if any logit is not finite, whatever it would be: such logits have a largest one, but no accuracy.
+    Where the environment generates texts, also the score of what the network generates for the first of them.
+    """
+
+    def add(total, batch, counts):
+        weight = batch.weight * counts.reshape(-1, *[1] * (batch.weight.ndim - 1))
+        logits, _, _ = net.apply(state.params, state.variables, batch.x, False)
+        scores = [metric.of(logits, batch) for metric in environment.metrics]
+        parts = [environment.loss(logits, batch), *scores, jnp.ones_like(weight)]
+        loss, *rest = ((part * weight).sum() for part in parts)
+        return total + jnp.stack([numerics.known(numerics.finite(logits), loss), *rest])
+
+    start = jnp.zeros(2 + len(environment.metrics), jnp.float32)
+    loss, *scores, weight = _over_chunks(add, start, examples, count, chunk)
+    means = {m.name: score / weight for m, score in zip(environment.metrics, scores, strict=True)}
+    means["loss"] = loss / weight
+    how = environment.decoding
+    if how is None:
+        return means
+
+    def decoded(total, batch, counts):
+        ids = net.generate(state.params, state.variables, batch.x.source, how)
+        return total + (how.counts(ids, batch.y) * counts[:, None]).sum(axis=0)
+
+    first = examples(jnp.zeros(1, jnp.int32)).y
+    width = jax.eval_shape(how.counts, jnp.zeros((1, how.length), jnp.int32), first).shape[1]
+    total = _over_chunks(decoded, jnp.zeros(width, jnp.float32), examples, min(count, how.samples), chunk)
+    return means | {how.metric.name: how.score(total)}
+
+
+def _over_chunks(
+    add: Callable[[Array, Batch, Array], Array],
+    start: Array,
+    examples: Callable[[Array], Batch],
+    count: int,
+    chunk: int,
+) -> Array:
+    """Returns `add(total, batch, counts [B])` folded over examples 0..count-1; `counts` is 0 for what only fills up."""
+    chunk = min(count, chunk)
+    places = jnp.arange(-(-count // chunk) * chunk).reshape(-1, chunk)
+
+    def one(total, index):
+        batch = examples(jnp.minimum(index, count - 1))
+        return add(total, batch, (index < count).astype(jnp.float32)), None
+
+    return jax.lax.scan(one, start, places)[0]
+
+
+@jax.named_scope("probes")
+def measure(
+    spec: Spec,
+    environment: Environment,
+    net: Network,
+    before: TrainState,
+    after: TrainState,
+    batch: Batch,
+    key: Key,
+    task: Array,
+) -> Metrics:
+    """Returns {column: []} of the Spec's probes at the end of `task`, NaN where it is not their turn."""
+
+    def probed() -> Metrics:
+        def loss(params):
+            return step.mean_loss(environment, net.apply(params, after.variables, batch.x, False)[0], batch)
+
+        hidden = net.apply(after.params, after.variables, batch.x, False)[1]
+        previous = net.apply(before.params, before.variables, batch.x, False)[1]
+        snapshot = Snapshot(after.params, before.params, after.initial, loss, hidden, previous, key, net.linear)
+        columns: Metrics = {}
+        for name in spec.probes:
+            found: Any = _with_options(spec, name)(snapshot)
+            details = found if isinstance(found, dict) else {"": found}
+            columns |= {f"{name}/{detail}" if detail else name: value for detail, value in details.items()}
+        return columns
+
+    if spec.probe_every == 1:
+        return probed()
+    nothing = 0.0 if jax.config.jax_debug_nans else jnp.nan  # pyright: ignore[reportAttributeAccessIssue]
+    absent = jax.tree.map(lambda a: jnp.full(a.shape, nothing, a.dtype), jax.eval_shape(probed))
+    return jax.lax.cond((task + 1) % spec.probe_every == 0, probed, lambda: absent)
+
+
+def _with_options(spec: Spec, name: str) -> Callable[[Snapshot], Any]:
+    chosen = {option: value for option, value in spec.options if option.startswith(f"{name}.")}
+    keyword = {option.removeprefix(f"{name}."): value for option, value in chosen.items()}
+    return lambda snapshot: PROBES[name](snapshot, **keyword)

@@ -1,0 +1,82 @@
+"""A Spec's model as pure functions, bound to the shape of its data."""
+
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from plasticity_jax.precision import PRECISIONS, cast
+from plasticity_jax.spec import Spec
+from plasticity_jax.text import decoding
+from plasticity_jax.types import (
+    Array,
+    Data,
+    Decoding,
+    Environment,
+    Key,
+    PyTree,
+    Structure,
+)
+
+
+class Network(NamedTuple):
+    """A model bound to the shape of its data.
+
+    Attributes:
+      init: key -> {"params": .., other collections}, as the model starts: drawn, or a checkpoint's.
+      apply: (params, other collections, x, train) -> (logits, {group: activations in the order of the layers}, other
+        collections), all float32; computed in the Spec's precision if `train`.
+      structure: what methods may know of it.
+      linear: groups of activations that no activation function made.
+      generate: (params, other collections, source [B, S], Decoding) -> ids [B, length], of sequence models.
+      products: precision of matrix products in a training step, as in `Precision`.
+    """
+
+    init: Callable[[Key], PyTree]
+    apply: Callable[[PyTree, PyTree, Any, bool], tuple[Array, Mapping[str, Array], PyTree]]
+    structure: Structure
+    linear: frozenset[str]
+    generate: Callable[[PyTree, PyTree, Array, Decoding], Array]
+    products: str
+
+
+def network(spec: Spec, environment: Environment, data: Data) -> Network:
+    """Returns the Spec's model for the examples that `environment` makes of `data`, as pure functions."""
+    model = spec.make_model(environment.outputs(data))
+    groups, precision = model.groups(), PRECISIONS[spec.precision]
+
+    def example():
+        task = environment.task(jax.random.key(0), data, jnp.int32(0))
+        return environment.examples(data, task, jnp.zeros(1, jnp.int32))
+
+    def drawn(key):
+        x = jax.tree.map(lambda a: jnp.zeros(a.shape, a.dtype), jax.eval_shape(example).x)
+        return {k: v for k, v in model.init(key, x, False).items() if k != "hidden"}
+
+    def apply(params, variables, x, train):
+        mutable = ["hidden", *(variables if train else ())]
+        params, x = cast((params, x), precision.dtype if train else jnp.float32)
+        logits, changed = model.apply({"params": params, **variables}, x, train, mutable=mutable)
+        # (one by one: jax.tree.map would sort the groups by name, and the last one is the last hidden layer)
+        hidden = {group: cast(changed["hidden"][group], jnp.float32) for group in groups}
+        return cast(logits, jnp.float32), hidden, {k: changed.get(k, v) for k, v in variables.items()}
+
+    def generate(params, variables, source, how):
+        collections = {"params": params, **variables}
+        cache = model.apply(collections, source, how.length, method="start")
+
+        def step(cache, ids, position):
+            return model.apply(collections, cache, ids, position, method="step")
+
+        settings = {"count": len(source), "start": how.start, "end": how.end, "length": how.length}
+        if how.beams == 1:
+            return decoding.greedy(step, cache, **settings)
+        return decoding.beam(step, cache, **settings, beams=how.beams)
+
+    def init(key):
+        return model.load(drawn(key)) if getattr(model, "pretrained", "") else drawn(key)
+
+    structure = Structure(model.units(), lambda key: drawn(key)["params"])
+    linear = frozenset(getattr(model, "LINEAR_GROUPS", ()))
+    return Network(init, apply, structure, linear, generate, precision.products)

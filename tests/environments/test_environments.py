@@ -1,0 +1,168 @@
+"""Environments against computations by hand: labels redrawn in part, classes dealt out, bits that flip, real targets."""
+
+import itertools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from helpers import tiny
+
+from plasticity_jax.environments import bit_flip, class_split, random_labels, regression
+from plasticity_jax.types import Data
+
+KEY = jax.random.key(5)
+
+
+def labels(data, t, **settings):
+    return np.asarray(random_labels(**settings).task(KEY, data, jnp.int32(t)))
+
+
+def test_random_labels_of_share_one_are_a_draw_per_task():
+    data = tiny.data()
+    for t in range(4):
+        wanted = jax.random.permutation(jax.random.fold_in(KEY, t), data.y)
+        assert np.array_equal(labels(data, t), wanted)
+
+
+@pytest.mark.parametrize("share", [0.25, 0.1, 1 / 3])
+def test_random_labels_redraw_a_share_and_each_label_once_in_a_round(share):
+    """Without replacement: in 1 / share changes every label is drawn anew once, so none is older than that."""
+    data, changes = tiny.data(60), round(1 / share)
+    drawn = [labels(data, t, share=share, draw="iid") for t in range(2 * changes + 1)]
+    numbers = [generations(data, t, share) for t in range(2 * changes + 1)]
+    for before, after in itertools.pairwise(numbers):
+        assert set(after - before) <= {0, 1}
+        assert abs((after - before).sum() - share * 60) <= 1
+    for t, number in enumerate(numbers):
+        assert t or (number == 0).all()
+        own = [np.asarray(labels(data, int(n), draw="iid"))[i] for i, n in enumerate(number)]
+        assert np.array_equal(drawn[t], own)
+    assert (numbers[changes] == 1).all()
+
+
+def generations(data, t, share):
+    """How often each label was drawn anew until task t, from the definition, in integers."""
+    order = np.asarray(jax.random.permutation(jax.random.fold_in(KEY, 2**31), len(data.y)))
+    return np.floor(np.float32(t) * np.float32(share) + (order + 0.5) / len(data.y)).astype(int)
+
+
+def test_random_labels_change_at_every_nth_task():
+    data = tiny.data()
+    for t in range(7):
+        assert np.array_equal(labels(data, t, every=3), labels(data, t // 3))
+
+
+def test_bit_flip_is_as_in_its_definition():
+    """One of the first bits flips between tasks, the others are drawn anew; targets by loops over units."""
+    bits, flipping, hidden, edge = 6, 4, 7, 0.7
+    environment = bit_flip(bits=bits, flipping=flipping, hidden=hidden, threshold=edge)
+    data, before = tiny.data(40), np.zeros(flipping)
+    key = jax.random.split(jax.random.fold_in(KEY, 2**31), 3)
+    weights = np.asarray(jax.random.rademacher(key[0], (bits + 1, hidden)))
+    out, offset = np.asarray(jax.random.rademacher(key[1], (hidden,))), int(jax.random.rademacher(key[2], ()))
+    for t in range(6):
+        task = environment.task(KEY, data, jnp.int32(t))
+        batch = environment.examples(data, task, jnp.arange(40))
+        x = np.asarray(batch.x)
+        assert x.shape == (40, bits + 1)
+        assert (x[:, :flipping] == x[0, :flipping]).all()
+        assert (x[:, -1] == 1).all()
+        assert set(np.unique(x)) <= {0, 1}
+        assert np.abs(x[0, :flipping] - before).sum() == (0 if t == 0 else 1)
+        before = x[0, :flipping]
+        for row, y in zip(x, np.asarray(batch.y), strict=True):
+            total = float(offset)
+            for unit in range(hidden):
+                own = weights[:, unit]
+                negative = (own[:bits] < 0).sum() - 0.5 * own[bits]
+                total += out[unit] * (row @ own > edge * (bits + 1) - negative)
+            assert y == [total]
+    assert not np.array_equal(
+        x[:, flipping:-1], np.asarray(environment.task(KEY, data, jnp.int32(4))[0])[:, flipping:-1]
+    )
+
+
+def test_class_split_deals_out_the_classes():
+    """A round has every class once; only the task's outputs count; examples have the labels of their classes."""
+    data = tiny.data(62, classes=6)
+    environment = class_split(per_task=2, classes="regroup")
+    seen = []
+    for t in range(6):
+        task = environment.task(KEY, data, jnp.int32(t))
+        count = environment.size(data)
+        assert count == 2 * (62 // 6)
+        batch = environment.examples(data, task, jnp.arange(count))
+        label = np.asarray(batch.y.argmax(-1))
+        own = np.flatnonzero(np.asarray(batch.active)[0])
+        assert (np.asarray(batch.active) == np.asarray(batch.active)[0]).all()
+        assert sorted(set(label)) == sorted(own)
+        assert (np.bincount(label, minlength=6)[own] == 10).all()
+        raw = np.asarray(batch.x) * data.std + data.mean
+        for image, its in zip(raw, label, strict=True):
+            same = np.isclose(image, data.x[data.y == its].astype(np.float32), atol=0.01).all((1, 2, 3))
+            assert same.sum() == 1
+        seen.append(own)
+    assert sorted(np.concatenate(seen[:3])) == list(range(6))
+    assert sorted(np.concatenate(seen[3:])) == list(range(6))
+    assert [list(s) for s in seen[:3]] != [list(s) for s in seen[3:]]
+
+
+def test_class_split_with_parts_goes_through_a_task_in_several_stages():
+    stages = [class_split(parts=3).schedule(jnp.int32(number)) for number in range(5)]
+    assert [(int(s.task), int(s.part), s.parts) for s in stages] == [
+        (0, 0, 3),
+        (0, 1, 3),
+        (0, 2, 3),
+        (1, 0, 3),
+        (1, 1, 3),
+    ]
+
+
+def test_inactive_outputs_do_not_count():
+    """Cross-entropy is that of a softmax over the active outputs; whatever the others say."""
+    data = tiny.data(60, classes=6)
+    environment = class_split(per_task=2)
+    task = environment.task(KEY, data, jnp.int32(1))
+    batch = environment.examples(data, task, jnp.arange(8))
+    logits = jax.random.normal(jax.random.key(0), (8, 6)).at[:, 0].add(100 * (1 - batch.active[0, 0]))
+    own = np.flatnonzero(np.asarray(batch.active)[0])
+    kept = np.asarray(logits, np.float64)[:, own]
+    wanted = np.log(np.exp(kept).sum(-1)) - kept[np.asarray(batch.y)[:, own] == 1]
+    assert np.allclose(environment.loss(logits, batch), wanted, rtol=1e-5)
+    gradient = jax.grad(lambda z: environment.loss(z, batch).sum())(logits)
+    assert (np.delete(np.asarray(gradient), own, axis=1) == 0).all()
+    right = own[kept.argmax(-1)] == np.asarray(batch.y).argmax(-1)
+    assert np.array_equal(environment.metrics[0].of(logits, batch), right)
+
+
+def real(rows=12):
+    random = np.random.default_rng(0)
+    x, y = random.normal(2, 3, (rows, 5)).astype(np.float32), random.normal(size=(rows, 2)).astype(np.float32)
+    return Data(x, y, x[:4], y[:4], x.mean(0), x.std(0), 0)
+
+
+@pytest.mark.parametrize("change", ["inputs", "targets"])
+def test_regression_permutes_what_it_says(change):
+    data, environment = real(), regression(of=change)
+    task = environment.task(KEY, data, jnp.int32(2))
+    batch = environment.examples(data, task, jnp.arange(12))
+    plain = (data.x - data.mean) / data.std
+    order = np.asarray(jax.random.permutation(jax.random.fold_in(KEY, 2), 5 if change == "inputs" else 12))
+    assert np.allclose(batch.x, plain[:, order] if change == "inputs" else plain, atol=1e-6)
+    assert np.array_equal(batch.y, data.y[order] if change == "targets" else data.y)
+    assert (environment.test is None) == (change == "targets")
+    outputs = jnp.ones((12, 2))
+    assert np.allclose(environment.loss(outputs, batch), ((1 - np.asarray(batch.y)) ** 2).mean(-1))
+
+
+def test_rows_of_features_are_permuted_with_their_own_mean_and_deviation():
+    from plasticity_jax.environments import permuted_pixels
+
+    rows = real()
+    data = Data(rows.x, np.arange(12) % 2, rows.x[:0], np.arange(0), rows.mean, rows.std, 2)
+    environment = permuted_pixels()
+    task = environment.task(KEY, data, jnp.int32(1))
+    order = np.asarray(jax.random.permutation(jax.random.fold_in(KEY, 1), 5))
+    batch = environment.examples(data, task, jnp.arange(12))
+    assert np.allclose(batch.x, ((data.x - data.mean) / data.std)[:, order], atol=1e-6)

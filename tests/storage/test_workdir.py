@@ -1,0 +1,226 @@
+import json
+import os
+import pathlib
+import signal
+import subprocess
+import sys
+import threading
+
+import pytest
+
+from plasticity_jax.storage import workdir
+
+ROOT = pathlib.Path(__file__).parents[2]
+
+
+def spawn(code: str, *arguments) -> subprocess.Popen:
+    return subprocess.Popen(
+        [sys.executable, "-c", code, *map(str, arguments)],
+        cwd=ROOT, env=os.environ | {"PYTHONPATH": f"{ROOT}:{ROOT / 'tests'}"}, stdout=subprocess.PIPE, text=True,
+    )  # fmt: skip
+
+
+# The lock
+
+
+HOLDER = """
+import sys, time
+from plasticity_jax import workdir
+with workdir.lock(sys.argv[1]):
+    print("locked", flush=True)
+    time.sleep(1800)
+"""
+
+
+def test_lock_names_its_live_holder_and_dies_with_it(tmp_path):
+    path = tmp_path / "runs" / "mnist"
+    with spawn(HOLDER, path) as process:
+        assert process.stdout
+        assert process.stdout.readline() == "locked\n"
+        written = (path / "lock").read_text()
+        with pytest.raises(workdir.WorkdirError) as caught, workdir.lock(path):
+            pass
+        assert (path / "lock").read_text() == written
+        process.kill()
+    message = str(caught.value)
+    assert message.startswith(f"{path} is in use by process {process.pid} on host {os.uname().nodename}, started 20")
+    assert message.endswith("; wait for it or choose another --workdir.")
+    with workdir.lock(path):  # the file of the killed process is still there
+        assert json.loads((path / "lock").read_text())["pid"] == os.getpid()
+        with pytest.raises(workdir.WorkdirError, match=f"process {os.getpid()} "), workdir.lock(path):
+            pass
+    with workdir.lock(path):
+        (path / "lock").write_text("")
+        with pytest.raises(workdir.WorkdirError, match="in use by another process;"), workdir.lock(path):
+            pass
+
+
+def test_import_is_cheap():
+    code = (
+        "import sys; from plasticity_jax import checkpoints, workdir; from jax._src import xla_bridge; "
+        "print('orbax.checkpoint' in sys.modules, xla_bridge.backends_are_initialized())"
+    )
+    with spawn(code) as process:
+        assert process.communicate()[0] == "False False\n"
+
+
+@pytest.mark.parametrize("below", ["", "x", "x/y"])
+def test_below_a_file_is_refused(tmp_path, below):
+    file = tmp_path / "file"
+    file.write_text("kept")
+    for function in (workdir.check_writable, lambda path: workdir.lock(path).__enter__()):
+        with pytest.raises(workdir.WorkdirError, match=f"cannot be used: {file} is not a directory.$"):
+            function(file / below)
+    assert file.read_text() == "kept"
+
+
+def test_not_writable_is_refused(tmp_path):
+    with pytest.raises(workdir.WorkdirError, match="cannot be used: /proc is not writable"):  # so for root as well
+        workdir.check_writable("/proc/runs/x")
+    (tmp_path / "dangling").symlink_to(tmp_path / "nowhere")
+    with pytest.raises(workdir.WorkdirError, match="is not a directory"):
+        workdir.check_writable(tmp_path / "dangling" / "x")
+    if os.geteuid() != 0:
+        tmp_path.chmod(0o500)
+        with pytest.raises(workdir.WorkdirError, match="is not writable"):
+            workdir.check_writable(tmp_path)
+
+
+def test_writable_is_left_as_it_is(tmp_path):
+    before = tmp_path.stat().st_mtime_ns
+    workdir.check_writable(tmp_path)
+    workdir.check_writable(tmp_path / "a" / "b")
+    assert list(tmp_path.iterdir()) == []
+    assert tmp_path.stat().st_mtime_ns == before
+
+
+# The settings
+
+
+SETTINGS = {"learning_rate": 0.001, "seeds": (0, 1), "task": {"name": "mnist", "limit": None}, "floor": float("nan")}
+
+
+def test_same_settings_are_accepted(tmp_path):
+    assert workdir.check_config(tmp_path / "new", SETTINGS) is False
+    assert workdir.check_config(tmp_path, SETTINGS) is False
+    workdir.write_config(tmp_path, SETTINGS, {"version": "1"})
+    assert workdir.check_config(tmp_path, dict(reversed(SETTINGS.items()))) is True
+    recorded = json.loads((tmp_path / "config.json").read_text())
+    assert list(recorded) == ["settings", "version"]
+    assert list(recorded["settings"]) == sorted(SETTINGS)
+    assert os.listdir(tmp_path) == ["config.json"]
+
+
+def test_other_settings_are_refused_with_the_difference(tmp_path):
+    workdir.write_config(tmp_path, SETTINGS, {})
+    other = SETTINGS | {"learning_rate": 0.01, "task": {"name": "mnist", "limit": 5, "extra": {}}, "seeds": [0]}
+    with pytest.raises(workdir.WorkdirError) as caught:
+        workdir.check_config(tmp_path, other)
+    assert str(caught.value) == (
+        f"{tmp_path} was made with another configuration: learning_rate was 0.001, now 0.01; "
+        "seeds was [0, 1], now [0]; task.limit was null, now 5; task.extra was absent, now {}; "
+        "use another --workdir or the old settings."
+    )
+    with pytest.raises(workdir.WorkdirError, match="k7 was absent, now 7; and 3 more; use another"):
+        workdir.check_config(tmp_path, SETTINGS | {f"k{number}": number for number in (*range(8), 80, 81, 82)})
+
+
+def test_a_run_may_become_longer_and_not_shorter(tmp_path):
+    def runs(*tasks, **other):
+        return {"programs": [{"spec": {"tasks": number, "epochs": 3}} for number in tasks], **other}
+
+    workdir.write_config(tmp_path, runs(15, 15), {})
+    assert workdir.check_config(tmp_path, runs(15, 15), "tasks") is True
+    assert workdir.check_config(tmp_path, runs(30, 30), "tasks") is False
+    unlike = [
+        (runs(14, 15), "tasks"),
+        (runs(30, 30, seed=1), "tasks"),
+        (runs(30, 30), "epochs"),
+        (runs("30", 30), "tasks"),
+        (runs(True, 30), "tasks"),
+    ]
+    for settings, name in unlike:
+        with pytest.raises(workdir.WorkdirError, match="another configuration"):
+            workdir.check_config(tmp_path, settings, name)
+
+
+DAMAGED = [
+    "",
+    "{",
+    "[]",
+    "{}",
+    "null",
+    "3",
+    '{"settings": null}',
+    '{"settings": "x"}',
+    '{"settings": [1]}',
+    "[" * 100_000,
+    "\x80",
+]
+
+
+@pytest.mark.parametrize("text", DAMAGED)
+def test_unreadable_config_is_refused(tmp_path, text):
+    (tmp_path / "config.json").write_text(text, encoding="latin-1")
+    with pytest.raises(workdir.WorkdirError, match=r"config.json cannot be read as the record of a run \(.+\); use"):
+        workdir.check_config(tmp_path, SETTINGS)
+
+
+def test_config_that_cannot_be_written(tmp_path):
+    with pytest.raises(workdir.WorkdirError, match=r"config.json cannot be written \(No such file or directory\)\.$"):
+        workdir.write_config(tmp_path / "missing", SETTINGS, {})
+
+
+# Stop
+
+
+@pytest.mark.parametrize("number", workdir.STOPPING)
+def test_stop_is_requested_and_handlers_come_back(number):
+    before = [signal.getsignal(other) for other in workdir.STOPPING]
+    with workdir.Stop() as stop:
+        assert (stop.requested, stop.signal) == (False, None)
+        os.kill(os.getpid(), number)
+        assert (stop.requested, stop.signal) == (True, number)
+    assert [signal.getsignal(other) for other in workdir.STOPPING] == before
+
+
+def test_a_hangup_that_is_ignored_stays_ignored():
+    """As under nohup, which is how a run is made to outlive its terminal."""
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        with workdir.Stop() as stop:
+            os.kill(os.getpid(), signal.SIGHUP)
+            assert not stop.requested
+        assert signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGHUP, before)
+
+
+def test_second_interrupt_is_immediate():
+    before = signal.getsignal(signal.SIGINT)
+    with workdir.Stop() as stop:
+        os.kill(os.getpid(), signal.SIGTERM)
+        os.kill(os.getpid(), signal.SIGTERM)
+        os.kill(os.getpid(), signal.SIGINT)
+        assert stop.signal == signal.SIGTERM
+        with pytest.raises(KeyboardInterrupt):
+            os.kill(os.getpid(), signal.SIGINT)
+    assert signal.getsignal(signal.SIGINT) == before
+
+
+def test_stop_does_nothing_in_another_thread():
+    seen = []
+
+    def body():
+        with workdir.Stop() as stop:
+            seen.append((stop.requested, signal.getsignal(signal.SIGTERM)))
+
+    thread = threading.Thread(target=body)
+    thread.start()
+    thread.join()
+    assert seen == [(False, signal.getsignal(signal.SIGTERM))]
+
+
+def test_a_name_that_is_too_long_is_refused(tmp_path):
+    with pytest.raises(workdir.WorkdirError, match=r"cannot be used \(File name too long\)\.$"):
+        workdir.check_writable(tmp_path / ("x" * 300) / "run")

@@ -1,0 +1,66 @@
+"""The rooms of the package: each imports from rooms below it only, so that there is no circle between them."""
+
+import ast
+import pathlib
+
+import pytest
+
+import plasticity_jax
+
+ROOT = pathlib.Path(plasticity_jax.__file__).parent
+
+# from the ground up; rooms of one line may not know of each other
+ROOMS = (
+    ("types",),
+    ("registry", "precision"),
+    ("storage",),
+    ("datasets",),
+    ("optimizers", "stream"),
+    ("text", "probes", "methods"),
+    ("environments", "models"),
+    ("spec",),
+    ("lanes",),
+    ("training",),
+    ("reporting",),
+    ("execution",),
+    ("theory", "estimates"),
+    ("cli",),
+)
+LEVEL = {room: level for level, rooms in enumerate(ROOMS) for room in rooms}
+
+
+def room_of(path: pathlib.Path) -> str:
+    return path.relative_to(ROOT).parts[0].removesuffix(".py")
+
+
+def imported(path: pathlib.Path) -> set[str]:
+    """The rooms that a file imports from, wherever in the file it does."""
+    names = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        if isinstance(node, ast.ImportFrom) and node.module:
+            names |= {f"{node.module}.{alias.name}" for alias in node.names}
+    ours = [name.split(".") for name in names if name.split(".")[0] == "plasticity_jax"]
+    return {parts[1] for parts in ours if len(parts) > 1 and parts[1] in LEVEL}
+
+
+FILES = [path for path in sorted(ROOT.rglob("*.py")) if path != ROOT / "__init__.py"]
+
+
+def test_every_file_is_in_a_known_room():
+    assert {room_of(path) for path in FILES} == set(LEVEL)
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_imports_come_from_below(path):
+    own = room_of(path)
+    above = {room for room in imported(path) if room != own and LEVEL[room] >= LEVEL[own]}
+    assert not above, f"{own} is not above {', '.join(sorted(above))}: move what it needs to a room below."
+
+
+@pytest.mark.parametrize("folder", ["plasticity_jax", "benchmarks"])
+def test_no_package_knows_the_experiments(folder):
+    for path in (ROOT.parent / folder).rglob("*.py"):
+        assert "import experiments" not in path.read_text(encoding="utf-8")
+        assert "from experiments" not in path.read_text(encoding="utf-8")
