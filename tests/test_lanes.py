@@ -222,7 +222,7 @@ def test_one_trace_and_one_compilation_for_all_lanes_and_tasks(monkeypatch, stra
         if event == "/jax/core/compile/backend_compile_duration":
             compilations.append(event)
 
-    monkeypatch.setattr(sweep, "make_run", counted)
+    monkeypatch.setattr(compiled_, "make_run", counted)
     (program,) = program_.plan([(tiny.spec(tasks=4), [*FOUR, {"seed": 7}])], 64, strategy, width)
     jax.monitoring.register_event_duration_secs_listener(listen)
     try:

@@ -79,6 +79,7 @@ def _lanes(workdir: Path) -> dict[str, _Lane]:
         settings = read_json(workdir / "config.json", nan=True)["settings"]
         programs, data = settings["programs"], settings["data"]["fingerprint"]
         table = table_.read(workdir / "results.parquet")
+        metrics.of_table(table)  # (what it carries along can be read)
         keys = [key for program in programs for key in _keys(program["spec"], program["lanes"])]
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise WorkdirError(

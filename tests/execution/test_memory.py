@@ -53,7 +53,8 @@ MEASURED = """
 import dataclasses, sys
 import jax
 import numpy as np
-from plasticity_jax import grid, lanes, memory, sweep
+from plasticity_jax import grid
+from plasticity_jax.execution import memory, placement, program, sweep
 from plasticity_jax.spec import Spec
 
 def peak():
@@ -64,8 +65,8 @@ jax.config.update("jax_num_cpu_devices", 2)
 spec = Spec(dataset="digits", samples=64, tasks=2, epochs=1, batch_size=32, depth=2, width=1000, norm="none",
             optimizer="sgd", probes=())
 sweep.run(dataclasses.replace(spec, width=8), grid(seed=range(8)), sys.argv[1] + "/warm")  # compiler, libraries
-data = sweep.device_data(sweep.load_dataset(spec))
-how = lanes.execution("mlp", 8)
+data = program.device_data(program.load_dataset(spec))
+how = placement.execution("mlp", 8)
 estimate = memory.of_program(memory.of_lane(spec, data), 8, how, saves=True)
 before = peak()
 sweep.run(spec, grid(seed=range(8)), sys.argv[1] + "/run")

@@ -124,7 +124,7 @@ CHILD = """
 import sys
 import conftest  # the same devices as the tests
 from helpers import tiny
-from plasticity_jax import sweep
+from plasticity_jax.execution import sweep
 from test_sweep import LANES, spec
 
 waited = sweep.wait
@@ -145,7 +145,7 @@ except sweep.Stopped as stopped:
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
 def test_stopped_by_a_signal_and_resumed(straight, dataset, tmp_path, number):
     environment = os.environ | {
-        "PYTHONPATH": f"{ROOT}:{ROOT / 'tests'}",
+        "PYTHONPATH": f"{ROOT}:{ROOT / 'tests'}:{ROOT / 'tests/execution'}",
         "JAX_COMPILATION_CACHE_DIR": jax.config.jax_compilation_cache_dir,  # pyright: ignore
         **{name.upper(): str(value) for name, value in THRESHOLDS.items()},
     }

@@ -211,10 +211,10 @@ def test_a_table_that_says_nothing_is_read_by_what_is_registered(monkeypatch):
         [],
     ],
 )
-def test_a_table_whose_record_is_damaged_is_told_when_it_is_read(said, tmp_path):
+def test_a_table_whose_record_is_damaged_is_told(said, tmp_path):
     table(metrics=said).to_parquet(tmp_path / "results.parquet")
     with pytest.raises(ValueError, match=r"what the table carries along of its metrics is damaged: "):
-        table_.read(tmp_path / "results.parquet")
+        metrics.of_table(table_.read(tmp_path / "results.parquet"))
 
 
 def test_a_probe_says_beside_itself_whether_it_is_a_share(monkeypatch):

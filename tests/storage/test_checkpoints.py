@@ -13,34 +13,13 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from absl import logging as absl_logging
+from helpers.states import assert_same, like, small
 
 from plasticity_jax.storage.checkpoints import Checkpoints
 from plasticity_jax.storage.workdir import WorkdirError
 
 ROOT = pathlib.Path(__file__).parents[2]
-
-
-def small(step: int) -> dict:
-    """A tree that differs in every step, with leaves large enough to be found in the files."""
-    random = np.random.default_rng(step)
-    return {
-        "state": {"w": random.normal(size=(12, 40)).astype(np.float32), "count": np.uint32(step)},
-        "history": {"loss": random.normal(size=(step, 3)).astype(np.float32)},
-    }
-
-
-def like(step: int = 0) -> dict:
-    """What to restore a `small` tree with: the state must fit, the history comes as it was saved."""
-    return small(step) | {"history": {}}
-
-
-def assert_same(got, want):
-    assert jax.tree.structure(got) == jax.tree.structure(want)
-    for left, right in zip(jax.tree.leaves(got), jax.tree.leaves(want), strict=True):
-        right = np.asarray(right)
-        assert isinstance(left, np.ndarray)
-        assert (left.dtype, left.shape) == (right.dtype, right.shape)
-        assert left.tobytes() == right.tobytes()
+PYTHONPATH = f"{ROOT}:{ROOT / 'tests'}:{ROOT / 'tests/storage'}"
 
 
 @pytest.fixture
@@ -77,7 +56,7 @@ def flip(file: pathlib.Path, at: int):
 def spawn(code: str, *arguments) -> subprocess.Popen:
     return subprocess.Popen(
         [sys.executable, "-c", code, *map(str, arguments)],
-        cwd=ROOT, env=os.environ | {"PYTHONPATH": f"{ROOT}:{ROOT / 'tests'}"}, stdout=subprocess.PIPE, text=True,
+        cwd=ROOT, env=os.environ | {"PYTHONPATH": PYTHONPATH}, stdout=subprocess.PIPE, text=True,
     )  # fmt: skip
 
 
@@ -314,7 +293,7 @@ def test_orbax_is_quiet_and_the_users_verbosity_stays(two, caplog):
 
 ENDLESS = """
 import sys
-from plasticity_jax.checkpoints import Checkpoints
+from plasticity_jax.storage.checkpoints import Checkpoints
 from test_checkpoints import large
 checkpoints = Checkpoints(sys.argv[1])
 found = checkpoints.restore(large(0))

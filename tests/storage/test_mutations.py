@@ -9,10 +9,10 @@ import numpy as np
 import pandas as pd
 import pytest
 from helpers import mutations, tiny
+from helpers.archive_files import WNIDS, cifar_arrays, write_cifar, write_tiny
+from helpers.data_files import tiny_arrays, unpacked, write_originals
 from helpers.pieces import model_file, t5_like
-from test_checkpoints import assert_same, like, small
-from test_datasets import tiny_arrays, unpacked, write_originals
-from test_datasets_archives import WNIDS, cifar_arrays, write_cifar, write_tiny
+from helpers.states import assert_same, like, small
 
 from experiments import selection
 from plasticity_jax import datasets, lanes

@@ -25,7 +25,7 @@ def spawn(code: str, *arguments) -> subprocess.Popen:
 
 HOLDER = """
 import sys, time
-from plasticity_jax import workdir
+from plasticity_jax.storage import workdir
 with workdir.lock(sys.argv[1]):
     print("locked", flush=True)
     time.sleep(1800)
@@ -57,7 +57,7 @@ def test_lock_names_its_live_holder_and_dies_with_it(tmp_path):
 
 def test_import_is_cheap():
     code = (
-        "import sys; from plasticity_jax import checkpoints, workdir; from jax._src import xla_bridge; "
+        "import sys; from plasticity_jax.storage import checkpoints, workdir; from jax._src import xla_bridge; "
         "print('orbax.checkpoint' in sys.modules, xla_bridge.backends_are_initialized())"
     )
     with spawn(code) as process:

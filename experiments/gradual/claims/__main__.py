@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from experiments.gradual.claims import text
 
 FOLDER = pathlib.Path(__file__).parent
-ROOT = FOLDER.parents[1]
+ROOT = FOLDER.parents[2]
 PARTS = {"BUILD_NOTES.md": ("notes", "notes_demo"), "README.md": ("readme_figures", "readme_account")}
 END = "<!-- end of claims -->"
 
