@@ -13,7 +13,9 @@ setup(
     long_description=(HERE / "README.md").read_text(encoding="utf-8"),
     long_description_content_type="text/markdown",
     license="Apache-2.0",
-    packages=find_packages(include=["plasticity_jax", "plasticity_jax.*", "experiments", "experiments.*"]),
+    packages=find_packages(
+        include=["plasticity_jax", "plasticity_jax.*", "experiments", "experiments.*"]
+    ),
     package_data={"plasticity_jax": ["py.typed"]},
     python_requires=">=3.11",
     install_requires=[
@@ -24,7 +26,8 @@ setup(
         "chex>=0.1.92,<0.2",
         "absl-py>=2.3",
         "tensorflow-datasets>=4.9.10,<5",
-        # what tensorflow-datasets needs to prepare a dataset without TensorFlow, and does not declare
+        # what tensorflow-datasets needs to prepare a dataset without TensorFlow, and does not
+        # declare
         "importlib_resources",
         "pillow",
         "array_record",
@@ -43,7 +46,8 @@ setup(
             "torch==2.13.0",
             "transformers",
             "matfree",
-            "sentencepiece>=0.2.2",  # earlier ones compare unrounded sums and cut a few words otherwise
+            # earlier ones compare unrounded sums and cut a few words otherwise
+            "sentencepiece>=0.2.2",
             "sacrebleu",
             "nltk",
         ],

@@ -28,21 +28,31 @@ def main() -> None:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument(
-        "part", nargs="*", help=f"what to measure; default: all but {', '.join(set(PARTS) - set(USUAL))}"
+        "part",
+        nargs="*",
+        help=f"what to measure; default: all but {', '.join(set(PARTS) - set(USUAL))}",
     )
     parser.add_argument(
-        "--rounds", type=int, default=2, help="turns of every rival, of a whole job half as many (default: 2)"
+        "--rounds",
+        type=int,
+        default=2,
+        help="turns of every rival, of a whole job half as many (default: 2)",
     )
     parser.add_argument("--json", type=Path, metavar="FILE", help="also write everything there")
     parser.add_argument(
-        "--picture", type=Path, metavar="FILE", help="also draw what is to be reached there (.png, .svg)"
+        "--picture",
+        type=Path,
+        metavar="FILE",
+        help="also draw what is to be reached there (.png, .svg)",
     )
     parser.add_argument(
         "--precision", default="float32", help=f"arithmetic of forward and backward pass on both sides: "
         f"{', '.join(PRECISIONS)} (default: float32)",
     )  # fmt: skip
     parser.add_argument(
-        "--deterministic", action="store_true", help="the same bits in every run on a GPU, on both sides"
+        "--deterministic",
+        action="store_true",
+        help="the same bits in every run on a GPU, on both sides",
     )
     given = parser.parse_args()
     for name in given.part:
@@ -67,7 +77,10 @@ def main() -> None:
         print(table(found), flush=True)
         figures += found
         if given.json:  # after every part, so that a suite that breaks off leaves what it has
-            rows = [{**figure._asdict(), "median": figure.median, "met": figure.met} for figure in figures]
+            rows = [
+                {**figure._asdict(), "median": figure.median, "met": figure.met}
+                for figure in figures
+            ]
             text = json.dumps({"machine": about, "rounds": given.rounds, "figures": rows}, indent=1)
             given.json.write_text(text + "\n")
     print(f"took {time.perf_counter() - start:.0f} s", flush=True)
@@ -95,7 +108,9 @@ def machine() -> dict[str, str]:
     """Returns what the times depend on."""
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
-        model = next(line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+        model = next(
+            line.partition(":")[2].strip() for line in lines if line.startswith("model name")
+        )
     except (OSError, StopIteration):
         model = platform.processor()
     packages = ("plasticity_jax", "jax", "jaxlib", "flax", "optax", "numpy", "torch")
@@ -104,7 +119,8 @@ def machine() -> dict[str, str]:
     return {
         "machine": f"{cores()} cores, {model}",
         "devices": f"jax {where.count} x {where.kind} ({where.backend}), PyTorch {torch_device()}",
-        "arithmetic": worker.precision() + (", deterministic" if "BENCHMARK_DETERMINISTIC" in os.environ else ""),
+        "arithmetic": worker.precision()
+        + (", deterministic" if "BENCHMARK_DETERMINISTIC" in os.environ else ""),
         "versions": f"python {platform.python_version()}, {versions}",
         "time": time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime()),
     }
@@ -112,7 +128,9 @@ def machine() -> dict[str, str]:
 
 def torch_device() -> str:
     """Returns where PyTorch computes; a rival on another kind of device than jax would be no rival."""
-    ask = "import torch; print(torch.cuda.get_device_name() if torch.cuda.is_available() else 'cpu')"
+    ask = (
+        "import torch; print(torch.cuda.get_device_name() if torch.cuda.is_available() else 'cpu')"
+    )
     return subprocess.check_output([sys.executable, "-c", ask], text=True).strip()
 
 

@@ -1,4 +1,6 @@
-"""Parts of the benchmark that are measured when they are named: what the defaults were chosen by, and longer comparisons."""
+"""Parts of the benchmark that are measured when they are named: what the defaults were chosen by,
+and longer comparisons.
+"""
 
 from typing import Any
 
@@ -15,24 +17,49 @@ def one_lane(rounds: int) -> list[Figure]:
     }
     rates = alternate(rivals, rounds)
     return [
-        Figure("one_lane", "time, one lane / plain jitted scan", divide(rates["plain"], rates["sweep"]), at_most=1.1),
-        Figure("one_lane", "time, one lane / scan without the library", divide(rates["by hand"], rates["sweep"])),
+        Figure(
+            "one_lane",
+            "time, one lane / plain jitted scan",
+            divide(rates["plain"], rates["sweep"]),
+            at_most=1.1,
+        ),
+        Figure(
+            "one_lane",
+            "time, one lane / scan without the library",
+            divide(rates["by hand"], rates["sweep"]),
+        ),
     ]
 
 
 def strategies(rounds: int) -> list[Figure]:
-    """Every way to run four lanes (on GPUs 64 a device) against lanes one at a time on each device: every model."""
+    """Every way to run four lanes (on GPUs 64 a device) against lanes one at a time on each device:
+    every model.
+    """
     figures, widths = [], (2,) if devices().backend == "cpu" else (8, 64)
     for model, steps in (("mlp", 80), ("cnn", 8), ("t5", 1), ("resnet18", 1)):
         count = widths[-1] * devices().count
-        ours = {"kind": "steps", "piece": None, "model": model, "steps": steps, "count": count, "rehearsed": True}
+        ours = {
+            "kind": "steps",
+            "piece": None,
+            "model": model,
+            "steps": steps,
+            "count": count,
+            "rehearsed": True,
+        }
         rivals = {"sharded, width 1": rival(**ours, strategy="sharded", width=1)}
-        rivals |= {f"sharded, width {width}": rival(**ours, strategy="sharded", width=width) for width in widths}
+        rivals |= {
+            f"sharded, width {width}": rival(**ours, strategy="sharded", width=width)
+            for width in widths
+        }
         rivals |= {name: rival(**ours, strategy=name) for name in ("map", "plain")}
         rivals[f"vmap, width {count}"] = rival(**ours, strategy="vmap", width=count)
         rates = alternate(rivals, rounds)
         figures += [
-            Figure("strategies", f"time, {model}, {name} / sharded, width 1", divide(rates["sharded, width 1"], rate))
+            Figure(
+                "strategies",
+                f"time, {model}, {name} / sharded, width 1",
+                divide(rates["sharded, width 1"], rate),
+            )
             for name, rate in rates.items()
             if name != "sharded, width 1"
         ]
@@ -40,7 +67,9 @@ def strategies(rounds: int) -> list[Figure]:
 
 
 def compiled(rounds: int) -> list[Figure]:
-    """PyTorch with torch.compile against PyTorch without: on all cores, on one, in a process on each."""
+    """PyTorch with torch.compile against PyTorch without: on all cores, on one, in a process on
+    each.
+    """
     figures = []
     kinds = {f"mlp, batch {size}": {"kind": "torch", "batch_size": size} for size in (64, 256)}
     kinds["t5"] = {"kind": "torch_t5", "piece": None, "steps": 3}
@@ -57,12 +86,16 @@ def compiled(rounds: int) -> list[Figure]:
         rates = alternate(rivals, rounds)
         for place in places:
             ratio = divide(rates[f"eager, {place}"], rates[f"compiled, {place}"])
-            figures.append(Figure("compiled", f"time, PyTorch, {name}, {place}, compiled / eager", ratio))
+            figures.append(
+                Figure("compiled", f"time, PyTorch, {name}, {place}, compiled / eager", ratio)
+            )
     return figures
 
 
 def cores_too(rounds: int) -> list[Figure]:
-    """Where the other parts have one core only, all of them, and the other way round, against eager PyTorch."""
+    """Where the other parts have one core only, all of them, and the other way round, against eager
+    PyTorch.
+    """
     batch = {"batch_size": 256}
     rivals = {
         "mlp": rival("sweep", piece=None, lanes=1, epochs=16, pinned=True, **batch),
@@ -75,21 +108,32 @@ def cores_too(rounds: int) -> list[Figure]:
     share = [useful_gflop(256) * rate / most for rate, most in zip(rates["mlp"], peak, strict=True)]
     figures = [
         Figure(
-            "cores_too", "MLP, batch 256, 1 lane / PyTorch, one core each", divide(rates["mlp"], rates["mlp, torch"])
+            "cores_too",
+            "MLP, batch 256, 1 lane / PyTorch, one core each",
+            divide(rates["mlp"], rates["mlp, torch"]),
         ),
-        Figure("cores_too", "MLP, batch 256, one core, useful FLOP/s of its sgemm peak", share, "%"),
+        Figure(
+            "cores_too", "MLP, batch 256, one core, useful FLOP/s of its sgemm peak", share, "%"
+        ),
     ]
     common = {"piece": None, "rehearsed": True, "steps": 3}
     for name, theirs in (("resnet18", "torch_resnet"), ("t5", "torch_t5")):
-        both = {"ours": rival("steps", model=name, count=cores(), **common), "theirs": rival(theirs, **common)}
+        both = {
+            "ours": rival("steps", model=name, count=cores(), **common),
+            "theirs": rival(theirs, **common),
+        }
         rates = alternate(both, rounds)
         ratio = divide(rates["ours"], rates["theirs"])
-        figures.append(Figure("cores_too", f"{name}, a lane a core / PyTorch, eager on all cores", ratio))
+        figures.append(
+            Figure("cores_too", f"{name}, a lane a core / PyTorch, eager on all cores", ratio)
+        )
     return figures
 
 
 def series(rounds: int) -> list[Figure]:
-    """ResNet-18 and T5 with 1, 2, 4 lanes (on GPUs up to 64), one at a time and in one vmap, of grouped convolutions."""
+    """ResNet-18 and T5 with 1, 2, 4 lanes (on GPUs up to 64), one at a time and in one vmap, of
+    grouped convolutions.
+    """
     figures, most = [], 4 if devices().backend == "cpu" else 64
     for model in ("resnet18", "t5"):
         ours = {"kind": "steps", "piece": None, "model": model, "steps": 1, "rehearsed": True}

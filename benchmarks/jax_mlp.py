@@ -1,4 +1,6 @@
-"""A yardstick: the same training as a bare script in JAX, of the library only the precisions; one lane, steps in a scan."""
+"""A yardstick: the same training as a bare script in JAX, of the library only the precisions; one
+lane, steps in a scan.
+"""
 
 import itertools
 
@@ -14,7 +16,8 @@ from plasticity_jax.precision import PRECISIONS, cast
 def training(batch_size: int, epochs: int, width: int = 256, depth: int = 4) -> Go:
     """Trains one lane for `epochs` epochs a call. Work: steps.
 
-    Images are normalised in advance and targets fixed; the accuracy of each batch is computed, nothing is evaluated.
+    Images are normalised in advance and targets fixed; the accuracy of each batch is computed,
+    nothing is evaluated.
     """
     set_up_jax()
     images, labels = images_and_labels()
@@ -45,7 +48,9 @@ def training(batch_size: int, epochs: int, width: int = 256, depth: int = 4) -> 
 
     def loss(params, x, y):
         with jax.default_matmul_precision(arithmetic.products):
-            out = logits(cast(params, arithmetic.dtype), x.astype(arithmetic.dtype)).astype(jnp.float32)
+            out = logits(cast(params, arithmetic.dtype), x.astype(arithmetic.dtype)).astype(
+                jnp.float32
+            )
         return optax.softmax_cross_entropy(out, y).mean(), (out.argmax(-1) == y.argmax(-1)).mean()
 
     def step(carry, index):
@@ -55,11 +60,16 @@ def training(batch_size: int, epochs: int, width: int = 256, depth: int = 4) -> 
         return (optax.apply_updates(params, updates), state), accuracy
 
     def epoch(carry, key):
-        order = jax.random.permutation(key, SAMPLES)[: steps * batch_size].reshape(steps, batch_size)
+        order = jax.random.permutation(key, SAMPLES)[: steps * batch_size].reshape(
+            steps, batch_size
+        )
         carry, accuracy = jax.lax.scan(step, carry, order)
         return carry, accuracy.mean()
 
-    train = jax.jit(lambda carry, key: jax.lax.scan(epoch, carry, jax.random.split(key, epochs)), donate_argnums=0)
+    train = jax.jit(
+        lambda carry, key: jax.lax.scan(epoch, carry, jax.random.split(key, epochs)),
+        donate_argnums=0,
+    )
     carry, key = (params, adam.init(params)), jax.random.key(0)
 
     def go():

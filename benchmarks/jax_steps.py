@@ -1,4 +1,6 @@
-"""Bare training steps of any model through the library's train step: no evaluation, no probes, no tasks that mix."""
+"""Bare training steps of any model through the library's train step: no evaluation, no probes, no
+tasks that mix.
+"""
 
 import dataclasses
 from collections.abc import Callable
@@ -55,7 +57,12 @@ def t5(samples: int, batch_size: int) -> Subject:
     return Subject(spec, random_ids(), worker.data(samples, (1, 1, 1)))
 
 
-SUBJECTS: dict[str, Callable[[int, int], Subject]] = {"mlp": mlp, "cnn": cnn, "resnet18": resnet18, "t5": t5}
+SUBJECTS: dict[str, Callable[[int, int], Subject]] = {
+    "mlp": mlp,
+    "cnn": cnn,
+    "resnet18": resnet18,
+    "t5": t5,
+}
 
 
 def random_ids() -> Environment:
@@ -89,14 +96,17 @@ def training(
 ) -> Go:
     """Trains `count` lanes of `model` with `method` for `steps` steps a call. Work: lane-steps.
 
-    Lanes are executed as a sweep does it, by default or as `strategy` and `width` say; steps are a scan in one program, or
-    else (`scanned=False`) each step is a call of a program of its own. Their numbers go on from call to call, and the
-    first of every `task` of them begins a task, so a method does what it does at such a step and at every so many.
+    Lanes are executed as a sweep does it, by default or as `strategy` and `width` say; steps are a
+    scan in one program, or else (`scanned=False`) each step is a call of a program of its own.
+    Their numbers go on from call to call, and the first of every `task` of them begins a task, so a
+    method does what it does at such a step and at every so many.
     """
     worker.set_up_jax()
     samples = min(steps * batch_size, worker.SAMPLES)
     subject = SUBJECTS[model](samples, batch_size)
-    subject = subject._replace(spec=dataclasses.replace(subject.spec, method=method, precision=worker.precision()))
+    subject = subject._replace(
+        spec=dataclasses.replace(subject.spec, method=method, precision=worker.precision())
+    )
     how = placement.execution(model, count, strategy, width)
     where = placement.placement(how)
     given = [lanes.complete(subject.spec, {"seed": seed}) for seed in range(count)]
@@ -108,7 +118,10 @@ def training(
     init = placement.over_lanes(init, how, split=1)
     run = placement.over_lanes(several if scanned else one, how, split=2, options=options)
     if how.strategy != "plain":
-        init, run = placement.jit_once(init), jax.jit(run, donate_argnums=1, compiler_options=options)
+        init, run = (
+            placement.jit_once(init),
+            jax.jit(run, donate_argnums=1, compiler_options=options),
+        )
     states, done = init(numbers, data), 0
     clocks = np.arange(steps, dtype=np.int32)
     calls = clocks[None] if scanned else clocks
@@ -116,7 +129,9 @@ def training(
     def go():
         nonlocal states, done
         for part in calls:
-            states, metric = run(numbers, states, data, jax.device_put(part + np.int32(done), where.shared))
+            states, metric = run(
+                numbers, states, data, jax.device_put(part + np.int32(done), where.shared)
+            )
             metric.block_until_ready()
         done += steps
         return float(count * steps)
@@ -124,8 +139,12 @@ def training(
     return go
 
 
-def pure(subject: Subject, samples: int, task: int = worker.TASK) -> tuple[Callable, Callable, Callable]:
-    """Returns functions of one lane: init(lane, data), several(lane, state, data, clocks [steps]), one(.., clock [])."""
+def pure(
+    subject: Subject, samples: int, task: int = worker.TASK
+) -> tuple[Callable, Callable, Callable]:
+    """Returns functions of one lane: init(lane, data), several(lane, state, data, clocks [steps]),
+    one(.., clock []).
+    """
     spec, environment, _ = subject
 
     def built(lane, data):
@@ -146,7 +165,9 @@ def pure(subject: Subject, samples: int, task: int = worker.TASK) -> tuple[Calla
         def step(state, clock):
             index = (clock * spec.batch_size + jnp.arange(spec.batch_size)) % samples
             batch = environment.examples(data, drawn, index)
-            return step_.train_step(environment, net, optimizer, state, batch, key, clock, clock % task == 0)
+            return step_.train_step(
+                environment, net, optimizer, state, batch, key, clock, clock % task == 0
+            )
 
         return step
 

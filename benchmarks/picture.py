@@ -10,16 +10,18 @@ from pathlib import Path
 from benchmarks.rivals import Figure
 from benchmarks.words import reach, shown
 
-# Colours that stay apart for colour-blind readers (Okabe and Ito 2008); missed bars are hatched as well.
+# Colours that stay apart for colour-blind readers (Okabe and Ito 2008); missed bars are hatched as
+# well.
 MET, MISSED, GREY = "#0072B2", "#D55E00", "#555555"
 EDGE = 4.0  # the axis ends at this many times what is to be reached, and at its inverse
 
 
 def advantage(figure: Figure, value: float) -> float:
-    """Returns how many times better than its limit a value is: at least 1 where the limit is kept, 0 if it is <= 0.
+    """Returns how many times better than its limit a value is: at least 1 where the limit is kept,
+    0 if it is <= 0.
 
-    The value divided by what it is to be at least, or what it is to be at most divided by the value; of both, the less.
-    A value <= 0 that is to be at most something is infinitely good.
+    The value divided by what it is to be at least, or what it is to be at most divided by the
+    value; of both, the less. A value <= 0 that is to be at most something is infinitely good.
     """
     ratios = []
     if figure.at_least is not None:
@@ -32,7 +34,9 @@ def advantage(figure: Figure, value: float) -> float:
 
 
 def draw(figures: Sequence[Figure], path: Path, note: str = "") -> None:
-    """Writes bars from the limit to the median, with the range over rounds, for all figures with a limit."""
+    """Writes bars from the limit to the median, with the range over rounds, for all figures with a
+    limit.
+    """
     import matplotlib.style
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure as Canvas
@@ -48,7 +52,9 @@ def draw(figures: Sequence[Figure], path: Path, note: str = "") -> None:
         for place, figure in enumerate(limited):
             _bar(axes, place, figure)
         axes.axvline(1, color="black", linewidth=1)
-        axes.set_yticks(range(len(limited)), [f"{figure.part}: {figure.what}" for figure in limited])
+        axes.set_yticks(
+            range(len(limited)), [f"{figure.part}: {figure.what}" for figure in limited]
+        )
         axes.set_ylim(len(limited) - 0.4, -0.6)
         axes.set_xticks([0.25, 0.5, 0.75, 1, 1.5, 2, 3, 4])
         axes.xaxis.set_minor_locator(NullLocator())
@@ -56,7 +62,9 @@ def draw(figures: Sequence[Figure], path: Path, note: str = "") -> None:
         axes.grid(axis="x", color="#E6E6E6", linewidth=0.6)
         axes.spines[["top", "right", "left"]].set_visible(False)
         axes.tick_params(axis="y", length=0)
-        axes.set_xlabel("times as good as is to be reached: median over rounds, line from worst to best round")
+        axes.set_xlabel(
+            "times as good as is to be reached: median over rounds, line from worst to best round"
+        )
         axes.set_title(title(limited), loc="left", fontweight="bold")
         canvas.supxlabel(textwrap.fill(note, 200), x=0.01, ha="left", fontsize=7, color=GREY)
         canvas.savefig(path, dpi=150)
@@ -70,7 +78,16 @@ def _bar(axes, place: int, figure: Figure) -> None:
     middle = drawn(figure.median)
     worst, best = sorted(drawn(value) for value in (min(figure.values), max(figure.values)))
     hatch = None if figure.met else "////"
-    axes.barh(place, middle - 1, left=1, height=0.62, facecolor=colour, alpha=0.75, edgecolor="white", hatch=hatch)
+    axes.barh(
+        place,
+        middle - 1,
+        left=1,
+        height=0.62,
+        facecolor=colour,
+        alpha=0.75,
+        edgecolor="white",
+        hatch=hatch,
+    )
     axes.plot([worst, best], [place, place], color="black", linewidth=1, solid_capstyle="butt")
     text = f"{shown(figure)}   ({reach(figure)})"
     axes.annotate(text, (1, place), (1.02, place), xycoords=("axes fraction", "data"), textcoords=("axes fraction", "data"),

@@ -1,4 +1,6 @@
-"""Rivals: programs that are timed against each other, each in its own processes, in rotated alternation."""
+"""Rivals: programs that are timed against each other, each in its own processes, in rotated
+alternation.
+"""
 
 import functools
 import json
@@ -23,13 +25,15 @@ class Work(NamedTuple):
 
 
 class Rival(NamedTuple):
-    """A competitor: one process for each of `works`, all at work at the same time when it is its turn.
+    """A competitor: one process for each of `works`, all at work at the same time when it is its
+    turn.
 
     Attributes:
       works: what each process does; their rates are added.
       piece: seconds of a turn, about. None: a turn is a single call of the work, however long.
-      rehearsed: does its turn twice, of which the second counts. For work that needs GBs: a machine that takes memory back
-        from a process that waits lets it pay for every page again, once, where a run of many steps hardly notices.
+      rehearsed: does its turn twice, of which the second counts. For work that needs GBs: a machine
+        that takes memory back from a process that waits lets it pay for every page again, once,
+        where a run of many steps hardly notices.
     """
 
     works: tuple[Work, ...]
@@ -45,7 +49,9 @@ def rival(
     rehearsed: bool = False,
     **settings: Any,
 ) -> Rival:
-    """Returns the rival whose `processes` processes all do `kind` with `settings`; `pinned`: each on a core of its own."""
+    """Returns the rival whose `processes` processes all do `kind` with `settings`; `pinned`: each
+    on a core of its own.
+    """
     places = [{"core": number} if pinned else {} for number in range(processes)]
     return Rival(tuple(Work(kind, {**settings, **place}) for place in places), piece, rehearsed)
 
@@ -56,7 +62,8 @@ class Figure(NamedTuple):
     Attributes:
       part, what: where it belongs, and what was measured.
       values: one for each round.
-      unit: "x" (a ratio), "%" (a share, kept as a fraction), "s", "/s", or anything to print behind the number.
+      unit: "x" (a ratio), "%" (a share, kept as a fraction), "s", "/s", or anything to print behind
+        the number.
       at_least, at_most: what is to be reached, in the unit of `values`; neither: for information.
     """
 
@@ -86,10 +93,17 @@ class _Process:
     """A worker process; it sleeps in a read from its standard input while it is not its turn."""
 
     def __init__(self, work: Work):
-        command = [sys.executable, "-m", "benchmarks.worker", work.kind, json.dumps(dict(work.settings))]
+        command = [
+            sys.executable,
+            "-m",
+            "benchmarks.worker",
+            work.kind,
+            json.dumps(dict(work.settings)),
+        ]
         self.command = " ".join(command)
         self.core: int | None = work.settings.get("core")
-        # on a GPU jax would reserve most of its memory for every process, and many wait at the same time
+        # on a GPU jax would reserve most of its memory for every process, and many wait at the same
+        # time
         environment = {"XLA_PYTHON_CLIENT_PREALLOCATE": "false", **os.environ}
         self.process = subprocess.Popen(
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment
@@ -105,7 +119,11 @@ class _Process:
         answered = select.select([self.process.stdout], [], [], PATIENCE)[0]
         line = self.process.stdout.readline() if answered else ""
         if not line:
-            fault = f"ended with exit code {self.process.wait()}" if answered else f"says nothing for {PATIENCE} s"
+            fault = (
+                f"ended with exit code {self.process.wait()}"
+                if answered
+                else f"says nothing for {PATIENCE} s"
+            )
             raise RuntimeError(f"a worker {fault}: {self.command}")
         return json.loads(line)
 
@@ -120,7 +138,9 @@ class _Process:
 
 
 def alternate(rivals: Mapping[str, Rival], rounds: int) -> dict[str, list[float]]:
-    """Returns {name: [rounds] work per second}; in each round every rival has one turn, in another order each time."""
+    """Returns {name: [rounds] work per second}; in each round every rival has one turn, in another
+    order each time.
+    """
     say(f"  starting {sum(len(r.works) for r in rivals.values())} processes: {', '.join(rivals)}")
     processes: dict[str, list[_Process]] = {}
     rates: dict[str, list[float]] = {name: [] for name in rivals}
@@ -149,7 +169,8 @@ def alternate(rivals: Mapping[str, Rival], rounds: int) -> dict[str, list[float]
 
 
 def _start(rivals: Mapping[str, Rival], processes: dict[str, list[_Process]]) -> None:
-    """Puts every rival's processes, warmed up, into `processes`, which holds those started so far if one of them fails.
+    """Puts every rival's processes, warmed up, into `processes`, which holds those started so far
+    if one of them fails.
 
     As many warm up at a time as there are cores: more would compile no faster and need more memory.
     """
@@ -157,19 +178,24 @@ def _start(rivals: Mapping[str, Rival], processes: dict[str, list[_Process]]) ->
     warming: dict[Any, _Process] = {}
     while waiting or warming:
         while waiting and len(warming) < cores():
-            name, work = waiting.pop(_next([work for _, work in waiting], {p.core for p in warming.values()}))
+            name, work = waiting.pop(
+                _next([work for _, work in waiting], {p.core for p in warming.values()})
+            )
             process = _Process(work)
             processes.setdefault(name, []).append(process)
             warming[process.process.stdout] = process
         ready = select.select([*warming], [], [], PATIENCE)[0]
-        for answer in ready or [*warming]:  # (if none says anything, one is waited for once more, and that fails)
+        # (if none says anything, one is waited for once more, and that fails)
+        for answer in ready or [*warming]:
             warming.pop(answer).receive()
 
 
 def _next(waiting: Sequence[Work], busy: Collection[int | None]) -> int:
-    """Returns the place of the work to start while work is under way that is pinned to the cores `busy` (None: to none).
+    """Returns the place of the work to start while work is under way that is pinned to the cores
+    `busy` (None: to none).
 
-    First what must stay on a core that is free, then what need not: left to the end, the pinned would share one core.
+    First what must stay on a core that is free, then what need not: left to the end, the pinned
+    would share one core.
     """
 
     def rank(place: int) -> tuple[bool, bool]:
@@ -180,7 +206,8 @@ def _next(waiting: Sequence[Work], busy: Collection[int | None]) -> int:
 
 
 def order(names: list[str], number: int) -> list[str]:
-    """Returns who follows whom in round `number`: every odd round is the one before backwards, every even one is rotated.
+    """Returns who follows whom in round `number`: every odd round is the one before backwards,
+    every even one is rotated.
 
     So after any two rounds all have had the same mean place.
     """
@@ -220,9 +247,13 @@ class Devices(NamedTuple):
 
 @functools.cache
 def devices() -> Devices:
-    """Returns where workers will compute; asked of a process that ends, since this one must leave the devices free."""
+    """Returns where workers will compute; asked of a process that ends, since this one must leave
+    the devices free.
+    """
     ask = "import jax; print(jax.default_backend(), jax.local_device_count(), jax.devices()[0].device_kind)"
-    backend, count, kind = subprocess.check_output([sys.executable, "-c", ask], text=True).strip().split(maxsplit=2)
+    backend, count, kind = (
+        subprocess.check_output([sys.executable, "-c", ask], text=True).strip().split(maxsplit=2)
+    )
     return Devices(backend, cores() if backend == "cpu" else int(count), kind)
 
 

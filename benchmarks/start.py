@@ -1,4 +1,6 @@
-"""What a start costs, seen from a fresh process: `python -m benchmarks.start import|first|launch ..` prints JSON."""
+"""What a start costs, seen from a fresh process: `python -m benchmarks.start import|first|launch
+..` prints JSON.
+"""
 
 import json
 import os
@@ -11,7 +13,9 @@ from pathlib import Path
 
 
 def importing() -> dict[str, float | bool]:
-    """Imports the library; "clean": it set no environment variable (beyond those that jax sets) and started no backend."""
+    """Imports the library; "clean": it set no environment variable (beyond those that jax sets) and
+    started no backend.
+    """
     start = time.perf_counter()
     import jax
 
@@ -28,10 +32,13 @@ def importing() -> dict[str, float | bool]:
 
 
 def first_task(cache_dir: str, spawned: str) -> dict[str, float]:
-    """From nothing to the end of a first task with default probes, with a persistent compilation cache in `cache_dir`.
+    """From nothing to the end of a first task with default probes, with a persistent compilation
+    cache in `cache_dir`.
 
-    `spawned`: time.time() of the parent just before this process was. Training is a second call of the compiled task;
-    "compile" is tracing, lowering and compiling or loading of everything up to the first, "start" is all but training.
+    `spawned`: time.time() of the parent just before this process was. Training is a second call of
+      the compiled task;
+    "compile" is tracing, lowering and compiling or loading of everything up to the first, "start"
+    is all but training.
     """
     import jax
 
@@ -56,7 +63,9 @@ def first_task(cache_dir: str, spawned: str) -> dict[str, float]:
 
 
 def launching(cache_dir: str) -> dict[str, float]:
-    """From a command line to the first task in results.parquet: `experiments.run`, 2 seeds, an epoch, default probes."""
+    """From a command line to the first task in results.parquet: `experiments.run`, 2 seeds, an
+    epoch, default probes.
+    """
     import numpy as np
 
     from benchmarks import worker
@@ -66,7 +75,14 @@ def launching(cache_dir: str) -> dict[str, float]:
     for name, array in zip(("images", "labels"), worker.images_and_labels(), strict=True):
         np.save(arrays / f"train_{name}.npy", array)
     with tempfile.TemporaryDirectory(dir=cache_dir) as folder:
-        flags = {"workdir": folder, "dataset": f"arrays:{arrays}", "samples": 5120, "tasks": 1, "epochs": 1, "seeds": 2}
+        flags = {
+            "workdir": folder,
+            "dataset": f"arrays:{arrays}",
+            "samples": 5120,
+            "tasks": 1,
+            "epochs": 1,
+            "seeds": 2,
+        }
         settings = (f"--{name}={value}" for name, value in flags.items())
         command = [sys.executable, "-m", "experiments.run", "--noprogress", *settings]
         spawned = time.time()
@@ -75,7 +91,11 @@ def launching(cache_dir: str) -> dict[str, float]:
         return {"seconds": Path(folder, "results.parquet").stat().st_mtime - spawned}
 
 
-KINDS: dict[str, Callable[..., dict]] = {"import": importing, "first": first_task, "launch": launching}
+KINDS: dict[str, Callable[..., dict]] = {
+    "import": importing,
+    "first": first_task,
+    "launch": launching,
+}
 
 if __name__ == "__main__":
     print(json.dumps(KINDS[sys.argv[1]](*sys.argv[2:])))

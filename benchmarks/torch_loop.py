@@ -11,7 +11,8 @@ from benchmarks.worker import Go, precision
 
 
 def device() -> torch.device:
-    """Returns where to train: the GPU if PyTorch sees one, as jax would choose, else the CPU, a thread for each core.
+    """Returns where to train: the GPU if PyTorch sees one, as jax would choose, else the CPU, a
+    thread for each core.
 
     Sets the arithmetic that the command asked for, as ours has it.
     """
@@ -36,12 +37,14 @@ def training(
       objective: indices of a batch -> its mean loss, [].
       optimizer: fused, over the parameters of the objective.
       samples, batch_size, epochs: how much is done in a call.
-      compiled: by torch.compile, forward and backward pass, where a C++ compiler is found; raises RuntimeError without.
+      compiled: by torch.compile, forward and backward pass, where a C++ compiler is found; raises
+        RuntimeError without.
     """
     if compiled:
         if not shutil.which("g++") and not shutil.which("clang++"):
             raise RuntimeError(
-                "compiled is True, but no C++ compiler was found: allowed is a machine with g++ or clang++."
+                "compiled is True, but no C++ compiler was found: allowed is a machine with g++ or "
+                "clang++."
             )
         objective = torch.compile(objective, dynamic=False)
     steps, where = samples // batch_size, device()
@@ -49,7 +52,9 @@ def training(
 
     def go():
         for _ in range(epochs):
-            for index in torch.randperm(samples, device=where)[: steps * batch_size].split(batch_size):
+            for index in torch.randperm(samples, device=where)[: steps * batch_size].split(
+                batch_size
+            ):
                 optimizer.zero_grad(set_to_none=True)
                 with arithmetic:
                     loss = objective(index)

@@ -19,14 +19,19 @@ def training(
 ) -> Go:
     """Trains one lane for `epochs` epochs a call. Work: steps.
 
-    Lanes would run one after another, so steps per second are lane-steps per second. What it is spared, all in its
-    favour: images are normalised and targets mixed in advance, no accuracy is computed and nothing is evaluated.
+    Lanes would run one after another, so steps per second are lane-steps per second. What it is
+    spared, all in its
+    favour: images are normalised and targets mixed in advance, no accuracy is computed and nothing
+      is evaluated.
     """
     images, labels = images_and_labels()
     where = torch_loop.device()
     x = torch.from_numpy(images.reshape(SAMPLES, -1)).to(where).float()
     x = (x - x.mean()) / x.std()
-    y = 0.9 * functional.one_hot(torch.from_numpy(labels).to(where).long(), CLASSES).float() + 0.1 / CLASSES
+    y = (
+        0.9 * functional.one_hot(torch.from_numpy(labels).to(where).long(), CLASSES).float()
+        + 0.1 / CLASSES
+    )
     sizes = [x.shape[1], *[width] * depth]
     layers = [
         part

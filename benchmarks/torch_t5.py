@@ -19,7 +19,8 @@ def training(
     feed_forward: int = 2048,
     compiled: bool = False,
 ) -> Go:
-    """Trains one block a side, 4 heads of 64, on random ids without padding, for `steps` steps a call. Work: steps.
+    """Trains one block a side, 4 heads of 64, on random ids without padding, for `steps` steps a
+    call. Work: steps.
 
     In its favour: no dropout, no mask is given, no accuracy is computed. Attention is eager:
     scaled_dot_product_attention took the same time.
@@ -33,7 +34,9 @@ def training(
     model = T5ForConditionalGeneration(config).train().to(where)
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3, fused=True)
     random = np.random.default_rng(0)
-    source, target = (torch.from_numpy(random.integers(1, symbols, (samples, length))).to(where) for _ in range(2))
+    source, target = (
+        torch.from_numpy(random.integers(1, symbols, (samples, length))).to(where) for _ in range(2)
+    )
 
     def objective(index):
         return model(input_ids=source[index], labels=target[index]).loss

@@ -6,9 +6,14 @@ from benchmarks.rivals import Figure
 
 
 def table(figures: Sequence[Figure]) -> str:
-    """Returns the figures as lines: part, what, median [range], what to reach, whether it is reached."""
+    """Returns the figures as lines: part, what, median [range], what to reach, whether it is
+    reached.
+    """
     met = {True: "yes", False: "NO", None: ""}
-    return "\n".join(f"{f.part:9} {f.what:66} {shown(f):>40}  {reach(f):16} {met[f.met]}".rstrip() for f in figures)
+    return "\n".join(
+        f"{f.part:9} {f.what:66} {shown(f):>40}  {reach(f):16} {met[f.met]}".rstrip()
+        for f in figures
+    )
 
 
 def shown(figure: Figure) -> str:

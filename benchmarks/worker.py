@@ -1,7 +1,9 @@
 """A rival's process: builds its work, warms up, then works and answers whenever it is told to.
 
-Protocol: `python -m benchmarks.worker KIND SETTINGS` (JSON) writes a line when it is ready; for each line read, a number
-of repeats, it does that much and answers {"seconds": .., "work": ..}. It ends with its standard input.
+Protocol: `python -m benchmarks.worker KIND SETTINGS` (JSON) writes a line when it is ready; for
+  each line read, a number
+of repeats, it does that much and answers {"seconds": .., "work": ..}. It ends with its standard
+input.
 """
 
 import functools
@@ -39,29 +41,43 @@ def main() -> None:
     for line in sys.stdin:
         start = time.perf_counter()
         work = sum(go() for _ in range(int(line)))
-        print(json.dumps({"seconds": time.perf_counter() - start, "work": work}), file=answers, flush=True)
+        print(
+            json.dumps({"seconds": time.perf_counter() - start, "work": work}),
+            file=answers,
+            flush=True,
+        )
 
 
 def pin(core: int | None) -> None:
-    """Keeps this process and its threads to come on one core, number `core` of those it may use; None: on all."""
+    """Keeps this process and its threads to come on one core, number `core` of those it may use;
+    None: on all.
+    """
     if core is not None:
         os.sched_setaffinity(0, {sorted(os.sched_getaffinity(0))[core]})
 
 
 def precision() -> str:
-    """Returns the arithmetic of forward and backward pass on both sides, as a Spec names it; set by the command."""
+    """Returns the arithmetic of forward and backward pass on both sides, as a Spec names it; set by
+    the command.
+    """
     return os.environ.get("BENCHMARK_PRECISION", "float32")
 
 
 def useful_gflop(batch_size: int) -> float:
-    """Returns the GFLOP of a step's matrix products: forward, by weights, by inputs (but not the network's input)."""
+    """Returns the GFLOP of a step's matrix products: forward, by weights, by inputs (but not the
+    network's input).
+    """
     products = sum(before * after for before, after in LAYERS)
     first = LAYERS[0][0] * LAYERS[0][1]
     return 1e-9 * batch_size * (6 * products - 2 * first)
 
 
-def images_and_labels(samples: int = SAMPLES, shape: tuple[int, ...] = SHAPE) -> tuple[np.ndarray, np.ndarray]:
-    """Returns noise, MNIST-shaped by default: uint8 images and int32 labels, equally many of each class."""
+def images_and_labels(
+    samples: int = SAMPLES, shape: tuple[int, ...] = SHAPE
+) -> tuple[np.ndarray, np.ndarray]:
+    """Returns noise, MNIST-shaped by default: uint8 images and int32 labels, equally many of each
+    class.
+    """
     random = np.random.default_rng(0)
     images = random.integers(0, 256, (samples, *shape), np.uint8)
     return images, random.permutation(np.arange(samples, dtype=np.int32) % CLASSES)
@@ -79,7 +95,9 @@ def data(samples: int = SAMPLES, shape: tuple[int, ...] = SHAPE) -> Any:
 
 
 def set_up_jax(cache_dir: str | None = None) -> None:
-    """Configures jax as the launcher does: a CPU device for every core; a persistent cache if a folder is given."""
+    """Configures jax as the launcher does: a CPU device for every core; a persistent cache if a
+    folder is given.
+    """
     import jax
 
     jax.config.update("jax_num_cpu_devices", cores())
@@ -89,14 +107,20 @@ def set_up_jax(cache_dir: str | None = None) -> None:
 
 
 def spec(epochs: int = 16, probes: Any = "none", **settings: Any) -> Any:
-    """Returns the Spec of the figures: random labels, output interpolation, MLP 784-4x256-10, layer norm, Adam."""
+    """Returns the Spec of the figures: random labels, output interpolation, MLP 784-4x256-10, layer
+    norm, Adam.
+    """
     from plasticity_jax import Spec
 
     return Spec(epochs=epochs, probes=probes, samples=SAMPLES, precision=precision(), **settings)
 
 
-def sweep(lanes: int, granularity: int | Sequence[int] = 20, strategy: str | None = None, **settings: Any) -> Go:
-    """Tasks as `sweep.run` runs them; granularities are dealt out to the lanes in turn. Work: lane-steps."""
+def sweep(
+    lanes: int, granularity: int | Sequence[int] = 20, strategy: str | None = None, **settings: Any
+) -> Go:
+    """Tasks as `sweep.run` runs them; granularities are dealt out to the lanes in turn. Work:
+    lane-steps.
+    """
     import jax
 
     from plasticity_jax.execution import compiled as compiled_
@@ -107,11 +131,15 @@ def sweep(lanes: int, granularity: int | Sequence[int] = 20, strategy: str | Non
     numbers = [{"seed": seed, "granularity": levels[seed % len(levels)]} for seed in range(lanes)]
     program = program_.plan([(spec(**settings), numbers)], SAMPLES, strategy)[0]
     compiled = compiled_.compile_program(program, data())
-    return _tasks(compiled.init(), compiled.run_task, lanes * lane_steps(program.spec), jax.block_until_ready)
+    return _tasks(
+        compiled.init(), compiled.run_task, lanes * lane_steps(program.spec), jax.block_until_ready
+    )
 
 
 def plain(**settings: Any) -> Go:
-    """One lane, with nothing but jax.jit and the sweep's options around its pure function. Work: steps."""
+    """One lane, with nothing but jax.jit and the sweep's options around its pure function. Work:
+    steps.
+    """
     import jax
 
     from plasticity_jax import lanes, make_run
@@ -122,7 +150,9 @@ def plain(**settings: Any) -> Go:
     lane = {k: v[0] for k, v in lanes.stack([lanes.complete(one, {"granularity": 20})]).items()}
     run = make_run(one)
     init = jax.jit(run.init)
-    run_task = jax.jit(run.run_task, donate_argnums=1, compiler_options=placement.options(one.model))
+    run_task = jax.jit(
+        run.run_task, donate_argnums=1, compiler_options=placement.options(one.model)
+    )
     step = lambda state, task: run_task(lane, state, examples, np.int32(task))  # noqa: E731
     return _tasks(init(lane, examples), step, lane_steps(one), jax.block_until_ready)
 
@@ -146,7 +176,9 @@ def _tasks(state: Any, run_task: Callable, work: float, wait: Callable) -> Go:
 
 
 def curvature(what: str, epochs: int = 8, samples: int = 512) -> Go:
-    """The gradient, or hessian_top, of the mean loss of the first task after training. Work: 1 each."""
+    """The gradient, or hessian_top, of the mean loss of the first task after training. Work: 1
+    each.
+    """
     import jax
     import jax.numpy as jnp
 
@@ -164,7 +196,9 @@ def curvature(what: str, epochs: int = 8, samples: int = 512) -> Go:
 
     def loss(params, batch):
         net = network.network(one, environment, examples)
-        return step_.mean_loss(environment, net.apply(params, state.variables, batch.x, False)[0], batch)
+        return step_.mean_loss(
+            environment, net.apply(params, state.variables, batch.x, False)[0], batch
+        )
 
     @functools.partial(jax.jit, compiler_options=placement.options(one.model))
     def compute(params, batch):
@@ -189,11 +223,12 @@ def job(
     checkpoints: bool = True,
     results: bool = True,
 ) -> Go:
-    """A whole job of `tasks` tasks, with default probes if none are named, from reading the data to the table. Work: 1 each.
+    """A whole job of `tasks` tasks, with default probes if none are named, from reading the data to
+    the table. Work: 1 each.
 
-    It runs in a fresh workdir, is traced anew and finds its program in the persistent cache. Checkpoints, and writing of
-    the results after every task, can be left out. The first call warms up: the same job with one task of one epoch and no
-    probes, and the compilation of the real one.
+    It runs in a fresh workdir, is traced anew and finds its program in the persistent cache.
+    Checkpoints, and writing of the results after every task, can be left out. The first call warms
+    up: the same job with one task of one epoch and no probes, and the compilation of the real one.
     """
     import plasticity_jax
     from plasticity_jax.execution import compiled as compiled_
@@ -230,7 +265,9 @@ def job(
         nonlocal next_up
         one, next_up = next_up, whole
         if one is not whole:
-            ready = compiled_.compile_program(program_.plan([(whole, grid)], SAMPLES)[0], prepared(whole))
+            ready = compiled_.compile_program(
+                program_.plan([(whole, grid)], SAMPLES)[0], prepared(whole)
+            )
             ready.executable(ready.init())
         with tempfile.TemporaryDirectory(dir=cache_dir) as folder:
             if checkpoints and results:
@@ -251,7 +288,8 @@ def jax_matmul(size: int, spread: bool) -> Go:
     count = len(jax.devices()) if spread else 1
     mesh = Mesh(np.asarray(jax.devices()[:count]), ("core",))
     left = jax.device_put(
-        np.random.rand(count, size, size).astype(np.float32), NamedSharding(mesh, PartitionSpec("core"))
+        np.random.rand(count, size, size).astype(np.float32),
+        NamedSharding(mesh, PartitionSpec("core")),
     )
 
     def plainly(part):  # (a batched product would be another routine)

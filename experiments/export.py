@@ -2,9 +2,9 @@
 
 Command: python -m experiments.export --from=DIR,... --name=NAME [--code=COMMIT] [--folder=DIR]
 (--code only where the workdir does not say it, as those of code from before it was recorded.)
-Writes NAME.parquet into the folder (experiments/gradual/results/lanes), without the columns of single layers and with
-  the columns dataset, samples, batch_size, code_version and compiler_options; and NAME.json, the workdirs' config.json
-  (without the data's folder).
+Writes NAME.parquet into the folder (experiments/gradual/results/lanes), without the columns of
+  single layers and with the columns dataset, samples, batch_size, code_version and
+  compiler_options; and NAME.json, the workdirs' config.json (without the data's folder).
 """
 
 import json
@@ -32,7 +32,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             return 0
         if rest or not own["from"] or not own["name"]:
             raise ValueError(
-                "from and name are needed: --from=DIR,... --name=NAME; nothing but --code and --folder is allowed beside."
+                "from and name are needed: --from=DIR,... --name=NAME; nothing but --code and "
+                "--folder is allowed beside."
             )
         paths = export(own["from"].split(","), own["name"], own["code"], own["folder"])
     except ValueError as error:
@@ -43,8 +44,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 0
 
 
-def export(workdirs: Sequence[str], name: str, code: str | None, folder: str | pathlib.Path) -> list[pathlib.Path]:
-    """Writes NAME.parquet and NAME.json into `folder` and returns their paths; `code` replaces what the workdir says.
+def export(
+    workdirs: Sequence[str], name: str, code: str | None, folder: str | pathlib.Path
+) -> list[pathlib.Path]:
+    """Writes NAME.parquet and NAME.json into `folder` and returns their paths; `code` replaces what
+    the workdir says.
 
     Raises ValueError if a run is not finished; OSError or WorkdirError if a workdir cannot be read.
     """
@@ -55,11 +59,18 @@ def export(workdirs: Sequence[str], name: str, code: str | None, folder: str | p
             table = table_.read(pathlib.Path(path, "results.parquet"))
             programs = record["settings"]["programs"]
         except (KeyError, TypeError, ValueError) as error:
-            raise workdir.WorkdirError(f"{path} is not a workdir with results ({error}).") from error
+            raise workdir.WorkdirError(
+                f"{path} is not a workdir with results ({error})."
+            ) from error
         made_by = code or record.get("code_version", "not recorded")
-        frames.append(_rows(path, table, programs, made_by).assign(lane=lambda t, first=first: t["lane"] + first))
+        frames.append(
+            _rows(path, table, programs, made_by).assign(
+                lane=lambda t, first=first: t["lane"] + first
+            )
+        )
         first += table["lane"].nunique()
-        place, _, rest = record["data_source"].partition(";")  # a folder of one machine says nothing elsewhere
+        # a folder of one machine says nothing elsewhere
+        place, _, rest = record["data_source"].partition(";")
         source = f"{pathlib.Path(place).name};{rest}" if rest else pathlib.Path(place).name
         records.append({**record, "data_source": source, "code_version": made_by})
     whole = pd.concat(frames, ignore_index=True)
@@ -76,7 +87,9 @@ def _rows(path: str, table: Any, programs: Sequence[dict[str, Any]], code: str) 
         spec, count = program["spec"], len(program["lanes"])
         rows = kept[kept["lane"].between(first, first + count - 1)]
         if len(rows) != count * spec["tasks"]:
-            raise ValueError(f"{path} has {len(rows)} rows of {count * spec['tasks']}: allowed are finished runs.")
+            raise ValueError(
+                f"{path} has {len(rows)} rows of {count * spec['tasks']}: allowed are finished runs."
+            )
         options = program.get("compiler_options") or {}
         made.append(
             rows.assign(
@@ -84,7 +97,8 @@ def _rows(path: str, table: Any, programs: Sequence[dict[str, Any]], code: str) 
                 samples=spec["samples"],
                 batch_size=spec["batch_size"],
                 code_version=code,
-                compiler_options=" ".join(f"{k}={v}" for k, v in options.items()) or "XLA's defaults",
+                compiler_options=" ".join(f"{k}={v}" for k, v in options.items())
+                or "XLA's defaults",
             )
         )
         first += count

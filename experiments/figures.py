@@ -60,7 +60,8 @@ class Figure(NamedTuple):
 def main(doc: str | None, *figures: Figure, argv: Sequence[str] | None = None) -> int:
     """Runs and draws a figure from the command line and returns the exit code.
 
-    Figures of several benchmarks run one after another, each in a folder of its own inside the workdir, after all of them
+    Figures of several benchmarks run one after another, each in a folder of its own inside the
+    workdir, after all of them
     were planned and checked: what the last one lacks is not told after hours of the first.
     """
     try:
@@ -77,7 +78,8 @@ def main(doc: str | None, *figures: Figure, argv: Sequence[str] | None = None) -
                 inside = [_inside(text, figure.benchmark) for text in inside]
             planned.append((figure, defaults, arms, inside))
         if own["from"] is None:
-            for figure, defaults, arms, inside in planned[1:]:  # (the first is checked when it is launched)
+            # (the first is checked when it is launched)
+            for figure, defaults, arms, inside in planned[1:]:
                 _check_run(defaults, arms, inside, metric_of(figure))
     except ValueError as error:
         return launcher.fault(error, launcher.USAGE)
@@ -95,7 +97,9 @@ def main(doc: str | None, *figures: Figure, argv: Sequence[str] | None = None) -
                 note=lambda table, values, figure=figure: differences(figure, own, values, table),
                 argv=inside,
                 metric=metric_of(figure),
-                then=lambda table, columns, values, figure=figure: draw(figure, own, table, columns, values),
+                then=lambda table, columns, values, figure=figure: draw(
+                    figure, own, table, columns, values
+                ),
             )
         if code:
             return code
@@ -110,10 +114,11 @@ def metric_of(figure: Figure) -> str:
 def plan(
     figure: Figure, own: Mapping[str, Any], rest: Sequence[str] = ()
 ) -> tuple[dict[str, str], list[dict[str, str]], list[str]]:
-    """Returns defaults and arms of a figure for its own flags, and the arguments that are left of `rest`.
+    """Returns defaults and arms of a figure for its own flags, and the arguments that are left of
+    `rest`.
 
-    Raises ValueError for an unknown scale or method, a selection that cannot be read or does not fit, or what a published
-    comparison lacks.
+    Raises ValueError for an unknown scale or method, a selection that cannot be read or does not
+    fit, or what a published comparison lacks.
     """
     left, published = list(rest), own["as_published"]
     registry.one_of("scale", own["scale"], SCALES)
@@ -127,17 +132,29 @@ def plan(
     values = defaults | given
     if figure.arms == "granularity" and own["methods"] != settings.METHODS:
         raise ValueError(
-            f"methods is {own['methods']!r}, but figure {figure.name} compares granularities: leave it out."
+            f"methods is {own['methods']!r}, but figure {figure.name} compares granularities: "
+            "leave it out."
         )
     methods = ["none"] if figure.arms == "granularity" else own["methods"].split(",")
     gradually = benchmark.gradual[:1] if figure.arms == "granularity" else benchmark.gradual
     chosen: selection.Settings = {}
     if own["selection"]:
-        chosen = selection.read(own["selection"], figure.benchmark, own["scale"], values, [*methods, *gradually])
-        for name in sorted(given.keys() & {flag for arm in (*methods, *gradually) for flag in chosen[arm]}):
-            raise ValueError(f"{name} is {given[name]!r}, but {own['selection']} has its own: leave one of them out.")
+        chosen = selection.read(
+            own["selection"], figure.benchmark, own["scale"], values, [*methods, *gradually]
+        )
+        for name in sorted(
+            given.keys() & {flag for arm in (*methods, *gradually) for flag in chosen[arm]}
+        ):
+            raise ValueError(
+                f"{name} is {given[name]!r}, but {own['selection']} has its own: leave one of them out."
+            )
     plain = {"method": "none", "transition": benchmark.gradual[0]}
-    abrupt = {**plain, "granularity": "1", **chosen.get("none", {}), **(benchmark.unregularised if published else {})}
+    abrupt = {
+        **plain,
+        "granularity": "1",
+        **chosen.get("none", {}),
+        **(benchmark.unregularised if published else {}),
+    }
     gradual = [{**plain, "transition": name, **chosen.get(name, {})} for name in gradually]
     if figure.arms == "granularity":
         finest = int(defaults["granularity"]) if own["scale"] == "smoke" else None
@@ -151,7 +168,9 @@ def plan(
         arms = [abrupt] * ("1" in grid) + [{**gradual[0], "granularity": finer}] * bool(finer)
     else:
         arms = [
-            abrupt if method == "none" else {**plain, "method": method, "granularity": "1", **chosen.get(method, {})}
+            abrupt
+            if method == "none"
+            else {**plain, "method": method, "granularity": "1", **chosen.get(method, {})}
             for method in methods
         ]
         arms += gradual
@@ -161,7 +180,9 @@ def plan(
         different = dict(benchmark.gradual_published)
         for flag, what in benchmark.needs.items():
             if flag not in given:
-                raise ValueError(f"as_published is given without {flag}: name {what} with --{flag}=.")
+                raise ValueError(
+                    f"as_published is given without {flag}: name {what} with --{flag}=."
+                )
             if flag.endswith(".pretrained"):
                 left = [text for text in left if not text.startswith(f"--{flag}=")]
                 different[flag] = given[flag]
@@ -173,16 +194,25 @@ def plan(
                     and "granularity" not in arm
                     and "granularity" not in given
                 ):
-                    arm["granularity"] = str(2 * int(defaults["granularity"]))  # its steps are of half the way
+                    # its steps are of half the way
+                    arm["granularity"] = str(2 * int(defaults["granularity"]))
         if (defaults, arms) == plan(figure, {**own, "as_published": False}, rest)[:2]:
-            print(f"note: --as_published changes nothing in figure {figure.name}, {benchmark.title}.", file=sys.stderr)
+            print(
+                f"note: --as_published changes nothing in figure {figure.name}, {benchmark.title}.",
+                file=sys.stderr,
+            )
     return defaults, arms, left
 
 
 def controls(
-    benchmark: Benchmark, values: Mapping[str, str], kind: str, abrupt: Mapping[str, str], gradual: Mapping[str, str]
+    benchmark: Benchmark,
+    values: Mapping[str, str],
+    kind: str,
+    abrupt: Mapping[str, str],
+    gradual: Mapping[str, str],
 ) -> list[dict[str, str]]:
-    """Returns the arms that tell what in a gradual change helps: see the README's table of controls.
+    """Returns the arms that tell what in a gradual change helps: see the README's table of
+    controls.
 
     Args:
       values: the figure's flags.
@@ -192,21 +222,29 @@ def controls(
     for name in ("epochs", "samples", "batch_size", "transition_fraction"):
         if "," in values[name]:
             raise ValueError(f"{name} is {values[name]!r}: allowed with controls is one value.")
-    epochs, samples, batch_size = (flags.whole(name, values[name], 1) for name in ("epochs", "samples", "batch_size"))
-    share, environment = flags.number("transition_fraction", values["transition_fraction"]), values["environment"]
+    epochs, samples, batch_size = (
+        flags.whole(name, values[name], 1) for name in ("epochs", "samples", "batch_size")
+    )
+    share, environment = (
+        flags.number("transition_fraction", values["transition_fraction"]),
+        values["environment"],
+    )
     changing = round(epochs * share)
     if kind == "methods" and not 0 < changing < epochs:
         raise ValueError(
-            f"transition_fraction is {values['transition_fraction']} of {epochs} epochs: allowed with controls is a share "
+            f"transition_fraction is {values['transition_fraction']} of {epochs} epochs: allowed "
+            "with controls is a share "
             "that leaves an epoch for the change and one for the stable phase."
         )
     if kind == "granularity":  # the finest possible: a plateau for every step of the transition
         steps = transitions.transition_steps(np.float32(share), epochs * (samples // batch_size))
         return [{**gradual, "granularity": str(int(steps))}]
     arms = [
-        {**gradual, "transition_fraction": "1", "epochs": str(changing)},  # the gradual epochs without the stable phase
+        # the gradual epochs without the stable phase
+        {**gradual, "transition_fraction": "1", "epochs": str(changing)},
         {**abrupt, "epochs": str(epochs - changing)},  # the stable phase alone
-        {**gradual, f"{environment}.change": "false"},  # the gradual schedule on a task that does not change
+        # the gradual schedule on a task that does not change
+        {**gradual, f"{environment}.change": "false"},
         {**abrupt, f"{environment}.change": "false"},
     ]
     if gradual["transition"] == "output":
@@ -222,16 +260,21 @@ def draw(
     values: flags.Values,
     folder: str = "",
 ) -> str:
-    """Draws the figure as figure_NAME.png and .svg in the workdir (or `folder`) and returns a line that says where.
+    """Draws the figure as figure_NAME.png and .svg in the workdir (or `folder`) and returns a line
+    that says where.
 
-    What is drawn is written beside it as figure_NAME.csv: statistics over seeds of the metric by arm and task; beside a
-    figure of the benchmark's own metric, every probe as figure_NAME_probes.png and .svg, and all measurements over the last
-    tasks as figure_NAME_final.csv (`results.finals`).
+    What is drawn is written beside it as figure_NAME.csv: statistics over seeds of the metric by
+    arm and task; beside a figure of the benchmark's own metric, every probe as
+    figure_NAME_probes.png and .svg, and all measurements over the last tasks as
+    figure_NAME_final.csv (`results.finals`).
     """
     benchmark = BENCHMARKS[figure.benchmark]
     metric = metric_of(figure)
     path = Path(folder or values["workdir"]) / f"figure_{figure.name}"
-    title, note = f"Figure {figure.name}: {benchmark.title}", differences(figure, own, values, table)
+    title, note = (
+        f"Figure {figure.name}: {benchmark.title}",
+        differences(figure, own, values, table),
+    )
     words = {"metric": metric, "band": values["band"], "title": title, "note": note}
     paths = curves.curves(table, columns, path, **words, panels=())
     drawn(table, columns, metric).to_csv(f"{path}.csv", index=False)
@@ -243,14 +286,18 @@ def draw(
 
 
 def differences(figure: Figure, own: Mapping[str, Any], values: flags.Values, table: Any) -> str:
-    """Returns a sentence that names every setting that is not the paper's, with the paper's in brackets; or nothing.
+    """Returns a sentence that names every setting that is not the paper's, with the paper's in
+    brackets; or nothing.
 
-    Then one each for a selection and for a published comparison, which differ between arms. Only what some lane of
+    Then one each for a selection and for a published comparison, which differ between arms. Only
+    what some lane of
     `table` has is named: not a method's settings in a figure without it.
     """
     benchmark = BENCHMARKS[figure.benchmark]
     # (figures of granularity show it)
-    changed = launcher.changed(values, benchmark.paper, table, ["granularity"] if figure.arms == "methods" else [])
+    changed = launcher.changed(
+        values, benchmark.paper, table, ["granularity"] if figure.arms == "methods" else []
+    )
     said = [f"Differs from the paper's numbers: {', '.join(changed)}."] if changed else []
     methods = set(table["method"])
     gradual = table[table["granularity"] > 1]
@@ -258,19 +305,28 @@ def differences(figure: Figure, own: Mapping[str, Any], values: flags.Values, ta
         what = "Learning rates" if methods == {"none"} else "Learning rates and methods' settings"
         said.append(f"{what} as chosen in {own['selection']}.")
     if own["as_published"]:
-        other = {**benchmark.gradual_published, **{flag: "given" for flag in benchmark.needs if "pretrained" in flag}}
+        other = {
+            **benchmark.gradual_published,
+            **{flag: "given" for flag in benchmark.needs if "pretrained" in flag},
+        }
         if other and len(gradual):
             said.append(f"Gradual arms have {', '.join(f'{k} {v}' for k, v in other.items())}.")
         if benchmark.unregularised.get("method") in methods:
             said.append("The abrupt arm resets its optimizer.")
         output = set(gradual.loc[gradual["transition"] == "output", "granularity"])
-        if figure.arms == "methods" and output == {2 * int(k) for k in values["granularity"].split(",")}:
-            said.append("Output interpolation has twice the granularity, as steps of 0.05 of each half of its way.")
+        if figure.arms == "methods" and output == {
+            2 * int(k) for k in values["granularity"].split(",")
+        }:
+            said.append(
+                "Output interpolation has twice the granularity, as steps of 0.05 of each half of its way."
+            )
     return " ".join(said)
 
 
 def drawn(table: Any, columns: Sequence[str], metric: str) -> Any:
-    """Returns the statistics over seeds of one metric, a row for each arm (by its label) and task, as pandas.DataFrame."""
+    """Returns the statistics over seeds of one metric, a row for each arm (by its label) and task,
+    as pandas.DataFrame.
+    """
     others = [c for c in statistics.metric_columns(table, columns) if c != metric]
     long = statistics.summary(table.drop(columns=others), columns)
     labels = statistics.arm_labels(table, columns)
@@ -287,14 +343,18 @@ def _draw(doc, figure: Figure, own: Mapping[str, Any], defaults, arms, argv: Seq
             launcher.say(flags.usage((doc or "") + HELP, defaults))
             return 0
         for name in {"dry_run", "profile"} & given:
-            raise ValueError(f"{name} is given with from, which runs nothing: leave one of them out.")
+            raise ValueError(
+                f"{name} is given with from, which runs nothing: leave one of them out."
+            )
         if not workdirs:
             raise ValueError(f"from is {own['from']!r}: name workdirs with --from=DIR,...")
         runs = flags.runs(values, given, arms)
         metrics.check_measured([spec for spec, _ in runs], metric_of(figure))
         table = collect.collect(workdirs, runs)
         programs = [
-            program.Program(spec, [lanes_.complete(spec, lane) for lane in lanes], Execution("map", 1, 1))
+            program.Program(
+                spec, [lanes_.complete(spec, lane) for lane in lanes], Execution("map", 1, 1)
+            )
             for spec, lanes in runs
         ]
         folder = values["workdir"] or workdirs[0]

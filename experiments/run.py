@@ -1,6 +1,7 @@
 """Any run by flags: one program per static setting, every seed and number of it at once.
 
-python -m experiments.run --workdir=runs/first --granularity=1,5,20 --method=none,l2 --seeds=5 --tasks=30
+python -m experiments.run --workdir=runs/first --granularity=1,5,20 --method=none,l2 --seeds=5
+--tasks=30
 """
 
 import sys

@@ -1,14 +1,17 @@
-"""Hyperparameter selection: the learning rate and each method's own settings, on seeds that no figure reports.
+"""Hyperparameter selection: the learning rate and each method's own settings, on seeds that no
+figure reports.
 
-Source: Liu & Mou, appendix B: each method's best configuration for each benchmark. Their grids are not public; those
-below are ours, and the benchmark's own value is in each. Every point of a grid is a lane of one run. The best is the one
-with the best mean of the benchmark's metric over all tasks and tuning seeds; figures take it with --selection=FILE.
-Command: python -m experiments.select --benchmark=random_mnist --data_dir=DIR --workdir=runs/select --scale=reduced
-Writes into the workdir selected.json (what figures read; benchmarks already in it stay) and a folder of the benchmark's
-name with its run and selection.csv (the whole table). Another benchmark with the same workdir is added to selected.json.
-Figures refuse a selection that was tuned on their seeds or at another scale. A grid of one's own is given by its flags,
-such as --learning_rate=1e-3,1e-4 --l2.strength=1e-2,1e-3.
-Cost: --dry_run says it. Grids differ in size, so methods are not tuned with equal effort: selection.csv says how much.
+Source: Liu & Mou, appendix B: each method's best configuration for each benchmark. Their grids are
+not public; those below are ours, and the benchmark's own value is in each. Every point of a grid is
+a lane of one run. The best is the one with the best mean of the benchmark's metric over all tasks
+and tuning seeds; figures take it with --selection=FILE. Command: python -m experiments.select
+--benchmark=random_mnist --data_dir=DIR --workdir=runs/select --scale=reduced Writes into the
+workdir selected.json (what figures read; benchmarks already in it stay) and a folder of the
+benchmark's name with its run and selection.csv (the whole table). Another benchmark with the same
+workdir is added to selected.json. Figures refuse a selection that was tuned on their seeds or at
+another scale. A grid of one's own is given by its flags, such as --learning_rate=1e-3,1e-4
+--l2.strength=1e-2,1e-3. Cost: --dry_run says it. Grids differ in size, so methods are not tuned
+with equal effort: selection.csv says how much.
 """
 
 import sys
@@ -70,25 +73,47 @@ def main(argv: Sequence[str] | None = None) -> int:
         registry.one_of("scale", own["scale"], figures.SCALES)
         benchmark = BENCHMARKS[own["benchmark"]]
         wanted = figures.plan(figures.Figure("", own["benchmark"], "methods"), figures.OWN | own)
-        grid = {flag: with_default(texts, wanted[0].get(flag)) for flag, texts in GRIDS[own["scale"]].items()}
-        defaults = {**wanted[0], **grid, "first_seed": str(FIRST_SEED), "seeds": "2", "probes": "none"}
+        grid = {
+            flag: with_default(texts, wanted[0].get(flag))
+            for flag, texts in GRIDS[own["scale"]].items()
+        }
+        defaults = {
+            **wanted[0],
+            **grid,
+            "first_seed": str(FIRST_SEED),
+            "seeds": "2",
+            "probes": "none",
+        }
         _check_grids(*flags.parse(rest, defaults))
         if own["workdir"]:
             own["workdir"] = paths.expanded(own["workdir"], "workdir")
-            selection.others(Path(own["workdir"]) / FILE)  # a file that cannot be added to is told before the run
+            # a file that cannot be added to is told before the run
+            selection.others(Path(own["workdir"]) / FILE)
             rest.append(f"--workdir={Path(own['workdir']) / own['benchmark']}")
     except ValueError as error:
         return launcher.fault(error, launcher.USAGE)
 
     def choose(table: Any, columns: Sequence[str], values: Mapping[str, Any]) -> str:
-        return chosen(table, columns, own["benchmark"], benchmark, own["scale"], values, Path(values["workdir"]).parent)
+        return chosen(
+            table,
+            columns,
+            own["benchmark"],
+            benchmark,
+            own["scale"],
+            values,
+            Path(values["workdir"]).parent,
+        )
 
     title = f"{benchmark.title}: selection"
-    return launcher.launch((__doc__ or "") + HELP, defaults, wanted[1], title=title, argv=rest, then=choose)
+    return launcher.launch(
+        (__doc__ or "") + HELP, defaults, wanted[1], title=title, argv=rest, then=choose
+    )
 
 
 def with_default(texts: str, default: str | None) -> str:
-    """Returns a grid with the benchmark's own value in it: tuning on a grid that lacks it could do worse than not tuning."""
+    """Returns a grid with the benchmark's own value in it: tuning on a grid that lacks it could do
+    worse than not tuning.
+    """
     if default is None or float(default) in map(float, texts.split(",")):
         return texts
     return f"{texts},{default}"
@@ -99,7 +124,8 @@ def _check_grids(values: flags.Values, given: set[str]) -> None:
     for name in sorted(given - {"probes", "dataset", "data_dir", "learning_rate"}):
         if "," in str(values[name]) and name.partition(".")[0] not in METHODS:
             raise ValueError(
-                f"{name} is {values[name]!r}: allowed here are several values of learning_rate and of methods' settings, "
+                f"{name} is {values[name]!r}: allowed here are several values of learning_rate and "
+                "of methods' settings, "
                 "one of others."
             )
 
@@ -113,13 +139,17 @@ def chosen(
     values: Mapping[str, Any],
     folder: Path,
 ) -> str:
-    """Writes selected.json into `folder`, selection.csv into the benchmark's there, and returns what was chosen as text.
+    """Writes selected.json into `folder`, selection.csv into the benchmark's there, and returns
+    what was chosen as text.
 
-    A method's configuration is the one with the best mean of the metric over all tasks and seeds; a lane that diverged
-    without a value at the end rules its configuration out. A gradual arm goes by the name of its transition. All settings of
-    an arm's methods are written, those that `values` (the flags) have for every configuration as well.
+    A method's configuration is the one with the best mean of the metric over all tasks and seeds; a
+    lane that diverged without a value at the end rules its configuration out. A gradual arm goes by
+    the name of its transition. All settings of an arm's methods are written, those that `values`
+    (the flags) have for every configuration as well.
     """
-    scores = statistics.final(table, columns, metric=benchmark.metric, last=int(table["task"].max()) + 1)
+    scores = statistics.final(
+        table, columns, metric=benchmark.metric, last=int(table["task"].max()) + 1
+    )
     lower = metrics.of_column(table, benchmark.metric).better == "lower"
     abrupt = scores["granularity"] == 1
     scores.insert(0, "arm", scores["method"].where(abrupt, scores["transition"]))
@@ -140,17 +170,24 @@ def chosen(
     scores.to_csv(folder / name / "selection.csv", index=False)
     file = folder / FILE
     selection.write(file, name, scale, sorted(set(table["seed"])), selected)
-    lines = [f"{arm}: {', '.join(f'{k} {v}' for k, v in best.items())}" for arm, best in selected.items()]
-    return "\n".join(["", "chosen by the mean over all tasks and tuning seeds:", *lines, f"written: {file}"])
+    lines = [
+        f"{arm}: {', '.join(f'{k} {v}' for k, v in best.items())}" for arm, best in selected.items()
+    ]
+    return "\n".join(
+        ["", "chosen by the mean over all tasks and tuning seeds:", *lines, f"written: {file}"]
+    )
 
 
 def _text(value: Any) -> str:
-    """A setting as its flag is written; whole numbers may have become fractions in a column with gaps."""
+    """A setting as its flag is written; whole numbers may have become fractions in a column with
+    gaps.
+    """
     if isinstance(value, bool | np.bool_):
         return str(value).lower()
     if isinstance(value, str):
         return value
-    return str(int(value)) if float(value).is_integer() else str(np.float32(value))  # (as precise as a lane is)
+    # (as precise as a lane is)
+    return str(int(value)) if float(value).is_integer() else str(np.float32(value))
 
 
 def _empty(value: Any) -> bool:

@@ -1,4 +1,6 @@
-"""Research on loss of plasticity in JAX: streams, methods and probes as pure functions, every lane in one program."""
+"""Research on loss of plasticity in JAX: streams, methods and probes as pure functions, every lane
+in one program.
+"""
 
 from plasticity_jax import datasets, environments, methods, models, optimizers, probes
 from plasticity_jax.execution.program import load_data

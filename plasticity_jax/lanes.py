@@ -1,8 +1,10 @@
 """Lanes: the traced numbers of runs, grids of them, and how a lane axis is executed.
 
-A lane's floating-point bits depend on how many lanes are vmapped together, and on nothing else about its company: not
-on order, padding, neighbours or number of lanes. So the width is a recorded constant of a run. At width 1 they do not
-depend on the number of devices either; at larger widths XLA may fuse differently, so there it is recorded too.
+A lane's floating-point bits depend on how many lanes are vmapped together, and on nothing else
+about its company: not on order, padding, neighbours or number of lanes. So the width is a recorded
+  constant of a run. At width 1 they do not
+depend on the number of devices either; at larger widths XLA may fuse differently, so there it is
+recorded too.
 """
 
 import dataclasses
@@ -28,16 +30,19 @@ LIMITS = {
     "learning_rate": (0, None),
     "transition_fraction": (0, 1),
 }
-LATER = {"random_labels.share": 1.0, "random_labels.every": 1}  # numbers that older records of runs lack
+# numbers that older records of runs lack
+LATER = {"random_labels.share": 1.0, "random_labels.every": 1}
 MOST = 100_000  # lanes of a run: more would take minutes to list
 
 
 def grid(**axes: Any) -> list[dict[str, Any]]:
-    """Returns the lanes of a grid: the product of the axes, each a number or an iterable of numbers; the last runs fastest.
+    """Returns the lanes of a grid: the product of the axes, each a number or an iterable of
+    numbers; the last runs fastest.
 
-    Names are `seed`, `granularity`, `learning_rate`, `transition_fraction` and `<part>.<number>`, the latter as
-    `**{"l2.strength": [1e-3, 1e-4]}`. What is not named takes its default when the lanes are run. Numbers of numpy and
-    jax become Python's. Raises ValueError for an axis with something that is no number, or more than `MOST` lanes.
+    Names are `seed`, `granularity`, `learning_rate`, `transition_fraction` and `<part>.<number>`,
+    the latter as `**{"l2.strength": [1e-3, 1e-4]}`. What is not named takes its default when the
+    lanes are run. Numbers of numpy and jax become Python's. Raises ValueError for an axis with
+    something that is no number, or more than `MOST` lanes.
     """
     values = {name: _axis(name, given) for name, given in axes.items()}
     if math.prod(map(len, values.values())) > MOST:
@@ -52,7 +57,9 @@ def _axis(name: str, given: Any) -> list[Any]:
         return [_plain(name, given)]
     values = list(itertools.islice(given, MOST + 1))
     if len(values) > MOST:
-        raise ValueError(f"{name} has more than {MOST:,} values: allowed are at most so many lanes.")
+        raise ValueError(
+            f"{name} has more than {MOST:,} values: allowed are at most so many lanes."
+        )
     return [_plain(name, value) for value in values]
 
 
@@ -76,7 +83,8 @@ def is_whole(name: str) -> bool:
 
 
 def comparable(record: Mapping[str, Any], lane: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns a lane that was recorded with a Spec's `record`, perhaps long ago, as it would be recorded today.
+    """Returns a lane that was recorded with a Spec's `record`, perhaps long ago, as it would be
+    recorded today.
 
     A number that came later has the value that did what was done before it.
     """
@@ -86,13 +94,17 @@ def comparable(record: Mapping[str, Any], lane: Mapping[str, Any]) -> dict[str, 
         record.get("optimizer"),
         *str(record.get("method")).split("+"),
     }
-    return {**{name: value for name, value in LATER.items() if name.partition(".")[0] in parts}, **lane}
+    return {
+        **{name: value for name, value in LATER.items() if name.partition(".")[0] in parts},
+        **lane,
+    }
 
 
 def complete(spec: Spec, lane: Mapping[str, Any]) -> dict[str, Any]:
     """Returns `lane` with the defaults filled in.
 
-    Raises ValueError for a number that the Spec's parts do not have, or something that is no number.
+    Raises ValueError for a number that the Spec's parts do not have, or something that is no
+    number.
     """
     known = defaults(spec)
     check_names(known, lane)
@@ -103,12 +115,15 @@ def check_names(known: Iterable[str], lane: Mapping[str, Any]) -> None:
     """Raises ValueError if a lane is no mapping or has a number that is not among the `known`."""
     if not isinstance(lane, Mapping):
         raise ValueError(
-            f"a lane is {registry.shown(lane)}: allowed are mappings of names to numbers, as grid() makes."
+            f"a lane is {registry.shown(lane)}: allowed are mappings of names to numbers, as "
+            "grid() makes."
         )
     for name in lane:
         if name not in known:
             listed = ", ".join(known)
-            raise ValueError(f"number {registry.shown(name)} fits no part of this run: known are {listed}.")
+            raise ValueError(
+                f"number {registry.shown(name)} fits no part of this run: known are {listed}."
+            )
 
 
 def _read(name: str, value: Any) -> int | float:
@@ -122,7 +137,8 @@ def _read(name: str, value: Any) -> int | float:
 
 
 def check(spec: Spec, lanes: Sequence[Mapping[str, Any]], samples: int) -> list[dict[str, Any]]:
-    """Returns the lanes completed, after checking them against the Spec and the number of training examples.
+    """Returns the lanes completed, after checking them against the Spec and the number of training
+    examples.
 
     Raises ValueError: one sentence with the value given and what is allowed.
     """
@@ -138,7 +154,8 @@ def check(spec: Spec, lanes: Sequence[Mapping[str, Any]], samples: int) -> list[
         transitions.check_plateaus(lane["granularity"], lane["transition_fraction"], steps)
         if lane["granularity"] > 1 and not transitions.TRANSITIONS[spec.transition].gradual:
             raise ValueError(
-                f"granularity is {lane['granularity']}: allowed with transition {spec.transition!r} is 1, as nothing "
+                f"granularity is {lane['granularity']}: allowed with transition "
+                f"{spec.transition!r} is 1, as nothing "
                 "mixes."
             )
     check_distinct([(spec, completed)])
@@ -148,10 +165,12 @@ def check(spec: Spec, lanes: Sequence[Mapping[str, Any]], samples: int) -> list[
 def identity(spec: Spec, lane: Mapping[str, Any]) -> Any:
     """Returns what is equal for the same run and hashable, of a completed lane.
 
-    Numbers are the same if they are as float32. An abrupt change (granularity 1) is the same whatever the transition
-    and its fraction.
+    Numbers are the same if they are as float32. An abrupt change (granularity 1) is the same
+    whatever the transition and its fraction.
     """
-    numbers = {name: value if is_whole(name) else float(np.float32(value)) for name, value in lane.items()}
+    numbers = {
+        name: value if is_whole(name) else float(np.float32(value)) for name, value in lane.items()
+    }
     if lane["granularity"] == 1:
         spec, numbers["transition_fraction"] = _abrupt(spec), 0.0
     return spec, tuple(sorted(numbers.items()))
@@ -172,20 +191,27 @@ def check_distinct(runs: Iterable[tuple[Spec, Sequence[Mapping[str, Any]]]]) -> 
                 continue
             if before == (spec, lane):
                 raise ValueError(
-                    "a lane is given twice: allowed are lanes that differ in a number, e.g. in their seed."
+                    "a lane is given twice: allowed are lanes that differ in a number, e.g. in "
+                    "their seed."
                 )
             changed = {name: value for name, value in lane.items() if value != before[1][name]}
             changed |= {"transition": spec.transition} if spec != before[0] else {}
             raise ValueError(
-                f"a lane with {', '.join(f'{k} {v}' for k, v in changed.items())} is the same run as one before it: allowed "
-                "are lanes that differ as float32, and with granularity 1 in more than the transition and its fraction."
+                f"a lane with {', '.join(f'{k} {v}' for k, v in changed.items())} is the same run "
+                "as one before it: allowed "
+                "are lanes that differ as float32, and with granularity 1 in more than the "
+                "transition and its fraction."
             )
 
 
 def listed(lanes: Any) -> list[Any]:
-    """Returns lanes as a list. Raises ValueError for what is no sequence of lanes, or one of more than `MOST`."""
+    """Returns lanes as a list. Raises ValueError for what is no sequence of lanes, or one of more
+    than `MOST`.
+    """
     if not registry.several(lanes):
-        raise ValueError(f"lanes is {registry.shown(lanes)}: allowed is a list of lanes, as grid() makes.")
+        raise ValueError(
+            f"lanes is {registry.shown(lanes)}: allowed is a list of lanes, as grid() makes."
+        )
     found = list(itertools.islice(lanes, MOST + 1))
     if len(found) > MOST:
         raise ValueError(f"more than {MOST:,} lanes are given: allowed are at most so many.")
@@ -193,14 +219,20 @@ def listed(lanes: Any) -> list[Any]:
 
 
 def check_steps(spec: Spec, samples: int) -> int:
-    """Returns the steps of a task. Raises ValueError if there are none, or more than the clock counts."""
+    """Returns the steps of a task. Raises ValueError if there are none, or more than the clock
+    counts.
+    """
     if spec.batch_size > samples:
-        raise ValueError(f"batch_size is {spec.batch_size}: allowed is at most the number of samples, {samples}.")
+        raise ValueError(
+            f"batch_size is {spec.batch_size}: allowed is at most the number of samples, {samples}."
+        )
     steps = order.steps_per_epoch(samples, spec.batch_size) * spec.epochs
     if steps >= 2**31:
         raise ValueError(f"a task has {steps} steps: allowed are fewer than {2**31}.")
     if spec.tasks * steps >= 2**31:
-        raise ValueError(f"{spec.tasks} tasks have {spec.tasks * steps} steps: allowed are fewer than {2**31}.")
+        raise ValueError(
+            f"{spec.tasks} tasks have {spec.tasks * steps} steps: allowed are fewer than {2**31}."
+        )
     return steps
 
 
@@ -213,10 +245,11 @@ def _limits(spec: Spec) -> dict[str, tuple[float | None, float | None]]:
 
 
 def arrays(spec: Spec, lane: Mapping[str, Any]) -> dict[str, jax.Array]:
-    """Returns every number of a lane as an array [], the defaults filled in, int32 for seed and granularity, else float32.
+    """Returns every number of a lane as an array [], the defaults filled in, int32 for seed and
+    granularity, else float32.
 
-    For pure functions, whose lane may be traced: then only its names and shapes are checked. Raises ValueError, one
-    sentence, as `check` does.
+    For pure functions, whose lane may be traced: then only its names and shapes are checked. Raises
+    ValueError, one sentence, as `check` does.
     """
     usual = defaults(spec)
     check_names(usual, lane)
@@ -224,7 +257,8 @@ def arrays(spec: Spec, lane: Mapping[str, Any]) -> dict[str, jax.Array]:
     for name, value in lane.items():
         if getattr(value, "ndim", 0):
             raise ValueError(
-                f"{name} has shape {list(value.shape)}: allowed is one number, or what stack() makes inside jax.vmap."
+                f"{name} has shape {list(value.shape)}: allowed is one number, or what stack() "
+                "makes inside jax.vmap."
             )
         if not registry.is_traced(value):
             _within(name, _read(name, value), *limits[name])
@@ -235,14 +269,17 @@ def arrays(spec: Spec, lane: Mapping[str, Any]) -> dict[str, jax.Array]:
 def _within(name: str, value: float, low: float | None, high: float | None) -> None:
     if (low is not None and value < low) or (high is not None and value > high):
         raise ValueError(
-            f"{name} is {value}: allowed is {f'{low} to {high}' if high is not None else f'{low} or more'}."
+            f"{name} is {value}: allowed is "
+            f"{f'{low} to {high}' if high is not None else f'{low} or more'}."
         )
 
 
 def stack(lanes: Sequence[Mapping[str, Any]]) -> dict[str, np.ndarray]:
-    """Returns lanes with the same names as arrays with a leading lane axis, int32 for seed and granularity, else float32.
+    """Returns lanes with the same names as arrays with a leading lane axis, int32 for seed and
+    granularity, else float32.
 
-    Raises ValueError if there are no lanes, or they have other names, or something in them is no number.
+    Raises ValueError if there are no lanes, or they have other names, or something in them is no
+    number.
     """
     lanes = listed(lanes)
     if not lanes:
@@ -256,4 +293,7 @@ def stack(lanes: Sequence[Mapping[str, Any]]) -> dict[str, np.ndarray]:
     for lane in made:
         for name in LIMITS.keys() & lane.keys():
             _within(name, lane[name], *LIMITS[name])
-    return {k: np.asarray([lane[k] for lane in made], np.int32 if is_whole(k) else np.float32) for k in made[0]}
+    return {
+        k: np.asarray([lane[k] for lane in made], np.int32 if is_whole(k) else np.float32)
+        for k in made[0]
+    }

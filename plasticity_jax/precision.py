@@ -11,11 +11,14 @@ from plasticity_jax.types import PyTree
 
 
 class Precision(NamedTuple):
-    """How forward and backward pass of a training step compute; evaluation, probes and methods are float32 always.
+    """How forward and backward pass of a training step compute; evaluation, probes and methods are
+    float32 always.
 
     Attributes:
-      products: least precision of matrix products and convolutions, by jax's name (`jax.default_matmul_precision`).
-      dtype: what parameters and inputs are cast to; parameters at rest, statistics of norms and gradients are float32.
+      products: least precision of matrix products and convolutions, by jax's name
+        (`jax.default_matmul_precision`).
+      dtype: what parameters and inputs are cast to; parameters at rest, statistics of norms and
+        gradients are float32.
     """
 
     products: str
@@ -31,15 +34,18 @@ PRECISIONS = {
 
 def cast(tree: PyTree, dtype: Any) -> PyTree:
     """Returns `tree` with its floating-point arrays as `dtype`; ids and masks stay."""
-    return jax.tree.map(lambda a: a.astype(dtype) if jnp.issubdtype(a.dtype, jnp.floating) else a, tree)
+    return jax.tree.map(
+        lambda a: a.astype(dtype) if jnp.issubdtype(a.dtype, jnp.floating) else a, tree
+    )
 
 
 def in_float32(function: Callable[..., PyTree]) -> Callable[..., PyTree]:
-    """Returns `function` computed in 32 bits however jax is set up, so that its results are the same to the bit.
+    """Returns `function` computed in 32 bits however jax is set up, so that its results are the
+    same to the bit.
 
-    Products of float32 are computed as such, which accelerators by default do not. `jax_enable_x64`, which would make
-    draws and sums of other types, and `jax_numpy_dtype_promotion="strict"`, which optax's Adam does not bear, stay
-    outside.
+    Products of float32 are computed as such, which accelerators by default do not.
+    `jax_enable_x64`, which would make draws and sums of other types, and
+    `jax_numpy_dtype_promotion="strict"`, which optax's Adam does not bear, stay outside.
     """
 
     @functools.wraps(function)

@@ -1,7 +1,9 @@
-"""Reading a registry entry's settings off its signature, so that a new entry is one function and one line.
+"""Reading a registry entry's settings off its signature, so that a new entry is one function and
+one line.
 
-A registry is a literal dict name -> factory. Of a factory's keyword-only parameters, those annotated `Number`,
-`Share`, `Real` or `Whole` are traced numbers, the others static options; the first line of its docstring is its description.
+A registry is a literal dict name -> factory. Of a factory's keyword-only parameters, those
+annotated `Number`, `Share`, `Real` or `Whole` are traced numbers, the others static options; the
+first line of its docstring is its description.
 """
 
 import functools
@@ -62,7 +64,11 @@ def options(factory: Callable) -> dict[str, Any]:
 
 def positional(factory: Callable) -> list[str]:
     """Returns the names of a factory's positional parameters: what it must be given."""
-    return [p.name for p in inspect.signature(factory).parameters.values() if p.kind is p.POSITIONAL_OR_KEYWORD]
+    return [
+        p.name
+        for p in inspect.signature(factory).parameters.values()
+        if p.kind is p.POSITIONAL_OR_KEYWORD
+    ]
 
 
 def describe(factory: Callable) -> str:
@@ -71,7 +77,9 @@ def describe(factory: Callable) -> str:
 
 
 def one_of(name: str, value: Any, allowed: Iterable[Any]) -> Any:
-    """Returns `value`. Raises ValueError that names the setting, the value and what is allowed, if it is not allowed."""
+    """Returns `value`. Raises ValueError that names the setting, the value and what is allowed, if
+    it is not allowed.
+    """
     allowed = list(allowed)
     if not any(isinstance(value, type(known)) and value == known for known in allowed):
         raise ValueError(f"{name} is {shown(value)}: allowed are {', '.join(map(repr, allowed))}.")
@@ -131,7 +139,9 @@ def _is_number(array: jax.Array) -> bool:
 
 
 def several(value: Any) -> bool:
-    """Returns whether `value` holds several things: it is iterable, but no text, mapping or array of one number."""
+    """Returns whether `value` holds several things: it is iterable, but no text, mapping or array
+    of one number.
+    """
     one = isinstance(value, str | bytes | Mapping) or getattr(value, "ndim", None) == 0
     return isinstance(value, Iterable) and not one
 
@@ -149,7 +159,9 @@ def is_utf8(text: str) -> bool:
 
 def shown(value: Any) -> str:
     """Returns a value as a sentence quotes it: on one line, and only the start of a long one."""
-    if isinstance(value, np.generic) or (isinstance(value, jax.Array) and not is_traced(value) and _is_number(value)):
+    if isinstance(value, np.generic) or (
+        isinstance(value, jax.Array) and not is_traced(value) and _is_number(value)
+    ):
         value = value.item()
     try:
         text = repr(value)
@@ -163,11 +175,17 @@ def _keyword_only(factory: Callable) -> list[inspect.Parameter]:
     return [p for p in inspect.signature(factory).parameters.values() if p.kind is p.KEYWORD_ONLY]
 
 
-def make(registry: Mapping[str, Callable], kind: str, name: str, settings: Mapping[str, Any], **given: Any) -> Any:
+def make(
+    registry: Mapping[str, Callable],
+    kind: str,
+    name: str,
+    settings: Mapping[str, Any],
+    **given: Any,
+) -> Any:
     """Returns the registry's entry `name` built with its settings.
 
-    `settings` holds numbers and options as "<name>.<setting>", defaults fill the rest; positional parameters are taken
-    from `given` by their names.
+    `settings` holds numbers and options as "<name>.<setting>", defaults fill the rest; positional
+    parameters are taken from `given` by their names.
     """
     factory = lookup(registry, kind, name)
     keyword = {p.name: settings.get(f"{name}.{p.name}", p.default) for p in _keyword_only(factory)}
@@ -175,10 +193,12 @@ def make(registry: Mapping[str, Callable], kind: str, name: str, settings: Mappi
 
 
 def checked(factory: Callable[P, R]) -> Callable[P, R]:
-    """Returns `factory` with its settings checked at each call, so that a library call is refused as a flag is.
+    """Returns `factory` with its settings checked at each call, so that a library call is refused
+    as a flag is.
 
-    Checked are parameters annotated Number, Share, int or bool. A number may be a jax array or a tracer, whose value is not
-    looked at, and `learning_rate` a schedule. Raises ValueError that names the setting, the value and what is allowed.
+    Checked are parameters annotated Number, Share, int or bool. A number may be a jax array or a
+    tracer, whose value is not looked at, and `learning_rate` a schedule. Raises ValueError that
+    names the setting, the value and what is allowed.
     """
     signature = inspect.signature(factory)
 

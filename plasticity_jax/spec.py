@@ -1,4 +1,6 @@
-"""Spec: everything about a run that changes shapes or control flow. One Spec is one compiled program."""
+"""Spec: everything about a run that changes shapes or control flow. One Spec is one compiled
+program.
+"""
 
 import collections
 import dataclasses
@@ -22,7 +24,9 @@ WHOLE = (1, registry.LARGEST_WHOLE)  # smallest and largest of a count
 SEEDS = (0, 2**63 - 1)  # (this one enters no program)
 
 
-def _field(default: Any, group: str, text: str, axis: bool = False, limits: tuple[int, int] | None = None) -> Any:
+def _field(
+    default: Any, group: str, text: str, axis: bool = False, limits: tuple[int, int] | None = None
+) -> Any:
     metadata = {"group": group, "help": text, "axis": axis, "limits": limits}
     return dataclasses.field(default=default, metadata=metadata)
 
@@ -31,18 +35,21 @@ def _field(default: Any, group: str, text: str, axis: bool = False, limits: tupl
 class Spec:
     """The static settings of one program; hashable. Names and counts are checked when it is made.
 
-    Fields with `axis` in their metadata take comma lists on the command line, one program per value. `options` maps
-    "<part>.<option>" to a value ("redo.period": 500), for the parts that this Spec uses. `tasks` and `dataset` do not
-    enter the program but belong to the run. Numbers of numpy and jax are taken as Python's.
+    Fields with `axis` in their metadata take comma lists on the command line, one program per
+    value. `options` maps "<part>.<option>" to a value ("redo.period": 500), for the parts that this
+    Spec uses. `tasks` and `dataset` do not enter the program but belong to the run. Numbers of
+    numpy and jax are taken as Python's.
 
-    Every task has `epochs` * (samples // batch_size) steps. If samples is no multiple of batch_size, a remainder sits out
-    of each epoch, most examples in turn, but not all equally often (see `stream.epoch`): of 127 examples in batches of 64
-    one is in every epoch and the others in half of them.
-    Raises ValueError (one sentence: what was given, what is allowed), also for a field other than its default that the
-    model has no use for, such as `width` of a ResNet-18.
+    Every task has `epochs` * (samples // batch_size) steps. If samples is no multiple of
+    batch_size, a remainder sits out of each epoch, most examples in turn, but not all equally often
+    (see `stream.epoch`): of 127 examples in batches of 64 one is in every epoch and the others in
+    half of them. Raises ValueError (one sentence: what was given, what is allowed), also for a
+    field other than its default that the model has no use for, such as `width` of a ResNet-18.
     """
 
-    dataset: str = _field("digits", "what changes", "dataset, e.g. digits, mnist, emnist/letters, arrays:PATH")
+    dataset: str = _field(
+        "digits", "what changes", "dataset, e.g. digits, mnist, emnist/letters, arrays:PATH"
+    )
     samples: int | None = _field(
         None, "what changes", "training examples, class-balanced; all if not given", limits=WHOLE
     )
@@ -50,10 +57,16 @@ class Spec:
         0, "what changes", "seed of the choice of examples, the same for all lanes", limits=SEEDS
     )
     environment: str = _field("random_labels", "what changes", "what a task is", axis=True)
-    transition: str = _field("output", "what changes", "how one task turns into the next", axis=True)
+    transition: str = _field(
+        "output", "what changes", "how one task turns into the next", axis=True
+    )
     tasks: int = _field(10, "what changes", "number of tasks", limits=WHOLE)
     epochs: int = _field(
-        40, "what changes", "passes over the examples in each task, transition included", axis=True, limits=WHOLE
+        40,
+        "what changes",
+        "passes over the examples in each task, transition included",
+        axis=True,
+        limits=WHOLE,
     )
     batch_size: int = _field(64, "what changes", "examples in a minibatch", limits=WHOLE)
     model: str = _field("mlp", "what learns", "network", axis=True)
@@ -61,17 +74,25 @@ class Spec:
     depth: int = _field(4, "what learns", "hidden layers", axis=True, limits=(1, DEEPEST))
     norm: str = _field("layer", "what learns", "normalisation before each activation", axis=True)
     activation: str = _field("relu", "what learns", "activation", axis=True)
-    initialization: str = _field("torch", "what learns", "distribution of initial weights", axis=True)
+    initialization: str = _field(
+        "torch", "what learns", "distribution of initial weights", axis=True
+    )
     optimizer: str = _field("adam", "what learns", "optimizer", axis=True)
-    precision: str = _field("float32", "what learns", "arithmetic of the network in training steps", axis=True)
+    precision: str = _field(
+        "float32", "what learns", "arithmetic of the network in training steps", axis=True
+    )
     method: str = _field("none", "what learns", "intervention, or several joined by +", axis=True)
     probes: tuple[str, ...] = _field(
         ("hessian_top", "representation_change", "dormant_fraction", "distance_from_init"),
         "what is measured",
         "probes at the end of tasks; 'none' for no probes",
     )
-    probe_every: int = _field(1, "what is measured", "run the probes after every n-th task", limits=WHOLE)
-    probe_samples: int = _field(512, "what is measured", "examples in the fixed probe batch, at most all", limits=WHOLE)
+    probe_every: int = _field(
+        1, "what is measured", "run the probes after every n-th task", limits=WHOLE
+    )
+    probe_samples: int = _field(
+        512, "what is measured", "examples in the fixed probe batch, at most all", limits=WHOLE
+    )
     options: Mapping[str, Any] | tuple[tuple[str, Any], ...] = _field((), "", "")
 
     def __new__(cls, *_: Any, **given: Any) -> "Spec":
@@ -80,8 +101,14 @@ class Spec:
         for name in given:
             if name not in known:
                 near = difflib.get_close_matches(name, known, n=1)
-                meant = f"did you mean {near[0]}?" if near else "options and numbers of lanes are given apart"
-                raise ValueError(f"a Spec has no field {name!r} ({meant}): known are {', '.join(known)}.")
+                meant = (
+                    f"did you mean {near[0]}?"
+                    if near
+                    else "options and numbers of lanes are given apart"
+                )
+                raise ValueError(
+                    f"a Spec has no field {name!r} ({meant}): known are {', '.join(known)}."
+                )
         return super().__new__(cls)
 
     def __post_init__(self):
@@ -99,10 +126,13 @@ class Spec:
                 replace(field.name, registry.whole(field.name, value, *field.metadata["limits"]))
         for name in unread(self.model):
             if getattr(self, name) != _default(name):
-                raise ValueError(f"{name} is {getattr(self, name)!r}, but {self.model} has no {name}: leave it out.")
+                raise ValueError(
+                    f"{name} is {getattr(self, name)!r}, but {self.model} has no {name}: leave it out."
+                )
         if self.samples is not None and self.samples < self.batch_size:
             raise ValueError(
-                f"batch_size is {self.batch_size}: allowed is at most the number of samples, {self.samples}."
+                f"batch_size is {self.batch_size}: allowed is at most the number of samples, "
+                f"{self.samples}."
             )
         replace("options", self._checked_options())
         self.check_parts()
@@ -113,83 +143,123 @@ class Spec:
             given = dict(self.options)
         except (TypeError, ValueError):
             shown = registry.shown(self.options)
-            raise ValueError(f"options is {shown}: allowed is a mapping of names to values.") from None
+            raise ValueError(
+                f"options is {shown}: allowed is a mapping of names to values."
+            ) from None
         known, made = self.known_options(), {}
         for name, value in given.items():
             if name not in known:
                 listed = ", ".join(known) or "none"
-                raise ValueError(f"option {registry.shown(name)} fits no part of this run: known are {listed}.")
+                raise ValueError(
+                    f"option {registry.shown(name)} fits no part of this run: known are {listed}."
+                )
             made[name] = _option(f"option {name}", value, known[name])
-            if name.partition(".")[0] in self.probes and not made[name] >= (low := int(isinstance(made[name], int))):
-                raise ValueError(f"option {name} is {registry.shown(value)}: allowed are numbers from {low}.")
+            if name.partition(".")[0] in self.probes and not made[name] >= (
+                low := int(isinstance(made[name], int))
+            ):
+                raise ValueError(
+                    f"option {name} is {registry.shown(value)}: allowed are numbers from {low}."
+                )
         return tuple(sorted(made.items()))
 
     def parts(self) -> dict[str, Callable]:
         """Returns {name: factory} of every part whose settings are named `<part>.<setting>`."""
         named = {part: methods.METHODS[part] for part in self.method.split("+")}
-        named |= {self.environment: ENVIRONMENTS[self.environment], self.optimizer: OPTIMIZERS[self.optimizer]}
+        named |= {
+            self.environment: ENVIRONMENTS[self.environment],
+            self.optimizer: OPTIMIZERS[self.optimizer],
+        }
         named[self.model] = MODELS[self.model]
         return named | {probe: PROBES[probe] for probe in self.probes}
 
     def known_options(self) -> dict[str, Any]:
         """Returns the static options of this Spec's parts with their defaults."""
         return {
-            f"{part}.{o}": v for part, factory in self.parts().items() for o, v in registry.options(factory).items()
+            f"{part}.{o}": v
+            for part, factory in self.parts().items()
+            for o, v in registry.options(factory).items()
         }
 
     def known_numbers(self) -> dict[str, float]:
         """Returns the traced numbers of this Spec's parts with their defaults."""
         return {
-            f"{part}.{n}": v for part, factory in self.parts().items() for n, v in registry.numbers(factory).items()
+            f"{part}.{n}": v
+            for part, factory in self.parts().items()
+            for n, v in registry.numbers(factory).items()
         }
 
     def record(self) -> dict[str, Any]:
-        """Returns all fields by name, options as a dict: what is written of a Spec and compared with what was.
+        """Returns all fields by name, options as a dict: what is written of a Spec and compared
+        with what was.
 
-        Precision is left out where it is float32, so that a workdir from before it had a name is known again.
+        Precision is left out where it is float32, so that a workdir from before it had a name is
+        known again.
         """
         fields = {**dataclasses.asdict(self), "options": dict(self.options)}
         return {name: v for name, v in fields.items() if (name, v) != ("precision", "float32")}
 
     def axes(self) -> dict[str, Any]:
-        """Returns the fields that may take several values in one run, by name: columns of its table."""
-        return {f.name: getattr(self, f.name) for f in dataclasses.fields(self) if f.metadata["axis"]}
+        """Returns the fields that may take several values in one run, by name: columns of its
+        table.
+        """
+        return {
+            f.name: getattr(self, f.name) for f in dataclasses.fields(self) if f.metadata["axis"]
+        }
 
     def make_environment(self, lane: Mapping[str, Any] = types.MappingProxyType({})) -> Environment:
-        """Returns the environment with the numbers of a lane, which may be traced, else with its usual ones.
+        """Returns the environment with the numbers of a lane, which may be traced, else with its
+        usual ones.
 
         Raises ValueError if it refuses an option.
         """
-        return registry.make(ENVIRONMENTS, "environment", self.environment, {**dict(self.options), **lane})
+        return registry.make(
+            ENVIRONMENTS, "environment", self.environment, {**dict(self.options), **lane}
+        )
 
     def make_model(self, outputs: int) -> Any:
         """Returns the model with `outputs` logits. Raises ValueError if it refuses a setting."""
         given = {name: getattr(self, name) for name in _shape(self.model)}
-        return registry.make(MODELS, "model", self.model, dict(self.options), outputs=outputs, **given)
+        return registry.make(
+            MODELS, "model", self.model, dict(self.options), outputs=outputs, **given
+        )
 
     def check_parts(self) -> None:
-        """Raises ValueError if dataset, model or transition do not fit the environment, or a part refuses its options."""
+        """Raises ValueError if dataset, model or transition do not fit the environment, or a part
+        refuses its options.
+        """
         environment = self.make_environment()
         methods.build(self.method, Structure({}, lambda key: {}), dict(self.options))
         # (how many symbols a text has does not depend on data, how many classes there are does)
-        self.make_model(environment.outputs(cast(Data, None)) if environment.inputs == "text" else 1)
+        self.make_model(
+            environment.outputs(cast(Data, None)) if environment.inputs == "text" else 1
+        )
         reads = {name: models.inputs(factory) for name, factory in MODELS.items()}
         if environment.inputs not in reads[self.model]:
             fitting = [name for name, kinds in reads.items() if environment.inputs in kinds]
             raise ValueError(
-                f"model {self.model!r} reads {' and '.join(reads[self.model])}, but examples of {self.environment!r} are "
+                f"model {self.model!r} reads {' and '.join(reads[self.model])}, but examples of "
+                f"{self.environment!r} are "
                 f"{environment.inputs}: allowed are {', '.join(fitting)}."
             )
         if (self.dataset == "generated") != (environment.data == "nothing"):
-            wanted = "'generated'" if environment.data == "nothing" else "a set of images, such as digits"
-            raise ValueError(f"dataset is {self.dataset!r}: with environment {self.environment!r} it must be {wanted}.")
-        transitions.check_fit(TRANSITIONS[self.transition], environment, repr(self.transition), repr(self.environment))
+            wanted = (
+                "'generated'"
+                if environment.data == "nothing"
+                else "a set of images, such as digits"
+            )
+            raise ValueError(
+                f"dataset is {self.dataset!r}: with environment {self.environment!r} it must be {wanted}."
+            )
+        transitions.check_fit(
+            TRANSITIONS[self.transition], environment, repr(self.transition), repr(self.environment)
+        )
 
     def check_classes(self, classes: int) -> None:
         """Raises ValueError if the transition cannot mix targets of a dataset with so few classes."""
         if classes < 2 and TRANSITIONS[self.transition].targets == "distributions":
             raise ValueError(
-                f"transition {self.transition!r} needs targets of 2 or more classes, but the dataset has {classes}: "
+                f"transition {self.transition!r} needs targets of 2 or more classes, but the "
+                f"dataset has {classes}: "
                 "allowed are datasets with more, or another transition."
             )
 
@@ -199,7 +269,9 @@ def _probes(given: Any) -> tuple[str, ...]:
     try:
         names = (given,) if isinstance(given, str) else tuple(given)
     except TypeError:
-        raise ValueError(f"probes is {registry.shown(given)}: allowed are names of probes.") from None
+        raise ValueError(
+            f"probes is {registry.shown(given)}: allowed are names of probes."
+        ) from None
     wanted = [name for name in names if not (isinstance(name, str) and name == "none")]
     for name in wanted:
         registry.lookup(PROBES, "probe", name)
@@ -217,7 +289,9 @@ def _option(name: str, value: Any, default: Any) -> Any:
         return registry.number(name, value)
     if kind is int and registry.index(value) is not None:
         return registry.whole(name, value, 0)
-    raise ValueError(f"{name} is {registry.shown(value)}: allowed are values of type {kind.__name__}.")
+    raise ValueError(
+        f"{name} is {registry.shown(value)}: allowed are values of type {kind.__name__}."
+    )
 
 
 def _text(name: str, text: str) -> str:
@@ -251,8 +325,12 @@ def comparable(record: Mapping[str, Any]) -> dict[str, Any]:
     return {name: _default(name) if name in ignored else value for name, value in record.items()}
 
 
-PARTS = collections.ChainMap[str, Callable](ENVIRONMENTS, MODELS, OPTIMIZERS, methods.METHODS, PROBES)
-"""{name: factory} of everything whose settings are named `<part>.<setting>`; no name stands in two registries."""
+PARTS = collections.ChainMap[str, Callable](
+    ENVIRONMENTS, MODELS, OPTIMIZERS, methods.METHODS, PROBES
+)
+"""{name: factory} of everything whose settings are named `<part>.<setting>`; no name stands in two
+registries.
+"""
 
 CHOICES: dict[str, Mapping[str, Any]] = {
     "environment": ENVIRONMENTS,

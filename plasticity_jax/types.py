@@ -1,7 +1,9 @@
-"""The contracts: what passes between streams, models, methods and probes. Every other module is written against these.
+"""The contracts: what passes between streams, models, methods and probes. Every other module is
+written against these.
 
-Two kinds of settings run through everything. A *number* only enters arithmetic, is traced, and may differ between the
-lanes of one compiled program; an *option* changes shapes or control flow and is fixed when the program is compiled.
+Two kinds of settings run through everything. A *number* only enters arithmetic, is traced, and may
+differ between the lanes of one compiled program; an *option* changes shapes or control flow and is
+fixed when the program is compiled.
 """
 
 import dataclasses
@@ -17,7 +19,9 @@ FIXED = 2**31
 """Folded into a run's key of tasks for what is fixed over the run; tasks have smaller numbers."""
 PyTree = Any
 Number = float | jax.Array
-"""Annotation of a traced setting that is 0 or more: a float in Python, possibly a tracer inside a program."""
+"""Annotation of a traced setting that is 0 or more: a float in Python, possibly a tracer inside a
+program.
+"""
 
 Share = Annotated[float | jax.Array, "0 to 1"]
 """Annotation of a traced setting from 0 to 1 (see `registry.numbers`)."""
@@ -29,11 +33,14 @@ Whole = Annotated[int | jax.Array, "whole, 1 or more"]
 """Annotation of a traced setting that counts: a whole number from 1."""
 
 Lane = Mapping[str, Any]
-"""One run's numbers by name: `seed`, `granularity`, `learning_rate`, `transition_fraction`, and `<part>.<number>`."""
+"""One run's numbers by name: `seed`, `granularity`, `learning_rate`, `transition_fraction`, and
+`<part>.<number>`.
+"""
 
 Optimizer = optax.GradientTransformationExtraArgs
 Method = Callable[[optax.GradientTransformation], Optimizer]
-"""An intervention: optimizer -> optimizer. Its update reads the extra argument `ctx`, a `Context`."""
+"""An intervention: optimizer -> optimizer. Its update reads the extra argument `ctx`, a `Context`.
+"""
 
 
 @jax.tree_util.register_dataclass
@@ -87,16 +94,18 @@ class Batch(NamedTuple):
 
 
 class Metric(NamedTuple):
-    """What the numbers in a column of results are: all that tables and figures need to know of a metric or a probe.
+    """What the numbers in a column of results are: all that tables and figures need to know of a
+    metric or a probe.
 
     Attributes:
       name: the column; empty where it is named elsewhere, as a probe is in its registry.
       label: in words, e.g. "BLEU-2"; empty: the name's words.
       better: "higher" or "lower"; None where neither is, or where nobody says.
       share: whether it is a share of 1, shown in percent on an axis from 0 to 1.
-      chance: data -> the value reached without a look at the inputs, in the metric's own unit, or None where there is
-        none. For held-out examples `data` has those as x and y.
-      of: (outputs, Batch) -> [B] or [B, T] the score of each example or position; None where it is computed otherwise.
+      chance: data -> the value reached without a look at the inputs, in the metric's own unit, or
+        None where there is none. For held-out examples `data` has those as x and y.
+      of: (outputs, Batch) -> [B] or [B, T] the score of each example or position; None where it is
+        computed otherwise.
     """
 
     name: str = ""
@@ -139,8 +148,8 @@ class Stage(NamedTuple):
 
     Attributes:
       task: [] int32, which task; a task that comes back has the number that it had.
-      part, parts: the part of the task, from 0, and how many it has. The transition and the order in which
-        examples change over are of the whole task, which begins at part 0.
+      part, parts: the part of the task, from 0, and how many it has. The transition and the order
+        in which examples change over are of the whole task, which begins at part 0.
     """
 
     task: Array
@@ -154,30 +163,35 @@ def one_after_another(number: Array) -> Stage:
 
 
 class Environment(NamedTuple):
-    """A distribution over tasks on a dataset. All functions are pure, so any task can be redrawn from its key.
+    """A distribution over tasks on a dataset. All functions are pure, so any task can be redrawn
+    from its key.
 
     Attributes:
-      task: (key, data, t [] int32) -> pytree that defines task t of a run (labels, a permutation, ...). The key is
-        the run's own, the same for all t: what is drawn for task t is drawn from fold_in(key, t), what is fixed over
-        the run from fold_in(key, FIXED).
+      task: (key, data, t [] int32) -> pytree that defines task t of a run (labels, a permutation,
+        ...). The key is the run's own, the same for all t: what is drawn for task t is drawn from
+        fold_in(key, t), what is fixed over the run from fold_in(key, FIXED).
       examples: (data, task, index [B]) -> Batch of that pure task.
-      test: (data, task, index [B]) -> Batch of held-out examples of that task, or None where none can exist.
-      shared: what example i has in common in any two tasks: "inputs", "targets" or "nothing"; decides which
-        transitions fit, as does `targets`.
-      loss: (outputs [B, C], Batch) -> [B] loss per example; of texts ([B, T, V], Batch) -> [B, T] per position.
-      metrics: the scores of outputs, the first of which is the main one and measured during training as well.
+      test: (data, task, index [B]) -> Batch of held-out examples of that task, or None where none
+        can exist.
+      shared: what example i has in common in any two tasks: "inputs", "targets" or "nothing";
+        decides which transitions fit, as does `targets`.
+      loss: (outputs [B, C], Batch) -> [B] loss per example; of texts ([B, T, V], Batch) -> [B, T]
+        per position.
+      metrics: the scores of outputs, the first of which is the main one and measured during
+        training as well.
       inputs: what a model must be able to read: "images", "vectors" or "text".
       outputs: data -> how many outputs a model gives.
       decoding: how texts are generated and scored, or None.
       loss_metric: what is known of the loss.
       schedule: number of a stage [] int32, from 0 -> Stage; see `one_after_another`.
-      data: what it draws its examples from: "labels" (inputs with a class each), "numbers" (inputs with real
-        targets), or "nothing".
-      targets: what the y of examples are: "distributions" over classes (rows sum to 1), "ids" of texts, or any other
-        word, such as "numbers" [B, T], which no transition may mix with uniform ones.
+      data: what it draws its examples from: "labels" (inputs with a class each), "numbers" (inputs
+        with real targets), or "nothing".
+      targets: what the y of examples are: "distributions" over classes (rows sum to 1), "ids" of
+        texts, or any other word, such as "numbers" [B, T], which no transition may mix with uniform
+        ones.
       size, test_size: data -> how many examples a task has, and how many held-out ones.
-      check: (data, tasks) -> None; raises ValueError, one sentence, if the environment cannot make so many tasks of
-        these data.
+      check: (data, tasks) -> None; raises ValueError, one sentence, if the environment cannot make
+        so many tasks of these data.
     """
 
     task: Callable[[Key, Data, Array], PyTree]
@@ -202,12 +216,13 @@ class Transition(NamedTuple):
     """How two paired tasks mix while one turns into the other.
 
     Attributes:
-      mix: (old Batch, new Batch, alpha [], rank [B]) -> Batch. `alpha` in (0, 1] is the share of the new task;
-        `rank` in (0, 1) is each example's place in the order in which examples change over, fixed within a task.
-        At alpha = 1 the result equals `new` bit for bit.
+      mix: (old Batch, new Batch, alpha [], rank [B]) -> Batch. `alpha` in (0, 1] is the share of
+        the new task; `rank` in (0, 1) is each example's place in the order in which examples change
+        over, fixed within a task. At alpha = 1 the result equals `new` bit for bit.
       needs: what the two tasks must share: "inputs", "targets" or "nothing".
       targets: what targets must be, as in `Environment`, or "anything".
-      gradual: False if `mix` is the new task whatever the coefficient, so that the old one need not be made.
+      gradual: False if `mix` is the new task whatever the coefficient, so that the old one need not
+        be made.
     """
 
     mix: Callable[[Batch, Batch, Array, Array], Batch]
@@ -222,8 +237,8 @@ class UnitGroup(NamedTuple):
     Attributes:
       made_by: path of the layer that computes the units (`kernel` [..., in, H], `bias` [H]).
       norm: path of the normalisation between that layer and the activation, or None.
-      feeds: path of the layer that reads them (`kernel` [..., m * H, out], unit index fastest; m > 1 where an
-        activation copies units, as CReLU, or positions are flattened).
+      feeds: path of the layer that reads them (`kernel` [..., m * H, out], unit index fastest; m >
+        1 where an activation copies units, as CReLU, or positions are flattened).
     """
 
     made_by: tuple[str, ...]
@@ -235,7 +250,8 @@ class Structure(NamedTuple):
     """What a method may know of the network it acts on.
 
     Attributes:
-      units: {group name: UnitGroup} of the units that may be recycled; group names are keys of `Context.hidden`.
+      units: {group name: UnitGroup} of the units that may be recycled; group names are keys of
+        `Context.hidden`.
       init: key -> freshly initialized params.
     """
 
@@ -244,19 +260,23 @@ class Structure(NamedTuple):
 
 
 class Context(NamedTuple):
-    """What a method may look at besides gradients and params: the extra argument `ctx` of every update.
+    """What a method may look at besides gradients and params: the extra argument `ctx` of every
+    update.
 
     Attributes:
       key: fresh for this step.
       step: [] int32, optimizer steps taken since initialization; the same for all lanes.
       boundary: [] bool, first step of a new task. Only for methods that are told; they say so.
-      hidden: {group: [B, ..., m * H]} activations of this step's batch, of all groups that the model has.
+      hidden: {group: [B, ..., m * H]} activations of this step's batch, of all groups that the
+        model has.
 
-    A step is one update of the optimizer, and a method remembers nothing of an update that is thrown away. So what may throw
-    one away belongs inside a method, which then sees every call: `method(optax.MultiSteps(optimizer, k))`,
-    `method(optax.apply_if_finite(optimizer, n))`. In `optax.MultiSteps(method(optimizer), k)` a step is what k calls make:
-    give all of them `step = call // k` and `boundary = call // k == first // k`, where `first` is the task's first call;
-    the method then acts at the next update. With the call's own boundary a task change at another call would be lost.
+    A step is one update of the optimizer, and a method remembers nothing of an update that is
+    thrown away. So what may throw one away belongs inside a method, which then sees every call:
+    `method(optax.MultiSteps(optimizer, k))`, `method(optax.apply_if_finite(optimizer, n))`. In
+    `optax.MultiSteps(method(optimizer), k)` a step is what k calls make: give all of them `step =
+    call // k` and `boundary = call // k == first // k`, where `first` is the task's first call; the
+    method then acts at the next update. With the call's own boundary a task change at another call
+    would be lost.
     """
 
     key: Key
@@ -266,10 +286,12 @@ class Context(NamedTuple):
 
 
 class Snapshot(NamedTuple):
-    """What a probe may look at: the end of a task, with functions on a fixed batch of the task just ended.
+    """What a probe may look at: the end of a task, with functions on a fixed batch of the task just
+    ended.
 
     Attributes:
-      params, previous, initial: parameters now, at the end of the task before, and at initialization.
+      params, previous, initial: parameters now, at the end of the task before, and at
+        initialization.
       loss: params -> [] mean loss on the probe batch (normalisation statistics as in evaluation).
       hidden: {group: [N, ..., H]} activations of the probe batch now, in the order of the layers.
       linear: names of those groups that no activation function made, which have no dormant units.
@@ -288,7 +310,9 @@ class Snapshot(NamedTuple):
 
 
 Probe = Callable[[Snapshot], "Array | dict[str, Array]"]
-"""Snapshot -> [] number, or {"": the number, detail name: number}; details become columns `probe/detail`."""
+"""Snapshot -> [] number, or {"": the number, detail name: number}; details become columns
+`probe/detail`.
+"""
 
 
 class TrainState(NamedTuple):
@@ -296,7 +320,8 @@ class TrainState(NamedTuple):
 
     Attributes:
       params: trainable parameters.
-      variables: other collections of the model (running statistics of batch norm), {} if there are none.
+      variables: other collections of the model (running statistics of batch norm), {} if there are
+        none.
       initial: params at initialization.
       opt: state of optimizer and methods.
     """

@@ -1,4 +1,6 @@
-"""Settings of JAX for every test, which must be made before any backend starts; PyTorch for the tests marked oracle."""
+"""Settings of JAX for every test, which must be made before any backend starts; PyTorch for the
+tests marked oracle.
+"""
 
 import signal
 
@@ -7,7 +9,8 @@ import pytest
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
 jax.config.update("jax_num_cpu_devices", 2)
-# a suite that nohup began has this signal ignored, as have the runs that it starts; the tests of stops send it
+# a suite that nohup began has this signal ignored, as have the runs that it starts; the tests of
+# stops send it
 signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 
@@ -30,7 +33,9 @@ def cache_root(tmp_path, monkeypatch):
 
 @pytest.fixture(scope="module")
 def compiled_quickly():
-    """Programs compiled without most optimizations, for tests that compile much, compute little and mind no bits."""
+    """Programs compiled without most optimizations, for tests that compile much, compute little and
+    mind no bits.
+    """
     jax.config.update("jax_disable_most_optimizations", True)
     yield
     jax.config.update("jax_disable_most_optimizations", False)

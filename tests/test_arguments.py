@@ -1,7 +1,8 @@
-"""Whatever is given to a flag or to a function: it is taken, or refused in one sentence before anything is made.
+"""Whatever is given to a flag or to a function: it is taken, or refused in one sentence before
+anything is made.
 
-Every flag and every argument meets values that nobody should give. Reaching what trains counts as taken. `make sampler`
-draws thousands of command lines, `make test` the same few every time.
+Every flag and every argument meets values that nobody should give. Reaching what trains counts as
+taken. `make sampler` draws thousands of command lines, `make test` the same few every time.
 """
 
 import contextlib
@@ -42,10 +43,28 @@ TEXTS = [
     "resnet18", "t5", "~", "~/x", "~nobody/x", "x\0y", "\udcff", "ü", "٣", "\U0001f600", "a\nb", "--tasks=3", "x" * 10_000,
     "[]", "{}", "arrays:", "arrays:~/x", "arrays:\udcff", "hessian_top", ",".join(map(str, range(1, 40))),
 ]  # fmt: skip
-FOLDERS = ["", "~", "~/x", "~nobody/x", "x\0y", "\udcff", "ü", "a b", "file", "file/x", "x" * 300, "a\nb", ".", "run"]
-texts = st.one_of(st.sampled_from(TEXTS), st.text(max_size=12), st.integers().map(str), st.floats().map(repr))
+FOLDERS = [
+    "",
+    "~",
+    "~/x",
+    "~nobody/x",
+    "x\0y",
+    "\udcff",
+    "ü",
+    "a b",
+    "file",
+    "file/x",
+    "x" * 300,
+    "a\nb",
+    ".",
+    "run",
+]
+texts = st.one_of(
+    st.sampled_from(TEXTS), st.text(max_size=12), st.integers().map(str), st.floats().map(repr)
+)
 arguments = st.one_of(
-    st.tuples(st.sampled_from(FLAGS), texts), st.tuples(st.sampled_from(flags.PATHS), st.sampled_from(FOLDERS))
+    st.tuples(st.sampled_from(FLAGS), texts),
+    st.tuples(st.sampled_from(flags.PATHS), st.sampled_from(FOLDERS)),
 )
 
 
@@ -79,7 +98,11 @@ def check_sentence(text: str) -> None:
 
 def check_command(main, argv) -> None:
     """In an empty folder: exit code 0, or one sentence and the folder as it was, or training."""
-    with tempfile.TemporaryDirectory() as folder, contextlib.chdir(folder), pytest.MonkeyPatch.context() as patch:
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        contextlib.chdir(folder),
+        pytest.MonkeyPatch.context() as patch,
+    ):
         patch.setenv("HOME", f"{folder}/home")
         patch.setenv("PLASTICITY_CACHE_DIR", f"{folder}/cache")
         patch.delenv("PLASTICITY_DATA_DIR", raising=False)
@@ -108,7 +131,9 @@ def run(argv) -> int:
 
 
 @pytest.mark.usefixtures("nothing_trains")
-@settings(max_examples=100, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
+@settings(
+    max_examples=100, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck)
+)
 @given(st.lists(arguments, min_size=1, max_size=3))
 def test_any_command_line_is_taken_or_refused_in_a_sentence(drawn):
     check_command(run, command(drawn))
@@ -131,9 +156,13 @@ def test_every_flag_meets_every_text():
 
 
 OWN = sorted({*figures.OWN, "benchmark", "tune", "workdir"})
-own = st.tuples(st.sampled_from(OWN), st.one_of(st.sampled_from([*FOLDERS, *TEXTS[:24], "none,l2"])))
+own = st.tuples(
+    st.sampled_from(OWN), st.one_of(st.sampled_from([*FOLDERS, *TEXTS[:24], "none,l2"]))
+)
 MAINS = {
-    "figure": lambda argv: figures.main("", figures.Figure("5a", "random_mnist", "granularity"), argv=argv),
+    "figure": lambda argv: figures.main(
+        "", figures.Figure("5a", "random_mnist", "granularity"), argv=argv
+    ),
     "select": select.main,
     "theory": theory.main,
 }
@@ -144,7 +173,10 @@ MAINS = {
 @settings(max_examples=15, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
 @given(drawn=st.lists(own, min_size=1, max_size=2))
 def test_an_experiments_own_flags_too(main, drawn):
-    check_command(MAINS[main], ["--scale=smoke", "--workdir=run", *(f"--{name}={text}" for name, text in drawn)])
+    check_command(
+        MAINS[main],
+        ["--scale=smoke", "--workdir=run", *(f"--{name}={text}" for name, text in drawn)],
+    )
 
 
 # --- objects ---
@@ -224,9 +256,21 @@ def test_any_object_as_an_argument_of_the_pure_functions(monkeypatch):
 
 
 def test_any_object_as_an_argument_of_a_stream(monkeypatch):
-    good = {"environment": pj.environments.random_labels(), "transition": "output", "batch_size": 16, "epochs": 2}
+    good = {
+        "environment": pj.environments.random_labels(),
+        "transition": "output",
+        "batch_size": 16,
+        "epochs": 2,
+    }
     at = pj.make_stream(**good)
-    point = {"key": jax.random.key(0), "data": DATA, "task": 1, "step": 2, "granularity": 2, "transition_fraction": 0.5}
+    point = {
+        "key": jax.random.key(0),
+        "data": DATA,
+        "task": 1,
+        "step": 2,
+        "granularity": 2,
+        "transition_fraction": 0.5,
+    }
     monkeypatch.setattr(order, "epoch", take)
     assert outcome(at, **point) is Taken
     for value in WRONG:

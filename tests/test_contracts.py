@@ -44,21 +44,28 @@ AXES = {
 
 
 KNOWN = {
-    f"{name}.{option}" for known in FACTORIES.values() for name, f in known.items() for option in registry.options(f)
+    f"{name}.{option}"
+    for known in FACTORIES.values()
+    for name, f in known.items()
+    for option in registry.options(f)
 }
 
 
 def world_of(environment: str) -> tuple[dict[str, str], Data]:
-    """The dataset that an environment needs, by its name, and small data that it can use in its place."""
+    """The dataset that an environment needs, by its name, and small data that it can use in its
+    place.
+    """
     needs = ENVIRONMENTS[environment]().data
     data = tiny.real() if needs == "numbers" else tiny.data()
     return {"dataset": "generated" if needs == "nothing" else "digits"}, data
 
 
 def programs() -> list[dict[str, str]]:
-    """Settings that have every entry of every registry in at least one program: each registry goes round on its own.
+    """Settings that have every entry of every registry in at least one program: each registry goes
+    round on its own.
 
-    Except models, some of which take long to compile: after one round it is the turn of the first that fits.
+    Except models, some of which take long to compile: after one round it is the turn of the first
+    that fits.
     """
     worlds = [
         {"environment": e, "transition": t} for e in ENVIRONMENTS for t in transitions.fitting(ENVIRONMENTS[e]())
@@ -81,10 +88,22 @@ def programs() -> list[dict[str, str]]:
 
 
 def run_two_lanes(**settings):
-    """States before and after one task, and its metrics, of two lanes vmapped in one compiled program."""
-    # a period that comes round in a tiny run, and fewer channels, words and units than in a real one
-    wanted = {"redo.period": 3, "resnet18.base": 4, "cnn.base": 4, "cnn.dense": 8, "t5.feed_forward": 8, "t5.heads": 2}
-    wanted |= {f"{e}.{size}": 2 for e in ENVIRONMENTS for size in ("words", "target_words", "word_length")}
+    """States before and after one task, and its metrics, of two lanes vmapped in one compiled
+    program.
+    """
+    # a period that comes round in a tiny run, and fewer channels, words and units than in a real
+    # one
+    wanted = {
+        "redo.period": 3,
+        "resnet18.base": 4,
+        "cnn.base": 4,
+        "cnn.dense": 8,
+        "t5.feed_forward": 8,
+        "t5.heads": 2,
+    }
+    wanted |= {
+        f"{e}.{size}": 2 for e in ENVIRONMENTS for size in ("words", "target_words", "word_length")
+    }
     wanted = {name: n for name, n in wanted.items() if name in KNOWN}
     wanted |= {"class_split.per_task": 2}
     small = {name: n for name, n in wanted.items() if name.partition(".")[0] in settings.values()}
@@ -100,17 +119,27 @@ def run_two_lanes(**settings):
     plateaus = 2 if TRANSITIONS[spec.transition].gradual else 1
     stacked = lanes.stack(lanes.check(spec, lanes.grid(seed=[0, 1], granularity=plateaus), 32))
     lowered = jax.jit(jax.vmap(whole, (0, None, None))).lower(stacked, data, jnp.int32(1))
-    fast = lowered.compile(compiler_options={"xla_backend_optimization_level": 0})  # halves the time to compile
+    # halves the time to compile
+    fast = lowered.compile(compiler_options={"xla_backend_optimization_level": 0})
     one = jax.eval_shape(whole, jax.tree.map(lambda a: a[0], stacked), data, jnp.int32(1))
     return one, *fast(stacked, data, jnp.int32(1))
 
 
 @pytest.mark.parametrize("name", MODELS)
 def test_activations_come_in_the_order_of_the_layers(name):
-    # the last one is the last hidden layer to every probe; a sorted dictionary would have h10 before h2
-    environment = next(e for e in ENVIRONMENTS if ENVIRONMENTS[e]().inputs in models.inputs(MODELS[name]))
+    # the last one is the last hidden layer to every probe; a sorted dictionary would have h10
+    # before h2
+    environment = next(
+        e for e in ENVIRONMENTS if ENVIRONMENTS[e]().inputs in models.inputs(MODELS[name])
+    )
     deep = {} if "depth" in unread(name) else {"depth": 11}
-    spec = tiny.spec(model=name, **deep, **world_of(environment)[0], environment=environment, transition="sampling")
+    spec = tiny.spec(
+        model=name,
+        **deep,
+        **world_of(environment)[0],
+        environment=environment,
+        transition="sampling",
+    )
     made, seen = ENVIRONMENTS[environment](), []
 
     def apply(data):
@@ -125,13 +154,17 @@ def test_activations_come_in_the_order_of_the_layers(name):
 
 
 def check_run(one, before, after, metrics):
-    for alone, leaf in zip(jax.tree.leaves(one), jax.tree.leaves((before, after, metrics)), strict=True):
+    for alone, leaf in zip(
+        jax.tree.leaves(one), jax.tree.leaves((before, after, metrics)), strict=True
+    ):
         assert (leaf.shape, leaf.dtype) == ((2, *alone.shape), alone.dtype)
     metrics = dict(metrics)
     finite = metrics.pop("finite")
     assert (finite.dtype, finite.shape) == (bool, (2,))
     assert finite.all()
-    score = next(name for name in ("token_accuracy", "accuracy", "squared_error") if name in metrics)
+    score = next(
+        name for name in ("token_accuracy", "accuracy", "squared_error") if name in metrics
+    )
     assert {f"online_{score}", score, "loss"} <= metrics.keys()
     for name, values in metrics.items():
         assert (values.dtype, values.shape) == (np.float32, (2,)), name
@@ -139,14 +172,21 @@ def check_run(one, before, after, metrics):
     for name in (f"online_{score}", score):
         assert ((metrics[name] >= 0) & ((metrics[name] <= 1) | (score == "squared_error"))).all()
     assert jax.tree.structure(after) == jax.tree.structure(before)
-    shapes = [jax.tree.map(lambda leaf: (leaf.shape, leaf.dtype), state) for state in (before, after)]
+    shapes = [
+        jax.tree.map(lambda leaf: (leaf.shape, leaf.dtype), state) for state in (before, after)
+    ]
     assert shapes[0] == shapes[1]
     for leaf in map(np.asarray, jax.tree.leaves(after)):
         assert leaf.dtype.kind in "iub" or np.isfinite(leaf).all()
-    for left, right in zip(jax.tree.leaves(before.initial), jax.tree.leaves(after.initial), strict=True):
+    for left, right in zip(
+        jax.tree.leaves(before.initial), jax.tree.leaves(after.initial), strict=True
+    ):
         np.testing.assert_array_equal(left, right)
-    head = "shared" if "shared" in after.params else "head"  # (T5 reads and writes with one embedding)
-    (kernel,), (first,) = ([p for p in jax.tree.leaves(s.params[head]) if p.ndim > 2] for s in (after, before))
+    # (T5 reads and writes with one embedding)
+    head = "shared" if "shared" in after.params else "head"
+    (kernel,), (first,) = (
+        [p for p in jax.tree.leaves(s.params[head]) if p.ndim > 2] for s in (after, before)
+    )
     assert (np.asarray(kernel) != first).any()
     assert (np.asarray(kernel[0]) != kernel[1]).any()
 
@@ -175,7 +215,9 @@ def test_a_probe_is_a_number_and_details_under_its_name(name):
     spec = tiny.spec(probes=(name,))
     lane = jax.tree.map(lambda a: a[0], lanes.stack(lanes.check(spec, [{}], 64)))
     run, data = supervised.make_run(spec), jax.tree.map(jnp.asarray, tiny.data())
-    metrics = jax.eval_shape(lambda: run.run_task(lane, run.init(lane, data), data, jnp.int32(0))[1])
+    metrics = jax.eval_shape(
+        lambda: run.run_task(lane, run.init(lane, data), data, jnp.int32(0))[1]
+    )
     plain = {"accuracy", "loss", "finite"}
     assert name in metrics
     probed = {column for column in metrics.keys() - plain if not column.startswith("online_")}
@@ -190,11 +232,14 @@ def first_line_is_a_sentence(thing) -> bool:
     return line.endswith(".") and len(line.split()) > 2 and (line[0].isupper() or line[0] in "`[")
 
 
-@pytest.mark.parametrize(("kind", "name"), [(kind, name) for kind, known in FACTORIES.items() for name in known])
+@pytest.mark.parametrize(
+    ("kind", "name"), [(kind, name) for kind, known in FACTORIES.items() for name in known]
+)
 def test_factories_say_what_they_are(kind, name):
     factory = FACTORIES[kind][name]
     assert first_line_is_a_sentence(factory)
-    assert registry.describe(factory) == inspect.getdoc(factory).partition("\n")[0]  # pyright: ignore
+    # pyright: ignore
+    assert registry.describe(factory) == inspect.getdoc(factory).partition("\n")[0]
     for number, default in registry.numbers(factory).items():
         kind = int if number in registry.whole_numbers(factory) else float
         assert isinstance(default, kind), f"{name}.{number} must have a number as its default"
@@ -219,7 +264,8 @@ MODULES = [m.name for m in pkgutil.walk_packages(plasticity_jax.__path__, "plast
 @pytest.mark.parametrize("name", MODULES)
 def test_public_names_exist_and_are_documented(name):
     module = importlib.import_module(name)
-    assert first_line_is_a_sentence(module) or module.__doc__.splitlines()[0].endswith((":", ","))  # pyright: ignore
+    # pyright: ignore
+    assert first_line_is_a_sentence(module) or module.__doc__.splitlines()[0].endswith((":", ","))
     listed = getattr(module, "__all__", [])
     assert list(listed) == sorted(listed, key=lambda n: (not n.isupper(), n.islower(), n))
     for public in listed:

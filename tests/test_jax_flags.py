@@ -37,7 +37,11 @@ PARTS = {
     "cnn": {"cnn.base": 1, "cnn.dense": 2},
     "resnet18": {"resnet18.base": 1},
     "t5": {"t5.heads": 1, "t5.head_width": 2, "t5.feed_forward": 4},
-    "random_seq2seq": {"random_seq2seq.words": 1, "random_seq2seq.target_words": 1, "random_seq2seq.beams": 2},
+    "random_seq2seq": {
+        "random_seq2seq.words": 1,
+        "random_seq2seq.target_words": 1,
+        "random_seq2seq.beams": 2,
+    },
     "bigram_cipher": {"bigram_cipher.words": 1, "bigram_cipher.beams": 1},
 }
 RUNS = (
@@ -194,7 +198,8 @@ def test_other_draws_are_as_repeatable_everywhere(table, model, environment, fla
 
 def check_op_by_op(table, model, environment, **changes):
     """No operation makes a NaN, for which otherwise only the results of programs are searched."""
-    # (Adam would make whole steps of a gradient that is rounding alone, as of a bias before batch norm)
+    # (Adam would make whole steps of a gradient that is rounding alone, as of a bias before batch
+    # norm)
     changes |= {"optimizer": "sgd"}
     with jax_set(jax_disable_jit=True, jax_debug_nans=True):
         found = table(model, environment, **changes)
@@ -202,7 +207,9 @@ def check_op_by_op(table, model, environment, **changes):
     for column in found.select_dtypes("number"):
         # (a residual is a difference of almost equal numbers)
         near = 1e-3 if column.endswith("/residual") else 1e-5
-        np.testing.assert_allclose(found[column], expected[column], rtol=1e-3, atol=near, err_msg=column)
+        np.testing.assert_allclose(
+            found[column], expected[column], rtol=1e-3, atol=near, err_msg=column
+        )
 
 
 def test_op_by_op(table):
@@ -222,8 +229,22 @@ def test_a_task_without_probes_is_no_nan_to_be_debugged(table):
     assert_same(found, table.plain(*RUNS[0], probe_every=2, probes=("parameter_norm",)))
 
 
-DIVERGES = ["--samples=32", "--epochs=1", "--tasks=2", "--batch_size=16", "--width=4", "--depth=1", "--norm=none"]
-DIVERGES += ["--probes=none", "--noprogress", "--optimizer=sgd", "--learning_rate=0.1,1e30", "--seeds=1"]
+DIVERGES = [
+    "--samples=32",
+    "--epochs=1",
+    "--tasks=2",
+    "--batch_size=16",
+    "--width=4",
+    "--depth=1",
+    "--norm=none",
+]
+DIVERGES += [
+    "--probes=none",
+    "--noprogress",
+    "--optimizer=sgd",
+    "--learning_rate=0.1,1e30",
+    "--seeds=1",
+]
 
 
 def test_a_diverged_lane_stops_a_run_that_looks_for_nan_and_the_workdir_goes_on(tmp_path, capsys):
@@ -231,8 +252,12 @@ def test_a_diverged_lane_stops_a_run_that_looks_for_nan_and_the_workdir_goes_on(
     with jax_set(jax_debug_nans=True):
         assert launcher.launch("", argv=argv) == launcher.ENVIRONMENT
     _, err = capsys.readouterr()
-    assert err.startswith("error: jax was asked to stop at NaN or infinity, and found one (Invalid value (nan) ")
-    assert err.endswith(" the same command goes on from the last checkpoint and records which lanes diverge.\n")
+    assert err.startswith(
+        "error: jax was asked to stop at NaN or infinity, and found one (Invalid value (nan) "
+    )
+    assert err.endswith(
+        " the same command goes on from the last checkpoint and records which lanes diverge.\n"
+    )
     assert err.count("\n") == 1
     assert launcher.launch("", argv=argv) == 0
     assert "1 of 2 lanes diverged" in capsys.readouterr().out
@@ -244,7 +269,8 @@ def test_memory_that_runs_out_is_said_in_a_sentence(capsys):
     assert launcher.fault(caught.value, launcher.ENVIRONMENT) == 1
     said = capsys.readouterr().err
     assert said.startswith(
-        "error: memory ran out in spite of the estimate (RESOURCE_EXHAUSTED: Out of memory allocating "
+        "error: memory ran out in spite of the estimate (RESOURCE_EXHAUSTED: Out of memory "
+        "allocating "
     )
     assert said.endswith("need less.\n")
 
@@ -268,7 +294,12 @@ pj.run(spec, pj.grid(seed=range(2)), sys.argv[2])
 
 
 def test_flags_from_the_environment_on_one_device_and_no_warning(table, tmp_path):
-    flags = {"JAX_PLATFORMS": "cpu", "JAX_NUM_CPU_DEVICES": "1", "JAX_ENABLE_X64": "1", "JAX_DEBUG_NANS": "1"}
+    flags = {
+        "JAX_PLATFORMS": "cpu",
+        "JAX_NUM_CPU_DEVICES": "1",
+        "JAX_ENABLE_X64": "1",
+        "JAX_DEBUG_NANS": "1",
+    }
     flags |= {"JAX_DISABLE_MOST_OPTIMIZATIONS": "1", "PYTHONPATH": f"{ROOT}:{ROOT / 'tests'}"}
     argv = ["-W", "error", "-c", ELSEWHERE, table.spec(*RUNS[0]).dataset, str(tmp_path)]
     subprocess.run([sys.executable, *argv], env=os.environ | flags, check=True)
@@ -323,15 +354,20 @@ def test_decoding_in_any_precision(x64, kind, search):
     assert (found[0] == found[1]).all()  # the same source
 
 
-@pytest.mark.parametrize("name", ["random_labels", "permuted_pixels", "random_seq2seq", "bigram_cipher"])
+@pytest.mark.parametrize(
+    "name", ["random_labels", "permuted_pixels", "random_seq2seq", "bigram_cipher"]
+)
 def test_a_stream_draws_the_same(name):
     options = {k.partition(".")[2]: v for k, v in PARTS.get(name, {}).items()}
     environment = environments.ENVIRONMENTS[name](**options)
     at = order.make_stream(environment, "sampling", batch_size=8, epochs=2)
 
     def batches():
-        data = jax.tree.map(jnp.asarray, tiny.data(21))  # not even: some examples are left out in each epoch
-        return jax.jit(jax.vmap(lambda step: at(jax.random.key(1), data, 1, step, 2)))(jnp.arange(4, dtype=jnp.int32))
+        # not even: some examples are left out in each epoch
+        data = jax.tree.map(jnp.asarray, tiny.data(21))
+        return jax.jit(jax.vmap(lambda step: at(jax.random.key(1), data, 1, step, 2)))(
+            jnp.arange(4, dtype=jnp.int32)
+        )
 
     plain = batches()
     with jax.enable_x64(True):

@@ -27,7 +27,10 @@ TASKS = 2
 def compiled(spec, how: Execution):
     """Init and task of a Spec for a lane axis of any length, compiled at first use."""
     run = supervised.make_run(spec)
-    parts = placement.over_lanes(run.init, how, split=1), placement.over_lanes(run.run_task, how, split=2)
+    parts = (
+        placement.over_lanes(run.init, how, split=1),
+        placement.over_lanes(run.run_task, how, split=2),
+    )
     return parts if how.strategy == "plain" else tuple(map(jax.jit, parts))
 
 
@@ -41,7 +44,10 @@ def results(given, strategy: str, width: int = 1, devices: int = 1, spec=SPEC) -
     checked = lanes.check(spec, given, len(DATA.x))
     filled = [*checked, *checked[-1:] * (placement.padded(len(checked), how) - len(checked))]
     where = placement.placement(how)
-    numbers, data = jax.device_put(lanes.stack(filled), where.lanes), jax.device_put(DATA, where.shared)
+    numbers, data = (
+        jax.device_put(lanes.stack(filled), where.lanes),
+        jax.device_put(DATA, where.shared),
+    )
     init, run_task = compiled(spec, how)
     states, metrics = init(numbers, data), []
     for task in range(TASKS):
@@ -61,7 +67,9 @@ def test_grid_is_the_product_with_the_last_axis_fastest():
         {"seed": 1, "granularity": 1},
         {"seed": 1, "granularity": 5},
     ]
-    assert lanes.grid(seed=3, **{"l2.strength": np.array([0.5])}) == [{"seed": 3, "l2.strength": 0.5}]
+    assert lanes.grid(seed=3, **{"l2.strength": np.array([0.5])}) == [
+        {"seed": 3, "l2.strength": 0.5}
+    ]
     assert lanes.grid() == [{}]
     assert lanes.grid(seed=[]) == []
     assert lanes.grid(seed=(i for i in range(2))) == [{"seed": 0}, {"seed": 1}]
@@ -81,13 +89,18 @@ def test_grid_is_the_product_with_the_last_axis_fastest():
             {"learning_rate": 0.10000000001},
             r"^a lane with learning_rate 0\.10000000001 is the same",
         ),
-        ({}, {"transition_fraction": 0.5}, r"^a lane with transition_fraction 0\.5 is the same run as one before it: "),
+        (
+            {},
+            {"transition_fraction": 0.5},
+            r"^a lane with transition_fraction 0\.5 is the same run as one before it: ",
+        ),
     ],
 )
 def test_the_same_run_is_refused_in_python(first, second, told):
     with pytest.raises(ValueError, match=told):
         lanes.check(SPEC, [first, second], 64)
-    assert lanes.check(SPEC, [second], 64)[0].items() >= second.items()  # what is recorded is what was given
+    # what is recorded is what was given
+    assert lanes.check(SPEC, [second], 64)[0].items() >= second.items()
 
 
 def test_an_abrupt_change_under_two_transitions_is_refused_in_python():
@@ -95,9 +108,18 @@ def test_an_abrupt_change_under_two_transitions_is_refused_in_python():
     told = r"^a lane with transition sampling is the same run as one before it: .*\.$"
     with pytest.raises(ValueError, match=told):
         program_.plan([(SPEC, [{"granularity": 2}, {}]), (sampling, [{}])], 64)
-    assert len(program_.plan([(SPEC, [{"granularity": 2}]), (sampling, [{"granularity": 2}, {}])], 64)) == 2
-    assert lanes.check(SPEC, [{"granularity": 2}, {"granularity": 2, "transition_fraction": 0.5}], 64)
-    assert lanes.check(SPEC, [{"learning_rate": 0.1}, {"learning_rate": float(np.nextafter(np.float32(0.1), 1))}], 64)
+    assert (
+        len(program_.plan([(SPEC, [{"granularity": 2}]), (sampling, [{"granularity": 2}, {}])], 64))
+        == 2
+    )
+    assert lanes.check(
+        SPEC, [{"granularity": 2}, {"granularity": 2, "transition_fraction": 0.5}], 64
+    )
+    assert lanes.check(
+        SPEC,
+        [{"learning_rate": 0.1}, {"learning_rate": float(np.nextafter(np.float32(0.1), 1))}],
+        64,
+    )
 
 
 def test_stack_has_a_lane_axis_and_fixed_dtypes():
@@ -106,7 +128,9 @@ def test_stack_has_a_lane_axis_and_fixed_dtypes():
     assert list(stacked) == list(checked[0])
     for name, values in stacked.items():
         assert values.shape == (2,)
-        assert values.dtype == (np.int32 if name in ("seed", "granularity", "random_labels.every") else np.float32)
+        assert values.dtype == (
+            np.int32 if name in ("seed", "granularity", "random_labels.every") else np.float32
+        )
     assert stacked["seed"].tolist() == [2**31 - 1, 0]
     assert stacked["learning_rate"].tolist() == [np.float32(1e-3), 1]
 
@@ -129,7 +153,8 @@ def test_padding_fills_all_devices(count, how, total):
 def test_execution_by_default_and_by_choice():
     assert jax.local_device_count() == 2, "these tests are made for two devices"
     assert placement.execution("mlp", 5) == Execution("sharded", 1, 2)
-    assert placement.execution("mlp", 1) == Execution("sharded", 1, 1)  # a second device would only compute padding
+    # a second device would only compute padding
+    assert placement.execution("mlp", 1) == Execution("sharded", 1, 1)
     assert placement.execution("mlp", 3, width=2) == Execution("sharded", 2, 2)
     assert placement.execution("mlp", 5, "map") == Execution("map", 1, 1)
     assert placement.execution("mlp", 5, "plain") == Execution("plain", 1, 1)
@@ -157,7 +182,8 @@ def test_strategies_agree():
     for how in (("plain", 1, 1), ("sharded", 1, 1), ("sharded", 1, 2)):
         assert list(map(as_bytes, results(FOUR, *how))) == list(map(as_bytes, one))
     two = results(FOUR, "vmap", 2)
-    # Wider than one, XLA orders sums otherwise, and simplifies a program for two devices otherwise (x / c or x * (1 / c)).
+    # Wider than one, XLA orders sums otherwise, and simplifies a program for two devices otherwise
+    # (x / c or x * (1 / c)).
     for other in (two, results(FOUR, "sharded", 2, 2)):
         for a, b in zip(jax.tree.leaves(one), jax.tree.leaves(other), strict=True):
             np.testing.assert_allclose(a, b, rtol=1e-5, atol=2e-6)
@@ -168,16 +194,22 @@ def test_width_one_is_one_program_under_two_names():
         return 2 * lane * shared
 
     programs = [
-        jax.make_jaxpr(placement.over_lanes(double, Execution(name, 1, 1), split=1))(jnp.ones(3), jnp.ones(()))
+        jax.make_jaxpr(placement.over_lanes(double, Execution(name, 1, 1), split=1))(
+            jnp.ones(3), jnp.ones(())
+        )
         for name in ("vmap", "map")
     ]
     assert str(programs[0]) == str(programs[1])
 
 
-@pytest.mark.parametrize(("strategy", "width", "devices"), [("sharded", 1, 2), ("vmap", 2, 1), ("sharded", 2, 2)])
+@pytest.mark.parametrize(
+    ("strategy", "width", "devices"), [("sharded", 1, 2), ("vmap", 2, 1), ("sharded", 2, 2)]
+)
 def test_company_does_not_change_a_lanes_bits(strategy, width, devices):
     how = strategy, width, devices
-    want = {str(lane): as_bytes(result) for lane, result in zip(FOUR, results(FOUR, *how), strict=True)}
+    want = {
+        str(lane): as_bytes(result) for lane, result in zip(FOUR, results(FOUR, *how), strict=True)
+    }
     wild, wilder = ({"seed": 4, "learning_rate": rate} for rate in (1e30, 1e31))
     companies = [
         FOUR[::-1],  # order
@@ -196,7 +228,8 @@ def test_company_does_not_change_a_lanes_bits(strategy, width, devices):
 def test_abrupt_lanes_are_the_same_under_every_transition():
     abrupt = lanes.grid(seed=range(4))
     output, sampling = (
-        results(abrupt, "sharded", 1, 2, dataclasses.replace(SPEC, transition=name)) for name in ("output", "sampling")
+        results(abrupt, "sharded", 1, 2, dataclasses.replace(SPEC, transition=name))
+        for name in ("output", "sampling")
     )
     assert list(map(as_bytes, output)) == list(map(as_bytes, sampling))
 
@@ -226,7 +259,9 @@ def test_one_trace_and_one_compilation_for_all_lanes_and_tasks(monkeypatch, stra
     (program,) = program_.plan([(tiny.spec(tasks=4), [*FOUR, {"seed": 7}])], 64, strategy, width)
     jax.monitoring.register_event_duration_secs_listener(listen)
     try:
-        history = sweep.run_program(program, DATA, report=lambda history: seen.append(len(compilations)))
+        history = sweep.run_program(
+            program, DATA, report=lambda history: seen.append(len(compilations))
+        )
     finally:
         jax.monitoring.unregister_event_duration_listener(listen)
     assert len(traces) == 1
@@ -249,7 +284,9 @@ def test_a_sweep_starts_from_the_bits_of_a_plain_program(method):
     program = program_.plan([(spec, FOUR)], len(DATA.x), "map")[0]
     init = placement.over_lanes(supervised.make_run(spec).init, program.execution, split=1)
     given = lanes.stack(list(program.lanes))
-    assert as_bytes(compiled_.compile_program(program, DATA).init()) == as_bytes(jax.jit(init)(given, DATA))
+    assert as_bytes(compiled_.compile_program(program, DATA).init()) == as_bytes(
+        jax.jit(init)(given, DATA)
+    )
 
 
 def test_options_that_this_xla_does_not_know_are_left_out(monkeypatch):
@@ -265,7 +302,9 @@ def test_lanes_with_one_seed_share_tasks_and_initial_weights():
     states = jax.jit(jax.vmap(run.init, (0, None)))(stacked, DATA)
     for leaf in map(np.asarray, jax.tree.leaves(states.params)):
         np.testing.assert_array_equal(leaf[0], leaf[1])
-    assert (np.asarray(states.params["layer0"]["kernel"][0]) != states.params["layer0"]["kernel"][2]).all()
+    assert (
+        np.asarray(states.params["layer0"]["kernel"][0]) != states.params["layer0"]["kernel"][2]
+    ).all()
     keys = [keys_.role(jax.random.key(seed), keys_.INIT) for seed in (3, 3, 4)]
     assert keys[0] == keys[1] != keys[2]
 
@@ -275,8 +314,14 @@ def test_lanes_with_one_seed_share_tasks_and_initial_weights():
 
 def test_grids_and_stacks_refuse_in_a_sentence():
     cases = [
-        (lambda: lanes.grid(learning_rate="1e-3"), "learning_rate is '1e-3': allowed are finite numbers."),
-        (lambda: lanes.grid(learning_rate=["1e-3"]), "learning_rate is '1e-3': allowed are finite numbers."),
+        (
+            lambda: lanes.grid(learning_rate="1e-3"),
+            "learning_rate is '1e-3': allowed are finite numbers.",
+        ),
+        (
+            lambda: lanes.grid(learning_rate=["1e-3"]),
+            "learning_rate is '1e-3': allowed are finite numbers.",
+        ),
         (lambda: lanes.grid(seed=True), "seed is True: allowed are finite numbers."),
         (lambda: lanes.grid(seed={0: 1}), "seed is {0: 1}: allowed are finite numbers."),
         (lambda: lanes.grid(seed=[[0, 1]]), "seed is [0, 1]: allowed are finite numbers."),
@@ -288,15 +333,27 @@ def test_grids_and_stacks_refuse_in_a_sentence():
             lambda: lanes.grid(seed=range(1000), granularity=range(1, 1001)),
             "a grid of 1000 x 1000 lanes is given: allowed are at most 100,000.",
         ),
-        (lambda: lanes.stack([]), "there are no lanes: give at least one, e.g. grid(seed=range(5))."),
+        (
+            lambda: lanes.stack([]),
+            "there are no lanes: give at least one, e.g. grid(seed=range(5)).",
+        ),
         (
             lambda: lanes.stack([{"seed": 0, "granularity": 1}, {"seed": 1}]),
             "a lane lacks granularity: allowed are lanes",
         ),
-        (lambda: lanes.stack([{"seed": 0}, {"sed": 1}]), "number 'sed' fits no part of this run: known are seed."),
-        (lambda: lanes.stack({"seed": 0}), "lanes is {'seed': 0}: allowed is a list of lanes, as grid() makes."),
+        (
+            lambda: lanes.stack([{"seed": 0}, {"sed": 1}]),
+            "number 'sed' fits no part of this run: known are seed.",
+        ),
+        (
+            lambda: lanes.stack({"seed": 0}),
+            "lanes is {'seed': 0}: allowed is a list of lanes, as grid() makes.",
+        ),
         (lambda: lanes.stack([{"seed": 2**31}]), "seed is 2147483648: allowed is 0 to 2147483647."),
-        (lambda: placement.execution("mlp", 5, width="4"), "lane_width is '4': allowed are whole numbers from 0."),
+        (
+            lambda: placement.execution("mlp", 5, width="4"),
+            "lane_width is '4': allowed are whole numbers from 0.",
+        ),
     ]
     for call, told in cases:
         with pytest.raises(ValueError) as error:
@@ -305,5 +362,7 @@ def test_grids_and_stacks_refuse_in_a_sentence():
 
 
 def test_a_grid_may_be_traced():
-    traced = jax.jit(lambda rate: lanes.grid(learning_rate=rate, seed=[0, 1])[1]["learning_rate"] * 2)
+    traced = jax.jit(
+        lambda rate: lanes.grid(learning_rate=rate, seed=[0, 1])[1]["learning_rate"] * 2
+    )
     assert traced(0.5) == 1

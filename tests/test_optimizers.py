@@ -20,14 +20,18 @@ NUMBERS = {
 
 def built(name, rate, numbers):
     settings = {f"{name}.{k}": v for k, v in numbers.items()}
-    return optax.with_extra_args_support(registry.make(OPTIMIZERS, "optimizer", name, settings, learning_rate=rate))
+    return optax.with_extra_args_support(
+        registry.make(OPTIMIZERS, "optimizer", name, settings, learning_rate=rate)
+    )
 
 
 def path(name, rate, numbers, gradients):
     tx, params, found = built(name, rate, numbers), jnp.asarray(START), []
     state = tx.init(params)
     for gradient in gradients:
-        updates, state = tx.update(jnp.asarray(gradient), state, params, ctx="methods read this, optimizers do not")
+        updates, state = tx.update(
+            jnp.asarray(gradient), state, params, ctx="methods read this, optimizers do not"
+        )
         params = optax.apply_updates(params, updates)
         found.append(np.asarray(params))
     return found
@@ -35,9 +39,11 @@ def path(name, rate, numbers, gradients):
 
 def test_first_steps_by_hand():
     first, second = np.array([0.3, -0.2, 4.0]), np.array([1.0, 0.0, -4.0])
-    # Adam: m / (1 - b1) is g, v / (1 - b2) is g^2, so the first step is the learning rate times the sign; to 1e-5,
-    # because 1 - 0.999 has no more digits than that in float32
-    np.testing.assert_allclose(path("adam", 0.1, {}, [first])[0], START - 0.1 * np.sign(first), rtol=1e-5)
+    # Adam: m / (1 - b1) is g, v / (1 - b2) is g^2, so the first step is the learning rate times the
+    # sign; to 1e-5, because 1 - 0.999 has no more digits than that in float32
+    np.testing.assert_allclose(
+        path("adam", 0.1, {}, [first])[0], START - 0.1 * np.sign(first), rtol=1e-5
+    )
     got = path("adam", 0.1, {"eps": 0.3}, [first])[0]
     np.testing.assert_allclose(got, START - 0.1 * first / (np.abs(first) + 0.3), rtol=1e-5)
     # AdamW: besides, every parameter shrinks by the learning rate times the decay, 0.01 by default
@@ -59,7 +65,9 @@ def test_every_optimizer_is_here():
 
 
 @pytest.mark.oracle
-@pytest.mark.parametrize(("name", "numbers"), [(name, numbers) for name, sets in NUMBERS.items() for numbers in sets])
+@pytest.mark.parametrize(
+    ("name", "numbers"), [(name, numbers) for name, sets in NUMBERS.items() for numbers in sets]
+)
 def test_as_pytorch(torch, name, numbers):
     """With defaults, PyTorch's own defaults are taken, so that these are compared too."""
     given = {k: v for k, v in numbers.items() if k in ("eps", "weight_decay")}

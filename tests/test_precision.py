@@ -18,7 +18,11 @@ from plasticity_jax.training import step as step_
 from plasticity_jax.types import Batch
 
 EPOCHS = 3  # no other loop of a task has as many rounds
-HIGH, HIGHEST, DEFAULT = jax.lax.Precision.HIGH, jax.lax.Precision.HIGHEST, jax.lax.Precision.DEFAULT
+HIGH, HIGHEST, DEFAULT = (
+    jax.lax.Precision.HIGH,
+    jax.lax.Precision.HIGHEST,
+    jax.lax.Precision.DEFAULT,
+)
 NETWORKS = {
     "mlp": {"norm": "layer", "depth": 2},
     "cnn": {"model": "cnn", "norm": "batch", "options": {"cnn.base": 4, "cnn.dense": 8}},
@@ -44,15 +48,20 @@ def spec(name="mlp", **changes):
 
 
 def products(jaxpr, inside=()):
-    """(rounds of the loops around it, operand type, precision) of each matrix product and convolution of a program."""
+    """(rounds of the loops around it, operand type, precision) of each matrix product and
+    convolution of a program.
+    """
     for equation in jaxpr.eqns:
         if equation.primitive.name in ("dot_general", "conv_general_dilated"):
             yield inside, equation.invars[0].aval.dtype, equation.params["precision"]
         for inner in jax.tree.leaves(
-            list(equation.params.values()), is_leaf=lambda leaf: hasattr(leaf, "eqns") or hasattr(leaf, "jaxpr")
+            list(equation.params.values()),
+            is_leaf=lambda leaf: hasattr(leaf, "eqns") or hasattr(leaf, "jaxpr"),
         ):
             if hasattr(inner, "eqns") or hasattr(inner, "jaxpr"):
-                yield from products(getattr(inner, "jaxpr", inner), (*inside, equation.params.get("length")))
+                yield from products(
+                    getattr(inner, "jaxpr", inner), (*inside, equation.params.get("length"))
+                )
 
 
 def of_a_task(one):
@@ -61,7 +70,10 @@ def of_a_task(one):
     lane = {k: v[0] for k, v in lanes.stack([lanes.complete(one, {})]).items()}
     state = jax.eval_shape(run.init, lane, data)
     program = jax.make_jaxpr(run.run_task)(lane, state, data, jnp.int32(1))
-    return {(EPOCHS in inside, str(dtype), precision) for inside, dtype, precision in products(program.jaxpr)}
+    return {
+        (EPOCHS in inside, str(dtype), precision)
+        for inside, dtype, precision in products(program.jaxpr)
+    }
 
 
 EXACT = (False, "float32", (HIGHEST, HIGHEST))
@@ -69,15 +81,24 @@ EXACT = (False, "float32", (HIGHEST, HIGHEST))
 
 @pytest.mark.parametrize("name", NETWORKS)
 def test_only_the_networks_passes_in_training_are_of_less_precision(name):
-    """Evaluation, decoding and probes, which follow the training loop, are float32 whatever training is."""
+    """Evaluation, decoding and probes, which follow the training loop, are float32 whatever
+    training is.
+    """
     probes = {"probes": ("hessian_top", "effective_rank")}
     assert of_a_task(spec(name, **probes)) == {EXACT, (True, "float32", (HIGHEST, HIGHEST))}
-    assert of_a_task(spec(name, precision="tensorfloat32", **probes)) == {EXACT, (True, "float32", (HIGH, HIGH))}
-    assert of_a_task(spec(name, precision="bfloat16", **probes)) == {EXACT, (True, "bfloat16", (DEFAULT, DEFAULT))}
+    assert of_a_task(spec(name, precision="tensorfloat32", **probes)) == {
+        EXACT,
+        (True, "float32", (HIGH, HIGH)),
+    }
+    assert of_a_task(spec(name, precision="bfloat16", **probes)) == {
+        EXACT,
+        (True, "bfloat16", (DEFAULT, DEFAULT)),
+    }
 
 
 @pytest.mark.parametrize(
-    ("precision", "forward"), [("tensorfloat32", ("float32", (HIGH, HIGH))), ("bfloat16", ("bfloat16", (DEFAULT,) * 2))]
+    ("precision", "forward"),
+    [("tensorfloat32", ("float32", (HIGH, HIGH))), ("bfloat16", ("bfloat16", (DEFAULT,) * 2))],
 )
 def test_methods_compute_in_float32(precision, forward):
     found = of_a_task(spec(precision=precision, method="spectral"))
@@ -85,20 +106,29 @@ def test_methods_compute_in_float32(precision, forward):
 
 
 def one_step(one, rounded=False):
-    """The state after a step of gradient descent of size 1 on the first examples, its gradient, and what the network gave.
+    """The state after a step of gradient descent of size 1 on the first examples, its gradient, and
+    what the network gave.
 
-    If `rounded`, weights and inputs are rounded to bfloat16 first, and everything is computed in the Spec's precision.
+    If `rounded`, weights and inputs are rounded to bfloat16 first, and everything is computed in
+    the Spec's precision.
     """
     environment = registry.make(ENVIRONMENTS, "environment", one.environment, dict(one.options))
     lane = {k: v[0] for k, v in lanes.stack([lanes.complete(one, {"learning_rate": 1.0})]).items()}
 
     def step(data):
-        state, net = supervised.make_run(one).init(lane, data), network.network(one, environment, data)
-        batch = environment.examples(data, environment.task(jax.random.key(1), data, jnp.int32(0)), jnp.arange(16))
+        state, net = (
+            supervised.make_run(one).init(lane, data),
+            network.network(one, environment, data),
+        )
+        batch = environment.examples(
+            data, environment.task(jax.random.key(1), data, jnp.int32(0)), jnp.arange(16)
+        )
         if rounded:
             state, batch = (cast(cast(tree, jnp.bfloat16), jnp.float32) for tree in (state, batch))
         tx, key = step_.optimizer(one, lane, net.structure), jax.random.key(2)
-        after, _ = step_.train_step(environment, net, tx, state, batch, key, jnp.int32(0), jnp.asarray(False))
+        after, _ = step_.train_step(
+            environment, net, tx, state, batch, key, jnp.int32(0), jnp.asarray(False)
+        )
         gradient = ravel_pytree(jax.tree.map(jnp.subtract, state.params, after.params))[0]
         return gradient, after, net.apply(state.params, state.variables, batch.x, True)
 
@@ -113,18 +143,26 @@ def test_a_gradient_in_bfloat16_is_close_and_everything_at_rest_is_float32(name)
         lambda leaf: (leaf.shape, leaf.dtype), rest
     )
     assert {leaf.dtype for leaf in (half, *jax.tree.leaves(rest_of_half))} == {np.dtype(np.float32)}
-    # How much a gradient makes of rounding is the network's affair (batch norm on 16 examples makes 0.3 of 2^-9), so the
-    # measure is the gradient in float32 at rounded weights and inputs. Rounding activations and their gradients as well
-    # is two to three times as many errors of the same size, which add up like random ones: within a factor of 3.
+    # How much a gradient makes of rounding is the network's affair (batch norm on 16 examples makes
+    # 0.3 of 2^-9), so the measure is the gradient in float32 at rounded weights and inputs.
+    # Rounding activations and their gradients as well is two to three times as many errors of the
+    # same size, which add up like random ones: within a factor of 3.
     rounded, *_ = one_step(spec(name), rounded=True)
-    error, expected = (np.linalg.norm(found - exact) / np.linalg.norm(exact) for found in (half, rounded))
+    error, expected = (
+        np.linalg.norm(found - exact) / np.linalg.norm(exact) for found in (half, rounded)
+    )
     assert 2**-12 < error < 3 * expected
 
 
 @pytest.mark.parametrize("method", METHODS)
 def test_every_method_runs_in_bfloat16(method):  # (tensorfloat32 is float32 on a CPU)
-    one = spec(precision="bfloat16", method=method, options={"redo.period": 3} if method == "redo" else {})
-    run, lane = supervised.make_run(one), {k: v[0] for k, v in lanes.stack([lanes.complete(one, {})]).items()}
+    one = spec(
+        precision="bfloat16", method=method, options={"redo.period": 3} if method == "redo" else {}
+    )
+    run, lane = (
+        supervised.make_run(one),
+        {k: v[0] for k, v in lanes.stack([lanes.complete(one, {})]).items()},
+    )
 
     def whole(data):
         return run.run_task(lane, run.init(lane, data), data, jnp.int32(1))
@@ -147,4 +185,8 @@ def test_precision_is_an_axis_of_the_table_and_no_part_of_older_records():
     assert spec(precision="bfloat16").record()["precision"] == "bfloat16"
     programs = program_.plan([(spec(precision=name), [{}]) for name in PRECISIONS], 64)
     assert "precision" in rows.arm_columns(programs)
-    assert [p.spec.record().get("precision") for p in programs] == [None, "tensorfloat32", "bfloat16"]
+    assert [p.spec.record().get("precision") for p in programs] == [
+        None,
+        "tensorfloat32",
+        "bfloat16",
+    ]

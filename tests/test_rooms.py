@@ -1,4 +1,6 @@
-"""The rooms of the package: each imports from rooms below it only, so that there is no circle between them."""
+"""The rooms of the package: each imports from rooms below it only, so that there is no circle
+between them.
+"""
 
 import ast
 import pathlib
@@ -56,7 +58,9 @@ def test_every_file_is_in_a_known_room():
 def test_imports_come_from_below(path):
     own = room_of(path)
     above = {room for room in imported(path) if room != own and LEVEL[room] >= LEVEL[own]}
-    assert not above, f"{own} is not above {', '.join(sorted(above))}: move what it needs to a room below."
+    assert not above, (
+        f"{own} is not above {', '.join(sorted(above))}: move what it needs to a room below."
+    )
 
 
 @pytest.mark.parametrize("folder", ["plasticity_jax", "benchmarks"])

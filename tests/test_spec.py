@@ -57,7 +57,9 @@ def test_every_choice_is_checked():
 
 @pytest.mark.parametrize("probes", ["nonsense", ("dormant_fraction", "nonsense")])
 def test_unknown_probes_are_refused(probes):
-    assert refused(Spec, probes=probes) == f"unknown probe 'nonsense': known are {', '.join(PROBES)}."
+    assert (
+        refused(Spec, probes=probes) == f"unknown probe 'nonsense': known are {', '.join(PROBES)}."
+    )
 
 
 def test_unknown_datasets_are_refused():
@@ -66,13 +68,18 @@ def test_unknown_datasets_are_refused():
     assert "digits, mnist" in message
     assert "arrays:PATH" in message
     assert "arrays:PATH" in refused(Spec, dataset="arrays:")
-    assert Spec(dataset="arrays:/nowhere").dataset == "arrays:/nowhere"  # a file is looked for when the run begins
+    # a file is looked for when the run begins
+    assert Spec(dataset="arrays:/nowhere").dataset == "arrays:/nowhere"
 
 
-@pytest.mark.parametrize("name", ["tasks", "epochs", "batch_size", "width", "depth", "probe_every", "probe_samples"])
+@pytest.mark.parametrize(
+    "name", ["tasks", "epochs", "batch_size", "width", "depth", "probe_every", "probe_samples"]
+)
 @pytest.mark.parametrize("value", [0, -3, 1.5, 2.0, "2", None])
 def test_counts(name, value):
-    assert refused(Spec, **{name: value}) == f"{name} is {value!r}: allowed are whole numbers from 1."
+    assert (
+        refused(Spec, **{name: value}) == f"{name} is {value!r}: allowed are whole numbers from 1."
+    )
 
 
 def test_batch_larger_than_the_samples():
@@ -84,13 +91,20 @@ def test_batch_larger_than_the_samples():
 @pytest.mark.parametrize(
     ("environment", "transition", "needs", "shared", "allowed"),
     [
-        ("random_labels", "input", "targets", "inputs", "output, smoothing, annealing, sampling, abrupt"),
+        (
+            "random_labels",
+            "input",
+            "targets",
+            "inputs",
+            "output, smoothing, annealing, sampling, abrupt",
+        ),
         ("permuted_pixels", "output", "inputs", "targets", "input, sampling, abrupt"),
     ],
 )
 def test_transition_that_does_not_fit(environment, transition, needs, shared, allowed):
     assert refused(Spec, environment=environment, transition=transition) == (
-        f"transition {transition!r} needs tasks that share {needs}, but those of {environment!r} share {shared}: "
+        f"transition {transition!r} needs tasks that share {needs}, but those of {environment!r} "
+        f"share {shared}: "
         f"allowed are {allowed}."
     )
     for name in allowed.split(", "):
@@ -108,7 +122,8 @@ def test_transition_that_does_not_fit(environment, transition, needs, shared, al
         ("redo+l2", "redo+l2"),
         ("spectral+l2_init+l2", "l2+l2_init+spectral"),
         ("l2+shrink_and_perturb+redo", "shrink_and_perturb+redo+l2"),
-        ("redo+shrink_and_perturb", "redo+shrink_and_perturb"),  # the order of rewrites matters and stays
+        # the order of rewrites matters and stays
+        ("redo+shrink_and_perturb", "redo+shrink_and_perturb"),
     ],
 )
 def test_methods_have_one_name(given, canonical):
@@ -118,7 +133,10 @@ def test_methods_have_one_name(given, canonical):
 
 
 def test_methods_are_given_once_and_by_name():
-    assert refused(Spec, method="l2+redo+l2") == "method 'l2+redo+l2' has 'l2' twice: each method may be given once."
+    assert (
+        refused(Spec, method="l2+redo+l2")
+        == "method 'l2+redo+l2' has 'l2' twice: each method may be given once."
+    )
     for wrong in ("", "l2+", "l2,redo", "L2"):
         assert refused(Spec, method=wrong).startswith("unknown method ")
 
@@ -145,11 +163,15 @@ def test_every_field_is_documented():
 
 def test_options_belong_to_the_parts_in_use():
     message = refused(Spec, options={"redo.period": 5})
-    assert message.startswith("option 'redo.period' fits no part of this run: known are random_labels.draw, ")
-    assert refused(Spec, probes=(), environment="permuted_pixels", transition="input", options={"x": 1}) == (
-        "option 'x' fits no part of this run: known are permuted_pixels.change."
+    assert message.startswith(
+        "option 'redo.period' fits no part of this run: known are random_labels.draw, "
     )
-    assert refused(Spec, method="redo", options={"redo.threshold": 0.1}).startswith("option 'redo.threshold' fits no")
+    assert refused(
+        Spec, probes=(), environment="permuted_pixels", transition="input", options={"x": 1}
+    ) == ("option 'x' fits no part of this run: known are permuted_pixels.change.")
+    assert refused(Spec, method="redo", options={"redo.threshold": 0.1}).startswith(
+        "option 'redo.threshold' fits no"
+    )
     assert refused(Spec, method="redo", options={"redo.period": 5.0}) == (
         "option redo.period is 5.0: allowed are values of type int."
     )
@@ -177,30 +199,55 @@ def test_options_that_a_method_refuses(method, option, value):
 
 def test_known_settings():
     spec = Spec(method="redo+l2", probes="hessian_top", optimizer="momentum")
-    options = {"redo.period": 1000, "redo.score": "batch", "l2.on": "all", "random_labels.draw": "shuffle"}
+    options = {
+        "redo.period": 1000,
+        "redo.score": "batch",
+        "l2.on": "all",
+        "random_labels.draw": "shuffle",
+    }
     assert spec.known_options().items() >= options.items()
     assert spec.known_options()["hessian_top.iterations"] >= 1
     labels = {"random_labels.share", "random_labels.every"}
     methods = {"redo.threshold", "redo.max_fraction", "l2.strength", "momentum.decay"}
     assert set(spec.known_numbers()) == labels | methods
     assert set(Spec(optimizer="sgd").known_numbers()) == labels
-    assert Spec(optimizer="sgd", environment="permuted_pixels", transition="input").known_numbers() == {}
+    assert (
+        Spec(optimizer="sgd", environment="permuted_pixels", transition="input").known_numbers()
+        == {}
+    )
 
 
 def test_numbers_of_numpy_and_jax_are_pythons():
     spec = Spec(width=np.int64(64), depth=np.array(2), tasks=jnp.int32(3), model=np.str_("mlp"))
     assert spec == Spec(width=64, depth=2, tasks=3)
     assert hash(spec) == hash(Spec(width=64, depth=2, tasks=3))
-    options = {"redo.period": np.int32(7), "redo.relative": np.bool_(False), "redo.score": np.str_("running")}
+    options = {
+        "redo.period": np.int32(7),
+        "redo.relative": np.bool_(False),
+        "redo.score": np.str_("running"),
+    }
     made = Spec(method="redo", options=options)
-    assert made == Spec(method="redo", options={"redo.period": 7, "redo.relative": False, "redo.score": "running"})
+    assert made == Spec(
+        method="redo", options={"redo.period": 7, "redo.relative": False, "redo.score": "running"}
+    )
     assert json.loads(json.dumps(made.record()))["options"]["redo.period"] == 7
     lane = {"learning_rate": 1e-3}
-    assert lanes.grid(seed=jnp.arange(2), learning_rate=np.float64(1e-3)) == [{"seed": 0, **lane}, {"seed": 1, **lane}]
+    assert lanes.grid(seed=jnp.arange(2), learning_rate=np.float64(1e-3)) == [
+        {"seed": 0, **lane},
+        {"seed": 1, **lane},
+    ]
 
 
 def test_numbers_have_a_largest():
-    for name in ("tasks", "epochs", "batch_size", "width", "probe_every", "probe_samples", "samples"):
+    for name in (
+        "tasks",
+        "epochs",
+        "batch_size",
+        "width",
+        "probe_every",
+        "probe_samples",
+        "samples",
+    ):
         message = refused(Spec, **{name: 2**31})
         assert message == f"{name} is 2147483648: allowed are whole numbers from 1 to 2147483647."
     assert refused(Spec, depth=5000) == "depth is 5000: allowed are whole numbers from 1 to 1000."
@@ -224,7 +271,11 @@ def test_numbers_have_a_largest():
     ],
 )
 def test_fields_that_a_model_does_not_read_are_left_alone(model, read):
-    text = {"dataset": "generated", "environment": "bigram_cipher", "transition": "sampling"} if model == "t5" else {}
+    text = (
+        {"dataset": "generated", "environment": "bigram_cipher", "transition": "sampling"}
+        if model == "t5"
+        else {}
+    )
     usual = Spec(model=model, **text)
     other = {"width": 8, "depth": 2, "norm": "none", "activation": "tanh", "initialization": "he"}
     assert set(unread(model)) == set(other) - read
@@ -235,19 +286,24 @@ def test_fields_that_a_model_does_not_read_are_left_alone(model, read):
             told = f"{name} is {value!r}, but {model} has no {name}: leave it out."
             assert refused(Spec, model=model, **text, **{name: value}) == told
             assert Spec(model=model, **text, **{name: getattr(usual, name)}) == usual
-            assert comparable({**usual.record(), name: value}) == usual.record()  # as it was written before
+            # as it was written before
+            assert comparable({**usual.record(), name: value}) == usual.record()
     assert comparable(usual.record()) == usual.record()
 
 
 def test_fields_that_there_are_not():
     assert refused(Spec, learning_rate=1e-3).startswith(
-        "a Spec has no field 'learning_rate' (options and numbers of lanes are given apart): known are dataset, samples, "
+        "a Spec has no field 'learning_rate' (options and numbers of lanes are given apart): known "
+        "are dataset, samples, "
     )
     assert "(did you mean width?)" in refused(Spec, widht=3)
     assert (
-        refused(dataclasses.replace, Spec(), model="cnn", width=8) == "width is 8, but cnn has no width: leave it out."
+        refused(dataclasses.replace, Spec(), model="cnn", width=8)
+        == "width is 8, but cnn has no width: leave it out."
     )
-    assert copy.deepcopy(Spec(width=8)) == pickle.loads(pickle.dumps(Spec(width=8))) == Spec(width=8)
+    assert (
+        copy.deepcopy(Spec(width=8)) == pickle.loads(pickle.dumps(Spec(width=8))) == Spec(width=8)
+    )
 
 
 # Lanes
@@ -255,7 +311,8 @@ def test_fields_that_there_are_not():
 
 SPEC = Spec(method="l2", epochs=10, batch_size=64)  # 80 steps on 512 samples, 53 of them transition
 NUMBERS = (
-    "seed, granularity, learning_rate, transition_fraction, l2.strength, random_labels.share, random_labels.every, "
+    "seed, granularity, learning_rate, transition_fraction, l2.strength, random_labels.share, "
+    "random_labels.every, "
     "adam.b1, adam.b2, adam.eps"
 )
 
@@ -278,7 +335,10 @@ def test_lanes_are_completed():
     ("lane", "message"),
     [
         ({"nonsense": 1}, f"number 'nonsense' fits no part of this run: known are {NUMBERS}."),
-        ({"redo.threshold": 1}, f"number 'redo.threshold' fits no part of this run: known are {NUMBERS}."),
+        (
+            {"redo.threshold": 1},
+            f"number 'redo.threshold' fits no part of this run: known are {NUMBERS}.",
+        ),
         ({"seed": -1}, "seed is -1: allowed is 0 to 2147483647."),
         ({"seed": 2**31}, "seed is 2147483648: allowed is 0 to 2147483647."),
         ({"seed": 1.5}, "seed is 1.5: allowed are whole numbers."),
@@ -293,11 +353,13 @@ def test_lanes_are_completed():
         ({"transition_fraction": -0.5}, "transition_fraction is -0.5: allowed is 0 to 1."),
         (
             {"granularity": 54},
-            "granularity is 54, but the transition has 53 steps (0.666667 of 80): allowed are as many plateaus as steps.",
+            "granularity is 54, but the transition has 53 steps (0.666667 of 80): allowed are as "
+            "many plateaus as steps.",
         ),
         (
             {"granularity": 2, "transition_fraction": 0},
-            "granularity is 2, but the transition has 0 steps (0 of 80): allowed are as many plateaus as steps.",
+            "granularity is 2, but the transition has 0 steps (0 of 80): allowed are as many "
+            "plateaus as steps.",
         ),
     ],
 )
@@ -306,9 +368,20 @@ def test_numbers_that_cannot_run(lane, message):
 
 
 def test_numbers_at_the_edge_can_run():
-    edge = [{"seed": 2**31 - 1, "granularity": 53}, {"transition_fraction": 0}, {"transition_fraction": 1, "seed": 1}]
+    edge = [
+        {"seed": 2**31 - 1, "granularity": 53},
+        {"transition_fraction": 0},
+        {"transition_fraction": 1, "seed": 1},
+    ]
     assert (
-        len(lanes.check(SPEC, [*edge, {"granularity": 80, "transition_fraction": 1}, {"learning_rate": 0}], 512)) == 5
+        len(
+            lanes.check(
+                SPEC,
+                [*edge, {"granularity": 80, "transition_fraction": 1}, {"learning_rate": 0}],
+                512,
+            )
+        )
+        == 5
     )
 
 
@@ -320,7 +393,10 @@ def test_granularity_times_steps_fits_into_32_bits():
 
 
 def test_lanes_need_samples_and_there_must_be_one():
-    assert refused(lanes.check, SPEC, [], 512) == "there are no lanes: give at least one, e.g. grid(seed=range(5))."
+    assert (
+        refused(lanes.check, SPEC, [], 512)
+        == "there are no lanes: give at least one, e.g. grid(seed=range(5))."
+    )
     want = "batch_size is 64: allowed is at most the number of samples, 63."
     assert refused(lanes.check, SPEC, [{}], 63) == want
 
@@ -329,6 +405,15 @@ def test_execution_that_cannot_run():
     assert refused(placement.execution, "mlp", 5, "nonsense") == (
         "lane_strategy is 'nonsense': allowed are 'plain', 'vmap', 'map', 'sharded'."
     )
-    assert refused(placement.execution, "mlp", 5, "sharded", 0) == "lane_width is 0: allowed with sharded is 1 or more."
-    assert refused(placement.execution, "mlp", 5, "plain", 2) == "lane_width is 2: allowed with plain is 1."
-    assert refused(placement.execution, "mlp", 5, "map", 2) == "lane_width is 2: allowed with map is 1."
+    assert (
+        refused(placement.execution, "mlp", 5, "sharded", 0)
+        == "lane_width is 0: allowed with sharded is 1 or more."
+    )
+    assert (
+        refused(placement.execution, "mlp", 5, "plain", 2)
+        == "lane_width is 2: allowed with plain is 1."
+    )
+    assert (
+        refused(placement.execution, "mlp", 5, "map", 2)
+        == "lane_width is 2: allowed with map is 1."
+    )

@@ -1,4 +1,6 @@
-"""What the runs beyond the paper share: Random MNIST at a scale, with arms of their own. Their rules are in rules.md."""
+"""What the runs beyond the paper share: Random MNIST at a scale, with arms of their own. Their
+rules are in rules.md.
+"""
 
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -55,7 +57,11 @@ def main(
     for name, other in switches.items():
         if own[name]:
             question = other
-    small, changes = (BENCHMARK.reduced, question.reduced) if scale == "reduced" else (BENCHMARK.smoke, question.smoke)
+    small, changes = (
+        (BENCHMARK.reduced, question.reduced)
+        if scale == "reduced"
+        else (BENCHMARK.smoke, question.smoke)
+    )
     defaults = {**BENCHMARK.paper, "method": "none", **small, **changes}
     title = f"{question.title}: {BENCHMARK.title}"
     return launcher.launch((doc or "") + HELP, defaults, question.arms(defaults), title, argv=rest)

@@ -1,10 +1,10 @@
 """Figure 7a: largest Hessian eigenvalue by granularity, Random MNIST, MLP.
 
 Source: Liu & Mou, figure 7a, appendix C.
-Command: python -m experiments.gradual.figure_7a --data_dir=DIR --workdir=runs/figure_7a --scale=reduced
-Same runs as figure 5a: --from=runs/figure_5a draws it from those.
-Cost: paper, 19,200 steps a task and lane, 14 hours on two cores; reduced, 2,400, 20 minutes (--dry_run says it).
-Paper: the finer the change, the lower the eigenvalue.
+Command: python -m experiments.gradual.figure_7a --data_dir=DIR --workdir=runs/figure_7a
+--scale=reduced Same runs as figure 5a: --from=runs/figure_5a draws it from those.
+Cost: paper, 19,200 steps a task and lane, 14 hours on two cores; reduced, 2,400, 20 minutes
+(--dry_run says it). Paper: the finer the change, the lower the eigenvalue.
 """
 
 import sys
@@ -12,4 +12,6 @@ import sys
 from experiments import figures
 
 if __name__ == "__main__":
-    sys.exit(figures.main(__doc__, figures.Figure("7a", "random_mnist", "granularity", "hessian_top")))
+    sys.exit(
+        figures.main(__doc__, figures.Figure("7a", "random_mnist", "granularity", "hessian_top"))
+    )

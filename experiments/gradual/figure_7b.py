@@ -3,8 +3,8 @@
 Source: Liu & Mou, figure 7b, appendix C.
 Command: python -m experiments.gradual.figure_7b --workdir=runs/figure_7b --scale=reduced
 Same runs as figure 5b: --from=runs/figure_5b draws it from those.
-Cost: paper, 4,000 steps a task and lane, for an accelerator; reduced, half an hour on two cores (--dry_run says it).
-Paper: the finer the change, the lower the eigenvalue.
+Cost: paper, 4,000 steps a task and lane, for an accelerator; reduced, half an hour on two cores
+(--dry_run says it). Paper: the finer the change, the lower the eigenvalue.
 """
 
 import sys
@@ -12,4 +12,6 @@ import sys
 from experiments import figures
 
 if __name__ == "__main__":
-    sys.exit(figures.main(__doc__, figures.Figure("7b", "bigram_cipher", "granularity", "hessian_top")))
+    sys.exit(
+        figures.main(__doc__, figures.Figure("7b", "bigram_cipher", "granularity", "hessian_top"))
+    )

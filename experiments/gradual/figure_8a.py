@@ -1,10 +1,11 @@
 """Figure 8a: change of the representation from task to task by granularity, Random MNIST, MLP.
 
 Source: Liu & Mou, figure 8a, appendix C.
-Command: python -m experiments.gradual.figure_8a --data_dir=DIR --workdir=runs/figure_8a --scale=reduced
-Same runs as figure 5a: --from=runs/figure_5a draws it from those.
-Cost: paper, 19,200 steps a task and lane, 14 hours on two cores; reduced, 2,400, 20 minutes (--dry_run says it).
-Paper: the finer the change, the better the network keeps moving its representation.
+Command: python -m experiments.gradual.figure_8a --data_dir=DIR --workdir=runs/figure_8a
+--scale=reduced Same runs as figure 5a: --from=runs/figure_5a draws it from those.
+Cost: paper, 19,200 steps a task and lane, 14 hours on two cores; reduced, 2,400, 20 minutes
+(--dry_run says it). Paper: the finer the change, the better the network keeps moving its
+representation.
 """
 
 import sys
@@ -12,4 +13,8 @@ import sys
 from experiments import figures
 
 if __name__ == "__main__":
-    sys.exit(figures.main(__doc__, figures.Figure("8a", "random_mnist", "granularity", "representation_change")))
+    sys.exit(
+        figures.main(
+            __doc__, figures.Figure("8a", "random_mnist", "granularity", "representation_change")
+        )
+    )

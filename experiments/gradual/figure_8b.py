@@ -1,10 +1,12 @@
-"""Figure 8b: change of the representation from task to task by granularity, Bigram Cipher, one T5 block.
+"""Figure 8b: change of the representation from task to task by granularity, Bigram Cipher, one T5
+block.
 
 Source: Liu & Mou, figure 8b, appendix C.
 Command: python -m experiments.gradual.figure_8b --workdir=runs/figure_8b --scale=reduced
 Same runs as figure 5b: --from=runs/figure_5b draws it from those.
-Cost: paper, 4,000 steps a task and lane, for an accelerator; reduced, half an hour on two cores (--dry_run says it).
-Paper: the finer the change, the better the network keeps moving its representation.
+Cost: paper, 4,000 steps a task and lane, for an accelerator; reduced, half an hour on two cores
+(--dry_run says it). Paper: the finer the change, the better the network keeps moving its
+representation.
 """
 
 import sys
@@ -12,4 +14,8 @@ import sys
 from experiments import figures
 
 if __name__ == "__main__":
-    sys.exit(figures.main(__doc__, figures.Figure("8b", "bigram_cipher", "granularity", "representation_change")))
+    sys.exit(
+        figures.main(
+            __doc__, figures.Figure("8b", "bigram_cipher", "granularity", "representation_change")
+        )
+    )

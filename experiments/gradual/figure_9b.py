@@ -3,8 +3,8 @@
 Source: Liu & Mou, figure 9b, appendix C.
 Command: python -m experiments.gradual.figure_9b --workdir=runs/figure_9b --scale=reduced
 Same runs as figure 5b: --from=runs/figure_5b draws it from those.
-Cost: paper, 4,000 steps a task and lane, for an accelerator; reduced, half an hour on two cores (--dry_run says it).
-Paper: the finer the change, the fewer dormant units.
+Cost: paper, 4,000 steps a task and lane, for an accelerator; reduced, half an hour on two cores
+(--dry_run says it). Paper: the finer the change, the fewer dormant units.
 """
 
 import sys
@@ -12,4 +12,8 @@ import sys
 from experiments import figures
 
 if __name__ == "__main__":
-    sys.exit(figures.main(__doc__, figures.Figure("9b", "bigram_cipher", "granularity", "dormant_fraction")))
+    sys.exit(
+        figures.main(
+            __doc__, figures.Figure("9b", "bigram_cipher", "granularity", "dormant_fraction")
+        )
+    )

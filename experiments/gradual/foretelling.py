@@ -1,4 +1,5 @@
-"""Does early curvature foretell who will keep plasticity? Doses of one change, kinds of change, ten new seeds.
+"""Does early curvature foretell who will keep plasticity? Doses of one change, kinds of change, ten
+new seeds.
 
 Question: does the largest Hessian eigenvalue at task 5 tell accuracy at task 50, within and between
   kinds of change, and does it tell more than dormant units, representation change, rank and norm?
@@ -24,7 +25,9 @@ PROBES = {
 
 
 def arms(values: Mapping[str, str]) -> list[dict[str, str]]:
-    """Returns every granularity of output interpolation up to a plateau for every step, and other kinds of change."""
+    """Returns every granularity of output interpolation up to a plateau for every step, and other
+    kinds of change.
+    """
     steps = int(values["epochs"]) * (int(values["samples"]) // int(values["batch_size"]))
     finest = int(transitions.transition_steps(np.float32(2 / 3), steps))
     doses = [k for k in beyond.BENCHMARK.granularities.split(",") if int(k) < finest]

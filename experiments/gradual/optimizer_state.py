@@ -1,7 +1,9 @@
-"""Is it Adam? An unchanging task and abrupt change under optimizers that differ in what they remember.
+"""Is it Adam? An unchanging task and abrupt change under optimizers that differ in what they
+remember.
 
 Question: how much of the lost accuracy comes from the optimizer's state, with and without a change.
-Rules: experiments/gradual/rules.md, 1; momentum's learning rate is what --tune chose (means of two seeds 31.4, 99.3, 100.0 %
+Rules: experiments/gradual/rules.md, 1; momentum's learning rate is what --tune chose (means of two
+  seeds 31.4, 99.3, 100.0 %
   at 1e-1, 1e-2, 1e-3: the lower edge of its grid).
 Command: python -m experiments.gradual.optimizer_state --data_dir=DIR --workdir=runs/optimizer_state
 Cost: reduced, 2,400 steps a task, 50 lanes of 50 tasks, 6 million steps, half an hour on two cores.
@@ -37,7 +39,9 @@ def rates(_) -> list[dict[str, str]]:
     return [{**ABRUPT, "optimizer": "momentum", "learning_rate": RATES}]
 
 
-QUESTION = beyond.Question("Is it Adam?", {"seeds": "5", "first_seed": "20", "tasks": "50"}, {"seeds": "2"}, arms)
+QUESTION = beyond.Question(
+    "Is it Adam?", {"seeds": "5", "first_seed": "20", "tasks": "50"}, {"seeds": "2"}, arms
+)
 TUNING = beyond.Question(
     "Learning rate of momentum",
     {"seeds": "2", "first_seed": "1000", "tasks": "5"},

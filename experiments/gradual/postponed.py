@@ -1,6 +1,8 @@
-"""Prevented or postponed? How long accuracy lasts under abrupt and gradual change, by learning rate.
+"""Prevented or postponed? How long accuracy lasts under abrupt and gradual change, by learning
+rate.
 
-Question: is what gradual change gains a factor in time or an end of the loss, and is a low rate enough?
+Question: is what gradual change gains a factor in time or an end of the loss, and is a low rate
+  enough?
 Rules: experiments/gradual/rules.md, 2.
 Command: python -m experiments.gradual.postponed --data_dir=DIR --workdir=runs/postponed
   (with --learning_rate=1e-4 one rate alone; workdirs of several rates are read together)

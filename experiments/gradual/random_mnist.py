@@ -1,12 +1,16 @@
-"""Random MNIST with an MLP: abrupt change with every mitigation method, and gradual change with none.
+"""Random MNIST with an MLP: abrupt change with every mitigation method, and gradual change with
+none.
 
-Source: Liu & Mou, figure 1 (left) and section 5.1; numbers recovered from the paper and its public code. A union of two
-grids, not a product: --method multiplies the abrupt arms, --transition and --granularity the gradual ones.
+Source: Liu & Mou, figure 1 (left) and section 5.1; numbers recovered from the paper and its public
+code. A union of two
+grids, not a product: --method multiplies the abrupt arms, --transition and --granularity the
+  gradual ones.
 Command: python -m experiments.gradual.random_mnist --data_dir=DIR --workdir=runs/mnist
 (DIR has MNIST's four original files)
-Cost: 100 tasks x 19,200 steps for each of 35 lanes; --dry_run says it all beforehand, --tasks and --epochs cut it short.
-Paper: unregularised falls from 100 % to chance within about 50 tasks and L2 as fast; ReDo is moderate, shrink and
-perturb and spectral regularization volatile; output interpolation is best, with a minor loss after about task 35.
+Cost: 100 tasks x 19,200 steps for each of 35 lanes; --dry_run says it all beforehand, --tasks and
+--epochs cut it short. Paper: unregularised falls from 100 % to chance within about 50 tasks and L2
+as fast; ReDo is moderate, shrink and perturb and spectral regularization volatile; output
+interpolation is best, with a minor loss after about task 35.
 """
 
 import sys
@@ -15,9 +19,14 @@ from experiments.gradual import settings
 from plasticity_jax.cli import launcher
 
 BENCHMARK = settings.BENCHMARKS["random_mnist"]
-DEFAULTS = {**BENCHMARK.paper, "method": settings.METHODS, "transition": ",".join(BENCHMARK.gradual)}
+DEFAULTS = {
+    **BENCHMARK.paper,
+    "method": settings.METHODS,
+    "transition": ",".join(BENCHMARK.gradual),
+}
 ARMS = (
-    {"transition": "output", "granularity": "1"},  # abrupt: granularity 1 is the same under any transition
+    # abrupt: granularity 1 is the same under any transition
+    {"transition": "output", "granularity": "1"},
     {"method": "none"},
 )
 

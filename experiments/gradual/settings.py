@@ -1,8 +1,10 @@
-"""The benchmarks of Liu & Mou as flags, at three scales; every figure file takes its numbers from here.
+"""The benchmarks of Liu & Mou as flags, at three scales; every figure file takes its numbers from
+here.
 
-Source: Liu & Mou, section 5 and appendix B, and their public code where the text gives no number. A value that is in
-neither is marked "ours". Scales: `paper`; `reduced`, an honest smaller setting for one CPU machine, to see the effect
-where it can be seen; `smoke`, seconds on scikit-learn's digits or a few letters, which shows only that it runs.
+Source: Liu & Mou, section 5 and appendix B, and their public code where the text gives no number. A
+value that is in neither is marked "ours". Scales: `paper`; `reduced`, an honest smaller setting for
+one CPU machine, to see the effect where it can be seen; `smoke`, seconds on scikit-learn's digits
+or a few letters, which shows only that it runs.
 """
 
 import types
@@ -21,17 +23,21 @@ class Benchmark(NamedTuple):
     Attributes:
       title: of its figures.
       metric: column that its figures show against the task.
-      gradual: transitions of the gradual arms; the first one is also that of the granularity figures.
+      gradual: transitions of the gradual arms; the first one is also that of the granularity
+        figures.
       paper: flags at the paper's scale, methods' values included.
       reduced, smoke: what differs from them at these scales.
-        `granularity` counts the plateaus of a whole transition. The public code's steps are of half the way where labels go
-        through uniform ones, so its 0.05 are 40 plateaus of output interpolation; the figures have 20 for every transition,
-        which is ours, and `--as_published` has 40.
-      granularities: of the granularity figures, up to the finest that the reduced scale has steps for.
-      published: what the public code does otherwise than the clean comparison, for all arms; of these, `unregularised`
-        is for the abrupt arm without method alone and `gradual_published` for the gradual arms alone.
-      needs: flag that a published comparison cannot do without -> what it must name; a pretrained network is for the
-        gradual arms alone.
+        `granularity` counts the plateaus of a whole transition. The public code's steps are of half
+        the way where labels go through uniform ones, so its 0.05 are 40 plateaus of output
+        interpolation; the figures have 20 for every transition, which is ours, and `--as_published`
+        has 40.
+      granularities: of the granularity figures, up to the finest that the reduced scale has steps
+        for.
+      published: what the public code does otherwise than the clean comparison, for all arms; of
+        these, `unregularised` is for the abrupt arm without method alone and `gradual_published`
+        for the gradual arms alone.
+      needs: flag that a published comparison cannot do without -> what it must name; a pretrained
+        network is for the gradual arms alone.
     """
 
     title: str
@@ -104,7 +110,8 @@ T5 = {
     "redo.threshold": "1e-4",
     "redo.relative": "false",
     "redo.outgoing": "redraw",
-    "probe_samples": "128",  # ours: curvature of all positions of 512 texts would take as long as the training
+    # ours: curvature of all positions of 512 texts would take as long as the training
+    "probe_samples": "128",
 }
 COMMON = {
     "tasks": "100",
@@ -131,7 +138,9 @@ REDUCED_RESNET = {
     "redo.warmup": "60",
     "probe_samples": "128",
 }
-PRETRAINED = {"resnet18.pretrained": "a folder with a Hugging Face ResNet-18, such as microsoft/resnet-18"}
+PRETRAINED = {
+    "resnet18.pretrained": "a folder with a Hugging Face ResNet-18, such as microsoft/resnet-18"
+}
 SMALL_RESNET = {"resnet18.base": "4", "probes": "dormant_fraction", "probe_samples": "32"}
 REDUCED_T5 = {
     "tasks": "30",
@@ -187,7 +196,13 @@ BENCHMARKS = {
         metric="online_accuracy",
         gradual=("output", "sampling"),
         paper={**COMMON, **RESNET, "dataset": "cifar10", "samples": "50000"},
-        reduced={**REDUCED_RESNET, "samples": "500", "epochs": "18", "tasks": "6", "learning_rate": "1e-3"},
+        reduced={
+            **REDUCED_RESNET,
+            "samples": "500",
+            "epochs": "18",
+            "tasks": "6",
+            "learning_rate": "1e-3",
+        },
         smoke={**DIGITS, **SMALL_RESNET},
         granularities="1,2,4,10,20",
         published={"resnet18.stem": "7x7", "resnet18.base": "64"},
@@ -211,7 +226,11 @@ BENCHMARKS = {
         smoke={**DIGITS, **SMALL_RESNET},
         granularities="1,2,4,10,20",
         published={"resnet18.base": "64"},
-        gradual_published={"adamw.weight_decay": "0.01", "learning_rate": "1e-4", "resnet18.stem": "7x7"},
+        gradual_published={
+            "adamw.weight_decay": "0.01",
+            "learning_rate": "1e-4",
+            "resnet18.stem": "7x7",
+        },
         needs=PRETRAINED,
     ),
     "permuted_emnist": Benchmark(
@@ -252,7 +271,8 @@ BENCHMARKS = {
             "transition_fraction": "2/3",
             "granularity": "50",
         },
-        # (the size was chosen by whether seed 0 learns its first task; all that is lost is lost within ten)
+        # (the size was chosen by whether seed 0 learns its first task; all that is lost is lost
+        # within ten)
         reduced={
             **REDUCED_T5,
             "tasks": "10",
@@ -287,7 +307,8 @@ BENCHMARKS = {
             "learning_rate": "1e-3",
             "transition_fraction": "1/2",
         },
-        # (with words of 3 or 5 letters and clean test texts a small block learnt training texts and no rule in 2,000 steps)
+        # (with words of 3 or 5 letters and clean test texts a small block learnt training texts and
+        # no rule in 2,000 steps)
         reduced={
             **REDUCED_T5,
             "epochs": "60",
@@ -300,7 +321,11 @@ BENCHMARKS = {
             "bigram_cipher.word_length": "2",
         },
         granularities="1,2,4,10,20",
-        published={"bigram_cipher.test": "leaked", "bigram_cipher.mask_padding": "false", "bigram_cipher.beams": "5"},
+        published={
+            "bigram_cipher.test": "leaked",
+            "bigram_cipher.mask_padding": "false",
+            "bigram_cipher.beams": "5",
+        },
         unregularised={"method": "optimizer_reset"},
         needs={"bigram_cipher.vocabulary": "the file of T5's SentencePiece model"},
     ),

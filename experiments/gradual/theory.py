@@ -1,16 +1,21 @@
-"""The theory of gradual change as numbers: bounds against gradient descent, micro-tasks needed, and a real network.
+"""The theory of gradual change as numbers: bounds against gradient descent, micro-tasks needed, and
+a real network.
 
-Source: Liu & Mou, section 4 and appendix A (Lemmas 4.3 to 4.6, Theorem 4.7), whose lost formulas are derived anew; the
-network is that of their Random MNIST in small, on the 8x8 digits inside scikit-learn. Everything else is ours.
-Command: python -m experiments.gradual.theory --workdir=runs/theory [--scale=smoke]
-Cost: about a minute on two cores; --scale=smoke takes seconds and only shows that it runs.
-Writes: theory.png, theory.svg, and what they show as contraction.csv, paths.csv, plan.csv, bridge.csv.
-Expect: no measured contraction above its bound; the two wells lost when they turn at once and tracked when they turn
-gradually; 960 micro-tasks guaranteed for half a turn where 18 work; and a network whose Hessian is nowhere positive
-definite, whose strides get shorter with finer steps while its way gets longer, and which meets every other condition about
-as well when the change is abrupt: in one transition these conditions do not tell abrupt from gradual.
-Not modelled by the theory: label interpolation (it knows linear changes θ -> Aθ alone, under which every task has the same
-landscape), a null space, minibatches and Adam, a budget of steps, and whether the minimum that is kept is a good one.
+Source: Liu & Mou, section 4 and appendix A (Lemmas 4.3 to 4.6, Theorem 4.7), whose lost formulas
+are derived anew; the network is that of their Random MNIST in small, on the 8x8 digits inside
+scikit-learn. Everything else is ours. Command: python -m experiments.gradual.theory
+--workdir=runs/theory [--scale=smoke] Cost: about a minute on two cores; --scale=smoke takes seconds
+and only shows that it runs.
+Writes: theory.png, theory.svg, and what they show as contraction.csv, paths.csv, plan.csv,
+  bridge.csv.
+Expect: no measured contraction above its bound; the two wells lost when they turn at once and
+  tracked when they turn
+gradually; 960 micro-tasks guaranteed for half a turn where 18 work; and a network whose Hessian is
+nowhere positive definite, whose strides get shorter with finer steps while its way gets longer, and
+which meets every other condition about as well when the change is abrupt: in one transition these
+conditions do not tell abrupt from gradual. Not modelled by the theory: label interpolation (it
+knows linear changes θ -> Aθ alone, under which every task has the same landscape), a null space,
+minibatches and Adam, a budget of steps, and whether the minimum that is kept is a good one.
 """
 
 import sys
@@ -25,10 +30,14 @@ from plasticity_jax.storage import paths, workdir
 
 
 def arguments(argv: Sequence[str]) -> tuple[str, str] | None:
-    """Returns (workdir, scale) from `argv`, or None if help is asked for. Raises ValueError, one sentence."""
+    """Returns (workdir, scale) from `argv`, or None if help is asked for. Raises ValueError, one
+    sentence.
+    """
     own, rest = flags.own({"workdir": None, "scale": "full", "help": False}, argv)
     if rest:
-        raise ValueError(f"argument {rest[0]!r} is not a flag of this: allowed are --workdir=DIR, --scale and --help.")
+        raise ValueError(
+            f"argument {rest[0]!r} is not a flag of this: allowed are --workdir=DIR, --scale and --help."
+        )
     if own["help"]:
         return None
     scale = registry.one_of("scale", own["scale"], ("full", "smoke"))
@@ -39,7 +48,9 @@ def arguments(argv: Sequence[str]) -> tuple[str, str] | None:
 
 
 def run(folder: Path, scale_name: str) -> str:
-    """Writes tables and figure into `folder` and returns the text to print. Raises DataError or OSError."""
+    """Writes tables and figure into `folder` and returns the text to print. Raises DataError or
+    OSError.
+    """
     import jax
 
     from plasticity_jax.theory.gradual import panels, picture
@@ -47,8 +58,13 @@ def run(folder: Path, scale_name: str) -> str:
     began, scale = time.monotonic(), panels.SCALES[scale_name]
     folder.mkdir(parents=True, exist_ok=True)
     data = program.load_data(scale.spec)
-    with jax.enable_x64(True):  # bounds are compared to the last digits; the network stays in float32
-        tables = {"contraction": panels.contraction(scale), "paths": panels.paths(), "plan": panels.plans(scale)}
+    # bounds are compared to the last digits; the network stays in float32
+    with jax.enable_x64(True):
+        tables = {
+            "contraction": panels.contraction(scale),
+            "paths": panels.paths(),
+            "plan": panels.plans(scale),
+        }
     tables["bridge"] = panels.bridges(scale, data)
     for name, table in tables.items():
         table.to_csv(folder / f"{name}.csv", index=False, float_format="%.6g")
@@ -58,7 +74,9 @@ def run(folder: Path, scale_name: str) -> str:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Runs the experiment and returns the exit code: 0, 2 for a fault of the command line, 1 for one of data or disk."""
+    """Runs the experiment and returns the exit code: 0, 2 for a fault of the command line, 1 for
+    one of data or disk.
+    """
     try:
         given = arguments(sys.argv[1:] if argv is None else argv)
     except ValueError as error:

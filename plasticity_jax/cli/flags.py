@@ -1,7 +1,8 @@
-"""Command-line flags, made from the fields of Spec, the numbers of lanes and the settings of every registered part.
+"""Command-line flags, made from the fields of Spec, the numbers of lanes and the settings of every
+registered part.
 
-A comma list on a flag that is an axis spans a grid. Values stay text until a Spec or a lane is made of them, so that
-one place reads them and one sentence says what is wrong.
+A comma list on a flag that is an axis spans a grid. Values stay text until a Spec or a lane is made
+of them, so that one place reads them and one sentence says what is wrong.
 """
 
 import dataclasses
@@ -34,11 +35,20 @@ PATHS = ("workdir", "data_dir", "profile")  # among these:
 RUN_HELP = {
     "seeds": ("5", "number of seeds; each seed is a lane of every arm"),
     "first_seed": ("0", "the first of them"),
-    "workdir": (None, "folder of results, checkpoints and figures; the same command goes on where it was"),
+    "workdir": (
+        None,
+        "folder of results, checkpoints and figures; the same command goes on where it was",
+    ),
     "data_dir": (None, "folder of original data files; default $PLASTICITY_DATA_DIR, else a cache"),
-    "lane_strategy": (None, f"how lanes are run: {', '.join(placement.STRATEGIES)}; default by backend and model"),
+    "lane_strategy": (
+        None,
+        f"how lanes are run: {', '.join(placement.STRATEGIES)}; default by backend and model",
+    ),
     "lane_width": (None, "lanes vmapped together; decides a lane's last bits, so it is recorded"),
-    "checkpoint_every": ("1", "tasks between checkpoints; a stop loses or waits for what is not saved yet"),
+    "checkpoint_every": (
+        "1",
+        "tasks between checkpoints; a stop loses or waits for what is not saved yet",
+    ),
     "profile": (None, "folder of a trace of one task; says what takes time instead of running"),
     "band": ("minmax", "band of the figure over seeds: minmax, sem, ci or t"),
     "last": ("5", "tasks at the end that the printed table averages over"),
@@ -71,17 +81,25 @@ def _text(default: Any) -> str | None:
         return ",".join(default)
     if default == 2 / 3:
         return "2/3"
-    return str(default).lower() if isinstance(default, bool) else None if default is None else str(default)
+    return (
+        str(default).lower()
+        if isinstance(default, bool)
+        else None
+        if default is None
+        else str(default)
+    )
 
 
-def parse(argv: Sequence[str], defaults: Mapping[str, str] | None = None) -> tuple[Values, set[str]]:
+def parse(
+    argv: Sequence[str], defaults: Mapping[str, str] | None = None
+) -> tuple[Values, set[str]]:
     """Returns ({flag: text or None, switch: bool}, names given on the command line).
 
     Args:
       argv: arguments without the program's name.
       defaults: an experiment's own defaults, as text.
-    `~` at the start of a folder is expanded. Raises ValueError for a flag that does not exist, a missing value, text that
-    is not UTF-8, or a stray argument.
+    `~` at the start of a folder is expanded. Raises ValueError for a flag that does not exist, a
+    missing value, text that is not UTF-8, or a stray argument.
     """
     known: dict[str, Any] = {name: _text(field.default) for name, field in SPEC_FIELDS.items()}
     known |= {name: _text(lanes.DEFAULTS[name]) for name in LANE_HELP}
@@ -98,11 +116,15 @@ def parse(argv: Sequence[str], defaults: Mapping[str, str] | None = None) -> tup
     except flags.UnrecognizedFlagError as error:
         near = difflib.get_close_matches(error.flagname, list(own), n=1)
         meant = f" (did you mean --{near[0]}?)" if near else ""
-        raise ValueError(f"unknown flag --{error.flagname}{meant}: --help and --list name all flags.") from None
+        raise ValueError(
+            f"unknown flag --{error.flagname}{meant}: --help and --list name all flags."
+        ) from None
     except (flags.Error, ValueError) as error:
         raise ValueError(sentence(error)) from None
     if len(rest) > 1:
-        raise ValueError(f"argument {rest[1]!r} is not a flag: allowed are flags as --name=value; --help names them.")
+        raise ValueError(
+            f"argument {rest[1]!r} is not a flag: allowed are flags as --name=value; --help names them."
+        )
     values: Values = {name: own[name].value for name in own}
     for name in PATHS:
         if values[name]:
@@ -113,19 +135,26 @@ def parse(argv: Sequence[str], defaults: Mapping[str, str] | None = None) -> tup
 def _checked(known: flags.FlagValues, argv: Sequence[str]) -> list[str]:
     """The arguments with those of every --flagfile in its place.
 
-    Raises ValueError for text that is not UTF-8, and for absl's --undefok, with which typing errors would be ignored.
+    Raises ValueError for text that is not UTF-8, and for absl's --undefok, with which typing errors
+    would be ignored.
     """
     for text in argv:
         if not registry.is_utf8(text) or "\0" in text:
-            raise ValueError(f"argument {registry.shown(text)} is not text: allowed is text in UTF-8.")
+            raise ValueError(
+                f"argument {registry.shown(text)} is not text: allowed is text in UTF-8."
+            )
     try:
         found = known.read_flags_from_files(list(argv), force_gnu=False)
     except UnicodeDecodeError as error:
-        raise ValueError(f"a flagfile is not text ({error.reason}): allowed is text in UTF-8.") from None
+        raise ValueError(
+            f"a flagfile is not text ({error.reason}): allowed is text in UTF-8."
+        ) from None
     except flags.Error as error:
         raise ValueError(sentence(error)) from None
     except OSError as error:
-        raise ValueError(f"a flagfile cannot be read ({error.strerror}): allowed are files of flags.") from None
+        raise ValueError(
+            f"a flagfile cannot be read ({error.strerror}): allowed are files of flags."
+        ) from None
     for text in found:
         if text.startswith("-") and text.lstrip("-").partition("=")[0] == "undefok":
             raise ValueError("unknown flag --undefok: --help and --list name all flags.")
@@ -143,7 +172,8 @@ def sentence(error: Exception) -> str:
 
 
 def own(defaults: Mapping[str, str | bool | None], argv: Sequence[str]) -> tuple[Values, list[str]]:
-    """Returns values of an experiment's own flags, and the arguments that are left for `parse`, as --name=value.
+    """Returns values of an experiment's own flags, and the arguments that are left for `parse`, as
+    --name=value.
 
     Args:
       defaults: by name; a flag whose default is a bool is a switch.
@@ -165,7 +195,9 @@ def own(defaults: Mapping[str, str | bool | None], argv: Sequence[str]) -> tuple
 
 
 def _joined(argv: Sequence[str], switches: Sequence[str]) -> list[str]:
-    """Arguments with each value that stands apart joined to its flag; `switches` are flags without a value."""
+    """Arguments with each value that stands apart joined to its flag; `switches` are flags without
+    a value.
+    """
     alone = {name for switch in (*SWITCHES, *switches) for name in (switch, f"no{switch}")}
     made: list[str] = []
     open_ = False  # whether the last argument is a flag that waits for its value
@@ -185,30 +217,41 @@ def runs(
 ) -> list[tuple[spec.Spec, list[dict[str, Any]]]]:
     """Returns the (Spec, lanes) of the union of grids that `arms` make of the flags' values.
 
-    Each arm replaces some values and gives a product of its comma lists; a part's own settings multiply only the arms
-    that use the part. Lanes that would be the same run (see `lanes.identity`) appear once, as the first of them.
-    Raises ValueError for values that cannot be read, or a flag in `given` that every arm replaces or that fits no arm.
+    Each arm replaces some values and gives a product of its comma lists; a part's own settings
+    multiply only the arms that use the part. Lanes that would be the same run (see
+    `lanes.identity`) appear once, as the first of them. Raises ValueError for values that cannot be
+    read, or a flag in `given` that every arm replaces or that fits no arm.
     """
     for name in sorted(given):
         if all(name in arm for arm in arms):
             raise ValueError(
-                f"{name} is {registry.shown(values[name])}, but every arm of this run has its own: leave it out."
+                f"{name} is {registry.shown(values[name])}, but every arm of this run has its own: "
+                "leave it out."
             )
     made: dict[spec.Spec, list[dict[str, Any]]] = {}
     seen: set[Any] = set()
     listed = 0  # lanes so far, the same ones among them
     for arm in arms:
         texts = {**values, **arm}
-        first, count = whole("first_seed", texts["first_seed"], 0), whole("seeds", texts["seeds"], 1, 2**63)
+        first, count = (
+            whole("first_seed", texts["first_seed"], 0),
+            whole("seeds", texts["seeds"], 1, 2**63),
+        )
         if first + count > 2**31:
-            raise ValueError(f"first_seed is {first} and seeds is {count}: allowed are seeds up to {2**31 - 1}.")
+            raise ValueError(
+                f"first_seed is {first} and seeds is {count}: allowed are seeds up to {2**31 - 1}."
+            )
         for one in _specs(texts):
             axes = {
-                name: [number(name, t) for t in _items(texts[name])] for name in lanes.defaults(one) if name != "seed"
+                name: [number(name, t) for t in _items(texts[name])]
+                for name in lanes.defaults(one)
+                if name != "seed"
             }
             listed += math.prod([count, *(len(dict.fromkeys(axis)) for axis in axes.values())])
             if listed > lanes.MOST:
-                raise ValueError(f"this grid has {listed:,} lanes or more: allowed are at most {lanes.MOST:,}.")
+                raise ValueError(
+                    f"this grid has {listed:,} lanes or more: allowed are at most {lanes.MOST:,}."
+                )
             for lane in lanes.grid(**axes, seed=range(first, first + count)):
                 same = lanes.identity(one, lanes.complete(one, lane))
                 if same not in seen:
@@ -251,18 +294,26 @@ def _specs(texts: Values) -> list[spec.Spec]:
         chosen = dict(zip(fields, point, strict=True))
         registry.lookup(MODELS, "model", chosen["model"])
         points[
-            tuple((chosen | {name: SPEC_FIELDS[name].default for name in spec.unread(chosen["model"])}).values())
+            tuple(
+                (
+                    chosen
+                    | {name: SPEC_FIELDS[name].default for name in spec.unread(chosen["model"])}
+                ).values()
+            )
         ] = None
     made = []
     for point in points:
         plain = spec.Spec(**dict(zip(fields, point, strict=True)))
         options = {
-            name: [_option(name, t, d) for t in _items(texts[name])] for name, d in plain.known_options().items()
+            name: [_option(name, t, d) for t in _items(texts[name])]
+            for name, d in plain.known_options().items()
         }
         _check_programs(options, len(made))
         for chosen in itertools.product(*options.values()):
             # defaults are left out, so that a Spec made by hand and one made by flags are equal
-            changed = {k: v for k, v in zip(options, chosen, strict=True) if v != plain.known_options()[k]}
+            changed = {
+                k: v for k, v in zip(options, chosen, strict=True) if v != plain.known_options()[k]
+            }
             made.append(dataclasses.replace(plain, options=changed))
     return made
 
@@ -270,7 +321,9 @@ def _specs(texts: Values) -> list[spec.Spec]:
 def _check_programs(axes: Mapping[str, Sequence[Any]], before: int = 0) -> None:
     count = before + math.prod(map(len, axes.values()))
     if count > PROGRAMS:
-        raise ValueError(f"this grid has {count:,} programs or more: allowed are at most {PROGRAMS:,}.")
+        raise ValueError(
+            f"this grid has {count:,} programs or more: allowed are at most {PROGRAMS:,}."
+        )
 
 
 def _split(text: str) -> list[str]:
@@ -287,12 +340,16 @@ def whole(name: str, text: str, low: int, high: int = registry.LARGEST_WHOLE) ->
     try:
         value = int(text)
     except ValueError:
-        raise ValueError(f"{name} is {registry.shown(text)}: allowed are whole numbers from {low}.") from None
+        raise ValueError(
+            f"{name} is {registry.shown(text)}: allowed are whole numbers from {low}."
+        ) from None
     return registry.whole(name, value, low, high)
 
 
 def number(name: str, text: str) -> float:
-    """Returns `text` as a number, such as "1e-3" or "2/3". Raises ValueError with the flag's `name` if it is none."""
+    """Returns `text` as a number, such as "1e-3" or "2/3". Raises ValueError with the flag's `name`
+    if it is none.
+    """
     if lanes.is_whole(name):
         return whole(name, text, 1)
     above, slash, below = text.partition("/")
@@ -302,7 +359,9 @@ def number(name: str, text: str) -> float:
         value = math.nan
     if not abs(value) <= registry.LARGEST:
         shown, largest = registry.shown(text), f"{registry.LARGEST:.2g}"
-        raise ValueError(f"{name} is {shown}: allowed are numbers such as 0.001, 1e-3 or 2/3, up to {largest}.")
+        raise ValueError(
+            f"{name} is {shown}: allowed are numbers such as 0.001, 1e-3 or 2/3, up to {largest}."
+        )
     return value
 
 
@@ -315,7 +374,9 @@ def _option(name: str, text: str, default: Any) -> Any:
 
 
 def usage(doc: str, defaults: Mapping[str, str] | None = None) -> str:
-    """Returns the help text: an experiment's docstring, then the flags in groups with their defaults."""
+    """Returns the help text: an experiment's docstring, then the flags in groups with their
+    defaults.
+    """
     defaults = defaults or {}
     groups: dict[str, list[tuple[str, Any, str]]] = {}
     for name, field in SPEC_FIELDS.items():
@@ -334,19 +395,26 @@ def usage(doc: str, defaults: Mapping[str, str] | None = None) -> str:
         for name, default, text in entries:
             default = defaults.get(name, default)
             flag = name if default is None else f"{name}={default}"
-            lines += [f"  --{flag:34} {text}"] if len(flag) <= 34 else [f"  --{flag}", f"{'':39}{text}"]
+            lines += (
+                [f"  --{flag:34} {text}"] if len(flag) <= 34 else [f"  --{flag}", f"{'':39}{text}"]
+            )
     lines += [f"  --{name:34} {text}" for name, text in SWITCHES.items()]
     lines += [
         "",
-        "A comma list on a flag marked * is an axis of the grid. Methods join with + (--method=none,redo+l2).",
+        "A comma list on a flag marked * is an axis of the grid. Methods join with + "
+        "(--method=none,redo+l2).",
         "",
     ]
-    lines.append("A part's own settings are flags too, and axes; --list shows which, e.g. --redo.threshold=0.1,0.025.")
+    lines.append(
+        "A part's own settings are flags too, and axes; --list shows which, e.g. --redo.threshold=0.1,0.025."
+    )
     return "\n".join(lines)
 
 
 def listing() -> str:
-    """Returns every environment, transition, model, method, optimizer, probe and dataset with its description."""
+    """Returns every environment, transition, model, method, optimizer, probe and dataset with its
+    description.
+    """
     kinds: dict[str, Mapping[str, Any]] = {
         "datasets": datasets.DATASETS,
         "environments": ENVIRONMENTS,
@@ -362,7 +430,9 @@ def listing() -> str:
         for name, factory in known.items():
             lines.append(f"  {name:24} {registry.describe(factory)}")
             if known in PART_REGISTRIES:
-                own = [f"--{s}={_text(d)}" for s, d in settings.items() if s.partition(".")[0] == name]
+                own = [
+                    f"--{s}={_text(d)}" for s, d in settings.items() if s.partition(".")[0] == name
+                ]
                 lines += [f"  {'':24} {'  '.join(own[i : i + 4])}" for i in range(0, len(own), 4)]
         lines.append("")
     for kind in ("norm", "activation", "initialization", "precision"):

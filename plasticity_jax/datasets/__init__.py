@@ -1,11 +1,13 @@
 """Datasets by name: labelled uint8 images on the host, with their source and fingerprint.
 
-`load(name)` gives a `Dataset`, `subsample` a class-balanced part of it. Original files are verified, prepared once by
-TensorFlow Datasets builders that need no TensorFlow, and then opened from a cache. The data set asked for is never
-replaced by another: what is missing or corrupt raises `DataError`. This module itself imports numpy alone.
+`load(name)` gives a `Dataset`, `subsample` a class-balanced part of it. Original files are
+verified, prepared once by TensorFlow Datasets builders that need no TensorFlow, and then opened
+from a cache. The data set asked for is never
+replaced by another: what is missing or corrupt raises `DataError`. This module itself imports numpy
+  alone.
 
-A new dataset is one loader `(name, data_dir, download) -> Dataset` and one line in `DATASETS`, at the end of this file;
-for one made from published files see `builders`.
+A new dataset is one loader `(name, data_dir, download) -> Dataset` and one line in `DATASETS`, at
+the end of this file; for one made from published files see `builders`.
 """
 
 from collections.abc import Callable
@@ -21,7 +23,8 @@ def load(name: str, data_dir: str | None = None, download: bool = False) -> Data
 
     Args:
         name: a key of `DATASETS`; "arrays:" is followed by a folder.
-        data_dir: folder of the original files; None: `$PLASTICITY_DATA_DIR`, else the cache folder in the home.
+        data_dir: folder of the original files; None: `$PLASTICITY_DATA_DIR`, else the cache folder
+          in the home.
         download: whether missing original files may be downloaded.
 
     Raises:
@@ -41,7 +44,9 @@ def check_name(name: str) -> None:
     if not isinstance(name, str):
         from plasticity_jax import registry  # (it imports jax, which a dataset does not need)
 
-        raise ValueError(f"The dataset {registry.shown(name)} is no name; known are {', '.join(DATASETS)}.")
+        raise ValueError(
+            f"The dataset {registry.shown(name)} is no name; known are {', '.join(DATASETS)}."
+        )
     if name.startswith("arrays:"):
         if name == "arrays:":
             raise ValueError("The dataset 'arrays:' names no folder; write arrays:PATH.")
@@ -56,7 +61,11 @@ def originals(name: str) -> Callable[..., Dataset]:
     def loader(name: str = name, data_dir: str | None = None, download: bool = False) -> Dataset:
         return cache.load_originals(name, data_dir, download)
 
-    place = "original files in --data_dir or --download" if layout.url else f"{layout.files[0]} in --data_dir"
+    place = (
+        "original files in --data_dir or --download"
+        if layout.url
+        else f"{layout.files[0]} in --data_dir"
+    )
     loader.__doc__ = f"{layout.description}: {layout.contents}; {place}."
     return loader
 

@@ -14,21 +14,26 @@ _NUMBERS = "real numbers [N, F], [N, H, W] or [N, H, W, C]"
 
 
 def load_arrays(name: str, data_dir: str | None = None, download: bool = False) -> Dataset:
-    """A folder of your own arrays: train_images.npy, train_labels.npy, optional test_images.npy and test_labels.npy.
+    """A folder of your own arrays: train_images.npy, train_labels.npy, optional test_images.npy and
+    test_labels.npy.
 
-    `name` is "arrays:" and the folder. Images are uint8 [N, H, W] or [N, H, W, C]; [N, 1, H, W] and [N, 3, H, W] with
-    H and W above 4 are turned. Inputs may be finite real numbers instead, such images or rows of features [N, F], which
-    are kept as float32. Labels are integers [N]: in the training part at least two different ones and, of those
-    from 0 to the largest, every one; the test part has no others. Targets that are real numbers, [N] or [N, T], make a
-    dataset without classes, for regression. `data_dir` and `download` mean nothing here.
+    `name` is "arrays:" and the folder. Images are uint8 [N, H, W] or [N, H, W, C]; [N, 1, H, W] and
+    [N, 3, H, W] with H and W above 4 are turned. Inputs may be finite real numbers instead, such
+    images or rows of features [N, F], which are kept as float32. Labels are integers [N]: in the
+    training part at least two different ones and, of those from 0 to the largest, every one; the
+    test part has no others. Targets that are real numbers, [N] or [N, T], make a dataset without
+    classes, for regression. `data_dir` and `download` mean nothing here.
 
     Raises:
-        DataError: a file is missing or unreadable, or has another dtype, shape, length or other labels.
+        DataError: a file is missing or unreadable, or has another dtype, shape, length or other
+          labels.
     """
     folder = contract.path_of(name.removeprefix("arrays:"))
     images, labels = _part(name, folder, "train")
     if len(images) == 0:
-        raise DataError(f"{name}: {folder / 'train_images.npy'} holds no images, expected at least one.")
+        raise DataError(
+            f"{name}: {folder / 'train_images.npy'} holds no images, expected at least one."
+        )
     real = labels.dtype == np.float32
     classes = 0 if real else _classes(name, folder / "train_labels.npy", labels)
     if any(os.path.lexists(folder / f"test_{what}.npy") for what in ("images", "labels")):
@@ -40,7 +45,8 @@ def load_arrays(name: str, data_dir: str | None = None, download: bool = False) 
     if min(std) == 0.0:
         axis = "feature" if images.ndim == 2 else "channel"
         raise DataError(
-            f"{name}: {axis} {std.index(0.0)} of {folder / 'train_images.npy'} has one value throughout, expected at "
+            f"{name}: {axis} {std.index(0.0)} of {folder / 'train_images.npy'} has one value "
+            "throughout, expected at "
             "least two, as inputs are divided by their standard deviation."
         )
     kind = np.float32 if real else np.int32
@@ -49,24 +55,30 @@ def load_arrays(name: str, data_dir: str | None = None, download: bool = False) 
 
 
 def _part(name: str, folder: Path, part: str) -> tuple[np.ndarray, np.ndarray]:
-    """Inputs, uint8 [N, H, W, C] or float32 [N, ..., C], and labels [N] or float32 targets [N, T], of one part."""
+    """Inputs, uint8 [N, H, W, C] or float32 [N, ..., C], and labels [N] or float32 targets [N, T],
+    of one part.
+    """
     image_file, label_file = folder / f"{part}_images.npy", folder / f"{part}_labels.npy"
     images, labels = _array(name, image_file), _array(name, label_file)
     if images.dtype.kind == "f" and images.ndim in (2, 3, 4) and 0 not in images.shape[1:]:
         images = _finite(name, image_file, images)
     elif images.dtype != np.uint8 or images.ndim not in (3, 4) or 0 in images.shape[1:]:
-        raise DataError(f"{name}: {image_file} holds {_kind(images)}, expected uint8 {_AXES}, or {_NUMBERS}.")
+        raise DataError(
+            f"{name}: {image_file} holds {_kind(images)}, expected uint8 {_AXES}, or {_NUMBERS}."
+        )
     if images.ndim > 2:
         images = _channels_last(name, image_file, images)
     if labels.dtype.kind == "f" and labels.ndim in (1, 2) and 0 not in labels.shape[1:]:
         labels = _finite(name, label_file, labels).reshape(len(labels), -1)
     elif labels.dtype.kind not in "iu" or labels.ndim != 1:
         raise DataError(
-            f"{name}: {label_file} holds {_kind(labels)}, expected integers [N], or real numbers [N] or [N, T]."
+            f"{name}: {label_file} holds {_kind(labels)}, expected integers [N], or real numbers "
+            "[N] or [N, T]."
         )
     if len(labels) != len(images):
         raise DataError(
-            f"{name}: {label_file} holds {len(labels)} labels, expected {len(images)} as {image_file.name}."
+            f"{name}: {label_file} holds {len(labels)} labels, expected {len(images)} as "
+            f"{image_file.name}."
         )
     return images, labels
 
@@ -78,7 +90,8 @@ def _finite(name: str, file: Path, array: np.ndarray) -> np.ndarray:
     if not np.isfinite(numbers).all():
         place = np.argwhere(~np.isfinite(numbers))[0].tolist()
         raise DataError(
-            f"{name}: {file} holds {array[tuple(place)]} at {place}, expected finite numbers within float32."
+            f"{name}: {file} holds {array[tuple(place)]} at {place}, expected finite numbers "
+            "within float32."
         )
     return numbers
 
@@ -86,7 +99,8 @@ def _finite(name: str, file: Path, array: np.ndarray) -> np.ndarray:
 def _channels_last(name: str, file: Path, images: np.ndarray) -> np.ndarray:
     """The images as [N, H, W, C], where it is certain which axis holds the channels.
 
-    Up to four on the last axis are channels. More may be, where the two axes before are equal or both at least as many.
+    Up to four on the last axis are channels. More may be, where the two axes before are equal or
+    both at least as many.
     """
     if images.ndim == 3:
         return images[..., None]
@@ -98,7 +112,8 @@ def _channels_last(name: str, file: Path, images: np.ndarray) -> np.ndarray:
     if first == second or last <= min(first, second):
         return images
     raise DataError(
-        f"{name}: {file} holds uint8 {list(images.shape)}, of which {last} would be the channels, expected {_AXES}: "
+        f"{name}: {file} holds uint8 {list(images.shape)}, of which {last} would be the channels, "
+        f"expected {_AXES}: "
         "images with their channels first are turned by images.transpose(0, 2, 3, 1)."
     )
 
@@ -107,10 +122,13 @@ def _classes(name: str, file: Path, labels: np.ndarray) -> int:
     """The number of classes, where the training labels are 0..classes-1 without a gap."""
     present = np.unique(labels)
     if len(present) < 2:
-        raise DataError(f"{name}: {file} holds the label {present[0]} alone, expected at least two classes.")
+        raise DataError(
+            f"{name}: {file} holds the label {present[0]} alone, expected at least two classes."
+        )
     if present[0] != 0 or present[-1] != len(present) - 1:
         raise DataError(
-            f"{name}: {file} holds {len(present)} different labels in {present[0]}..{present[-1]}, expected every one "
+            f"{name}: {file} holds {len(present)} different labels in {present[0]}..{present[-1]}, "
+            "expected every one "
             f"of 0..{len(present) - 1}: {_RECODING} numbers them so."
         )
     return len(present)
@@ -125,20 +143,27 @@ def _check_test(
     test_labels: np.ndarray,
     classes: int,
 ) -> None:
-    """Raises DataError where the test part does not go with the training part; without classes targets are real."""
+    """Raises DataError where the test part does not go with the training part; without classes
+    targets are real.
+    """
     if test_images.shape[1:] != images.shape[1:]:
         raise DataError(
-            f"{name}: {folder / 'test_images.npy'} holds images of shape {list(test_images.shape[1:])}, expected "
+            f"{name}: {folder / 'test_images.npy'} holds images of shape "
+            f"{list(test_images.shape[1:])}, expected "
             f"{list(images.shape[1:])} as in train_images.npy."
         )
     if (test_images.dtype == np.float32) != (images.dtype == np.float32):
         raise DataError(
-            f"{name}: {folder / 'test_images.npy'} holds {test_images.dtype}, expected {images.dtype} as in "
+            f"{name}: {folder / 'test_images.npy'} holds {test_images.dtype}, expected "
+            f"{images.dtype} as in "
             "train_images.npy."
         )
-    if (test_labels.dtype == np.float32) != (classes == 0) or test_labels.shape[1:] != labels.shape[1:]:
+    if (test_labels.dtype == np.float32) != (classes == 0) or test_labels.shape[1:] != labels.shape[
+        1:
+    ]:
         raise DataError(
-            f"{name}: {folder / 'test_labels.npy'} holds {_kind(test_labels)}, expected {_kind(labels)} but for the "
+            f"{name}: {folder / 'test_labels.npy'} holds {_kind(test_labels)}, expected "
+            f"{_kind(labels)} but for the "
             "length, as in train_labels.npy."
         )
     if classes == 0:
@@ -146,7 +171,8 @@ def _check_test(
     lowest, highest = test_labels.min(initial=0), test_labels.max(initial=0)
     if lowest < 0 or highest >= classes:
         raise DataError(
-            f"{name}: {folder / 'test_labels.npy'} holds labels {lowest}..{highest}, expected those of "
+            f"{name}: {folder / 'test_labels.npy'} holds labels {lowest}..{highest}, expected "
+            "those of "
             f"train_labels.npy, 0..{classes - 1}."
         )
 
@@ -160,12 +186,14 @@ def _array(name: str, file: Path) -> np.ndarray:
         return npy.mapped(file)
     except FileNotFoundError as fault:
         raise DataError(
-            f"{name}: {file} not found; expected train_images.npy and train_labels.npy in that folder, and "
+            f"{name}: {file} not found; expected train_images.npy and train_labels.npy in that "
+            "folder, and "
             "test_images.npy and test_labels.npy both or neither."
         ) from fault
     except (OSError, ValueError) as fault:
         reason = getattr(fault, "strerror", None) or fault
         raise DataError(
-            f"{name}: {file} cannot be read as an .npy array ({reason}): expected one of plain numbers, as np.save "
+            f"{name}: {file} cannot be read as an .npy array ({reason}): expected one of plain "
+            "numbers, as np.save "
             "writes it."
         ) from fault

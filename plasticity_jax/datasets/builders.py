@@ -1,11 +1,14 @@
-"""TensorFlow Datasets builders that need no TensorFlow: each reads original files and yields one example an image.
+"""TensorFlow Datasets builders that need no TensorFlow: each reads original files and yields one
+example an image.
 
-The stock builders import TensorFlow to prepare. These write ArrayRecord files from numpy arrays instead, keep the order
-of the originals, and check every file. They are registered nowhere, so that the stock ones keep their names.
+The stock builders import TensorFlow to prepare. These write ArrayRecord files from numpy arrays
+instead, keep the order of the originals, and check every file. They are registered nowhere, so that
+the stock ones keep their names.
 
-A new dataset is a `Layout` in `files.ORIGINALS`, its sums in `files.SHA256`, one builder class with its `examples` (the
-format itself is read by a module without TFDS: `idx`, `cifar`, `tiny_imagenet`), and one line in `BUILDERS`. This module
-imports tensorflow_datasets (0.4 s): import it inside functions.
+A new dataset is a `Layout` in `files.ORIGINALS`, its sums in `files.SHA256`, one builder class with
+its `examples` (the format itself is read by a module without TFDS: `idx`, `cifar`,
+`tiny_imagenet`), and one line in `BUILDERS`. This module imports tensorflow_datasets (0.4 s):
+import it inside functions.
 """
 
 import contextlib
@@ -28,8 +31,9 @@ Example = dict[str, Any]
 class OriginalsBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
     """What all builders share: verified originals in, records in the order of the originals out.
 
-    A subclass says with `examples` what the originals hold. Where their images are encoded it keeps them so in the
-    records, and decodes in `image`: TFDS holds a whole part in memory, and beyond 1 GB it needs TensorFlow.
+    A subclass says with `examples` what the originals hold. Where their images are encoded it keeps
+    them so in the records, and decodes in `image`: TFDS holds a whole part in memory, and beyond 1
+    GB it needs TensorFlow.
 
     Args:
         originals: the verified original files; None: download them.
@@ -37,12 +41,19 @@ class OriginalsBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
         options: as for any builder, e.g. `data_dir` and `config`.
 
     Raises:
-        DataError: from `download_and_prepare`, where an original is missing, corrupt or cannot be downloaded.
+        DataError: from `download_and_prepare`, where an original is missing, corrupt or cannot be
+          downloaded.
     """
 
     VERSION = tfds.core.Version(files.VERSION)
 
-    def __init__(self, *, originals: files.Originals | None, download_folder: Path | None = None, **options: Any):
+    def __init__(
+        self,
+        *,
+        originals: files.Originals | None,
+        download_folder: Path | None = None,
+        **options: Any,
+    ):
         self.originals = originals
         self.download_folder = download_folder
         super().__init__(file_format="array_record", **options)
@@ -88,7 +99,10 @@ class OriginalsBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
         if self.originals is None:
             self.originals = self._downloaded(dl_manager)
         # Both parts are checked before the first example is written.
-        return {part: self._generate_examples(rows) for part, rows in self.examples(self.originals).items()}
+        return {
+            part: self._generate_examples(rows)
+            for part, rows in self.examples(self.originals).items()
+        }
 
     def _generate_examples(self, examples: Iterable[Example]) -> Iterator[tuple[int, Example]]:
         yield from enumerate(examples)
@@ -103,10 +117,12 @@ class OriginalsBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
             try:
                 path = Path(str(dl_manager.download(url)))
                 staged.append(path.rename(path.with_name(file)))
-            except Exception as fault:  # the library raises many kinds: of the network, HTTP, checksums and disk
+            # the library raises many kinds: of the network, HTTP, checksums and disk
+            except Exception as fault:
                 reason = str(fault).strip().partition("\n")[0].rstrip(".") or type(fault).__name__
                 raise DataError(f"{name}: downloading {url} failed ({reason}).") from fault
-        for path in staged:  # verified before they are put where later runs would trust to find originals
+        # verified before they are put where later runs would trust to find originals
+        for path in staged:
             files.verified_sum(name, path)
         for path in staged:
             path.replace(self.download_folder / path.name)
@@ -118,7 +134,9 @@ class OriginalsBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
 
 def _configs(family: str) -> list[tfds.core.BuilderConfig]:
     """A config for each dataset of `family` that has a slash in its name."""
-    layouts = {name: layout for name, layout in files.ORIGINALS.items() if name.startswith(f"{family}/")}
+    layouts = {
+        name: layout for name, layout in files.ORIGINALS.items() if name.startswith(f"{family}/")
+    }
     return [
         tfds.core.BuilderConfig(name=name.partition("/")[2], description=layout.description)
         for name, layout in layouts.items()
@@ -136,9 +154,14 @@ class IdxBuilder(OriginalsBuilder, skip_registration=True):
     def examples(self, originals: files.Originals) -> dict[str, Iterable[Example]]:
         """As for every builder."""
         name, first_label = self.dataset_name, self.first_label.get(self.dataset_name, 0)
-        arrays = {p: idx.images_and_labels(name, originals, p, first_label) for p in ("train", "test")}
+        arrays = {
+            p: idx.images_and_labels(name, originals, p, first_label) for p in ("train", "test")
+        }
         axes = (0, 2, 1) if self.transposed else (0, 1, 2)
-        return {p: _examples(images.transpose(axes)[..., None], labels) for p, (images, labels) in arrays.items()}
+        return {
+            p: _examples(images.transpose(axes)[..., None], labels)
+            for p, (images, labels) in arrays.items()
+        }
 
 
 class Mnist(IdxBuilder, skip_registration=True):
@@ -156,7 +179,8 @@ class FashionMnist(IdxBuilder, skip_registration=True):
 
 
 class Emnist(IdxBuilder, skip_registration=True):
-    """EMNIST in its six splits, as configs; the files store images transposed and count the letters from 1.
+    """EMNIST in its six splits, as configs; the files store images transposed and count the letters
+    from 1.
 
     Source: Cohen, Afshar, Tapson, van Schaik 2017.
     """
@@ -186,13 +210,16 @@ class Cifar100(Cifar10, skip_registration=True):
 
 
 class TinyImagenet(OriginalsBuilder, skip_registration=True):
-    """Tiny ImageNet, 100,000 and 10,000 photographs in 200 classes, and as another config parts with fewer classes.
+    """Tiny ImageNet, 100,000 and 10,000 photographs in 200 classes, and as another config parts
+    with fewer classes.
 
     Source: Le, Yang 2015, of ImageNet (Deng et al. 2009).
     """
 
     BUILDER_CONFIGS: ClassVar[list[tfds.core.BuilderConfig]] = [  # the first is the default
-        tfds.core.BuilderConfig(name="whole", description=files.ORIGINALS["tiny_imagenet"].description),
+        tfds.core.BuilderConfig(
+            name="whole", description=files.ORIGINALS["tiny_imagenet"].description
+        ),
         *_configs("tiny_imagenet"),
     ]
 
@@ -203,14 +230,17 @@ class TinyImagenet(OriginalsBuilder, skip_registration=True):
 
     @property
     def classes(self) -> int:
-        """Number of classes, for a part as its originals say (it is not published, so they are at hand)."""
+        """Number of classes, for a part as its originals say (it is not published, so they are at
+        hand).
+        """
         if self.originals is None or super().classes:
             return super().classes
         return len(tiny_imagenet.classes(self.dataset_name, _archive(self.originals)))
 
     def features(self) -> dict[str, Any]:
         """The image as the bytes of its JPEG."""
-        text = tfds.features.Text  # of any bytes: features.Image decodes by OpenCV where installed, and never converts
+        # of any bytes: features.Image decodes by OpenCV where installed, and never converts
+        text = tfds.features.Text
         return {**super().features(), "image": text(), "file": text()}
 
     def examples(self, originals: files.Originals) -> dict[str, Iterable[Example]]:
@@ -231,7 +261,9 @@ class TinyImagenet(OriginalsBuilder, skip_registration=True):
 
 
 class Part(NamedTuple):
-    """The train or test part as it is read back: N images of one shape, in `chunks` of images and labels."""
+    """The train or test part as it is read back: N images of one shape, in `chunks` of images and
+    labels.
+    """
 
     number: int
     shape: tuple[int, int, int]
@@ -239,7 +271,9 @@ class Part(NamedTuple):
 
 
 class Prepared(NamedTuple):
-    """The originals read and what was made of them; the chunks can be read while the work folder is there."""
+    """The originals read and what was made of them; the chunks can be read while the work folder is
+    there.
+    """
 
     originals: files.Originals
     classes: int
@@ -247,7 +281,9 @@ class Prepared(NamedTuple):
     test: Part
 
 
-def prepare(name: str, originals: files.Originals | None, download_folder: Path | None, work_folder: Path) -> Prepared:
+def prepare(
+    name: str, originals: files.Originals | None, download_folder: Path | None, work_folder: Path
+) -> Prepared:
     """Dataset `name` made by its builder.
 
     Args:
@@ -258,8 +294,11 @@ def prepare(name: str, originals: files.Originals | None, download_folder: Path 
     """
     downloads = contextlib.nullcontext()
     if originals is None:
-        downloads = tempfile.TemporaryDirectory(dir=download_folder, prefix="download-", ignore_cleanup_errors=True)
-    # Progress is shown for downloads alone, on stderr; the notes that TFDS prints would spoil the caller's stdout.
+        downloads = tempfile.TemporaryDirectory(
+            dir=download_folder, prefix="download-", ignore_cleanup_errors=True
+        )
+    # Progress is shown for downloads alone, on stderr; the notes that TFDS prints would spoil the
+    # caller's stdout.
     (tfds.enable_progress_bar if originals is None else tfds.disable_progress_bar)()
     with downloads as download_dir, contextlib.redirect_stdout(io.StringIO()):
         builder = BUILDERS[files.family(name)](
@@ -269,10 +308,13 @@ def prepare(name: str, originals: files.Originals | None, download_folder: Path 
             config=name.partition("/")[2] or None,
         )
         builder.download_and_prepare(
-            download_dir=download_dir, download_config=tfds.download.DownloadConfig(try_download_gcs=False)
+            download_dir=download_dir,
+            download_config=tfds.download.DownloadConfig(try_download_gcs=False),
         )
     assert builder.originals is not None  # either given or set by the download
-    return Prepared(builder.originals, builder.classes, _read(builder, "train"), _read(builder, "test"))
+    return Prepared(
+        builder.originals, builder.classes, _read(builder, "train"), _read(builder, "test")
+    )
 
 
 def _read(builder: OriginalsBuilder, part: str) -> Part:
@@ -281,7 +323,8 @@ def _read(builder: OriginalsBuilder, part: str) -> Part:
     source = reader.as_data_source(part)
 
     def chunks() -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        for start in range(0, len(source), 2_000):  # many records in one call take a tenth of the time of one by one
+        # many records in one call take a tenth of the time of one by one
+        for start in range(0, len(source), 2_000):
             examples = source.__getitems__(list(range(start, min(start + 2_000, len(source)))))
             labels = np.array([example["label"] for example in examples], np.int32)
             yield np.stack([builder.image(example) for example in examples]), labels

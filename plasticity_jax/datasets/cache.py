@@ -1,9 +1,10 @@
 """From original files to a `Dataset`, prepared once and then opened from a cache of .npy files.
 
-The cache is `$PLASTICITY_CACHE_DIR`, else ~/.cache/plasticity_jax: `arrays/<name>-<version>-<key>/` holds four .npy
-files and a manifest, where the key comes from the SHA-256 of the originals; `originals/` holds downloads that have no
-other place. An entry is written beside its place and renamed into it, so a killed run leaves no half entry, and of two
-processes at once the first to finish wins.
+The cache is `$PLASTICITY_CACHE_DIR`, else ~/.cache/plasticity_jax: `arrays/<name>-<version>-<key>/`
+holds four .npy files and a manifest, where the key comes from the SHA-256 of the originals;
+`originals/` holds downloads that have no other place. An entry is written beside its place and
+renamed into it, so a killed run leaves no half entry, and of two processes at once the first to
+finish wins.
 """
 
 import dataclasses
@@ -36,13 +37,15 @@ def cache_folder() -> Path:
 
 
 def load_originals(name: str, data_dir: str | None, download: bool) -> Dataset:
-    """The dataset `name` of `files.ORIGINALS`, from the cache where its entry is whole, else from the original files.
+    """The dataset `name` of `files.ORIGINALS`, from the cache where its entry is whole, else from
+    the original files.
 
     Args:
         name: a key of `files.ORIGINALS`.
-        data_dir: folder of the original files, read only unless something is downloaded; None: `$PLASTICITY_DATA_DIR`,
-            else the cache.
-        download: whether missing originals may be downloaded, into `data_dir` where it can be written.
+        data_dir: folder of the original files, read only unless something is downloaded; None:
+            `$PLASTICITY_DATA_DIR`, else the cache.
+        download: whether missing originals may be downloaded, into `data_dir` where it can be
+          written.
 
     Raises:
         DataError: originals missing, corrupt or unreachable; the cache cannot be written.
@@ -52,7 +55,8 @@ def load_originals(name: str, data_dir: str | None, download: bool) -> Dataset:
     data_folder = contract.path_of(given) if given else downloads
     folders = files.search_folders(name, data_folder)
     originals = files.locate(name, [*folders, *files.search_folders(name, downloads)])
-    if originals is None and data_dir is not None and not download:  # a folder that was named is where they must be
+    # a folder that was named is where they must be
+    if originals is None and data_dir is not None and not download:
         raise files.missing(name, folders)
     # With no originals at hand, an entry made from files of the published sums is the same data.
     for sums in [originals.sums] if originals else files.published_sums(name):
@@ -67,19 +71,27 @@ def load_originals(name: str, data_dir: str | None, download: bool) -> Dataset:
     return _prepared(name, originals, download_folder)
 
 
-def _prepared(name: str, originals: files.Originals | None, download_folder: Path | None) -> Dataset:
+def _prepared(
+    name: str, originals: files.Originals | None, download_folder: Path | None
+) -> Dataset:
     """The dataset made by its builder, after its cache entry is written."""
     from plasticity_jax.datasets import builders  # tensorflow_datasets takes 0.4 s to import
 
-    logger.info("Preparing %s from %s, once.", name, originals.folder if originals else "a download")
+    logger.info(
+        "Preparing %s from %s, once.", name, originals.folder if originals else "a download"
+    )
     root = cache_folder()
     try:
         (root / "arrays").mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=root, prefix="preparing-", ignore_cleanup_errors=True) as work_folder:
+        with tempfile.TemporaryDirectory(
+            dir=root, prefix="preparing-", ignore_cleanup_errors=True
+        ) as work_folder:
             work = Path(work_folder)
             entry = work / "entry"
             entry.mkdir()
-            originals, classes, train, test = builders.prepare(name, originals, download_folder, work)
+            originals, classes, train, test = builders.prepare(
+                name, originals, download_folder, work
+            )
             _save(entry, ARRAYS[:2], train)
             _save(entry, ARRAYS[2:], test)
             arrays = _arrays(entry)
@@ -105,14 +117,16 @@ def _prepared(name: str, originals: files.Originals | None, download_folder: Pat
             arrays = _arrays(place)
     except OSError as fault:
         raise DataError(
-            f"{name}: the prepared data cannot be written to {root} ({fault.strerror or fault}); make room there or "
+            f"{name}: the prepared data cannot be written to {root} ({fault.strerror or fault}); "
+            "make room there or "
             "name another folder with $PLASTICITY_CACHE_DIR."
         ) from fault
     return _dataset(manifest, arrays)
 
 
 def _save(entry: Path, names: tuple[str, ...], part: "builders.Part") -> None:
-    """Writes the images and labels of one part chunk by chunk, so that never all images are in memory.
+    """Writes the images and labels of one part chunk by chunk, so that never all images are in
+    memory.
 
     Written and not mapped, as a full disk is no more than an `OSError` to a write.
     """
@@ -133,13 +147,19 @@ def _arrays(folder: Path) -> tuple[np.ndarray, ...]:
 
 
 def _entry_folder(name: str, sums: dict[str, str]) -> Path:
-    """The place of the cache entry made of `name` from originals with these SHA-256 sums by this version."""
-    key = hashlib.sha256(json.dumps([name, files.VERSION, sorted(sums.items())]).encode()).hexdigest()
+    """The place of the cache entry made of `name` from originals with these SHA-256 sums by this
+    version.
+    """
+    key = hashlib.sha256(
+        json.dumps([name, files.VERSION, sorted(sums.items())]).encode()
+    ).hexdigest()
     return cache_folder() / "arrays" / f"{name.replace('/', '-')}-{files.VERSION}-{key[:16]}"
 
 
 def _opened(name: str, sums: dict[str, str]) -> Dataset | None:
-    """The dataset in its cache entry, or None where there is none; a damaged entry is removed with a warning."""
+    """The dataset in its cache entry, or None where there is none; a damaged entry is removed with
+    a warning.
+    """
     place = _entry_folder(name, sums)
     if not place.is_dir():
         return None
@@ -151,14 +171,18 @@ def _opened(name: str, sums: dict[str, str]) -> Dataset | None:
         _check_manifest(name, manifest, arrays)
         return _dataset(manifest, arrays)
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as fault:
-        logger.warning("The cache entry %s is damaged (%s) and will be prepared anew.", place, fault)
+        logger.warning(
+            "The cache entry %s is damaged (%s) and will be prepared anew.", place, fault
+        )
     try:
         aside = place.rename(
             place.with_name(f"damaged-{uuid.uuid4().hex}")
         )  # renamed first: readers see all or nothing
     except OSError as fault:
         if place.is_dir():
-            raise DataError(f"{name}: the damaged cache entry {place} cannot be removed ({fault.strerror}).") from fault
+            raise DataError(
+                f"{name}: the damaged cache entry {place} cannot be removed ({fault.strerror})."
+            ) from fault
     else:
         shutil.rmtree(aside, ignore_errors=True)
     return None
@@ -166,7 +190,9 @@ def _opened(name: str, sums: dict[str, str]) -> Dataset | None:
 
 def _seal(manifest: dict) -> str:
     """SHA-256 of what a manifest says, but for its own."""
-    return hashlib.sha256(json.dumps({**manifest, "sha256": ""}, sort_keys=True).encode()).hexdigest()
+    return hashlib.sha256(
+        json.dumps({**manifest, "sha256": ""}, sort_keys=True).encode()
+    ).hexdigest()
 
 
 def _check_manifest(name: str, manifest: dict, arrays: tuple[np.ndarray, ...]) -> None:
@@ -179,7 +205,13 @@ def _check_manifest(name: str, manifest: dict, arrays: tuple[np.ndarray, ...]) -
             raise ValueError("the manifest does not have its recorded SHA-256")
         return
     mean, std = contract.statistics(arrays[0])
-    said = [manifest["name"], manifest["classes"], [*manifest["mean"]], [*manifest["std"]], type(manifest["source"])]
+    said = [
+        manifest["name"],
+        manifest["classes"],
+        [*manifest["mean"]],
+        [*manifest["std"]],
+        type(manifest["source"]),
+    ]
     classes = files.ORIGINALS[name].classes or int(arrays[1].max()) + 1
     if said != [name, classes, [*mean], [*std], str]:
         raise ValueError("the manifest does not describe the arrays")
@@ -188,7 +220,9 @@ def _check_manifest(name: str, manifest: dict, arrays: tuple[np.ndarray, ...]) -
 def _dataset(manifest: dict, arrays: tuple[np.ndarray, ...]) -> Dataset:
     fields = {key: manifest[key] for key in ("name", "source", "fingerprint", "classes")}
     arrays_by_name = dict(zip(ARRAYS, arrays, strict=True))
-    return Dataset(**fields, **arrays_by_name, mean=tuple(manifest["mean"]), std=tuple(manifest["std"]))
+    return Dataset(
+        **fields, **arrays_by_name, mean=tuple(manifest["mean"]), std=tuple(manifest["std"])
+    )
 
 
 def _writable_folder(name: str, parents: list[Path]) -> Path:

@@ -1,4 +1,6 @@
-"""Reading the binary archives of CIFAR-10 and CIFAR-100: records of label bytes and three planes of one image."""
+"""Reading the binary archives of CIFAR-10 and CIFAR-100: records of label bytes and three planes of
+one image.
+"""
 
 import gzip
 import tarfile
@@ -18,11 +20,14 @@ LABEL_BYTES = {"cifar10": 1, "cifar100": 2}
 """Bytes before the pixels; the last of them is the label (for cifar100: coarse, fine)."""
 
 
-def images_and_labels(name: str, originals: files.Originals) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+def images_and_labels(
+    name: str, originals: files.Originals
+) -> dict[str, tuple[np.ndarray, np.ndarray]]:
     """Images uint8 [N, 32, 32, 3] and labels uint8 [N] of both parts, "train" and "test".
 
     Raises:
-        DataError: a broken archive or one without a member, or other counts or labels than `name` has.
+        DataError: a broken archive or one without a member, or other counts or labels than `name`
+          has.
     """
     layout = files.ORIGINALS[name]
     (path,) = originals.paths.values()
@@ -30,24 +35,38 @@ def images_and_labels(name: str, originals: files.Originals) -> dict[str, tuple[
     contents = _contents(name, path, {member for part in members.values() for member in part})
     parts = {}
     for part, number in (("train", layout.train), ("test", layout.test)):
-        arrays = [_records(name, path, m, contents[m], number // len(members[part])) for m in members[part]]
-        parts[part] = (np.concatenate([a[0] for a in arrays]), np.concatenate([a[1] for a in arrays]))
+        arrays = [
+            _records(name, path, m, contents[m], number // len(members[part]))
+            for m in members[part]
+        ]
+        parts[part] = (
+            np.concatenate([a[0] for a in arrays]),
+            np.concatenate([a[1] for a in arrays]),
+        )
         counts = np.bincount(parts[part][1], minlength=layout.classes)
-        if path.is_dir() and (counts != number // layout.classes).any():  # no sum is published of what is unpacked
+        # no sum is published of what is unpacked
+        if path.is_dir() and (counts != number // layout.classes).any():
             raise DataError(
-                f"{name}: {path} holds {counts.min()} to {counts.max()} {part} images of a class, expected "
+                f"{name}: {path} holds {counts.min()} to {counts.max()} {part} images of a class, "
+                "expected "
                 f"{number // layout.classes} of each."
             )
     return parts
 
 
 def _contents(name: str, path: Path, members: set[str]) -> dict[str, bytes]:
-    """The bytes of `members`, by their names without folders, from one pass through the archive or from a folder."""
+    """The bytes of `members`, by their names without folders, from one pass through the archive or
+    from a folder.
+    """
     if path.is_dir():
         with files.reading(name, path), files.Members(path) as folder:
             return {member: folder.read(member) for member in members}
     contents = {}
-    with files.reading(name, path), gzip.open(path) as unpacked, tarfile.open(fileobj=unpacked, mode="r:") as archive:
+    with (
+        files.reading(name, path),
+        gzip.open(path) as unpacked,
+        tarfile.open(fileobj=unpacked, mode="r:") as archive,
+    ):
         for entry in archive:
             member = entry.name.rpartition("/")[2]
             if member in members and entry.isreg() and (file := archive.extractfile(entry)):
@@ -59,19 +78,25 @@ def _contents(name: str, path: Path, members: set[str]) -> dict[str, bytes]:
     return contents
 
 
-def _records(name: str, path: Path, member: str, content: bytes, number: int) -> tuple[np.ndarray, np.ndarray]:
+def _records(
+    name: str, path: Path, member: str, content: bytes, number: int
+) -> tuple[np.ndarray, np.ndarray]:
     """Images and labels of one member, which must hold `number` records."""
     layout, label_bytes = files.ORIGINALS[name], LABEL_BYTES[name]
     height, width, channels = layout.shape
     record = label_bytes + height * width * channels
     if len(content) != number * record:
         raise DataError(
-            f"{name}: {member} in {path} holds {len(content)} bytes, expected {number * record} for {number} images."
+            f"{name}: {member} in {path} holds {len(content)} bytes, expected {number * record} "
+            f"for {number} images."
         )
     records = np.frombuffer(content, np.uint8).reshape(number, record)
     labels = records[:, label_bytes - 1]
     if labels.max() >= layout.classes:
         raise DataError(
-            f"{name}: {member} in {path} holds labels {labels.min()}..{labels.max()}, expected 0..{layout.classes - 1}."
+            f"{name}: {member} in {path} holds labels {labels.min()}..{labels.max()}, expected "
+            f"0..{layout.classes - 1}."
         )
-    return records[:, label_bytes:].reshape(number, channels, height, width).transpose(0, 2, 3, 1), labels
+    return records[:, label_bytes:].reshape(number, channels, height, width).transpose(
+        0, 2, 3, 1
+    ), labels

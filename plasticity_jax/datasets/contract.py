@@ -1,4 +1,6 @@
-"""What every dataset is (`Dataset`), how it fails (`DataError`), and what is computed from its arrays alone."""
+"""What every dataset is (`Dataset`), how it fails (`DataError`), and what is computed from its
+arrays alone.
+"""
 
 import dataclasses
 import hashlib
@@ -9,7 +11,8 @@ from pathlib import Path
 import numpy as np
 
 PIXELS_AT_ONCE = 8_000_000
-"""Pixels of a channel that `statistics` counts in one step: counting widens them to 8 bytes each."""
+"""Pixels of a channel that `statistics` counts in one step: counting widens them to 8 bytes each.
+"""
 
 
 class DataError(Exception):
@@ -18,21 +21,27 @@ class DataError(Exception):
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Dataset:
-    """A labelled set of images on the host; two are the same data when their fingerprints are equal.
+    """A labelled set of images on the host; two are the same data when their fingerprints are
+    equal.
 
-    `images` is uint8 [N, H, W, C] and `labels` int32 [N] in 0..classes-1; the test arrays are alike, with M >= 0 rows.
-    Inputs may be float32, [N, H, W, C] or rows of features [N, F]; with real targets, float32 [N, T] in place of labels,
-    `classes` is 0. `mean` and `std` are per channel or feature in raw units over all training images, before any
-    subsampling, so that (images - mean) / std is normalised. Arrays may be read-only (mapped from the cache): copy
+    `images` is uint8 [N, H, W, C] and `labels` int32 [N] in 0..classes-1; the test arrays are
+    alike, with M >= 0 rows. Inputs may be float32, [N, H, W, C] or rows of features [N, F]; with
+    real targets, float32 [N, T] in place of labels, `classes` is 0. `mean` and `std` are per
+    channel or feature in raw units over all training images, before any subsampling, so that
+    (images - mean) / std is normalised. Arrays may be read-only (mapped from the cache): copy
     before writing.
     """
 
     name: str
     """As asked for, e.g. "emnist/letters"."""
     source: str
-    """Where the bytes came from, e.g. the folder of the original files, and any subsampling with its seed."""
+    """Where the bytes came from, e.g. the folder of the original files, and any subsampling with
+    its seed.
+    """
     fingerprint: str
-    """SHA-256 in hex over the shapes, dtypes and bytes of the four arrays, in the order of the fields."""
+    """SHA-256 in hex over the shapes, dtypes and bytes of the four arrays, in the order of the
+    fields.
+    """
     classes: int
     images: np.ndarray
     labels: np.ndarray
@@ -53,9 +62,12 @@ def path_of(given: str | os.PathLike) -> Path:
         if "\0" in text:
             raise ValueError("it has a byte 0 in it")
         return Path(text).expanduser().absolute()
-    except (ValueError, RuntimeError, OSError) as fault:  # of an unknown user; of a working directory that is gone
+    # of an unknown user; of a working directory that is gone
+    except (ValueError, RuntimeError, OSError) as fault:
         reason = getattr(fault, "strerror", None) or str(fault).rstrip(".")
-        raise DataError(f"The path {text!r} cannot be used ({reason}): expected one on this machine.") from fault
+        raise DataError(
+            f"The path {text!r} cannot be used ({reason}): expected one on this machine."
+        ) from fault
 
 
 def fingerprint(arrays: Iterable[np.ndarray]) -> str:
@@ -68,10 +80,11 @@ def fingerprint(arrays: Iterable[np.ndarray]) -> str:
 
 
 def statistics(images: np.ndarray) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Mean and standard deviation of each channel of uint8 `images` [N, H, W, C], in raw pixel units.
+    """Mean and standard deviation of each channel of uint8 `images` [N, H, W, C], in raw pixel
+    units.
 
-    Taken from a histogram of the 256 values, so the sums are exact and independent of the order of the images. Of
-    float32 `images` [N, ..., C] they are summed in float64.
+    Taken from a histogram of the 256 values, so the sums are exact and independent of the order of
+    the images. Of float32 `images` [N, ..., C] they are summed in float64.
     """
     if images.dtype == np.float32:
         rows = images.reshape(-1, images.shape[-1]).astype(np.float64)
@@ -82,24 +95,31 @@ def statistics(images: np.ndarray) -> tuple[tuple[float, ...], tuple[float, ...]
     for channel in range(images.shape[-1]):
         counts = np.zeros(256, np.int64)
         for start in range(0, len(images), step):
-            counts += np.bincount(images[start : start + step, ..., channel].reshape(-1), minlength=256)
+            counts += np.bincount(
+                images[start : start + step, ..., channel].reshape(-1), minlength=256
+            )
         mean = float(counts @ values) / float(counts.sum())
         means.append(mean)
         deviations.append(float(np.sqrt(counts @ (values - mean) ** 2 / counts.sum())))
     return tuple(means), tuple(deviations)
 
 
-def subsample(dataset: Dataset, samples: int | None, test_samples: int | None = None, seed: int = 0) -> Dataset:
-    """A class-balanced part of `dataset`: `samples` training and `test_samples` test images (None: all, unchanged).
+def subsample(
+    dataset: Dataset, samples: int | None, test_samples: int | None = None, seed: int = 0
+) -> Dataset:
+    """A class-balanced part of `dataset`: `samples` training and `test_samples` test images (None:
+    all, unchanged).
 
     Without classes any rows are taken.
-    Every class gives samples // classes images; where samples is not divisible by the classes, the first
-    samples % classes classes give one more. Images are drawn without replacement by numpy's
-    Generator(PCG64(seed)), a fresh one for each of the two parts, which also shuffles their order. The smaller of two
-    subsamples with one seed is contained in the larger. `mean` and `std` stay those of the whole.
+    Every class gives samples // classes images; where samples is not divisible by the classes, the
+    first samples % classes classes give one more. Images are drawn without replacement by numpy's
+    Generator(PCG64(seed)), a fresh one for each of the two parts, which also shuffles their order.
+    The smaller of two subsamples with one seed is contained in the larger. `mean` and `std` stay
+    those of the whole.
 
     Raises:
-        ValueError: more images asked for than there are, in all or in one class; samples < 1; seed < 0.
+        ValueError: more images asked for than there are, in all or in one class; samples < 1; seed
+          < 0.
     """
     if seed < 0:
         raise ValueError(f"The subsampling seed must be 0 or more, not {seed}.")
@@ -109,7 +129,12 @@ def subsample(dataset: Dataset, samples: int | None, test_samples: int | None = 
         raise ValueError(f"The number of test samples must be 0 or more, not {test_samples}.")
     if samples is None and test_samples is None:
         return dataset
-    images, labels, test_images, test_labels = dataset.images, dataset.labels, dataset.test_images, dataset.test_labels
+    images, labels, test_images, test_labels = (
+        dataset.images,
+        dataset.labels,
+        dataset.test_images,
+        dataset.test_labels,
+    )
     if samples is not None:
         rows = _balanced_rows(dataset, "training", labels, samples, seed)
         images, labels = np.asarray(images[rows]), np.asarray(labels[rows])
@@ -128,10 +153,14 @@ def subsample(dataset: Dataset, samples: int | None, test_samples: int | None = 
     )
 
 
-def _balanced_rows(dataset: Dataset, part: str, labels: np.ndarray, samples: int, seed: int) -> np.ndarray:
+def _balanced_rows(
+    dataset: Dataset, part: str, labels: np.ndarray, samples: int, seed: int
+) -> np.ndarray:
     """Row numbers [samples] with equal class counts, in random order."""
     if samples > len(labels):
-        raise ValueError(f"{dataset.name} has {len(labels)} {part} images, fewer than the {samples} samples asked for.")
+        raise ValueError(
+            f"{dataset.name} has {len(labels)} {part} images, fewer than the {samples} samples asked for."
+        )
     generator = np.random.Generator(np.random.PCG64(seed))
     if dataset.classes == 0:
         return generator.permutation(len(labels))[:samples]
@@ -141,9 +170,11 @@ def _balanced_rows(dataset: Dataset, part: str, labels: np.ndarray, samples: int
         rows = np.flatnonzero(labels == label)
         if wanted > len(rows):
             raise ValueError(
-                f"{dataset.name} has {len(rows)} {part} images of class {label}, fewer than the {wanted} that "
+                f"{dataset.name} has {len(rows)} {part} images of class {label}, fewer than the "
+                f"{wanted} that "
                 f"{samples} class-balanced samples over {dataset.classes} classes need."
             )
-        # The whole class is permuted whatever is taken of it, so that subsamples of one seed are nested.
+        # The whole class is permuted whatever is taken of it, so that subsamples of one seed are
+        # nested.
         chosen.append(generator.permutation(rows)[:wanted])
     return generator.permutation(np.concatenate(chosen))

@@ -12,13 +12,18 @@ MEAN = 4.886177800974252
 STD = 6.008113741292129
 
 
-def load_digits(name: str = "digits", data_dir: str | None = None, download: bool = False) -> Dataset:
-    """Real 8x8 handwritten digits inside scikit-learn: 10 classes, 1,437 train and 360 test images; needs no file.
+def load_digits(
+    name: str = "digits", data_dir: str | None = None, download: bool = False
+) -> Dataset:
+    """Real 8x8 handwritten digits inside scikit-learn: 10 classes, 1,437 train and 360 test images;
+    needs no file.
 
-    Pixels are 0..16. The first 1,437 rows in file order are for training, the last 360 for test: scikit-learn holds no
-    official split (its rows are the test part of the source). `data_dir` and `download` mean nothing here.
+    Pixels are 0..16. The first 1,437 rows in file order are for training, the last 360 for test:
+    scikit-learn holds no official split (its rows are the test part of the source). `data_dir` and
+    `download` mean nothing here.
 
-    Source: Alpaydin, Kaynak 1998, Optical Recognition of Handwritten Digits, UCI Machine Learning Repository.
+    Source: Alpaydin, Kaynak 1998, Optical Recognition of Handwritten Digits, UCI Machine Learning
+    Repository.
     """
     import sklearn.datasets  # 1 s, so only where it is needed
 
@@ -26,4 +31,12 @@ def load_digits(name: str = "digits", data_dir: str | None = None, download: boo
     images = np.asarray(pixels, np.uint8).reshape(-1, 8, 8, 1)
     labels = np.asarray(targets, np.int32)
     parts = (images[:TRAIN], labels[:TRAIN], images[TRAIN:], labels[TRAIN:])
-    return Dataset(name, "scikit-learn load_digits", contract.fingerprint(parts), 10, *parts, mean=(MEAN,), std=(STD,))
+    return Dataset(
+        name,
+        "scikit-learn load_digits",
+        contract.fingerprint(parts),
+        10,
+        *parts,
+        mean=(MEAN,),
+        std=(STD,),
+    )

@@ -1,4 +1,6 @@
-"""The original files of each dataset: what they are called, where they are looked for, and how they are verified."""
+"""The original files of each dataset: what they are called, where they are looked for, and how they
+are verified.
+"""
 
 import contextlib
 import fnmatch
@@ -24,17 +26,20 @@ from plasticity_jax.storage import small_files
 CIFAR10 = (*(f"data_batch_{i}.bin" for i in range(1, 6)), "test_batch.bin")
 """The files inside the archive of CIFAR-10, in order."""
 VERSION = "1.0.0"
-"""Version of what the builders make of the originals; a part of every cache key, so raise it when they change."""
+"""Version of what the builders make of the originals; a part of every cache key, so raise it when
+they change.
+"""
 
 
 class Layout(NamedTuple):
     """How the originals of one dataset are published, and what is in them.
 
-    `files` are train images, train labels, test images, test labels for the MNIST family, else one archive; a name with
-    a * is a pattern. `archive` is the published file that holds them, or "" where each is published alone. `folders`
-    are tried below the data folder, in order. `url` is the folder that `files` are published in, or "" where they are
-    not. `classes`, `train` and `test` are 0 where the originals themselves tell. `unpacked` is the folder that the
-    archive unpacks to, and files in it by which it is known.
+    `files` are train images, train labels, test images, test labels for the MNIST family, else one
+    archive; a name with a * is a pattern. `archive` is the published file that holds them, or ""
+    where each is published alone. `folders` are tried below the data folder, in order. `url` is the
+    folder that `files` are published in, or "" where they are not. `classes`, `train` and `test`
+    are 0 where the originals themselves tell. `unpacked` is the folder that the archive unpacks to,
+    and files in it by which it is known.
     """
 
     description: str
@@ -58,17 +63,20 @@ class Layout(NamedTuple):
     def contents(self) -> str:
         """The numbers and the kind of the images, in words."""
         numbers = (
-            f"{self.classes} classes, {self.train:,} train and {self.test:,} test images, " if self.classes else ""
+            f"{self.classes} classes, {self.train:,} train and {self.test:,} test images, "
+            if self.classes
+            else ""
         )
         height, width, channels = self.shape
         return f"{numbers}{height}x{width}, {'grey' if channels == 1 else 'colour'}"
 
 
 class Originals(NamedTuple):
-    """Original files found on this machine: file name in `Layout.files` -> path (of the file or what holds it).
+    """Original files found on this machine: file name in `Layout.files` -> path (of the file or
+    what holds it).
 
-    `sums` holds the SHA-256 of every file by the name it was published under: together with `VERSION` they decide what
-    is prepared.
+    `sums` holds the SHA-256 of every file by the name it was published under: together with
+    `VERSION` they decide what is prepared.
     """
 
     folder: Path
@@ -77,9 +85,13 @@ class Originals(NamedTuple):
 
     @property
     def source(self) -> str:
-        """The folder, and the file with its sum where the folder does not tell which it was or no sum is published."""
+        """The folder, and the file with its sum where the folder does not tell which it was or no
+        sum is published.
+        """
         chosen = [
-            f"{path.name} with SHA-256 {self.sums[path.name]}" for file, path in self.paths.items() if "*" in file
+            f"{path.name} with SHA-256 {self.sums[path.name]}"
+            for file, path in self.paths.items()
+            if "*" in file
         ]
         unpacked = [path for path in self.paths.values() if path.is_dir()]
         if unpacked:
@@ -89,37 +101,55 @@ class Originals(NamedTuple):
 
 
 def family(name: str) -> str:
-    """The part of `name` before the slash: the builder, the checksums and the download folder go by it."""
+    """The part of `name` before the slash: the builder, the checksums and the download folder go by
+    it.
+    """
     return name.partition("/")[0]
 
 
 def search_folders(name: str, data_dir: Path) -> list[Path]:
     """Folders in which the originals of `name` may lie, the dataset's own first.
 
-    The own folder goes first because mnist and fashion_mnist share their file names. Behind those that are always
-    searched come such as other libraries make, where they exist: FashionMNIST/raw, MNIST.
+    The own folder goes first because mnist and fashion_mnist share their file names. Behind those
+    that are always searched come such as other libraries make, where they exist: FashionMNIST/raw,
+    MNIST.
     """
     folders = [data_dir / folder if folder else data_dir for folder in ORIGINALS[name].folders]
-    others = {family(name).replace("_", ""), *(folder.lower() for folder in ORIGINALS[name].folders)}
-    alike = [path for path in _entries(name, data_dir) if path.name.lower() in others and os.path.isdir(path)]
-    return list(dict.fromkeys([*folders, *alike, *(p for f in [*folders, *alike] if os.path.isdir(p := f / "raw"))]))
+    others = {
+        family(name).replace("_", ""),
+        *(folder.lower() for folder in ORIGINALS[name].folders),
+    }
+    alike = [
+        path
+        for path in _entries(name, data_dir)
+        if path.name.lower() in others and os.path.isdir(path)
+    ]
+    return list(
+        dict.fromkeys(
+            [*folders, *alike, *(p for f in [*folders, *alike] if os.path.isdir(p := f / "raw"))]
+        )
+    )
 
 
 def locate(name: str, folders: list[Path]) -> Originals | None:
-    """The originals of `name` in the first of `folders` that has all of them, verified; None where none has.
+    """The originals of `name` in the first of `folders` that has all of them, verified; None where
+    none has.
 
-    A file without .gz stands for its .gz, unless it is a tar archive; upper case and "train-images.idx3-ubyte" are the
-    same name. SHA-256 is compared with the published sum wherever one is known. Of an unpacked archive none is: the
-    reader of the format then checks all that can be.
+    A file without .gz stands for its .gz, unless it is a tar archive; upper case and
+    "train-images.idx3-ubyte" are the same name. SHA-256 is compared with the published sum wherever
+    one is known. Of an unpacked archive none is: the reader of the format then checks all that can
+    be.
 
     Raises:
-        DataError: a file is unreadable, has another sum than published, or is known to be another dataset's; several
-            files match a pattern.
+        DataError: a file is unreadable, has another sum than published, or is known to be another
+            dataset's; several files match a pattern.
     """
     layout = ORIGINALS[name]
     for folder in folders:
         there = _files(name, folder)
-        found = {file: match for file in layout.files if (match := _present(name, folder, there, file))}
+        found = {
+            file: match for file in layout.files if (match := _present(name, folder, there, file))
+        }
         if len(found) == len(layout.files):
             sums = dict(verified_sum(name, path, file, key) for file, (key, path) in found.items())
             return Originals(folder, {file: path for file, (_, path) in found.items()}, sums)
@@ -133,17 +163,28 @@ def locate(name: str, folders: list[Path]) -> Originals | None:
 
 
 def missing(name: str, folders: list[Path]) -> DataError:
-    """The fault to raise where no folder has all originals: names the files missing from the fullest folder."""
+    """The fault to raise where no folder has all originals: names the files missing from the
+    fullest folder.
+    """
     layout = ORIGINALS[name]
-    lacking = min(([f for f in layout.files if not _has(name, folder, f)] for folder in folders), key=len)
+    lacking = min(
+        ([f for f in layout.files if not _has(name, folder, f)] for folder in folders), key=len
+    )
     inside = f" (or {layout.archive}, which holds them)" if layout.archive else ""
     ways = (
-        ", name the folder with --data_dir, or add --download" if layout.url else " or name the folder with --data_dir"
+        ", name the folder with --data_dir, or add --download"
+        if layout.url
+        else " or name the folder with --data_dir"
     )
-    others = [other for other in ORIGINALS if family(other) == family(name) and _all_present(other, folders)]
+    others = [
+        other
+        for other in ORIGINALS
+        if family(other) == family(name) and _all_present(other, folders)
+    ]
     hint = f" There is what --dataset={others[0]} needs." if others else ""
     return DataError(
-        f"{name}: {', '.join(lacking)}{inside} not found in {', '.join(map(str, folders))}{_what_is(name, folders)}; put "
+        f"{name}: {', '.join(lacking)}{inside} not found in "
+        f"{', '.join(map(str, folders))}{_what_is(name, folders)}; put "
         f"the original file{'s' if len(lacking) > 1 else ''} there{ways}.{hint}"
     )
 
@@ -156,7 +197,9 @@ def _what_is(name: str, folders: list[Path]) -> str:
     more = [f"{len(names) - 5} more"] if len(names) > 5 else []
     holds = f", where there is {', '.join([*names[:5], *more])}" if names else ""
     if any("batches-py" in other or re.match(r"cifar-\d+-python", other) for other in names):
-        holds += " (pickles of Python are not read, as they can run any code: get the binary version)"
+        holds += (
+            " (pickles of Python are not read, as they can run any code: get the binary version)"
+        )
     files = [str(folder) for folder in folders if os.path.isfile(folder)]
     return holds + (f" ({files[0]} is a file, not a folder)" if files else "")
 
@@ -166,15 +209,23 @@ def _has(name: str, folder: Path, file: str) -> bool:
 
 
 def _all_present(name: str, folders: list[Path]) -> bool:
-    return any(all(_has(name, folder, file) for file in ORIGINALS[name].files) for folder in folders)
+    return any(
+        all(_has(name, folder, file) for file in ORIGINALS[name].files) for folder in folders
+    )
 
 
 def published_sums(name: str) -> list[dict[str, str]]:
-    """The complete sets of published sums from which `name` can be made: loose files, plain files, archive."""
+    """The complete sets of published sums from which `name` can be made: loose files, plain files,
+    archive.
+    """
     layout = ORIGINALS[name]
     known = SHA256[family(name)]
     candidates = (layout.files, tuple(map(_plain, layout.files)), (layout.archive,))
-    return [{file: known[file] for file in names} for names in candidates if all(file in known for file in names)]
+    return [
+        {file: known[file] for file in names}
+        for names in candidates
+        if all(file in known for file in names)
+    ]
 
 
 def verified_sum(name: str, path: Path, file: str = "", key: str = "") -> tuple[str, str]:
@@ -185,7 +236,8 @@ def verified_sum(name: str, path: Path, file: str = "", key: str = "") -> tuple[
         key: the name under which that was found: without .gz it stands for the uncompressed file.
 
     Raises:
-        DataError: the sum of neither the file nor, where that is known, of its content is the published one.
+        DataError: the sum of neither the file nor, where that is known, of its content is the
+          published one.
     """
     file, key = file or path.name, key or path.name
     with reading(name, path):
@@ -194,12 +246,15 @@ def verified_sum(name: str, path: Path, file: str = "", key: str = "") -> tuple[
             found = hashlib.file_digest(content, "sha256").hexdigest()
     for other, sums in SHA256.items():
         if other != family(name) and found in sums.values():
-            raise DataError(f"{name}: {path} is a file of {other} (SHA-256 {found}), expected one of {family(name)}.")
+            raise DataError(
+                f"{name}: {path} is a file of {other} (SHA-256 {found}), expected one of {family(name)}."
+            )
     known = SHA256[family(name)]
     expected = known.get(key)
     if expected in (None, found):
         return key, found
-    if found == known.get(other_way := _plain(file) if key == file else file):  # it was packed or unpacked, not renamed
+    # it was packed or unpacked, not renamed
+    if found == known.get(other_way := _plain(file) if key == file else file):
         return other_way, found
     if _plain(file) in known and _sum_of_content(path) == known[_plain(file)]:  # packed anew
         return _plain(file), known[_plain(file)]
@@ -209,7 +264,9 @@ def verified_sum(name: str, path: Path, file: str = "", key: str = "") -> tuple[
         lack = f"cut short at {size:,} of {whole:,} bytes"
     elif key.endswith("ubyte.gz") and _ends_early(path):
         lack = f"cut short at {size:,} bytes"
-    raise DataError(f"{name}: {path} is {lack}: its SHA-256 is {found}, expected {expected} (the original's).")
+    raise DataError(
+        f"{name}: {path} is {lack}: its SHA-256 is {found}, expected {expected} (the original's)."
+    )
 
 
 def _sum_of_content(path: Path) -> str:
@@ -239,7 +296,9 @@ def _ends_early(path: Path) -> bool:
 
 @contextlib.contextmanager
 def reading(name: str, path: Path, file: str = "") -> Iterator[None]:
-    """A context in which faults of reading `path`, or `file` inside it, become a `DataError` of dataset `name`."""
+    """A context in which faults of reading `path`, or `file` inside it, become a `DataError` of
+    dataset `name`.
+    """
     what = f"{file} in {path}" if file else str(path)
     try:
         yield
@@ -251,23 +310,29 @@ def reading(name: str, path: Path, file: str = "") -> Iterator[None]:
         raise DataError(f"{name}: {path} cannot be read ({fault.strerror or fault}).") from fault
     except MemoryError:
         raise  # (says nothing about the file)
-    except Exception as fault:  # damage surfaces as almost any type, depending on the byte that it hit
+    # damage surfaces as almost any type, depending on the byte that it hit
+    except Exception as fault:
         raise _no_whole_file(name, what, fault) from fault
 
 
 def _no_whole_file(name: str, what: str, fault: Exception) -> DataError:
     reason = (str(fault).strip() or type(fault).__name__).splitlines()[0].rstrip(".")
-    return DataError(f"{name}: {what} is no whole compressed file ({reason}): expected the original.")
+    return DataError(
+        f"{name}: {what} is no whole compressed file ({reason}): expected the original."
+    )
 
 
 class Members:
-    """The files inside a zip archive or a folder, by their names with slashes; use it within `reading`."""
+    """The files inside a zip archive or a folder, by their names with slashes; use it within
+    `reading`.
+    """
 
     def __init__(self, path: Path):
         self._path = path
         self._archive = None if path.is_dir() else zipfile.ZipFile(path)
         names = [] if self._archive is None else self._archive.namelist()
-        self._inside = {name.replace("\\", "/"): name for name in names}  # some programs write backslashes
+        # some programs write backslashes
+        self._inside = {name.replace("\\", "/"): name for name in names}
 
     @functools.cached_property
     def names(self) -> list[str]:
@@ -290,7 +355,9 @@ class Members:
 
 
 def limited(file: IO[bytes] | gzip.GzipFile) -> bytes:
-    """What a file inside an archive holds; ValueError beyond the size of small files, whatever the archive says."""
+    """What a file inside an archive holds; ValueError beyond the size of small files, whatever the
+    archive says.
+    """
     content = file.read(small_files.LARGEST + 1)
     if len(content) > small_files.LARGEST:
         raise ValueError(f"it holds more than {small_files.LARGEST:,} bytes")
@@ -310,15 +377,18 @@ def _walk(folder: Path) -> Iterator[str]:
 def check_reachable(name: str, seconds: float = 3.0) -> None:
     """Nothing, when the host of `name` answers within `seconds`; else DataError.
 
-    A download that meets no network is retried for minutes before it fails, hence this quick question first. Any HTTP
-    answer counts, also a refusal. Asked in a thread, as looking up the name of the host obeys no timeout.
+    A download that meets no network is retried for minutes before it fails, hence this quick
+    question first. Any HTTP answer counts, also a refusal. Asked in a thread, as looking up the
+    name of the host obeys no timeout.
     """
     url = next(iter(ORIGINALS[name].urls.values()))
     answered = threading.Event()
 
     def ask() -> None:
         try:
-            urllib.request.urlopen(urllib.request.Request(url, method="HEAD"), timeout=seconds).close()
+            urllib.request.urlopen(
+                urllib.request.Request(url, method="HEAD"), timeout=seconds
+            ).close()
         except urllib.error.HTTPError as refusal:
             refusal.close()
         except (OSError, http.client.HTTPException):
@@ -336,7 +406,9 @@ def check_reachable(name: str, seconds: float = 3.0) -> None:
 
 
 def _plain(file: str) -> str:
-    """The name under which `file` is also accepted, uncompressed: of a tar archive no sum is known but the .gz's."""
+    """The name under which `file` is also accepted, uncompressed: of a tar archive no sum is known
+    but the .gz's.
+    """
     return file if file.endswith(".tar.gz") else file.removesuffix(".gz")
 
 
@@ -351,16 +423,22 @@ def _entries(name: str, folder: Path) -> list[Path]:
 
 
 def _files(name: str, folder: Path) -> dict[str, Path]:
-    """The files in a folder by their names as published: lower case, and -idx where people have .idx."""
+    """The files in a folder by their names as published: lower case, and -idx where people have
+    .idx.
+    """
     published = {
-        path: path.name.lower().replace(".idx", "-idx") for path in _entries(name, folder) if os.path.isfile(path)
+        path: path.name.lower().replace(".idx", "-idx")
+        for path in _entries(name, folder)
+        if os.path.isfile(path)
     }
     exact_first = sorted(published, key=lambda path: path.name != published[path])
     return {published[path]: path for path in reversed(exact_first)}
 
 
 def _present(name: str, folder: Path, there: dict[str, Path], file: str) -> tuple[str, Path] | None:
-    """The name of `file` among those `there` in `folder`, with or without .gz, and its path, or None."""
+    """The name of `file` among those `there` in `folder`, with or without .gz, and its path, or
+    None.
+    """
     for pattern in (file, _plain(file)):
         found = {key: path for key, path in there.items() if fnmatch.fnmatchcase(key, pattern)}
         if len(found) > 1:
@@ -381,7 +459,9 @@ def _unpacked(name: str, folder: Path) -> Path | None:
 
 
 def _sum_of_folder(name: str, folder: Path) -> str:
-    """SHA-256 over the names and the bytes of the files in the folder of an unpacked archive that are read."""
+    """SHA-256 over the names and the bytes of the files in the folder of an unpacked archive that
+    are read.
+    """
     digest, known = hashlib.sha256(), set(ORIGINALS[name].unpacked)
     with reading(name, folder), Members(folder) as members:
         for member in members.names:
@@ -393,23 +473,46 @@ def _sum_of_folder(name: str, folder: Path) -> str:
 
 
 def _mnist_like(name: str, description: str, url: str) -> Layout:
-    files = tuple(f"{part}-{kind}-ubyte.gz" for part in ("train", "t10k") for kind in ("images-idx3", "labels-idx1"))
-    return Layout(description, files, (name, ""), url, "", (28, 28, 1), classes=10, train=60_000, test=10_000)
+    files = tuple(
+        f"{part}-{kind}-ubyte.gz"
+        for part in ("train", "t10k")
+        for kind in ("images-idx3", "labels-idx1")
+    )
+    return Layout(
+        description, files, (name, ""), url, "", (28, 28, 1), classes=10, train=60_000, test=10_000
+    )
 
 
 def _emnist(split: str, description: str, classes: int, train: int, test: int) -> Layout:
     kinds = ("images-idx3", "labels-idx1")
-    files = tuple(f"emnist-{split}-{part}-{kind}-ubyte.gz" for part in ("train", "test") for kind in kinds)
+    files = tuple(
+        f"emnist-{split}-{part}-{kind}-ubyte.gz" for part in ("train", "test") for kind in kinds
+    )
     folders = ("emnist", f"emnist_{split}", "gzip", "")
     url = "https://biometrics.nist.gov/cs_links/EMNIST/"
-    return Layout(f"EMNIST {split}, {description}", files, folders, url, "gzip.zip", (28, 28, 1), classes, train, test)
+    return Layout(
+        f"EMNIST {split}, {description}",
+        files,
+        folders,
+        url,
+        "gzip.zip",
+        (28, 28, 1),
+        classes,
+        train,
+        test,
+    )
 
 
 def _cifar(name: str, file: str, description: str, classes: int) -> Layout:
     url = "https://www.cs.toronto.edu/~kriz/"
-    names = {"cifar10": ("cifar-10-batches-bin", *CIFAR10), "cifar100": ("cifar-100-binary", "train.bin", "test.bin")}
+    names = {
+        "cifar10": ("cifar-10-batches-bin", *CIFAR10),
+        "cifar100": ("cifar-100-binary", "train.bin", "test.bin"),
+    }
     folders, numbers = (name, ""), {"classes": classes, "train": 50_000, "test": 10_000}
-    return Layout(description, (file,), folders, url, "", (32, 32, 3), **numbers, unpacked=names[name])
+    return Layout(
+        description, (file,), folders, url, "", (32, 32, 3), **numbers, unpacked=names[name]
+    )
 
 
 def _tiny_imagenet(file: str, description: str, url: str, classes: int) -> Layout:
@@ -419,22 +522,35 @@ def _tiny_imagenet(file: str, description: str, url: str, classes: int) -> Layou
     return Layout(description, (file,), folders, url, "", (64, 64, 3), **numbers, unpacked=unpacked)
 
 
-# Numbers of items: Cohen et al. 2017, table II, and for letters what the official files hold (124,800 and 20,800).
+# Numbers of items: Cohen et al. 2017, table II, and for letters what the official files hold
+# (124,800 and 20,800).
 ORIGINALS: dict[str, Layout] = {
-    "mnist": _mnist_like("mnist", "MNIST, handwritten digits", "https://storage.googleapis.com/cvdf-datasets/mnist/"),
+    "mnist": _mnist_like(
+        "mnist", "MNIST, handwritten digits", "https://storage.googleapis.com/cvdf-datasets/mnist/"
+    ),
     "fashion_mnist": _mnist_like(
         "fashion_mnist",
         "Fashion-MNIST, articles of clothing",
         "http://fashion-mnist.s3-website.eu-central-1.amazonaws.com/",
     ),
-    "emnist/letters": _emnist("letters", "handwritten letters, both cases as one", 26, 124_800, 20_800),
-    "emnist/balanced": _emnist("balanced", "digits and letters in equal numbers", 47, 112_800, 18_800),
+    "emnist/letters": _emnist(
+        "letters", "handwritten letters, both cases as one", 26, 124_800, 20_800
+    ),
+    "emnist/balanced": _emnist(
+        "balanced", "digits and letters in equal numbers", 47, 112_800, 18_800
+    ),
     "emnist/byclass": _emnist("byclass", "digits, capital and small letters", 62, 697_932, 116_323),
-    "emnist/bymerge": _emnist("bymerge", "byclass with look-alike cases merged", 47, 697_932, 116_323),
+    "emnist/bymerge": _emnist(
+        "bymerge", "byclass with look-alike cases merged", 47, 697_932, 116_323
+    ),
     "emnist/digits": _emnist("digits", "handwritten digits in equal numbers", 10, 240_000, 40_000),
     "emnist/mnist": _emnist("mnist", "digits in MNIST's numbers", 10, 60_000, 10_000),
-    "cifar10": _cifar("cifar10", "cifar-10-binary.tar.gz", "CIFAR-10, photographs of animals and vehicles", 10),
-    "cifar100": _cifar("cifar100", "cifar-100-binary.tar.gz", "CIFAR-100 with its fine labels, photographs", 100),
+    "cifar10": _cifar(
+        "cifar10", "cifar-10-binary.tar.gz", "CIFAR-10, photographs of animals and vehicles", 10
+    ),
+    "cifar100": _cifar(
+        "cifar100", "cifar-100-binary.tar.gz", "CIFAR-100 with its fine labels, photographs", 100
+    ),
     "tiny_imagenet": _tiny_imagenet(
         "tiny-imagenet-200.zip",
         "Tiny ImageNet, photographs, for test its validation images",
@@ -442,15 +558,20 @@ ORIGINALS: dict[str, Layout] = {
         200,
     ),
     "tiny_imagenet/part": _tiny_imagenet(
-        "tiny-imagenet-200-*.zip", "Tiny ImageNet cut to fewer than its 200 classes, in the same layout", "", 0
+        "tiny-imagenet-200-*.zip",
+        "Tiny ImageNet cut to fewer than its 200 classes, in the same layout",
+        "",
+        0,
     ),
 }
 
-# Sums of the originals: mnist, fashion_mnist, gzip.zip and CIFAR as in the checksum lists of TensorFlow Datasets 4.9.10;
-# the letters' as in two independent public copies of NIST's archive. Names without .gz: the same files, uncompressed.
-# The other members of gzip.zip have no published sum: lying loose, only their structure is checked (`idx`). Stanford
-# publishes no sum of tiny-imagenet-200.zip: this one is what several unrelated public projects recorded after
-# downloading it there. Of a part of it none can be known: its structure is checked, and its own sum is recorded.
+# Sums of the originals: mnist, fashion_mnist, gzip.zip and CIFAR as in the checksum lists of
+# TensorFlow Datasets 4.9.10; the letters' as in two independent public copies of NIST's archive.
+# Names without .gz: the same files, uncompressed. The other members of gzip.zip have no published
+# sum: lying loose, only their structure is checked (`idx`). Stanford publishes no sum of
+# tiny-imagenet-200.zip: this one is what several unrelated public projects recorded after
+# downloading it there. Of a part of it none can be known: its structure is checked, and its own sum
+# is recorded.
 SHA256: dict[str, dict[str, str]] = {
     "mnist": {
         "train-images-idx3-ubyte.gz": "440fcabf73cc546fa21475e81ea370265605f56be210a4024d2ca8f203523609",
@@ -479,12 +600,19 @@ SHA256: dict[str, dict[str, str]] = {
         "emnist-letters-test-images-idx3-ubyte": "d5895e82d14765b22a84342337bc5c25f1affd61cc97d3821d4e65504bbf8dbc",
         "emnist-letters-test-labels-idx1-ubyte": "22dbcde0a929a7f166bdac863b9195b2994d840a1e082f8f6daaeac5606376a6",
     },
-    "cifar10": {"cifar-10-binary.tar.gz": "c4a38c50a1bc5f3a1c5537f2155ab9d68f9f25eb1ed8d9ddda3db29a59bca1dd"},
-    "cifar100": {"cifar-100-binary.tar.gz": "58a81ae192c23a4be8b1804d68e518ed807d710a4eb253b1f2a199162a40d8ec"},
-    "tiny_imagenet": {"tiny-imagenet-200.zip": "6198c8ae015e2b3e007c7841da39ec069199b9aa3bfa943a462022fe5e43c821"},
+    "cifar10": {
+        "cifar-10-binary.tar.gz": "c4a38c50a1bc5f3a1c5537f2155ab9d68f9f25eb1ed8d9ddda3db29a59bca1dd"
+    },
+    "cifar100": {
+        "cifar-100-binary.tar.gz": "58a81ae192c23a4be8b1804d68e518ed807d710a4eb253b1f2a199162a40d8ec"
+    },
+    "tiny_imagenet": {
+        "tiny-imagenet-200.zip": "6198c8ae015e2b3e007c7841da39ec069199b9aa3bfa943a462022fe5e43c821"
+    },
 }
 
-# Sizes of the archives, by which one cut short is told from another file; from the same places as the sums.
+# Sizes of the archives, by which one cut short is told from another file; from the same places as
+# the sums.
 BYTES: dict[str, int] = {
     "gzip.zip": 561_753_746,
     "cifar-10-binary.tar.gz": 170_052_171,

@@ -10,8 +10,11 @@ TRAIN = 100_000
 TEST = 512
 
 
-def load_generated(name: str = "generated", data_dir: str | None = None, download: bool = False) -> Dataset:
-    """No data: places for examples that the environment draws, as many as --samples says, and 512 for testing.
+def load_generated(
+    name: str = "generated", data_dir: str | None = None, download: bool = False
+) -> Dataset:
+    """No data: places for examples that the environment draws, as many as --samples says, and 512
+    for testing.
 
     Images are empty zeros and all of one class. `data_dir` and `download` mean nothing here.
     """

@@ -1,9 +1,12 @@
-"""Reading Tiny ImageNet, or a part with fewer classes, as zip or unpacked: which JPEG has which label, and its pixels.
+"""Reading Tiny ImageNet, or a part with fewer classes, as zip or unpacked: which JPEG has which
+label, and its pixels.
 
 Inside lie wnids.txt (the classes, one a line), train/<wnid>/images/*.JPEG, val/images/*.JPEG and
-val/val_annotations.txt (file and wnid of every validation image). The labels of its test images are not published, so
-the validation images are the test part. A label is a line number in wnids.txt, from 0. Pixels are what pillow makes of
-the JPEGs: one built on another libjpeg may round otherwise, which the fingerprint of the dataset then shows.
+val/val_annotations.txt (file and wnid of every validation image). The labels of its test images are
+not published, so the validation images are the test part. A label is a line number in wnids.txt,
+from 0. Pixels are what pillow makes of
+the JPEGs: one built on another libjpeg may round otherwise, which the fingerprint of the dataset
+  then shows.
 """
 
 import io
@@ -26,25 +29,34 @@ def classes(name: str, path: Path) -> list[str]:
     """The lines of wnids.txt, by label.
 
     Raises:
-        DataError: an unreadable archive or one without wnids.txt, a repeated line, or another number of classes.
+        DataError: an unreadable archive or one without wnids.txt, a repeated line, or another
+          number of classes.
     """
     with files.reading(name, path), files.Members(path) as archive:
         wnids = _text(name, path, archive, _root(name, path, archive) + "wnids.txt").split()
     whole, expected = files.ORIGINALS[WHOLE].classes, files.ORIGINALS[name].classes
     if expected and len(wnids) != expected:
-        raise DataError(f"{name}: wnids.txt in {path} names {len(wnids)} classes, expected {expected}.")
+        raise DataError(
+            f"{name}: wnids.txt in {path} names {len(wnids)} classes, expected {expected}."
+        )
     if not expected and not 0 < len(wnids) < whole:
-        raise DataError(f"{name}: wnids.txt in {path} names {len(wnids)} classes, expected 1..{whole - 1} for a part.")
+        raise DataError(
+            f"{name}: wnids.txt in {path} names {len(wnids)} classes, expected 1..{whole - 1} for a part."
+        )
     if len(set(wnids)) != len(wnids):
-        raise DataError(f"{name}: wnids.txt in {path} names {len(set(wnids))} different classes in {len(wnids)} lines.")
+        raise DataError(
+            f"{name}: wnids.txt in {path} names {len(set(wnids))} different classes in {len(wnids)} lines."
+        )
     return wnids
 
 
 def rows(name: str, path: Path) -> dict[str, Rows]:
-    """The images of both parts, "train" and "test": those by class and then number, these as val_annotations.txt.
+    """The images of both parts, "train" and "test": those by class and then number, these as
+    val_annotations.txt.
 
     Raises:
-        DataError: as `classes`; an image is missing or of no known class; a class has too few or too many images.
+        DataError: as `classes`; an image is missing or of no known class; a class has too few or
+          too many images.
     """
     labels = {wnid: label for label, wnid in enumerate(classes(name, path))}
     with files.reading(name, path), files.Members(path) as archive:
@@ -59,21 +71,28 @@ def rows(name: str, path: Path) -> dict[str, Rows]:
     for line in annotations:
         file, wnid, *_ = (*line.split("\t"), "")
         if (member := f"{root}val/images/{file}") not in present:
-            raise DataError(f"{name}: {path} has no member {member}, expected as val_annotations.txt names it.")
+            raise DataError(
+                f"{name}: {path} has no member {member}, expected as val_annotations.txt names it."
+            )
         test.append((member, _label(name, path, member, wnid, labels)))
     whole = files.ORIGINALS[WHOLE]
-    for part, part_rows, number in (("train", train, whole.train), ("validation", test, whole.test)):
+    for part, part_rows, number in (
+        ("train", train, whole.train),
+        ("validation", test, whole.test),
+    ):
         counts = np.bincount([label for _, label in part_rows], minlength=len(labels))
         for wnid, count in zip(labels, counts, strict=True):
             if count != number // whole.classes:
                 raise DataError(
-                    f"{name}: {path} holds {count} {part} images of class {wnid}, expected {number // whole.classes}."
+                    f"{name}: {path} holds {count} {part} images of class {wnid}, expected "
+                    f"{number // whole.classes}."
                 )
     return {"train": train, "test": test}
 
 
 def pixels(name: str, member: str, jpeg: bytes) -> np.ndarray:
-    """The image uint8 [64, 64, 3] in the bytes of `member`, by pillow; grey and CMYK ones are converted to RGB.
+    """The image uint8 [64, 64, 3] in the bytes of `member`, by pillow; grey and CMYK ones are
+    converted to RGB.
 
     Raises:
         DataError: no whole image, or one of another size.
@@ -83,14 +102,25 @@ def pixels(name: str, member: str, jpeg: bytes) -> np.ndarray:
     height, width, channels = files.ORIGINALS[name].shape
     try:
         # pillow warns of a size that would take much memory
-        with warnings.catch_warnings(action="error"), PIL.Image.open(io.BytesIO(jpeg), formats=["JPEG"]) as image:
+        with (
+            warnings.catch_warnings(action="error"),
+            PIL.Image.open(io.BytesIO(jpeg), formats=["JPEG"]) as image,
+        ):
             decoded = np.asarray(image.convert("RGB")) if image.size == (width, height) else None
             shape = [image.height, image.width, channels]
     except Exception as fault:  # pillow raises many kinds for bytes that are no image
-        reason = "no JPEG" if isinstance(fault, PIL.UnidentifiedImageError) else str(fault) or type(fault).__name__
-        raise DataError(f"{name}: {member} is no whole image ({reason.splitlines()[0]}).") from fault
+        reason = (
+            "no JPEG"
+            if isinstance(fault, PIL.UnidentifiedImageError)
+            else str(fault) or type(fault).__name__
+        )
+        raise DataError(
+            f"{name}: {member} is no whole image ({reason.splitlines()[0]})."
+        ) from fault
     if decoded is None:
-        raise DataError(f"{name}: {member} is an image of shape {shape}, expected {[height, width, channels]}.")
+        raise DataError(
+            f"{name}: {member} is an image of shape {shape}, expected {[height, width, channels]}."
+        )
     return decoded
 
 
@@ -110,5 +140,7 @@ def _text(name: str, path: Path, archive: files.Members, member: str) -> str:
 
 def _label(name: str, path: Path, member: str, wnid: str, labels: dict[str, int]) -> int:
     if wnid not in labels:
-        raise DataError(f"{name}: {member} in {path} is of class {wnid or 'nothing'}, expected one of wnids.txt.")
+        raise DataError(
+            f"{name}: {member} in {path} is of class {wnid or 'nothing'}, expected one of wnids.txt."
+        )
     return labels[wnid]

@@ -1,4 +1,6 @@
-"""A regression that changes slowly: bits of the input flip one at a time under a fixed target network."""
+"""A regression that changes slowly: bits of the input flip one at a time under a fixed target
+network.
+"""
 
 import jax
 import jax.numpy as jnp
@@ -6,13 +8,16 @@ import jax.numpy as jnp
 from plasticity_jax.types import FIXED, Array, Batch, Environment, Metric
 
 
-def bit_flip(*, bits: int = 20, flipping: int = 15, hidden: int = 100, threshold: float = 0.7) -> Environment:
-    """Bit flipping: of `bits` inputs the first `flipping` stand still within a task, and one of them flips between tasks.
+def bit_flip(
+    *, bits: int = 20, flipping: int = 15, hidden: int = 100, threshold: float = 0.7
+) -> Environment:
+    """Bit flipping: of `bits` inputs the first `flipping` stand still within a task, and one of
+    them flips between tasks.
 
-    The other bits are drawn anew for every example; a last input is always 1. The target is a fixed network of `hidden`
-    linear threshold units drawn once per run: weights, output weights and output bias are -1 or 1 with equal probability,
-    unit i is 1 where w_i x > threshold (bits + 1) - s_i, s_i the number of its negative input weights less half its
-    weight of the constant input.
+    The other bits are drawn anew for every example; a last input is always 1. The target is a fixed
+    network of `hidden` linear threshold units drawn once per run: weights, output weights and
+    output bias are -1 or 1 with equal probability, unit i is 1 where w_i x > threshold (bits + 1) -
+    s_i, s_i the number of its negative input weights less half its weight of the constant input.
     Source: Dohare et al. 2024; Joudaki et al., experiment E3.
     """
     free = bits - flipping
@@ -41,9 +46,13 @@ def bit_flip(*, bits: int = 20, flipping: int = 15, hidden: int = 100, threshold
 
     def task(key, data, t):
         count = len(data.x)
-        fresh = jax.random.bernoulli(jax.random.fold_in(jax.random.fold_in(key, t), 1), shape=(count, free))
+        fresh = jax.random.bernoulli(
+            jax.random.fold_in(jax.random.fold_in(key, t), 1), shape=(count, free)
+        )
         still = jnp.broadcast_to(slow(key, t), (count, flipping))
-        x = jnp.concatenate([still, fresh.astype(jnp.float32), jnp.ones((count, 1), jnp.float32)], axis=1)
+        x = jnp.concatenate(
+            [still, fresh.astype(jnp.float32), jnp.ones((count, 1), jnp.float32)], axis=1
+        )
         weights, edge, out, offset = target(key)
         y = (x @ weights > edge[None]).astype(jnp.float32) @ out + offset
         return x, y[:, None]

@@ -13,14 +13,15 @@ from plasticity_jax.types import FIXED, Array, Batch, Data, Environment, Key, Me
 def class_split(*, per_task: int = 5, classes: str = "refuse", parts: int = 1) -> Environment:
     """Class split: each task is of other classes of the dataset; only its own outputs count.
 
-    Two accuracies are measured: among the task's outputs, and among all outputs, as the public code has it, where an
+    Two accuracies are measured: among the task's outputs, and among all outputs, as the public code
+      has it, where an
     output that was never trained may win.
-    The classes are put into a random order, fixed over the run, and dealt out `per_task` at a time. Loss and accuracy
-    are of the task's classes alone (`Batch.active`). All classes have an equal number of examples, the first ones of
-    each; what is more is left out.
-    Options: `classes` says what happens when all classes have had their turn: "refuse" a run of more tasks than
-    that, or "regroup" them in a new random order for the next round; `parts` measures a long task so many times, each
-    part having the run's number of epochs.
+    The classes are put into a random order, fixed over the run, and dealt out `per_task` at a time.
+    Loss and accuracy are of the task's classes alone (`Batch.active`). All classes have an equal
+    number of examples, the first ones of each; what is more is left out.
+    Options: `classes` says what happens when all classes have had their turn: "refuse" a run of
+    more tasks than that, or "regroup" them in a new random order for the next round; `parts`
+    measures a long task so many times, each part having the run's number of epochs.
     Source: Joudaki et al., experiment E1 (Tiny-ImageNet, 40 tasks of 5 classes).
     """
     registry.one_of("class_split.classes", classes, ("refuse", "regroup"))
@@ -35,7 +36,9 @@ def class_split(*, per_task: int = 5, classes: str = "refuse", parts: int = 1) -
         return jax.lax.dynamic_slice_in_dim(order, place * per_task, per_task)
 
     def task(key, data, t):
-        return Split(chosen(key, data, t), rows(data.y, data.classes), rows(data.test_y, data.classes))
+        return Split(
+            chosen(key, data, t), rows(data.y, data.classes), rows(data.test_y, data.classes)
+        )
 
     def batch(data: Data, task: Split, x: Array, table: Array, index: Array) -> Batch:
         label = task.classes[index % per_task]
@@ -46,18 +49,24 @@ def class_split(*, per_task: int = 5, classes: str = "refuse", parts: int = 1) -
 
     accuracy = classification.ACCURACY._replace(chance=lambda data: 1 / per_task)
     accuracy_of_all = Metric(
-        "accuracy_of_all", "accuracy among all outputs", "higher", share=True, of=classification.accuracy_of_all
+        "accuracy_of_all",
+        "accuracy among all outputs",
+        "higher",
+        share=True,
+        of=classification.accuracy_of_all,
     )
 
     def check(data: Data, tasks: int) -> None:
         if per_task > data.classes:
             raise ValueError(
-                f"class_split.per_task is {per_task}: allowed are up to {data.classes}, the classes of the dataset."
+                f"class_split.per_task is {per_task}: allowed are up to {data.classes}, the "
+                "classes of the dataset."
             )
         most = round_length(data) * parts
         if classes == "refuse" and tasks > most:
             raise ValueError(
-                f"tasks is {tasks}, but {data.classes} classes make {most} tasks of {per_task}: allowed are so many, or "
+                f"tasks is {tasks}, but {data.classes} classes make {most} tasks of {per_task}: "
+                "allowed are so many, or "
                 "class_split.classes=regroup."
             )
 
@@ -85,7 +94,9 @@ class Split(NamedTuple):
 
 
 def rows(y: Array, classes: int) -> Array:
-    """Returns [classes, len(y) // classes] the rows of the first examples of each class, which must have so many."""
+    """Returns [classes, len(y) // classes] the rows of the first examples of each class, which must
+    have so many.
+    """
     by_class = jnp.argsort(y, stable=True)
     first = jnp.searchsorted(y[by_class], jnp.arange(classes, dtype=y.dtype)).astype(jnp.int32)
     return by_class[first[:, None] + jnp.arange(len(y) // classes, dtype=jnp.int32)[None]]

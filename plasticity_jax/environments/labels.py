@@ -8,17 +8,22 @@ from plasticity_jax.environments import classification
 from plasticity_jax.types import FIXED, Environment, Share, Whole
 
 
-def random_labels(*, draw: str = "shuffle", change: bool = True, share: Share = 1.0, every: Whole = 1) -> Environment:
+def random_labels(
+    *, draw: str = "shuffle", change: bool = True, share: Share = 1.0, every: Whole = 1
+) -> Environment:
     """Random image labelling: the same images in every task, random labels fixed within a task.
 
-    `draw="shuffle"` permutes the dataset's own labels over the images, so every task has the same class counts (as the
-    paper's public code does); `"iid"` draws each label uniformly (as its text says). There is nothing to generalise
-    to, so there is no test split. `change=False` is a control: every task is the first one again, so that what a
-    transition's schedule does by itself can be told from what change does.
-    At every `every`-th task change a share `share` of the labels is drawn anew, without replacement: example i has
-    the draw number floor(floor(t / every) share + rank_i) of its label, where ranks (0 to 1) are fixed over the run.
-    So a label is kept for 1 / share changes, only two draws are in use at any time, and a share of 1 draws all.
-    Source: Liu & Mou, section 3, Random Image Labeling; Lyle et al. 2023. Raises ValueError for another `draw`.
+    `draw="shuffle"` permutes the dataset's own labels over the images, so every task has the same
+    class counts (as the paper's public code does); `"iid"` draws each label uniformly (as its text
+    says). There is nothing to generalise to, so there is no test split. `change=False` is a
+    control: every task is the first one again, so that what a transition's schedule does by itself
+      can be told from what change does.
+    At every `every`-th task change a share `share` of the labels is drawn anew, without
+    replacement: example i has the draw number floor(floor(t / every) share + rank_i) of its label,
+      where ranks (0 to 1) are fixed over the run.
+    So a label is kept for 1 / share changes, only two draws are in use at any time, and a share of
+    1 draws all. Source: Liu & Mou, section 3, Random Image Labeling; Lyle et al. 2023. Raises
+      ValueError for another `draw`.
     """
     registry.one_of("random_labels.draw", draw, ("shuffle", "iid"))
 
@@ -36,7 +41,9 @@ def random_labels(*, draw: str = "shuffle", change: bool = True, share: Share = 
         number = jnp.asarray(t if change else 0, jnp.int32) // every
         passed = number.astype(jnp.float32) * jnp.float32(share)
         whole = jnp.floor(passed)
-        both = jax.vmap(drawn, (None, None, 0))(key, data, whole.astype(jnp.int32) + jnp.arange(2, dtype=jnp.int32))
+        both = jax.vmap(drawn, (None, None, 0))(
+            key, data, whole.astype(jnp.int32) + jnp.arange(2, dtype=jnp.int32)
+        )
         order = jax.random.permutation(jax.random.fold_in(key, FIXED), len(data.y))
         rank = (order.astype(jnp.float32) + 0.5) / len(data.y)
         return jnp.where(rank + (passed - whole) < 1, both[0], both[1])

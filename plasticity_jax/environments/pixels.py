@@ -9,10 +9,11 @@ from plasticity_jax.types import Array, Data, Environment
 
 
 def permuted_pixels(*, change: bool = True) -> Environment:
-    """Random pixel permuting: one random permutation of the pixel positions per task, the same for train and test.
+    """Random pixel permuting: one random permutation of the pixel positions per task, the same for
+    train and test.
 
-    Positions move, channels stay together. Labels are the dataset's own, so test accuracy measures generalisation.
-    `change=False` is a control: every task is the first one again.
+    Positions move, channels stay together. Labels are the dataset's own, so test accuracy measures
+    generalisation. `change=False` is a control: every task is the first one again.
     Source: Liu & Mou, section 3, Random Pixel Permuting; Dohare et al. 2024.
     """
 
@@ -26,10 +27,14 @@ def permuted_pixels(*, change: bool = True) -> Environment:
         return classification.normalise(rearranged(x, order), data.mean, data.std)
 
     def examples(data, order, index):
-        return classification.batch(permuted(data, order, data.x[index]), data.y[index], data.classes)
+        return classification.batch(
+            permuted(data, order, data.x[index]), data.y[index], data.classes
+        )
 
     def test(data, order, index):
-        return classification.batch(permuted(data, order, data.test_x[index]), data.test_y[index], data.classes)
+        return classification.batch(
+            permuted(data, order, data.test_x[index]), data.test_y[index], data.classes
+        )
 
     return Environment(
         task,
@@ -50,7 +55,9 @@ def positions(data: Data) -> int:
 
 
 def rearranged(x: Array, order: Array) -> Array:
-    """Returns inputs `x` [B, ..., C] or rows [B, F] with their positions in the `order` [positions]."""
+    """Returns inputs `x` [B, ..., C] or rows [B, F] with their positions in the `order`
+    [positions].
+    """
     if x.ndim == 2:
         return x[:, order]
     return x.reshape(len(x), len(order), x.shape[-1])[:, order].reshape(x.shape)

@@ -11,11 +11,11 @@ from plasticity_jax.types import Array, Batch, Environment, Metric
 def regression(*, of: str = "inputs", change: bool = True) -> Environment:
     """Regression with squared error on real targets, such as those of float arrays.
 
-    `of` says what differs between tasks: "inputs", whose positions (pixels of images, features of rows) are put in
-    a random order, the same for train and test; "targets", which are shuffled over the examples, so that they can only
-    be learnt by heart and there is no test split. `change=False` is a control: every task is the first one again.
-    Source: none; the counterpart of random pixel permuting and random image labelling (Liu & Mou, section 3) for real
-    targets.
+    `of` says what differs between tasks: "inputs", whose positions (pixels of images, features of
+    rows) are put in a random order, the same for train and test; "targets", which are shuffled over
+    the examples, so that they can only be learnt by heart and there is no test split.
+    `change=False` is a control: every task is the first one again. Source: none; the counterpart of
+    random pixel permuting and random image labelling (Liu & Mou, section 3) for real targets.
     """
     registry.one_of("regression.of", of, ("inputs", "targets"))
 

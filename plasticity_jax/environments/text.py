@@ -1,4 +1,6 @@
-"""Environments of random text: what a sequence-to-sequence model reads and writes is drawn anew for every task."""
+"""Environments of random text: what a sequence-to-sequence model reads and writes is drawn anew for
+every task.
+"""
 
 import functools
 from collections.abc import Callable, Mapping
@@ -31,22 +33,30 @@ def random_seq2seq(
     bleu: str = "words",
     change: bool = True,
 ) -> Environment:
-    """Random Seq2Seq: random words in, random words out, all drawn anew in every task; to be learnt by heart.
+    """Random Seq2Seq: random words in, random words out, all drawn anew in every task; to be learnt
+    by heart.
 
-    Letters are uniform and independent. There is nothing to generalise to, so there is no test split. At the end of a
-    task at most `decoded` examples are generated and scored.
-    Options: `vocabulary` "characters" or the path of a SentencePiece model; `mask_padding=False` trains on padding after
-    the end as well; `beams` of beam search, 1 is greedy; tokens of BLEU-2 are "words" or "characters"; `change=False` is a
+    Letters are uniform and independent. There is nothing to generalise to, so there is no test
+    split. At the end of a task at most `decoded` examples are generated and scored.
+    Options: `vocabulary` "characters" or the path of a SentencePiece model; `mask_padding=False`
+    trains on padding after the end as well; `beams` of beam search, 1 is greedy; tokens of BLEU-2
+    are "words" or "characters"; `change=False` is a
     control: every task is the first one again.
-    Source: Liu & Mou, section 3, Random Seq2Seq; sizes, 5 beams and 21 batches of 64 decoded from their public code, which
-    uses T5's SentencePiece vocabulary and trains on padding. Raises ValueError for sizes or beams < 1.
+    Source: Liu & Mou, section 3, Random Seq2Seq; sizes, 5 beams and 21 batches of 64 decoded from
+    their public code, which uses T5's SentencePiece vocabulary and trains on padding. Raises
+    ValueError for sizes or beams < 1.
     """
     sizes = {"words": words, "target_words": target_words, "word_length": word_length}
-    texts = _texts("random_seq2seq", sizes, target_words, vocabulary, mask_padding, beams, decoded, bleu)
+    texts = _texts(
+        "random_seq2seq", sizes, target_words, vocabulary, mask_padding, beams, decoded, bleu
+    )
 
     def task(key, data, t):
         keys = jax.random.split(jax.random.fold_in(key, t if change else 0))
-        return tuple(_draw(k, len(data.x), w, word_length) for k, w in zip(keys, (words, target_words), strict=True))
+        return tuple(
+            _draw(k, len(data.x), w, word_length)
+            for k, w in zip(keys, (words, target_words), strict=True)
+        )
 
     def examples(data, task, index):
         source, target = task
@@ -67,13 +77,15 @@ def bigram_cipher(
     test: str = "clean",
     change: bool = True,
 ) -> Environment:
-    """Bigram cipher: o_t = (p(c_t) + p(c_{t-1})) mod 26 with a hidden permutation p of the alphabet per task.
+    """Bigram cipher: o_t = (p(c_t) + p(c_{t-1})) mod 26 with a hidden permutation p of the alphabet
+    per task.
 
-    c_t are the letters of random words in a row (spaces are skipped, and put back into the output), before the first
-    stands "a". Training inputs are drawn anew in every task. `test="clean"` draws test inputs apart from them, under the
-    same p; `"leaked"` takes the first training inputs, as the public code does. Other options as in `random_seq2seq`.
-    Source: Liu & Mou, section 3, Bigram Cipher; rule and sizes from their public code. Raises ValueError for another
-    `test`, sizes or beams < 1.
+    c_t are the letters of random words in a row (spaces are skipped, and put back into the output),
+    before the first stands "a". Training inputs are drawn anew in every task. `test="clean"` draws
+    test inputs apart from them, under the same p; `"leaked"` takes the first training inputs, as
+    the public code does. Other options as in `random_seq2seq`. Source: Liu & Mou, section 3, Bigram
+    Cipher; rule and sizes from their public code. Raises ValueError for another `test`, sizes or
+    beams < 1.
     """
     sizes = {"words": words, "word_length": word_length}
     texts = _texts("bigram_cipher", sizes, words, vocabulary, mask_padding, beams, decoded, bleu)
@@ -99,14 +111,18 @@ def bigram_cipher(
 
 
 def encipher(order: Array, letters: Array) -> Array:
-    """Returns the cipher text [B, W, K] of `letters` [B, W, K] in 0..25 under the permutation `order` [26]."""
+    """Returns the cipher text [B, W, K] of `letters` [B, W, K] in 0..25 under the permutation
+    `order` [26].
+    """
     row = letters.reshape(len(letters), -1)
     before = jnp.pad(row, ((0, 0), (1, 0)))[:, :-1]  # before the first letter stands "a", 0
     return ((order[row] + order[before]) % LETTERS).reshape(letters.shape)
 
 
 def cross_entropy(logits: Array, batch: Batch) -> Array:
-    """Returns [B, T] cross-entropy in nats of the target ids [B, T] under softmax(`logits` [B, T, V])."""
+    """Returns [B, T] cross-entropy in nats of the target ids [B, T] under softmax(`logits` [B, T,
+    V]).
+    """
     return optax.softmax_cross_entropy_with_integer_labels(logits, batch.y)
 
 
@@ -163,7 +179,9 @@ def _draw(key: Key, count: int, words: int, word_length: int) -> Array:
     return jax.random.randint(key, (count, words, word_length), 0, LETTERS, jnp.int32)
 
 
-def _environment(task: Callable, examples: Callable, test: Callable | None, texts: _Texts) -> Environment:
+def _environment(
+    task: Callable, examples: Callable, test: Callable | None, texts: _Texts
+) -> Environment:
     def outputs(data: Data) -> int:
         return texts.symbols.size
 

@@ -16,9 +16,11 @@ from plasticity_jax.spec import Spec
 from plasticity_jax.types import PyTree
 
 BATCHES = 4  # at least, in an epoch of a trial
-# epochs that a longer trial has more, until they take half as long as the shorter trial, or LONG seconds
+# epochs that a longer trial has more, until they take half as long as the shorter trial, or LONG
+# seconds
 EXTRA = (2, 16, 128)
-REPEATS, LONG = 3, 2.0  # a trial is run so many times, but only once if that takes more than LONG seconds
+# a trial is run so many times, but only once if that takes more than LONG seconds
+REPEATS, LONG = 3, 2.0
 FEWER = 8  # probes are tried on so many times fewer samples if already the steps take so long
 
 
@@ -37,10 +39,12 @@ class Trial(NamedTuple):
 
 
 def seconds(programs: Sequence[program_.Program], dataset: datasets.Dataset) -> float:
-    """Returns the estimated wall time of a run, without compiling: good to about a factor of 1.5 on a quiet machine.
+    """Returns the estimated wall time of a run, without compiling: good to about a factor of 1.5 on
+    a quiet machine.
 
-    One block of lanes of each program is tried for a few epochs on part of the data, once for all programs that differ
-    in nothing but method, transition and number of epochs, whose cost differs less than that.
+    One block of lanes of each program is tried for a few epochs on part of the data, once for all
+    programs that differ in nothing but method, transition and number of epochs, whose cost differs
+    less than that.
     """
     known: dict[tuple, Trial] = {}
     total = 0.0
@@ -52,8 +56,13 @@ def seconds(programs: Sequence[program_.Program], dataset: datasets.Dataset) -> 
         trial = known[plain, how]
         samples = spec.make_environment().size(program_.device_data(dataset))
         per_epoch = samples // spec.batch_size
-        # the whole task is evaluated once at its end, which takes about a third of a step for each batch
-        task = trial.step * per_epoch * (spec.epochs + 1 / 3) + trial.rest + trial.probing / spec.probe_every
+        # the whole task is evaluated once at its end, which takes about a third of a step for each
+        # batch
+        task = (
+            trial.step * per_epoch * (spec.epochs + 1 / 3)
+            + trial.rest
+            + trial.probing / spec.probe_every
+        )
         blocks = -(-len(program.lanes) // (how.width * how.devices))
         total += blocks * spec.tasks * task
     return total
@@ -63,7 +72,13 @@ def _plain(spec: Spec) -> Spec:
     """The Spec without method, with the transition and the run's length that all others share."""
     options = _without(spec, METHODS)
     return dataclasses.replace(
-        spec, method="none", transition="sampling", tasks=2, epochs=1, probe_every=1, options=options
+        spec,
+        method="none",
+        transition="sampling",
+        tasks=2,
+        epochs=1,
+        probe_every=1,
+        options=options,
     )
 
 
@@ -78,9 +93,12 @@ def _trial(program: program_.Program, dataset: datasets.Dataset) -> Trial:
     environment = spec.make_environment()
     decoded = environment.decoding.samples if environment.decoding else 0
     part, count = dataset, environment.size(program_.device_data(dataset))
-    if count == len(dataset.images):  # (an environment that chooses among the examples needs them all)
+    # (an environment that chooses among the examples needs them all)
+    if count == len(dataset.images):
         count = min(count, max(BATCHES * spec.batch_size, decoded))
-        part = dataclasses.replace(dataset, images=dataset.images[:count], labels=dataset.labels[:count])
+        part = dataclasses.replace(
+            dataset, images=dataset.images[:count], labels=dataset.labels[:count]
+        )
     per_epoch = count // spec.batch_size
 
     bare = dataclasses.replace(spec, probes=(), options=_without(spec, PROBES))
@@ -106,9 +124,15 @@ def _trial(program: program_.Program, dataset: datasets.Dataset) -> Trial:
 def _timed(program: program_.Program, dataset: datasets.Dataset) -> float:
     """Seconds of a task of one block of lanes, without compiling."""
     spec, how = program.spec, program.execution
-    lane = {name: value for name, value in program.lanes[0].items() if name.partition(".")[0] not in METHODS}
+    lane = {
+        name: value
+        for name, value in program.lanes[0].items()
+        if name.partition(".")[0] not in METHODS
+    }
     lanes = [lane | {"granularity": 1}] * (how.width * how.devices)
-    compiled = compiled_.compile_program(program_.Program(spec, lanes, how), program_.device_data(dataset))
+    compiled = compiled_.compile_program(
+        program_.Program(spec, lanes, how), program_.device_data(dataset)
+    )
     states, taken = compiled.init(), []
     if how.strategy == "plain":
         states, _ = timed_task(compiled, states, 0)  # compiles each of its parts
@@ -123,7 +147,9 @@ def _timed(program: program_.Program, dataset: datasets.Dataset) -> float:
 
 
 def timed_task(compiled: compiled_.Compiled, states: PyTree, number: int) -> tuple[PyTree, float]:
-    """Returns the states after task `number` and the seconds that it took, until the device was done."""
+    """Returns the states after task `number` and the seconds that it took, until the device was
+    done.
+    """
     start = time.perf_counter()
     states, _ = jax.block_until_ready(compiled.run_task(states, number))
     return states, time.perf_counter() - start

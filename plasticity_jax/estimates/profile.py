@@ -1,9 +1,10 @@
 """Where the time of a task goes: a trace of one, and what its time was spent on.
 
-The parts of a program are marked where they are written, by `jax.named_scope`, which changes no number. The compiler
-keeps the marks in each instruction's `op_name`, the trace has each instruction's times, and this file joins the two. A
-gradient's instructions have the mark of the forward pass inside `transpose(...)`. A fusion carries the mark of one of the
-instructions in it, so what is fused across two parts counts as one of them.
+The parts of a program are marked where they are written, by `jax.named_scope`, which changes no
+number. The compiler keeps the marks in each instruction's `op_name`, the trace has each
+instruction's times, and this file joins the two. A gradient's instructions have the mark of the
+forward pass inside `transpose(...)`. A fusion carries the mark of one of the instructions in it, so
+what is fused across two parts counts as one of them.
 """
 
 import dataclasses
@@ -37,22 +38,31 @@ CONTROL = re.compile(r"(while|conditional|call)\b")
 OP_NAME = re.compile(r'op_name="([^"]*)"')
 
 Event = tuple[Hashable, float, float, str]
-"""(line, start, end, label): something that ran on a line (a thread, a stream) from start to end."""
+"""(line, start, end, label): something that ran on a line (a thread, a stream) from start to end.
+"""
 
 
 def profile(program: program_.Program, dataset: datasets.Dataset, folder: str | Path) -> str:
-    """Traces one task of a program into `folder` and returns the text that says where its time went.
+    """Traces one task of a program into `folder` and returns the text that says where its time
+    went.
 
-    The task is the second one, compiled and run before it is traced, and cut to one block of lanes and `STEPS` steps; what
-    a method does less often than that may be missed, and is then named. Raises ValueError for the strategy "plain", which
-    is no one program, and where jax compiles nothing.
+    The task is the second one, compiled and run before it is traced, and cut to one block of lanes
+    and `STEPS` steps; what a method does less often than that may be missed, and is then named.
+    Raises ValueError for the strategy "plain", which is no one program, and where jax compiles
+    nothing.
     """
     if jax.config.jax_disable_jit:  # pyright: ignore[reportAttributeAccessIssue]
-        raise ValueError("jax_disable_jit is set: allowed with a profile is a jax that compiles programs.")
-    registry.one_of("lane_strategy of a profile", program.execution.strategy, ("vmap", "map", "sharded"))
+        raise ValueError(
+            "jax_disable_jit is set: allowed with a profile is a jax that compiles programs."
+        )
+    registry.one_of(
+        "lane_strategy of a profile", program.execution.strategy, ("vmap", "map", "sharded")
+    )
     cut, part = shortened(program, dataset)
-    # the compilation cache takes programs for equal that differ in marks only, as with one from before it had them
-    by_marks = jax.config.jax_compilation_cache_include_metadata_in_key  # pyright: ignore[reportAttributeAccessIssue]
+    # the compilation cache takes programs for equal that differ in marks only, as with one from
+    # before it had them
+    # pyright: ignore[reportAttributeAccessIssue]
+    by_marks = jax.config.jax_compilation_cache_include_metadata_in_key
     jax.config.update("jax_compilation_cache_include_metadata_in_key", True)
     try:
         compiled = compiled_.compile_program(cut, program_.device_data(part))
@@ -64,10 +74,13 @@ def profile(program: program_.Program, dataset: datasets.Dataset, folder: str | 
         states, taken = cost.timed_task(compiled, states, 1)
         untraced.append(taken)
     options = jax.profiler.ProfileOptions()
-    options.host_tracer_level, options.python_tracer_level = 2, 0  # instructions on a CPU; no calls of Python functions
+    # instructions on a CPU; no calls of Python functions
+    options.host_tracer_level, options.python_tracer_level = 2, 0
     with jax.profiler.trace(folder, profiler_options=options):
         states, wall = cost.timed_task(compiled, states, 1)
-    newest = max(Path(folder).glob("plugins/profile/*/*.xplane.pb"), key=lambda file: file.stat().st_mtime)
+    newest = max(
+        Path(folder).glob("plugins/profile/*/*.xplane.pb"), key=lambda file: file.stat().st_mtime
+    )
     trace = newest.with_name(newest.name.replace(".xplane.pb", ".trace.json.gz"))
     table = "(no breakdown: the trace of this backend names no instructions)"
     if found := events(newest):
@@ -76,32 +89,45 @@ def profile(program: program_.Program, dataset: datasets.Dataset, folder: str | 
     plain = statistics.median(untraced)
     slowed = ""
     if wall > SLOW * plain:
-        slowed = "\nthe trace slowed it down: shares of what has many short instructions are too large"
+        slowed = (
+            "\nthe trace slowed it down: shares of what has many short instructions are too large"
+        )
     return (
         f"{table}\n"
-        f"in all{1e3 * wall:16.1f}; without a trace {1e3 * plain:.1f}, the median of {REPEATS}{slowed}\n\n"
+        f"in all{1e3 * wall:16.1f}; without a trace {1e3 * plain:.1f}, the median of "
+        f"{REPEATS}{slowed}\n\n"
         f"trace: {trace} (open it at ui.perfetto.dev, or with tensorboard --logdir={folder})"
     )
 
 
-def shortened(program: program_.Program, dataset: datasets.Dataset) -> tuple[program_.Program, datasets.Dataset]:
-    """Returns the program and data cut to one block of lanes and at most `STEPS` steps a task, with probes in each task."""
+def shortened(
+    program: program_.Program, dataset: datasets.Dataset
+) -> tuple[program_.Program, datasets.Dataset]:
+    """Returns the program and data cut to one block of lanes and at most `STEPS` steps a task, with
+    probes in each task.
+    """
     spec, how = program.spec, program.execution
     samples = spec.make_environment().size(program_.device_data(dataset))
     batches = min(samples // spec.batch_size, STEPS)
     epochs, count = min(spec.epochs, STEPS // batches), len(dataset.images)
-    if batches == STEPS and samples == count:  # (an environment that chooses among the examples needs them all)
+    # (an environment that chooses among the examples needs them all)
+    if batches == STEPS and samples == count:
         count = batches * spec.batch_size
-    part = dataclasses.replace(dataset, images=dataset.images[:count], labels=dataset.labels[:count])
+    part = dataclasses.replace(
+        dataset, images=dataset.images[:count], labels=dataset.labels[:count]
+    )
     lanes = program.lanes[: how.width * how.devices]
-    return program_.Program(dataclasses.replace(spec, epochs=epochs, probe_every=1), lanes, how), part
+    return program_.Program(
+        dataclasses.replace(spec, epochs=epochs, probe_every=1), lanes, how
+    ), part
 
 
 def parts_of(text: str) -> dict[str, str]:
     """Returns {instruction: part} of a compiled program given as text of HLO.
 
-    An instruction without a mark belongs to the part of the loop or branch that it is in, else to "other"; one without an
-    `op_name`, such as a copy that the compiler adds, first of all to the part of the first that reads it.
+    An instruction without a mark belongs to the part of the loop or branch that it is in, else to
+    "other"; one without an `op_name`, such as a copy that the compiler adds, first of all to the
+    part of the first that reads it.
     """
     own: dict[str, str | None] = {}  # instruction -> part, "" without a mark, None without a name
     inside: dict[str, str] = {}  # instruction -> computation
@@ -143,8 +169,9 @@ def part_of(op_name: str) -> str:
 def events(file: Path) -> dict[tuple[str, int], list[Event]]:
     """Returns {device: events} of the instructions in a trace (`*.xplane.pb`), times in seconds.
 
-    On a CPU they run on threads of the host, which name the device; one that hands its work to other threads lasts until
-    the mark of its end. An accelerator has a plane of its own, and what the host does to launch instructions does not count.
+    On a CPU they run on threads of the host, which name the device; one that hands its work to
+    other threads lasts until the mark of its end. An accelerator has a plane of its own, and what
+    the host does to launch instructions does not count.
     """
     begun: list[tuple[tuple[str, int], str, Any, dict[str, Any]]] = []
     ends: dict[Any, float] = {}  # by what links an instruction to the mark of its end
@@ -153,13 +180,21 @@ def events(file: Path) -> dict[tuple[str, int], list[Event]]:
             for event in line.events:
                 known = dict(event.stats)
                 if "hlo_op" in known:
-                    begun.append(((str(plane.name), int(known.get("device_ordinal", 0))), line.name, event, known))
+                    begun.append(
+                        (
+                            (str(plane.name), int(known.get("device_ordinal", 0))),
+                            line.name,
+                            event,
+                            known,
+                        )
+                    )
                 elif event.name.startswith("end: ") and "_c" in known:
                     ends[known["_c"]] = event.start_ns
     found: dict[tuple[str, int], list[Event]] = defaultdict(list)
     for device, line, event, known in begun:
         name, end = str(known["hlo_op"]), event.start_ns + event.duration_ns
-        if not CONTROL.match(name):  # those last as long as what is inside them, which has events of its own
+        # those last as long as what is inside them, which has events of its own
+        if not CONTROL.match(name):
             end = max(end, ends.get(known.get("_p"), 0.0))
         found[device].append((line, event.start_ns / 1e9, end / 1e9, name))
     own = {device: listed for device, listed in found.items() if device[0].startswith("/device:")}
@@ -167,10 +202,11 @@ def events(file: Path) -> dict[tuple[str, int], list[Event]]:
 
 
 def self_times(events: Iterable[Event]) -> dict[str, float]:
-    """Returns {label: time} of one device's events, which adds up to the time in which any of them ran.
+    """Returns {label: time} of one device's events, which adds up to the time in which any of them
+    ran.
 
-    The time of an event inside another is its own, not that of the one around it. Where several lines work at once, an
-    instant is shared among them.
+    The time of an event inside another is its own, not that of the one around it. Where several
+    lines work at once, an instant is shared among them.
     """
     listed = [event for event in events if event[2] > event[1]]
     # at one instant what ends comes first, then what begins, the longest before what is inside it
@@ -194,11 +230,14 @@ def self_times(events: Iterable[Event]) -> dict[str, float]:
     return dict(times)
 
 
-def breakdown(events: Mapping[Any, Sequence[Event]], parts: Mapping[str, str], wall: float) -> dict[str, float]:
-    """Returns {part: seconds}, means over devices, which add up to `wall`, the time of the task on the host.
+def breakdown(
+    events: Mapping[Any, Sequence[Event]], parts: Mapping[str, str], wall: float
+) -> dict[str, float]:
+    """Returns {part: seconds}, means over devices, which add up to `wall`, the time of the task on
+    the host.
 
-    "other" is the time of instructions without a mark, "host" the time in which a device runs none: before, between and
-    after its instructions.
+    "other" is the time of instructions without a mark, "host" the time in which a device runs none:
+    before, between and after its instructions.
     """
     total: dict[str, float] = dict.fromkeys(PARTS, 0.0)
     for listed in events.values():
@@ -208,11 +247,15 @@ def breakdown(events: Mapping[Any, Sequence[Event]], parts: Mapping[str, str], w
 
 
 def _evaluated(spec: Spec, dataset: datasets.Dataset) -> int:
-    """Examples that the end of a task takes its time for; of texts those that are decoded, which takes longest."""
+    """Examples that the end of a task takes its time for; of texts those that are decoded, which
+    takes longest.
+    """
     environment, data = spec.make_environment(), program_.device_data(dataset)
     most = environment.decoding.samples if environment.decoding else None
     tested = environment.test_size(data) if environment.test else 0
-    return sum(count if most is None else min(count, most) for count in (environment.size(data), tested))
+    return sum(
+        count if most is None else min(count, most) for count in (environment.size(data), tested)
+    )
 
 
 def described(
@@ -224,25 +267,40 @@ def described(
 ) -> str:
     """Returns what was cut and the table of {part: seconds}, in milliseconds and shares.
 
-    The shares of a whole task are estimated: more steps, more to evaluate, the probes only every so often, and the same
-    share for the host.
+    The shares of a whole task are estimated: more steps, more to evaluate, the probes only every so
+    often, and the same share for the host.
     """
     spec, how = program.spec, program.execution
     steps, whole = (
-        one.epochs * (len(data.images) // one.batch_size) for one, data in ((cut.spec, part), (spec, dataset))
+        one.epochs * (len(data.images) // one.batch_size)
+        for one, data in ((cut.spec, part), (spec, dataset))
     )
     factor: dict[str, float] = dict.fromkeys((*EACH_STEP, "other"), whole / steps)
-    factor |= {"evaluation": _evaluated(spec, dataset) / _evaluated(spec, part), "probes": 1 / spec.probe_every}
+    factor |= {
+        "evaluation": _evaluated(spec, dataset) / _evaluated(spec, part),
+        "probes": 1 / spec.probe_every,
+    }
     estimate = {name: seconds * factor[name] for name, seconds in taken.items() if name != "host"}
-    estimate["host"] = sum(estimate.values()) * taken["host"] / (sum(taken.values()) - taken["host"])
+    estimate["host"] = (
+        sum(estimate.values()) * taken["host"] / (sum(taken.values()) - taken["host"])
+    )
     options = {**spec.known_options(), **dict(spec.options)}
-    rare = [f"{name} {value:,}" for name, value in options.items() if name.endswith(".period") and value > steps]
+    rare = [
+        f"{name} {value:,}"
+        for name, value in options.items()
+        if name.endswith(".period") and value > steps
+    ]
     lines = [
-        f"{spec.model}, {spec.optimizer}, {spec.precision}, method {spec.method}; {how.strategy}, width {how.width}, "
+        f"{spec.model}, {spec.optimizer}, {spec.precision}, method {spec.method}; {how.strategy}, "
+        f"width {how.width}, "
         f"{how.devices} x {jax.devices()[0].device_kind} (means over devices)",
-        f"one task, warm, cut to {len(cut.lanes):,} of {len(program.lanes):,} lanes and {steps:,} of {whole:,} steps, "
+        f"one task, warm, cut to {len(cut.lanes):,} of {len(program.lanes):,} lanes and {steps:,} "
+        f"of {whole:,} steps, "
         f"with one evaluation{' and the probes once' if spec.probes else ''}",
-        *(f"{name} is longer than that: what happens so seldom may not be in the trace" for name in rare),
+        *(
+            f"{name} is longer than that: what happens so seldom may not be in the trace"
+            for name in rare
+        ),
         f"\n{'':12}{'ms':>10}{'share':>9}{'ms a step':>12}{'of a whole task (estimate)':>29}",
     ]
     for name, seconds in taken.items():

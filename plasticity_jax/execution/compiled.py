@@ -22,12 +22,14 @@ class Compiled(NamedTuple):
 
     Attributes:
       init: () -> states of all padded lanes.
-      run_task: (states, task number) -> (states, metrics), both with a lane axis; consumes `states`.
+      run_task: (states, task number) -> (states, metrics), both with a lane axis; consumes
+        `states`.
       place: numpy states of the program's own lanes -> states of all padded lanes on the devices.
-      copy: states -> a copy of them on the devices, which the next `run_task` leaves alone; waits for nothing.
+      copy: states -> a copy of them on the devices, which the next `run_task` leaves alone; waits
+        for nothing.
       shapes: what `init` returns, cut to the program's own lanes, as ShapeDtypeStructs.
-      executable: states -> the compiled `run_task`, which then need not compile; not with the strategy "plain", which is
-        no one program.
+      executable: states -> the compiled `run_task`, which then need not compile; not with the
+        strategy "plain", which is no one program.
     """
 
     init: Callable[[], PyTree]
@@ -46,7 +48,9 @@ def compile_program(program: Program, data: Data) -> Compiled:
         how = placement.Execution("vmap", how.width, 1)
     padding = placement.padded(count, how) - count
     where = placement.placement(how)
-    lanes = jax.device_put(lanes_.stack([*program.lanes, *program.lanes[-1:] * padding]), where.lanes)
+    lanes = jax.device_put(
+        lanes_.stack([*program.lanes, *program.lanes[-1:] * padding]), where.lanes
+    )
     data = jax.device_put(data, where.shared)
     run = make_run(program.spec)
     init = placement.over_lanes(run.init, how, split=1)
@@ -59,7 +63,9 @@ def compile_program(program: Program, data: Data) -> Compiled:
     one = jax.eval_shape(run.init, jax.tree.map(lambda a: a[0], lanes), data)
 
     def place(states):
-        return jax.device_put(jax.tree.map(lambda a: np.concatenate([a, *[a[-1:]] * padding]), states), where.lanes)
+        return jax.device_put(
+            jax.tree.map(lambda a: np.concatenate([a, *[a[-1:]] * padding]), states), where.lanes
+        )
 
     def arguments(states, number):
         return lanes, states, data, jax.device_put(np.int32(number), where.shared)

@@ -25,7 +25,8 @@ if TYPE_CHECKING:
 
 
 PROC, CGROUPS = Path("/proc"), Path("/sys/fs/cgroup")
-BESIDES = 16 << 20  # bytes, of a run of any size: compiled programs, buffers (a first run loads its libraries as well)
+# bytes, of a run of any size: compiled programs, buffers (a first run loads its libraries as well)
+BESIDES = 16 << 20
 
 
 class Needs(NamedTuple):
@@ -43,11 +44,13 @@ class Needs(NamedTuple):
 
 
 def of_lane(spec: Spec, data: Data) -> Needs:
-    """Returns an estimate of what a lane needs, good to about a factor of two against what XLA reports.
+    """Returns an estimate of what a lane needs, good to about a factor of two against what XLA
+    reports.
 
-    Counted from shapes: the state, six vectors as long as the parameters (gradient, update, Lanczos), and the largest of
-    what the backward pass of a minibatch keeps, what that of the probe batch keeps (of its gradient, for curvature) and two
-    thirds of a chunk's activations in evaluation.
+    Counted from shapes: the state, six vectors as long as the parameters (gradient, update,
+      Lanczos), and the largest of
+    what the backward pass of a minibatch keeps, what that of the probe batch keeps (of its
+    gradient, for curvature) and two thirds of a chunk's activations in evaluation.
     """
     run = make_run(spec)
     environment = spec.make_environment()
@@ -55,7 +58,9 @@ def of_lane(spec: Spec, data: Data) -> Needs:
     state = jax.eval_shape(run.init, lane, data)
 
     def kept(count: int, training: bool, order: int) -> int:
-        """Bytes that reverse mode keeps of the loss (order 1) or of its gradient (order 2) on `count` examples."""
+        """Bytes that reverse mode keeps of the loss (order 1) or of its gradient (order 2) on
+        `count` examples.
+        """
 
         def backward(state, data):
             net = network(spec, environment, data)
@@ -64,15 +69,21 @@ def of_lane(spec: Spec, data: Data) -> Needs:
             )
 
             def loss(params):
-                return mean_loss(environment, net.apply(params, state.variables, batch.x, training)[0], batch)
+                return mean_loss(
+                    environment, net.apply(params, state.variables, batch.x, training)[0], batch
+                )
 
             return jax.vjp(loss if order == 1 else jax.grad(loss), state.params)[1]
 
         return _size(jax.eval_shape(backward, state, data))
 
     def activations(state, data):
-        x = environment.examples(data, environment.task(jax.random.key(0), data, jnp.int32(0)), jnp.zeros(1, int)).x
-        return x, network(spec, environment, data).apply(state.params, state.variables, x, False)[:2]
+        x = environment.examples(
+            data, environment.task(jax.random.key(0), data, jnp.int32(0)), jnp.zeros(1, int)
+        ).x
+        return x, network(spec, environment, data).apply(state.params, state.variables, x, False)[
+            :2
+        ]
 
     samples = environment.size(data)
     phases = [kept(spec.batch_size, True, 1)]
@@ -81,7 +92,9 @@ def of_lane(spec: Spec, data: Data) -> Needs:
         phases.append(kept(min(spec.probe_samples, samples), False, order))
     chunk = min(evaluation_chunk(spec, environment), samples)
     phases.append(2 * chunk * _size(jax.eval_shape(activations, state, data)) // 3)
-    return Needs(_size(state), 6 * _size(state.params) + max(phases), _size(state) - _size(state.initial))
+    return Needs(
+        _size(state), 6 * _size(state.params) + max(phases), _size(state) - _size(state.initial)
+    )
 
 
 def _size(tree: PyTree) -> int:
@@ -89,19 +102,24 @@ def _size(tree: PyTree) -> int:
 
 
 def of_program(needs: Needs, count: int, how: placement.Execution, saves: bool) -> int:
-    """Returns an estimate of the bytes that `count` lanes take on all devices together, without their data.
+    """Returns an estimate of the bytes that `count` lanes take on all devices together, without
+    their data.
 
-    `saves` is whether the run writes checkpoints. A CPU's devices share the host's memory, and all of it is counted; with
-    a GPU or TPU only theirs is, of which a checkpoint takes one copy of the states.
+    `saves` is whether the run writes checkpoints. A CPU's devices share the host's memory, and all
+    of it is counted; with a GPU or TPU only theirs is, of which a checkpoint takes one copy of the
+    states.
     """
     lanes, together = placement.padded(count, how), how.width * how.devices
     total = BESIDES + lanes * needs.waiting + together * needs.running
     if how.strategy == "plain":
-        total += lanes * 2 * needs.waiting  # nothing is donated: the results one by one, then stacked
+        # nothing is donated: the results one by one, then stacked
+        total += lanes * 2 * needs.waiting
     elif lanes > together:
-        total += lanes * needs.changed  # a loop writes its results beside what it reads, donated or not
+        # a loop writes its results beside what it reads, donated or not
+        total += lanes * needs.changed
     if saves:
-        # a copy of the states; on the host also its bytes joined, and up to half of them compressed, on their way to disk
+        # a copy of the states; on the host also its bytes joined, and up to half of them
+        # compressed, on their way to disk
         halves = 5 if jax.default_backend() == "cpu" else 2
         total += lanes * needs.waiting * halves // 2
     return total
@@ -110,8 +128,8 @@ def of_program(needs: Needs, count: int, how: placement.Execution, saves: bool) 
 def check(programs: Sequence["Program"], data: Data, saves: bool = False) -> None:
     """Returns if every program fits into memory by the estimate, with its data on every device.
 
-    `saves` is whether the run writes checkpoints. Raises MemoryError: one sentence with what is needed, what there is,
-    and what would fit.
+    `saves` is whether the run writes checkpoints. Raises MemoryError: one sentence with what is
+    needed, what there is, and what would fit.
     """
     free = free_bytes()
     for program in programs:
@@ -119,13 +137,17 @@ def check(programs: Sequence["Program"], data: Data, saves: bool = False) -> Non
         taken, room = of_program(needs, count, how, saves), _room(free, how, data)
         if taken > room:
             raise MemoryError(
-                f"{count} lanes of {program.spec.model}, {how.width * how.devices} at a time, need about {_words(taken)}, "
-                f"but {_words(max(room, 0))} are free: {_allowed(program, needs, free, data, saves)}."
+                f"{count} lanes of {program.spec.model}, {how.width * how.devices} at a time, need "
+                f"about {_words(taken)}, "
+                f"but {_words(max(room, 0))} are free: "
+                f"{_allowed(program, needs, free, data, saves)}."
             )
 
 
 def _room(free: int, how: placement.Execution, data: Data) -> int:
-    """The bytes that there are for lanes, beside the data's copy for each device, if a run may use `free`."""
+    """The bytes that there are for lanes, beside the data's copy for each device, if a run may use
+    `free`.
+    """
     # the devices of a CPU share one memory, accelerators have one each
     return free * (1 if jax.default_backend() == "cpu" else how.devices) - how.devices * _size(data)
 
@@ -141,8 +163,12 @@ def _allowed(program: "Program", needs: Needs, free: int, data: Data, saves: boo
 
     # (a width that nobody gave follows the lanes)
     width = None if how == placement.execution(kind, count, how.strategy) else how.width
-    lanes = bisect.bisect(range(1, count), False, key=lambda fewer: not fits(fewer, how.strategy, width))
-    narrower = bisect.bisect(range(1, how.width), False, key=lambda width: not fits(count, how.strategy, width))
+    lanes = bisect.bisect(
+        range(1, count), False, key=lambda fewer: not fits(fewer, how.strategy, width)
+    )
+    narrower = bisect.bisect(
+        range(1, how.width), False, key=lambda width: not fits(count, how.strategy, width)
+    )
     allowed = []
     if lanes:
         allowed.append(f"at most {lanes} {'lanes fit' if lanes > 1 else 'lane fits'}")
@@ -154,20 +180,26 @@ def _allowed(program: "Program", needs: Needs, free: int, data: Data, saves: boo
 
 
 def free_bytes() -> int:
-    """Returns the bytes that a run may use: of an accelerator, or of this machine as far as control groups let it."""
+    """Returns the bytes that a run may use: of an accelerator, or of this machine as far as control
+    groups let it.
+    """
     limit = (jax.local_devices()[0].memory_stats() or {}).get("bytes_limit")
     if limit:
         return limit
     try:
         with open(PROC / "meminfo", encoding="ascii") as file:
-            free = next(1024 * int(line.split()[1]) for line in file if line.startswith("MemAvailable:"))
+            free = next(
+                1024 * int(line.split()[1]) for line in file if line.startswith("MemAvailable:")
+            )
     except (OSError, StopIteration):
         free = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     return max(0, min([free, *_left_by_cgroups()]))
 
 
 def _left_by_cgroups() -> Iterator[int]:
-    """Bytes that each control group around this process still allows, of version 2 or 1; none without a limit."""
+    """Bytes that each control group around this process still allows, of version 2 or 1; none
+    without a limit.
+    """
     try:
         memberships = (PROC / "self" / "cgroup").read_text().splitlines()
     except OSError:
@@ -181,13 +213,17 @@ def _left_by_cgroups() -> Iterator[int]:
             limit, used = "memory.limit_in_bytes", "memory.usage_in_bytes"
         else:
             continue
-        # a limit holds for all groups below it; seen from a container, the path may not exist, but its top does
+        # a limit holds for all groups below it; seen from a container, the path may not exist, but
+        # its top does
         group = top / path.strip("/")
         for folder in (group, *group.parents[: len(group.parts) - len(top.parts)]):
             with contextlib.suppress(OSError, ValueError):  # (no limit is the word "max")
                 left = int((folder / limit).read_text()) - int((folder / used).read_text())
-                # what is used counts files that the kernel keeps while there is room, such as checkpoints just written
-                statistics = dict(line.split() for line in (folder / "memory.stat").read_text().splitlines())
+                # what is used counts files that the kernel keeps while there is room, such as
+                # checkpoints just written
+                statistics = dict(
+                    line.split() for line in (folder / "memory.stat").read_text().splitlines()
+                )
                 yield left + int(statistics.get(cache, 0))
 
 

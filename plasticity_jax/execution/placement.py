@@ -15,9 +15,10 @@ from plasticity_jax.types import PyTree
 
 ONCE = {"xla_backend_optimization_level": 1}
 
-# XLA's options by (backend, model). On a CPU it gives products, sums and convolutions to a library, YNNPACK, whose sums over
-# short rows (norms, softmax) are slower than XLA's own loops and whose sums over images are faster. Without sums and what it
-# fuses with products, time on one core over that with: MLP at batch 64 0.95, at 256 0.94; T5 0.96; CNN 1.25, ResNet-18 1.75.
+# XLA's options by (backend, model). On a CPU it gives products, sums and convolutions to a library,
+# YNNPACK, whose sums over short rows (norms, softmax) are slower than XLA's own loops and whose
+# sums over images are faster. Without sums and what it fuses with products, time on one core over
+# that with: MLP at batch 64 0.95, at 256 0.94; T5 0.96; CNN 1.25, ResNet-18 1.75.
 _PRODUCTS = ",".join(f"LIBRARY_FUSION_TYPE_INDIVIDUAL_{what}" for what in ("DOT", "CONVOLUTION"))
 OPTIONS_TABLE = {
     ("cpu", "mlp"): {"xla_cpu_experimental_ynn_fusion_type": _PRODUCTS},
@@ -29,8 +30,9 @@ class Execution(NamedTuple):
     """How the lane axis of a program is run.
 
     Attributes:
-      strategy: "plain" (one call a lane), "vmap" (chunks of `width` lanes vmapped, one chunk after another), "map" (one
-        lane after another inside one program), "sharded" (lanes spread over the devices, chunks of `width` on each).
+      strategy: "plain" (one call a lane), "vmap" (chunks of `width` lanes vmapped, one chunk after
+        another), "map" (one lane after another inside one program), "sharded" (lanes spread over
+        the devices, chunks of `width` on each).
       width: lanes vmapped together; 1 means no vmap at all. Decides a lane's bits.
       devices: number of devices; does not touch a lane's bits at width 1.
     """
@@ -42,12 +44,14 @@ class Execution(NamedTuple):
 
 STRATEGIES = ("plain", "vmap", "map", "sharded")
 
-# (backend, model) -> (strategy, width). On CPUs as measured on two cores by `python -m benchmarks strategies`; behind a row
-# the time with two lanes vmapped on each device, and with all lanes on one device one at a time, over that of the row.
-# Kernels of several lanes make a grouped convolution: all four lanes in one vmap took 2.3 to 2.8 x. Elsewhere guesses.
+# (backend, model) -> (strategy, width). On CPUs as measured on two cores by `python -m benchmarks
+# strategies`; behind a row the time with two lanes vmapped on each device, and with all lanes on
+# one device one at a time, over that of the row. Kernels of several lanes make a grouped
+# convolution: all four lanes in one vmap took 2.3 to 2.8 x. Elsewhere guesses.
 STRATEGY_TABLE = {
     ("cpu", "mlp"): ("sharded", 1),  # 1.28, 1.86
-    ("cpu", "mlp online"): ("sharded", 32),  # one example a step: a step is mostly what it costs to begin one
+    # one example a step: a step is mostly what it costs to begin one
+    ("cpu", "mlp online"): ("sharded", 32),
     ("cpu", "cnn"): ("sharded", 1),  # 1.27, 1.43
     ("cpu", "resnet18"): ("sharded", 1),  # 1.78, 1.38
     ("cpu", "t5"): ("sharded", 1),  # 1.04, 1.03
@@ -63,27 +67,39 @@ STRATEGY_TABLE = {
 
 
 def kind(spec: Spec) -> str:
-    """Returns the row of the table of strategies: the model, and whether it sees one example a step."""
+    """Returns the row of the table of strategies: the model, and whether it sees one example a
+    step.
+    """
     return "mlp online" if spec.model == "mlp" and spec.batch_size == 1 else spec.model
 
 
 def execution(
-    model: str, lanes: int, strategy: str | None = None, width: int | None = None, backend: str | None = None
+    model: str,
+    lanes: int,
+    strategy: str | None = None,
+    width: int | None = None,
+    backend: str | None = None,
 ) -> Execution:
-    """Returns how `lanes` lanes of `model` are run: the table's default for the backend, or what is asked for.
+    """Returns how `lanes` lanes of `model` are run: the table's default for the backend, or what is
+    asked for.
 
-    A width that is not given is no larger than a device's share of the lanes. Raises ValueError for an unknown strategy,
-    a width < 1, or a width > 1 with a strategy that has width 1.
+    A width that is not given is no larger than a device's share of the lanes. Raises ValueError for
+    an unknown strategy, a width < 1, or a width > 1 with a strategy that has width 1.
     """
     chosen, usual = STRATEGY_TABLE.get((backend or jax.default_backend(), model), ("map", 1))
     if strategy is not None and registry.one_of("lane_strategy", strategy, STRATEGIES) != chosen:
         chosen, usual = strategy, 8 if strategy == "vmap" else 1
     devices = jax.local_device_count() if chosen == "sharded" else 1
-    width = min(usual, -(-lanes // devices)) if width is None else registry.whole("lane_width", width, 0)
+    width = (
+        min(usual, -(-lanes // devices))
+        if width is None
+        else registry.whole("lane_width", width, 0)
+    )
     if width < 1 or (width > 1 and chosen in ("plain", "map")):
         allowed = "1" if chosen in ("plain", "map") else "1 or more"
         raise ValueError(f"lane_width is {width}: allowed with {chosen} is {allowed}.")
-    devices = min(devices, -(-lanes // width))  # more devices than chunks would only compute padding
+    # more devices than chunks would only compute padding
+    devices = min(devices, -(-lanes // width))
     return Execution(chosen, width, devices)
 
 
@@ -101,19 +117,26 @@ class Placement(NamedTuple):
 
 
 def placement(how: Execution) -> Placement:
-    """Returns the shardings of lane arrays (split along the lane axis) and of shared ones (a copy on each device)."""
+    """Returns the shardings of lane arrays (split along the lane axis) and of shared ones (a copy
+    on each device).
+    """
     mesh = Mesh(np.asarray(jax.local_devices()[: how.devices]), ("lane",))
-    return Placement(NamedSharding(mesh, PartitionSpec("lane")), NamedSharding(mesh, PartitionSpec()))
+    return Placement(
+        NamedSharding(mesh, PartitionSpec("lane")), NamedSharding(mesh, PartitionSpec())
+    )
 
 
 def over_lanes(
-    function: Callable[..., PyTree], how: Execution, split: int, options: dict[str, Any] | None = None
+    function: Callable[..., PyTree],
+    how: Execution,
+    split: int,
+    options: dict[str, Any] | None = None,
 ) -> Callable[..., PyTree]:
     """Returns `function` for all lanes at once.
 
-    Its first `split` arguments and its result get a leading lane axis, the other arguments are shared. The number of
-    lanes must be as `padded` says. For "plain" the result is a Python loop over the function, jitted with `options`; for
-    the others it is a function to jit.
+    Its first `split` arguments and its result get a leading lane axis, the other arguments are
+    shared. The number of lanes must be as `padded` says. For "plain" the result is a Python loop
+    over the function, jitted with `options`; for the others it is a function to jit.
     """
     if how.strategy == "plain":
         one = jax.jit(function, compiler_options=options)
@@ -122,7 +145,9 @@ def over_lanes(
             own, shared = arguments[:split], arguments[split:]
             count = len(jax.tree.leaves(own)[0])
             with jax.transfer_guard("allow"):  # the lane's index comes from the host
-                results = [one(*jax.tree.map(lambda a, i=i: a[i], own), *shared) for i in range(count)]
+                results = [
+                    one(*jax.tree.map(lambda a, i=i: a[i], own), *shared) for i in range(count)
+                ]
                 return jax.tree.map(lambda *parts: jnp.stack(parts), *results)
 
         return loop
@@ -137,21 +162,26 @@ def over_lanes(
     if how.strategy == "sharded":
         spread, copied = PartitionSpec("lane"), PartitionSpec()
         mesh = placement(how).lanes.mesh
-        chunks = jax.shard_map(chunks, mesh=mesh, in_specs=(spread, copied), out_specs=spread, check_vma=False)
+        chunks = jax.shard_map(
+            chunks, mesh=mesh, in_specs=(spread, copied), out_specs=spread, check_vma=False
+        )
     return lambda *arguments: chunks(arguments[:split], arguments[split:])
 
 
 def jit_once(function: Callable[..., PyTree]) -> Callable[..., PyTree]:
-    """Returns `jax.jit(function)` for a program that runs once, such as the one that draws initial parameters.
+    """Returns `jax.jit(function)` for a program that runs once, such as the one that draws initial
+    parameters.
 
-    On a CPU it is optimised less and so compiled in about half the time. Draws keep their bits; sums, such as those of a
-    method's power iterations, would not.
+    On a CPU it is optimised less and so compiled in about half the time. Draws keep their bits;
+    sums, such as those of a method's power iterations, would not.
     """
     return jax.jit(function, compiler_options=ONCE if jax.default_backend() == "cpu" else None)
 
 
 def options(model: str) -> dict[str, Any] | None:
-    """Returns the options with which programs that train `model` are compiled on this backend; None: XLA's own."""
+    """Returns the options with which programs that train `model` are compiled on this backend;
+    None: XLA's own.
+    """
     found = OPTIONS_TABLE.get((jax.default_backend(), model), {})
     return found if found and _known(*found.items()) else None
 

@@ -31,20 +31,28 @@ class Program(NamedTuple):
 
 
 def device_data(dataset: datasets.Dataset) -> Data:
-    """Returns a dataset as the arrays that programs take (numpy; uint8 images); put it on devices as you like."""
+    """Returns a dataset as the arrays that programs take (numpy; uint8 images); put it on devices
+    as you like.
+    """
     images = [dataset.images, dataset.labels, dataset.test_images, dataset.test_labels]
     statistics = [np.asarray(s, np.float32) for s in (dataset.mean, dataset.std)]
     arrays: list[Any] = [*map(np.asarray, images), *statistics]
     return Data(*arrays, classes=dataset.classes)
 
 
-def load_dataset(spec: Spec, data_dir: str | None = None, download: bool = False) -> datasets.Dataset:
-    """Returns the Spec's dataset, subsampled as it says. Raises DataError, or ValueError if it asks for too much."""
+def load_dataset(
+    spec: Spec, data_dir: str | None = None, download: bool = False
+) -> datasets.Dataset:
+    """Returns the Spec's dataset, subsampled as it says. Raises DataError, or ValueError if it asks
+    for too much.
+    """
     if not isinstance(spec, Spec):
         raise ValueError(f"spec is {registry.shown(spec)}: allowed is a Spec.")
     if data_dir:
         data_dir = paths.expanded(data_dir, "data_dir")
-    return datasets.subsample(datasets.load(spec.dataset, data_dir, download), spec.samples, seed=spec.subsample_seed)
+    return datasets.subsample(
+        datasets.load(spec.dataset, data_dir, download), spec.samples, seed=spec.subsample_seed
+    )
 
 
 def load_data(spec: Spec, data_dir: str | None = None, download: bool = False) -> Data:
@@ -64,13 +72,15 @@ def sizes(specs: Sequence[Spec], data: Data) -> dict[Spec, int]:
         if environment.data != "nothing" and real != (environment.data == "numbers"):
             has, wants = ("real targets", "classes") if real else ("classes", "real targets")
             raise ValueError(
-                f"dataset {spec.dataset!r} has {has}, but environment {spec.environment!r} needs {wants}: allowed is "
+                f"dataset {spec.dataset!r} has {has}, but environment {spec.environment!r} needs "
+                f"{wants}: allowed is "
                 "another dataset or environment."
             )
         reads = models.inputs(models.MODELS[spec.model])
         if environment.data != "nothing" and data.x.ndim == 2 and "vectors" not in reads:
             raise ValueError(
-                f"dataset {spec.dataset!r} has rows of features, but model {spec.model!r} reads {' and '.join(reads)}: "
+                f"dataset {spec.dataset!r} has rows of features, but model {spec.model!r} reads "
+                f"{' and '.join(reads)}: "
                 "allowed is mlp."
             )
         environment.check(data, spec.tasks)
@@ -84,7 +94,8 @@ def plan(
     strategy: str | None = None,
     width: int | None = None,
 ) -> list[Program]:
-    """Returns the programs of a run, checked; `samples` says how many examples a task has, as `sizes` does of each Spec.
+    """Returns the programs of a run, checked; `samples` says how many examples a task has, as
+    `sizes` does of each Spec.
 
     Raises ValueError (one sentence) for anything that cannot run.
     """
@@ -111,22 +122,35 @@ def settings(programs: Sequence[Program], dataset: datasets.Dataset) -> dict[str
                 "lanes": p.lanes,
                 "lane_strategy": p.execution.strategy,
                 "lane_width": p.execution.width,
-                # with lanes vmapped, XLA fuses differently on another number of devices, and last bits follow
+                # with lanes vmapped, XLA fuses differently on another number of devices, and last
+                # bits follow
                 **({"lane_devices": p.execution.devices} if p.execution.width > 1 else {}),
-                **({"compiler_options": options} if (options := placement.options(p.spec.model)) else {}),
+                **(
+                    {"compiler_options": options}
+                    if (options := placement.options(p.spec.model))
+                    else {}
+                ),
             }
             for p in programs
         ],
-        "data": {"name": dataset.name, "fingerprint": dataset.fingerprint, "classes": dataset.classes},
+        "data": {
+            "name": dataset.name,
+            "fingerprint": dataset.fingerprint,
+            "classes": dataset.classes,
+        },
     }
 
 
-def load_common_dataset(specs: Sequence[Spec], data_dir: str | None, download: bool) -> datasets.Dataset:
+def load_common_dataset(
+    specs: Sequence[Spec], data_dir: str | None, download: bool
+) -> datasets.Dataset:
     """Returns the dataset that all Specs of a run share. Raises ValueError if they differ in it."""
     for name in ("dataset", "samples", "subsample_seed"):
         given = list(dict.fromkeys(getattr(spec, name) for spec in specs))
         if len(given) > 1:
-            raise ValueError(f"{name} is {given[0]!r} and {given[1]!r}: allowed is one for all programs of a run.")
+            raise ValueError(
+                f"{name} is {given[0]!r} and {given[1]!r}: allowed is one for all programs of a run."
+            )
     dataset = load_dataset(specs[0], data_dir, download)
     for spec in specs:
         if spec.dataset != "generated":  # which has places for texts, and no classes

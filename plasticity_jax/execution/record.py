@@ -12,25 +12,33 @@ if TYPE_CHECKING:
 
 
 def code_version(folder: Path = Path(__file__).parent) -> str:
-    """Returns the commit of the git checkout that `folder` lies in, with "+" if its files differ from that commit.
+    """Returns the commit of the git checkout that `folder` lies in, with "+" if its files differ
+    from that commit.
 
     "not recorded" where there is none, as in an installed package.
     """
     import subprocess
 
     def git(*words: str) -> str:
-        return subprocess.run(["git", *words], cwd=folder, capture_output=True, text=True, check=True).stdout.strip()
+        return subprocess.run(
+            ["git", *words], cwd=folder, capture_output=True, text=True, check=True
+        ).stdout.strip()
 
     try:
-        if not Path(git("rev-parse", "--show-toplevel"), "plasticity_jax").is_dir():  # a checkout of something else
+        # a checkout of something else
+        if not Path(git("rev-parse", "--show-toplevel"), "plasticity_jax").is_dir():
             return "not recorded"
-        return git("rev-parse", "--short=12", "HEAD") + ("+" if git("status", "--porcelain", "-uno") else "")
+        return git("rev-parse", "--short=12", "HEAD") + (
+            "+" if git("status", "--porcelain", "-uno") else ""
+        )
     except (OSError, subprocess.CalledProcessError):
         return "not recorded"
 
 
 def environment_record(dataset: datasets.Dataset) -> dict[str, Any]:
-    """Returns what is worth knowing about where a run was made: versions, commit, device, source of the data."""
+    """Returns what is worth knowing about where a run was made: versions, commit, device, source of
+    the data.
+    """
     import os
     import platform
 

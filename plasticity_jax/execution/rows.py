@@ -21,11 +21,13 @@ def arm_columns(programs: Sequence[Program]) -> list[str]:
 
 
 def table(programs: Sequence[Program], histories: Sequence[History]) -> "pandas.DataFrame":
-    """Returns the tidy results: one row per lane and task done, lanes numbered through all programs.
+    """Returns the tidy results: one row per lane and task done, lanes numbered through all
+    programs.
 
-    Columns: lane, task, seed, what the lane is (`arm_columns`; empty where a lane has no such number), then metrics and
-    probes. `finite` is false from the first task on at whose end a lane's parameters, logits or losses were not finite; it
-    has no measurement there. The table carries along what is known of its metrics (see `metrics`).
+    Columns: lane, task, seed, what the lane is (`arm_columns`; empty where a lane has no such
+    number), then metrics and probes. `finite` is false from the first task on at whose end a lane's
+    parameters, logits or losses were not finite; it has no measurement there. The table carries
+    along what is known of its metrics (see `metrics`).
     """
     import pandas
 
@@ -36,7 +38,9 @@ def table(programs: Sequence[Program], histories: Sequence[History]) -> "pandas.
         if history:
             done = len(history["finite"])
             options = {**program.spec.known_options(), **dict(program.spec.options)}
-            numbers = {k: np.repeat([lane[k] for lane in program.lanes], done) for k in program.lanes[0]}
+            numbers = {
+                k: np.repeat([lane[k] for lane in program.lanes], done) for k in program.lanes[0]
+            }
             measured = {**history, "finite": np.logical_and.accumulate(history["finite"])}
             columns = {
                 "lane": np.repeat(np.arange(first, first + count), done),
@@ -45,7 +49,8 @@ def table(programs: Sequence[Program], histories: Sequence[History]) -> "pandas.
                 **program.spec.axes(),
                 **numbers,
                 **{k: v for k, v in options.items() if k in known},
-                **{name: values.ravel(order="F") for name, values in measured.items()},  # lane after lane
+                # lane after lane
+                **{name: values.ravel(order="F") for name, values in measured.items()},
             }
             frames.append(pandas.DataFrame(columns))
         first += count
@@ -55,7 +60,9 @@ def table(programs: Sequence[Program], histories: Sequence[History]) -> "pandas.
     probes = [probe for p in programs for probe in p.spec.probes]
     # settings, then metrics, then probes in the order of the Spec
     rest = [c for c in whole.columns if c not in known]
-    rest.sort(key=lambda c: probes.index(c.partition("/")[0]) if c.partition("/")[0] in probes else -1)
+    rest.sort(
+        key=lambda c: probes.index(c.partition("/")[0]) if c.partition("/")[0] in probes else -1
+    )
     # (a program that has no rows yet may be the only one with a number or an option)
     whole = whole.reindex(columns=[*known, *rest])
     whole.attrs[metrics_.KEY] = metrics_.record([p.spec for p in programs])

@@ -41,7 +41,8 @@ def _op_by_op() -> bool:
 
 
 def wait(arrays: PyTree, stop: workdir_.Stop | None) -> bool:
-    """Waits for arrays to be computed, or for a stop to be requested; returns whether they are computed.
+    """Waits for arrays to be computed, or for a stop to be requested; returns whether they are
+    computed.
 
     Polls, because Python notices a signal only between two of its own instructions.
     """
@@ -55,7 +56,9 @@ def wait(arrays: PyTree, stop: workdir_.Stop | None) -> bool:
 
 
 def longer(history: History, new: History) -> History:
-    """Returns a history with a further task. NaN stands for what one of the two has not: versions measure more or less."""
+    """Returns a history with a further task. NaN stands for what one of the two has not: versions
+    measure more or less.
+    """
     tasks, lanes = max(map(len, history.values()), default=0), next(iter(new.values())).shape[1]
 
     def column(name: str) -> np.ndarray:
@@ -73,11 +76,13 @@ def run_program(
     checkpoint_every: int = 1,
     report: Callable[[History], None] = lambda history: None,
 ) -> History:
-    """Runs a program's tasks, from its newest checkpoint if there is one, and returns its metrics {name: [tasks, lanes]}.
+    """Runs a program's tasks, from its newest checkpoint if there is one, and returns its metrics
+    {name: [tasks, lanes]}.
 
-    `report` is called with the metrics so far at the start and after each task that is safe on disk (each task, without
-    `checkpoints`); the next task is under way while one is saved and reported. Raises Stopped when `stop` is requested: at
-    once if the last checkpoint holds everything up to the task in progress, else after that task and a checkpoint.
+    `report` is called with the metrics so far at the start and after each task that is safe on disk
+    (each task, without `checkpoints`); the next task is under way while one is saved and reported.
+    Raises Stopped when `stop` is requested: at once if the last checkpoint holds everything up to
+    the task in progress, else after that task and a checkpoint.
     """
     tasks, count = program.spec.tasks, len(program.lanes)
     found = checkpoints.restore({"history": {}}) if checkpoints else None
@@ -95,7 +100,8 @@ def run_program(
         nonlocal saved
         if checkpoints and state is not None:
             own = jax.tree.map(lambda a: a[:count], jax.device_get(state))
-            jax.tree.map(lambda a: a.delete(), state)  # (its memory would be held until the next checkpoint)
+            # (its memory would be held until the next checkpoint)
+            jax.tree.map(lambda a: a.delete(), state)
             checkpoints.save(done, {"state": own, "history": history})
             saved = done
         if not checkpoints or saved == done:
@@ -112,12 +118,20 @@ def run_program(
         if not wait(metrics, stop if checkpoints and saved == number else None):
             break
         new = {name: values[None, :count] for name, values in jax.device_get(metrics).items()}
-        if (number + 1) % program.spec.probe_every:  # (they are NaN already, but not where jax looks out for it)
-            new |= {name: np.full_like(v, np.nan) for name, v in new.items() if _probe(name) in program.spec.probes}
+        # (they are NaN already, but not where jax looks out for it)
+        if (number + 1) % program.spec.probe_every:
+            new |= {
+                name: np.full_like(v, np.nan)
+                for name, v in new.items()
+                if _probe(name) in program.spec.probes
+            }
         history = longer(history, new)
         stopping, due = stop is not None and stop.requested, None
-        if checkpoints and (stopping or number + 1 - saved >= checkpoint_every or number + 1 == tasks):
-            due = compiled.copy(states)  # the next task consumes `states`; what is saved is fetched while it runs
+        if checkpoints and (
+            stopping or number + 1 - saved >= checkpoint_every or number + 1 == tasks
+        ):
+            # the next task consumes `states`; what is saved is fetched while it runs
+            due = compiled.copy(states)
         pending = functools.partial(keep, number + 1, due, history)
         if stopping:
             pending()
@@ -126,7 +140,10 @@ def run_program(
         if pending:
             pending()
         return history
-    raise Stopped(stop.signal if stop and stop.signal else 0, f"{saved} of {tasks} tasks of this program are saved")
+    raise Stopped(
+        stop.signal if stop and stop.signal else 0,
+        f"{saved} of {tasks} tasks of this program are saved",
+    )
 
 
 def _probe(column: str) -> str:
@@ -149,29 +166,37 @@ def run(
     """Runs lanes of a Spec through all tasks and returns the tidy table (see `table`).
 
     Args:
-      spec: a Spec, with `lanes` as `grid` makes them (default: one lane of defaults); or a list of (Spec, lanes).
-      workdir: where to keep results, checkpoints and config; the same call again goes on where it was, also with more
+      spec: a Spec, with `lanes` as `grid` makes them (default: one lane of defaults); or a list of
+        (Spec, lanes).
+      workdir: where to keep results, checkpoints and config; the same call again goes on where it
+        was, also with more
         tasks than before. None: memory only.
       data_dir, download: where the dataset's original files are, and whether to fetch them.
       lane_strategy, lane_width: see `lanes.Execution`; default by backend and model.
       checkpoint_every: tasks between checkpoints.
       progress: show a progress bar on standard error.
-    `~` at the start of a folder is expanded. Raises ValueError (settings), DataError (data), MemoryError (by an estimate),
-    WorkdirError (workdir), Stopped (a signal of `workdir.Stop`, such as SIGTERM or Ctrl-C, with a workdir).
+    `~` at the start of a folder is expanded. Raises ValueError (settings), DataError (data),
+    MemoryError (by an estimate), WorkdirError (workdir), Stopped (a signal of `workdir.Stop`, such
+    as SIGTERM or Ctrl-C, with a workdir).
     """
     if isinstance(spec, Spec):
         runs = [(spec, [{}] if lanes is None else lanes)]
     elif lanes is None:
         runs = checked_runs(spec)
     else:
-        raise ValueError("lanes are given twice: with a list of (Spec, lanes) leave the argument `lanes` out.")
+        raise ValueError(
+            "lanes are given twice: with a list of (Spec, lanes) leave the argument `lanes` out."
+        )
     runs = [(one, lanes_.listed(given)) for one, given in runs]
     checkpoint_every = registry.whole("checkpoint_every", checkpoint_every, 1)
     if workdir is not None:
         workdir = paths.expanded(workdir, "workdir")
     dataset = program_.load_common_dataset([s for s, _ in runs], data_dir, download)
     programs = program_.plan(
-        runs, program_.sizes([s for s, _ in runs], program_.device_data(dataset)), lane_strategy, lane_width
+        runs,
+        program_.sizes([s for s, _ in runs], program_.device_data(dataset)),
+        lane_strategy,
+        lane_width,
     )
     if workdir is None:
         memory.check(programs, program_.device_data(dataset))
@@ -184,7 +209,9 @@ def checked_runs(runs: Any) -> list[tuple[Spec, Any]]:
     entries: list[Any] = list(runs) if registry.several(runs) else [runs]
     for entry in entries:
         if not isinstance(entry, tuple | list) or len(entry) != 2 or not isinstance(entry[0], Spec):
-            raise ValueError(f"spec is {registry.shown(runs)}: allowed is a Spec, or a list of (Spec, lanes).")
+            raise ValueError(
+                f"spec is {registry.shown(runs)}: allowed is a Spec, or a list of (Spec, lanes)."
+            )
     if not entries:
         raise ValueError("there are no runs: give a Spec, or at least one (Spec, lanes).")
     return [tuple(entry) for entry in entries]
@@ -197,22 +224,30 @@ def run_in_workdir(
     checkpoint_every: int = 1,
     progress: bool = False,
 ) -> "pandas.DataFrame":
-    """Runs planned programs in a workdir, from where they were, and returns the tidy table. Raises as `run` does."""
+    """Runs planned programs in a workdir, from where they were, and returns the tidy table. Raises
+    as `run` does.
+    """
     wanted = program_.settings(programs, dataset)
     check_in_workdir(programs, dataset, workdir)
     with workdir_.lock(workdir), workdir_.Stop() as stop:
         if not check_config(workdir, wanted):
             before = workdir_.read_record(workdir)  # of a run that becomes longer
             workdir_.write_config(
-                workdir, wanted, record.environment_record(dataset) | ({"before": before} if before else {})
+                workdir,
+                wanted,
+                record.environment_record(dataset) | ({"before": before} if before else {}),
             )
         return _run(programs, dataset, Path(workdir), stop, checkpoint_every, progress)
 
 
-def check_in_workdir(programs: Sequence[Program], dataset: datasets.Dataset, workdir: str | Path) -> None:
-    """Raises what would keep `run_in_workdir` from running these programs there; nothing is compiled or written.
+def check_in_workdir(
+    programs: Sequence[Program], dataset: datasets.Dataset, workdir: str | Path
+) -> None:
+    """Raises what would keep `run_in_workdir` from running these programs there; nothing is
+    compiled or written.
 
-    MemoryError or WorkdirError; whether another process holds the workdir only `run_in_workdir` can tell.
+    MemoryError or WorkdirError; whether another process holds the workdir only `run_in_workdir` can
+    tell.
     """
     memory.check(programs, program_.device_data(dataset), saves=True)
     workdir_.check_writable(workdir)
@@ -220,7 +255,9 @@ def check_in_workdir(programs: Sequence[Program], dataset: datasets.Dataset, wor
 
 
 def check_config(workdir: str | Path, wanted: dict[str, Any]) -> bool:
-    """Returns whether a workdir records these `settings`, see `workdir.check_config`; more tasks may be asked for."""
+    """Returns whether a workdir records these `settings`, see `workdir.check_config`; more tasks
+    may be asked for.
+    """
     return workdir_.check_config(workdir, wanted, extendable="tasks", today=_today)
 
 
@@ -252,8 +289,11 @@ def _run(
 
     data, histories = program_.device_data(dataset), [{} for _ in programs]
     total = sum(len(p.lanes) * p.spec.tasks for p in programs)
-    folders = [path / "checkpoints" / str(number) if path else None for number in range(len(programs))]
-    for number, folder in enumerate(folders):  # a run that became longer has rows of all programs from the start
+    folders = [
+        path / "checkpoints" / str(number) if path else None for number in range(len(programs))
+    ]
+    # a run that became longer has rows of all programs from the start
+    for number, folder in enumerate(folders):
         if folder and folder.is_dir() and (found := Checkpoints(folder).restore({"history": {}})):
             histories[number] = found[1]["history"]
     with tqdm(total=total, unit="lane-task", disable=not progress, smoothing=0.1) as bar:

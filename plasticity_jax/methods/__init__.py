@@ -1,4 +1,6 @@
-"""Methods: interventions against loss of plasticity. A new one is one factory and one line in METHODS."""
+"""Methods: interventions against loss of plasticity. A new one is one factory and one line in
+METHODS.
+"""
 
 from collections.abc import Mapping
 from typing import Any
@@ -37,9 +39,9 @@ def none() -> Method:
 def names(method: str) -> tuple[str, ...]:
     """Returns the parts of a composition "a+b" in the order in which it is built.
 
-    What wraps the bare optimizer comes first, then rewrites as written, then penalties in alphabetical order, because
-    the order in which they are added is of no consequence. "none" drops out of a composition. Raises ValueError for an
-    unknown part or one given twice.
+    What wraps the bare optimizer comes first, then rewrites as written, then penalties in
+    alphabetical order, because the order in which they are added is of no consequence. "none" drops
+    out of a composition. Raises ValueError for an unknown part or one given twice.
     """
     if not isinstance(method, str):
         registry.lookup(METHODS, "method", method)
@@ -47,17 +49,27 @@ def names(method: str) -> tuple[str, ...]:
     for part in parts:
         registry.lookup(METHODS, "method", part)
         if parts.count(part) > 1:
-            raise ValueError(f"method {method!r} has {part!r} twice: each method may be given once.")
+            raise ValueError(
+                f"method {method!r} has {part!r} twice: each method may be given once."
+            )
     kind = {part: METHODS[part].__annotations__["return"] for part in parts}
     penalties = sorted(part for part in parts if kind[part] is Penalty)
     rewrites = [part for part in parts if kind[part] is Rewrite]
-    return (*(part for part in parts if kind[part] not in (Penalty, Rewrite)), *rewrites, *penalties)
+    return (
+        *(part for part in parts if kind[part] not in (Penalty, Rewrite)),
+        *rewrites,
+        *penalties,
+    )
 
 
 def build(method: str, structure: Structure, settings: Mapping[str, Any]) -> Method:
-    """Returns the composition `method` ("redo+l2") with the numbers and options in `settings` ("redo.threshold": 0.1)."""
+    """Returns the composition `method` ("redo+l2") with the numbers and options in `settings`
+    ("redo.threshold": 0.1).
+    """
     given = structure._asdict()
-    return compose(*(registry.make(METHODS, "method", part, settings, **given) for part in names(method)))
+    return compose(
+        *(registry.make(METHODS, "method", part, settings, **given) for part in names(method))
+    )
 
 
 METHODS = {

@@ -1,7 +1,9 @@
-"""The two ways in which nearly every intervention joins an optimizer, and how interventions compose.
+"""The two ways in which nearly every intervention joins an optimizer, and how interventions
+compose.
 
-A method is a function optimizer -> optimizer, so it works in anyone's optax loop: pass `ctx=Context(...)` to `update`.
-What may throw an update away (`optax.MultiSteps`, `optax.apply_if_finite`) belongs inside a method; see `Context`.
+A method is a function optimizer -> optimizer, so it works in anyone's optax loop: pass
+`ctx=Context(...)` to `update`. What may throw an update away (`optax.MultiSteps`,
+`optax.apply_if_finite`) belongs inside a method; see `Context`.
 """
 
 import contextlib
@@ -19,7 +21,8 @@ from plasticity_jax.types import Array, Context, Method, Number, Optimizer, PyTr
 
 
 class Penalty(NamedTuple):
-    """A term of the loss that depends on the parameters only: adds strength * gradient(value) ahead of the optimizer.
+    """A term of the loss that depends on the parameters only: adds strength * gradient(value) ahead
+    of the optimizer.
 
     Attributes:
       value: (params, memory) -> [] the term without its strength.
@@ -34,10 +37,11 @@ class Penalty(NamedTuple):
     advance: Callable[[Any, PyTree], Any] = lambda memory, params: memory
 
     def __call__(self, optimizer: optax.GradientTransformation) -> Optimizer:
-        """Returns `optimizer` fed with the gradient of loss plus penalty; optimizer moments see the sum.
+        """Returns `optimizer` fed with the gradient of loss plus penalty; optimizer moments see the
+        sum.
 
-        What else `update` is given (a line search's `value`, `grad`, `value_fn`) is passed on as it is, without the
-        penalty. Updates keep their dtype.
+        What else `update` is given (a line search's `value`, `grad`, `value_fn`) is passed on as it
+        is, without the penalty. Updates keep their dtype.
         """
 
         def init(params):
@@ -45,10 +49,13 @@ class Penalty(NamedTuple):
 
         def update(updates, state, params=None, **_):
             if params is None:
-                raise ValueError("a penalty on the parameters needs update(gradient, state, params).")
+                raise ValueError(
+                    "a penalty on the parameters needs update(gradient, state, params)."
+                )
             if jax.tree.structure(updates) != jax.tree.structure(params):
                 raise ValueError(
-                    "a penalty needs a gradient in the structure of its parameters; it belongs inside what changes that, as "
+                    "a penalty needs a gradient in the structure of its parameters; it belongs "
+                    "inside what changes that, as "
                     "in optax.lookahead(penalty(optimizer), ...)."
                 )
             memory = self.advance(state, params)
@@ -70,14 +77,17 @@ class RewriteState(NamedTuple):
 
 
 class Counted(NamedTuple):
-    """What a method that recycles units remembers: how many it has recycled since the start, [] int32, and the rest."""
+    """What a method that recycles units remembers: how many it has recycled since the start, []
+    int32, and the rest.
+    """
 
     units: Array
     memory: Any
 
 
 def recycled(state: PyTree) -> dict[str, Array]:
-    """Returns {"units_reset": [] int32}, how many units methods have recycled since the start, from an optimizer's state.
+    """Returns {"units_reset": [] int32}, how many units methods have recycled since the start, from
+    an optimizer's state.
 
     Empty if none of its methods acts on units.
     """
@@ -93,11 +103,15 @@ class Rewrite(NamedTuple):
     """A change of the parameters themselves, at some steps, right after the optimizer's update.
 
     Attributes:
-      apply: (params, ctx, memory) -> (params, touched, memory). `touched` is a tree of bool arrays like params, or
-        None for nothing: what the optimizer remembers of a weight that is touched becomes what its `init` gives for the
-        weight's new value, so moments become zero. Step counts are kept, so Adam's first step of a touched weight is
-        about 3.2 x its learning rate. What has another shape than the weight (adafactor's factors) is left alone.
-      when: ctx -> [] bool. Must depend on the clock only, so that it stays one branch for all lanes.
+      apply: (params, ctx, memory) -> (params, touched, memory). `touched` is a tree of bool arrays
+        like params, or
+        None for nothing: what the optimizer remembers of a weight that is touched becomes what its
+          `init` gives for the
+        weight's new value, so moments become zero. Step counts are kept, so Adam's first step of a
+        touched weight is about 3.2 x its learning rate. What has another shape than the weight
+        (adafactor's factors) is left alone.
+      when: ctx -> [] bool. Must depend on the clock only, so that it stays one branch for all
+        lanes.
       init: () -> memory.
       observe: (memory, ctx) -> memory, at every step.
     """
@@ -110,9 +124,9 @@ class Rewrite(NamedTuple):
     def __call__(self, optimizer: optax.GradientTransformation) -> Optimizer:
         """Returns `optimizer` followed by the rewrite.
 
-        Everything params-shaped in the optimizer's state counts as a moment, except what other methods of this package
-        remember. A function of your own that remembers something of each parameter, such as a bound for its gradient, is
-        told from the optimizer by `compose`.
+        Everything params-shaped in the optimizer's state counts as a moment, except what other
+        methods of this package remember. A function of your own that remembers something of each
+        parameter, such as a bound for its gradient, is told from the optimizer by `compose`.
         """
 
         optimizer = extended(optimizer)
@@ -122,7 +136,9 @@ class Rewrite(NamedTuple):
 
         def update(updates, state, params=None, *, ctx=None, **extra):
             if ctx is None or params is None:
-                raise ValueError("a method that rewrites parameters needs update(..., params, ctx=Context(...)).")
+                raise ValueError(
+                    "a method that rewrites parameters needs update(..., params, ctx=Context(...))."
+                )
             updates, inner = optimizer.update(updates, state.inner, params, ctx=ctx, **extra)
             memory = self.observe(state.memory, ctx)
 
@@ -138,19 +154,27 @@ class Rewrite(NamedTuple):
                 kept = inner if touched is None else _forgotten(optimizer, inner, after, touched)
                 return moved, RewriteState(kept, remembered)
 
-            return jax.lax.cond(self.when(ctx), rewritten, lambda: (updates, RewriteState(inner, memory)))
+            return jax.lax.cond(
+                self.when(ctx), rewritten, lambda: (updates, RewriteState(inner, memory))
+            )
 
         return optax.GradientTransformationExtraArgs(init, update)
 
 
 def compose(*methods: Method) -> Method:
-    """Returns the methods as one: what wraps the bare optimizer innermost, then rewrites, then penalties, each as given.
+    """Returns the methods as one: what wraps the bare optimizer innermost, then rewrites, then
+    penalties, each as given.
 
-    What any of them remembers is its own: rewrites and resets act on the state of the bare optimizer alone.
+    What any of them remembers is its own: rewrites and resets act on the state of the bare
+    optimizer alone.
     """
 
     def layer(method: Method) -> int:
-        return (Rewrite, Penalty).index(type(method)) + 1 if isinstance(method, Rewrite | Penalty) else 0
+        return (
+            (Rewrite, Penalty).index(type(method)) + 1
+            if isinstance(method, Rewrite | Penalty)
+            else 0
+        )
 
     ordered = sorted(methods, key=layer)  # (stable)
 
@@ -161,7 +185,9 @@ def compose(*methods: Method) -> Method:
             return _Bare(bare.init(params)) if _asked.get() else bare.init(params)
 
         # named so that a profile tells the optimizer from what is around it
-        first = optax.GradientTransformationExtraArgs(start, jax.named_scope("optimizer")(bare.update))
+        first = optax.GradientTransformationExtraArgs(
+            start, jax.named_scope("optimizer")(bare.update)
+        )
         whole = functools.reduce(lambda wrapped, method: method(wrapped), ordered, first)
 
         def init(params):
@@ -173,7 +199,9 @@ def compose(*methods: Method) -> Method:
 
 
 def extended(optimizer: optax.GradientTransformation | optax.MultiSteps) -> Optimizer:
-    """Returns `optimizer` as one that takes any extra arguments, of which it is given those that it can take."""
+    """Returns `optimizer` as one that takes any extra arguments, of which it is given those that it
+    can take.
+    """
     if isinstance(optimizer, optax.MultiSteps):
         optimizer = optimizer.gradient_transformation()
     update = optax.with_extra_args_support(optimizer).update
@@ -181,15 +209,19 @@ def extended(optimizer: optax.GradientTransformation | optax.MultiSteps) -> Opti
     if any(parameter.kind is parameter.VAR_KEYWORD for parameter in takes.values()):
         return optax.GradientTransformationExtraArgs(optimizer.init, update)
 
-    def given_its_own(updates, state, params=None, **extra):  # (optax.contrib.sam says that it takes any, and does not)
-        return update(updates, state, params, **{name: extra[name] for name in extra if name in takes})
+    # (optax.contrib.sam says that it takes any, and does not)
+    def given_its_own(updates, state, params=None, **extra):
+        return update(
+            updates, state, params, **{name: extra[name] for name in extra if name in takes}
+        )
 
     return optax.GradientTransformationExtraArgs(optimizer.init, given_its_own)
 
 
-# Which part of a state is the optimizer's? The state itself does not say, and what is around a method may be anyone's. So
-# `init` is asked: while `_asked` is set, methods give KEPT in place of what they remember, and `compose` marks the state
-# of the bare optimizer, outside of which all is kept.
+# Which part of a state is the optimizer's? The state itself does not say, and what is around a
+# method may be anyone's. So `init` is asked: while `_asked` is set, methods give KEPT in place of
+# what they remember, and `compose` marks the state of the bare optimizer, outside of which all is
+# kept.
 
 
 class _Kept:
@@ -216,7 +248,9 @@ def _asking() -> Iterator[None]:
 
 
 def own_state(optimizer: Optimizer, params: PyTree) -> PyTree:
-    """Returns `optimizer.init(params)` with a KEPT in place of each part that is no optimizer's but a method's memory."""
+    """Returns `optimizer.init(params)` with a KEPT in place of each part that is no optimizer's but
+    a method's memory.
+    """
     with _asking():
         return _unmarked(optimizer.init(params))
 
@@ -228,14 +262,18 @@ def replaced(where: Array, new: Array, old: Array) -> Array:
 
 
 def _unmarked(state: PyTree) -> PyTree:
-    """Returns the marked parts as they are and KEPT in place of all others; the state itself if nothing is marked."""
+    """Returns the marked parts as they are and KEPT in place of all others; the state itself if
+    nothing is marked.
+    """
 
     def ends(node):
         return isinstance(node, _Bare | _PLACEHOLDER)
 
     if not any(isinstance(node, _Bare) for node in jax.tree.leaves(state, is_leaf=ends)):
         return state
-    return jax.tree.map(lambda node: node.state if isinstance(node, _Bare) else KEPT, state, is_leaf=ends)
+    return jax.tree.map(
+        lambda node: node.state if isinstance(node, _Bare) else KEPT, state, is_leaf=ends
+    )
 
 
 def _placeholder() -> PyTree:
@@ -254,13 +292,16 @@ _PLACEHOLDER = type(_placeholder())
 
 
 def _forgotten(optimizer: Optimizer, state: PyTree, params: PyTree, touched: PyTree) -> PyTree:
-    """Returns `state` in which all that belongs to a touched weight is as `optimizer.init(params)` has it."""
+    """Returns `state` in which all that belongs to a touched weight is as `optimizer.init(params)`
+    has it.
+    """
     masks = dict(jax.tree_util.tree_leaves_with_path(touched))
     try:
         moments = own_state(optimizer, _placeholder())
     except Exception as error:  # (anyone's code)
         raise ValueError(
-            "the moments of touched weights cannot be told: the init of the optimizer does not take what "
+            "the moments of touched weights cannot be told: the init of the optimizer does not "
+            "take what "
             "optax.tree.map_params gives it (that of optax.flatten does not)."
         ) from error
 
@@ -270,10 +311,16 @@ def _forgotten(optimizer: Optimizer, state: PyTree, params: PyTree, touched: PyT
         return replaced(masks[path], new, old)
 
     def part(found, old, new):
-        return jax.tree_util.tree_map_with_path(one, old, new) if isinstance(found, _PLACEHOLDER) else old
+        return (
+            jax.tree_util.tree_map_with_path(one, old, new)
+            if isinstance(found, _PLACEHOLDER)
+            else old
+        )
 
     fresh = own_state(optimizer, params)
-    return jax.tree.map(part, moments, state, fresh, is_leaf=lambda node: isinstance(node, _PLACEHOLDER))
+    return jax.tree.map(
+        part, moments, state, fresh, is_leaf=lambda node: isinstance(node, _PLACEHOLDER)
+    )
 
 
 def untouched(params: PyTree) -> PyTree:
@@ -282,7 +329,8 @@ def untouched(params: PyTree) -> PyTree:
 
 
 def every(period: int, warmup: int = 0) -> Callable[[Context], Array]:
-    """Returns a predicate, true at the step that makes the number of steps taken a multiple of `period` >= `warmup`.
+    """Returns a predicate, true at the step that makes the number of steps taken a multiple of
+    `period` >= `warmup`.
 
     Raises ValueError for a `period` < 1.
     """

@@ -20,10 +20,13 @@ def _squares(params: PyTree, on: str) -> Array:
 
 @registry.checked
 def l2(*, strength: Number = 1e-3, on: str = "all") -> Penalty:
-    """L2 regularization: loss + strength * sum p^2, of all parameters or (`on="matrices"`) of those with 2 or more axes.
+    """L2 regularization: loss + strength * sum p^2, of all parameters or (`on="matrices"`) of those
+    with 2 or more axes.
 
-    No factor 1/2, as Liu & Mou's code has it: PyTorch's weight_decay is 2 * strength. Optimizer moments see the sum of
-    both gradients. Source: Krogh & Hertz 1991; Liu & Mou, section 5. Raises ValueError for another `on`.
+    No factor 1/2, as Liu & Mou's code has it: PyTorch's weight_decay is 2 * strength. Optimizer
+    moments see the sum of
+    both gradients. Source: Krogh & Hertz 1991; Liu & Mou, section 5. Raises ValueError for another
+      `on`.
     """
     registry.one_of("l2.on", on, ("all", "matrices"))
 
@@ -36,10 +39,11 @@ def l2(*, strength: Number = 1e-3, on: str = "all") -> Penalty:
 
 @registry.checked
 def l2_init(*, strength: Number = 1e-2, on: str = "all") -> Penalty:
-    """L2 towards initialization (regenerative): loss + strength * sum (p - p_0)^2, p_0 the parameters at `init`.
+    """L2 towards initialization (regenerative): loss + strength * sum (p - p_0)^2, p_0 the
+    parameters at `init`.
 
-    No factor 1/2. The anchor is part of the optimizer state. Source: Kumar et al. 2023. Raises ValueError for another
-    `on` than "all" or "matrices".
+    No factor 1/2. The anchor is part of the optimizer state. Source: Kumar et al. 2023. Raises
+    ValueError for another `on` than "all" or "matrices".
     """
     registry.one_of("l2_init.on", on, ("all", "matrices"))
 
@@ -50,20 +54,27 @@ def l2_init(*, strength: Number = 1e-2, on: str = "all") -> Penalty:
 
 
 @registry.checked
-def spectral(*, strength: Number = 1e-2, power: int = 2, target: str = "one", bias_power: int = 2) -> Penalty:
-    """Spectral regularization: loss + strength * [sum_W (sigma(W)^k - tau^k)^2 + sum_b (||b||^2)^m].
+def spectral(
+    *, strength: Number = 1e-2, power: int = 2, target: str = "one", bias_power: int = 2
+) -> Penalty:
+    """Spectral regularization: loss + strength * [sum_W (sigma(W)^k - tau^k)^2 + sum_b
+    (||b||^2)^m].
 
-    sigma is a matrix's largest singular value (convolutions as [out, in * height * width]), from one power iteration a
-    step with carried vectors u, v, and the gradient is taken through u' W v. k = `power`, m = `bias_power`; tau = 1, or
-    with `target="initial"` each matrix's sigma at initialization. Biases of layers count, parameters of normalisation
-    layers do not. Source: Lewandowski et al. 2025 (tau = 1, k = m = 2); Liu & Mou's code for the MLP has target
+    sigma is a matrix's largest singular value (convolutions as [out, in * height * width]), from
+    one power iteration a step with carried vectors u, v, and the gradient is taken through u' W v.
+    k = `power`, m = `bias_power`; tau = 1, or with `target="initial"` each matrix's sigma at
+    initialization. Biases of layers count, parameters of normalisation
+    layers do not. Source: Lewandowski et al. 2025 (tau = 1, k = m = 2); Liu & Mou's code for the
+      MLP has target
     "initial" and m = 1.
 
-    Any container will do. Matrices are parameters of 2 or more axes, kernels [..., in, out]. A bias lies beside a matrix
-    and is called "bias" or "b", or is the one vector there that could be (in a sequence: the one right after its matrix);
-    or it lies apart, where only a container called "bias" or "b" tells its path from that of its matrix. What else lies
-    beside no matrix belongs to a normalisation, but a bias by name without a scale only in a container that is called a
-    norm. Where a bias cannot be told, `init` and `update` raise ValueError, as does another `target`, or a power < 1.
+    Any container will do. Matrices are parameters of 2 or more axes, kernels [..., in, out]. A bias
+    lies beside a matrix and is called "bias" or "b", or is the one vector there that could be (in a
+    sequence: the one right after its matrix); or it lies apart, where only a container called
+      "bias" or "b" tells its path from that of its matrix. What else lies
+    beside no matrix belongs to a normalisation, but a bias by name without a scale only in a
+    container that is called a norm. Where a bias cannot be told, `init` and `update` raise
+    ValueError, as does another `target`, or a power < 1.
     """
     registry.one_of("spectral.target", target, ("one", "initial"))
     for name, given in (("power", power), ("bias_power", bias_power)):
@@ -73,10 +84,15 @@ def spectral(*, strength: Number = 1e-2, power: int = 2, target: str = "one", bi
     def init(params):
         matrices, _ = _layers(params)
         if not matrices:
-            # (leaves, which optax.tree.map_params, whose placeholder has no matrix, takes for any memory)
+            # (leaves, which optax.tree.map_params, whose placeholder has no matrix, takes for any
+            # memory)
             return jnp.zeros(0), jnp.zeros(0)
         vectors = {
-            path: _unit(jax.random.normal(jax.random.fold_in(jax.random.key(0), i), (w.shape[1],), _float(w)))
+            path: _unit(
+                jax.random.normal(
+                    jax.random.fold_in(jax.random.key(0), i), (w.shape[1],), _float(w)
+                )
+            )
             for i, (path, w) in enumerate(matrices.items())
         }
         vectors = jax.lax.fori_loop(0, 20, lambda _, vectors: _advanced(vectors, matrices), vectors)
@@ -117,7 +133,8 @@ def _float(w: Array) -> Any:
     return jnp.promote_types(w.dtype, jnp.float32)
 
 
-# names of biases, of scales that are no biases, of what is a kernel though a mask hides it, and of normalisations
+# names of biases, of scales that are no biases, of what is a kernel though a mask hides it, and of
+# normalisations
 WORD = r"(.*[_\W])?bias(es)?\d*([_\W].*)?|(?-i:.*[a-z0-9]Bias(es)?\d*)"
 BIAS_WORD = re.compile(WORD, re.IGNORECASE)
 BIAS = re.compile(rf"{WORD}|b_?\d*", re.IGNORECASE)
@@ -142,7 +159,9 @@ class _Container(NamedTuple):
 
 
 def _layers(params: PyTree) -> tuple[dict[str, Array], list[Array]]:
-    """Returns ({jax's path: matrix [... * in, out]}, biases); singular values do not mind the transposition."""
+    """Returns ({jax's path: matrix [... * in, out]}, biases); singular values do not mind the
+    transposition.
+    """
     leaves = trees.named(params, masked=True)
     containers: dict[trees.Path, dict[str, Any]] = {}
     for path, leaf in leaves.items():
@@ -154,7 +173,11 @@ def _layers(params: PyTree) -> tuple[dict[str, Array], list[Array]]:
     scales = {k for found in partners.values() for k, (_, q) in found.items() if _is_vector(q)}
     ours = {path for path in apart if told[path]}
     for path, beside in containers.items():
-        known = [name for name in beside if (*path, name) in scales or told.get((*path, name)) is not None]
+        known = [
+            name
+            for name in beside
+            if (*path, name) in scales or told.get((*path, name)) is not None
+        ]
         left = {name: p for name, p in beside.items() if name not in known}
         ours |= {(*path, name) for name in _bias_names(_Container(path, left), widths)}
     for path in apart:
@@ -169,14 +192,21 @@ def _layers(params: PyTree) -> tuple[dict[str, Array], list[Array]]:
 
 
 def _is_named_apart(path: trees.Path, beside: dict[str, Any]) -> bool:
-    """Whether a leaf is called a bias by some name of its path, but lies beside no kernel and no scale."""
+    """Whether a leaf is called a bias by some name of its path, but lies beside no kernel and no
+    scale.
+    """
     p = beside[path[-1]]
     if _is_masked(p) or not p.ndim:
         return False
     # (a matrix is one if it can be told: {"bias": {"embedding": [buckets, heads]}} is none)
-    if any((_is_matrix(q) and q is not p) or SCALE.fullmatch(n) or KERNEL.fullmatch(n) for n, q in beside.items()):
+    if any(
+        (_is_matrix(q) and q is not p) or SCALE.fullmatch(n) or KERNEL.fullmatch(n)
+        for n, q in beside.items()
+    ):
         return False
-    return any(map(BIAS.fullmatch, path[:-1])) or (_is_vector(p) and all(map(BIAS.fullmatch, beside)))
+    return any(map(BIAS.fullmatch, path[:-1])) or (
+        _is_vector(p) and all(map(BIAS.fullmatch, beside))
+    )
 
 
 def _partners(path: trees.Path, leaves: dict[trees.Path, Any]) -> dict[trees.Path, tuple[str, Any]]:
@@ -193,11 +223,15 @@ def _partners(path: trees.Path, leaves: dict[trees.Path, Any]) -> dict[trees.Pat
     return found
 
 
-def _is_bias_apart(path: trees.Path, p: Array, partners: dict[trees.Path, tuple[str, Any]]) -> bool | None:
+def _is_bias_apart(
+    path: trees.Path, p: Array, partners: dict[trees.Path, tuple[str, Any]]
+) -> bool | None:
     """Whether a leaf that lies apart is a bias of a layer, None if it cannot be told."""
     others = list(partners.values())
     if _is_matrix(p):
-        return any(_is_matrix(q) and q.ndim > p.ndim and q.shape[-p.ndim :] == p.shape for _, q in others)
+        return any(
+            _is_matrix(q) and q.ndim > p.ndim and q.shape[-p.ndim :] == p.shape for _, q in others
+        )
     if any(KERNEL.fullmatch(name) if _is_masked(q) else _is_matrix(q) for name, q in others):
         return True
     scales = any(SCALE.fullmatch(name) or not _is_masked(q) for name, q in others)
@@ -205,7 +239,9 @@ def _is_bias_apart(path: trees.Path, p: Array, partners: dict[trees.Path, tuple[
 
 
 def _bias_names(container: _Container, widths: set[int]) -> list[str]:
-    """Returns which of what lies in one container are biases; `widths` are the outputs of all matrices of the tree."""
+    """Returns which of what lies in one container are biases; `widths` are the outputs of all
+    matrices of the tree.
+    """
     beside = container.beside
     called = [name for name, p in beside.items() if BIAS.fullmatch(name) and not _is_masked(p)]
     scales = [name for name in beside if SCALE.fullmatch(name)]
@@ -246,7 +282,8 @@ def _biases_of_a_sequence(container: _Container, widths: set[int]) -> list[str]:
 
 def _refused(container: _Container, names: list[str]) -> NoReturn:
     raise ValueError(
-        f"spectral cannot tell whether {', '.join(names)} in {container} is a bias of a layer: call it 'bias' beside its "
+        f"spectral cannot tell whether {', '.join(names)} in {container} is a bias of a layer: "
+        "call it 'bias' beside its "
         "'kernel', in a container of that layer alone."
     )
 

@@ -24,19 +24,24 @@ def redo(
     outgoing: str = "zero",
     reset_norm: bool = False,
 ) -> lifting.Rewrite:
-    """ReDo: every `period` steps dormant units get fresh incoming weights, zero bias, zero outgoing weights and moments.
+    """ReDo: every `period` steps dormant units get fresh incoming weights, zero bias, zero outgoing
+    weights and moments.
 
-    Unit i of a layer is dormant iff s_i <= threshold, s_i = E|h_i| / mean_k E|h_k| over this step's batch.
-    Source: Sokar et al. 2023. Options for the variant in Liu & Mou's code: `score="running"` averages over all batches
-    since the last check; `max_fraction` of a layer at most, lowest scores first; nothing before `warmup` steps;
-    `relative=False` compares E|h_i| itself; `outgoing="keep"` leaves outgoing weights, `"redraw"` draws them afresh.
-    `reset_norm` also resets scale and offset of the units' normalisation, which neither source does.
+    Unit i of a layer is dormant iff s_i <= threshold, s_i = E|h_i| / mean_k E|h_k| over this step's
+    batch. Source: Sokar et al. 2023. Options for the variant in Liu & Mou's code: `score="running"`
+      averages over all batches
+    since the last check; `max_fraction` of a layer at most, lowest scores first; nothing before
+    `warmup` steps; `relative=False` compares E|h_i| itself; `outgoing="keep"` leaves outgoing
+    weights, `"redraw"` draws them afresh. `reset_norm` also resets scale and offset of the units'
+    normalisation, which neither source does.
 
     What is masked (`optax.masked`, `optax.partition`) is left alone.
 
     Args:
-      units, init: where the units are and how weights are drawn, as `model.units()` and key -> params give them.
-    Raises ValueError for an unknown `score` or `outgoing`, a `period` < 1, or units that `init` has no layer for.
+      units, init: where the units are and how weights are drawn, as `model.units()` and key ->
+        params give them.
+    Raises ValueError for an unknown `score` or `outgoing`, a `period` < 1, or units that `init` has
+    no layer for.
     """
     registry.one_of("redo.score", score, ("batch", "running"))
     registry.one_of("redo.outgoing", outgoing, ("zero", "keep", "redraw"))
@@ -45,20 +50,28 @@ def redo(
     shapes = trees.named(jax.eval_shape(init, jax.random.key(0)))
     kernels = {group: _kernel(group, unit, shapes) for group, unit in units.items()}
     width = {group: kernel.shape[-1] for group, kernel in kernels.items()}
-    dtype = {group: jnp.promote_types(kernel.dtype, jnp.float32) for group, kernel in kernels.items()}
+    dtype = {
+        group: jnp.promote_types(kernel.dtype, jnp.float32) for group, kernel in kernels.items()
+    }
 
     def start():
         # sums over the batches since the last check, and how many they are
-        return {group: jnp.zeros(h, dtype[group]) for group, h in width.items()}, jnp.zeros((), jnp.float32)
+        return {group: jnp.zeros(h, dtype[group]) for group, h in width.items()}, jnp.zeros(
+            (), jnp.float32
+        )
 
     def observe(memory, ctx):
         total, count = memory
-        return {group: t + batch_mean(group, ctx).astype(t.dtype) for group, t in total.items()}, count + 1
+        return {
+            group: t + batch_mean(group, ctx).astype(t.dtype) for group, t in total.items()
+        }, count + 1
 
     def batch_mean(group, ctx):
         if group not in ctx.hidden:
             known = ", ".join(map(repr, ctx.hidden)) or "none"
-            raise ValueError(f"redo needs the activations {group!r} in ctx.hidden, which has {known}.")
+            raise ValueError(
+                f"redo needs the activations {group!r} in ctx.hidden, which has {known}."
+            )
         return magnitude(ctx.hidden[group], width[group])
 
     def dormant_units(group, ctx, memory):
@@ -93,7 +106,9 @@ def redo(
             new[name] = jnp.where(rows, 0 if outgoing == "zero" else fresh[name], new[name])
             touched[name] = touched[name] | rows
         structure = jax.tree.structure(params)
-        after, mask = (jax.tree.unflatten(structure, list(part.values())) for part in (new, touched))
+        after, mask = (
+            jax.tree.unflatten(structure, list(part.values())) for part in (new, touched)
+        )
         number = sum((d.sum(dtype=jnp.int32) for d in dormant.values()), jnp.int32(0))
         return after, mask, lifting.Counted(state.units + number, remembered())
 
@@ -110,7 +125,9 @@ def redo(
 
 
 def magnitude(hidden: Array, units: int) -> Array:
-    """Returns E|h| of each unit, [units], from activations [B, ..., m * units]; copies and positions are averaged."""
+    """Returns E|h| of each unit, [units], from activations [B, ..., m * units]; copies and
+    positions are averaged.
+    """
     return jnp.abs(hidden).reshape(-1, units).mean(axis=0)
 
 
@@ -125,9 +142,13 @@ def _layer(params: Mapping[trees.Path, Array], path: tuple) -> list[trees.Path]:
 
 
 def _kernel(group: str, unit: UnitGroup, shapes: Mapping[trees.Path, Array]) -> Array:
-    """Returns the shape of the kernel that makes the units; raises ValueError where a layer is missing."""
+    """Returns the shape of the kernel that makes the units; raises ValueError where a layer is
+    missing.
+    """
     for path in (unit.made_by, unit.feeds):
         if (*trees.path_of(path), "kernel") not in shapes:
             layer = "/".join(map(str, path))
-            raise ValueError(f"redo's units {group!r} are of a layer {layer!r}, of which init draws no kernel.")
+            raise ValueError(
+                f"redo's units {group!r} are of a layer {layer!r}, of which init draws no kernel."
+            )
     return shapes[(*trees.path_of(unit.made_by), "kernel")]

@@ -11,15 +11,22 @@ from plasticity_jax.types import Method, Number, Share
 
 
 @registry.checked
-def shrink_and_perturb(*, shrink: Share = 0.9, noise: Number = 0.01, period: int = 0) -> lifting.Rewrite:
-    """Shrink and perturb: p <- shrink * p + noise * N(0, 1), every parameter, at task changes or every `period` steps.
+def shrink_and_perturb(
+    *, shrink: Share = 0.9, noise: Number = 0.01, period: int = 0
+) -> lifting.Rewrite:
+    """Shrink and perturb: p <- shrink * p + noise * N(0, 1), every parameter, at task changes or
+    every `period` steps.
 
-    With `period=0` it is told task boundaries and acts once a task, right after the first step of the new task; optimizer
-    moments are kept. Source: Ash & Adams 2020; values Liu & Mou's for the MLP. Deviation: they act between two tasks,
+    With `period=0` it is told task boundaries and acts once a task, right after the first step of
+    the new task; optimizer
+    moments are kept. Source: Ash & Adams 2020; values Liu & Mou's for the MLP. Deviation: they act
+      between two tasks,
     one gradient step earlier. Raises ValueError for a negative `period`.
     """
     if period < 0:
-        raise ValueError(f"shrink_and_perturb.period is {period}: allowed are 0 (at task changes) or more steps.")
+        raise ValueError(
+            f"shrink_and_perturb.period is {period}: allowed are 0 (at task changes) or more steps."
+        )
 
     def apply(params, ctx, memory):
         flat, unravel = ravel_pytree(params)
@@ -31,11 +38,13 @@ def shrink_and_perturb(*, shrink: Share = 0.9, noise: Number = 0.01, period: int
 
 
 def optimizer_reset() -> Method:
-    """Optimizer reset: the optimizer starts afresh (moments and step counts) at every task change; weights are kept.
+    """Optimizer reset: the optimizer starts afresh (moments and step counts) at every task change;
+    weights are kept.
 
-    It is told task boundaries. Acts before the first update of the new task; what other methods remember is kept, numbers
-    that were changed in the state of optax.inject_hyperparams are not.
-    Source: Liu & Mou's public code re-creates AdamW every task in some arms; Asadi et al. 2023 for reinforcement learning.
+    It is told task boundaries. Acts before the first update of the new task; what other methods
+    remember is kept, numbers that were changed in the state of optax.inject_hyperparams are not.
+    Source: Liu & Mou's public code re-creates AdamW every task in some arms; Asadi et al. 2023 for
+    reinforcement learning.
     """
 
     def method(optimizer: optax.GradientTransformation) -> optax.GradientTransformationExtraArgs:

@@ -15,8 +15,9 @@ Path = tuple[str, ...]
 def named(params: PyTree, masked: bool = False) -> dict[Path, Any]:
     """Returns {path of names: leaf} in the order of `jax.tree.leaves`.
 
-    A sequence's names are its indices; a name such as "layer0/kernel" or "layer0.kernel" is two; a tree that is one leaf
-    has the name "". With `masked`, an optax.MaskedNode counts as a leaf. Raises ValueError where two leaves have one name.
+    A sequence's names are its indices; a name such as "layer0/kernel" or "layer0.kernel" is two; a
+    tree that is one leaf has the name "". With `masked`, an optax.MaskedNode counts as a leaf.
+    Raises ValueError where two leaves have one name.
     """
     leaves = _leaves(params, masked)
     children = collections.Counter(path[:-1] for path, _ in leaves)

@@ -1,12 +1,14 @@
-"""Models: a new one is one factory that returns a Flax module with `groups()` and `units()`, and one line in MODELS.
+"""Models: a new one is one factory that returns a Flax module with `groups()` and `units()`, and
+one line in MODELS.
 
-A model is called as `model.apply(variables, x, train)`, returns logits [B, outputs] and sows groups of activations into
-the collection "hidden". `groups()` names them in the order of the layers, for probes; `units()` says of those that a
-method may recycle where they live in the parameter tree. A factory's positional parameters are fields of Spec, its
-keyword-only ones the model's own options.
+A model is called as `model.apply(variables, x, train)`, returns logits [B, outputs] and sows groups
+of activations into the collection "hidden". `groups()` names them in the order of the layers, for
+probes; `units()` says of those that a method may recycle where they live in the parameter tree. A
+factory's positional parameters are fields of Spec, its keyword-only ones the model's own options.
 
-Class attributes, where they differ from the usual: `inputs`, what it reads ("images"; "text": a Text, and `start` and
-`step` for decoding, see `text.decoding`), and `LINEAR_GROUPS`, groups that no activation function made (none).
+Class attributes, where they differ from the usual: `inputs`, what it reads ("images"; "text": a
+Text, and `start` and `step` for decoding, see `text.decoding`), and `LINEAR_GROUPS`, groups that no
+activation function made (none).
 """
 
 from collections.abc import Callable

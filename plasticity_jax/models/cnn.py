@@ -8,12 +8,14 @@ from plasticity_jax.types import Array, UnitGroup
 
 
 class CNN(layers.Model):
-    """Three 3x3 convolutions of `base`, 2 `base` and 4 `base` filters, a dense layer of `dense` units, a dense head.
+    """Three 3x3 convolutions of `base`, 2 `base` and 4 `base` filters, a dense layer of `dense`
+    units, a dense head.
 
-    Each convolution is followed by norm -> activation -> 2x2 max pooling, the dense layer by norm -> activation. Pooling
-    keeps odd rows and columns at the end, so that nothing is cut off and any image is large enough. Unit groups h0, h1,
-    h2 are the activations before pooling [B, H, W, filters], h3 those of the dense layer. Source: ours; about what is
-    common for these datasets, not the network of one paper.
+    Each convolution is followed by norm -> activation -> 2x2 max pooling, the dense layer by norm
+    -> activation. Pooling keeps odd rows and columns at the end, so that nothing is cut off and any
+    image is large enough. Unit groups h0, h1, h2 are the activations before pooling [B, H, W,
+    filters], h3 those of the dense layer. Source: ours; about what is common for these datasets,
+    not the network of one paper.
     """
 
     outputs: int
@@ -28,7 +30,9 @@ class CNN(layers.Model):
         """Returns logits [B, outputs]."""
         activation = layers.ACTIVATIONS[self.activation]
         for i in range(3):
-            layer = convolution.Conv(self.base * 2**i, initialization=self.initialization, name=f"layer{i}")
+            layer = convolution.Conv(
+                self.base * 2**i, initialization=self.initialization, name=f"layer{i}"
+            )
             x = activation(convolution.NORMS[self.norm](layer(x), train, f"norm{i}"))
             layers.sow(self, f"h{i}", x)
             x = convolution.max_pool(x, whole=False)
@@ -49,8 +53,17 @@ class CNN(layers.Model):
         return {f"h{i}": UnitGroup((layer[i],), norm[i], (layer[i + 1],)) for i in range(4)}
 
 
-def cnn(outputs: int, norm: str, activation: str, initialization: str, *, base: int = 32, dense: int = 256) -> CNN:
-    """Small convolutional network: 3x3 convolutions of base, 2 base, 4 base filters with pooling, a dense layer, a head.
+def cnn(
+    outputs: int,
+    norm: str,
+    activation: str,
+    initialization: str,
+    *,
+    base: int = 32,
+    dense: int = 256,
+) -> CNN:
+    """Small convolutional network: 3x3 convolutions of base, 2 base, 4 base filters with pooling, a
+    dense layer, a head.
 
     Raises ValueError for `base` or `dense` < 1.
     """

@@ -1,4 +1,6 @@
-"""Layers that several models use: initialization as PyTorch, He or LeCun have it, normalisation, activation."""
+"""Layers that several models use: initialization as PyTorch, He or LeCun have it, normalisation,
+activation.
+"""
 
 import dataclasses
 import math
@@ -18,11 +20,14 @@ DEEPEST = 1000  # a program is as long as its network is deep: more would take h
 
 def _torch_bias(fan_in: int):
     bound = fan_in**-0.5
-    return lambda key, shape, dtype=jnp.float32: jax.random.uniform(key, shape, dtype, -bound, bound)
+    return lambda key, shape, dtype=jnp.float32: jax.random.uniform(
+        key, shape, dtype, -bound, bound
+    )
 
 
-# name -> (kernel initializer, fan_in -> bias initializer). "torch" is PyTorch's default for nn.Linear and nn.Conv2d:
-# U(-1/sqrt(fan_in), 1/sqrt(fan_in)) for weights and bias, a variance of 1 / (3 fan_in).
+# name -> (kernel initializer, fan_in -> bias initializer). "torch" is PyTorch's default for
+# nn.Linear and nn.Conv2d: U(-1/sqrt(fan_in), 1/sqrt(fan_in)) for weights and bias, a variance of 1
+# / (3 fan_in).
 INITIALIZATIONS = {
     "torch": (initializers.variance_scaling(1 / 3, "fan_in", "uniform"), _torch_bias),
     "he": (initializers.he_normal(), lambda fan_in: initializers.zeros),
@@ -39,15 +44,20 @@ def dense(x: Array, features: int, initialization: str, name: str) -> Array:
 def of_rows(x: Array, function: Callable[[Array], Array]) -> Array:
     """Returns `function` of `x` [..., in] as rows [N, in], shaped back to [..., out].
 
-    On a CPU the gradient of a product with a kernel is much faster where it contracts one axis, not several.
+    On a CPU the gradient of a product with a kernel is much faster where it contracts one axis, not
+    several.
     """
     rows = function(x.reshape(-1, x.shape[-1]))
     return rows.reshape(*x.shape[:-1], -1)
 
 
 def sow(module: nn.Module, group: str, activations: Array) -> None:
-    """Makes `activations` readable from outside as `group`, which must not be the name of a submodule."""
-    module.sow("hidden", group, activations, reduce_fn=lambda _, new: new, init_fn=lambda: activations)
+    """Makes `activations` readable from outside as `group`, which must not be the name of a
+    submodule.
+    """
+    module.sow(
+        "hidden", group, activations, reduce_fn=lambda _, new: new, init_fn=lambda: activations
+    )
 
 
 def _no_norm(x: Array, train: bool, name: str) -> Array:
@@ -61,15 +71,20 @@ def _layer_norm(x: Array, train: bool, name: str) -> Array:
 
 
 def _batch_norm(x: Array, train: bool, name: str) -> Array:
-    # momentum 0.9 is PyTorch's 0.1; the running variance is the biased one, PyTorch keeps the unbiased one. The "fast"
-    # variance, E x^2 - (E x)^2, loses digits where few values of one channel are alike.
-    return nn.BatchNorm(not train, momentum=0.9, epsilon=1e-5, use_fast_variance=False, name=name)(x)
+    # momentum 0.9 is PyTorch's 0.1; the running variance is the biased one, PyTorch keeps the
+    # unbiased one. The "fast" variance, E x^2 - (E x)^2, loses digits where few values of one
+    # channel are alike.
+    return nn.BatchNorm(not train, momentum=0.9, epsilon=1e-5, use_fast_variance=False, name=name)(
+        x
+    )
 
 
 def _group_norm(x: Array, train: bool, name: str) -> Array:
     del train
     # 32 groups, as Wu & He 2018 have it, or the most that divide both 32 and the channels
-    return nn.GroupNorm(num_groups=math.gcd(32, x.shape[-1]), epsilon=1e-5, use_fast_variance=False, name=name)(x)
+    return nn.GroupNorm(
+        num_groups=math.gcd(32, x.shape[-1]), epsilon=1e-5, use_fast_variance=False, name=name
+    )(x)
 
 
 # name -> (x, train, name) -> normalised x; scale and offset are learned, epsilon is PyTorch's
@@ -82,7 +97,9 @@ NORMS = {
 
 
 def crelu(x: Array) -> Array:
-    """Returns [relu(x), relu(-x)], [..., 2H]. Source: Shang et al. 2016; Abbas et al. 2023 for plasticity."""
+    """Returns [relu(x), relu(-x)], [..., 2H]. Source: Shang et al. 2016; Abbas et al. 2023 for
+    plasticity.
+    """
     return jnp.concatenate([nn.relu(x), nn.relu(-x)], axis=-1)
 
 
@@ -101,10 +118,12 @@ ACTIVATIONS = {
 
 
 class Model(nn.Module):
-    """What all models share: their settings are checked when one is made, by hand or by its factory.
+    """What all models share: their settings are checked when one is made, by hand or by its
+    factory.
 
-    Whole numbers are those from 1; `norm`, `activation` and `initialization` are names in NORMS, ACTIVATIONS and
-    INITIALIZATIONS. Raises ValueError, one sentence with what was given and what is allowed.
+    Whole numbers are those from 1; `norm`, `activation` and `initialization` are names in NORMS,
+    ACTIVATIONS and INITIALIZATIONS. Raises ValueError, one sentence with what was given and what is
+    allowed.
 
     Class attributes:
       CHOICES: {field: what it may be}, of settings that are a model's own.
@@ -127,8 +146,16 @@ class Model(nn.Module):
             elif name in self.CHOICES:
                 registry.one_of(f"{own}.{name}", value, self.CHOICES[name])
             if name == "activation" and not self.CRELU:
-                registry.one_of(f"activation of {own}", value, [known for known in ACTIVATIONS if known != "crelu"])
+                registry.one_of(
+                    f"activation of {own}",
+                    value,
+                    [known for known in ACTIVATIONS if known != "crelu"],
+                )
         super().__post_init__()
 
 
-_NAMED: dict[str, Mapping[str, Any]] = {"norm": NORMS, "activation": ACTIVATIONS, "initialization": INITIALIZATIONS}
+_NAMED: dict[str, Mapping[str, Any]] = {
+    "norm": NORMS,
+    "activation": ACTIVATIONS,
+    "initialization": INITIALIZATIONS,
+}

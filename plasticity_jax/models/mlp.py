@@ -11,8 +11,8 @@ from plasticity_jax.types import Array, UnitGroup
 class MLP(layers.Model):
     """`depth` hidden layers of `width` units: dense -> norm -> activation; then a dense head.
 
-    Inputs [B, ...] are flattened. Unit groups h0, h1, ... are the activations. Source: Liu & Mou, section 5.1 (4 x 256,
-    layer norm, ReLU); initialization as in PyTorch.
+    Inputs [B, ...] are flattened. Unit groups h0, h1, ... are the activations. Source: Liu & Mou,
+    section 5.1 (4 x 256, layer norm, ReLU); initialization as in PyTorch.
     """
 
     inputs: ClassVar[tuple[str, ...]] = ("images", "vectors")
@@ -43,9 +43,15 @@ class MLP(layers.Model):
         """Returns where each group's incoming and outgoing weights are."""
         layer = [f"layer{i}" for i in range(self.depth)] + ["head"]
         norm = [None if self.norm == "none" else (f"norm{i}",) for i in range(self.depth)]
-        return {f"h{i}": UnitGroup((layer[i],), norm[i], (layer[i + 1],)) for i in range(self.depth)}
+        return {
+            f"h{i}": UnitGroup((layer[i],), norm[i], (layer[i + 1],)) for i in range(self.depth)
+        }
 
 
-def mlp(outputs: int, width: int, depth: int, norm: str, activation: str, initialization: str) -> MLP:
-    """Multi-layer perceptron: `depth` layers of `width` units, each dense -> norm -> activation, and a dense head."""
+def mlp(
+    outputs: int, width: int, depth: int, norm: str, activation: str, initialization: str
+) -> MLP:
+    """Multi-layer perceptron: `depth` layers of `width` units, each dense -> norm -> activation,
+    and a dense head.
+    """
     return MLP(outputs, width, depth, norm, activation, initialization)

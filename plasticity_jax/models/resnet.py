@@ -16,19 +16,25 @@ BLOCKS = 8  # two in each of four stages
 
 
 class ResNet18(layers.Model):
-    """A stem, four stages of two basic blocks with `base`, 2, 4 and 8 `base` channels, the mean over positions, a head.
+    """A stem, four stages of two basic blocks with `base`, 2, 4 and 8 `base` channels, the mean
+    over positions, a head.
 
-    A block is act(norm(conv(act(norm(conv(x))))) + shortcut(x)), its convolutions 3x3. The first block of the second to
-    fourth stage halves the image and has a shortcut norm(conv 1x1) of stride 2; the others add x itself. The stem is
-    norm(conv 3x3), or, as for ImageNet, norm(conv 7x7 of stride 2) -> act -> 3x3 max pooling of stride 2.
+    A block is act(norm(conv(act(norm(conv(x))))) + shortcut(x)), its convolutions 3x3. The first
+    block of the second to fourth stage halves the image and has a shortcut norm(conv 1x1) of stride
+    2; the others add x itself. The stem is norm(conv 3x3), or, as for ImageNet, norm(conv 7x7 of
+    stride 2) -> act -> 3x3 max pooling of stride 2.
 
-    Groups of activations, in order: `stream0` after the stem, then of each block i `inner{i}` between its convolutions and
-    `stream{i+1}` after it; the last stream is the last hidden layer. Only the inner ones are unit groups, which a method
-    may recycle: exactly one layer makes them and one reads them. A channel of a stream is a sum over all earlier blocks of
+    Groups of activations, in order: `stream0` after the stem, then of each block i `inner{i}`
+    between its convolutions and `stream{i+1}` after it; the last stream is the last hidden layer.
+    Only the inner ones are unit groups, which a method
+    may recycle: exactly one layer makes them and one reads them. A channel of a stream is a sum
+      over all earlier blocks of
     its stage and is read by all later ones, so there is no one unit to start afresh.
 
-    Convolutions have a bias only without a norm. Source: He et al. 2016; layout, padding and norms as microsoft/resnet-18
-    in transformers. Deviations: the stem is 3x3 by default, as is usual for small images; initial weights are the Spec's
+    Convolutions have a bias only without a norm. Source: He et al. 2016; layout, padding and norms
+    as microsoft/resnet-18
+    in transformers. Deviations: the stem is 3x3 by default, as is usual for small images; initial
+      weights are the Spec's
     (there: He, fan-out); the running variance of batch norm is the biased one.
     """
 
@@ -62,17 +68,24 @@ class ResNet18(layers.Model):
             features, stride = self.base * 2 ** (i // 2), 2 if i in (2, 4, 6) else 1
             inner = activation(normalised(x, features, 3, stride, f"block{i}_first"))
             layers.sow(self, f"inner{i}", inner)
-            shortcut = x if stride == 1 else normalised(x, features, 1, stride, f"block{i}_shortcut")
+            shortcut = (
+                x if stride == 1 else normalised(x, features, 1, stride, f"block{i}_shortcut")
+            )
             x = activation(normalised(inner, features, 3, 1, f"block{i}_second") + shortcut)
             layers.sow(self, f"stream{i + 1}", x)
         return layers.dense(x.mean(axis=(1, 2)), self.outputs, self.initialization, name="head")
 
     def groups(self) -> list[str]:
         """Returns the names of the groups of activations, in order."""
-        return ["stream0", *(name for i in range(BLOCKS) for name in (f"inner{i}", f"stream{i + 1}"))]
+        return [
+            "stream0",
+            *(name for i in range(BLOCKS) for name in (f"inner{i}", f"stream{i + 1}")),
+        ]
 
     def load(self, variables: PyTree) -> PyTree:
-        """Returns `variables` with the pretrained checkpoint's values; a head for other classes stays as it was drawn."""
+        """Returns `variables` with the pretrained checkpoint's values; a head for other classes
+        stays as it was drawn.
+        """
         folder, layout = self.pretrained, keys.RESNET
         found, tensors = reading.config(folder, layout), reading.held(folder, layout)
         channels = variables["params"]["stem"]["kernel"].shape[2]
@@ -86,12 +99,17 @@ class ResNet18(layers.Model):
         # how many batches the statistics are of, which counts where they are plain means only
         means = [name for name in names.values() if name.endswith("running_mean")]
         counters = [name.replace("running_mean", "num_batches_tracked") for name in means]
-        return reading.filled(folder, tensors, variables, names, left_out=left_out, ignored=counters)
+        return reading.filled(
+            folder, tensors, variables, names, left_out=left_out, ignored=counters
+        )
 
     def units(self) -> dict[str, UnitGroup]:
         """Returns where the incoming and outgoing weights of the `inner` groups are."""
         norm = [None if self.norm == "none" else (f"block{i}_first_norm",) for i in range(BLOCKS)]
-        return {f"inner{i}": UnitGroup((f"block{i}_first",), norm[i], (f"block{i}_second",)) for i in range(BLOCKS)}
+        return {
+            f"inner{i}": UnitGroup((f"block{i}_first",), norm[i], (f"block{i}_second",))
+            for i in range(BLOCKS)
+        }
 
 
 def resnet18(
@@ -104,21 +122,32 @@ def resnet18(
     stem: str = "3x3",
     pretrained: str = "",
 ) -> ResNet18:
-    """ResNet-18: a 3x3 or 7x7 stem, eight basic blocks of `base` to 8 `base` channels, a head; 11 M parameters at 64.
+    """ResNet-18: a 3x3 or 7x7 stem, eight basic blocks of `base` to 8 `base` channels, a head; 11 M
+    parameters at 64.
 
-    The sources use norm "batch". `pretrained` is a folder with a Hugging Face checkpoint of a ResNet-18 (7x7 stem, batch
-    norm, ReLU), whose values the run starts from; what methods draw afresh is random all the same.
-    Raises ValueError for another `stem`, `base` < 1, or activation "crelu", which doubles the channels and so does not fit
-    a residual stream; DataError or ValueError for a checkpoint that is none or does not fit.
+    The sources use norm "batch". `pretrained` is a folder with a Hugging Face checkpoint of a
+    ResNet-18 (7x7 stem, batch norm, ReLU), whose values the run starts from; what methods draw
+    afresh is random all the same. Raises ValueError for another `stem`, `base` < 1, or activation
+    "crelu", which doubles the channels and so does not fit a residual stream; DataError or
+    ValueError for a checkpoint that is none or does not fit.
     """
     model = ResNet18(outputs, norm, activation, initialization, base, stem, pretrained)
     if pretrained:
         registry.one_of("resnet18.stem of a pretrained network", stem, ["7x7"])
         registry.one_of("norm of a pretrained resnet18", norm, ["batch"])
-        # (in transformers hidden_act is that of the stem and of the sums alone: within a block stays ReLU)
+        # (in transformers hidden_act is that of the stem and of the sums alone: within a block
+        # stays ReLU)
         registry.one_of("activation of a pretrained resnet18", activation, ["relu"])
-        sizes = {"hidden_sizes": [base * k for k in (1, 2, 4, 8)], "depths": [2] * 4, "embedding_size": base}
-        shape = {"layer_type": "basic", "hidden_act": activation, "downsample_in_first_stage": False}
+        sizes = {
+            "hidden_sizes": [base * k for k in (1, 2, 4, 8)],
+            "depths": [2] * 4,
+            "embedding_size": base,
+        }
+        shape = {
+            "layer_type": "basic",
+            "hidden_act": activation,
+            "downsample_in_first_stage": False,
+        }
         layout = keys.RESNET
         reading.compare(pretrained, layout, reading.config(pretrained, layout), {**sizes, **shape})
     return model

@@ -1,4 +1,6 @@
-"""T5, the encoder-decoder transformer of the machine translation experiments, and its cache for decoding step by step."""
+"""T5, the encoder-decoder transformer of the machine translation experiments, and its cache for
+decoding step by step.
+"""
 
 from collections.abc import Mapping
 from typing import Any, ClassVar, NamedTuple
@@ -17,9 +19,11 @@ from plasticity_jax.types import Array, PyTree, Text, UnitGroup
 
 PADDING = 0  # the id that `source` is filled up with
 EPSILON = 1e-6  # of the norms
-SPECIAL = {"padding": PADDING, "end": 1, "unknown": 2}  # ids that are no text in T5's SentencePiece file
+# ids that are no text in T5's SentencePiece file
+SPECIAL = {"padding": PADDING, "end": 1, "unknown": 2}
 HEADS = ("tied", "own")
-EXTRA_IDS = 100  # rows of a checkpoint behind those of the file's pieces, for <extra_id_0> to <extra_id_99>
+# rows of a checkpoint behind those of the file's pieces, for <extra_id_0> to <extra_id_99>
+EXTRA_IDS = 100
 
 
 class Memory(NamedTuple):
@@ -34,12 +38,14 @@ class Memory(NamedTuple):
 
 
 class Cache(NamedTuple):
-    """State of a decoder between two steps; the leading axis of every leaf is the batch, so rows can be reordered.
+    """State of a decoder between two steps; the leading axis of every leaf is the batch, so rows
+    can be reordered.
 
     Attributes:
       seen: [B, 1, 1, S] bool, where the source is not padding.
       source: Memory of the encoder's states for the cross-attention of each block, never changed.
-      past: Memory of the decoder's own states for the self-attention of each block, K = length, filled by steps.
+      past: Memory of the decoder's own states for the self-attention of each block, K = length,
+        filled by steps.
     """
 
     seen: Array
@@ -48,11 +54,15 @@ class Cache(NamedTuple):
 
 
 def bucket(offset: np.ndarray, buckets: int, distance: int, bidirectional: bool) -> np.ndarray:
-    """Returns the bucket in 0..buckets-1 of each relative position `offset` = key position - query position.
+    """Returns the bucket in 0..buckets-1 of each relative position `offset` = key position - query
+    position.
 
-    Half of a direction's buckets hold one distance each, the others grow geometrically up to `distance`, beyond which all
-    share the last. Bidirectional: half of the buckets for keys behind, half for keys ahead; else keys ahead count as
-    distance 0. Source: Raffel et al. 2020, section 2.1; boundaries rounded in float32 as transformers does.
+    Half of a direction's buckets hold one distance each, the others grow geometrically up to
+    `distance`, beyond which all
+    share the last. Bidirectional: half of the buckets for keys behind, half for keys ahead; else
+      keys ahead count as
+    distance 0. Source: Raffel et al. 2020, section 2.1; boundaries rounded in float32 as
+      transformers does.
     """
     if bidirectional:
         buckets //= 2
@@ -61,12 +71,16 @@ def bucket(offset: np.ndarray, buckets: int, distance: int, bidirectional: bool)
         first, apart = 0, np.maximum(-offset, 0)
     exact = buckets // 2
     ratio = np.log(np.maximum(apart, exact).astype(np.float32) / np.float32(exact))
-    grown = exact + (ratio / np.float32(np.log(distance / exact)) * np.float32(buckets - exact)).astype(int)
+    grown = exact + (
+        ratio / np.float32(np.log(distance / exact)) * np.float32(buckets - exact)
+    ).astype(int)
     return first + np.where(apart < exact, apart, np.minimum(grown, buckets - 1))
 
 
 class Linear(nn.Module):
-    """A matrix product with a learned `kernel` [inputs, outputs], drawn from a normal distribution; no bias."""
+    """A matrix product with a learned `kernel` [inputs, outputs], drawn from a normal distribution;
+    no bias.
+    """
 
     inputs: int
     outputs: int
@@ -82,13 +96,16 @@ class Linear(nn.Module):
         """Returns [..., outputs] of `x` [..., inputs]."""
         if self.inputs <= self.outputs:
             return layers.of_rows(x, lambda rows: rows @ self.kernel)
-        # On a CPU the gradient of a tall kernel takes twice the time of that of a flat one; the barrier keeps it flat.
+        # On a CPU the gradient of a tall kernel takes twice the time of that of a flat one; the
+        # barrier keeps it flat.
         flat = jax.lax.optimization_barrier(self.kernel.T)
         return layers.of_rows(x, lambda rows: rows @ flat.T)
 
 
 def _together(x: Array, *linear: Linear) -> list[Array]:
-    """Returns what each layer makes of the same `x`, by one matrix product, which is faster than several."""
+    """Returns what each layer makes of the same `x`, by one matrix product, which is faster than
+    several.
+    """
     kernel = jnp.concatenate([layer.kernel for layer in linear], axis=1)
     parts = np.cumsum([layer.outputs for layer in linear])[:-1]
     return jnp.split(layers.of_rows(x, lambda rows: rows @ kernel), parts, axis=-1)
@@ -109,7 +126,9 @@ def _norm() -> nn.RMSNorm:
 
 
 class Attention(nn.Module):
-    """Multi-head attention without biases and without a scale of the scores (the initial weights make up for it)."""
+    """Multi-head attention without biases and without a scale of the scores (the initial weights
+    make up for it).
+    """
 
     width: int
     heads: int
@@ -128,15 +147,18 @@ class Attention(nn.Module):
         return Memory(*map(self._split, _together(x, self.key, self.value)))
 
     def __call__(self, x: Array, memory: Memory, seen: Array, bias: Array | None = None) -> Array:
-        """Returns [B, Q, D]: each row of `x` [B, Q, D] attends to `memory` where `seen`, scores raised by `bias`.
+        """Returns [B, Q, D]: each row of `x` [B, Q, D] attends to `memory` where `seen`, scores
+        raised by `bias`.
 
-        `seen` (bool) and `bias` are broadcast against the scores [B, heads, Q, K]. A row that sees nothing attends to all
-        alike, as in transformers.
+        `seen` (bool) and `bias` are broadcast against the scores [B, heads, Q, K]. A row that sees
+        nothing attends to all alike, as in transformers.
         """
         return self._mixed(self._split(self.query(x)), memory, seen, bias)
 
     def within(self, x: Array, seen: Array, bias: Array) -> Array:
-        """Returns [B, L, D]: each row of `x` [B, L, D] attends to all its rows, as `self(x, self.memory(x), seen, bias)`."""
+        """Returns [B, L, D]: each row of `x` [B, L, D] attends to all its rows, as `self(x,
+        self.memory(x), seen, bias)`.
+        """
         query, key, value = map(self._split, _together(x, self.query, self.key, self.value))
         return self._mixed(query, Memory(key, value), seen, bias)
 
@@ -172,7 +194,9 @@ class FeedForward(nn.Module):
 
 
 class Block(nn.Module):
-    """Self-attention, in a decoder cross-attention, and a feed-forward layer, each x + layer(norm(x))."""
+    """Self-attention, in a decoder cross-attention, and a feed-forward layer, each x +
+    layer(norm(x)).
+    """
 
     width: int
     activation: str
@@ -183,7 +207,10 @@ class Block(nn.Module):
 
     def setup(self):
         """Makes the layers and their norms."""
-        self.attention_norm, self.attention = _norm(), Attention(self.width, self.heads, self.head_width)
+        self.attention_norm, self.attention = (
+            _norm(),
+            Attention(self.width, self.heads, self.head_width),
+        )
         if self.decoder:
             self.cross_attention_norm = _norm()
             self.cross_attention = Attention(self.width, self.heads, self.head_width)
@@ -194,8 +221,12 @@ class Block(nn.Module):
         """Returns `x` [B, L, D] after self-attention."""
         return x + self.attention.within(self.attention_norm(x), seen, bias)
 
-    def attend_past(self, x: Array, past: Memory, position: Array, seen: Array, bias: Array) -> tuple[Array, Memory]:
-        """Returns `x` [B, 1, D], the state at `position`, after self-attention, and `past` with it filled in."""
+    def attend_past(
+        self, x: Array, past: Memory, position: Array, seen: Array, bias: Array
+    ) -> tuple[Array, Memory]:
+        """Returns `x` [B, 1, D], the state at `position`, after self-attention, and `past` with it
+        filled in.
+        """
         y = self.attention_norm(x)
         new, update = self.attention.memory(y), jax.lax.dynamic_update_slice_in_dim
         past = Memory(*(update(old, row, position, 2) for old, row in zip(past, new, strict=True)))
@@ -214,19 +245,22 @@ class Block(nn.Module):
 class T5(layers.Model):
     """An encoder and a decoder of `depth` blocks each, on sequences of ids below `outputs`.
 
-    Blocks are pre-norm: x + layer(norm(x)), with self-attention, in the decoder cross-attention, and a feed-forward layer,
-    which is wi -> activation -> wo. Norms are x / sqrt(mean(x^2) + 1e-6) times a scale. Positions enter through learned
-    biases of the self-attention's scores per head and bucket of relative positions, one table for all blocks of a side.
-    Encoder, decoder and logits share one embedding; logits are (h / sqrt(width)) E^T. With `head` "own" they are h W, with a
-    matrix of their own (`unembedding`), as T5 version 1.1 has it. There are no other biases, and no dropout. Nothing attends
-    to padding (0) in `source`; the decoder's self-attention is causal and sees padding.
+    Blocks are pre-norm: x + layer(norm(x)), with self-attention, in the decoder cross-attention,
+      and a feed-forward layer,
+    which is wi -> activation -> wo. Norms are x / sqrt(mean(x^2) + 1e-6) times a scale. Positions
+    enter through learned biases of the self-attention's scores per head and bucket of relative
+    positions, one table for all blocks of a side. Encoder, decoder and logits share one embedding;
+    logits are (h / sqrt(width)) E^T. With `head` "own" they are h W, with a matrix of their own
+    (`unembedding`), as T5 version 1.1 has it. There are no other biases, and no dropout. Nothing
+    attends to padding (0) in `source`; the decoder's self-attention is causal and sees padding.
 
-    Groups of activations, in order: `encoder{i}_units` [B, S, feed_forward] and `decoder{i}_units` [B, T, feed_forward]
-    after the activation, which are unit groups, and `decoder_out` [B, T, width], the decoder's normalised final state,
-    which no activation function made.
+    Groups of activations, in order: `encoder{i}_units` [B, S, feed_forward] and `decoder{i}_units`
+    [B, T, feed_forward] after the activation, which are unit groups, and `decoder_out` [B, T,
+    width], the decoder's normalised final state, which no activation function made.
 
-    Source: Raffel et al. 2020; layout, rounding and initial distribution as T5ForConditionalGeneration in transformers.
-    Liu & Mou have one block a side. Deviation: no dropout, which t5-small has at 0.1.
+    Source: Raffel et al. 2020; layout, rounding and initial distribution as
+    T5ForConditionalGeneration in transformers. Liu & Mou have one block a side. Deviation: no
+    dropout, which t5-small has at 0.1.
     """
 
     outputs: int
@@ -266,7 +300,9 @@ class T5(layers.Model):
         state, seen = self._encode(x.source)
         offset = _offset(x.inputs.shape[1])
         causal = jnp.asarray(offset <= 0)[None, None]
-        bias = _bias(self.decoder_bias, bucket(offset, self.buckets, self.distance, bidirectional=False))
+        bias = _bias(
+            self.decoder_bias, bucket(offset, self.buckets, self.distance, bidirectional=False)
+        )
         h = self.shared(x.inputs)
         for i, block in enumerate(self._blocks("decoder")):
             h = block.attend(h, causal, bias)
@@ -281,20 +317,26 @@ class T5(layers.Model):
         empty = jnp.zeros((len(source), self.heads, length, self.head_width), state.dtype)
         blocks = self._blocks("decoder")
         return Cache(
-            seen, tuple(b.cross_attention.memory(state) for b in blocks), (Memory(empty, empty),) * len(blocks)
+            seen,
+            tuple(b.cross_attention.memory(state) for b in blocks),
+            (Memory(empty, empty),) * len(blocks),
         )
 
     def step(self, cache: Cache, ids: Array, position: Array) -> tuple[Array, Cache]:
-        """Returns the logits [B, outputs] that follow `ids` [B], which stand at `position` [], and the cache with them.
+        """Returns the logits [B, outputs] that follow `ids` [B], which stand at `position` [], and
+        the cache with them.
 
-        Positions 0, 1, .. must be taken in order; logits equal those of a call on the whole sequence.
+        Positions 0, 1, .. must be taken in order; logits equal those of a call on the whole
+        sequence.
         """
         places = np.arange(cache.past[0].keys.shape[2])
         apart = position - jnp.asarray(places)
         buckets = jnp.asarray(bucket(-places, self.buckets, self.distance, bidirectional=False))
         bias = _bias(self.decoder_bias, buckets[jnp.maximum(apart, 0)][None])
         h, past = self.shared(ids)[:, None], []
-        for block, source, old in zip(self._blocks("decoder"), cache.source, cache.past, strict=True):
+        for block, source, old in zip(
+            self._blocks("decoder"), cache.source, cache.past, strict=True
+        ):
             h, new = block.attend_past(h, old, position, (apart >= 0)[None, None, None], bias)
             h, _ = block.feed(block.attend_source(h, source, cache.seen))
             past.append(new)
@@ -308,7 +350,10 @@ class T5(layers.Model):
         """Returns where the incoming and outgoing weights of the feed-forward units are."""
         blocks = [f"{side}{i}" for side in ("encoder", "decoder") for i in range(self.depth)]
         layer = {block: (block, "feed_forward") for block in blocks}
-        return {f"{block}_units": UnitGroup((*layer[block], "wi"), None, (*layer[block], "wo")) for block in blocks}
+        return {
+            f"{block}_units": UnitGroup((*layer[block], "wi"), None, (*layer[block], "wo"))
+            for block in blocks
+        }
 
     def _blocks(self, side: str) -> list[Block]:
         return [getattr(self, f"{side}{i}") for i in range(self.depth)]
@@ -317,7 +362,9 @@ class T5(layers.Model):
         """Returns the encoder's final state [B, S, D], and where the source is seen, [B, 1, 1, S]."""
         seen = (source != PADDING)[:, None, None]
         offset = _offset(source.shape[1])
-        bias = _bias(self.encoder_bias, bucket(offset, self.buckets, self.distance, bidirectional=True))
+        bias = _bias(
+            self.encoder_bias, bucket(offset, self.buckets, self.distance, bidirectional=True)
+        )
         h = self.shared(source)
         for i, block in enumerate(self._blocks("encoder")):
             h, units = block.feed(block.attend(h, seen, bias))
@@ -331,7 +378,8 @@ class T5(layers.Model):
         copies = reading.T5_COPIES if own else (*reading.T5_COPIES, reading.T5_HEAD)
         tensors = reading.without_copies(folder, tensors, reading.T5_EMBEDDING, copies)
         deeper = found["num_layers"], found["num_decoder_layers"] or found["num_layers"]
-        # (a number that is too large for these tensors would be one name after the other: one missing says it)
+        # (a number that is too large for these tensors would be one name after the other: one
+        # missing says it)
         all_names = reading.t5_names(*(min(count, len(tensors)) for count in deeper)).values()
         return reading.filled(
             folder,
@@ -363,33 +411,67 @@ def t5(
     head: str = "tied",
     pretrained: str = "",
 ) -> T5:
-    """T5: an encoder and a decoder of `depth` blocks each, with root mean square norms and T5's own initial weights.
+    """T5: an encoder and a decoder of `depth` blocks each, with root mean square norms and T5's own
+    initial weights.
 
-    `pretrained` is a folder with a Hugging Face checkpoint of a T5 of this width, heads and feed-forward units: a run starts
-    from its first `depth` blocks of each side; what methods draw afresh is random all the same.
-    `head` "own" gives the logits a matrix of their own and no scale, as checkpoints have it that say tie_word_embeddings or,
-    since version 5 of transformers, scale_decoder_outputs false; gated feed-forward layers, as many of those have, are not
-    supported.
-    `outputs` is the vocabulary's `Size` where ids are pieces, so that they can be compared with the checkpoint's.
-    Raises ValueError for activation "crelu", which doubles the units, another `head`, or `heads`, `head_width`,
-    `feed_forward` < 1; DataError or ValueError for a checkpoint that is none, or fits neither network nor vocabulary.
+    `pretrained` is a folder with a Hugging Face checkpoint of a T5 of this width, heads and
+    feed-forward units: a run starts from its first `depth` blocks of each side; what methods draw
+      afresh is random all the same.
+    `head` "own" gives the logits a matrix of their own and no scale, as checkpoints have it that
+    say tie_word_embeddings or, since version 5 of transformers, scale_decoder_outputs false; gated
+    feed-forward layers, as many of those have, are not supported.
+    `outputs` is the vocabulary's `Size` where ids are pieces, so that they can be compared with the
+    checkpoint's. Raises ValueError for activation "crelu", which doubles the units, another `head`,
+    or `heads`, `head_width`, `feed_forward` < 1; DataError or ValueError for a checkpoint that is
+    none, or fits neither network nor vocabulary.
     """
-    model = T5(outputs, width, depth, activation, heads, head_width, feed_forward, head=head, pretrained=pretrained)
+    model = T5(
+        outputs,
+        width,
+        depth,
+        activation,
+        heads,
+        head_width,
+        feed_forward,
+        head=head,
+        pretrained=pretrained,
+    )
     if pretrained:
         _check_pretrained(model, outputs)
     return model
 
 
 def _check_pretrained(model: T5, outputs: int) -> None:
-    """Raises ValueError or DataError if the model's checkpoint does not compute as the model, by what its files say."""
+    """Raises ValueError or DataError if the model's checkpoint does not compute as the model, by
+    what its files say.
+    """
     folder, layout = model.pretrained, keys_.T5
-    sizes = {"d_model": model.width, "num_heads": model.heads, "d_kv": model.head_width, "d_ff": model.feed_forward}
-    units = {"feed_forward_proj": model.activation, "dense_act_fn": model.activation, "is_gated_act": False}
-    bias = {"relative_attention_num_buckets": model.buckets, "relative_attention_max_distance": model.distance}
+    sizes = {
+        "d_model": model.width,
+        "num_heads": model.heads,
+        "d_kv": model.head_width,
+        "d_ff": model.feed_forward,
+    }
+    units = {
+        "feed_forward_proj": model.activation,
+        "dense_act_fn": model.activation,
+        "is_gated_act": False,
+    }
+    bias = {
+        "relative_attention_num_buckets": model.buckets,
+        "relative_attention_max_distance": model.distance,
+    }
     ids = {"pad_token_id": SPECIAL["padding"], "eos_token_id": SPECIAL["end"]}
     if isinstance(outputs, Size):  # (a text of characters begins with an id of its own)
         ids["decoder_start_token_id"] = SPECIAL["padding"]
-    wanted = {**sizes, **units, **bias, **ids, "layer_norm_epsilon": EPSILON, "is_encoder_decoder": True}
+    wanted = {
+        **sizes,
+        **units,
+        **bias,
+        **ids,
+        "layer_norm_epsilon": EPSILON,
+        "is_encoder_decoder": True,
+    }
     found = reading.config(folder, layout)
     blocks = {"num_layers": model.depth, "num_decoder_layers": model.depth}
     reading.compare(folder, layout, found, wanted, blocks)
@@ -398,40 +480,52 @@ def _check_pretrained(model: T5, outputs: int) -> None:
 
 
 def _check_head(folder: str, found: Mapping[str, Any], head: str) -> None:
-    """Raises ValueError if a checkpoint's logits are scaled where those of `head` are not, or the other way round.
+    """Raises ValueError if a checkpoint's logits are scaled where those of `head` are not, or the
+    other way round.
 
-    Versions 4 and 5 of transformers say it by different keys, `scale_decoder_outputs` has the last word.
+    Versions 4 and 5 of transformers say it by different keys, `scale_decoder_outputs` has the last
+    word.
     """
-    key = "tie_word_embeddings" if found["scale_decoder_outputs"] is None else "scale_decoder_outputs"
+    key = (
+        "tie_word_embeddings" if found["scale_decoder_outputs"] is None else "scale_decoder_outputs"
+    )
     fitting = "tied" if found[key] else "own"
     if head != fitting:
         raise ValueError(
-            f"{folder} has {key} {found[key]}, but the model asked for has t5.head {head!r}: allowed is {fitting!r}."
+            f"{folder} has {key} {found[key]}, but the model asked for has t5.head {head!r}: "
+            f"allowed is {fitting!r}."
         )
 
 
 def _check_vocabulary(folder: str, rows: int, outputs: int) -> None:
-    """Raises ValueError if the ids of a run cannot be the first `outputs` of the `rows` of a checkpoint's embedding.
+    """Raises ValueError if the ids of a run cannot be the first `outputs` of the `rows` of a
+    checkpoint's embedding.
 
-    Of a SentencePiece vocabulary (a `Size`), T5's ids that are no text must be those of the file, since one piece more in
-    front would shift all others. Rows are its pieces, with or without the extra ids, and may be filled up to a multiple of
+    Of a SentencePiece vocabulary (a `Size`), T5's ids that are no text must be those of the file,
+    since one piece more in front would shift all others. Rows are its pieces, with or without the
+    extra ids, and may be filled up to a multiple of
     `ROWS_ALIGNED`: T5's 32,000 pieces have 32,128 rows. Of other vocabularies, rows are the ids.
     """
     allowed = [outputs]
     if isinstance(outputs, Size):
         if outputs.special != SPECIAL:
             expected, found = (
-                ", ".join(f"{name} {i}" for name, i in special.items()) for special in (SPECIAL, outputs.special)
+                ", ".join(f"{name} {i}" for name, i in special.items())
+                for special in (SPECIAL, outputs.special)
             )
             raise ValueError(
-                f"{folder} is a T5, whose ids that are no text are {expected}, but those of the run's SentencePiece model "
-                f"are {found}: allowed is the SentencePiece model that the checkpoint was trained with."
+                f"{folder} is a T5, whose ids that are no text are {expected}, but those of the "
+                "run's SentencePiece model "
+                f"are {found}: allowed is the SentencePiece model that the checkpoint was trained "
+                "with."
             )
         counts, step = (outputs, outputs + EXTRA_IDS), reading.ROWS_ALIGNED
         allowed = sorted({*counts, *(-(-count // step) * step for count in counts)})
     if rows not in allowed:
         raise ValueError(
-            f"{folder} has a vocabulary of {reading.shown(rows)} ids, but that of the run has {outputs}: allowed are "
-            f"checkpoints of {' or '.join(map(str, allowed))} ids, or a run with the vocabulary that the checkpoint was "
+            f"{folder} has a vocabulary of {reading.shown(rows)} ids, but that of the run has "
+            f"{outputs}: allowed are "
+            f"checkpoints of {' or '.join(map(str, allowed))} ids, or a run with the vocabulary "
+            "that the checkpoint was "
             "trained with."
         )

@@ -1,10 +1,12 @@
-"""Probes: what is measured at the end of a task. A new one is one function of a Snapshot and one line in PROBES.
+"""Probes: what is measured at the end of a task. A new one is one function of a Snapshot and one
+line in PROBES.
 
-The functions imported here take plain arguments (a loss, parameters, activations) and work on any Flax model; the
-entries of PROBES apply them to a Snapshot and add the per-layer details. Keyword-only parameters are options.
+The functions imported here take plain arguments (a loss, parameters, activations) and work on any
+Flax model; the entries of PROBES apply them to a Snapshot and add the per-layer details.
+Keyword-only parameters are options.
 
-A number that depends on anything not finite is NaN: of a network that diverged nothing was measured. Arguments that
-are none are refused with one sentence (ValueError).
+A number that depends on anything not finite is NaN: of a network that diverged nothing was
+measured. Arguments that are none are refused with one sentence (ValueError).
 """
 
 from typing import Annotated
@@ -23,7 +25,11 @@ from plasticity_jax.probes.curvature import (
 )
 from plasticity_jax.probes.parameters import distance_from_init, gradient_norm, parameter_norm
 from plasticity_jax.probes.representation import effective_rank, representation_change
-from plasticity_jax.probes.units import dormant_fraction, never_active_fraction, tau_dormant_fraction
+from plasticity_jax.probes.units import (
+    dormant_fraction,
+    never_active_fraction,
+    tau_dormant_fraction,
+)
 from plasticity_jax.types import Array, Metric, Snapshot
 
 __all__ = [
@@ -60,7 +66,9 @@ def _hessian_top(
 
 def _representation_change(snapshot: Snapshot) -> Measured:
     """Relative change of the last hidden layer since the end of the task before; per layer."""
-    layers = {g: representation_change(h, snapshot.previous_hidden[g]) for g, h in snapshot.hidden.items()}
+    layers = {
+        g: representation_change(h, snapshot.previous_hidden[g]) for g, h in snapshot.hidden.items()
+    }
     return {"": list(layers.values())[-1], **layers}
 
 
@@ -69,13 +77,18 @@ def _dormant_fraction(
 ) -> Annotated[Measured, Metric(label="dormant units", share=True)]:
     """Fraction of units positive on less than 1 % of the inputs; per layer."""
     units = _units(snapshot)
-    return {"": dormant_fraction(units, share), **{g: dormant_fraction(h, share) for g, h in units.items()}}
+    return {
+        "": dormant_fraction(units, share),
+        **{g: dormant_fraction(h, share) for g, h in units.items()},
+    }
 
 
 def _never_active_fraction(
     snapshot: Snapshot, *, share: float = 1e-4
 ) -> Annotated[Measured, Metric(label="units that are never active", share=True)]:
-    """Fraction of units positive on at most 0.01 % of the inputs, with fewer than 10,000 on none; per layer."""
+    """Fraction of units positive on at most 0.01 % of the inputs, with fewer than 10,000 on none;
+    per layer.
+    """
     units = _units(snapshot)
     layers = {g: never_active_fraction(h, share) for g, h in units.items()}
     return {"": never_active_fraction(units, share), **layers}
@@ -84,13 +97,22 @@ def _never_active_fraction(
 def _tau_dormant_fraction(
     snapshot: Snapshot, *, tau: float = 0.1
 ) -> Annotated[Measured, Metric(label="τ-dormant units", share=True)]:
-    """Fraction of units whose mean magnitude is at most tau of their layer's (Sokar et al.); per layer."""
+    """Fraction of units whose mean magnitude is at most tau of their layer's (Sokar et al.); per
+    layer.
+    """
     units = _units(snapshot)
-    return {"": tau_dormant_fraction(units, tau), **{g: tau_dormant_fraction(h, tau) for g, h in units.items()}}
+    return {
+        "": tau_dormant_fraction(units, tau),
+        **{g: tau_dormant_fraction(h, tau) for g, h in units.items()},
+    }
 
 
-def _distance_from_init(snapshot: Snapshot) -> Annotated[Measured, Metric(label="distance from initial weights")]:
-    """Euclidean distance of the parameters from their initial values; per layer, and relative to the initial norm."""
+def _distance_from_init(
+    snapshot: Snapshot,
+) -> Annotated[Measured, Metric(label="distance from initial weights")]:
+    """Euclidean distance of the parameters from their initial values; per layer, and relative to
+    the initial norm.
+    """
     layers = {k: distance_from_init(p, snapshot.initial[k]) for k, p in snapshot.params.items()}
     total = distance_from_init(snapshot.params, snapshot.initial)
     difference = jax.tree.map(jnp.subtract, snapshot.params, snapshot.initial)
@@ -100,7 +122,10 @@ def _distance_from_init(snapshot: Snapshot) -> Annotated[Measured, Metric(label=
 
 def _parameter_norm(snapshot: Snapshot) -> Measured:
     """Euclidean norm of the parameters; per layer."""
-    return {"": parameter_norm(snapshot.params), **{k: parameter_norm(p) for k, p in snapshot.params.items()}}
+    return {
+        "": parameter_norm(snapshot.params),
+        **{k: parameter_norm(p) for k, p in snapshot.params.items()},
+    }
 
 
 def _gradient_norm(snapshot: Snapshot) -> Measured:
@@ -127,4 +152,5 @@ PROBES = {
     "gradient_norm": _gradient_norm,
     "effective_rank": _effective_rank,
 }
-CURVATURE = frozenset({"hessian_top"})  # those that differentiate the gradient, which takes most memory
+# those that differentiate the gradient, which takes most memory
+CURVATURE = frozenset({"hessian_top"})

@@ -1,7 +1,8 @@
-"""Curvature of a loss from Hessian-vector products. Everything here works on any matvec over any pytree.
+"""Curvature of a loss from Hessian-vector products. Everything here works on any matvec over any
+pytree.
 
-Trees have leaves of floating-point numbers; narrow ones (bfloat16, float16) are computed with in float32, and results
-are float32, or float64 where there is a leaf of float64.
+Trees have leaves of floating-point numbers; narrow ones (bfloat16, float16) are computed with in
+float32, and results are float32, or float64 where there is a leaf of float64.
 """
 
 from collections.abc import Callable
@@ -18,14 +19,15 @@ from plasticity_jax.types import Array, Key, PyTree
 class Ritz(NamedTuple):
     """Approximation of an extreme eigenvalue.
 
-    Both hold but for rounding: a few eps times the largest magnitude of an eigenvalue, whatever the scale of the matrix,
-    and tens of eps where a tolerance near eps asks for more than that. So a value near 0 beside large negative
-    eigenvalues has few digits.
+    Both hold but for rounding: a few eps times the largest magnitude of an eigenvalue, whatever the
+    scale of the matrix, and tens of eps where a tolerance near eps asks for more than that. So a
+    value near 0 beside large negative eigenvalues has few digits.
 
     Attributes:
       value: [] the largest eigenvalue of the Lanczos tridiagonal matrix; never above the true one.
-      residual: [] ||H y - value y|| for the Ritz vector y: some eigenvalue lies within this distance of `value`. Once
-        it is small that is the largest or one almost equal to it, unless the start vector had almost no share in them.
+      residual: [] ||H y - value y|| for the Ritz vector y: some eigenvalue lies within this
+        distance of `value`. Once it is small that is the largest or one almost equal to it, unless
+        the start vector had almost no share in them.
     """
 
     value: Array
@@ -40,7 +42,8 @@ class _Lanczos(NamedTuple):
       before, current: [n] the last two Lanczos vectors.
       coupling: [] between those two.
       diagonal, off: [iterations] the tridiagonal matrix so far; off[i] couples entries i and i + 1.
-      scale: [] a power of two near the first product's largest entry, 1 if that is of ordinary size.
+      scale: [] a power of two near the first product's largest entry, 1 if that is of ordinary
+        size.
       ritz: what is known by now.
     """
 
@@ -54,11 +57,14 @@ class _Lanczos(NamedTuple):
     ritz: Ritz
 
 
-def hessian_vector_product(loss: Callable[[PyTree], Array], params: PyTree) -> Callable[[PyTree], PyTree]:
-    """Returns v -> H v, H the Hessian of `loss` at `params`, linearized once so that each product costs one tangent pass.
+def hessian_vector_product(
+    loss: Callable[[PyTree], Array], params: PyTree
+) -> Callable[[PyTree], PyTree]:
+    """Returns v -> H v, H the Hessian of `loss` at `params`, linearized once so that each product
+    costs one tangent pass.
 
-    `v` has the containers, shapes and dtypes of `params`. Raises ValueError for leaves of other than floating-point
-    numbers.
+    `v` has the containers, shapes and dtypes of `params`. Raises ValueError for leaves of other
+    than floating-point numbers.
     """
     numerics.floating("params", params)
     return jax.linearize(jax.grad(loss), params)[1]
@@ -67,20 +73,24 @@ def hessian_vector_product(loss: Callable[[PyTree], Array], params: PyTree) -> C
 def top_eigenvalue(
     matvec: Callable[[PyTree], PyTree], start: PyTree, iterations: int = 12, tolerance: float = 1e-3
 ) -> Ritz:
-    """Returns the algebraically largest eigenvalue of a symmetric `matvec` by Lanczos, with its residual bound.
+    """Returns the algebraically largest eigenvalue of a symmetric `matvec` by Lanczos, with its
+    residual bound.
 
     Args:
-      matvec: v -> A v on pytrees like `start`; linear, of any scale at which the dtype holds its products.
+      matvec: v -> A v on pytrees like `start`; linear, of any scale at which the dtype holds its
+        products.
       start: a vector with a share in the eigenvector, e.g. Gaussian; not zero.
       iterations: products spent at most.
-      tolerance: stop as soon as residual <= tolerance * |value|, or nothing is left but rounding. With all other
-        eigenvalues at least g below the value, it is too low by at most residual^2 / g, far less than the residual.
-        Where others are almost equal to the largest, the value lies among them: it is too low by at most their spread
-        and the residual.
-    No re-orthogonalisation: the largest eigenvalue does not need it. NaN if a product is not finite, or if `start` or
+      tolerance: stop as soon as residual <= tolerance * |value|, or nothing is left but rounding.
+        With all other eigenvalues at least g below the value, it is too low by at most residual^2 /
+        g, far less than the residual. Where others are almost equal to the largest, the value lies
+        among them: it is too low by at most their spread and the residual.
+    No re-orthogonalisation: the largest eigenvalue does not need it. NaN if a product is not
+      finite, or if `start` or
     its square is zero.
-    Source: Lanczos 1950; the bound |last coupling * last entry of the Ritz vector| is Parlett 1998, chapter 13.
-    Raises ValueError for iterations < 1, a negative tolerance, or leaves of other than floating-point numbers.
+    Source: Lanczos 1950; the bound |last coupling * last entry of the Ritz vector| is Parlett 1998,
+    chapter 13. Raises ValueError for iterations < 1, a negative tolerance, or leaves of other than
+    floating-point numbers.
     """
     _check_budget(iterations, tolerance)
     flat = ravel_pytree(numerics.floating("start", start))[0]
@@ -99,7 +109,8 @@ def top_eigenvalue(
     def step(at: _Lanczos) -> _Lanczos:
         image = product(at.current)
         scale = jnp.where(at.count == 0, numerics.scale_of(image), at.scale)
-        # (chosen, not just divided by 1, so that the compiler rounds what follows as it would without)
+        # (chosen, not just divided by 1, so that the compiler rounds what follows as it would
+        # without)
         image = jnp.where(scale == 1, image, image / scale)
         entry = at.current @ image
         rest = image - entry * at.current - at.coupling * at.before
@@ -126,10 +137,13 @@ def top_eigenvalue(
 
 
 def _largest(diagonal: Array, off: Array, last: Array) -> Ritz:
-    """Returns the largest eigenvalue of the tridiagonal matrix of entries 0..last; off[last] is the residual's size."""
+    """Returns the largest eigenvalue of the tridiagonal matrix of entries 0..last; off[last] is the
+    residual's size.
+    """
     places = jnp.arange(len(diagonal), dtype=jnp.int32)
     used = places <= last
-    # places not reached yet hold something smaller, uncoupled: that cannot become the largest eigenvalue
+    # places not reached yet hold something smaller, uncoupled: that cannot become the largest
+    # eigenvalue
     smallest = jnp.where(used, diagonal, jnp.inf).min()
     diagonal = jnp.where(used, diagonal, smallest - jnp.abs(diagonal).max() - jnp.abs(off).max())
     coupled = jnp.where(places < last, off, 0.0)[:-1]
@@ -141,9 +155,15 @@ def _largest(diagonal: Array, off: Array, last: Array) -> Ritz:
 
 
 def hessian_ritz(
-    loss: Callable[[PyTree], Array], params: PyTree, key: Key, iterations: int = 12, tolerance: float = 1e-3
+    loss: Callable[[PyTree], Array],
+    params: PyTree,
+    key: Key,
+    iterations: int = 12,
+    tolerance: float = 1e-3,
 ) -> Ritz:
-    """Returns the largest eigenvalue of the loss Hessian at `params` with its residual bound; arguments as hessian_top."""
+    """Returns the largest eigenvalue of the loss Hessian at `params` with its residual bound;
+    arguments as hessian_top.
+    """
     _check_key(key)
     params = numerics.floating("params", params)
     flat, unravel = ravel_pytree(params)
@@ -159,19 +179,26 @@ def hessian_ritz(
 
 
 def hessian_top(
-    loss: Callable[[PyTree], Array], params: PyTree, key: Key, iterations: int = 12, tolerance: float = 1e-3
+    loss: Callable[[PyTree], Array],
+    params: PyTree,
+    key: Key,
+    iterations: int = 12,
+    tolerance: float = 1e-3,
 ) -> Array:
     """Returns the algebraically largest eigenvalue of the Hessian of `loss` at `params`, [] float.
 
     Args:
       loss: params -> [] on a FIXED batch, at any scale that the dtype holds.
-      params: any pytree of floating-point arrays. Narrow ones (bfloat16, float16) reach `loss` as float32.
+      params: any pytree of floating-point arrays. Narrow ones (bfloat16, float16) reach `loss` as
+        float32.
       key: for the start vector.
-      iterations, tolerance: at most so many Hessian-vector products (each about two gradients), fewer as soon as the
-        residual is below tolerance * |value|. See `top_eigenvalue` for what that says of the value.
-    NaN where the loss or a parameter is not finite. Raises ValueError for leaves of other than floating-point numbers, a
-    key that is no JAX random key, iterations < 1 or a negative tolerance.
-    Source: Liu & Mou, section 5.3 (maximum eigenvalue). Power iteration would find the largest magnitude instead.
+      iterations, tolerance: at most so many Hessian-vector products (each about two gradients),
+        fewer as soon as the residual is below tolerance * |value|. See `top_eigenvalue` for what
+        that says of the value.
+    NaN where the loss or a parameter is not finite. Raises ValueError for leaves of other than
+    floating-point numbers, a key that is no JAX random key, iterations < 1 or a negative tolerance.
+    Source: Liu & Mou, section 5.3 (maximum eigenvalue). Power iteration would find the largest
+    magnitude instead.
     """
     return hessian_ritz(loss, params, key, iterations, tolerance).value
 
@@ -185,7 +212,8 @@ def _check_budget(iterations: Any, tolerance: Any) -> None:
 def _check_key(key: Any) -> None:
     dtype, shape = getattr(key, "dtype", None), getattr(key, "shape", None)
     typed = dtype is not None and jnp.issubdtype(dtype, jax.dtypes.prng_key) and shape == ()
-    raw = dtype == jnp.uint32 and shape is not None and len(shape) == 1  # as jax.random.PRNGKey makes it
+    # as jax.random.PRNGKey makes it
+    raw = dtype == jnp.uint32 and shape is not None and len(shape) == 1
     if not (typed or raw):
         found = repr(key) if shape is None else f"an array of {dtype} of shape {shape}"
         raise ValueError(f"key is {found}: allowed is one key, as jax.random.key(0) makes it.")

@@ -1,6 +1,8 @@
-"""What the probes share: arguments that are checked, numbers of any scale, NaN for what is no measurement.
+"""What the probes share: arguments that are checked, numbers of any scale, NaN for what is no
+measurement.
 
-Numbers come out as float32, or as float64 where one goes in. Narrower ones (bfloat16, float16) are widened first.
+Numbers come out as float32, or as float64 where one goes in. Narrower ones (bfloat16, float16) are
+widened first.
 """
 
 from typing import Any
@@ -21,7 +23,9 @@ def floating(name: str, tree: PyTree) -> PyTree:
     """
     leaves = jax.tree_util.tree_leaves_with_path(tree)
     if not leaves:
-        raise ValueError(f"{name} has no arrays: allowed is a tree of at least one array of floating-point numbers.")
+        raise ValueError(
+            f"{name} has no arrays: allowed is a tree of at least one array of floating-point numbers."
+        )
     for path, leaf in leaves:
         kind = getattr(leaf, "dtype", type(leaf))
         if not jnp.issubdtype(kind, jnp.floating):
@@ -37,18 +41,25 @@ def _widened(leaf: Any) -> Array:
 
 
 def activations(name: str, array: Any) -> Array:
-    """Returns one array of activations [N, ..., H] of float32 or float64. Raises ValueError if it is none."""
+    """Returns one array of activations [N, ..., H] of float32 or float64. Raises ValueError if it
+    is none.
+    """
     if not hasattr(array, "shape"):
-        raise ValueError(f"{name} is a {type(array).__name__}: allowed is one array of activations [N, ..., H].")
+        raise ValueError(
+            f"{name} is a {type(array).__name__}: allowed is one array of activations [N, ..., H]."
+        )
     if array.ndim < 2 or 0 in array.shape:
         raise ValueError(
-            f"{name} has shape {array.shape}: allowed is [N, ..., H] with at least one input and one unit."
+            f"{name} has shape {array.shape}: allowed is [N, ..., H] with at least one input and "
+            "one unit."
         )
     return floating(name, array)
 
 
 def check_number(name: str, value: Any, high: float = float("inf")) -> None:
-    """Raises ValueError unless `value` is a number from 0 to `high`; what is traced has no value yet and passes."""
+    """Raises ValueError unless `value` is a number from 0 to `high`; what is traced has no value
+    yet and passes.
+    """
     if isinstance(value, Tracer):
         return
     try:
@@ -66,7 +77,9 @@ def finite(*trees: PyTree) -> Array:
 
 
 def known(sound: Array, value: PyTree) -> PyTree:
-    """Returns `value`, floats, where `sound` [], else NaN for each of them: nothing was measured there."""
+    """Returns `value`, floats, where `sound` [], else NaN for each of them: nothing was measured
+    there.
+    """
 
     def one(number):
         # numpy's NaN, as `jax_debug_nans` stops at one that jax makes, even one that is not taken
@@ -76,10 +89,11 @@ def known(sound: Array, value: PyTree) -> PyTree:
 
 
 def scale_of(array: Array) -> Array:
-    """Returns a power of two near the largest magnitude in `array`, [], so that dividing by it rounds nothing.
+    """Returns a power of two near the largest magnitude in `array`, [], so that dividing by it
+    rounds nothing.
 
-    It is 1 where that is from 1e-12 to 1e12, whose squares float32 holds, even those of what rounding leaves; and where
-    it is 0 or not finite.
+    It is 1 where that is from 1e-12 to 1e12, whose squares float32 holds, even those of what
+    rounding leaves; and where it is 0 or not finite.
     """
     largest = jnp.abs(array).max(initial=0)
     ordinary = (largest > 1e-12) & (largest < 1e12)

@@ -1,6 +1,8 @@
-"""Probes of parameter trees: any containers, leaves of floating-point numbers, results float32 or float64.
+"""Probes of parameter trees: any containers, leaves of floating-point numbers, results float32 or
+float64.
 
-Each is NaN where a parameter is not finite, and raises ValueError for a tree without leaves or with other leaves. Numbers
+Each is NaN where a parameter is not finite, and raises ValueError for a tree without leaves or with
+other leaves. Numbers
 are squared: in float32 those above 1e19 give NaN, and those below 1e-23 count as zero.
 """
 
@@ -20,23 +22,31 @@ def parameter_norm(params: PyTree) -> Array:
 
 
 def distance_from_init(params: PyTree, initial: PyTree) -> Array:
-    """Returns ||p - p_0||_2 over all parameters, [] >= 0. Source: Liu & Mou, section 5.3 (named there, no formula).
+    """Returns ||p - p_0||_2 over all parameters, [] >= 0. Source: Liu & Mou, section 5.3 (named
+    there, no formula).
 
     Raises ValueError if the two differ in structure or in a shape.
     """
     params, initial = numerics.floating("params", params), numerics.floating("initial", initial)
     if jax.tree.structure(params) != jax.tree.structure(initial):
-        raise ValueError("params and initial are different trees: allowed are two of the same containers and names.")
+        raise ValueError(
+            "params and initial are different trees: allowed are two of the same containers and names."
+        )
     shapes = [[leaf.shape for leaf in jax.tree.leaves(tree)] for tree in (params, initial)]
     if shapes[0] != shapes[1]:
         raise ValueError(
-            f"params has shapes {shapes[0]}, initial {shapes[1]}: allowed are two trees of the same shapes."
+            f"params has shapes {shapes[0]}, initial {shapes[1]}: allowed are two trees of the "
+            "same shapes."
         )
     return numerics.if_finite(optax.tree.norm(jax.tree.map(jnp.subtract, params, initial)))
 
 
 def gradient_norm(loss: Callable[[PyTree], Array], params: PyTree) -> Array:
-    """Returns the Euclidean norm of the gradient of `loss` at `params`, [] >= 0; NaN where the loss is not finite."""
+    """Returns the Euclidean norm of the gradient of `loss` at `params`, [] >= 0; NaN where the loss
+    is not finite.
+    """
     params = numerics.floating("params", params)
     value, gradient = jax.value_and_grad(loss)(params)
-    return numerics.known(numerics.finite(params, value), numerics.if_finite(optax.tree.norm(gradient)))
+    return numerics.known(
+        numerics.finite(params, value), numerics.if_finite(optax.tree.norm(gradient))
+    )

@@ -13,13 +13,17 @@ from plasticity_jax.types import Array
 def representation_change(now: Array, before: Array) -> Array:
     """Returns the mean over inputs of ||h_now(x) - h_before(x)||_2 / ||h_before(x)||_2, [] >= 0.
 
-    Inputs whose old representation is exactly zero (all units silent) have no ratio and are left out; NaN if none is
-    left. Source: Liu & Mou, appendix C (formula re-derived); deviation: the exclusion. Raises ValueError for arrays of
+    Inputs whose old representation is exactly zero (all units silent) have no ratio and are left
+    out; NaN if none is
+    left. Source: Liu & Mou, appendix C (formula re-derived); deviation: the exclusion. Raises
+      ValueError for arrays of
     different shapes.
     """
     now, before = numerics.activations("now", now), numerics.activations("before", before)
     if now.shape != before.shape:
-        raise ValueError(f"now has shape {now.shape}, before {before.shape}: allowed are two arrays of the same shape.")
+        raise ValueError(
+            f"now has shape {now.shape}, before {before.shape}: allowed are two arrays of the same shape."
+        )
     now, before = now.reshape(len(now), -1), before.reshape(len(before), -1)
     size = jnp.linalg.norm(before, axis=1)
     silent = size == 0
@@ -33,16 +37,19 @@ def representation_change(now: Array, before: Array) -> Array:
 def _singular_values(matrix: Array) -> Array:
     """Singular values of one matrix [N, H]; of several one after another, also under vmap.
 
-    LAPACK's routine for many matrices at once shares them out over the threads of the process. On a CPU with several
-    devices each of them waited for threads that the others held, and a run stood still.
+    LAPACK's routine for many matrices at once shares them out over the threads of the process. On a
+    CPU with several devices each of them waited for threads that the others held, and a run stood
+    still.
     """
     return jnp.linalg.svd(matrix, compute_uv=False)
 
 
 def effective_rank(activations: Array) -> Array:
-    """Returns exp(-sum p ln p), p = sigma / sum sigma over the singular values of [N, H], [] in [1, min(N, H)].
+    """Returns exp(-sum p ln p), p = sigma / sum sigma over the singular values of [N, H], [] in [1,
+    min(N, H)].
 
-    0 if all activations are zero. Not centred; positions count as inputs. Source: Roy & Vetterli 2007.
+    0 if all activations are zero. Not centred; positions count as inputs. Source: Roy & Vetterli
+    2007.
     """
     activations = numerics.activations("activations", activations)
     matrix = activations.reshape(-1, activations.shape[-1])

@@ -1,8 +1,9 @@
 """Probes of hidden units: shares of units that do little, [] in [0, 1]. Positions count as inputs.
 
-`activations` is one array [N, ..., H] or a tree of them, a leaf for each group of units, such as {group: array} or what
-Flax's `sow` leaves. Each probe is NaN where an activation is not finite, and raises ValueError where there is none, one
-is no array of floating-point numbers with at least one input and one unit, or a threshold is no number it may be.
+`activations` is one array [N, ..., H] or a tree of them, a leaf for each group of units, such as
+{group: array} or what Flax's `sow` leaves. Each probe is NaN where an activation is not finite, and
+raises ValueError where there is none, one is no array of floating-point numbers with at least one
+input and one unit, or a threshold is no number it may be.
 """
 
 from collections.abc import Callable
@@ -39,25 +40,30 @@ def dormant_fraction(activations: PyTree, share: float = 0.01) -> Array:
     """Returns the fraction of units that are positive on less than `share` of the inputs.
 
     For activations after a ReLU; other activations are judged by their sign all the same.
-    Source: Liu & Mou, appendix C, with the threshold of Dohare et al. 2024; their own is that of `never_active_fraction`.
+    Source: Liu & Mou, appendix C, with the threshold of Dohare et al. 2024; their own is that of
+    `never_active_fraction`.
     """
     numerics.check_number("share", share, high=1)
     return _share(activations, lambda group: _active(group) < share * len(group) * (1 - _ROUNDING))
 
 
 def never_active_fraction(activations: PyTree, share: float = 1e-4) -> Array:
-    """Returns the fraction of units that are positive on at most `share` of the inputs, all groups pooled.
+    """Returns the fraction of units that are positive on at most `share` of the inputs, all groups
+    pooled.
 
-    With fewer than 1 / share inputs (positions count), 10,000 by default, these are the units that are never positive:
-    the fewer the inputs, the more units are among them. For activations after a ReLU, as `dormant_fraction`.
-    Source: Liu & Mou, the public code's description of dormancy: a unit that fires on at most 0.01 % of the inputs.
+    With fewer than 1 / share inputs (positions count), 10,000 by default, these are the units that
+    are never positive: the fewer the inputs, the more units are among them. For activations after a
+      ReLU, as `dormant_fraction`.
+    Source: Liu & Mou, the public code's description of dormancy: a unit that fires on at most 0.01
+    % of the inputs.
     """
     numerics.check_number("share", share, high=1)
     return _share(activations, lambda group: _active(group) <= share * len(group) * (1 + _ROUNDING))
 
 
 def tau_dormant_fraction(activations: PyTree, tau: float = 0.1) -> Array:
-    """Returns the fraction of units with s_i <= tau, s_i = E|h_i| / mean_k E|h_k| within their group.
+    """Returns the fraction of units with s_i <= tau, s_i = E|h_i| / mean_k E|h_k| within their
+    group.
 
     A group that is silent altogether counts as dormant. Source: Sokar et al. 2023, definition 3.1.
     """

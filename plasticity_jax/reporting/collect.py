@@ -1,4 +1,6 @@
-"""Results of several workdirs in one table: the lanes that a figure asks for, each from the run that has it."""
+"""Results of several workdirs in one table: the lanes that a figure asks for, each from the run
+that has it.
+"""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -21,12 +23,14 @@ TOLD = 4  # differing settings that a message names
 
 
 def collect(workdirs: Sequence[str | Path], runs: Runs) -> "pandas.DataFrame":
-    """Returns the tidy table of the lanes of `runs`, numbered in their order, each from the workdir with most of its tasks.
+    """Returns the tidy table of the lanes of `runs`, numbered in their order, each from the workdir
+    with most of its tasks.
 
-    A lane is found by everything that decides its numbers: the whole Spec, but for what else it measured and how many tasks
-    came after those asked for, and all of the lane's numbers. Raises WorkdirError if a folder is no workdir with results, if
-    none has a lane (in what the lane that comes nearest to the first one missing differs is told), if one has not all of its
-    tasks, or if lanes were trained on different data.
+    A lane is found by everything that decides its numbers: the whole Spec, but for what else it
+    measured and how many tasks came after those asked for, and all of the lane's numbers. Raises
+    WorkdirError if a folder is no workdir with results, if none has a lane (in what the lane that
+    comes nearest to the first one missing differs is told), if one has not all of its tasks, or if
+    lanes were trained on different data.
     """
     import pandas
 
@@ -40,7 +44,8 @@ def collect(workdirs: Sequence[str | Path], runs: Runs) -> "pandas.DataFrame":
     missing = [number for number, key in enumerate(keys) if key not in found]
     if missing:
         raise WorkdirError(
-            f"{' nor '.join(map(str, workdirs))} lacks {len(missing)} of the {len(wanted)} lanes asked for: "
+            f"{' nor '.join(map(str, workdirs))} lacks {len(missing)} of the {len(wanted)} lanes "
+            "asked for: "
             f"{_nearest(keys[missing[0]], found)}; allowed are runs made with the same settings: "
             "give those settings as flags, or run them."
         )
@@ -48,13 +53,15 @@ def collect(workdirs: Sequence[str | Path], runs: Runs) -> "pandas.DataFrame":
         lane = found[key]
         if len(lane.rows) < spec.tasks:
             raise WorkdirError(
-                f"{lane.workdir} has {len(lane.rows)} of {spec.tasks} tasks of a lane asked for: allowed are finished runs; "
+                f"{lane.workdir} has {len(lane.rows)} of {spec.tasks} tasks of a lane asked for: "
+                "allowed are finished runs; "
                 "the command that began it goes on from there."
             )
         first = found[keys[0]]
         if lane.data != first.data:
             raise WorkdirError(
-                f"{first.workdir} and {lane.workdir} were trained on different data of one name (fingerprints {first.data} "
+                f"{first.workdir} and {lane.workdir} were trained on different data of one name "
+                f"(fingerprints {first.data} "
                 f"and {lane.data}): allowed is one for all."
             )
     # (a table from before an axis or a number existed lacks its column)
@@ -83,11 +90,14 @@ def _lanes(workdir: Path) -> dict[str, _Lane]:
         keys = [key for program in programs for key in _keys(program["spec"], program["lanes"])]
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise WorkdirError(
-            f"{workdir} is not a workdir with results ({reason_of(error)}): expected the folder that a run was given as "
+            f"{workdir} is not a workdir with results ({reason_of(error)}): expected the folder "
+            "that a run was given as "
             "--workdir, with its config.json and results.parquet."
         ) from error
     rows = dict(list(table.groupby("lane")))
-    return {key: _Lane(rows[number], workdir, data) for number, key in enumerate(keys) if number in rows}
+    return {
+        key: _Lane(rows[number], workdir, data) for number, key in enumerate(keys) if number in rows
+    }
 
 
 def _keys(spec: Mapping[str, Any], lanes: Sequence[Mapping[str, Any]]) -> list[str]:
@@ -96,7 +106,9 @@ def _keys(spec: Mapping[str, Any], lanes: Sequence[Mapping[str, Any]]) -> list[s
 
 
 def _key(spec: Mapping[str, Any], lane: Mapping[str, Any]) -> str:
-    plain = {name: value for name, value in spec.items() if name not in ("options", "probes", "tasks")}
+    plain = {
+        name: value for name, value in spec.items() if name not in ("options", "probes", "tasks")
+    }
     return json.dumps({**plain, **spec["options"], **lane}, sort_keys=True)
 
 
@@ -107,7 +119,9 @@ def _nearest(key: str, found: Mapping[str, Any]) -> str:
     def apart(other: Mapping[str, Any]) -> list[str]:
         return [name for name in {**wanted, **other} if wanted.get(name) != other.get(name)]
 
-    nearest = min((json.loads(other) for other in found), key=lambda other: len(apart(other)), default={})
+    nearest = min(
+        (json.loads(other) for other in found), key=lambda other: len(apart(other)), default={}
+    )
 
     def shown(values: Mapping[str, Any]) -> str:
         there = [f"{name} {values[name]}" for name in apart(nearest) if name in values]

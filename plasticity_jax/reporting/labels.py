@@ -19,15 +19,22 @@ _CHANGE = ("granularity", "transition", "method")  # named in words of their own
 def of_arms(values: pd.DataFrame) -> list[str]:
     """Returns a short, distinct label for each row of `values`, the arm columns of one arm a row.
 
-    Only what varies between arms is named: the method, the change ("abrupt" for granularity 1, else such as
-    "task sampling, K = 20"), then other settings. Method "none" goes without saying where something else is named.
+    Only what varies between arms is named: the method, the change ("abrupt" for granularity 1, else
+    such as "task sampling, K = 20"), then other settings. Method "none" goes without saying where
+    something else is named.
     """
-    # What most arms have goes without saying, and a number that only some arms have, such as a method's strength: both
-    # are named only where labels coincide without them.
+    # What most arms have goes without saying, and a number that only some arms have, such as a
+    # method's strength: both are named only where labels coincide without them.
     labels: list[str] = []
     for brief, thorough in ((True, False), (False, False), (False, True)):
-        varying = [str(c) for c in values if len((values[c] if thorough else values[c].dropna()).drop_duplicates()) > 1]
-        usual = {c: _majority(values[c].tolist()) for c in varying if c not in _CHANGE} if brief else {}
+        varying = [
+            str(c)
+            for c in values
+            if len((values[c] if thorough else values[c].dropna()).drop_duplicates()) > 1
+        ]
+        usual = (
+            {c: _majority(values[c].tolist()) for c in varying if c not in _CHANGE} if brief else {}
+        )
         labels = [_label(row, varying, thorough, usual) for row in values.to_dict("records")]
         if len(set(labels)) == len(labels):
             break
@@ -43,28 +50,46 @@ def _majority(values: list[Any]) -> Any:
 def _label(arm: dict[Any, Any], varying: list[str], thorough: bool, usual: dict[str, Any]) -> str:
     change = [c for c in ("granularity", "transition") if c in arm]
     # A single arm has nothing that varies; its change and method then say best what it is.
-    parts = [_change(arm, thorough)] if change and (not varying or any(c in varying for c in change)) else []
+    parts = (
+        [_change(arm, thorough)]
+        if change and (not varying or any(c in varying for c in change))
+        else []
+    )
     for column in varying:
         value = arm[column]
-        if column in _CHANGE or pd.isna(value) or (usual.get(column) is not None and value == usual[column]):
+        if (
+            column in _CHANGE
+            or pd.isna(value)
+            or (usual.get(column) is not None and value == usual[column])
+        ):
             continue
         if column.endswith(".change") and isinstance(value, bool | np.bool_):  # of an environment
             parts.append("changing task" if value else "unchanging task")
         elif isinstance(value, bool | np.bool_):
             parts.append(f"{column}={str(value).lower()}")
         elif not isinstance(value, str):
-            parts.append(f"{column}={value:g}" if float(f"{value:g}") == value else f"{column}={value!r}")
+            parts.append(
+                f"{column}={value:g}" if float(f"{value:g}") == value else f"{column}={value!r}"
+            )
         else:
             parts.append(f"no {column}" if value in ("none", "") else value.replace("_", " "))
     method = arm.get("method")
-    if isinstance(method, str) and (not varying or "method" in varying) and not (method == "none" and parts):
+    if (
+        isinstance(method, str)
+        and (not varying or "method" in varying)
+        and not (method == "none" and parts)
+    ):
         parts.insert(0, method)
     return ", ".join(parts) or (method if isinstance(method, str) else "all lanes")
 
 
 def _change(arm: dict[Any, Any], thorough: bool) -> str:
     transition = arm.get("transition")
-    words = _TRANSITIONS.get(transition, transition.replace("_", " ")) if isinstance(transition, str) else ""
+    words = (
+        _TRANSITIONS.get(transition, transition.replace("_", " "))
+        if isinstance(transition, str)
+        else ""
+    )
     granularity = arm.get("granularity")
     if granularity is None or pd.isna(granularity):
         return words or "no transition"

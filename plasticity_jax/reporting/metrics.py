@@ -1,9 +1,11 @@
-"""What the numbers in a table of results are: their words, which way is better, whether they are shares of 1.
+"""What the numbers in a table of results are: their words, which way is better, whether they are
+shares of 1.
 
-Environments and probes say it of themselves (`types.Metric`), so that nothing here knows a metric by its name. A table
-made by a run carries it along in `pandas.DataFrame.attrs`, which Parquet keeps. Of a column that a table says nothing
-of (an earlier version wrote it, or pandas lost the attributes in a merge) holds what the environments and probes
-registered now say of that name; what none of them knows is shown as a plain number.
+Environments and probes say it of themselves (`types.Metric`), so that nothing here knows a metric
+by its name. A table made by a run carries it along in `pandas.DataFrame.attrs`, which Parquet
+keeps. Of a column that a table says nothing of (an earlier version wrote it, or pandas lost the
+attributes in a merge) holds what the environments and probes registered now say of that name; what
+none of them knows is shown as a plain number.
 """
 
 import dataclasses
@@ -23,7 +25,8 @@ if TYPE_CHECKING:
     import pandas
 
 KEY = "metrics"  # of the attributes of a table
-LOSSES = ("loss", "online_loss", "online_loss_mean")  # which every environment has, in units of its own
+# which every environment has, in units of its own
+LOSSES = ("loss", "online_loss", "online_loss_mean")
 TAKEN = ("lane", "task", "seed", "finite")  # columns that every table has
 
 
@@ -40,16 +43,20 @@ class Known(NamedTuple):
 
 
 def of_environment(environment: Environment) -> dict[str, Metric]:
-    """Returns {column: Metric} of the scores that a run of this environment may have, what it is judged by first.
+    """Returns {column: Metric} of the scores that a run of this environment may have, what it is
+    judged by first.
 
-    Judged by is the score of held-out examples, else that of generated texts, else that of the last epoch. Raises
-    ValueError if the environment describes a metric that it does not have, or two columns would have one name.
+    Judged by is the score of held-out examples, else that of generated texts, else that of the last
+    epoch. Raises ValueError if the environment describes a metric that it does not have, or two
+    columns would have one name.
     """
     generated = [environment.decoding.metric] if environment.decoding else []
     main, loss = environment.metrics[0], environment.loss_metric._replace(name="loss")
     found: list[Metric] = []
 
-    def add(metric: Metric, prefix: str = "", suffix: str = "", words: str = "after the task") -> None:
+    def add(
+        metric: Metric, prefix: str = "", suffix: str = "", words: str = "after the task"
+    ) -> None:
         label = f"{prefix} {metric.label or _words(metric.name)} {words}".strip()
         if prefix == "test":
             metric = metric._replace(chance=functools.partial(_of_held_out, metric))
@@ -71,7 +78,8 @@ def of_environment(environment: Environment) -> dict[str, Metric]:
     if len(columns) < len(found) or columns.keys() & set(TAKEN):
         names = ", ".join(repr(metric.name) for metric in environment.metrics)
         raise ValueError(
-            f"metrics are {names}: allowed are names that no other column has, as {', '.join(TAKEN)} and loss are."
+            f"metrics are {names}: allowed are names that no other column has, as "
+            f"{', '.join(TAKEN)} and loss are."
         )
     return columns
 
@@ -81,7 +89,9 @@ def _of_held_out(metric: Metric, data: Data) -> float | None:
 
 
 def of_probe(name: str) -> Metric:
-    """Returns what a registered probe says of its number: a Metric in its return annotation, Annotated[..., Metric()]."""
+    """Returns what a registered probe says of its number: a Metric in its return annotation,
+    Annotated[..., Metric()].
+    """
     annotation = inspect.signature(PROBES[name]).return_annotation
     said = [m for m in getattr(annotation, "__metadata__", ()) if isinstance(m, Metric)]
     return (said[0] if said else Metric())._replace(name=name)
@@ -90,24 +100,35 @@ def of_probe(name: str) -> Metric:
 def of_specs(specs: Sequence[Spec]) -> Known:
     """Returns what is known of the columns of a run of these Specs.
 
-    Raises ValueError if a metric has the name of a setting or a probe, or if two environments mean different things by
-    one name.
+    Raises ValueError if a metric has the name of a setting or a probe, or if two environments mean
+    different things by one name.
     """
     scores: dict[str, Metric] = {}
     for spec in specs:
-        settings = {*spec.axes(), *spec.known_options(), *spec.known_numbers(), *DEFAULTS, *spec.probes}
+        settings = {
+            *spec.axes(),
+            *spec.known_options(),
+            *spec.known_numbers(),
+            *DEFAULTS,
+            *spec.probes,
+        }
         for column, metric in of_environment(spec.make_environment()).items():
             if column in settings:
-                raise ValueError(f"metric {column!r} of {spec.environment} has the name of a setting or a probe.")
-            if metric[:4] != scores.setdefault(column, metric)[:4]:  # (functions cannot be compared)
                 raise ValueError(
-                    f"{spec.environment} means by {column!r} something else than another environment does."
+                    f"metric {column!r} of {spec.environment} has the name of a setting or a probe."
+                )
+            # (functions cannot be compared)
+            if metric[:4] != scores.setdefault(column, metric)[:4]:
+                raise ValueError(
+                    f"{spec.environment} means by {column!r} something else than another "
+                    "environment does."
                 )
     return Known(scores, {name: of_probe(name) for spec in specs for name in spec.probes})
 
 
 def check_measured(specs: Sequence[Spec], column: str, held_out: bool = True) -> None:
-    """Returns if a run of these Specs measures `column`; `held_out` is whether its data has held-out examples.
+    """Returns if a run of these Specs measures `column`; `held_out` is whether its data has
+    held-out examples.
 
     Raises ValueError that says what to add.
     """
@@ -120,20 +141,26 @@ def check_measured(specs: Sequence[Spec], column: str, held_out: bool = True) ->
         raise ValueError(f"probes is {given!r}, but {column} is to be shown: add {whole}.")
     why = ", with data that has a test split" if column in known.scores else ""
     raise ValueError(
-        f"{column} is to be shown, but this run has {', '.join(there)}: allowed are runs that have it{why}."
+        f"{column} is to be shown, but this run has {', '.join(there)}: allowed are runs that have "
+        f"it{why}."
     )
 
 
 def record(specs: Sequence[Spec]) -> dict[str, Any]:
     """Returns what is known of the columns of a run as JSON types: what its table carries along."""
     return {
-        kind: {column: {"label": m.label, "better": m.better, "share": m.share} for column, m in columns.items()}
+        kind: {
+            column: {"label": m.label, "better": m.better, "share": m.share}
+            for column, m in columns.items()
+        }
         for kind, columns in of_specs(specs)._asdict().items()
     }
 
 
 def of_table(table: "pandas.DataFrame") -> Known:
-    """Returns what is known of a table's columns. Raises ValueError if what it carries along is not what `record` makes."""
+    """Returns what is known of a table's columns. Raises ValueError if what it carries along is not
+    what `record` makes.
+    """
     known = Known({}, {name: of_probe(name) for name in PROBES})
     for factory in ENVIRONMENTS.values():
         for column, metric in of_environment(factory()).items():
@@ -141,14 +168,20 @@ def of_table(table: "pandas.DataFrame") -> Known:
     said = table.attrs.get(KEY, {})
     try:
         for kind, columns in known._asdict().items():
-            columns |= {column: _read(column, **entry) for column, entry in said.get(kind, {}).items()}
+            columns |= {
+                column: _read(column, **entry) for column, entry in said.get(kind, {}).items()
+            }
     except (TypeError, AttributeError):
-        raise ValueError(f"what the table carries along of its metrics is damaged: {str(said)[:200]}.") from None
+        raise ValueError(
+            f"what the table carries along of its metrics is damaged: {str(said)[:200]}."
+        ) from None
     return known
 
 
 def _read(column: str, label: str, better: str | None, share: bool) -> Metric:
-    if not (isinstance(label, str) and better in (None, "higher", "lower") and isinstance(share, bool)):
+    if not (
+        isinstance(label, str) and better in (None, "higher", "lower") and isinstance(share, bool)
+    ):
         raise TypeError
     return Metric(column, label, better, share)
 
@@ -166,14 +199,25 @@ def _words(column: str) -> str:
 
 
 def judged_by(environments: Sequence[Environment], columns: Container[str]) -> str:
-    """Returns the column among `columns` that a run is judged by: a score of all its environments, if there is one."""
+    """Returns the column among `columns` that a run is judged by: a score of all its environments,
+    if there is one.
+    """
     orders = [list(of_environment(environment)) for environment in environments]
     there = [column for column in dict.fromkeys(itertools.chain(*orders)) if column in columns]
-    common = [column for column in there if column not in LOSSES and all(column in order for order in orders)]
+    common = [
+        column
+        for column in there
+        if column not in LOSSES and all(column in order for order in orders)
+    ]
     return (common or there)[0]
 
 
 def chance(environments: Sequence[Environment], data: Data, column: str) -> float | None:
-    """Returns the value of guessing in a column of scores: None where there is none, or not one for all environments."""
-    values = {of_environment(environment).get(column, Metric()).guess(data) for environment in environments}
+    """Returns the value of guessing in a column of scores: None where there is none, or not one for
+    all environments.
+    """
+    values = {
+        of_environment(environment).get(column, Metric()).guess(data)
+        for environment in environments
+    }
     return values.pop() if len(values) == 1 else None

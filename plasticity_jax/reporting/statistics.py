@@ -1,12 +1,14 @@
 """The tidy table of a run, one row per lane and task, and statistics over seeds.
 
-An *arm* is a setting without its seed: one combination of values of the arm columns. Lanes of different arms with the
-same seed see the same tasks, initial weights and batch order, so arms are compared seed by seed.
+An *arm* is a setting without its seed: one combination of values of the arm columns. Lanes of
+different arms with the same seed see the same tasks, initial weights and batch order, so arms are
+compared seed by seed.
 
-A value that is not finite was not measured and never enters a statistic; `count` says how many did. A lane that
-diverged (`finite` false) enters with whatever it still scored, is left out where it scored nothing, and is counted in
-`diverged` either way, so a mean over the survivors can be told from a mean over all. Arms come in the order of their
-lowest lane number everywhere; the order of the table's rows never matters.
+A value that is not finite was not measured and never enters a statistic; `count` says how many did.
+A lane that diverged (`finite` false) enters with whatever it still scored, is left out where it
+scored nothing, and is counted in `diverged` either way, so a mean over the survivors can be told
+from a mean over all. Arms come in the order of their lowest lane number everywhere; the order of
+the table's rows never matters.
 """
 
 import math
@@ -24,7 +26,9 @@ FIXED = ("lane", "task", "seed")
 """Columns that every table has: lane and task count from 0."""
 
 SEEDS_ENOUGH = 10
-"""With fewer seeds a percentile bootstrap is clearly too narrow (see `statistics`), and the t interval is shown."""
+"""With fewer seeds a percentile bootstrap is clearly too narrow (see `statistics`), and the t
+interval is shown.
+"""
 
 _ENDS = ("low", "high", "t_low", "t_high")  # of intervals
 
@@ -35,7 +39,8 @@ class Statistics(NamedTuple):
     Attributes:
       count: number of seeds whose value is finite; all else is over these.
       mean, minimum, maximum: NaN only if there is none.
-      standard_error: sample standard deviation (n - 1) over sqrt(n); NaN for one seed, which tells nothing of spread.
+      standard_error: sample standard deviation (n - 1) over sqrt(n); NaN for one seed, which tells
+        nothing of spread.
       low, high: ends of the bootstrap interval of the mean; NaN for one seed.
       interquartile_mean: mean of the middle half of the sorted values.
       t_low, t_high: ends of Student's t interval of the mean; NaN for one seed.
@@ -56,13 +61,15 @@ class Statistics(NamedTuple):
 def statistics(values: Any, level: float = 0.95, resamples: int = 2000) -> Statistics:
     """Returns the statistics over the leading axis of `values` [seeds, ...], as arrays [...].
 
-    `low` and `high` are the percentile bootstrap of the mean over seeds, always with the same draws. From few seeds it
-    is too narrow, with three exactly from the smallest to the largest: for normal data a 95 % interval holds the true
-    mean in about 75 % of cases with 3 seeds, 83 % with 5, 89 % with 10, 92 % with 20. `t_low` and `t_high` are Student's
-    (1908) interval, mean ± t(n - 1) standard errors, which holds it in 95 % with any number of seeds from 2 if the data
-    are normal; it knows nothing of the range of a metric, so one of a share may reach below 0 or above 1. The
-    interquartile mean cuts exactly a quarter of the weight off each end, seeds on the edge counting in part, so it
-    differs from `scipy.stats.trim_mean(_, 0.25)` unless 4 divides the number of seeds.
+    `low` and `high` are the percentile bootstrap of the mean over seeds, always with the same
+    draws. From few seeds it is too narrow, with three exactly from the smallest to the largest: for
+    normal data a 95 % interval holds the true mean in about 75 % of cases with 3 seeds, 83 % with
+    5, 89 % with 10, 92 % with 20. `t_low` and `t_high` are Student's (1908) interval, mean ± t(n -
+    1) standard errors, which holds it in 95 % with any number of seeds from 2 if the data are
+    normal; it knows nothing of the range of a metric, so one of a share may reach below 0 or above
+    1. The interquartile mean cuts exactly a quarter of the weight off each end, seeds on the edge
+      counting in part, so it differs from `scipy.stats.trim_mean(_, 0.25)` unless 4 divides the
+      number of seeds.
 
     Raises:
       ValueError: no leading axis, a level outside (0, 1), or fewer than one resample.
@@ -80,7 +87,8 @@ def statistics(values: Any, level: float = 0.95, resamples: int = 2000) -> Stati
     out = np.full((len(Statistics._fields), flat.shape[1]), np.nan)
     out[0] = known.sum(axis=0)
     if known.any():
-        # Positions that lack the same seeds are computed together; nearly always all seeds are known.
+        # Positions that lack the same seeds are computed together; nearly always all seeds are
+        # known.
         patterns, which = np.unique(known, axis=1, return_inverse=True)
         for number, seeds in enumerate(patterns.T):
             if seeds.any():
@@ -95,7 +103,9 @@ def _complete(values: np.ndarray, level: float, resamples: int) -> np.ndarray:
     n = len(values)
     mean = values.mean(axis=0)
     # Sorted value i stands for the stretch [i, i + 1] of [0, n]; the middle half is [n/4, 3n/4].
-    middle = np.clip(np.minimum(np.arange(n) + 1, 0.75 * n) - np.maximum(np.arange(n), 0.25 * n), 0, None)
+    middle = np.clip(
+        np.minimum(np.arange(n) + 1, 0.75 * n) - np.maximum(np.arange(n), 0.25 * n), 0, None
+    )
     interquartile = middle @ np.sort(values, axis=0) / (n / 2)
     error = low = high = half = np.full_like(mean, np.nan)
     if n > 1:
@@ -107,13 +117,18 @@ def _complete(values: np.ndarray, level: float, resamples: int) -> np.ndarray:
 
 
 def _bootstrap(values: np.ndarray, level: float, resamples: int) -> np.ndarray:
-    """Quantiles [2, P] of the means of resamples of values [n, P]; the draws are the same for every position."""
+    """Quantiles [2, P] of the means of resamples of values [n, P]; the draws are the same for every
+    position.
+    """
     n, positions = values.shape
     drawn = np.random.default_rng(0).integers(0, n, (resamples, n))
     share = np.stack([(drawn == seed).mean(axis=1) for seed in range(n)], axis=1)
     tails = [(1 - level) / 2, (1 + level) / 2]
     width = max(1, 4_000_000 // resamples)  # positions at a time, which bounds the memory
-    parts = [np.quantile(share @ values[:, i : i + width], tails, axis=0) for i in range(0, positions, width)]
+    parts = [
+        np.quantile(share @ values[:, i : i + width], tails, axis=0)
+        for i in range(0, positions, width)
+    ]
     return np.concatenate(parts, axis=1)
 
 
@@ -136,19 +151,25 @@ def _split(table: pd.DataFrame, arm_columns: Sequence[str]) -> _Arms:
     columns = list(arm_columns)
     missing = [c for c in (*FIXED, *columns) if c not in table]
     if missing:
-        raise ValueError(f"the table lacks the columns {', '.join(missing)}: it has {', '.join(table.columns)}.")
+        raise ValueError(
+            f"the table lacks the columns {', '.join(missing)}: it has {', '.join(table.columns)}."
+        )
     if table.empty:
         raise ValueError("the table has no rows.")
     table = table.reset_index(drop=True)
     table["finite"] = table["finite"].astype(bool) if "finite" in table else True
     groups = [rows for _, rows in table.groupby(columns, dropna=False)] if columns else [table]
-    groups = [rows.sort_values(["seed", "task"]) for rows in sorted(groups, key=lambda rows: rows["lane"].min())]
+    groups = [
+        rows.sort_values(["seed", "task"])
+        for rows in sorted(groups, key=lambda rows: rows["lane"].min())
+    ]
     for rows in groups:
         if (twice := rows.duplicated(["seed", "task"])).any():
             row = rows[twice].iloc[0]
             raise ValueError(
                 f"lane {row['lane']} repeats seed {row['seed']} at task {row['task']} of its arm: "
-                f"arms are told apart by {', '.join(columns) or 'nothing'}, which does not tell these lanes apart."
+                f"arms are told apart by {', '.join(columns) or 'nothing'}, which does not tell "
+                "these lanes apart."
             )
     # Taken from the table in one go, because joining rows one by one would lose the columns' types.
     values = table.loc[[rows.index[0] for rows in groups], columns].reset_index(drop=True)
@@ -156,11 +177,12 @@ def _split(table: pd.DataFrame, arm_columns: Sequence[str]) -> _Arms:
 
 
 def summary(table: pd.DataFrame, arm_columns: Sequence[str], level: float = 0.95) -> pd.DataFrame:
-    """Returns statistics over seeds, one row per arm, metric and task: the long table of `summary.csv`.
+    """Returns statistics over seeds, one row per arm, metric and task: the long table of
+    `summary.csv`.
 
-    Columns: the arm columns, `task`, `metric`, `seeds` (lanes with a row at this task), `diverged` (how many of them are
-    not finite), then those of `Statistics`. Rows without any measurement and without a diverged lane are left out: a
-    probe that did not run.
+    Columns: the arm columns, `task`, `metric`, `seeds` (lanes with a row at this task), `diverged`
+    (how many of them are not finite), then those of `Statistics`. Rows without any measurement and
+    without a diverged lane are left out: a probe that did not run.
     """
     values, groups = _split(table, arm_columns)
     metrics = metric_columns(table, arm_columns)
@@ -176,12 +198,16 @@ def summary(table: pd.DataFrame, arm_columns: Sequence[str], level: float = 0.95
             "seeds": np.tile(np.bincount(task), len(metrics)),
             "diverged": np.tile(np.bincount(task, ~rows["finite"]).astype(np.int64), len(metrics)),
         }
-        part |= {name: array.reshape(-1) for name, array in statistics(cube, level)._asdict().items()}
+        part |= {
+            name: array.reshape(-1) for name, array in statistics(cube, level)._asdict().items()
+        }
         shown = (part["count"] > 0) | (part["diverged"] > 0)
         parts.append({name: array[shown] for name, array in part.items()})
         repeats.append(shown.sum())
     long = pd.DataFrame({name: np.concatenate([part[name] for part in parts]) for name in parts[0]})
-    return pd.concat([values.loc[np.repeat(values.index, repeats)].reset_index(drop=True), long], axis=1)
+    return pd.concat(
+        [values.loc[np.repeat(values.index, repeats)].reset_index(drop=True), long], axis=1
+    )
 
 
 def final(
@@ -191,10 +217,12 @@ def final(
     last: int = 5,
     level: float = 0.95,
 ) -> pd.DataFrame:
-    """Returns one row per arm: each lane's mean over its last `last` measured tasks, then statistics over seeds.
+    """Returns one row per arm: each lane's mean over its last `last` measured tasks, then
+    statistics over seeds.
 
-    Columns: the arm columns, `seeds`, `diverged` (lanes not finite at any task), those of `Statistics`. A lane with
-    fewer tasks is averaged over all it has; one that diverged within the window and has no value there has no mean.
+    Columns: the arm columns, `seeds`, `diverged` (lanes not finite at any task), those of
+    `Statistics`. A lane with fewer tasks is averaged over all it has; one that diverged within the
+    window and has no value there has no mean.
 
     Raises:
       ValueError: unknown metric, `last` below 1, or an arm with the same seed twice.
@@ -212,17 +240,21 @@ def paired_differences(
     last: int = 5,
     level: float = 0.95,
 ) -> pd.DataFrame:
-    """Returns one row per arm but the baseline: statistics over seeds of the arm's metric minus the baseline's.
+    """Returns one row per arm but the baseline: statistics over seeds of the arm's metric minus the
+    baseline's.
 
-    Both are taken at the same seed and the same task, and averaged over the last `last` tasks that both have measured;
-    the intervals are those of the mean difference. `seeds` counts the common seeds, `diverged` those of them where either
-    lane diverged; an arm without a common seed has count 0. The index is the arm's number as in `final`.
+    Both are taken at the same seed and the same task, and averaged over the last `last` tasks that
+    both have measured; the intervals are those of the mean difference. `seeds` counts the common
+    seeds, `diverged` those of them where either lane diverged; an arm without a common seed has
+    count 0. The index is the arm's number as in `final`.
 
     Args:
-      baseline: arm columns and values, enough of them to name one arm, such as {"granularity": 1, "method": "none"}.
+      baseline: arm columns and values, enough of them to name one arm, such as {"granularity": 1,
+        "method": "none"}.
 
     Raises:
-      ValueError: what `final` raises; `baseline` names no arm or several; no arm has a seed in common with it.
+      ValueError: what `final` raises; `baseline` names no arm or several; no arm has a seed in
+        common with it.
     """
     values, groups = _split(table, arm_columns)
     _check(table, arm_columns, metric, last)
@@ -235,25 +267,38 @@ def paired_differences(
 
 def _differences(values, groups, number: int, metric: str, last: int, level: float) -> pd.DataFrame:
     base = groups[number][["seed", "task", "finite", metric]]
-    pairs = [rows[["seed", "task", "finite", metric]].merge(base, on=["seed", "task"]) for rows in groups]
+    pairs = [
+        rows[["seed", "task", "finite", metric]].merge(base, on=["seed", "task"]) for rows in groups
+    ]
     differences = [
-        pair.assign(value=pair[f"{metric}_x"] - pair[f"{metric}_y"], finite=pair["finite_x"] & pair["finite_y"])
+        pair.assign(
+            value=pair[f"{metric}_x"] - pair[f"{metric}_y"],
+            finite=pair["finite_x"] & pair["finite_y"],
+        )
         for pair in pairs
     ]
     return _tabulated(values, differences, last, level)
 
 
-def _tabulated(values: pd.DataFrame, groups: list[pd.DataFrame], last: int, level: float) -> pd.DataFrame:
+def _tabulated(
+    values: pd.DataFrame, groups: list[pd.DataFrame], last: int, level: float
+) -> pd.DataFrame:
     """One row per group: statistics over seeds of the mean `value` over the last tasks measured."""
     records = []
     for rows in groups:
-        # A diverged lane's missing value stays in, so that it makes the lane's mean unknown instead of vanishing.
+        # A diverged lane's missing value stays in, so that it makes the lane's mean unknown instead
+        # of vanishing.
         value = rows["value"].astype(np.float64).where(np.isfinite(rows["value"]))
         kept = (value.notna() | ~rows["finite"]).to_numpy()
         seeds, value = rows["seed"].to_numpy()[kept], value.to_numpy()[kept]
         means = [value[seeds == seed][-last:].mean() for seed in np.unique(seeds)]
-        counts = {"seeds": rows["seed"].nunique(), "diverged": rows.loc[~rows["finite"], "seed"].nunique()}
-        records.append(counts | {k: v[()] for k, v in statistics(np.array(means), level)._asdict().items()})
+        counts = {
+            "seeds": rows["seed"].nunique(),
+            "diverged": rows.loc[~rows["finite"], "seed"].nunique(),
+        }
+        records.append(
+            counts | {k: v[()] for k, v in statistics(np.array(means), level)._asdict().items()}
+        )
     return pd.concat([values, pd.DataFrame(records)], axis=1)
 
 
@@ -270,12 +315,19 @@ def _baseline(values: pd.DataFrame, baseline: dict[str, Any]) -> int:
     fits = np.ones(len(values), dtype=bool)
     for column, wanted in baseline.items():
         if column not in values:
-            raise ValueError(f"unknown arm column {column!r} in the baseline: known are {', '.join(values.columns)}.")
-        fits &= [pd.isna(value) if pd.isna(wanted) else value == wanted for value in values[column].to_list()]
+            raise ValueError(
+                f"unknown arm column {column!r} in the baseline: known are {', '.join(values.columns)}."
+            )
+        fits &= [
+            pd.isna(value) if pd.isna(wanted) else value == wanted
+            for value in values[column].to_list()
+        ]
     if fits.sum() != 1:
         arms = np.array(labels.of_arms(values), dtype=object)
         found = "no arm" if not fits.any() else f"{fits.sum()} arms ({'; '.join(arms[fits])})"
-        raise ValueError(f"the baseline {baseline} fits {found}: it must fit one of {'; '.join(arms)}.")
+        raise ValueError(
+            f"the baseline {baseline} fits {found}: it must fit one of {'; '.join(arms)}."
+        )
     return int(fits.argmax())
 
 
@@ -287,11 +339,16 @@ def _usual_baseline(values: pd.DataFrame) -> int:
     return int(plain.argmax())
 
 
-def finals(table: pd.DataFrame, arm_columns: Sequence[str], last: int = 5, level: float = 0.95) -> pd.DataFrame:
-    """Returns one row per metric (not those of single layers) and arm: what `final_table` prints, as numbers.
+def finals(
+    table: pd.DataFrame, arm_columns: Sequence[str], last: int = 5, level: float = 0.95
+) -> pd.DataFrame:
+    """Returns one row per metric (not those of single layers) and arm: what `final_table` prints,
+    as numbers.
 
-    Columns: metric, arm (its label), seeds, diverged, mean, low, high, t_low, t_high (as in `Statistics`); minus,
-    minus_low, minus_high, minus_t_low, minus_t_high: the paired difference to the baseline, the first abrupt arm of
+    Columns: metric, arm (its label), seeds, diverged, mean, low, high, t_low, t_high (as in
+    `Statistics`); minus,
+    minus_low, minus_high, minus_t_low, minus_t_high: the paired difference to the baseline, the
+      first abrupt arm of
     method "none", which has none itself.
 
     Raises:
@@ -317,7 +374,8 @@ def finals(table: pd.DataFrame, arm_columns: Sequence[str], last: int = 5, level
 
 
 def arm_labels(table: pd.DataFrame, arm_columns: Sequence[str]) -> pd.Series:
-    """Returns a short, distinct label for each arm, indexed by its number: the order of the rows of `final`.
+    """Returns a short, distinct label for each arm, indexed by its number: the order of the rows of
+    `final`.
 
     See `labels.of_arms` for what it names.
     """
@@ -331,12 +389,13 @@ def final_table(
     baseline: dict[str, Any] | None = None,
     last: int = 5,
 ) -> str:
-    """Returns the plain-text table for the terminal: per arm seeds, mean, interval, and paired difference to a baseline.
+    """Returns the plain-text table for the terminal: per arm seeds, mean, interval, and paired
+    difference to a baseline.
 
-    The baseline is by default the first abrupt arm of method "none", or the first arm if there is none. Shares are in
-    percent and their differences in percentage points; the head says where lower is better. A "-" stands where nothing
-    is known. Intervals are Student's t if any of them is of fewer than `SEEDS_ENOUGH` seeds, else the bootstrap's; the
-    head says which.
+    The baseline is by default the first abrupt arm of method "none", or the first arm if there is
+    none. Shares are in percent and their differences in percentage points; the head says where
+    lower is better. A "-" stands where nothing is known. Intervals are Student's t if any of them
+    is of fewer than `SEEDS_ENOUGH` seeds, else the bootstrap's; the head says which.
 
     Raises:
       ValueError: as `final`, and a baseline that fits no arm or several.
@@ -350,19 +409,42 @@ def final_table(
 
     scale, unit, points = (100, ", %", ", points") if about.share else (1, "", "")
     largest = np.nanmax(np.abs([*means["mean"], 0.0])) * scale
-    digits = 1 if unit else int(np.clip(3 - math.floor(math.log10(largest)), 0, 9)) if largest else 3
+    digits = (
+        1 if unit else int(np.clip(3 - math.floor(math.log10(largest)), 0, 9)) if largest else 3
+    )
 
     ends, kind = _interval([*means["count"], *differences["count"]])
 
     def shown(row: dict, names: str, sign: str = "") -> str:
-        known = [f"{row[n] * scale:{sign}.{digits}f}" for n in names.split() if math.isfinite(row[n])]
+        known = [
+            f"{row[n] * scale:{sign}.{digits}f}" for n in names.split() if math.isfinite(row[n])
+        ]
         return " to ".join(known) or "-"
 
-    lines = [["arm", "seeds", f"mean{unit}", "95 % interval", f"minus {names[number]}{points}", "95 % interval"]]
-    for arm, (mean, difference) in enumerate(zip(_records(means), _records(differences), strict=True)):
-        seeds = f"{mean['count']}" if mean["count"] == mean["seeds"] else f"{mean['count']} of {mean['seeds']}"
+    lines = [
+        [
+            "arm",
+            "seeds",
+            f"mean{unit}",
+            "95 % interval",
+            f"minus {names[number]}{points}",
+            "95 % interval",
+        ]
+    ]
+    for arm, (mean, difference) in enumerate(
+        zip(_records(means), _records(differences), strict=True)
+    ):
+        seeds = (
+            f"{mean['count']}"
+            if mean["count"] == mean["seeds"]
+            else f"{mean['count']} of {mean['seeds']}"
+        )
         seeds += f" ({mean['diverged']} diverged)" if mean["diverged"] else ""
-        paired = ["", ""] if arm == number else [shown(difference, "mean", "+"), shown(difference, ends, "+")]
+        paired = (
+            ["", ""]
+            if arm == number
+            else [shown(difference, "mean", "+"), shown(difference, ends, "+")]
+        )
         lines.append([names[arm], seeds, shown(mean, "mean"), shown(mean, ends), *paired])
     columns = list(zip(*lines, strict=True))[: 6 if len(values) > 1 else 4]
     padded = [[cell.rjust(max(map(len, c))) if i else cell.ljust(max(map(len, c))) for cell in c]

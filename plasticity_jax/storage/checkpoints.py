@@ -1,4 +1,6 @@
-"""Checkpoints that verify themselves: orbax underneath, a SHA-256 of every leaf, fallback to the last good one."""
+"""Checkpoints that verify themselves: orbax underneath, a SHA-256 of every leaf, fallback to the
+last good one.
+"""
 
 import contextlib
 import hashlib
@@ -18,7 +20,8 @@ from absl import logging as absl_logging
 from plasticity_jax.storage.json_files import read_json
 from plasticity_jax.storage.workdir import WorkdirError, reason_of
 
-_CHUNK_BYTES = 16 << 20  # at most, of a checkpoint's array: chunks are compressed in parallel, 2.5 times as fast
+# at most, of a checkpoint's array: chunks are compressed in parallel, 2.5 times as fast
+_CHUNK_BYTES = 16 << 20
 
 
 class _Damaged(Exception):
@@ -26,15 +29,18 @@ class _Damaged(Exception):
 
 
 class Checkpoints:
-    """Checkpoints of one program in `folder`, the newest `keep` of them, each with a SHA-256 of every leaf.
+    """Checkpoints of one program in `folder`, the newest `keep` of them, each with a SHA-256 of
+    every leaf.
 
-    One checkpoint is one orbax folder `folder/STEP`, written under another name and then renamed, with two items:
-    `data`, the bytes of all leaves in one array, and `manifest`, which says where each leaf lies, its dtype, shape
-    and SHA-256. One array is twice as fast as one per leaf, takes every dtype and size as it is, and when damaged
-    gives one error (of several damaged arrays orbax raises one and spills the others onto the terminal). Orbax by
-    itself neither notices flipped bytes nor falls back, and its CheckpointManager silently skips a step that is not
-    above its latest, hence the plain Checkpointer. Only the holder of the workdir's lock may use this class: it
-    clears away what killed saves left behind.
+    One checkpoint is one orbax folder `folder/STEP`, written under another name and then renamed,
+    with two items: `data`, the bytes of all leaves in one array, and `manifest`, which says where
+      each leaf lies, its dtype, shape
+    and SHA-256. One array is twice as fast as one per leaf, takes every dtype and size as it is,
+    and when damaged gives one error (of several damaged arrays orbax raises one and spills the
+    others onto the terminal). Orbax by itself neither notices flipped bytes nor falls back, and its
+    CheckpointManager silently skips a step that is not above its latest, hence the plain
+    Checkpointer. Only the holder of the workdir's lock may use this class: it clears away what
+    killed saves left behind.
     """
 
     def __init__(self, folder: str | os.PathLike, keep: int = 2):
@@ -47,17 +53,21 @@ class Checkpoints:
     def save(self, step: int, tree: Any) -> None:
         """Writes `tree` (any pytree of arrays) as checkpoint `step`; returns when it is on disk.
 
-        A checkpoint of the same step is replaced. Only then are those beyond the newest `keep` removed.
+        A checkpoint of the same step is replaced. Only then are those beyond the newest `keep`
+        removed.
 
         Raises:
-          WorkdirError: a later step is there already, or the disk does not take it (older checkpoints stay).
+          WorkdirError: a later step is there already, or the disk does not take it (older
+            checkpoints stay).
         """
         leaves = {name: np.asarray(leaf) for name, leaf in _named(jax.device_get(tree)).items()}
         manifest = _manifest(step, leaves)
         data, chunk = _joined(leaves.values())
         present = self._steps()
         if present and step < present[-1]:
-            raise WorkdirError(f"{self._folder} holds step {present[-1]} already, so step {step} cannot follow it.")
+            raise WorkdirError(
+                f"{self._folder} holds step {present[-1]} already, so step {step} cannot follow it."
+            )
         try:
             self._remove_unfinished()
             self._folder.mkdir(parents=True, exist_ok=True)
@@ -65,27 +75,32 @@ class Checkpoints:
                 ocp, checkpointer = self._checkpointer()
                 chunks = {"data": ocp.SaveArgs(chunk_byte_size=chunk)}
                 items = ocp.args.Composite(
-                    data=ocp.args.PyTreeSave({"data": data}, save_args=chunks), manifest=ocp.args.JsonSave(manifest)
+                    data=ocp.args.PyTreeSave({"data": data}, save_args=chunks),
+                    manifest=ocp.args.JsonSave(manifest),
                 )
                 checkpointer.save(self._folder / str(step), args=items, force=True)
             for old in self._steps()[: -self._keep]:
                 shutil.rmtree(self._folder / str(old))
-        except (OSError, ValueError, RuntimeError) as error:  # tensorstore reports a full disk as ValueError
+        # tensorstore reports a full disk as ValueError
+        except (OSError, ValueError, RuntimeError) as error:
             with contextlib.suppress(OSError):
                 self._remove_unfinished()
             what = f"The checkpoint of step {step} could not be saved in {self._folder}"
             raise WorkdirError(f"{what} ({reason_of(error)}).") from error
 
     def restore(self, like: Any) -> tuple[int, Any] | None:
-        """The newest checkpoint that verifies, (step, tree of numpy arrays), or None if there is none at all.
+        """The newest checkpoint that verifies, (step, tree of numpy arrays), or None if there is
+        none at all.
 
-        `like` is a dict that gives structure, dtypes and shapes (arrays or jax.ShapeDtypeStruct); nothing is ever cast.
-        A top-level key with the value {} stands for a dict of arrays that is taken as it was saved, and a top-level key
-        of the checkpoint that `like` does not have is left out. A newer checkpoint that does not verify is
-        reported and, once an older one did verify, deleted, so that its step can be saved again.
+        `like` is a dict that gives structure, dtypes and shapes (arrays or jax.ShapeDtypeStruct);
+        nothing is ever cast. A top-level key with the value {} stands for a dict of arrays that is
+        taken as it was saved, and a top-level key of the checkpoint that `like` does not have is
+        left out. A newer checkpoint that does not verify is reported and, once an older one did
+        verify, deleted, so that its step can be saved again.
 
         Raises:
-          WorkdirError: there are checkpoints but none verifies (they are left alone), or `like` does not fit.
+          WorkdirError: there are checkpoints but none verifies (they are left alone), or `like`
+            does not fit.
         """
         damaged: dict[int, str] = {}
         for step in reversed(self._steps()):
@@ -101,13 +116,17 @@ class Checkpoints:
                 try:
                     shutil.rmtree(self._folder / str(bad))
                 except OSError as error:
-                    raise WorkdirError(f"{self._folder / str(bad)} cannot be deleted ({reason_of(error)}).") from error
+                    raise WorkdirError(
+                        f"{self._folder / str(bad)} cannot be deleted ({reason_of(error)})."
+                    ) from error
             return step, tree
         if damaged:
-            # Kept, because after deleting them the next run would start from zero as if nothing had been there.
+            # Kept, because after deleting them the next run would start from zero as if nothing had
+            # been there.
             reasons = "; ".join(f"step {step}: {reason}" for step, reason in damaged.items())
             raise WorkdirError(
-                f"No checkpoint in {self._folder} verifies ({reasons}); delete that folder to start from zero."
+                f"No checkpoint in {self._folder} verifies ({reasons}); delete that folder to "
+                "start from zero."
             )
         return None
 
@@ -122,13 +141,16 @@ class Checkpoints:
         import orbax.checkpoint as ocp
 
         if self._orbax is None:
-            # Without a copy of the array: `save` is the only one who has it, and waits until it is on disk.
+            # Without a copy of the array: `save` is the only one who has it, and waits until it is
+            # on disk.
             numpy = ocp.type_handlers.NumpyHandler(deepcopy_host_arrays=False)
             registry = ocp.type_handlers.create_type_handler_registry((np.ndarray, numpy))
             # Without OCDBT: with a single array it would only add files and time.
             data = ocp.PyTreeCheckpointHandler(use_ocdbt=False, type_handler_registry=registry)
             manifest = ocp.JsonCheckpointHandler()
-            self._orbax = ocp.Checkpointer(ocp.CompositeCheckpointHandler(data=data, manifest=manifest))
+            self._orbax = ocp.Checkpointer(
+                ocp.CompositeCheckpointHandler(data=data, manifest=manifest)
+            )
         return ocp, self._orbax
 
     def _steps(self) -> list[int]:
@@ -150,7 +172,9 @@ class Checkpoints:
             _check_array(read_json(folder / "data" / "data" / ".zarray"), manifest["leaves"])
             with _quiet_orbax():
                 ocp, checkpointer = self._checkpointer()
-                args = ocp.args.Composite(data=ocp.args.PyTreeRestore(), manifest=ocp.args.JsonRestore())
+                args = ocp.args.Composite(
+                    data=ocp.args.PyTreeRestore(), manifest=ocp.args.JsonRestore()
+                )
                 data = checkpointer.restore(folder, args=args)["data"]["data"]
             leaves, start = {}, 0
             for name, dtype, shape, digest in manifest["leaves"]:
@@ -161,37 +185,58 @@ class Checkpoints:
                 leaves[name], start = leaf, start + leaf.nbytes
         except (_Damaged, MemoryError):
             raise  # (too little memory says nothing about the checkpoint)
-        except Exception as error:  # damage surfaces as almost any type, depending on the byte that it hit
-            raise _Damaged(reason_of(Exception(error))) from error  # (with the file name that an OSError's text has)
+        # damage surfaces as almost any type, depending on the byte that it hit
+        except Exception as error:
+            # (with the file name that an OSError's text has)
+            raise _Damaged(reason_of(Exception(error))) from error
         return leaves
 
-    def _fitted(self, step: int, leaves: dict[str, np.ndarray], like: dict[str, Any]) -> dict[str, Any]:
+    def _fitted(
+        self, step: int, leaves: dict[str, np.ndarray], like: dict[str, Any]
+    ) -> dict[str, Any]:
         """The leaves in the structure of `like`; raises WorkdirError where they do not fit."""
         where = f"The checkpoint of step {step} in {self._folder} does not fit this program"
         parts = {}
         for key, part in like.items():
             prefix = f"[{key!r}]"
-            found = {name.removeprefix(prefix): leaf for name, leaf in leaves.items() if name.startswith(prefix)}
-            if isinstance(part, dict) and not part:  # (an array compared with {} would not give a bool)
-                parts[key] = {name.removeprefix("['").removesuffix("']"): leaf for name, leaf in found.items()}
+            found = {
+                name.removeprefix(prefix): leaf
+                for name, leaf in leaves.items()
+                if name.startswith(prefix)
+            }
+            # (an array compared with {} would not give a bool)
+            if isinstance(part, dict) and not part:
+                parts[key] = {
+                    name.removeprefix("['").removesuffix("']"): leaf for name, leaf in found.items()
+                }
                 continue
             wanted = _named(part)
             if wanted.keys() != found.keys():
-                lacking, extra = sorted(wanted.keys() - found.keys()), sorted(found.keys() - wanted.keys())
+                lacking, extra = (
+                    sorted(wanted.keys() - found.keys()),
+                    sorted(found.keys() - wanted.keys()),
+                )
                 raise WorkdirError(
-                    f"{where}: {key} lacks {lacking[:3] or 'nothing'} and has unknown {extra[:3] or 'nothing'}."
+                    f"{where}: {key} lacks {lacking[:3] or 'nothing'} and has unknown "
+                    f"{extra[:3] or 'nothing'}."
                 )
             for name, leaf in wanted.items():
                 texts = [f"{side.dtype}{list(side.shape)}" for side in (found[name], leaf)]
                 if texts[0] != texts[1]:
-                    raise WorkdirError(f"{where}: {prefix}{name} is {texts[0]} but must be {texts[1]}.")
-            parts[key] = jax.tree.unflatten(jax.tree.structure(part), [found[name] for name in wanted])
+                    raise WorkdirError(
+                        f"{where}: {prefix}{name} is {texts[0]} but must be {texts[1]}."
+                    )
+            parts[key] = jax.tree.unflatten(
+                jax.tree.structure(part), [found[name] for name in wanted]
+            )
         return parts
 
 
 def _named(tree: Any) -> dict[str, Any]:
     """The leaves by their path's text, in the order in which the tree is flattened."""
-    return {jax.tree_util.keystr(path): leaf for path, leaf in jax.tree_util.tree_leaves_with_path(tree)}
+    return {
+        jax.tree_util.keystr(path): leaf for path, leaf in jax.tree_util.tree_leaves_with_path(tree)
+    }
 
 
 def _bytes(leaf: np.ndarray) -> np.ndarray:
@@ -200,9 +245,11 @@ def _bytes(leaf: np.ndarray) -> np.ndarray:
 
 
 def _joined(leaves: Iterable[np.ndarray]) -> tuple[np.ndarray, int]:
-    """The bytes of all leaves, padded so that they are a whole number of equal chunks, and the bytes of one chunk.
+    """The bytes of all leaves, padded so that they are a whole number of equal chunks, and the
+    bytes of one chunk.
 
-    Orbax cuts an array only into equal chunks: one whose length is a prime number it would write as a file per byte.
+    Orbax cuts an array only into equal chunks: one whose length is a prime number it would write as
+    a file per byte.
     """
     parts = [_bytes(leaf) for leaf in leaves]
     total = sum(part.size for part in parts)
@@ -212,9 +259,11 @@ def _joined(leaves: Iterable[np.ndarray]) -> tuple[np.ndarray, int]:
 
 
 def _check_array(described: dict, table: list) -> None:
-    """Raises _Damaged if the description of the array of bytes does not fit a verified table of leaves.
+    """Raises _Damaged if the description of the array of bytes does not fit a verified table of
+    leaves.
 
-    What it says is not left to tensorstore, which ends the process where a size is more than there is memory.
+    What it says is not left to tensorstore, which ends the process where a size is more than there
+    is memory.
     """
     total = sum(math.prod(shape) * np.dtype(dtype).itemsize for _, dtype, shape, _ in table)
     (size,), (chunk,) = described["shape"], described["chunks"]
@@ -233,7 +282,9 @@ def _digest(header: Any, *arrays: np.ndarray) -> str:
 
 
 def _manifest(step: int, leaves: dict[str, np.ndarray]) -> dict:
-    """[name, dtype, shape, SHA-256] of each leaf in the order of their bytes, and a SHA-256 over that and the step."""
+    """[name, dtype, shape, SHA-256] of each leaf in the order of their bytes, and a SHA-256 over
+    that and the step.
+    """
     table = []
     for name, leaf in leaves.items():
         header = [leaf.dtype.name, list(leaf.shape)]
@@ -245,8 +296,10 @@ def _manifest(step: int, leaves: dict[str, np.ndarray]) -> dict:
 def _quiet_orbax() -> Iterator[None]:
     """Keeps orbax's own lines off the terminal.
 
-    Orbax writes dozens of lines a save, and the traceback of every error that it also raises, to the logger that all
-    users of absl share: they are filtered by the file they come from, and the verbosity that the user chose stays.
+    Orbax writes dozens of lines a save, and the traceback of every error that it also raises, to
+    the logger that all
+    users of absl share: they are filtered by the file they come from, and the verbosity that the
+      user chose stays.
     """
 
     def from_elsewhere(record: logging.LogRecord) -> bool:

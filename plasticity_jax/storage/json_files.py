@@ -1,7 +1,7 @@
 """Reading JSON files that others may have written, cut short or changed: only what says one thing.
 
-Faults are raised as `OSError` (the file cannot be read) or `ValueError` (it is no JSON object), whose text is a clause
-for the caller's own sentence: only the caller knows what the file is for.
+Faults are raised as `OSError` (the file cannot be read) or `ValueError` (it is no JSON object),
+whose text is a clause for the caller's own sentence: only the caller knows what the file is for.
 """
 
 import json
@@ -29,15 +29,16 @@ def read_json(path: str | os.PathLike, *, nan: bool = False) -> dict[str, Any]:
 def parse_json(content: bytes, *, nan: bool = False) -> dict[str, Any]:
     """Returns the JSON object that `content` holds, as UTF-8.
 
-    Stricter than `json.loads`, which takes the last of two values of one name and turns numbers that are too large for
-    float64 into infinity.
+    Stricter than `json.loads`, which takes the last of two values of one name and turns numbers
+    that are too large for float64 into infinity.
 
     Args:
       content: the bytes of the whole text.
       nan: whether NaN and infinities are allowed, which Python writes though JSON has none.
 
     Raises:
-      ValueError: no JSON object, a name twice, a number out of range, more than 64 levels; the text is a clause.
+      ValueError: no JSON object, a name twice, a number out of range, more than 64 levels; the text
+        is a clause.
     """
 
     def constant(text: str) -> float:

@@ -6,7 +6,8 @@ from plasticity_jax import registry
 
 
 def expanded(path: str | os.PathLike, what: str = "path") -> str:
-    """Returns a path that a user gave as text, `~` and `~user` at its start replaced as a shell does.
+    """Returns a path that a user gave as text, `~` and `~user` at its start replaced as a shell
+    does.
 
     A shell leaves `~` alone inside an argument such as --workdir=~/x. Other paths stay as they are.
 
@@ -21,5 +22,7 @@ def expanded(path: str | os.PathLike, what: str = "path") -> str:
         raise ValueError(f"{what} is {registry.shown(path)}: allowed are paths, as text in UTF-8.")
     found = os.path.expanduser(text)
     if found == text and text.startswith("~"):
-        raise ValueError(f"{what} is {text!r}: allowed are other paths, as that home folder is not known.")
+        raise ValueError(
+            f"{what} is {text!r}: allowed are other paths, as that home folder is not known."
+        )
     return found

@@ -10,7 +10,8 @@ LARGEST = 2**30
 
 
 def check_regular(path: str | os.PathLike) -> os.stat_result:
-    """Returns the status of `path`, which must be a regular file: a pipe or device could be read for ever.
+    """Returns the status of `path`, which must be a regular file: a pipe or device could be read
+    for ever.
 
     Raises:
       OSError: there is none, it cannot be reached, or it is something else.

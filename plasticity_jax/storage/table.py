@@ -11,8 +11,9 @@ import pandas as pd
 from plasticity_jax.storage.small_files import check_regular
 from plasticity_jax.storage.workdir import reason_of
 
-# Names in a Parquet file's metadata. The checksum (Parquet itself notices few of the bits that flip) is not among pandas'
-# attributes, which would go along with a part of the table that somebody takes and writes.
+# Names in a Parquet file's metadata. The checksum (Parquet itself notices few of the bits that
+# flip) is not among pandas' attributes, which would go along with a part of the table that somebody
+# takes and writes.
 _SUM, _ATTRIBUTES = "plasticity_jax.sha256", "PANDAS_ATTRS"
 
 
@@ -20,7 +21,8 @@ def write(table: pd.DataFrame, path: str | os.PathLike) -> None:
     """Writes the table as Parquet, whole or not at all: a reader sees the old file or the new one.
 
     Raises:
-      OSError: the folder is missing or the disk does not take the file; an older file stays as it was.
+      OSError: the folder is missing or the disk does not take the file; an older file stays as it
+        was.
     """
     import pyarrow
     import pyarrow.parquet
@@ -44,7 +46,8 @@ def read(path: str | os.PathLike) -> pd.DataFrame:
 
     Raises:
       OSError: there is no such file, or it cannot be read.
-      ValueError: it is no Parquet file of pandas, or not what was written; of one that pandas wrote no checksum is known.
+      ValueError: it is no Parquet file of pandas, or not what was written; of one that pandas wrote
+        no checksum is known.
     """
     import pyarrow.parquet
 
@@ -58,17 +61,21 @@ def read(path: str | os.PathLike) -> pd.DataFrame:
             raise ValueError("its values do not have the checksum that they were written with")
     except MemoryError:
         raise
-    except Exception as error:  # damage surfaces as almost any type, depending on the byte that it hit
+    # damage surfaces as almost any type, depending on the byte that it hit
+    except Exception as error:
         if isinstance(error, OSError) and error.errno:
             raise
         raise ValueError(
-            f"{path} cannot be read as a table of results ({reason_of(error)}): expected the Parquet file of a run."
+            f"{path} cannot be read as a table of results ({reason_of(error)}): expected the "
+            "Parquet file of a run."
         ) from error
     return table
 
 
 def _digest(table: pd.DataFrame) -> str:
-    """SHA-256 over attributes, names and values; all NaN are one, as Parquet has one for what is missing."""
+    """SHA-256 over attributes, names and values; all NaN are one, as Parquet has one for what is
+    missing.
+    """
     digest = hashlib.sha256(json.dumps(table.attrs, sort_keys=True).encode())
     for name, column in table.items():
         values, texts = column.to_numpy(), []

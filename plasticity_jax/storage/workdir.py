@@ -1,6 +1,7 @@
 """One run in one folder: lock, recorded settings, and an orderly stop.
 
-Whatever makes a workdir unusable is raised as `WorkdirError`, whose message is one sentence for the terminal.
+Whatever makes a workdir unusable is raised as `WorkdirError`, whose message is one sentence for the
+terminal.
 """
 
 import contextlib
@@ -32,13 +33,15 @@ class WorkdirError(Exception):
 def reason_of(error: BaseException) -> str:
     """The error as part of one sentence: its first line, shortened, without a full stop."""
     text = getattr(error, "strerror", None) or str(error).strip() or type(error).__name__
-    system = re.search(r"os_error_code='(\d+)'", text)  # tensorstore's text begins with long paths, the cause is last
+    # tensorstore's text begins with long paths, the cause is last
+    system = re.search(r"os_error_code='(\d+)'", text)
     text = os.strerror(int(system[1])) if system else text
     return text.splitlines()[0][:_TEXT_SHOWN].rstrip(". ")
 
 
 def check_writable(path: str | os.PathLike, what: str = "workdir") -> None:
-    """Returns if `path` is a writable folder, or could be created as one; leaves nothing behind either way.
+    """Returns if `path` is a writable folder, or could be created as one; leaves nothing behind
+    either way.
 
     `what` is what the folder is for, in the message.
 
@@ -51,8 +54,9 @@ def check_writable(path: str | os.PathLike, what: str = "workdir") -> None:
     if not nearest.is_dir():
         raise WorkdirError(f"The {what} {path} cannot be used: {nearest} is not a directory.")
     try:
-        # os.access tells root that everything is writable, so a file is really opened: without a name where the
-        # file system allows it (O_TMPFILE, which leaves even the folder's times alone), else removed at once.
+        # os.access tells root that everything is writable, so a file is really opened: without a
+        # name where the file system allows it (O_TMPFILE, which leaves even the folder's times
+        # alone), else removed at once.
         with tempfile.TemporaryFile(dir=nearest):
             pass
     except OSError as error:
@@ -74,8 +78,9 @@ def _exists(path: pathlib.Path, what: str) -> bool:
 def lock(path: str | os.PathLike) -> Iterator[None]:
     """Holds `path` (created if need be) for this process alone while the context lasts.
 
-    An exclusive flock on `path/lock`, which the kernel frees when its process dies however it dies: the file that
-    stays behind never blocks anyone. The file names its holder for the message to a second run.
+    An exclusive flock on `path/lock`, which the kernel frees when its process dies however it dies:
+    the file that stays behind never blocks anyone. The file names its holder for the message to a
+    second run.
 
     Raises:
       WorkdirError: another process holds the folder (named), or the folder cannot be written.
@@ -90,7 +95,8 @@ def lock(path: str | os.PathLike) -> Iterator[None]:
     with contextlib.ExitStack() as stack:
         try:
             os.makedirs(path, exist_ok=True)
-            # Never unlinked: a run that has the file open already would then lock one that nobody else sees.
+            # Never unlinked: a run that has the file open already would then lock one that nobody
+            # else sees.
             file = stack.enter_context(open(os.path.join(path, "lock"), "a+", encoding="utf-8"))
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             file.truncate(0)
@@ -100,7 +106,9 @@ def lock(path: str | os.PathLike) -> Iterator[None]:
             advice = "wait for it or choose another --workdir"
             raise WorkdirError(f"{path} is in use by {_holder(path)}; {advice}.") from error
         except OSError as error:
-            raise WorkdirError(f"The workdir {path} cannot be locked ({reason_of(error)}).") from error
+            raise WorkdirError(
+                f"The workdir {path} cannot be locked ({reason_of(error)})."
+            ) from error
         yield
 
 
@@ -109,7 +117,8 @@ def _holder(path: str | os.PathLike) -> str:
     try:
         holder = read_json(pathlib.Path(path, "lock"))
         return "process {pid} on host {host}, started {started} ({command})".format(**holder)
-    except (OSError, ValueError, KeyError, TypeError):  # it has the lock but has not written its name yet
+    # it has the lock but has not written its name yet
+    except (OSError, ValueError, KeyError, TypeError):
         return "another process"
 
 
@@ -119,10 +128,13 @@ def check_config(
     extendable: str = "",
     today: Callable[[Any], Any] = lambda recorded: recorded,
 ) -> bool:
-    """Whether `path/config.json` records these settings: False if it is to be written, True if they agree.
+    """Whether `path/config.json` records these settings: False if it is to be written, True if they
+    agree.
 
-    It is to be written for a new run, and if all that differs are numbers named `extendable` that are larger than
-    recorded: the run is to go on for longer. `today` turns settings recorded long ago into what would be recorded now.
+    It is to be written for a new run, and if all that differs are numbers named `extendable` that
+    are larger than
+    recorded: the run is to go on for longer. `today` turns settings recorded long ago into what
+      would be recorded now.
 
     Raises:
       WorkdirError: they differ (the message lists how), or the file cannot be read.
@@ -139,15 +151,20 @@ def check_config(
         raise WorkdirError(f"{file} {reason}; use another --workdir.") from error
     old, new = _flat(recorded), _flat(json.loads(json.dumps(settings)))
     differences, longer = [], False
-    # what changed before what came or went: more lanes are many keys, and the change may be elsewhere
-    for key in sorted(old.keys() | new.keys(), key=lambda key: (key not in old or key not in new, key)):
+    # what changed before what came or went: more lanes are many keys, and the change may be
+    # elsewhere
+    for key in sorted(
+        old.keys() | new.keys(), key=lambda key: (key not in old or key not in new, key)
+    ):
         was, now = (json.dumps(side[key]) if key in side else "absent" for side in (old, new))
-        if was == now or (key in old and key in new and old[key] == new[key]):  # (nan equals nan as text only)
+        # (nan equals nan as text only)
+        if was == now or (key in old and key in new and old[key] == new[key]):
             continue
         if _longer(old.get(key), new.get(key)) and key.rpartition(".")[2] == extendable:
             longer = True
         else:
-            name = re.sub(r"\.\d+(?=\.|$)", "", key)  # many lanes may differ in the same way: said once
+            # many lanes may differ in the same way: said once
+            name = re.sub(r"\.\d+(?=\.|$)", "", key)
             differences.append(f"{name} was {was[:_TEXT_SHOWN]}, now {now[:_TEXT_SHOWN]}")
     differences = list(dict.fromkeys(differences))
     if not differences:
@@ -155,7 +172,8 @@ def check_config(
     more = len(differences) - _DIFFERENCES_SHOWN
     shown = differences[:_DIFFERENCES_SHOWN] + ([f"and {more} more"] if more > 0 else [])
     raise WorkdirError(
-        f"{path} was made with another configuration: {'; '.join(shown)}; use another --workdir or the old settings."
+        f"{path} was made with another configuration: {'; '.join(shown)}; use another --workdir or "
+        "the old settings."
     )
 
 
@@ -171,7 +189,9 @@ def read_record(path: str | os.PathLike) -> dict[str, Any]:
 
 
 def _flat(tree: Any, prefix: str = "") -> dict[str, Any]:
-    """Nested dicts and lists of dicts as one dict with dotted keys; other lists and empty dicts are values."""
+    """Nested dicts and lists of dicts as one dict with dotted keys; other lists and empty dicts are
+    values.
+    """
     if isinstance(tree, list) and tree and all(isinstance(entry, dict) for entry in tree):
         tree = {str(index): entry for index, entry in enumerate(tree)}
     if not isinstance(tree, dict) or (not tree and prefix):
@@ -202,15 +222,18 @@ def write_config(path: str | os.PathLike, settings: dict, record: dict) -> None:
 
 
 STOPPING = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1)
-"""Signals that ask a run to stop: SIGHUP comes when a terminal goes away, SIGUSR1 is SLURM's usual warning."""
+"""Signals that ask a run to stop: SIGHUP comes when a terminal goes away, SIGUSR1 is SLURM's usual
+warning.
+"""
 
 
 class Stop:
-    """Context in which the signals of `STOPPING` only set `requested`, so that the loop can save and leave.
+    """Context in which the signals of `STOPPING` only set `requested`, so that the loop can save
+    and leave.
 
-    `signal` is the number of the first one, None before. A second SIGINT raises KeyboardInterrupt at once. The old
-    handlers come back at the end. SIGHUP stays ignored where it is, as under nohup. Outside the main thread, where
-    Python allows no handlers, it does nothing.
+    `signal` is the number of the first one, None before. A second SIGINT raises KeyboardInterrupt
+    at once. The old handlers come back at the end. SIGHUP stays ignored where it is, as under
+    nohup. Outside the main thread, where Python allows no handlers, it does nothing.
     """
 
     def __init__(self):
@@ -235,10 +258,16 @@ class Stop:
 
 
 def handle(handler: Callable[[int, Any], None]) -> dict[int, Any]:
-    """Installs a handler of the signals of `STOPPING` and returns the old ones; {} outside the main thread."""
+    """Installs a handler of the signals of `STOPPING` and returns the old ones; {} outside the main
+    thread.
+    """
     if threading.current_thread() is not threading.main_thread():
         return {}
-    ours = [number for number in STOPPING if number != signal.SIGHUP or signal.getsignal(number) is not signal.SIG_IGN]
+    ours = [
+        number
+        for number in STOPPING
+        if number != signal.SIGHUP or signal.getsignal(number) is not signal.SIG_IGN
+    ]
     return {number: signal.signal(number, handler) for number in ours}
 
 

@@ -4,7 +4,8 @@ import jax
 
 from plasticity_jax.types import Array, Key
 
-# Roles: one independent stream of randomness each. Never renumber: it would change every published run.
+# Roles: one independent stream of randomness each. Never renumber: it would change every published
+# run.
 TASK, ORDER, RANK, NOISE, INIT, PROBE = range(6)
 
 

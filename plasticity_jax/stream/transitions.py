@@ -1,6 +1,8 @@
-"""Transitions: how one task turns into the next. A new one is one function and one line in TRANSITIONS.
+"""Transitions: how one task turns into the next. A new one is one function and one line in
+TRANSITIONS.
 
-Source: Liu & Mou, section 4. Their step size delta is 1 / granularity here; an abrupt change is granularity 1.
+Source: Liu & Mou, section 4. Their step size delta is 1 / granularity here; an abrupt change is
+granularity 1.
 """
 
 from typing import Any
@@ -13,29 +15,39 @@ from plasticity_jax.types import Array, Batch, Environment, Transition
 
 
 def transition_steps(fraction: Any, steps: int) -> Any:
-    """Returns how many of a task's `steps` the transition takes: fraction * steps, rounded, in the type of `fraction`.
+    """Returns how many of a task's `steps` the transition takes: fraction * steps, rounded, in the
+    type of `fraction`.
 
-    Works alike on a numpy and on a traced float32, so that the check before a run and the program agree.
+    Works alike on a numpy and on a traced float32, so that the check before a run and the program
+    agree.
     """
     return (fraction * steps).round()
 
 
 def alpha_at(step: Array, steps: Array, granularity: Array) -> Array:
-    """Returns the interpolation coefficient at `step` of a task whose transition takes `steps`, [] float32 in (0, 1].
+    """Returns the interpolation coefficient at `step` of a task whose transition takes `steps`, []
+    float32 in (0, 1].
 
-    K = granularity plateaus of equal length (to within a step) at 1/K, 2/K, .. 1, then 1 for the rest of the task.
-    Exact integer arithmetic in uint32, hence granularity * steps < 2**32 is required. K = 1 gives 1 everywhere.
+    K = granularity plateaus of equal length (to within a step) at 1/K, 2/K, .. 1, then 1 for the
+    rest of the task. Exact integer arithmetic in uint32, hence granularity * steps < 2**32 is
+    required. K = 1 gives 1 everywhere.
     """
-    step, steps, granularity = (jnp.asarray(a).astype(jnp.uint32) for a in (step, steps, granularity))
+    step, steps, granularity = (
+        jnp.asarray(a).astype(jnp.uint32) for a in (step, steps, granularity)
+    )
     within = jnp.minimum(step, jnp.maximum(steps, 1) - 1)
     plateau = within * granularity // jnp.maximum(steps, 1) + 1
     plateau = jnp.where(step < steps, plateau, granularity)
     # compiled for many steps at once, K / K is K * (1 / K), which for some K is not 1
-    return jnp.where(plateau == granularity, 1.0, plateau.astype(jnp.float32) / granularity.astype(jnp.float32))
+    return jnp.where(
+        plateau == granularity, 1.0, plateau.astype(jnp.float32) / granularity.astype(jnp.float32)
+    )
 
 
 def check_plateaus(granularity: int, fraction: float, steps: int) -> None:
-    """Raises ValueError if a transition that takes a `fraction` of a task's `steps` has no `granularity` plateaus."""
+    """Raises ValueError if a transition that takes a `fraction` of a task's `steps` has no
+    `granularity` plateaus.
+    """
     length = int(transition_steps(np.float32(fraction), steps))
     if granularity > 1 and length < granularity:
         raise ValueError(
@@ -44,15 +56,18 @@ def check_plateaus(granularity: int, fraction: float, steps: int) -> None:
         )
     if granularity * max(length, 1) >= 2**32:
         raise ValueError(
-            f"granularity is {granularity}: allowed is at most {(2**32 - 1) // length} for {length} steps."
+            f"granularity is {granularity}: allowed is at most {(2**32 - 1) // length} for "
+            f"{length} steps."
         )
 
 
 def interpolate_outputs(old: Batch, new: Batch, alpha: Array, rank: Array) -> Batch:
-    """Output interpolation: the old target anneals to uniform, then uniform anneals to the new target.
+    """Output interpolation: the old target anneals to uniform, then uniform anneals to the new
+    target.
 
-    With u = 1/C: (1 - 2a) y_old + 2a u for a <= 1/2, (2 - 2a) u + (2a - 1) y_new for a >= 1/2. At a = 1/2 the target is
-    uniform, so accuracy during a transition means little. Inputs must be the same in both tasks.
+    With u = 1/C: (1 - 2a) y_old + 2a u for a <= 1/2, (2 - 2a) u + (2a - 1) y_new for a >= 1/2. At a
+    = 1/2 the target is uniform, so accuracy during a transition means little. Inputs must be the
+    same in both tasks.
     """
     del rank
     uniform = _uniform(new.y)
@@ -62,16 +77,20 @@ def interpolate_outputs(old: Batch, new: Batch, alpha: Array, rank: Array) -> Ba
 
 
 def interpolate_inputs(old: Batch, new: Batch, alpha: Array, rank: Array) -> Batch:
-    """Input interpolation: x = (1 - a) x_old + a x_new, pixel by pixel; targets must be the same in both tasks."""
+    """Input interpolation: x = (1 - a) x_old + a x_new, pixel by pixel; targets must be the same in
+    both tasks.
+    """
     del rank
     return new._replace(x=(1 - alpha) * old.x + alpha * new.x)
 
 
 def smooth_outputs(old: Batch, new: Batch, alpha: Array, rank: Array) -> Batch:
-    """Control, not a gradual change: the new task at once, its targets half uniform for as long as a transition lasts.
+    """Control, not a gradual change: the new task at once, its targets half uniform for as long as
+    a transition lasts.
 
-    With u = 1/C: (y_new + u) / 2 for a < 1. The mean share of u in a finely stepped output interpolation is one half, so
-    this is soft targets without interpolation between tasks. Inputs must be the same in both tasks.
+    With u = 1/C: (y_new + u) / 2 for a < 1. The mean share of u in a finely stepped output
+    interpolation is one half, so this is soft targets without interpolation between tasks. Inputs
+    must be the same in both tasks.
     """
     del old, rank
     uniform = _uniform(new.y)
@@ -79,7 +98,8 @@ def smooth_outputs(old: Batch, new: Batch, alpha: Array, rank: Array) -> Batch:
 
 
 def anneal_outputs(old: Batch, new: Batch, alpha: Array, rank: Array) -> Batch:
-    """Control, no gradual change of labels: the new task at once, its targets annealed from uniform to themselves.
+    """Control, no gradual change of labels: the new task at once, its targets annealed from uniform
+    to themselves.
 
     With u = 1/C: a y_new + (1 - a) u, on the plateaus of a gradual change, so softness leaves in
     small steps while no label is a mixture of two tasks. The mean share of u over K plateaus is
@@ -91,10 +111,12 @@ def anneal_outputs(old: Batch, new: Batch, alpha: Array, rank: Array) -> Batch:
 
 
 def sample_tasks(old: Batch, new: Batch, alpha: Array, rank: Array) -> Batch:
-    """Task sampling: a share a of the examples, the same ones throughout a plateau, already belongs to the new task.
+    """Task sampling: a share a of the examples, the same ones throughout a plateau, already belongs
+    to the new task.
 
-    Example i comes from the new task iff rank_i < a, so the sets are nested as a grows. With the batches of
-    `stream.epoch` the share is exact in the task (round(a n) examples) and in every minibatch (floor or ceil of a B).
+    Example i comes from the new task iff rank_i < a, so the sets are nested as a grows. With the
+    batches of `stream.epoch` the share is exact in the task (round(a n) examples) and in every
+    minibatch (floor or ceil of a B).
     """
     take_new = rank < alpha
 
@@ -105,10 +127,13 @@ def sample_tasks(old: Batch, new: Batch, alpha: Array, rank: Array) -> Batch:
 
 
 def _uniform(y: Array) -> float:
-    """Returns what a uniform distribution has for each class, where `y` [..., C] may hold distributions."""
+    """Returns what a uniform distribution has for each class, where `y` [..., C] may hold
+    distributions.
+    """
     if not jnp.issubdtype(y.dtype, jnp.floating) or y.ndim < 2 or y.shape[-1] < 2:
         raise ValueError(
-            f"targets are {y.dtype} {list(y.shape)}: allowed in this transition are distributions over C >= 2 classes, "
+            f"targets are {y.dtype} {list(y.shape)}: allowed in this transition are distributions "
+            "over C >= 2 classes, "
             "floats [B, C]."
         )
     return 1 / y.shape[-1]
@@ -125,7 +150,9 @@ def _fits(transition: Transition, environment: Environment) -> bool:
 
 
 def check_fit(transition: Transition, environment: Environment, name: str, where: str) -> None:
-    """Raises ValueError if an environment does not allow a transition; `name` and `where` are what to call them."""
+    """Raises ValueError if an environment does not allow a transition; `name` and `where` are what
+    to call them.
+    """
     if _fits(transition, environment):
         return
     if transition.needs not in ("nothing", environment.shared):

@@ -1,7 +1,8 @@
-"""BLEU-2 of a corpus as sums over its texts, so that chunks add up and every lane is scored inside one program.
+"""BLEU-2 of a corpus as sums over its texts, so that chunks add up and every lane is scored inside
+one program.
 
-Source: Papineni et al. 2002, section 2, with n-grams of one and two tokens, uniform weights, one reference per text and no
-smoothing.
+Source: Papineni et al. 2002, section 2, with n-grams of one and two tokens, uniform weights, one
+reference per text and no smoothing.
 """
 
 import jax
@@ -19,26 +20,32 @@ _DIGITS = 6
 
 
 def counts(hypothesis: Array, reference: Array, unit: str = "words") -> Array:
-    """Returns [B, 6] float32: unigrams matched and made, bigrams matched and made, tokens of hypothesis and reference.
+    """Returns [B, 6] float32: unigrams matched and made, bigrams matched and made, tokens of
+    hypothesis and reference.
 
-    `hypothesis` [B, M] and `reference` [B, N] are characters as `Vocabulary.spell` gives them. Tokens are the words
-    between spaces, or the single characters other than spaces. A match is clipped: an n-gram counts no more often than
-    the reference has it. Sums of the rows over a corpus are exact up to 2^24 tokens.
+    `hypothesis` [B, M] and `reference` [B, N] are characters as `Vocabulary.spell` gives them.
+    Tokens are the words between spaces, or the single characters other than spaces. A match is
+    clipped: an n-gram counts no more often than the reference has it. Sums of the rows over a
+      corpus are exact up to 2^24 tokens.
 
-    Words are compared exactly if one of the two has at most 12 characters; two longer words that differ, but not in the
-    first six characters, are taken for equal with a probability of about 2^-32. Characters other than letters are all
-    alike, so a reference should have none. Work grows with the product of the lengths for words, with their sum for
-    characters, memory with their sum. Raises ValueError for an unknown unit.
+    Words are compared exactly if one of the two has at most 12 characters; two longer words that
+    differ, but not in the first six characters, are taken for equal with a probability of about
+    2^-32. Characters other than letters are all alike, so a reference should have none. Work grows
+    with the product of the lengths for words, with their sum for characters, memory with their sum.
+    Raises ValueError for an unknown unit.
     """
-    row = {"words": _word_counts, "characters": _character_counts}[registry.one_of("unit", unit, UNITS)]
+    row = {"words": _word_counts, "characters": _character_counts}[
+        registry.one_of("unit", unit, UNITS)
+    ]
     return jax.vmap(row)(hypothesis, reference).astype(jnp.float32)
 
 
 def bleu(counts: Array) -> Array:
-    """Returns the BLEU-2 [] in 0..1 of `counts` [6] summed over a corpus; 0 if no unigram or no bigram matches.
+    """Returns the BLEU-2 [] in 0..1 of `counts` [6] summed over a corpus; 0 if no unigram or no
+    bigram matches.
 
-    BP * sqrt(p1 * p2), with p_n the share of n-grams matched and BP = exp(1 - reference / hypothesis) where the
-    hypotheses have fewer tokens in all than the references, else 1.
+    BP * sqrt(p1 * p2), with p_n the share of n-grams matched and BP = exp(1 - reference /
+    hypothesis) where the hypotheses have fewer tokens in all than the references, else 1.
     """
     matched, made = counts[:4:2], counts[1:4:2]
     precision = matched / jnp.maximum(made, 1)
@@ -47,13 +54,17 @@ def bleu(counts: Array) -> Array:
 
 
 def _previous(holds: Array) -> Array:
-    """Returns [M] the index of the last position before each one where `holds` [M], -1 where there is none."""
+    """Returns [M] the index of the last position before each one where `holds` [M], -1 where there
+    is none.
+    """
     index = jnp.where(holds, jnp.arange(len(holds)), -1)
     return jnp.pad(jax.lax.cummax(index), (1, 0), constant_values=-1)[:-1]
 
 
 def _words(text: Array) -> tuple[Array, Array]:
-    """Returns the words of `text` [M] as pairs of numbers [T, 2] uint32, and their number []; T = M / 2 is the most."""
+    """Returns the words of `text` [M] as pairs of numbers [T, 2] uint32, and their number []; T = M
+    / 2 is the most.
+    """
     most = (len(text) + 1) // 2
     inside = (text != NOTHING) & (text != SPACE)
     before = _previous(text != NOTHING)
@@ -63,11 +74,16 @@ def _words(text: Array) -> tuple[Array, Array]:
     powers = np.array([pow(_BASE, n, 2**32) for n in range(len(text))], np.uint32)
     digit = text.astype(jnp.uint32) * jnp.asarray(powers)[offset % _DIGITS]
     rest = text.astype(jnp.uint32) * jnp.asarray(powers)[jnp.maximum(offset - _DIGITS, 0)]
-    # The first number holds six characters and whether there are more than twelve, the second the others.
-    first = jnp.where(offset < _DIGITS, digit, jnp.where(offset == 2 * _DIGITS, np.uint32(_BASE**_DIGITS), 0))
+    # The first number holds six characters and whether there are more than twelve, the second the
+    # others.
+    first = jnp.where(
+        offset < _DIGITS, digit, jnp.where(offset == 2 * _DIGITS, np.uint32(_BASE**_DIGITS), 0)
+    )
     second = jnp.where(offset < _DIGITS, 0, rest)
     word = jnp.where(inside, jnp.cumsum(begins) - 1, most)
-    numbers = jnp.zeros((most, 2), jnp.uint32).at[word].add(jnp.stack([first, second], -1), mode="drop")
+    numbers = (
+        jnp.zeros((most, 2), jnp.uint32).at[word].add(jnp.stack([first, second], -1), mode="drop")
+    )
     return numbers, begins.sum()
 
 
@@ -76,19 +92,23 @@ def _word_counts(hypothesis: Array, reference: Array) -> Array:
     index = jnp.arange(len(words))
     found = _occurrences(words, hypothesis_words, jnp.full_like(index, made))
     earlier = _occurrences(words, words, index)
-    # An n-gram of the reference is matched if fewer equal ones come before it than the hypothesis has.
+    # An n-gram of the reference is matched if fewer equal ones come before it than the hypothesis
+    # has.
     single, pair = ((index < length) & (e < f) for e, f in zip(earlier, found, strict=True))
     return jnp.stack([single.sum(), made, pair.sum(), jnp.maximum(made - 1, 0), made, length])
 
 
 def _occurrences(words: Array, others: Array, limit: Array) -> tuple[Array, Array]:
-    """Returns how often each of `words` [T, 2] occurs among `others` [S, 2], and so each pair by its second word: [T], [T].
+    """Returns how often each of `words` [T, 2] occurs among `others` [S, 2], and so each pair by
+    its second word: [T], [T].
 
     For word i only the first `limit[i]` of `others` count.
     """
 
     # A loop over `others`, since all comparisons at once would hold S * T numbers for each text.
-    def step(carry: tuple[Array, Array, Array], other: tuple[Array, Array]) -> tuple[tuple[Array, Array, Array], None]:
+    def step(
+        carry: tuple[Array, Array, Array], other: tuple[Array, Array]
+    ) -> tuple[tuple[Array, Array, Array], None]:
         before, single, pair = carry
         word, j = other
         same = (words[:, 0] == word[0]) & (words[:, 1] == word[1]) & (j < limit)
@@ -96,7 +116,9 @@ def _occurrences(words: Array, others: Array, limit: Array) -> tuple[Array, Arra
         return (same, single + same, pair + both), None
 
     none = jnp.zeros_like(limit)
-    (_, single, pair), _ = jax.lax.scan(step, (none > 0, none, none), (others, jnp.arange(len(others))))
+    (_, single, pair), _ = jax.lax.scan(
+        step, (none > 0, none, none), (others, jnp.arange(len(others)))
+    )
     return single, pair
 
 
@@ -116,7 +138,9 @@ def _character_counts(hypothesis: Array, reference: Array) -> Array:
 
 
 def _histograms(text: Array) -> tuple[Array, Array]:
-    """Returns how often each character [29] and each pair of neighbours [29 * 29] is in `text` [M]; spaces do not count."""
+    """Returns how often each character [29] and each pair of neighbours [29 * 29] is in `text` [M];
+    spaces do not count.
+    """
     inside = (text != NOTHING) & (text != SPACE)
     before = _previous(inside)
     single = jnp.where(inside, text, _BASE)

@@ -1,4 +1,6 @@
-"""Decoding: from a model that gives the next id's logits to whole texts, compiled, for all examples at once."""
+"""Decoding: from a model that gives the next id's logits to whole texts, compiled, for all examples
+at once.
+"""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -10,13 +12,16 @@ import numpy as np
 from plasticity_jax.types import Array, PyTree
 
 Step = Callable[[Any, Array, Array], tuple[Array, Any]]
-"""(cache, ids [N], position []) -> (logits [N, V] of the ids that follow, cache). Batch leads every leaf of a cache."""
+"""(cache, ids [N], position []) -> (logits [N, V] of the ids that follow, cache). Batch leads every
+leaf of a cache.
+"""
 
 PADDING = 0
 
 
 def greedy(step: Step, cache: PyTree, *, count: int, start: int, end: int, length: int) -> Array:
-    """Returns ids [B, length]: the likeliest next id each time, behind `start`, up to and with `end`, then 0.
+    """Returns ids [B, length]: the likeliest next id each time, behind `start`, up to and with
+    `end`, then 0.
 
     `count` is B. Stops as soon as all texts have ended. Of equal logits the lowest id is taken.
     """
@@ -44,7 +49,8 @@ class _Search(NamedTuple):
       position: [] ids that every running text has.
       cache: the model's, [B * beams, ...].
       last: [B, beams] the last id of each running text.
-      running, score: [B, beams, length] running texts and [B, beams] their scores, -inf where there is no text.
+      running, score: [B, beams, length] running texts and [B, beams] their scores, -inf where there
+        is no text.
       finished, finished_score: the same of finished texts.
       open: [B] whether a running text may still surpass a finished one.
     """
@@ -70,17 +76,19 @@ def beam(
     beams: int = 5,
     length_penalty: float = 1.0,
 ) -> Array:
-    """Returns ids [B, length]: the best finished text that beam search finds behind `start`, up to and with `end`, then 0.
+    """Returns ids [B, length]: the best finished text that beam search finds behind `start`, up to
+    and with `end`, then 0.
 
-    `count` is B. A running text scores the sum of its ids' log-probabilities, a finished one this sum divided by
-    n**length_penalty, n being its number of ids. A step looks at the 2 `beams` best continuations of an example's running
-    texts. Those that end, with `end` or because they have `length` ids, are finished, if they are among the `beams` best
-    continuations; of the others the `beams` best run on. The `beams` best finished texts are kept. An example is over once
-    there are so many and the best running text, scored as if it were finished as it is, is no better than the worst of
-    them. With one beam this is `greedy`.
+    `count` is B. A running text scores the sum of its ids' log-probabilities, a finished one this
+    sum divided by n**length_penalty, n being its number of ids. A step looks at the 2 `beams` best
+    continuations of an example's running texts. Those that end, with `end` or because they have
+    `length` ids, are finished, if they are among the `beams` best continuations; of the others the
+    `beams` best run on. The `beams` best finished texts are kept. An example is over once there are
+    so many and the best running text, scored as if it were finished as it is, is no better than the
+    worst of them. With one beam this is `greedy`.
 
-    Equals `generate(num_beams=beams, do_sample=False, max_new_tokens=length, early_stopping=False)` of transformers.
-    Raises ValueError for `beams` < 1.
+    Equals `generate(num_beams=beams, do_sample=False, max_new_tokens=length, early_stopping=False)`
+    of transformers. Raises ValueError for `beams` < 1.
     """
     if beams < 1:
         raise ValueError(f"beams is {beams}: allowed are whole numbers from 1.")
@@ -90,7 +98,9 @@ def beam(
         position = search.position
         logits, cache = step(search.cache, search.last.reshape(-1), position)
         gain = jax.nn.log_softmax(logits).astype(jnp.float32).reshape(count, beams, -1)
-        total, chosen = jax.lax.top_k((search.score[:, :, None] + gain).reshape(count, -1), 2 * beams)
+        total, chosen = jax.lax.top_k(
+            (search.score[:, :, None] + gain).reshape(count, -1), 2 * beams
+        )
         parent, ids = jnp.divmod(chosen, gain.shape[-1])
         texts = _pick(search.running, parent)
         texts = jax.lax.dynamic_update_slice_in_dim(texts, ids[:, :, None], position, axis=2)
@@ -99,7 +109,9 @@ def beam(
         score, kept = jax.lax.top_k(jnp.where(ends, -jnp.inf, total), beams)
         admitted = ends & (jnp.arange(2 * beams) < beams)[None] & search.open[:, None]
         ended = jnp.where(admitted, total / penalty[position], -jnp.inf)
-        finished_score, best = jax.lax.top_k(jnp.concatenate([search.finished_score, ended], axis=1), beams)
+        finished_score, best = jax.lax.top_k(
+            jnp.concatenate([search.finished_score, ended], axis=1), beams
+        )
         return _Search(
             position + 1,
             _reordered(search.cache, cache, _pick(parent, kept)),
@@ -123,7 +135,9 @@ def beam(
         nothing,
         jnp.ones(count, bool),
     )
-    last = jax.lax.while_loop(lambda search: (search.position < length) & search.open.any(), extend, first)
+    last = jax.lax.while_loop(
+        lambda search: (search.position < length) & search.open.any(), extend, first
+    )
     return last.finished[:, 0]
 
 
@@ -133,9 +147,11 @@ def _pick(x: Array, index: Array) -> Array:
 
 
 def _reordered(old: PyTree, new: PyTree, parent: Array) -> PyTree:
-    """Returns the cache `new` [B * beams, ...] with the rows that `parent` [B, beams] names within each example.
+    """Returns the cache `new` [B * beams, ...] with the rows that `parent` [B, beams] names within
+    each example.
 
-    What a step hands through unchanged is the same for all beams of an example, and need not be moved.
+    What a step hands through unchanged is the same for all beams of an example, and need not be
+    moved.
     """
     count, beams = parent.shape
     rows = (jnp.arange(count)[:, None] * beams + parent).reshape(-1)

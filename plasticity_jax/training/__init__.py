@@ -1,1 +1,3 @@
-"""Training: the network, one optimizer step, what is measured at the end of a task, and the loop around them."""
+"""Training: the network, one optimizer step, what is measured at the end of a task, and the loop
+around them.
+"""

@@ -38,10 +38,12 @@ def evaluate(
     count: int,
     chunk: int = EVALUATION_CHUNK,
 ) -> Metrics:
-    """Returns {each metric's name, "loss": mean over examples 0..count-1} in evaluation mode, a chunk at a time.
+    """Returns {each metric's name, "loss": mean over examples 0..count-1} in evaluation mode, a
+    chunk at a time.
 
-    The loss is NaN if any logit is not finite, whatever it would be: such logits have a largest one, but no accuracy.
-    Where the environment generates texts, also the score of what the network generates for the first of them.
+    The loss is NaN if any logit is not finite, whatever it would be: such logits have a largest
+    one, but no accuracy. Where the environment generates texts, also the score of what the network
+    generates for the first of them.
     """
 
     def add(total, batch, counts):
@@ -66,7 +68,9 @@ def evaluate(
 
     first = examples(jnp.zeros(1, jnp.int32)).y
     width = jax.eval_shape(how.counts, jnp.zeros((1, how.length), jnp.int32), first).shape[1]
-    total = _over_chunks(decoded, jnp.zeros(width, jnp.float32), examples, min(count, how.samples), chunk)
+    total = _over_chunks(
+        decoded, jnp.zeros(width, jnp.float32), examples, min(count, how.samples), chunk
+    )
     return means | {how.metric.name: how.score(total)}
 
 
@@ -77,7 +81,9 @@ def _over_chunks(
     count: int,
     chunk: int,
 ) -> Array:
-    """Returns `add(total, batch, counts [B])` folded over examples 0..count-1; `counts` is 0 for what only fills up."""
+    """Returns `add(total, batch, counts [B])` folded over examples 0..count-1; `counts` is 0 for
+    what only fills up.
+    """
     chunk = min(count, chunk)
     places = jnp.arange(-(-count // chunk) * chunk).reshape(-1, chunk)
 
@@ -99,25 +105,34 @@ def measure(
     key: Key,
     task: Array,
 ) -> Metrics:
-    """Returns {column: []} of the Spec's probes at the end of `task`, NaN where it is not their turn."""
+    """Returns {column: []} of the Spec's probes at the end of `task`, NaN where it is not their
+    turn.
+    """
 
     def probed() -> Metrics:
         def loss(params):
-            return step.mean_loss(environment, net.apply(params, after.variables, batch.x, False)[0], batch)
+            return step.mean_loss(
+                environment, net.apply(params, after.variables, batch.x, False)[0], batch
+            )
 
         hidden = net.apply(after.params, after.variables, batch.x, False)[1]
         previous = net.apply(before.params, before.variables, batch.x, False)[1]
-        snapshot = Snapshot(after.params, before.params, after.initial, loss, hidden, previous, key, net.linear)
+        snapshot = Snapshot(
+            after.params, before.params, after.initial, loss, hidden, previous, key, net.linear
+        )
         columns: Metrics = {}
         for name in spec.probes:
             found: Any = _with_options(spec, name)(snapshot)
             details = found if isinstance(found, dict) else {"": found}
-            columns |= {f"{name}/{detail}" if detail else name: value for detail, value in details.items()}
+            columns |= {
+                f"{name}/{detail}" if detail else name: value for detail, value in details.items()
+            }
         return columns
 
     if spec.probe_every == 1:
         return probed()
-    nothing = 0.0 if jax.config.jax_debug_nans else jnp.nan  # pyright: ignore[reportAttributeAccessIssue]
+    # pyright: ignore[reportAttributeAccessIssue]
+    nothing = 0.0 if jax.config.jax_debug_nans else jnp.nan
     absent = jax.tree.map(lambda a: jnp.full(a.shape, nothing, a.dtype), jax.eval_shape(probed))
     return jax.lax.cond((task + 1) % spec.probe_every == 0, probed, lambda: absent)
 

@@ -25,11 +25,12 @@ class Network(NamedTuple):
 
     Attributes:
       init: key -> {"params": .., other collections}, as the model starts: drawn, or a checkpoint's.
-      apply: (params, other collections, x, train) -> (logits, {group: activations in the order of the layers}, other
-        collections), all float32; computed in the Spec's precision if `train`.
+      apply: (params, other collections, x, train) -> (logits, {group: activations in the order of
+        the layers}, other collections), all float32; computed in the Spec's precision if `train`.
       structure: what methods may know of it.
       linear: groups of activations that no activation function made.
-      generate: (params, other collections, source [B, S], Decoding) -> ids [B, length], of sequence models.
+      generate: (params, other collections, source [B, S], Decoding) -> ids [B, length], of sequence
+        models.
       products: precision of matrix products in a training step, as in `Precision`.
     """
 
@@ -42,7 +43,9 @@ class Network(NamedTuple):
 
 
 def network(spec: Spec, environment: Environment, data: Data) -> Network:
-    """Returns the Spec's model for the examples that `environment` makes of `data`, as pure functions."""
+    """Returns the Spec's model for the examples that `environment` makes of `data`, as pure
+    functions.
+    """
     model = spec.make_model(environment.outputs(data))
     groups, precision = model.groups(), PRECISIONS[spec.precision]
 
@@ -58,9 +61,14 @@ def network(spec: Spec, environment: Environment, data: Data) -> Network:
         mutable = ["hidden", *(variables if train else ())]
         params, x = cast((params, x), precision.dtype if train else jnp.float32)
         logits, changed = model.apply({"params": params, **variables}, x, train, mutable=mutable)
-        # (one by one: jax.tree.map would sort the groups by name, and the last one is the last hidden layer)
+        # (one by one: jax.tree.map would sort the groups by name, and the last one is the last
+        # hidden layer)
         hidden = {group: cast(changed["hidden"][group], jnp.float32) for group in groups}
-        return cast(logits, jnp.float32), hidden, {k: changed.get(k, v) for k, v in variables.items()}
+        return (
+            cast(logits, jnp.float32),
+            hidden,
+            {k: changed.get(k, v) for k, v in variables.items()},
+        )
 
     def generate(params, variables, source, how):
         collections = {"params": params, **variables}

@@ -23,7 +23,9 @@ from plasticity_jax.types import (
 
 
 class Online(NamedTuple):
-    """What a minibatch scored before the step that learns from it: the environment's main metric, and the loss."""
+    """What a minibatch scored before the step that learns from it: the environment's main metric,
+    and the loss.
+    """
 
     metric: Array
     loss: Array
@@ -32,7 +34,9 @@ class Online(NamedTuple):
 def optimizer(spec: Spec, lane: Lane, structure: Structure) -> Optimizer:
     """Returns the Spec's optimizer with its methods, built from the lane's (traced) numbers."""
     settings = {**dict(spec.options), **lane}
-    base = registry.make(OPTIMIZERS, "optimizer", spec.optimizer, settings, learning_rate=lane["learning_rate"])
+    base = registry.make(
+        OPTIMIZERS, "optimizer", spec.optimizer, settings, learning_rate=lane["learning_rate"]
+    )
     return methods.build(spec.method, structure, settings)(base)  # (an int32 has no 2**32)
 
 
@@ -67,5 +71,7 @@ def train_step(
     with jax.named_scope("optimizer"):
         params = optax.apply_updates(state.params, updates)
     with jax.named_scope("forward"):
-        metric = (environment.metrics[0].of(logits, batch) * batch.weight).sum() / batch.weight.sum()
+        metric = (
+            environment.metrics[0].of(logits, batch) * batch.weight
+        ).sum() / batch.weight.sum()
     return TrainState(params, variables, state.initial, opt), Online(metric, loss)

@@ -1,4 +1,6 @@
-"""From a Spec to two pure functions: one initializes a lane, one takes it through a task. jit and vmap them at will."""
+"""From a Spec to two pure functions: one initializes a lane, one takes it through a task. jit and
+vmap them at will.
+"""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -40,18 +42,19 @@ class Run(NamedTuple):
 def make_run(spec: Spec) -> Run:
     """Returns the pure functions `init` and `run_task` of a Spec.
 
-    A lane is a mapping of numbers as `grid` makes them; those it lacks take their defaults. For vmap, give it arrays with
-    a leading axis (`stack`). The compiled unit is one task: a scan over epochs of a scan over steps, evaluation and
-    probes at its end.
-    Metrics: `online_accuracy` (mean over the minibatches of the last epoch, each measured before its update), `accuracy`
-    and `loss` (whole current task, after training), `test_accuracy` where there is a test split, `finite` [] bool,
-    `units_reset` (units recycled in this task) where a method acts on units, and the probes' numbers (NaN at tasks where
-    probes do not run; 0 there under `jax_debug_nans`, which would stop at NaN). `finite` says whether parameters, logits
-    and loss are, those of the test split too; where it is false, all other metrics but the loss are NaN: nothing was
-    measured.
-    Raises ValueError (one sentence) for what is no Spec; the functions raise it, when they are called or traced, for a
-    number that the Spec's parts do not have or that is not allowed, and for data, states or tasks that are none. Of values
-    that are traced only names and shapes can be checked.
+    A lane is a mapping of numbers as `grid` makes them; those it lacks take their defaults. For
+    vmap, give it arrays with a leading axis (`stack`). The compiled unit is one task: a scan over
+    epochs of a scan over steps, evaluation and probes at its end.
+    Metrics: `online_accuracy` (mean over the minibatches of the last epoch, each measured before
+    its update), `accuracy` and `loss` (whole current task, after training), `test_accuracy` where
+    there is a test split, `finite` [] bool, `units_reset` (units recycled in this task) where a
+    method acts on units, and the probes' numbers (NaN at tasks where probes do not run; 0 there
+    under `jax_debug_nans`, which would stop at NaN). `finite` says whether parameters, logits and
+    loss are, those of the test split too; where it is false, all other metrics but the loss are
+    NaN: nothing was measured. Raises ValueError (one sentence) for what is no Spec; the functions
+      raise it, when they are called or traced, for a
+    number that the Spec's parts do not have or that is not allowed, and for data, states or tasks
+    that are none. Of values that are traced only names and shapes can be checked.
     """
     if not isinstance(spec, Spec):
         raise ValueError(f"spec is {registry.shown(spec)}: allowed is a Spec.")
@@ -63,9 +66,13 @@ def make_run(spec: Spec) -> Run:
         net = network.network(spec, spec.make_environment(lane), data)
         variables = net.init(keys.role(jax.random.key(lane["seed"]), keys.INIT))
         params = variables.pop("params")
-        return TrainState(params, variables, params, step_.optimizer(spec, lane, net.structure).init(params))
+        return TrainState(
+            params, variables, params, step_.optimizer(spec, lane, net.structure).init(params)
+        )
 
-    def run_task(lane: Lane, state: TrainState, data: Data, task: Array) -> tuple[TrainState, Metrics]:
+    def run_task(
+        lane: Lane, state: TrainState, data: Data, task: Array
+    ) -> tuple[TrainState, Metrics]:
         order.check_data(data)
         given, lane = lane, lanes.arrays(spec, lane)
         environment = spec.make_environment(lane)
@@ -94,7 +101,14 @@ def make_run(spec: Spec) -> Run:
             clock = task * steps + step
             noise = keys.role(key, keys.NOISE, clock)
             return step_.train_step(
-                environment, net, tx, state, batch, noise, clock, (step == 0) & (stage.part == 0) & (task > 0)
+                environment,
+                net,
+                tx,
+                state,
+                batch,
+                noise,
+                clock,
+                (step == 0) & (stage.part == 0) & (task > 0),
             )
 
         def one_epoch(state: TrainState, epoch: Array) -> tuple[TrainState, Online]:
@@ -123,7 +137,9 @@ def make_run(spec: Spec) -> Run:
         test = environment.test
         if test is not None and environment.test_size(data):
             count = environment.test_size(data)
-            held_out = evaluation.evaluate(environment, net, state, lambda i: test(data, plan.new, i), count, chunk)
+            held_out = evaluation.evaluate(
+                environment, net, state, lambda i: test(data, plan.new, i), count, chunk
+            )
             judged.append(held_out.pop("loss"))
             metrics |= {f"test_{name}": value for name, value in held_out.items()}
         finite = numerics.finite(judged)
@@ -132,16 +148,22 @@ def make_run(spec: Spec) -> Run:
         if spec.probes:
             batch = of_task(jnp.arange(min(spec.probe_samples, samples)))
             probe_key = keys.role(key, keys.PROBE, task)
-            metrics |= evaluation.measure(spec, environment, net, before, state, batch, probe_key, task)
+            metrics |= evaluation.measure(
+                spec, environment, net, before, state, batch, probe_key, task
+            )
         return state, numerics.known(finite, metrics) | {"loss": loss, "finite": finite}
 
     return Run(in_float32(init), in_float32(run_task))
 
 
 def _check_task(spec: Spec, lane: Lane, state: Any, data: Any, task: Any, samples: int) -> None:
-    """Raises ValueError for arguments of `run_task` that it has no meaning for, as far as they are known."""
+    """Raises ValueError for arguments of `run_task` that it has no meaning for, as far as they are
+    known.
+    """
     if not all(hasattr(state, name) for name in TrainState._fields):
-        raise ValueError(f"state is a {type(state).__name__}: allowed is a TrainState, as init gives it.")
+        raise ValueError(
+            f"state is a {type(state).__name__}: allowed is a TrainState, as init gives it."
+        )
     if not registry.is_traced(task):
         registry.whole("task", task, 0)
     steps = lanes.check_steps(spec, samples)

@@ -1,4 +1,6 @@
-"""The arithmetic of the benchmarks and what they print and draw, from made-up rates. Nothing is timed here."""
+"""The arithmetic of the benchmarks and what they print and draw, from made-up rates. Nothing is
+timed here.
+"""
 
 import inspect
 import json
@@ -34,12 +36,17 @@ def test_ratios_and_best_are_formed_within_rounds():
 
 def test_pinned_processes_have_a_core_each():
     works = rivals.rival("torch", processes=2, pinned=True, batch_size=64).works
-    assert [dict(work.settings) for work in works] == [{"batch_size": 64, "core": 0}, {"batch_size": 64, "core": 1}]
+    assert [dict(work.settings) for work in works] == [
+        {"batch_size": 64, "core": 0},
+        {"batch_size": 64, "core": 1},
+    ]
     assert rivals.rival("torch").works == (rivals.Work("torch", {}),)
 
 
 def test_pinned_processes_warm_up_on_cores_that_are_free():
-    anywhere, first, second = (rivals.Work("torch", place) for place in ({}, {"core": 0}, {"core": 1}))
+    anywhere, first, second = (
+        rivals.Work("torch", place) for place in ({}, {"core": 0}, {"core": 1})
+    )
     assert rivals._next([anywhere, first], {None}) == 1
     assert rivals._next([first, anywhere], {0}) == 1
     assert rivals._next([anywhere, first, second], {0}) == 2
@@ -78,7 +85,8 @@ def test_useful_work_is_what_the_products_of_a_step_take():
     for first, (before, after) in enumerate(worker.LAYERS):
         y = x @ random.random((before, after))
         assert y.shape == (2, after)
-        gflop += 2e-9 * 2 * before * after * (2 if first == 0 else 3)  # the input of the network needs no gradient
+        # the input of the network needs no gradient
+        gflop += 2e-9 * 2 * before * after * (2 if first == 0 else 3)
         x = y
     assert worker.useful_gflop(2) == pytest.approx(gflop)
 
@@ -91,7 +99,9 @@ def test_numbers_and_limits_in_words():
     figure = Figure("mlp", "batch 64", [1.9, 2.1, 2.0], at_least=1.8)
     assert words.shown(figure) == "2.000 [1.900, 2.100] x"
     assert words.reach(figure) == "at least 1.800"
-    lines = words.table([figure, figure._replace(at_least=2.2), figure._replace(at_least=None)]).splitlines()
+    lines = words.table(
+        [figure, figure._replace(at_least=2.2), figure._replace(at_least=None)]
+    ).splitlines()
     assert [line.split()[-1] for line in lines] == ["yes", "NO", "x"]
 
 
@@ -102,7 +112,11 @@ def test_a_job_against_its_bare_steps_and_without_what_it_writes():
     def job(epochs, besides):
         return 1 / (start + 3 * (epochs * epoch + besides))
 
-    rates = {"bare": [bare], "job": [job(20, saving + writing)], "short": [job(1, saving + writing)]}
+    rates = {
+        "bare": [bare],
+        "job": [job(20, saving + writing)],
+        "short": [job(1, saving + writing)],
+    }
     rates |= {"no checkpoints": [job(1, writing)], "no results": [job(1, saving)]}
     found = {figure.what: figure.values[0] for figure in parts.job_figures(rates)}
     beyond, whole = start + 3 * (saving + writing), 1 / rates["job"][0]
@@ -142,7 +156,9 @@ def fits(work, settings):
     """Raises TypeError if the work cannot be called with the settings; looks through `lazily`."""
     if work.__closure__:
         module, name = (cell.cell_contents for cell in work.__closure__)
-        if module.startswith("benchmarks.torch") and not (find_spec("torch") and find_spec("transformers")):
+        if module.startswith("benchmarks.torch") and not (
+            find_spec("torch") and find_spec("transformers")
+        ):
             return  # what comes with the extra `oracles` only
         work = getattr(__import__(module, fromlist=[name]), name)
     inspect.signature(work).bind(**settings)
@@ -151,7 +167,9 @@ def fits(work, settings):
 def test_the_methods_part_has_every_method(monkeypatch):
     from plasticity_jax.methods import METHODS
 
-    monkeypatch.setattr(parts, "alternate", lambda competitors, rounds: {name: [1.0] for name in competitors})
+    monkeypatch.setattr(
+        parts, "alternate", lambda competitors, rounds: {name: [1.0] for name in competitors}
+    )
     limits = {figure.what.split()[1]: figure.at_most for figure in parts.methods(1)}
     assert limits.pop("spectral") == 1.3
     assert limits == {name: 1.08 for name in METHODS if name not in ("none", "spectral")}
@@ -159,7 +177,9 @@ def test_the_methods_part_has_every_method(monkeypatch):
 
 @pytest.mark.parametrize("method", ["shrink_and_perturb", "optimizer_reset"])
 def test_bare_steps_do_what_a_method_does_where_a_task_begins(method):
-    """A step that is told to be no task's first as a constant would have the method compiled away, and nothing timed."""
+    """A step that is told to be no task's first as a constant would have the method compiled away,
+    and nothing timed.
+    """
 
     def trained(method, first):
         spec = Spec(width=4, depth=1, batch_size=4, probes=(), method=method)
@@ -170,7 +190,8 @@ def test_bare_steps_do_what_a_method_does_where_a_task_begins(method):
         run = jax.jit(lambda lane, data: several(lane, init(lane, data), data, clocks)[0].params)
         return jax.flatten_util.ravel_pytree(run(lane, subject.data))[0]
 
-    plain, treated = (np.asarray(trained(one, first=1)) for one in ("none", method))  # steps 1 and 2: 2 begins a task
+    # steps 1 and 2: 2 begins a task
+    plain, treated = (np.asarray(trained(one, first=1)) for one in ("none", method))
     assert np.abs(plain - treated).max() > 1e-5
 
 
@@ -197,7 +218,10 @@ def test_bars_show_what_is_met_and_what_is_missed():
     good, bad = (bar for bar in axes.patches if isinstance(bar, Rectangle))
     assert (good.get_x(), good.get_width()) == pytest.approx((1, 0.5))
     assert (bad.get_x(), bad.get_width()) == pytest.approx((1, -0.5))
-    assert [to_hex(bar.get_facecolor()).upper() for bar in (good, bad)] == [picture.MET, picture.MISSED]
+    assert [to_hex(bar.get_facecolor()).upper() for bar in (good, bad)] == [
+        picture.MET,
+        picture.MISSED,
+    ]
     assert good.get_hatch() is None
     assert bad.get_hatch() is not None
     ranges = [list(np.asarray(line.get_xdata())) for line in axes.lines]
@@ -207,12 +231,17 @@ def test_bars_show_what_is_met_and_what_is_missed():
 def test_command_prints_writes_and_draws(monkeypatch, tmp_path, capsys):
     def made_up(rounds):
         """Made-up figures."""
-        return [Figure("made", "reached", [1.0] * rounds, at_most=2.0), Figure("made", "known", [5.0] * rounds, "s")]
+        return [
+            Figure("made", "reached", [1.0] * rounds, at_most=2.0),
+            Figure("made", "known", [5.0] * rounds, "s"),
+        ]
 
     monkeypatch.setattr(command, "PARTS", {"made": made_up})
     monkeypatch.setattr(command, "machine", lambda: {"machine": "2 cores", "versions": "none"})
     written, drawn = tmp_path / "found.json", tmp_path / "found.png"
-    monkeypatch.setattr(sys, "argv", ["x", "made", "--rounds=2", f"--json={written}", f"--picture={drawn}"])
+    monkeypatch.setattr(
+        sys, "argv", ["x", "made", "--rounds=2", f"--json={written}", f"--picture={drawn}"]
+    )
     command.main()
     printed = capsys.readouterr().out
     assert "at most 2.000" in printed
@@ -223,7 +252,8 @@ def test_command_prints_writes_and_draws(monkeypatch, tmp_path, capsys):
 
 
 @pytest.mark.parametrize(
-    "arguments", [["nothing"], ["--rounds=0"], ["--precision=half"], ["--json=/no/such/folder/x.json"]]
+    "arguments",
+    [["nothing"], ["--rounds=0"], ["--precision=half"], ["--json=/no/such/folder/x.json"]],
 )
 def test_command_refuses_what_it_does_not_know(arguments, monkeypatch, capsys):
     monkeypatch.setattr(sys, "argv", ["x", *arguments])

@@ -39,10 +39,22 @@ def test_defaults_are_those_of_spec_and_of_lanes():
 
 
 def test_parse_tells_what_was_given():
-    values, given = flags.parse(["--tasks=3", "--seeds", "2", "--dry_run", "--noprogress"], {"epochs": "7"})
+    values, given = flags.parse(
+        ["--tasks=3", "--seeds", "2", "--dry_run", "--noprogress"], {"epochs": "7"}
+    )
     assert given == {"tasks", "seeds", "dry_run", "progress"}
-    assert (values["tasks"], values["seeds"], values["epochs"], values["batch_size"]) == ("3", "2", "7", "64")
-    assert (values["dry_run"], values["progress"], values["list"], values["workdir"]) == (True, False, False, None)
+    assert (values["tasks"], values["seeds"], values["epochs"], values["batch_size"]) == (
+        "3",
+        "2",
+        "7",
+        "64",
+    )
+    assert (values["dry_run"], values["progress"], values["list"], values["workdir"]) == (
+        True,
+        False,
+        False,
+        None,
+    )
 
 
 def test_the_command_line_wins_over_an_experiments_defaults_and_the_last_flag_over_the_first():
@@ -85,7 +97,15 @@ def test_parse_refuses(argv, sentence):
 
 @pytest.mark.parametrize(
     ("text", "value"),
-    [("2/3", 2 / 3), ("0.667", 0.667), ("1", 1.0), ("1e-3", 0.001), (" .5 ", 0.5), ("1e-3/4", 0.00025), ("+0", 0.0)],
+    [
+        ("2/3", 2 / 3),
+        ("0.667", 0.667),
+        ("1", 1.0),
+        ("1e-3", 0.001),
+        (" .5 ", 0.5),
+        ("1e-3/4", 0.00025),
+        ("+0", 0.0),
+    ],
 )
 def test_numbers_are_read_as_people_write_them(text, value):
     [(_, [lane, *_])] = grid(f"'--transition_fraction={text}'")
@@ -93,7 +113,21 @@ def test_numbers_are_read_as_people_write_them(text, value):
     assert isinstance(lane["transition_fraction"], float)
 
 
-BEYOND = ["", "abc", "2/0", "1/2/3", "nan", "inf", "-inf", "1e39", "-1e39", "1e400", "1e999999999", "1/1e-300", "0x1"]
+BEYOND = [
+    "",
+    "abc",
+    "2/0",
+    "1/2/3",
+    "nan",
+    "inf",
+    "-inf",
+    "1e39",
+    "-1e39",
+    "1e400",
+    "1e999999999",
+    "1/1e-300",
+    "0x1",
+]
 
 
 @pytest.mark.parametrize("text", BEYOND)
@@ -113,12 +147,30 @@ def test_numbers_that_float32_does_not_hold_are_refused_at_once(text):
         ("--subsample_seed=-1", "subsample_seed is -1: allowed are whole numbers from 0."),
         ("--seeds=0", "seeds is 0: allowed are whole numbers from 1."),
         ("--first_seed=-1", "first_seed is -1: allowed are whole numbers from 0."),
-        ("--seeds=2 --first_seed=2147483647", "first_seed is 2147483647 and seeds is 2: allowed are seeds up to 2147"),
-        ("--seeds=99999999999", "first_seed is 0 and seeds is 99999999999: allowed are seeds up to 2147483647."),
-        ("--method=redo --redo.period=1e3", "redo.period is '1e3': allowed are whole numbers from 0."),
-        ("--method=redo --redo.relative=maybe", "redo.relative is 'maybe': allowed are 'true', 'false'."),
-        ("--redo.period=5", "redo.period is '5', but no arm of this run uses redo: add redo or leave it out."),
-        ("--probes=none --hessian_top.iterations=9", "hessian_top.iterations is '9', but no arm of this run uses"),
+        (
+            "--seeds=2 --first_seed=2147483647",
+            "first_seed is 2147483647 and seeds is 2: allowed are seeds up to 2147",
+        ),
+        (
+            "--seeds=99999999999",
+            "first_seed is 0 and seeds is 99999999999: allowed are seeds up to 2147483647.",
+        ),
+        (
+            "--method=redo --redo.period=1e3",
+            "redo.period is '1e3': allowed are whole numbers from 0.",
+        ),
+        (
+            "--method=redo --redo.relative=maybe",
+            "redo.relative is 'maybe': allowed are 'true', 'false'.",
+        ),
+        (
+            "--redo.period=5",
+            "redo.period is '5', but no arm of this run uses redo: add redo or leave it out.",
+        ),
+        (
+            "--probes=none --hessian_top.iterations=9",
+            "hessian_top.iterations is '9', but no arm of this run uses",
+        ),
     ],
 )
 def test_runs_refuses(argv, sentence):
@@ -131,7 +183,9 @@ def test_runs_refuses(argv, sentence):
 
 
 def test_lists_of_lane_numbers_stay_in_one_program():
-    [(_, found)] = grid("--granularity=5,20 --learning_rate=1e-3,3e-3 --transition_fraction=1/2,1 --seeds=3")
+    [(_, found)] = grid(
+        "--granularity=5,20 --learning_rate=1e-3,3e-3 --transition_fraction=1/2,1 --seeds=3"
+    )
     assert len(found) == 2 * 2 * 2 * 3
     assert [lane["seed"] for lane in found[:4]] == [0, 1, 2, 0]  # the seeds run fastest
     assert {lane["learning_rate"] for lane in found[: len(found) // 2]} == {0.001, 0.003}
@@ -169,7 +223,9 @@ def test_lists_of_static_settings_give_programs_in_their_order(axis, texts):
 
 
 def test_spaces_around_the_items_of_a_list_are_left_out():
-    assert grid("'--method=none, l2' '--granularity= 2 ,4'") == grid("--method=none,l2 --granularity=2,4")
+    assert grid("'--method=none, l2' '--granularity= 2 ,4'") == grid(
+        "--method=none,l2 --granularity=2,4"
+    )
 
 
 def test_a_methods_number_multiplies_only_the_arms_that_use_it():
@@ -177,7 +233,10 @@ def test_a_methods_number_multiplies_only_the_arms_that_use_it():
     runs = grid(f"{command} --redo.threshold=0.1,0.2,0.3")
     assert counts(runs) == {"none": 3 * 2 * 5, "l2": 3 * 2 * 2 * 5, "redo+l2": 3 * 2 * 2 * 3 * 5}
     for one, found in runs:
-        own = {name.partition(".")[0] for lane in found for name in lane if "." in name} - {"adam", "random_labels"}
+        own = {name.partition(".")[0] for lane in found for name in lane if "." in name} - {
+            "adam",
+            "random_labels",
+        }
         assert own == set(one.method.split("+")) - {"none"}
 
 
@@ -199,7 +258,9 @@ def test_switches_among_a_methods_options(text, value):
 
 
 def test_settings_of_environments_optimizers_and_probes_are_flags_too():
-    command = "--random_labels.draw=iid --optimizer=adam,momentum --momentum.decay=0.5,0.9 --adam.b1=0.8"
+    command = (
+        "--random_labels.draw=iid --optimizer=adam,momentum --momentum.decay=0.5,0.9 --adam.b1=0.8"
+    )
     adam, momentum = grid(f"{command} --probes=dormant_fraction --dormant_fraction.share=0.05")
     assert dict(adam[0].options) == {"dormant_fraction.share": 0.05, "random_labels.draw": "iid"}
     assert (len(adam[1]), len(momentum[1])) == (5, 10)
@@ -251,17 +312,29 @@ def test_random_mnist_is_seven_arms_of_five_seeds_in_six_programs():
     abrupt = ["none", "l2", "shrink_and_perturb", "spectral", "redo"]
     assert len(runs) == 6
     assert len(column(runs, "seed")) == 35
-    arms = {(one.method, one.transition, lane["granularity"]) for one, found in runs for lane in found}
+    arms = {
+        (one.method, one.transition, lane["granularity"]) for one, found in runs for lane in found
+    }
     changed = {(method, "output", 1) for method in abrupt}
     assert arms == changed | {("none", "output", 20), ("none", "sampling", 20)}
-    numbers = {one.method: {**lane, **one.known_options(), **dict(one.options)} for one, [lane, *_] in runs}
+    numbers = {
+        one.method: {**lane, **one.known_options(), **dict(one.options)} for one, [lane, *_] in runs
+    }
     for name, text in random_mnist.DEFAULTS.items():
         if name.partition(".")[0] in numbers:  # a method's own setting, in the arm of that method
             value = numbers[name.partition(".")[0]][name]
             assert value == type(value)(text)
     for one, found in runs:
-        assert (one.dataset, one.samples, one.tasks, one.epochs, one.batch_size) == ("mnist", 5120, 100, 240, 64)
-        assert {(lane["learning_rate"], lane["transition_fraction"]) for lane in found} == {(1e-3, 2 / 3)}
+        assert (one.dataset, one.samples, one.tasks, one.epochs, one.batch_size) == (
+            "mnist",
+            5120,
+            100,
+            240,
+            64,
+        )
+        assert {(lane["learning_rate"], lane["transition_fraction"]) for lane in found} == {
+            (1e-3, 2 / 3)
+        }
         lanes.check(one, found, one.samples)
 
 
@@ -310,7 +383,11 @@ def test_help_is_grouped_short_and_whole():
     assert "--transition_fraction=2/3 " in text
     assert len(text.splitlines()) < 60
     assert max(map(len, text.splitlines())) <= 120
-    named = [line.split()[0][2:].partition("=")[0] for line in text.splitlines() if line.startswith("  --")]
+    named = [
+        line.split()[0][2:].partition("=")[0]
+        for line in text.splitlines()
+        if line.startswith("  --")
+    ]
     assert len(named) == len(set(named))
     assert set(named) == set(flags.parse([])[0]) - set(flags.part_settings())
 
@@ -358,9 +435,18 @@ def test_a_new_method_is_a_flag_a_number_and_a_line_of_the_list(monkeypatch):
 @pytest.mark.parametrize(
     ("command", "sentence"),
     [
-        ("--model=resnet18 --width=32,64 --depth=2,3", "depth is '2,3', but resnet18 has no depth: leave it out."),
-        ("--model=resnet18 --width=256", "width is '256', but resnet18 has no width: leave it out."),
-        ("--model=cnn,resnet18 --width=32", "width is '32', but cnn and resnet18 have no width: leave it out."),
+        (
+            "--model=resnet18 --width=32,64 --depth=2,3",
+            "depth is '2,3', but resnet18 has no depth: leave it out.",
+        ),
+        (
+            "--model=resnet18 --width=256",
+            "width is '256', but resnet18 has no width: leave it out.",
+        ),
+        (
+            "--model=cnn,resnet18 --width=32",
+            "width is '32', but cnn and resnet18 have no width: leave it out.",
+        ),
     ],
 )
 def test_flags_that_no_model_of_the_run_reads_are_refused(command, sentence):
@@ -378,18 +464,22 @@ def test_what_a_model_does_not_read_is_no_axis_of_it():
         ("mlp", 64, 3),
         ("resnet18", 256, 4),
     ]
-    [(one, _)] = grid("--model=resnet18", {"width": "64", "depth": "2"})  # an experiment's own defaults
+    # an experiment's own defaults
+    [(one, _)] = grid("--model=resnet18", {"width": "64", "depth": "2"})
     assert one == spec.Spec(model="resnet18")
 
 
 def test_grids_are_bounded_before_they_are_made():
     for command in ("--seeds=1000000000", "--seeds=60000 --granularity=1,5"):
         with pytest.raises(
-            ValueError, match=r"^this grid has (1,000,000,000|120,000) lanes or more: allowed are at most 100,000\.$"
+            ValueError,
+            match=r"^this grid has (1,000,000,000|120,000) lanes or more: allowed are at most 100,000\.$",
         ):
             grid(command)
     many = ",".join(map(str, range(1, 201)))
-    with pytest.raises(ValueError, match=r"^this grid has 40,000 programs or more: allowed are at most 10,000\.$"):
+    with pytest.raises(
+        ValueError, match=r"^this grid has 40,000 programs or more: allowed are at most 10,000\.$"
+    ):
         grid(f"--width={many} --depth={many}")
     with pytest.raises(ValueError, match=r"^this grid has 40,000 programs or more"):
         grid(f"--method=redo --redo.period={many} --redo.warmup={many}")
@@ -406,7 +496,12 @@ def test_text_that_is_not_utf8_and_flags_that_hide_others_are_refused(tmp_path):
     file.write_text("--tasks=3\n")
     assert flags.parse([f"--flagfile={file}"])[0]["tasks"] == "3"
     file.write_text("--undefok=taks\n--taks=3\n")
-    for argv in (["--undefok=taks", "--taks=3"], ["--undefok", "taks"], ["-undefok=x"], [f"--flagfile={file}"]):
+    for argv in (
+        ["--undefok=taks", "--taks=3"],
+        ["--undefok", "taks"],
+        ["-undefok=x"],
+        [f"--flagfile={file}"],
+    ):
         with pytest.raises(ValueError, match=r"^unknown flag --undefok: --help"):
             flags.parse(argv)
         with pytest.raises(ValueError, match=r"^unknown flag --undefok: --help"):
@@ -423,5 +518,7 @@ def test_the_home_folder_is_expanded_in_every_folder(monkeypatch):
     values, _ = flags.parse(argv)
     assert [values[name] for name in flags.PATHS] == ["/home/me/x"] * 3
     assert flags.parse(["--workdir=runs/~"])[0]["workdir"] == "runs/~"
-    with pytest.raises(ValueError, match="workdir is '~nobody-here/x': allowed are other paths, as that home"):
+    with pytest.raises(
+        ValueError, match="workdir is '~nobody-here/x': allowed are other paths, as that home"
+    ):
         flags.parse(["--workdir=~nobody-here/x"])

@@ -1,4 +1,6 @@
-"""The launcher as a user meets it: exit codes, one sentence for every fault, and a finished, repeatable workdir."""
+"""The launcher as a user meets it: exit codes, one sentence for every fault, and a finished,
+repeatable workdir.
+"""
 
 import contextlib
 import gzip
@@ -42,13 +44,17 @@ def own_cache(monkeypatch, cache):
     """A cache and settings of JAX that no other test shares."""
     monkeypatch.setenv("PLASTICITY_CACHE_DIR", str(cache))
     monkeypatch.delenv("PLASTICITY_DATA_DIR", raising=False)
-    monkeypatch.setattr(launcher, "prepare_jax", lambda *_: None)  # it is for processes of their own
+    # it is for processes of their own
+    monkeypatch.setattr(launcher, "prepare_jax", lambda *_: None)
 
 
 @pytest.fixture
 def nothing_compiles(monkeypatch):
-    monkeypatch.setattr(compiled, "compile_program", lambda *_: pytest.fail("something was compiled"))
-    monkeypatch.setattr(launcher.cost, "seconds", lambda *_: 5400.0)  # --dry_run's trial, which has its own test
+    monkeypatch.setattr(
+        compiled, "compile_program", lambda *_: pytest.fail("something was compiled")
+    )
+    # --dry_run's trial, which has its own test
+    monkeypatch.setattr(launcher.cost, "seconds", lambda *_: 5400.0)
 
 
 def launch(*argv, doc="What it is.", **experiment):
@@ -67,8 +73,13 @@ def refused(capsys, *argv):
 
 
 def process(module, *argv):
-    command, own = [sys.executable, "-m", module, *map(str, argv)], {**os.environ, "JAX_PLATFORMS": "cpu"}
-    return subprocess.Popen(command, cwd=ROOT, env=own, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    command, own = (
+        [sys.executable, "-m", module, *map(str, argv)],
+        {**os.environ, "JAX_PLATFORMS": "cpu"},
+    )
+    return subprocess.Popen(
+        command, cwd=ROOT, env=own, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
 
 
 def finish(running):
@@ -134,13 +145,20 @@ USAGE = {
 }
 COUNTS = "seeds samples tasks epochs batch_size width depth granularity lane_width probe_every probe_samples last"
 USAGE |= {f"--{name}=0": f"{name} is 0: {WHOLE}" for name in [*COUNTS.split(), "checkpoint_every"]}
-NAMES = "environment transition model norm activation initialization optimizer precision method probe"
-USAGE |= {f"--{name}{'s' * (name == 'probe')}=foo": f"unknown {name} 'foo': known are " for name in NAMES.split()}
+NAMES = (
+    "environment transition model norm activation initialization optimizer precision method probe"
+)
+USAGE |= {
+    f"--{name}{'s' * (name == 'probe')}=foo": f"unknown {name} 'foo': known are "
+    for name in NAMES.split()
+}
 
 
 @pytest.mark.parametrize("argv", USAGE)
 @pytest.mark.usefixtures("nothing_compiles")
-def test_a_fault_of_the_command_line_is_one_sentence_and_exit_code_2(argv, tmp_path, capsys, monkeypatch):
+def test_a_fault_of_the_command_line_is_one_sentence_and_exit_code_2(
+    argv, tmp_path, capsys, monkeypatch
+):
     monkeypatch.chdir(tmp_path)
     code, sentence = refused(capsys, f"--workdir={tmp_path / 'run'}", *argv.split(" "))
     assert code == 2
@@ -149,7 +167,10 @@ def test_a_fault_of_the_command_line_is_one_sentence_and_exit_code_2(argv, tmp_p
 
 
 def test_a_workdir_must_be_given(capsys):
-    assert refused(capsys) == (2, "error: workdir is not given: name a folder with --workdir=DIR.\n")
+    assert refused(capsys) == (
+        2,
+        "error: workdir is not given: name a folder with --workdir=DIR.\n",
+    )
 
 
 @pytest.mark.usefixtures("nothing_compiles")
@@ -158,7 +179,8 @@ def test_a_workdir_must_be_given(capsys):
     [
         ("file", "file is not a directory."),
         ("file/below", "file is not a directory."),
-        ("/proc/run", "/proc is not"),  # not even root may create a file there; elsewhere it is no folder at all
+        # not even root may create a file there; elsewhere it is no folder at all
+        ("/proc/run", "/proc is not"),
     ],
 )
 def test_a_workdir_that_cannot_be_one_is_exit_code_1(folder, reason, tmp_path, capsys):
@@ -178,7 +200,12 @@ def test_a_profile_that_cannot_be_written_is_exit_code_1(tmp_path, capsys):
 
 
 def test_a_profile_runs_no_experiment_and_needs_no_workdir(tmp_path, capsys):
-    assert launch(f"--profile={tmp_path / 'traces'}", f"--workdir={tmp_path / 'run'}", "--method=none,l2") == 0
+    assert (
+        launch(
+            f"--profile={tmp_path / 'traces'}", f"--workdir={tmp_path / 'run'}", "--method=none,l2"
+        )
+        == 0
+    )
     out, err = capsys.readouterr()
     assert err == ""
     assert out.startswith("program 1 of 2: mlp, sgd, float32, method none; ")
@@ -193,12 +220,23 @@ def spoiled(kind, folder):
         np.save(folder / "train_images.npy", np.zeros((100, 3, 3, 1), np.uint8))
         (folder / "train_labels.npy").write_bytes(b"\x93NUMPY, but no more")
     elif kind == "corrupt mnist":
-        for name in ("train-images-idx3", "train-labels-idx1", "t10k-images-idx3", "t10k-labels-idx1"):
+        for name in (
+            "train-images-idx3",
+            "train-labels-idx1",
+            "t10k-images-idx3",
+            "t10k-labels-idx1",
+        ):
             (folder / f"{name}-ubyte.gz").write_bytes(gzip.compress(bytes(100)))
-    return [f"--dataset=arrays:{folder}"] if "arrays" in kind else ["--dataset=mnist", f"--data_dir={folder}"]
+    return (
+        [f"--dataset=arrays:{folder}"]
+        if "arrays" in kind
+        else ["--dataset=mnist", f"--data_dir={folder}"]
+    )
 
 
-@pytest.mark.parametrize("kind", ["missing mnist", "corrupt mnist", "missing arrays", "corrupt arrays"])
+@pytest.mark.parametrize(
+    "kind", ["missing mnist", "corrupt mnist", "missing arrays", "corrupt arrays"]
+)
 @pytest.mark.usefixtures("nothing_compiles")
 def test_missing_and_corrupt_data_are_one_sentence_and_exit_code_1(kind, tmp_path, capsys):
     data = tmp_path / "data"
@@ -219,7 +257,9 @@ def test_help_and_list_need_no_workdir(capsys):
 
 @pytest.mark.usefixtures("nothing_compiles")
 def test_dry_run_prints_grid_programs_lanes_steps_and_memory(tmp_path, capsys):
-    grid = "--granularity=1,5 --method=none,redo+l2 --l2.strength=1e-3,1e-4 --redo.period=7 --seeds=3"
+    grid = (
+        "--granularity=1,5 --method=none,redo+l2 --l2.strength=1e-3,1e-4 --redo.period=7 --seeds=3"
+    )
     assert launch("--dry_run", f"--workdir={tmp_path / 'run'}", *grid.split()) == 0
     lines = capsys.readouterr().out.splitlines()
     assert lines[0].startswith("data: digits, 100 examples, ")
@@ -238,11 +278,20 @@ def test_dry_run_prints_grid_programs_lanes_steps_and_memory(tmp_path, capsys):
 @pytest.mark.usefixtures("nothing_compiles")
 def test_random_mnist_tells_its_grid(capsys):
     argv = ["--dry_run", "--dataset=digits", "--samples=1280", "--tasks=2"]
-    assert launcher.launch(random_mnist.__doc__, random_mnist.DEFAULTS, random_mnist.ARMS, argv=argv) == 0
+    assert (
+        launcher.launch(random_mnist.__doc__, random_mnist.DEFAULTS, random_mnist.ARMS, argv=argv)
+        == 0
+    )
     assert "in all 6 compiled programs, 35 lanes, " in capsys.readouterr().out
 
 
-GRID = ["--method=none,l2", "--l2.strength=1e-3,1e-4", "--granularity=1,5", "--seeds=2", "--probes=dormant_fraction"]
+GRID = [
+    "--method=none,l2",
+    "--l2.strength=1e-3,1e-4",
+    "--granularity=1,5",
+    "--seeds=2",
+    "--probes=dormant_fraction",
+]
 
 
 def contents(folder):
@@ -263,14 +312,25 @@ def test_results_have_a_row_per_lane_and_task_and_a_column_for_everything(finish
     table = pd.read_parquet(finished[0] / "results.parquet")
     assert len(table) == len(table.groupby(["lane", "task"])) == 2 * (2 + 4) * 2
     measured = {"online_accuracy", "accuracy", "loss", "finite", "dormant_fraction"}
-    settings = {"seed", "method", "transition", "granularity", "learning_rate", "transition_fraction", "l2.strength"}
+    settings = {
+        "seed",
+        "method",
+        "transition",
+        "granularity",
+        "learning_rate",
+        "transition_fraction",
+        "l2.strength",
+    }
     assert settings | measured <= set(table.columns)
     assert sum(column.startswith("dormant_fraction/") for column in table.columns) == 1
     assert "test_accuracy" not in table  # random labels have no test split
     assert not table[sorted(measured)].isna().any(axis=None)
     assert (table["l2.strength"].isna() == (table["method"] == "none")).all()
     assert sorted(table["l2.strength"].dropna().unique()) == [1e-4, 1e-3]
-    assert table.groupby(["method", "granularity", "seed"], sort=True)["lane"].nunique().tolist() == [2] * 4 + [1] * 4
+    assert (
+        table.groupby(["method", "granularity", "seed"], sort=True)["lane"].nunique().tolist()
+        == [2] * 4 + [1] * 4
+    )
 
 
 def test_config_records_everything_that_decides_the_numbers(finished):
@@ -278,8 +338,16 @@ def test_config_records_everything_that_decides_the_numbers(finished):
     none, l2 = config["settings"]["programs"]
     # float32 is left out: workdirs from before precision could be named are known again
     assert set(none["spec"]) == set(spec.Spec.__dataclass_fields__) - {"precision"}
-    assert (none["spec"]["method"], l2["spec"]["method"], l2["spec"]["samples"]) == ("none", "l2", 100)
-    assert none["lanes"][0].items() >= {("learning_rate", 1e-3), ("transition_fraction", 2 / 3), ("granularity", 1)}
+    assert (none["spec"]["method"], l2["spec"]["method"], l2["spec"]["samples"]) == (
+        "none",
+        "l2",
+        100,
+    )
+    assert none["lanes"][0].items() >= {
+        ("learning_rate", 1e-3),
+        ("transition_fraction", 2 / 3),
+        ("granularity", 1),
+    }
     assert {"lane_strategy", "lane_width"} <= set(none)
     assert len(config["settings"]["data"]["fingerprint"]) == 64
     assert {"jax", "flax", "numpy", "python"} <= set(config["versions"])
@@ -292,7 +360,9 @@ def test_a_run_leaves_summary_figure_and_a_table_to_read(finished):
     assert {path.name for path in folder.iterdir()} == FILES | {"checkpoints", "lock"}
     assert (folder / "curves.png").read_bytes().startswith(b"\x89PNG")
     assert "</svg>" in (folder / "curves.svg").read_text()
-    assert {"method", "l2.strength", "metric", "task", "mean"} <= set(pd.read_csv(folder / "summary.csv").columns)
+    assert {"method", "l2.strength", "metric", "task", "mean"} <= set(
+        pd.read_csv(folder / "summary.csv").columns
+    )
     assert text.startswith("online accuracy")
     assert [words.split(",")[0] for words in text.splitlines()].count("l2") == 4
     assert text.endswith(f"\n\nfigure: {folder / 'curves.png'}\n")
@@ -306,7 +376,9 @@ def test_a_finished_run_is_not_run_again(finished, capsys):
     assert capsys.readouterr() == (text, "")
     assert contents(folder) == before
     # what decides no number of the results may change
-    assert launch(f"--workdir={folder}", *GRID, "--band=sem", "--last=1", "--checkpoint_every=9") == 0
+    assert (
+        launch(f"--workdir={folder}", *GRID, "--band=sem", "--last=1", "--checkpoint_every=9") == 0
+    )
     assert "last task" in capsys.readouterr().out
 
 
@@ -322,7 +394,9 @@ def test_a_finished_run_is_not_run_again(finished, capsys):
         ("--subsample_seed=1", ".subsample_seed was 0, now 1"),
     ],
 )
-def test_other_settings_in_the_same_workdir_are_refused_with_the_difference(finished, change, told, capsys):
+def test_other_settings_in_the_same_workdir_are_refused_with_the_difference(
+    finished, change, told, capsys
+):
     folder = finished[0]
     before = contents(folder)
     code, sentence = refused(capsys, f"--workdir={folder}", *GRID, change)
@@ -345,7 +419,9 @@ def test_a_workdir_in_use_or_with_a_spoiled_config_is_refused(finished, tmp_path
 def test_a_lane_that_diverges_is_told_and_is_no_fault(tmp_path, capsys):
     assert launch(f"--workdir={tmp_path}", "--learning_rate=1e-3,1e38") == 0
     assert "1 of 2 lanes diverged (finite is false)." in capsys.readouterr().out
-    assert pd.read_parquet(tmp_path / "results.parquet").groupby("lane")["finite"].last().tolist() == [True, False]
+    assert pd.read_parquet(tmp_path / "results.parquet").groupby("lane")[
+        "finite"
+    ].last().tolist() == [True, False]
 
 
 def test_a_second_interrupt_ends_at_once_with_a_sentence(tmp_path, capsys, monkeypatch):
@@ -391,7 +467,9 @@ def test_the_home_folder_is_meant_by_a_tilde(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     asked = {}
     monkeypatch.setattr(
-        sweep, "run_in_workdir", lambda programs, dataset, folder, *_, **__: asked.update(folder=folder)
+        sweep,
+        "run_in_workdir",
+        lambda programs, dataset, folder, *_, **__: asked.update(folder=folder),
     )
     monkeypatch.setattr(launcher, "report", lambda *_: "")
     dataset = tiny.arrays(tmp_path / "data", 100).replace(str(tmp_path), "~")
@@ -426,7 +504,8 @@ def test_a_workdir_from_before_is_known_by_what_its_model_reads(tmp_path):
     old["programs"][0]["spec"] |= {"norm": "batch"}
     workdir.write_config(tmp_path, old, {})
     with pytest.raises(
-        workdir.WorkdirError, match=r'another configuration: programs\.spec\.norm was "batch", now "none"; use'
+        workdir.WorkdirError,
+        match=r'another configuration: programs\.spec\.norm was "batch", now "none"; use',
     ):
         sweep.check_config(tmp_path, settings)
 
@@ -461,46 +540,64 @@ def test_memory_that_runs_out_all_the_same_is_one_sentence(tmp_path, capsys, mon
     monkeypatch.setattr(sweep, "run_in_workdir", fails)
     assert launch(f"--workdir={tmp_path / 'run'}") == 1
     err = capsys.readouterr().err
-    assert err.startswith("error: memory ran out in spite of the estimate (RESOURCE_EXHAUSTED: Out of memory): the")
+    assert err.startswith(
+        "error: memory ran out in spite of the estimate (RESOURCE_EXHAUSTED: Out of memory): the"
+    )
     assert err.count("\n") == 1
 
 
 def test_an_interrupt_before_the_run_is_one_sentence(tmp_path):
-    """In the trial of --dry_run, after the grid is printed and before anything else looks after signals."""
-    running = process("experiments.run", "--dry_run", "--dataset=digits", f"--workdir={tmp_path / 'run'}")
+    """In the trial of --dry_run, after the grid is printed and before anything else looks after
+    signals.
+    """
+    running = process(
+        "experiments.run", "--dry_run", "--dataset=digits", f"--workdir={tmp_path / 'run'}"
+    )
     assert running.stdout
     while "lane-steps" not in running.stdout.readline():
         pass
     running.send_signal(signal.SIGINT)
     status, _, err = finish(running)
-    assert (status, err) == (130, "interrupted: the same command goes on from the last checkpoint, if there is one.\n")
+    assert (status, err) == (
+        130,
+        "interrupted: the same command goes on from the last checkpoint, if there is one.\n",
+    )
     assert list(tmp_path.iterdir()) == []
 
 
 def test_processes_end_with_the_exit_code_and_one_sentence_or_none(tmp_path):
     usage = process("experiments.run", f"--workdir={tmp_path / 'run'}", "--granularty=5")
     data = process(
-        "experiments.gradual.random_mnist", f"--workdir={tmp_path / 'run'}", f"--data_dir={tmp_path}", "--tasks=2"
+        "experiments.gradual.random_mnist",
+        f"--workdir={tmp_path / 'run'}",
+        f"--data_dir={tmp_path}",
+        "--tasks=2",
     )
     for running, code, told in ((usage, 2, "--granularity"), (data, 1, "train-images")):
         status, out, err = finish(running)
         assert (status, out, err.count("\n")) == (code, "", 1)
         assert told in err
     assert list(tmp_path.iterdir()) == []
-    status, out, err = finish(process("experiments.demo", "--dry_run", "--method=none,l2", "--tasks=2"))
+    status, out, err = finish(
+        process("experiments.demo", "--dry_run", "--method=none,l2", "--tasks=2")
+    )
     assert (status, err) == (0, "")
     assert "12 lanes x 2 tasks, 4,800 steps a lane; " in out
 
 
-def test_a_deterministic_run_is_recorded_and_on_a_cpu_the_same_bits(finished, tmp_path, monkeypatch):
-    monkeypatch.setenv("XLA_FLAGS", "--xla_cpu_enable_fast_math=false")  # the user's own, which must stay
+def test_a_deterministic_run_is_recorded_and_on_a_cpu_the_same_bits(
+    finished, tmp_path, monkeypatch
+):
+    # the user's own, which must stay
+    monkeypatch.setenv("XLA_FLAGS", "--xla_cpu_enable_fast_math=false")
     running = process("experiments.run", *TINY, *GRID, "--deterministic", f"--workdir={tmp_path}")
     assert finish(running)[0::2] == (0, "")
     recorded = json.loads((tmp_path / "config.json").read_text())["xla_flags"]
     assert recorded == "--xla_cpu_enable_fast_math=false --xla_gpu_deterministic_ops=true"
     assert "deterministic" not in json.loads((finished[0] / "config.json").read_text())["xla_flags"]
     pd.testing.assert_frame_equal(
-        *(pd.read_parquet(folder / "results.parquet") for folder in (tmp_path, finished[0])), check_exact=True
+        *(pd.read_parquet(folder / "results.parquet") for folder in (tmp_path, finished[0])),
+        check_exact=True,
     )
 
 
@@ -516,18 +613,35 @@ def test_determinism_is_refused_where_it_comes_too_late(monkeypatch):
     monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
     monkeypatch.setenv("XLA_FLAGS", "")
     launcher.prepare_jax()
-    with pytest.raises(ValueError, match="deterministic is given, but jax runs already: allowed is a process that"):
+    with pytest.raises(
+        ValueError, match="deterministic is given, but jax runs already: allowed is a process that"
+    ):
         launcher.prepare_jax(deterministic=True)
 
 
 def test_a_stopped_run_goes_on_to_the_same_results(tmp_path):
-    argv = [*TINY, "--environment=permuted_pixels", "--transition=input", "--granularity=3", "--tasks=40", "--seeds=2"]
+    argv = [
+        *TINY,
+        "--environment=permuted_pixels",
+        "--transition=input",
+        "--granularity=3",
+        "--tasks=40",
+        "--seeds=2",
+    ]
     folder = tmp_path / "stopped"
 
     def newest():
-        return max((int(path.name) for path in folder.glob("checkpoints/0/*") if path.name.isdigit()), default=0)
+        return max(
+            (int(path.name) for path in folder.glob("checkpoints/0/*") if path.name.isdigit()),
+            default=0,
+        )
 
-    stops = [(signal.SIGTERM, 143), (signal.SIGINT, 130), (signal.SIGUSR1, 138), (signal.SIGHUP, 129)]
+    stops = [
+        (signal.SIGTERM, 143),
+        (signal.SIGINT, 130),
+        (signal.SIGUSR1, 138),
+        (signal.SIGHUP, 129),
+    ]
     for number, code in stops:
         # a checkpoint of this process, not of the one before: only then its own handlers are set
         saved = newest()
@@ -539,7 +653,10 @@ def test_a_stopped_run_goes_on_to_the_same_results(tmp_path):
         status, out, err = finish(running)
         assert (status, out) == (code, "")
         saved = int(err.removeprefix("stopped: ").split()[0])
-        assert err == f"stopped: {saved} of 40 tasks of this program are saved; the same command goes on from there.\n"
+        assert (
+            err
+            == f"stopped: {saved} of 40 tasks of this program are saved; the same command goes on from there.\n"
+        )
         assert len(pd.read_parquet(folder / "results.parquet")) == 2 * saved < 2 * 40
     texts, tables = [], []
     for path in (folder, tmp_path / "whole"):

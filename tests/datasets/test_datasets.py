@@ -1,4 +1,6 @@
-"""Datasets: digits, the MNIST family on tiny original files made here, folders of arrays, subsampling, faults."""
+"""Datasets: digits, the MNIST family on tiny original files made here, folders of arrays,
+subsampling, faults.
+"""
 
 import functools
 import gzip
@@ -46,7 +48,13 @@ def assert_same(a, b):
     assert a.fingerprint == b.fingerprint
     for field in cache.ARRAYS:
         np.testing.assert_array_equal(getattr(a, field), getattr(b, field))
-    assert (a.name, a.source, a.classes, a.mean, a.std) == (b.name, b.source, b.classes, b.mean, b.std)
+    assert (a.name, a.source, a.classes, a.mean, a.std) == (
+        b.name,
+        b.source,
+        b.classes,
+        b.mean,
+        b.std,
+    )
 
 
 def assert_sentence(fault, *parts):
@@ -61,7 +69,9 @@ def assert_sentence(fault, *parts):
 
 
 def test_unknown_name_lists_the_known():
-    with pytest.raises(ValueError, match=r"'minst'; known are digits, mnist, .*emnist/mnist, .*arrays:PATH\.") as fault:
+    with pytest.raises(
+        ValueError, match=r"'minst'; known are digits, mnist, .*emnist/mnist, .*arrays:PATH\."
+    ) as fault:
         datasets.load("minst")
     assert_sentence(fault)
     with pytest.raises(ValueError, match="arrays:PATH"):
@@ -84,18 +94,27 @@ def test_every_original_has_a_builder_and_its_files():
         assert configs >= {name for name in files.ORIGINALS if name.startswith(f"{family}/")}
     assert set(files.ORIGINALS) <= set(datasets.DATASETS)
     assert {len(layout.files) for layout in files.ORIGINALS.values()} == {1, 4}
-    assert all(len(published) == 64 for sums in files.SHA256.values() for published in sums.values())
+    assert all(
+        len(published) == 64 for sums in files.SHA256.values() for published in sums.values()
+    )
 
 
 def test_digits():
     data = datasets.load("digits")
-    assert (data.images.shape, data.test_images.shape, data.classes) == ((1437, 8, 8, 1), (360, 8, 8, 1), 10)
+    assert (data.images.shape, data.test_images.shape, data.classes) == (
+        (1437, 8, 8, 1),
+        (360, 8, 8, 1),
+        10,
+    )
     assert (data.images.dtype, data.labels.dtype) == (np.uint8, np.int32)
     assert (data.images.max(), data.labels.min(), data.labels.max()) == (16, 0, 9)
-    np.testing.assert_allclose(contract.statistics(data.images), ([digits.MEAN], [digits.STD]), rtol=1e-12)
+    np.testing.assert_allclose(
+        contract.statistics(data.images), ([digits.MEAN], [digits.STD]), rtol=1e-12
+    )
     np.testing.assert_allclose(data.images.mean(), data.mean[0], rtol=1e-12)
     np.testing.assert_allclose(data.images.std(), data.std[0], rtol=1e-12)
-    # The embedded data set is a fixed one: should scikit-learn change it, results no longer compare.
+    # The embedded data set is a fixed one: should scikit-learn change it, results no longer
+    # compare.
     assert data.fingerprint == "3e66540873145f18e567a0f208581b9bab75d043788fed4f87be26ace70953ab"
     assert not pathlib.Path(os.environ["PLASTICITY_CACHE_DIR"]).exists()
 
@@ -157,12 +176,18 @@ def renamed(folder, change):
 
 PEOPLE: dict = {
     "dots": lambda folder: renamed(folder, lambda name: name.replace("-idx", ".idx")),
-    "dots, unpacked": lambda folder: (renamed(folder, lambda name: name.replace("-idx", ".idx")), unpacked(folder)),
+    "dots, unpacked": lambda folder: (
+        renamed(folder, lambda name: name.replace("-idx", ".idx")),
+        unpacked(folder),
+    ),
     "upper case": lambda folder: renamed(folder, str.upper),
     "MNIST/raw": lambda folder: renamed(folder, lambda name: f"MNIST/raw/{name}"),
     "raw": lambda folder: renamed(folder, lambda name: f"raw/{name}"),
     "MNIST": lambda folder: renamed(folder, lambda name: f"MNIST/{name}"),
-    "mnist/raw, unpacked": lambda folder: (unpacked(folder), renamed(folder, lambda name: f"mnist/raw/{name}")),
+    "mnist/raw, unpacked": lambda folder: (
+        unpacked(folder),
+        renamed(folder, lambda name: f"mnist/raw/{name}"),
+    ),
     "unpacked under the old name": lambda folder: unpacked(folder, ".gz"),
     "packed anew": lambda folder: [
         f.write_bytes(gzip.compress(gzip.decompress(f.read_bytes()), 1)) for f in folder.iterdir()
@@ -246,7 +271,9 @@ def test_emnist_letters_are_transposed_and_count_from_zero(tmp_path, monkeypatch
 
 def test_emnist_inside_the_archive(tmp_path, monkeypatch):
     arrays = tiny_arrays(classes=47)
-    folder = write_originals("emnist/balanced", tmp_path / "data" / "emnist", arrays, monkeypatch, sums=False)
+    folder = write_originals(
+        "emnist/balanced", tmp_path / "data" / "emnist", arrays, monkeypatch, sums=False
+    )
     loose = datasets.load("emnist/balanced", str(tmp_path / "data"))
     with zipfile.ZipFile(folder / "gzip.zip", "w") as archive:
         for file in files.ORIGINALS["emnist/balanced"].files:
@@ -256,7 +283,10 @@ def test_emnist_inside_the_archive(tmp_path, monkeypatch):
     (folder / "gzip.zip").rename(folder / "Gzip.ZIP")
     assert_same(loose, datasets.load("emnist/balanced", str(tmp_path / "data")))
     files.SHA256["emnist"]["gzip.zip"] = "0" * 64
-    with pytest.raises(datasets.DataError, match=r"Gzip\.ZIP is cut short at .* of 561,753,746 bytes.*expected 0{64}"):
+    with pytest.raises(
+        datasets.DataError,
+        match=r"Gzip\.ZIP is cut short at .* of 561,753,746 bytes.*expected 0{64}",
+    ):
         datasets.load("emnist/balanced", str(tmp_path / "data"))
 
 
@@ -347,10 +377,14 @@ def test_missing_file(mnist, tmp_path):
     (mnist / "train-images-idx3-ubyte.gz").unlink()
     with pytest.raises(datasets.DataError) as fault:
         datasets.load("mnist", str(mnist))
-    assert_sentence(fault, "mnist: train-images-idx3-ubyte.gz not found in", mnist, "--data_dir", "--download")
+    assert_sentence(
+        fault, "mnist: train-images-idx3-ubyte.gz not found in", mnist, "--data_dir", "--download"
+    )
     with pytest.raises(datasets.DataError) as fault:
         datasets.load("emnist/digits", str(tmp_path / "nowhere"))
-    assert_sentence(fault, "emnist-digits-test-labels-idx1-ubyte.gz", "gzip.zip", tmp_path / "nowhere")
+    assert_sentence(
+        fault, "emnist-digits-test-labels-idx1-ubyte.gz", "gzip.zip", tmp_path / "nowhere"
+    )
 
 
 def test_flipped_byte(mnist):
@@ -361,11 +395,19 @@ def test_flipped_byte(mnist):
     file.write_bytes(content)
     with pytest.raises(datasets.DataError) as fault:
         datasets.load("mnist", str(mnist))
-    assert_sentence(fault, file, "SHA-256", hashlib.sha256(content).hexdigest(), files.SHA256["mnist"][file.name])
+    assert_sentence(
+        fault,
+        file,
+        "SHA-256",
+        hashlib.sha256(content).hexdigest(),
+        files.SHA256["mnist"][file.name],
+    )
 
 
 def test_file_of_another_dataset(mnist, monkeypatch):
-    with pytest.raises(datasets.DataError, match=r"is a file of mnist .* expected one of fashion_mnist"):
+    with pytest.raises(
+        datasets.DataError, match=r"is a file of mnist .* expected one of fashion_mnist"
+    ):
         datasets.load("fashion_mnist", str(mnist))
 
 
@@ -379,9 +421,17 @@ BALANCED = "emnist-balanced-train-images-idx3-ubyte.gz"
         (BALANCED, lambda raw: gzip.compress(raw)[:-4], ["no whole compressed file"]),
         (BALANCED, lambda raw: b"\x1f\x8b" + raw[2:], ["no whole compressed file"]),
         (BALANCED, lambda raw: gzip.compress(b""), ["begins with nothing", "00000803"]),
-        (BALANCED, lambda raw: gzip.compress(b"\0\0\x08\x01" + raw[4:]), ["begins with 00000801", "3 dimensions"]),
+        (
+            BALANCED,
+            lambda raw: gzip.compress(b"\0\0\x08\x01" + raw[4:]),
+            ["begins with 00000801", "3 dimensions"],
+        ),
         (BALANCED, lambda raw: gzip.compress(raw[:-1]), ["40767 bytes", "expected 40768"]),
-        (BALANCED, lambda raw: gzip.compress(idx(np.zeros((51, 28, 28), np.uint8))), ["[51, 28, 28]", "[52, 28, 28]"]),
+        (
+            BALANCED,
+            lambda raw: gzip.compress(idx(np.zeros((51, 28, 28), np.uint8))),
+            ["[51, 28, 28]", "[52, 28, 28]"],
+        ),
         (
             BALANCED.replace("images-idx3", "labels-idx1"),
             lambda raw: gzip.compress(raw[:-1] + b"\x2f"),
@@ -389,7 +439,9 @@ BALANCED = "emnist-balanced-train-images-idx3-ubyte.gz"
         ),
     ],
 )
-def test_structure_is_checked_where_no_sum_is_published(tmp_path, monkeypatch, cache_root, file, change, parts):
+def test_structure_is_checked_where_no_sum_is_published(
+    tmp_path, monkeypatch, cache_root, file, change, parts
+):
     arrays = tiny_arrays(classes=47)
     folder = write_originals("emnist/balanced", tmp_path / "data", arrays, monkeypatch, sums=False)
     (folder / file).write_bytes(change(gzip.decompress((folder / file).read_bytes())))
@@ -408,7 +460,9 @@ def server(mnist, monkeypatch):
         def log_message(self, format, *args):
             pass
 
-    service = http.server.ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(Quiet, directory=str(mnist)))
+    service = http.server.ThreadingHTTPServer(
+        ("127.0.0.1", 0), functools.partial(Quiet, directory=str(mnist))
+    )
     threading.Thread(target=service.serve_forever, daemon=True).start()
     monkeypatch.setenv("no_proxy", "127.0.0.1")
     url = f"http://127.0.0.1:{service.server_port}/"
@@ -422,7 +476,9 @@ def test_download_into_data_dir(server, mnist, tmp_path, prepares, capsys):
     target = tmp_path / "new"
     data = datasets.load("mnist", str(target), download=True)
     assert data.source == str(target / "mnist")
-    assert sorted(p.name for p in (target / "mnist").iterdir()) == sorted(files.ORIGINALS["mnist"].files)
+    assert sorted(p.name for p in (target / "mnist").iterdir()) == sorted(
+        files.ORIGINALS["mnist"].files
+    )
     assert capsys.readouterr().out == ""
     again = datasets.load("mnist", str(target))
     assert_same(data, again)
@@ -437,7 +493,9 @@ def test_download_into_the_cache(server, tmp_path, cache_root):
 
 def test_corrupt_download(server, mnist, tmp_path):
     (mnist / "t10k-labels-idx1-ubyte.gz").write_bytes(b"Please log in")
-    with pytest.raises(datasets.DataError, match=r"t10k-labels-idx1-ubyte\.gz is corrupt or another file"):
+    with pytest.raises(
+        datasets.DataError, match=r"t10k-labels-idx1-ubyte\.gz is corrupt or another file"
+    ):
         datasets.load("mnist", str(tmp_path / "new"), download=True)
     assert not list((tmp_path / "new" / "mnist").iterdir())
 
@@ -482,7 +540,9 @@ import plasticity_jax.datasets
 heavy = ["jax", "sklearn", "tensorflow_datasets", "tensorflow", "pandas", "scipy", "PIL"]
 print(*[module for module in heavy if module in sys.modules])
 """
-    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    result = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True
+    )
     assert result.stdout.strip() == ""
 
 
@@ -517,7 +577,11 @@ LABELS = np.array([0, 1, 2, 0, 1, 2])
 def test_arrays(tmp_path):
     colour = np.random.default_rng(0).integers(0, 256, (6, 4, 4, 3), np.uint8)
     name = write_arrays(
-        tmp_path / "own", train_images=colour, train_labels=LABELS, test_images=colour[:2], test_labels=np.array([2, 0])
+        tmp_path / "own",
+        train_images=colour,
+        train_labels=LABELS,
+        test_images=colour[:2],
+        test_labels=np.array([2, 0]),
     )
     data = datasets.load(name)
     assert (data.name, data.source, data.classes) == (name, str(tmp_path / "own"), 3)
@@ -530,7 +594,11 @@ def test_arrays(tmp_path):
 
 def test_arrays_without_test_part(tmp_path):
     data = datasets.load(write_arrays(tmp_path / "own", train_images=IMAGES, train_labels=LABELS))
-    assert (data.images.shape, data.test_images.shape, data.test_labels.shape) == ((6, 4, 4, 1), (0, 4, 4, 1), (0,))
+    assert (data.images.shape, data.test_images.shape, data.test_labels.shape) == (
+        (6, 4, 4, 1),
+        (0, 4, 4, 1),
+        (0,),
+    )
     assert data.classes == 3
     assert len(data.fingerprint) == 64
 
@@ -538,15 +606,23 @@ def test_arrays_without_test_part(tmp_path):
 def real_arrays(folder, **changes):
     """Rows of three features with two real targets, as .npy files; the dataset's name."""
     random = np.random.default_rng(0)
-    arrays = {"train_images": random.normal(5, 2, (8, 3)), "train_labels": random.normal(size=(8, 2))}
-    arrays |= {"test_images": random.normal(5, 2, (4, 3)), "test_labels": random.normal(size=(4, 2))}
+    arrays = {
+        "train_images": random.normal(5, 2, (8, 3)),
+        "train_labels": random.normal(size=(8, 2)),
+    }
+    arrays |= {
+        "test_images": random.normal(5, 2, (4, 3)),
+        "test_labels": random.normal(size=(4, 2)),
+    }
     for name, array in (arrays | changes).items():
         np.save(folder / f"{name}.npy", array)
     return f"arrays:{folder}", arrays
 
 
 def test_arrays_of_real_numbers(tmp_path):
-    """Rows of features with real targets are kept as float32, with a mean and a deviation for each feature."""
+    """Rows of features with real targets are kept as float32, with a mean and a deviation for each
+    feature.
+    """
     name, arrays = real_arrays(tmp_path)
     data = datasets.load(name)
     assert (data.classes, data.images.dtype, data.labels.dtype) == (0, np.float32, np.float32)
@@ -571,10 +647,16 @@ def test_one_real_target_may_be_a_row_of_numbers(tmp_path):
             {"train_images": np.full((8, 3), np.nan)},
             ["train_images.npy holds nan at [0, 0]", "expected finite numbers"],
         ),
-        ({"train_labels": np.full((8, 2), 1e300)}, ["train_labels.npy holds 1e+300 at [0, 0]", "within float32"]),
+        (
+            {"train_labels": np.full((8, 2), 1e300)},
+            ["train_labels.npy holds 1e+300 at [0, 0]", "within float32"],
+        ),
         ({"train_images": np.ones((8, 3))}, ["feature 0", "one value throughout"]),
         ({"test_images": np.ones((4, 3, 1))}, ["images of shape [3, 1, 1]", "expected [3]"]),
-        ({"test_labels": np.arange(4)}, ["test_labels.npy holds int64 [4]", "expected float32 [8, 2]"]),
+        (
+            {"test_labels": np.arange(4)},
+            ["test_labels.npy holds int64 [4]", "expected float32 [8, 2]"],
+        ),
         ({"train_images": np.ones(8)}, ["float64 [8]", "real numbers [N, F]"]),
     ],
 )
@@ -603,8 +685,14 @@ def test_faults_in_arrays_of_real_numbers(tmp_path, changes, parts):
         ({"train_labels": LABELS.astype("M8[s]")}, ["datetime64[s] [6]", "integers"]),
         ({"train_labels": LABELS.astype([("a", "i4")])}, ["[('a', '<i4')] [6]", "integers"]),
         ({"train_labels": LABELS.astype(object)}, ["train_labels.npy", "pickled Python objects"]),
-        ({"train_labels": LABELS - 1}, ["3 different labels in -1..1, expected every one of 0..2", "np.unique"]),
-        ({"train_labels": LABELS + 1}, ["3 different labels in 1..3, expected every one of 0..2", "np.unique"]),
+        (
+            {"train_labels": LABELS - 1},
+            ["3 different labels in -1..1, expected every one of 0..2", "np.unique"],
+        ),
+        (
+            {"train_labels": LABELS + 1},
+            ["3 different labels in 1..3, expected every one of 0..2", "np.unique"],
+        ),
         (
             {"train_labels": np.array([0, 1, 2, 999, 1, 2])},
             ["4 different labels in 0..999, expected every one of 0..3"],
@@ -615,17 +703,31 @@ def test_faults_in_arrays_of_real_numbers(tmp_path, changes, parts):
         ),
         ({"train_labels": LABELS * 0}, ["the label 0 alone, expected at least two classes"]),
         ({"train_images": IMAGES[:1], "train_labels": LABELS[:1]}, ["the label 0 alone"]),
-        ({"test_images": IMAGES, "test_labels": LABELS + 1}, ["test_labels.npy holds labels 0..3", "0..2"]),
-        ({"test_images": IMAGES, "test_labels": LABELS - 1}, ["test_labels.npy holds labels -1..1", "0..2"]),
-        ({"train_images": np.zeros((6, 2, 7, 9), np.uint8)}, ["[6, 2, 7, 9], of which 9", "transpose(0, 2, 3, 1)"]),
-        ({"train_images": np.zeros((6, 13, 16, 16), np.uint8)}, ["[6, 13, 16, 16], of which 16 would be the channels"]),
+        (
+            {"test_images": IMAGES, "test_labels": LABELS + 1},
+            ["test_labels.npy holds labels 0..3", "0..2"],
+        ),
+        (
+            {"test_images": IMAGES, "test_labels": LABELS - 1},
+            ["test_labels.npy holds labels -1..1", "0..2"],
+        ),
+        (
+            {"train_images": np.zeros((6, 2, 7, 9), np.uint8)},
+            ["[6, 2, 7, 9], of which 9", "transpose(0, 2, 3, 1)"],
+        ),
+        (
+            {"train_images": np.zeros((6, 13, 16, 16), np.uint8)},
+            ["[6, 13, 16, 16], of which 16 would be the channels"],
+        ),
         ({"train_images": np.zeros((6, 4, 4, 0), np.uint8)}, ["uint8 [6, 4, 4, 0]"]),
         ({"test_images": IMAGES[:, :3], "test_labels": LABELS}, ["[3, 4, 1]", "[4, 4, 1]"]),
     ],
 )
 def test_arrays_faults(tmp_path, change, parts):
     arrays = {"train_images": IMAGES, "train_labels": LABELS, **change}
-    name = write_arrays(tmp_path / "own", **{key: value for key, value in arrays.items() if value is not None})
+    name = write_arrays(
+        tmp_path / "own", **{key: value for key, value in arrays.items() if value is not None}
+    )
     with pytest.raises(datasets.DataError) as fault:
         datasets.load(name)
     assert_sentence(fault, *parts)
@@ -634,7 +736,9 @@ def test_arrays_faults(tmp_path, change, parts):
 @pytest.mark.parametrize("channels", [1, 3])
 def test_channels_first_are_turned(tmp_path, channels):
     images = np.random.default_rng(0).integers(0, 256, (6, channels, 5, 7), np.uint8)
-    first = datasets.load(write_arrays(tmp_path / "first", train_images=images, train_labels=LABELS))
+    first = datasets.load(
+        write_arrays(tmp_path / "first", train_images=images, train_labels=LABELS)
+    )
     turned = images.transpose(0, 2, 3, 1)
     last = datasets.load(write_arrays(tmp_path / "last", train_images=turned, train_labels=LABELS))
     assert first.images.shape == (6, 5, 7, channels)
@@ -643,7 +747,8 @@ def test_channels_first_are_turned(tmp_path, channels):
 
 
 @pytest.mark.parametrize(
-    "shape", [(6, 8, 8, 13), (6, 9, 9, 9), (6, 2, 2, 30), (6, 3, 3, 1), (6, 3, 9, 4), (6, 13, 14, 12)]
+    "shape",
+    [(6, 8, 8, 13), (6, 9, 9, 9), (6, 2, 2, 30), (6, 3, 3, 1), (6, 3, 9, 4), (6, 13, 14, 12)],
 )
 def test_channels_last_are_left(tmp_path, shape):
     images = np.random.default_rng(0).integers(0, 256, shape, np.uint8)
@@ -657,11 +762,16 @@ def test_arrays_in_other_orders(tmp_path):
     plain = datasets.load(name)
     for dtype in (">i2", "<u8", "i1"):
         name = write_arrays(
-            tmp_path / dtype[1:], train_images=np.asfortranarray(IMAGES), train_labels=LABELS.astype(dtype)
+            tmp_path / dtype[1:],
+            train_images=np.asfortranarray(IMAGES),
+            train_labels=LABELS.astype(dtype),
         )
         other = datasets.load(name)
         np.testing.assert_array_equal(other.images, plain.images)
-        assert (other.fingerprint, other.labels.tolist()) == (plain.fingerprint, plain.labels.tolist())
+        assert (other.fingerprint, other.labels.tolist()) == (
+            plain.fingerprint,
+            plain.labels.tolist(),
+        )
 
 
 def test_arrays_that_are_no_files(tmp_path):
@@ -695,7 +805,9 @@ def test_trailing_bytes_are_no_array(tmp_path):
     name = write_arrays(tmp_path / "own", train_images=IMAGES, train_labels=LABELS)
     with open(tmp_path / "own" / "train_labels.npy", "ab") as file:
         np.save(file, LABELS)
-    with pytest.raises(datasets.DataError, match=r"224 bytes behind its header, where int64 \[6\] has 48"):
+    with pytest.raises(
+        datasets.DataError, match=r"224 bytes behind its header, where int64 \[6\] has 48"
+    ):
         datasets.load(name)
 
 
@@ -729,7 +841,9 @@ def whole():
     return digits.load_digits()
 
 
-@pytest.mark.parametrize(("samples", "counts"), [(200, [20] * 10), (203, [21] * 3 + [20] * 7), (4, [1] * 4 + [0] * 6)])
+@pytest.mark.parametrize(
+    ("samples", "counts"), [(200, [20] * 10), (203, [21] * 3 + [20] * 7), (4, [1] * 4 + [0] * 6)]
+)
 def test_subsample_is_class_balanced(whole, samples, counts):
     part = datasets.subsample(whole, samples, test_samples=50, seed=3)
     np.testing.assert_array_equal(np.bincount(part.labels, minlength=10), counts)
@@ -738,7 +852,9 @@ def test_subsample_is_class_balanced(whole, samples, counts):
         assert (np.diff(part.labels) < 0).any()  # not sorted by class
     assert (part.mean, part.std, part.classes, part.name) == (whole.mean, whole.std, 10, "digits")
     assert f"seed 3: {samples} of 1437 training, 50 of 360 test" in part.source
-    assert part.fingerprint == contract.fingerprint([part.images, part.labels, part.test_images, part.test_labels])
+    assert part.fingerprint == contract.fingerprint(
+        [part.images, part.labels, part.test_images, part.test_labels]
+    )
 
 
 def test_subsample_keeps_images_with_their_labels_and_repeats_none(whole):
@@ -783,12 +899,14 @@ def test_subsample_faults(whole, arguments, parts):
 # Real files
 
 
-REAL = pathlib.Path(os.environ.get("PLASTICITY_DATA_DIR", "/nonexistent"))  # read before the fixture removes it
+# read before the fixture removes it
+REAL = pathlib.Path(os.environ.get("PLASTICITY_DATA_DIR", "/nonexistent"))
 
 
 @pytest.mark.slow
 @pytest.mark.skipif(
-    not (REAL / "mnist").is_dir(), reason="needs the original MNIST files in $PLASTICITY_DATA_DIR/mnist"
+    not (REAL / "mnist").is_dir(),
+    reason="needs the original MNIST files in $PLASTICITY_DATA_DIR/mnist",
 )
 def test_real_mnist(cache_root):
     data = datasets.load("mnist", str(REAL))
@@ -803,7 +921,9 @@ def test_real_mnist(cache_root):
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(not (REAL / "emnist_letters").is_dir(), reason="needs original files in $PLASTICITY_DATA_DIR")
+@pytest.mark.skipif(
+    not (REAL / "emnist_letters").is_dir(), reason="needs original files in $PLASTICITY_DATA_DIR"
+)
 def test_real_emnist_letters_files():
     """The originals alone (no builder, to be quick): sums, counts and labels."""
     name = "emnist/letters"

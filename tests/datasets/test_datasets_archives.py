@@ -1,4 +1,6 @@
-"""Datasets from published archives: CIFAR and Tiny ImageNet, on tiny archives made here and on real parts."""
+"""Datasets from published archives: CIFAR and Tiny ImageNet, on tiny archives made here and on real
+parts.
+"""
 
 import functools
 import hashlib
@@ -29,7 +31,8 @@ from helpers.archive_files import (
 from plasticity_jax import datasets
 from plasticity_jax.datasets import builders, cache, contract, files
 
-REAL = pathlib.Path(os.environ.get("PLASTICITY_DATA_DIR", "/nonexistent"))  # read before the fixture removes it
+# read before the fixture removes it
+REAL = pathlib.Path(os.environ.get("PLASTICITY_DATA_DIR", "/nonexistent"))
 
 
 pytestmark = pytest.mark.usefixtures("cache_root")  # every test has a cache of its own
@@ -39,7 +42,9 @@ pytestmark = pytest.mark.usefixtures("cache_root")  # every test has a cache of 
 def prepares(monkeypatch):
     """A list that grows by one name whenever a builder runs."""
     calls, prepare = [], builders.prepare
-    monkeypatch.setattr(builders, "prepare", lambda name, *rest: calls.append(name) or prepare(name, *rest))
+    monkeypatch.setattr(
+        builders, "prepare", lambda name, *rest: calls.append(name) or prepare(name, *rest)
+    )
     return calls
 
 
@@ -89,7 +94,9 @@ def test_cifar(tmp_path, monkeypatch, prepares, name, classes):
 @pytest.mark.parametrize("folder", ["cifar-10-batches-bin", "cifar10/cifar-10-batches-bin", "."])
 def test_cifar_unpacked(tmp_path, monkeypatch, prepares, folder):
     """No sum is known of its files: sizes, labels and equally many of each class are."""
-    packed = datasets.load("cifar10", str(write_cifar("cifar10", tmp_path / "packed", monkeypatch).parent))
+    packed = datasets.load(
+        "cifar10", str(write_cifar("cifar10", tmp_path / "packed", monkeypatch).parent)
+    )
     place = tmp_path / "unpacked" / folder
     place.mkdir(parents=True)
     members = cifar_members("cifar10", *cifar_arrays(10))
@@ -102,7 +109,9 @@ def test_cifar_unpacked(tmp_path, monkeypatch, prepares, folder):
     assert_same(data, datasets.load("cifar10", str(tmp_path / "unpacked")))
     assert prepares == ["cifar10", "cifar10"]
     label = members["test_batch.bin"][0]
-    (place / "test_batch.bin").write_bytes(bytes([(label + 1) % 10]) + members["test_batch.bin"][1:])
+    (place / "test_batch.bin").write_bytes(
+        bytes([(label + 1) % 10]) + members["test_batch.bin"][1:]
+    )
     fault_of("cifar10", tmp_path / "unpacked", place, "test images of a class, expected 1 of each")
     (place / "test_batch.bin").write_bytes(members["test_batch.bin"][:-1])
     fault_of("cifar10", tmp_path / "unpacked", place, "30729 bytes")
@@ -110,7 +119,9 @@ def test_cifar_unpacked(tmp_path, monkeypatch, prepares, folder):
 
 def test_pickles_of_cifar_are_named_and_not_read(tmp_path):
     (tmp_path / "cifar-10-python.tar.gz").touch()
-    fault_of("cifar10", tmp_path, "where there is cifar-10-python.tar.gz (pickles", "binary version")
+    fault_of(
+        "cifar10", tmp_path, "where there is cifar-10-python.tar.gz (pickles", "binary version"
+    )
 
 
 def test_cifar_wrong_sum(tmp_path, monkeypatch):
@@ -120,7 +131,14 @@ def test_cifar_wrong_sum(tmp_path, monkeypatch):
     content[-100] ^= 1
     path.write_bytes(content)
     found = hashlib.sha256(content).hexdigest()
-    fault_of("cifar10", tmp_path, path, "corrupt or another file", found, files.SHA256["cifar10"][path.name])
+    fault_of(
+        "cifar10",
+        tmp_path,
+        path,
+        "corrupt or another file",
+        found,
+        files.SHA256["cifar10"][path.name],
+    )
 
 
 def test_cifar_cut_short(tmp_path, monkeypatch, cache_root):
@@ -177,14 +195,23 @@ def test_cifar_download(tmp_path, monkeypatch):
 
 def test_another_split_that_is_there_is_named(tmp_path):
     (tmp_path / "tiny-imagenet-200-first2.zip").touch()
-    with pytest.raises(datasets.DataError, match=r"There is what --dataset=tiny_imagenet/part needs\.$"):
+    with pytest.raises(
+        datasets.DataError, match=r"There is what --dataset=tiny_imagenet/part needs\.$"
+    ):
         datasets.load("tiny_imagenet", tmp_path)
     with pytest.raises(datasets.DataError, match=r"or add --download\.$"):
         datasets.load("cifar10", tmp_path)
 
 
 def test_cifar_missing(tmp_path):
-    fault_of("cifar100", tmp_path, "cifar-100-binary.tar.gz not found in", tmp_path, "--data_dir", "--download")
+    fault_of(
+        "cifar100",
+        tmp_path,
+        "cifar-100-binary.tar.gz not found in",
+        tmp_path,
+        "--data_dir",
+        "--download",
+    )
     (tmp_path / "cifar-100-binary.tar").touch()  # no sum is known of the uncompressed archive
     fault_of("cifar100", tmp_path, "cifar-100-binary.tar.gz not found in")
 
@@ -232,7 +259,9 @@ def test_tiny_imagenet_with_grey_and_cmyk_images(tmp_path, monkeypatch, prepares
 
 @pytest.mark.parametrize("folder", ["tiny-imagenet-200", "tiny_imagenet/tiny-imagenet-200", "."])
 def test_tiny_imagenet_unpacked(tmp_path, monkeypatch, prepares, folder):
-    packed = datasets.load("tiny_imagenet", str(write_tiny(tmp_path / "packed", monkeypatch).parent))
+    packed = datasets.load(
+        "tiny_imagenet", str(write_tiny(tmp_path / "packed", monkeypatch).parent)
+    )
     place = tmp_path / "unpacked" / folder
     for member, content in tiny_members().items():
         (place / member).parent.mkdir(parents=True, exist_ok=True)
@@ -242,10 +271,15 @@ def test_tiny_imagenet_unpacked(tmp_path, monkeypatch, prepares, folder):
     (place / "test/images/test_0.JPEG").unlink()
     assert_same(data, datasets.load("tiny_imagenet", str(tmp_path / "unpacked")))
     assert prepares == ["tiny_imagenet", "tiny_imagenet"]
-    (place / "train/n01/images/n01_3.JPEG").write_bytes(encoded((1, 2, 3)))  # another picture is other data
-    assert datasets.load("tiny_imagenet", str(tmp_path / "unpacked")).fingerprint != data.fingerprint
+    # another picture is other data
+    (place / "train/n01/images/n01_3.JPEG").write_bytes(encoded((1, 2, 3)))
+    assert (
+        datasets.load("tiny_imagenet", str(tmp_path / "unpacked")).fingerprint != data.fingerprint
+    )
     (place / "train/n01/images/n01_3.JPEG").unlink()
-    fault_of("tiny_imagenet", tmp_path / "unpacked", place, "11 train images of class n01, expected 12")
+    fault_of(
+        "tiny_imagenet", tmp_path / "unpacked", place, "11 train images of class n01, expected 12"
+    )
 
 
 def test_a_zip_with_backslashes(tmp_path, monkeypatch):
@@ -261,7 +295,9 @@ def test_a_zip_with_backslashes(tmp_path, monkeypatch):
 
 
 def test_names_in_an_archive_that_are_no_text(tmp_path, monkeypatch):
-    """An unpacked image whose name is not UTF-8 is an image; a broken one is told with its name as far as that is text."""
+    """An unpacked image whose name is not UTF-8 is an image; a broken one is told with its name as
+    far as that is text.
+    """
     write_tiny(tmp_path / "packed", monkeypatch)
     place = tmp_path / "unpacked" / "tiny-imagenet-200"
     for member, content in tiny_members().items():
@@ -280,7 +316,11 @@ def test_a_picture_of_a_size_beyond_memory(tmp_path, monkeypatch):
     for size in (12_000, 65_500):  # of which pillow warns, and which it refuses
         jpeg[at : at + 4] = size.to_bytes(2, "big") * 2
         content = bytes(jpeg)
-        write_tiny(tmp_path, monkeypatch, lambda m, content=content: m.update({"train/n01/images/n01_3.JPEG": content}))
+        write_tiny(
+            tmp_path,
+            monkeypatch,
+            lambda m, content=content: m.update({"train/n01/images/n01_3.JPEG": content}),
+        )
         fault_of("tiny_imagenet", tmp_path, "n01_3.JPEG is no whole image", "pixels")
 
 
@@ -290,10 +330,16 @@ def test_tiny_imagenet_wrong_sum_and_cut_short(tmp_path, monkeypatch):
     path.write_bytes(content + b"\0")
     expected = hashlib.sha256(content).hexdigest()
     fault_of(
-        "tiny_imagenet", tmp_path, "corrupt or another file", hashlib.sha256(content + b"\0").hexdigest(), expected
+        "tiny_imagenet",
+        tmp_path,
+        "corrupt or another file",
+        hashlib.sha256(content + b"\0").hexdigest(),
+        expected,
     )
     path.write_bytes(content[:20_000])
-    fault_of("tiny_imagenet", tmp_path, path, f"cut short at 20,000 of {len(content):,} bytes", expected)
+    fault_of(
+        "tiny_imagenet", tmp_path, path, f"cut short at 20,000 of {len(content):,} bytes", expected
+    )
 
 
 def annotate(members, old, new):
@@ -307,17 +353,29 @@ def annotate(members, old, new):
         (lambda m: m.pop("val/val_annotations.txt"), [f"no member {ROOT}val/val_annotations.txt"]),
         (lambda m: m.update({"wnids.txt": b"n03\nn01\n"}), ["names 2 classes, expected 3"]),
         (lambda m: m.update({"wnids.txt": b"n03\nn01\nn01\n"}), ["2 different classes in 3"]),
-        (lambda m: m.update({"wnids.txt": b"n03\nn01\nn04\n"}), ["is of class n02, expected one of wnids.txt"]),
-        (lambda m: m.pop("train/n02/images/n02_5.JPEG"), ["11 train images of class n02, expected 12"]),
+        (
+            lambda m: m.update({"wnids.txt": b"n03\nn01\nn04\n"}),
+            ["is of class n02, expected one of wnids.txt"],
+        ),
+        (
+            lambda m: m.pop("train/n02/images/n02_5.JPEG"),
+            ["11 train images of class n02, expected 12"],
+        ),
         (lambda m: m.pop("val/images/val_11.JPEG"), [f"no member {ROOT}val/images/val_11.JPEG"]),
         (lambda m: annotate(m, b"n01", b"n02"), ["1 validation images of class n01, expected 2"]),
         (lambda m: annotate(m, b"\tn01", b" n01"), ["no member", "val_1.JPEG n01"]),
-        (lambda m: annotate(m, b"val_0.JPEG\tn03\t0\t0\t63\t63", b"val_0.JPEG"), ["val_0.JPEG", "is of class nothing"]),
+        (
+            lambda m: annotate(m, b"val_0.JPEG\tn03\t0\t0\t63\t63", b"val_0.JPEG"),
+            ["val_0.JPEG", "is of class nothing"],
+        ),
         (
             lambda m: m.update({"train/n01/images/n01_3.JPEG": encoded((1, 2, 3), size=(64, 63))}),
             ["n01_3.JPEG", "[63, 64, 3], expected [64, 64, 3]"],
         ),
-        (lambda m: m.update({"train/n01/images/n01_3.JPEG": b"text"}), ["n01_3.JPEG is no whole image (no JPEG)"]),
+        (
+            lambda m: m.update({"train/n01/images/n01_3.JPEG": b"text"}),
+            ["n01_3.JPEG is no whole image (no JPEG)"],
+        ),
         (
             lambda m: m.update({"train/n01/images/n01_3.JPEG": encoded((1, 2, 3))[:630]}),
             ["n01_3.JPEG is no whole image", "truncated"],
@@ -334,7 +392,8 @@ def test_tiny_imagenet_flipped_bit_where_no_sum_tells(tmp_path, monkeypatch):
     path = write_tiny(tmp_path, monkeypatch)
     files.SHA256["tiny_imagenet"].clear()
     content = path.read_bytes()
-    place = content.index(b"\xff\xd8") + 300  # inside the first JPEG: the zip's own checksum is all there is
+    # inside the first JPEG: the zip's own checksum is all there is
+    place = content.index(b"\xff\xd8") + 300
     path.write_bytes(content[:place] + bytes([content[place] ^ 1]) + content[place + 1 :])
     fault_of("tiny_imagenet", tmp_path, path, "no whole compressed file", "Bad CRC-32")
 
@@ -362,7 +421,8 @@ def test_part_of_tiny_imagenet_only_under_its_name(tmp_path, monkeypatch, prepar
     again = datasets.load("tiny_imagenet/part", str(tmp_path / "data"), download=True)
     assert_same(data, again)
     assert prepares == ["tiny_imagenet/part"]
-    # Under the name of the whole it is refused, by its sum and, were that not known, by its classes.
+    # Under the name of the whole it is refused, by its sum and, were that not known, by its
+    # classes.
     path = path.rename(path.with_name("tiny-imagenet-200.zip"))
     text = fault_of("tiny_imagenet", tmp_path / "data", found)
     assert "expected" in text
@@ -400,7 +460,9 @@ assert len(datasets.load("tiny_imagenet", {str(path.parent)!r}).images) == {layo
 assert "tensorflow_datasets" in sys.modules
 assert not {{"tensorflow", "cv2"}} & set(sys.modules)
 """
-    result = subprocess.run([sys.executable, "-W", "error", "-c", code], capture_output=True, text=True, check=False)
+    result = subprocess.run(
+        [sys.executable, "-W", "error", "-c", code], capture_output=True, text=True, check=False
+    )
     assert (result.returncode, result.stdout) == (0, ""), result.stderr
 
 
@@ -423,7 +485,9 @@ def test_published_numbers():
         "cifar100": ((32, 32, 3), 100, 50_000, 10_000),
         "tiny_imagenet": ((64, 64, 3), 200, 100_000, 10_000),
     }
-    assert "10 classes, 50,000 train and 10,000 test images, 32x32, colour" in str(datasets.DATASETS["cifar10"].__doc__)
+    assert "10 classes, 50,000 train and 10,000 test images, 32x32, colour" in str(
+        datasets.DATASETS["cifar10"].__doc__
+    )
     assert "--download" not in str(datasets.DATASETS["tiny_imagenet/part"].__doc__)
 
 
@@ -432,7 +496,11 @@ def test_sums_are_those_of_tensorflow_datasets():
     import tensorflow_datasets as tfds
 
     for name in ("cifar10", "cifar100"):
-        listed = (pathlib.Path(tfds.__file__).parent / "url_checksums" / f"{name}.txt").read_text().split("\t")
+        listed = (
+            (pathlib.Path(tfds.__file__).parent / "url_checksums" / f"{name}.txt")
+            .read_text()
+            .split("\t")
+        )
         (file,) = files.ORIGINALS[name].files
         assert listed[0] == files.ORIGINALS[name].urls[file]
         assert (int(listed[1]), listed[2]) == (files.BYTES[file], files.SHA256[name][file])
@@ -463,7 +531,8 @@ def test_real_part_of_tiny_imagenet():
 
 
 @pytest.mark.skipif(
-    not (REAL / "cifar10_part").is_dir(), reason="needs .npy arrays in $PLASTICITY_DATA_DIR/cifar10_part"
+    not (REAL / "cifar10_part").is_dir(),
+    reason="needs .npy arrays in $PLASTICITY_DATA_DIR/cifar10_part",
 )
 def test_real_part_of_cifar10_as_arrays():
     data = datasets.load(f"arrays:{REAL / 'cifar10_part'}")
@@ -482,5 +551,9 @@ def test_real_archive(name):
         pytest.skip(f"needs {layout.files[0]} in $PLASTICITY_DATA_DIR")
     data = datasets.load(name, str(REAL))
     assert (len(data.images), len(data.test_images)) == (layout.train, layout.test)
-    np.testing.assert_array_equal(np.bincount(data.labels), [layout.train // layout.classes] * layout.classes)
-    np.testing.assert_array_equal(np.bincount(data.test_labels), [layout.test // layout.classes] * layout.classes)
+    np.testing.assert_array_equal(
+        np.bincount(data.labels), [layout.train // layout.classes] * layout.classes
+    )
+    np.testing.assert_array_equal(
+        np.bincount(data.test_labels), [layout.test // layout.classes] * layout.classes
+    )

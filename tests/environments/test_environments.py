@@ -1,4 +1,6 @@
-"""Environments against computations by hand: labels redrawn in part, classes dealt out, bits that flip, real targets."""
+"""Environments against computations by hand: labels redrawn in part, classes dealt out, bits that
+flip, real targets.
+"""
 
 import itertools
 
@@ -27,7 +29,9 @@ def test_random_labels_of_share_one_are_a_draw_per_task():
 
 @pytest.mark.parametrize("share", [0.25, 0.1, 1 / 3])
 def test_random_labels_redraw_a_share_and_each_label_once_in_a_round(share):
-    """Without replacement: in 1 / share changes every label is drawn anew once, so none is older than that."""
+    """Without replacement: in 1 / share changes every label is drawn anew once, so none is older
+    than that.
+    """
     data, changes = tiny.data(60), round(1 / share)
     drawn = [labels(data, t, share=share, draw="iid") for t in range(2 * changes + 1)]
     numbers = [generations(data, t, share) for t in range(2 * changes + 1)]
@@ -54,13 +58,18 @@ def test_random_labels_change_at_every_nth_task():
 
 
 def test_bit_flip_is_as_in_its_definition():
-    """One of the first bits flips between tasks, the others are drawn anew; targets by loops over units."""
+    """One of the first bits flips between tasks, the others are drawn anew; targets by loops over
+    units.
+    """
     bits, flipping, hidden, edge = 6, 4, 7, 0.7
     environment = bit_flip(bits=bits, flipping=flipping, hidden=hidden, threshold=edge)
     data, before = tiny.data(40), np.zeros(flipping)
     key = jax.random.split(jax.random.fold_in(KEY, 2**31), 3)
     weights = np.asarray(jax.random.rademacher(key[0], (bits + 1, hidden)))
-    out, offset = np.asarray(jax.random.rademacher(key[1], (hidden,))), int(jax.random.rademacher(key[2], ()))
+    out, offset = (
+        np.asarray(jax.random.rademacher(key[1], (hidden,))),
+        int(jax.random.rademacher(key[2], ())),
+    )
     for t in range(6):
         task = environment.task(KEY, data, jnp.int32(t))
         batch = environment.examples(data, task, jnp.arange(40))
@@ -84,7 +93,9 @@ def test_bit_flip_is_as_in_its_definition():
 
 
 def test_class_split_deals_out_the_classes():
-    """A round has every class once; only the task's outputs count; examples have the labels of their classes."""
+    """A round has every class once; only the task's outputs count; examples have the labels of
+    their classes.
+    """
     data = tiny.data(62, classes=6)
     environment = class_split(per_task=2, classes="regroup")
     seen = []
@@ -100,7 +111,9 @@ def test_class_split_deals_out_the_classes():
         assert (np.bincount(label, minlength=6)[own] == 10).all()
         raw = np.asarray(batch.x) * data.std + data.mean
         for image, its in zip(raw, label, strict=True):
-            same = np.isclose(image, data.x[data.y == its].astype(np.float32), atol=0.01).all((1, 2, 3))
+            same = np.isclose(image, data.x[data.y == its].astype(np.float32), atol=0.01).all(
+                (1, 2, 3)
+            )
             assert same.sum() == 1
         seen.append(own)
     assert sorted(np.concatenate(seen[:3])) == list(range(6))
@@ -125,7 +138,9 @@ def test_inactive_outputs_do_not_count():
     environment = class_split(per_task=2)
     task = environment.task(KEY, data, jnp.int32(1))
     batch = environment.examples(data, task, jnp.arange(8))
-    logits = jax.random.normal(jax.random.key(0), (8, 6)).at[:, 0].add(100 * (1 - batch.active[0, 0]))
+    logits = (
+        jax.random.normal(jax.random.key(0), (8, 6)).at[:, 0].add(100 * (1 - batch.active[0, 0]))
+    )
     own = np.flatnonzero(np.asarray(batch.active)[0])
     kept = np.asarray(logits, np.float64)[:, own]
     wanted = np.log(np.exp(kept).sum(-1)) - kept[np.asarray(batch.y)[:, own] == 1]
@@ -138,7 +153,10 @@ def test_inactive_outputs_do_not_count():
 
 def real(rows=12):
     random = np.random.default_rng(0)
-    x, y = random.normal(2, 3, (rows, 5)).astype(np.float32), random.normal(size=(rows, 2)).astype(np.float32)
+    x, y = (
+        random.normal(2, 3, (rows, 5)).astype(np.float32),
+        random.normal(size=(rows, 2)).astype(np.float32),
+    )
     return Data(x, y, x[:4], y[:4], x.mean(0), x.std(0), 0)
 
 
@@ -148,7 +166,9 @@ def test_regression_permutes_what_it_says(change):
     task = environment.task(KEY, data, jnp.int32(2))
     batch = environment.examples(data, task, jnp.arange(12))
     plain = (data.x - data.mean) / data.std
-    order = np.asarray(jax.random.permutation(jax.random.fold_in(KEY, 2), 5 if change == "inputs" else 12))
+    order = np.asarray(
+        jax.random.permutation(jax.random.fold_in(KEY, 2), 5 if change == "inputs" else 12)
+    )
     assert np.allclose(batch.x, plain[:, order] if change == "inputs" else plain, atol=1e-6)
     assert np.array_equal(batch.y, data.y[order] if change == "targets" else data.y)
     assert (environment.test is None) == (change == "targets")

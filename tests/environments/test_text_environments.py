@@ -20,7 +20,13 @@ pytestmark = pytest.mark.usefixtures("compiled_quickly")
 
 KEY = jax.random.key(3)
 SPACE, LETTER, START, END = 3, 4, 2, 1  # ids of the vocabulary of characters
-T5 = {"model": "t5", "dataset": "generated", "t5.feed_forward": 16, "t5.heads": 2, "t5.head_width": 4}
+T5 = {
+    "model": "t5",
+    "dataset": "generated",
+    "t5.feed_forward": 16,
+    "t5.heads": 2,
+    "t5.head_width": 4,
+}
 
 
 def data(samples=64, test=32):
@@ -48,13 +54,15 @@ def enciphered(plain: str, order) -> str:
 
 
 def test_a_cipher_worked_by_hand():
-    # with p(c) = c the cipher adds each letter to the one before it, and "a" (0) stands before the first
+    # with p(c) = c the cipher adds each letter to the one before it, and "a" (0) stands before the
+    # first
     letters = jnp.asarray([[[1, 2], [25, 3]]])  # "bc zd"
     np.testing.assert_array_equal(
         encipher(jnp.arange(26), letters), [[[1, 3], [1, 2]]]
     )  # "bd bc": 0+1, 1+2, 2+25, 25+3
     swapped = jnp.arange(26).at[jnp.array([0, 1])].set(jnp.array([1, 0]))
-    np.testing.assert_array_equal(encipher(swapped, letters), [[[1, 2], [1, 2]]])  # p(a) = 1, p(b) = 0
+    # p(a) = 1, p(b) = 0
+    np.testing.assert_array_equal(encipher(swapped, letters), [[[1, 2], [1, 2]]])
 
 
 @pytest.mark.parametrize("part", ["examples", "test"])
@@ -74,8 +82,15 @@ def test_test_items_are_drawn_apart_and_leaked_ones_are_training_items():
     def sources(test):
         env = bigram_cipher(words=4, test=test)
         task = env.task(KEY, made, 0)
-        held_out, train_part = env.test(made, task, jnp.arange(96)), env.examples(made, task, jnp.arange(64))
-        return [text(s) for s in held_out.x.source], [text(s) for s in train_part.x.source], held_out
+        held_out, train_part = (
+            env.test(made, task, jnp.arange(96)),
+            env.examples(made, task, jnp.arange(64)),
+        )
+        return (
+            [text(s) for s in held_out.x.source],
+            [text(s) for s in train_part.x.source],
+            held_out,
+        )
 
     held_out, training, _ = sources("clean")
     assert not set(held_out) & set(training)
@@ -86,16 +101,21 @@ def test_test_items_are_drawn_apart_and_leaked_ones_are_training_items():
 
 def test_seq2seq_draws_sources_and_targets_apart_for_every_task():
     env, made = random_seq2seq(words=3, target_words=2, word_length=4), data()
-    first, second = (env.examples(made, env.task(jax.random.key(i), made, 0), jnp.arange(64)) for i in (0, 1))
+    first, second = (
+        env.examples(made, env.task(jax.random.key(i), made, 0), jnp.arange(64)) for i in (0, 1)
+    )
     sources, targets = [text(row) for row in first.x.source], [text(row) for row in first.y]
     assert {len(t.split(" ")) for t in sources} == {3}
     assert {len(t.split(" ")) for t in targets} == {2}
     assert len(set(sources)) == len(set(targets)) == 64
     assert not {*sources} & {text(row) for row in second.x.source}
-    counts = np.unique([c for t in [*sources, *targets] for c in t.replace(" ", "")], return_counts=True)
+    counts = np.unique(
+        [c for t in [*sources, *targets] for c in t.replace(" ", "")], return_counts=True
+    )
     assert len(counts[0]) == 26
     expected = sum(counts[1]) / 26
-    assert ((counts[1] - expected) ** 2 / expected).sum() < 60  # chi-squared with 25 degrees, one in 10,000
+    # chi-squared with 25 degrees, one in 10,000
+    assert ((counts[1] - expected) ** 2 / expected).sum() < 60
     assert env.test is None
 
 
@@ -112,17 +132,35 @@ def test_decoder_inputs_are_targets_shifted_and_padding_has_no_weight():
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: random_seq2seq(words=0), r"random_seq2seq\.words is 0: allowed are whole numbers from 1"),
-        (lambda: bigram_cipher(beams=0), r"bigram_cipher\.beams is 0: allowed are whole numbers from 1"),
+        (
+            lambda: random_seq2seq(words=0),
+            r"random_seq2seq\.words is 0: allowed are whole numbers from 1",
+        ),
+        (
+            lambda: bigram_cipher(beams=0),
+            r"bigram_cipher\.beams is 0: allowed are whole numbers from 1",
+        ),
         (lambda: bigram_cipher(test="dirty"), r"test is 'dirty': allowed are 'clean', 'leaked'"),
-        (lambda: bigram_cipher(bleu="pieces"), r"bleu is 'pieces': allowed are 'words', 'characters'"),
+        (
+            lambda: bigram_cipher(bleu="pieces"),
+            r"bleu is 'pieces': allowed are 'words', 'characters'",
+        ),
         (
             lambda: Spec(environment="bigram_cipher"),
             r"model 'mlp' reads .*vectors, but .* are text: allowed are t5",
         ),
-        (lambda: Spec(model="t5"), r"model 't5' reads text, but .* are images: allowed are mlp, cnn, resnet18"),
-        (lambda: Spec(environment="bigram_cipher", model="t5"), r"dataset is 'digits': .* it must be 'generated'"),
-        (lambda: Spec(dataset="generated"), r"dataset is 'generated': .* it must be a set of images"),
+        (
+            lambda: Spec(model="t5"),
+            r"model 't5' reads text, but .* are images: allowed are mlp, cnn, resnet18",
+        ),
+        (
+            lambda: Spec(environment="bigram_cipher", model="t5"),
+            r"dataset is 'digits': .* it must be 'generated'",
+        ),
+        (
+            lambda: Spec(dataset="generated"),
+            r"dataset is 'generated': .* it must be a set of images",
+        ),
         (
             lambda: Spec(environment="random_seq2seq", model="t5", dataset="generated"),
             r"transition 'output' needs tasks that share inputs, .* share nothing: allowed are sampling, abrupt",
@@ -138,7 +176,9 @@ def test_task_sampling_mixes_texts_in_exact_shares():
     env, made = bigram_cipher(words=2, word_length=3), data()
     at = order_.make_stream(env, "sampling", 16, 4)
     tasks = [env.task(keys.role(KEY, keys.TASK), made, t) for t in (1, 2)]
-    known = [{text(row) for row in env.examples(made, task, jnp.arange(64)).x.source} for task in tasks]
+    known = [
+        {text(row) for row in env.examples(made, task, jnp.arange(64)).x.source} for task in tasks
+    ]
     batch = at(KEY, made, 2, 0, granularity=4, transition_fraction=1.0)
     rows = [text(row) for row in batch.x.source]
     assert [sum(row in side for row in rows) for side in known] == [12, 4]
@@ -179,7 +219,9 @@ def test_the_score_is_that_of_decoding_one_text_after_another(learnt):
     from collections import Counter
 
     spec, _, made, state, metrics = learnt
-    env = registry.make({"bigram_cipher": bigram_cipher}, "environment", "bigram_cipher", dict(spec.options))
+    env = registry.make(
+        {"bigram_cipher": bigram_cipher}, "environment", "bigram_cipher", dict(spec.options)
+    )
     net = network.network(spec, env, made)
     plan = order_.plan(env, jax.random.key(0), made, jnp.int32(0))
     batch = env.test(made, plan.new, jnp.arange(64))
@@ -187,13 +229,17 @@ def test_the_score_is_that_of_decoding_one_text_after_another(learnt):
     ids = np.zeros(batch.y.shape, np.int32)
     for position in range(ids.shape[1]):
         inputs = np.concatenate([np.full((64, 1), START), ids[:, :-1]], axis=1)
-        ids[:, position] = np.asarray(forward(batch.x._replace(inputs=jnp.asarray(inputs, jnp.int32))))[:, position]
+        ids[:, position] = np.asarray(
+            forward(batch.x._replace(inputs=jnp.asarray(inputs, jnp.int32)))
+        )[:, position]
     match, total, lengths = [0, 0], [0, 0], [0, 0]
     for got, want in zip(ids, np.asarray(batch.y), strict=True):
         sides = [[c for c in text([*row, END]) if c != " "] for row in (got, want)]
         lengths = [length + len(side) for length, side in zip(lengths, sides, strict=True)]
         for n in (0, 1):
-            grams = [Counter(zip(*[side[k:] for k in range(n + 1)], strict=False)) for side in sides]
+            grams = [
+                Counter(zip(*[side[k:] for k in range(n + 1)], strict=False)) for side in sides
+            ]
             match[n] += sum((grams[0] & grams[1]).values())
             total[n] += sum(grams[0].values())
     penalty = min(1.0, np.exp(1 - lengths[1] / lengths[0]))

@@ -15,12 +15,18 @@ DIGITS = subsample(load("digits"), 64)
 
 def programs(count=4, **changes):
     spec = tiny.spec(**changes)
-    return program_.plan([(spec, lanes.grid(seed=range(count), granularity=[1, 2]))], 64, "sharded", 1)
+    return program_.plan(
+        [(spec, lanes.grid(seed=range(count), granularity=[1, 2]))], 64, "sharded", 1
+    )
 
 
 def test_time_is_that_of_blocks_of_lanes_tasks_steps_and_ends_of_tasks(monkeypatch):
     seen = []
-    monkeypatch.setattr(cost, "_trial", lambda program, dataset: seen.append(program.spec) or cost.Trial(0.5, 7.0, 2.0))
+    monkeypatch.setattr(
+        cost,
+        "_trial",
+        lambda program, dataset: seen.append(program.spec) or cost.Trial(0.5, 7.0, 2.0),
+    )
     (program,) = programs(epochs=6, tasks=3)
     devices = program.execution.devices
     # 64 // 16 = 4 steps an epoch, 6 epochs and a third of one to evaluate
@@ -33,7 +39,9 @@ def test_time_is_that_of_blocks_of_lanes_tasks_steps_and_ends_of_tasks(monkeypat
 
 def test_programs_that_differ_in_method_share_a_trial(monkeypatch):
     seen = []
-    monkeypatch.setattr(cost, "_trial", lambda program, dataset: seen.append(program) or cost.Trial(1.0, 0.0, 0.0))
+    monkeypatch.setattr(
+        cost, "_trial", lambda program, dataset: seen.append(program) or cost.Trial(1.0, 0.0, 0.0)
+    )
     both = [*programs(), *programs(method="redo", options={"redo.period": 7}), *programs(width=16)]
     cost.seconds(both, DIGITS)
     assert [(p.spec.method, p.spec.width) for p in seen] == [("none", 8), ("none", 16)]
@@ -47,7 +55,8 @@ def test_a_trial_takes_time_and_leaves_methods_numbers_out():
 
 @pytest.mark.parametrize("wanted", [64, 512])
 def test_a_trial_tells_steps_from_the_end_of_a_task_and_from_probes(wanted, monkeypatch):
-    # steps too short to be seen in one more epoch beside a long end of task: a trial with more of them is made
+    # steps too short to be seen in one more epoch beside a long end of task: a trial with more of
+    # them is made
     step, rest, probing, program_samples = 0.001, 1.0, 3.0, 64  # there are no more
     asked = []
 
@@ -59,7 +68,9 @@ def test_a_trial_tells_steps_from_the_end_of_a_task_and_from_probes(wanted, monk
         return step * per_epoch * (spec.epochs + 1 / 3) + rest + probing * share
 
     monkeypatch.setattr(cost, "_timed", timed)
-    (program,) = programs(probes=("hessian_top",), options={"hessian_top.iterations": 3}, probe_samples=wanted)
+    (program,) = programs(
+        probes=("hessian_top",), options={"hessian_top.iterations": 3}, probe_samples=wanted
+    )
     assert cost._trial(program, DIGITS) == pytest.approx((step, rest, probing))
     assert asked == [(1, 0), (3, 0), (17, 0), (129, 0), (1, 64)]
     asked.clear()

@@ -20,18 +20,30 @@ DIGITS = subsample(load("digits"), 64)
 
 
 def test_the_time_of_an_event_inside_another_is_its_own():
-    loop = [("a", 0.0, 10.0, "while"), ("a", 1.0, 4.0, "call"), ("a", 1.0, 3.0, "dot"), ("a", 5.0, 6.0, "dot")]
+    loop = [
+        ("a", 0.0, 10.0, "while"),
+        ("a", 1.0, 4.0, "call"),
+        ("a", 1.0, 3.0, "dot"),
+        ("a", 5.0, 6.0, "dot"),
+    ]
     assert profile.self_times(loop) == {"while": 6.0, "call": 1.0, "dot": 3.0}
     assert profile.self_times(reversed(loop)) == {"while": 6.0, "call": 1.0, "dot": 3.0}
 
 
 def test_an_instant_is_shared_among_the_lines_that_work():
-    both = [("a", 0.0, 4.0, "dot"), ("b", 2.0, 6.0, "copy"), ("b", 3.0, 4.0, "add"), ("a", 9.0, 10.0, "dot")]
+    both = [
+        ("a", 0.0, 4.0, "dot"),
+        ("b", 2.0, 6.0, "copy"),
+        ("b", 3.0, 4.0, "add"),
+        ("a", 9.0, 10.0, "dot"),
+    ]
     assert profile.self_times(both) == {"dot": 2.0 + 0.5 + 0.5 + 1.0, "copy": 0.5 + 2.0, "add": 0.5}
 
 
 def test_events_that_only_touch_or_take_no_time_are_apart():
-    assert profile.self_times([("a", 0.0, 1.0, "x"), ("a", 1.0, 2.0, "y"), ("a", 1.0, 1.0, "z")]) == {
+    assert profile.self_times(
+        [("a", 0.0, 1.0, "x"), ("a", 1.0, 2.0, "y"), ("a", 1.0, 1.0, "z")]
+    ) == {
         "x": 1.0,
         "y": 1.0,
     }
@@ -43,7 +55,10 @@ def test_what_outlasts_the_event_around_it_counts_to_its_end():
 
 
 def test_parts_are_means_over_devices_and_add_up_to_the_whole():
-    devices = {0: [("a", 1.0, 5.0, "dot"), ("a", 6.0, 7.0, "copy")], 1: [("b", 0.0, 2.0, "dot"), ("b", 2.0, 4.0, "x")]}
+    devices = {
+        0: [("a", 1.0, 5.0, "dot"), ("a", 6.0, 7.0, "copy")],
+        1: [("b", 0.0, 2.0, "dot"), ("b", 2.0, 4.0, "x")],
+    }
     found = profile.breakdown(devices, {"dot": "forward", "copy": "data"}, wall=8.0)
     assert {name: seconds for name, seconds in found.items() if seconds} == {
         "forward": 3.0, "data": 0.5, "other": 1.0, "host": 3.5,
@@ -129,18 +144,26 @@ def rows(text):
     )  # pyright: ignore
 
 
-@pytest.mark.parametrize(("strategy", "width", "method"), [("sharded", 1, "spectral"), ("vmap", 2, "none")])
+@pytest.mark.parametrize(
+    ("strategy", "width", "method"), [("sharded", 1, "spectral"), ("vmap", 2, "none")]
+)
 def test_the_profile_of_a_program(strategy, width, method, tmp_path, monkeypatch):
     exact, breakdown = [], profile.breakdown
-    monkeypatch.setattr(profile, "breakdown", lambda *given: exact.append(breakdown(*given)) or exact[0])
+    monkeypatch.setattr(
+        profile, "breakdown", lambda *given: exact.append(breakdown(*given)) or exact[0]
+    )
     text = profile.profile(program(3, strategy, width, method=method), DIGITS, tmp_path)
     parts, whole = rows(text)
     assert tuple(parts) == profile.PARTS
     for column, total in ((0, whole), (1, 100.0), (2, 100.0)):
-        assert sum(numbers[column] for numbers in parts.values()) == pytest.approx(total, abs=0.06 * len(parts))
+        assert sum(numbers[column] for numbers in parts.values()) == pytest.approx(
+            total, abs=0.06 * len(parts)
+        )
     assert (exact[0]["method"] > 0) == (method == "spectral")
     assert all(seconds > 0 for name, seconds in exact[0].items() if name != "method")
-    assert [numbers[0] for numbers in parts.values()] == [round(1e3 * seconds, 1) for seconds in exact[0].values()]
+    assert [numbers[0] for numbers in parts.values()] == [
+        round(1e3 * seconds, 1) for seconds in exact[0].values()
+    ]
     assert f"{program(3, strategy, width).execution.devices} x cpu" in text
     assert "2 of 3 lanes and 100 of 200 steps, with one evaluation and the probes once" in text
     (file,) = tmp_path.glob("plugins/profile/*/*.trace.json.gz")
@@ -161,7 +184,11 @@ def test_a_long_epoch_is_cut_and_probes_come_once():
     planned = program(batch_size=2, probe_every=7)
     cut, part = profile.shortened(planned, subsample(load("digits"), 300))
     assert (cut.spec.epochs, cut.spec.probe_every, len(part.images)) == (1, 1, 200)
-    assert (len(part.labels), len(part.test_images), len(cut.lanes)) == (200, len(load("digits").test_images), 2)
+    assert (len(part.labels), len(part.test_images), len(cut.lanes)) == (
+        200,
+        len(load("digits").test_images),
+        2,
+    )
     assert profile.shortened(program(epochs=3), DIGITS)[0].spec.epochs == 3
 
 

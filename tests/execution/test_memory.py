@@ -18,7 +18,9 @@ DIGITS = program_.device_data(subsample(load("digits"), 64))
 
 def programs(count=4, **changes):
     spec = tiny.spec(**changes)
-    return program_.plan([(spec, lanes.grid(seed=range(count), granularity=[1, 2]))], 64, "sharded", 1)
+    return program_.plan(
+        [(spec, lanes.grid(seed=range(count), granularity=[1, 2]))], 64, "sharded", 1
+    )
 
 
 @pytest.mark.parametrize(
@@ -41,14 +43,18 @@ def test_estimate_is_within_a_factor_of_two_of_the_compiler(changes):
     lane = {k: v[0] for k, v in lanes.stack([lanes.complete(spec, {})]).items()}
     run = make_run(spec)
     state = jax.eval_shape(run.init, lane, data)
-    compiled = jax.jit(run.run_task, donate_argnums=1).lower(lane, state, data, np.int32(0)).compile()
+    compiled = (
+        jax.jit(run.run_task, donate_argnums=1).lower(lane, state, data, np.int32(0)).compile()
+    )
     reported = compiled.memory_analysis()
-    used = reported.temp_size_in_bytes + reported.output_size_in_bytes  # (the state is updated in place)
+    # (the state is updated in place)
+    used = reported.temp_size_in_bytes + reported.output_size_in_bytes
     needs = memory.of_lane(spec, data)
     assert 0.5 < (needs.waiting + needs.running) / used < 2
 
 
-# Run in a process of its own, for its peak. Linux's getrusage would start from the peak of the process that started it.
+# Run in a process of its own, for its peak. Linux's getrusage would start from the peak of the
+# process that started it.
 MEASURED = """
 import dataclasses, sys
 import jax
@@ -64,7 +70,8 @@ def peak():
 jax.config.update("jax_num_cpu_devices", 2)
 spec = Spec(dataset="digits", samples=64, tasks=2, epochs=1, batch_size=32, depth=2, width=1000, norm="none",
             optimizer="sgd", probes=())
-sweep.run(dataclasses.replace(spec, width=8), grid(seed=range(8)), sys.argv[1] + "/warm")  # compiler, libraries
+# compiler, libraries
+sweep.run(dataclasses.replace(spec, width=8), grid(seed=range(8)), sys.argv[1] + "/warm")
 data = program.device_data(program.load_dataset(spec))
 how = placement.execution("mlp", 8)
 estimate = memory.of_program(memory.of_lane(spec, data), 8, how, saves=True)
@@ -76,11 +83,14 @@ print(estimate, peak() - before)
 
 @pytest.mark.skipif(sys.platform != "linux", reason="the peak is read from /proc")
 def test_estimate_is_near_what_a_process_that_saves_is_seen_to_take(tmp_path):
-    done = subprocess.run([sys.executable, "-c", MEASURED, tmp_path], capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        [sys.executable, "-c", MEASURED, tmp_path], capture_output=True, text=True, check=True
+    )
     estimate, seen = map(int, done.stdout.split())
     assert seen > 200 * 2**20
-    # about 0.8 in trials; the peak is higher where the disk is slow and the allocator keeps what was freed, lower where a
-    # task has ended before the checkpoint before it is written; without copies for checkpoints the ratio would be 0.4
+    # about 0.8 in trials; the peak is higher where the disk is slow and the allocator keeps what
+    # was freed, lower where a task has ended before the checkpoint before it is written; without
+    # copies for checkpoints the ratio would be 0.4
     assert 0.6 < estimate / seen < 1.6
 
 
@@ -91,7 +101,8 @@ def test_every_copy_of_the_states_is_counted():
         return memory.of_program(needs, count, placement.Execution(*how), saves) - memory.BESIDES
 
     assert beside(1, "sharded", 1, 1) == 110
-    assert beside(4, "vmap", 4, 1) == 4 * 110  # one chunk needs no loop, so the states are updated in place
+    # one chunk needs no loop, so the states are updated in place
+    assert beside(4, "vmap", 4, 1) == 4 * 110
     assert beside(3, "map", 1, 1) == 3 * (100 + 60) + 10
     assert beside(3, "sharded", 1, 2) == 4 * (100 + 60) + 2 * 10  # with padding
     assert beside(3, "plain", 1, 1) == 3 * 3 * 100 + 10
@@ -101,18 +112,25 @@ def test_every_copy_of_the_states_is_counted():
 def test_a_checkpoint_takes_one_copy_on_an_accelerator(monkeypatch):
     monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
     needs, how = memory.Needs(waiting=100, running=10, changed=60), placement.Execution("map", 1, 1)
-    assert memory.of_program(needs, 3, how, True) - memory.of_program(needs, 3, how, False) == 3 * 100
+    assert (
+        memory.of_program(needs, 3, how, True) - memory.of_program(needs, 3, how, False) == 3 * 100
+    )
 
 
 @pytest.fixture
 def free(monkeypatch):
     """Sets how many bytes there are beside copies of the data."""
     data = sum(leaf.nbytes for leaf in jax.tree.leaves(DIGITS))
-    return lambda count, copies: monkeypatch.setattr(memory, "free_bytes", lambda: count + copies * data)
+    return lambda count, copies: monkeypatch.setattr(
+        memory, "free_bytes", lambda: count + copies * data
+    )
 
 
 def taken(program, count, strategy, width=None, saves=False):
-    needs, how = memory.of_lane(program.spec, DIGITS), placement.execution("mlp", count, strategy, width)
+    needs, how = (
+        memory.of_lane(program.spec, DIGITS),
+        placement.execution("mlp", count, strategy, width),
+    )
     return memory.of_program(needs, count, how, saves)
 
 
@@ -122,7 +140,9 @@ def test_what_does_not_fit_is_told_with_the_lanes_that_do(free):
     memory.check([program], DIGITS, saves=True)
     free(taken(program, 16, "sharded"), 2)
     memory.check([program], DIGITS)
-    with pytest.raises(MemoryError, match=r"16 lanes of mlp, 2 at a time, need .* are free: at most \d+ lanes fit"):
+    with pytest.raises(
+        MemoryError, match=r"16 lanes of mlp, 2 at a time, need .* are free: at most \d+ lanes fit"
+    ):
         memory.check([program], DIGITS, saves=True)
     free(taken(program, 14, "sharded"), 2)
     with pytest.raises(MemoryError, match=r"are free: at most 14 lanes fit"):
@@ -143,7 +163,9 @@ def test_one_lane_at_a_time_is_named_where_all_fit_so(free):
     (program,) = programs(count=1, width=256, batch_size=32)
     assert taken(program, 1, "sharded") < taken(program, 2, "map") < taken(program, 2, "sharded")
     free(taken(program, 2, "map"), 1)
-    with pytest.raises(MemoryError, match=r"at most 1 lane fits, or all fit with lane_strategy=map\.$"):
+    with pytest.raises(
+        MemoryError, match=r"at most 1 lane fits, or all fit with lane_strategy=map\.$"
+    ):
         memory.check([program], DIGITS)
 
 
@@ -169,13 +191,21 @@ def test_free_memory_is_what_the_machine_says():
 
 @pytest.fixture
 def system(monkeypatch, tmp_path):
-    """Makes files of a machine with 1,000 KiB available: (memberships of this process, {file: text})."""
+    """Makes files of a machine with 1,000 KiB available: (memberships of this process, {file:
+    text}).
+    """
     monkeypatch.setattr(memory, "PROC", tmp_path / "proc")
     monkeypatch.setattr(memory, "CGROUPS", tmp_path / "groups")
 
     def make(memberships, files):
-        texts = {"proc/meminfo": "MemTotal: 9000 kB\nMemAvailable: 1000 kB\n", "proc/self/cgroup": memberships}
-        for name, text in {**texts, **{f"groups/{file}": text for file, text in files.items()}}.items():
+        texts = {
+            "proc/meminfo": "MemTotal: 9000 kB\nMemAvailable: 1000 kB\n",
+            "proc/self/cgroup": memberships,
+        }
+        for name, text in {
+            **texts,
+            **{f"groups/{file}": text for file, text in files.items()},
+        }.items():
             (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
             (tmp_path / name).write_text(text)
 
@@ -188,7 +218,11 @@ def group(folder, limit, used, cache=0, version=2):
         if version == 2
         else ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file")
     )
-    texts = {limited: f"{limit}\n", usage: f"{used}\n", "memory.stat": f"anon 7\n{cached} {cache}\n"}
+    texts = {
+        limited: f"{limit}\n",
+        usage: f"{used}\n",
+        "memory.stat": f"anon 7\n{cached} {cache}\n",
+    }
     return {f"{folder}/{name}": text for name, text in texts.items()}
 
 
@@ -198,11 +232,14 @@ def group(folder, limit, used, cache=0, version=2):
         ("0::/\n", {}, 1_024_000),
         ("0::/\n", group(".", 5000, 1000), 4000),
         ("0::/\n", group(".", "max", 1000), 1_024_000),
-        ("0::/\n", group(".", 9_000_000, 1000), 1_024_000),  # the machine has less than the group allows
+        # the machine has less than the group allows
+        ("0::/\n", group(".", 9_000_000, 1000), 1_024_000),
         ("0::/\n", group(".", 5000, 4000, cache=1500), 2500),
         ("0::/\n", group(".", 5000, 6000), 0),
-        ("0::/a/b\n", group("a/b", "max", 10) | group("a", 3000, 100), 2900),  # the group above has the limit
-        ("0::/host/name\n", group(".", 5000, 1000), 4000),  # a container sees only its own group, as the top
+        # the group above has the limit
+        ("0::/a/b\n", group("a/b", "max", 10) | group("a", 3000, 100), 2900),
+        # a container sees only its own group, as the top
+        ("0::/host/name\n", group(".", 5000, 1000), 4000),
         ("2:cpu:/\n4:cpu,memory:/job\n", group("memory/job", 7000, 1000, 500, version=1), 6500),
         ("4:cpu:/job\n", group("memory/job", 7000, 1000, version=1), 1_024_000),
     ],

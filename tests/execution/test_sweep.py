@@ -30,7 +30,9 @@ TASKS = 4
 @pytest.fixture(scope="module", autouse=True)
 def _compile_once(tmp_path_factory):
     """Lets runs of one program share its compilation, as runs from the command line do."""
-    before = {name: getattr(jax.config, name) for name in ("jax_compilation_cache_dir", *THRESHOLDS)}
+    before = {
+        name: getattr(jax.config, name) for name in ("jax_compilation_cache_dir", *THRESHOLDS)
+    }
     jax.config.update("jax_compilation_cache_dir", str(tmp_path_factory.mktemp("compiled")))
     for name, value in THRESHOLDS.items():
         jax.config.update(name, value)
@@ -40,7 +42,10 @@ def _compile_once(tmp_path_factory):
     compilation_cache.reset_cache()
 
 
-THRESHOLDS = {"jax_persistent_cache_min_compile_time_secs": 0.0, "jax_persistent_cache_min_entry_size_bytes": -1}
+THRESHOLDS = {
+    "jax_persistent_cache_min_compile_time_secs": 0.0,
+    "jax_persistent_cache_min_entry_size_bytes": -1,
+}
 
 
 @pytest.fixture(scope="module")
@@ -59,14 +64,17 @@ def ended(path) -> tuple[int, bytes]:
     checkpoints.close()
     assert len(tree["state"]) > 10
     assert {"loss", "finite"} <= tree["history"].keys()
-    return step, b"".join(name.encode() + part[name].tobytes() for part in tree.values() for name in sorted(part))
+    return step, b"".join(
+        name.encode() + part[name].tobytes() for part in tree.values() for name in sorted(part)
+    )
 
 
 def assert_same(left: pandas.DataFrame, right: pandas.DataFrame):
     pandas.testing.assert_frame_equal(left, right, check_exact=True)
     for name in left:
         assert (
-            left[name].to_numpy().tobytes() == right[name].to_numpy().tobytes() or left[name].dtype.kind not in "fiub"
+            left[name].to_numpy().tobytes() == right[name].to_numpy().tobytes()
+            or left[name].dtype.kind not in "fiub"
         )
 
 
@@ -88,13 +96,18 @@ def test_table_has_one_row_per_lane_and_task(straight, dataset):
         (lane, task) for lane in range(3) for task in range(TASKS)
     ]
     assert list(table.columns[:3]) == ["lane", "task", "seed"]
-    for column, values in {"seed": (0, 1, 0), "granularity": (3, 1, 1), "transition": ("output",) * 3}.items():
+    for column, values in {
+        "seed": (0, 1, 0),
+        "granularity": (3, 1, 1),
+        "transition": ("output",) * 3,
+    }.items():
         assert list(table.loc[table["task"] == 0, column]) == list(values)
     assert table["finite"].dtype == bool
     assert table["finite"].all()
     assert np.isfinite(table[["loss", "accuracy", "online_accuracy"]].to_numpy()).all()
     same = [table.loc[table["lane"] == lane, "loss"].to_numpy() for lane in (0, 2)]
-    assert same[0][0] == same[1][0]  # the first task arrives whole, so one seed gives one loss; then they part
+    # the first task arrives whole, so one seed gives one loss; then they part
+    assert same[0][0] == same[1][0]
     assert same[0][1] != same[1][1]
 
 
@@ -105,7 +118,11 @@ def test_in_memory_equals_in_a_workdir(straight, dataset):
 def test_a_finished_run_is_read_not_computed(straight, dataset, tmp_path, monkeypatch):
     assert_same(sweep.run(spec(dataset), LANES, tmp_path), straight[0])
     assert_same(table_.read(tmp_path / "results.parquet"), straight[0])
-    files = {file: file.read_bytes() for file in tmp_path.rglob("*") if file.is_file() and file.name == "config.json"}
+    files = {
+        file: file.read_bytes()
+        for file in tmp_path.rglob("*")
+        if file.is_file() and file.name == "config.json"
+    }
 
     def refuse(*_):
         raise AssertionError("nothing is to be compiled or trained")
@@ -180,8 +197,12 @@ def test_stopped_by_a_signal_and_resumed(straight, dataset, tmp_path, number):
 
 
 @pytest.mark.parametrize(("every", "at", "saved"), [(1, 2, 2), (3, 1, 2), (3, 3, 3)])
-def test_stop_saves_what_is_computed_and_drops_what_is_not(straight, dataset, tmp_path, monkeypatch, every, at, saved):
-    """A stop in task `at` leaves it unfinished if all before is saved, else waits for it and saves it."""
+def test_stop_saves_what_is_computed_and_drops_what_is_not(
+    straight, dataset, tmp_path, monkeypatch, every, at, saved
+):
+    """A stop in task `at` leaves it unfinished if all before is saved, else waits for it and saves
+    it.
+    """
     waited, tasks = sweep.wait, []
 
     def wait(arrays, stop):
@@ -193,7 +214,9 @@ def test_stop_saves_what_is_computed_and_drops_what_is_not(straight, dataset, tm
         return waited(arrays, None)
 
     monkeypatch.setattr(sweep, "wait", wait)
-    with pytest.raises(sweep.Stopped, match=f"^{saved} of {TASKS} tasks of this program are saved$") as caught:
+    with pytest.raises(
+        sweep.Stopped, match=f"^{saved} of {TASKS} tasks of this program are saved$"
+    ) as caught:
         sweep.run(spec(dataset), LANES, tmp_path, checkpoint_every=every)
     assert caught.value.signal == signal.SIGTERM
     assert ended(tmp_path)[0] == saved
@@ -248,7 +271,9 @@ def test_changed_settings_are_refused(dataset, tmp_path):
     assert sorted(os.listdir(tmp_path)) == before
 
 
-def test_a_finished_run_goes_on_with_more_tasks_as_if_it_had_begun_with_them(straight, dataset, tmp_path):
+def test_a_finished_run_goes_on_with_more_tasks_as_if_it_had_begun_with_them(
+    straight, dataset, tmp_path
+):
     shorter = dataclasses.replace(spec(dataset), tasks=TASKS - 2)
     first = sweep.run(shorter, LANES, tmp_path)
     assert set(first["task"]) == set(range(TASKS - 2))
@@ -269,7 +294,9 @@ def test_rows_of_every_program_stay_while_a_run_becomes_longer(dataset, tmp_path
     sweep.run(runs(2), workdir=tmp_path)
     seen = []
     write = table_.write
-    monkeypatch.setattr(table_, "write", lambda table, file: seen.append(len(table)) or write(table, file))
+    monkeypatch.setattr(
+        table_, "write", lambda table, file: seen.append(len(table)) or write(table, file)
+    )
     longer = sweep.run(runs(3), workdir=tmp_path)
     assert seen[0] == 4
     assert seen == sorted(seen)
@@ -317,7 +344,11 @@ def test_a_lane_once_not_finite_stays_so_in_the_table(dataset):
     programs = program_.plan([(spec(dataset), LANES)], 64)
     finite = np.array([[True, True, False], [True, False, True], [True, True, True]])
     table = rows.table(programs, [{"loss": np.zeros((3, 3), np.float32), "finite": finite}])
-    assert table.groupby("lane")["finite"].apply(list).tolist() == [[True] * 3, [True, False, False], [False] * 3]
+    assert table.groupby("lane")["finite"].apply(list).tolist() == [
+        [True] * 3,
+        [True, False, False],
+        [False] * 3,
+    ]
     assert list(rows.table(programs, [{}]).columns) == ["lane", "task", "seed"]
 
 
@@ -351,7 +382,9 @@ def test_a_task_is_fetched_and_saved_while_the_next_one_is_computed(monkeypatch,
     def watched(program, data):
         compiled = plain(program, data)
         return compiled._replace(
-            run_task=lambda states, number: seen.append(f"task {number}") or compiled.run_task(states, number)
+            run_task=lambda states, number: (
+                seen.append(f"task {number}") or compiled.run_task(states, number)
+            )
         )
 
     def saving(self, step, tree):

@@ -22,7 +22,9 @@ QUESTIONS = {
 
 def planned(question: beyond.Question, scale: str):
     small, changes = (
-        (beyond.BENCHMARK.reduced, question.reduced) if scale == "reduced" else (beyond.BENCHMARK.smoke, question.smoke)
+        (beyond.BENCHMARK.reduced, question.reduced)
+        if scale == "reduced"
+        else (beyond.BENCHMARK.smoke, question.smoke)
     )
     defaults = {**beyond.BENCHMARK.paper, "method": "none", **small, **changes}
     return flags.runs(flags.parse([], defaults)[0], (), question.arms(defaults))
@@ -37,7 +39,10 @@ def test_every_question_can_be_planned(name, scale):
 
 def test_seeds_tasks_and_arms_are_those_of_the_rules():
     found = {name: planned(question, "reduced") for name, question in QUESTIONS.items()}
-    seeds = {name: sorted({lane["seed"] for _, given in runs for lane in given}) for name, runs in found.items()}
+    seeds = {
+        name: sorted({lane["seed"] for _, given in runs for lane in given})
+        for name, runs in found.items()
+    }
     assert seeds == {
         "optimizer_state": [20, 21, 22, 23, 24],
         "tuning": [1000, 1001],
@@ -51,26 +56,57 @@ def test_seeds_tasks_and_arms_are_those_of_the_rules():
         "foretelling": 100,
     }
     tasks = {name: {spec.tasks for spec, _ in runs} for name, runs in found.items()}
-    assert tasks == {"optimizer_state": {50}, "tuning": {5}, "postponed": {100}, "foretelling": {50}}
+    assert tasks == {
+        "optimizer_state": {50},
+        "tuning": {5},
+        "postponed": {100},
+        "foretelling": {50},
+    }
     doses = [
-        lane["granularity"] for spec, given in found["foretelling"] if spec.transition == "output" for lane in given
+        lane["granularity"]
+        for spec, given in found["foretelling"]
+        if spec.transition == "output"
+        for lane in given
     ]
     assert sorted({*doses}) == [1, 2, 4, 10, 20, 40, 1600]
 
 
 def test_one_runs_at_smoke_scale(tmp_path, monkeypatch, capsys):
-    tiny = ["--scale=smoke", "--seeds=1", "--tasks=1", "--epochs=3", "--samples=128", "--width=4", "--depth=1"]
-    rest = ["--probes=parameter_norm", "--noprogress", "--learning_rate=1e-3", f"--workdir={tmp_path}"]
+    tiny = [
+        "--scale=smoke",
+        "--seeds=1",
+        "--tasks=1",
+        "--epochs=3",
+        "--samples=128",
+        "--width=4",
+        "--depth=1",
+    ]
+    rest = [
+        "--probes=parameter_norm",
+        "--noprogress",
+        "--learning_rate=1e-3",
+        f"--workdir={tmp_path}",
+    ]
     monkeypatch.setattr(sys, "argv", ["postponed", *tiny, *rest])
     assert beyond.main(postponed.__doc__, postponed.QUESTION) == 0
     assert "task sampling, K = 4" in capsys.readouterr().out
     folder = tmp_path / "reported"
     folder.mkdir()
-    assert export.main([f"--from={tmp_path},{tmp_path}", "--name=twice", "--code=abc", f"--folder={folder}"]) == 0
-    table, once = pd.read_parquet(folder / "twice.parquet"), pd.read_parquet(tmp_path / "results.parquet")
+    assert (
+        export.main(
+            [f"--from={tmp_path},{tmp_path}", "--name=twice", "--code=abc", f"--folder={folder}"]
+        )
+        == 0
+    )
+    table, once = (
+        pd.read_parquet(folder / "twice.parquet"),
+        pd.read_parquet(tmp_path / "results.parquet"),
+    )
     assert table["lane"].tolist() == [*once["lane"], *(once["lane"] + once["lane"].max() + 1)]
     expected = {"dataset": "digits", "samples": 128, "batch_size": 32, "code_version": "abc"}
-    assert {name: set(table[name]) for name in expected} == {name: {value} for name, value in expected.items()}
+    assert {name: set(table[name]) for name in expected} == {
+        name: {value} for name, value in expected.items()
+    }
     assert table["compiler_options"].str.contains("xla_cpu").all()
     assert not [column for column in table if "/" in column]
     assert export.main([f"--from={tmp_path}", "--name=once", f"--folder={folder}"]) == 0

@@ -1,4 +1,6 @@
-"""Claims: the rule against scipy and by hand, numbers against plain pandas, and documents against their tables."""
+"""Claims: the rule against scipy and by hand, numbers against plain pandas, and documents against
+their tables.
+"""
 
 import numpy as np
 import pandas as pd
@@ -15,7 +17,9 @@ def test_documents_say_what_the_tables_say(capsys):
 
 def test_a_number_that_differs_from_its_table_is_told(tmp_path, monkeypatch, capsys):
     for name in command.PARTS:
-        (tmp_path / name).write_text((command.ROOT / name).read_text(encoding="utf-8"), encoding="utf-8")
+        (tmp_path / name).write_text(
+            (command.ROOT / name).read_text(encoding="utf-8"), encoding="utf-8"
+        )
     monkeypatch.setattr(command, "ROOT", tmp_path)
     notes = tmp_path / "BUILD_NOTES.md"
     right = notes.read_text(encoding="utf-8")
@@ -69,9 +73,15 @@ def test_holm_by_hand():
 
 def test_verdicts():
     high, low, mixed = ([0.5, 0.51, 0.52], [-0.5, -0.51, -0.52], [0.5, -0.4, 0.1])
-    said = [rule.verdict(rule.estimate(v, ">", 0.0), p, ">", 0.0) for v, p in ((high, 0.01), (low, 0.01), (mixed, 0.5))]
+    said = [
+        rule.verdict(rule.estimate(v, ">", 0.0), p, ">", 0.0)
+        for v, p in ((high, 0.01), (low, 0.01), (mixed, 0.5))
+    ]
     assert said == ["agrees", "disagrees", "not told (2 of 3 seeds for it)"]
-    assert rule.verdict(rule.estimate(mixed, "within", 0.2), 0.5, "within", 0.2) == "not told (1 of 3 seeds for it)"
+    assert (
+        rule.verdict(rule.estimate(mixed, "within", 0.2), 0.5, "within", 0.2)
+        == "not told (1 of 3 seeds for it)"
+    )
 
 
 def test_a_window_is_the_mean_of_an_arms_tasks():
@@ -80,7 +90,9 @@ def test_a_window_is_the_mean_of_an_arms_tasks():
     want = rows.groupby("seed").online_accuracy.mean()
     np.testing.assert_allclose(tables.per_seed("1a", "sampling"), want)
     assert text.number("1a: sampling") == f"{100 * want.mean():.1f} %" == "93.2 %"
-    eigenvalue = rows.assign(log=np.log10(rows.hessian_top.astype(float))).groupby("seed").log.mean()
+    eigenvalue = (
+        rows.assign(log=np.log10(rows.hessian_top.astype(float))).groupby("seed").log.mean()
+    )
     np.testing.assert_allclose(tables.per_seed("1a", "sampling", "hessian_top"), eigenvalue)
 
 
@@ -106,9 +118,12 @@ def test_what_is_none_is_told():
 def test_every_lane_table_says_what_it_is_of():
     for path in (tables.FOLDER / "lanes").glob("*.parquet"):
         columns = pd.read_parquet(path).columns
-        assert {"dataset", "samples", "batch_size", "code_version", "compiler_options"} <= {*columns}, path.name
+        assert {"dataset", "samples", "batch_size", "code_version", "compiler_options"} <= {
+            *columns
+        }, path.name
         assert (
-            path.with_suffix(".json").exists() or pd.read_parquet(path).code_version.str.contains("not recorded").all()
+            path.with_suffix(".json").exists()
+            or pd.read_parquet(path).code_version.str.contains("not recorded").all()
         )
 
 
@@ -123,7 +138,9 @@ def test_redo_that_did_not_act_is_told():
 
 
 def test_units_that_were_reset_say_whether_redo_acted(monkeypatch):
-    rows = pd.DataFrame({"method": "redo", "granularity": 1, "seed": 0, "task": [1, 2], "units_reset": [0.0, 2.0]})
+    rows = pd.DataFrame(
+        {"method": "redo", "granularity": 1, "seed": 0, "task": [1, 2], "units_reset": [0.0, 2.0]}
+    )
     monkeypatch.setattr(tables, "lanes", lambda name: rows)
     tables.arm.cache_clear()
     assert text.acted("2 redo", "redo")
@@ -145,7 +162,9 @@ def test_chosen_is_the_best_tried():
     every = chosen.configurations("random_mnist")
     assert len(every) == 51
     raw = pd.read_parquet(tables.FOLDER / "lanes" / "selection_random_mnist.parquet")
-    rows = raw[(raw.method == "none") & (raw.granularity == 1) & np.isclose(raw.learning_rate, 1e-4)]
+    rows = raw[
+        (raw.method == "none") & (raw.granularity == 1) & np.isclose(raw.learning_rate, 1e-4)
+    ]
     row = every[(every.arm == "none") & np.isclose(every.learning_rate, 1e-4)]
     assert row["mean"].item() == pytest.approx(rows.online_accuracy.mean())
     assert "| spectral regularization | 9 |" in chosen.block("random_mnist")
@@ -158,7 +177,8 @@ def test_chosen_is_the_best_tried():
     ("accuracy", "one", "two"),
     [
         ([1, 1, 0.8, 1, 0.8, 0.8, 0.8], 3, 5),
-        ([0.5, 0.8, 0.95, 0.89, 0.95], 4, 101),  # what comes before the first good task does not count
+        # what comes before the first good task does not count
+        ([0.5, 0.8, 0.95, 0.89, 0.95], 4, 101),
         ([1, 1, 1], 101, 101),
         ([0.9, 0.9, 0.9], 101, 101),
     ],
@@ -188,7 +208,12 @@ def survived(first, two=None, slope=0.0) -> decided.Survival:
         (survived([30, 35, 30, 40, 33]), False, 32.0, "not told from abrupt"),
         (survived([101] * 5), True, 32.0, "prevented as far as 100 tasks show"),
         (survived([101] * 5, slope=-0.001), True, 32.0, "not told, at least a factor of 3.2"),
-        (survived([101, 101, 101, 50, 101], [101] * 5), True, 32.0, "prevented as far as 100 tasks show"),
+        (
+            survived([101, 101, 101, 50, 101], [101] * 5),
+            True,
+            32.0,
+            "prevented as far as 100 tasks show",
+        ),
         (survived([101] * 5), False, 101.0, "neither falls"),
     ],
 )
@@ -212,22 +237,38 @@ def test_within_an_arm_equals_scipy_and_permutes_seeds():
 
 def made_up() -> dict[str, pd.DataFrame]:
     random = np.random.default_rng(0)
-    grids = [("output", k) for k in decided.DOSES] + [(t, 20) for t in ("sampling", "smoothing", "annealing")]
+    grids = [("output", k) for k in decided.DOSES] + [
+        (t, 20) for t in ("sampling", "smoothing", "annealing")
+    ]
     foretelling = [
-        {"transition": t, "granularity": k, "seed": s, "task": task, "online_accuracy": 1 - 1 / (k + 1 + s / 99)}
+        {
+            "transition": t,
+            "granularity": k,
+            "seed": s,
+            "task": task,
+            "online_accuracy": 1 - 1 / (k + 1 + s / 99),
+        }
         | {probe: random.uniform(0.9, 1) / k for probe in decided.PROBES}
         for t, k in grids
         for s in range(5, 15)
         for task in (5, 46, 47, 48, 49, 50)
     ]
     adam = [
-        {"optimizer": "adam", "method": "none", "adam.eps": np.float32(1e-8), "adam.b2": np.float32(0.999), **variant}
+        {
+            "optimizer": "adam",
+            "method": "none",
+            "adam.eps": np.float32(1e-8),
+            "adam.b2": np.float32(0.999),
+            **variant,
+        }
         | {"random_labels.change": change, "seed": s, "task": task, "online_accuracy": accuracy}
         for name, variant in decided.VARIANTS.items()
         for change in (True, False)
         for s in range(20, 25)
         for task in range(1, 51)
-        for accuracy in [0.5 + s / 1000 if name == "Adam" and (change or task % (s - 10) == 0) else 1.0]
+        for accuracy in [
+            0.5 + s / 1000 if name == "Adam" and (change or task % (s - 10) == 0) else 1.0
+        ]
     ]
     falls = {"abrupt": 30, "output interpolation": 60, "task sampling": 200}
     postponed = [
@@ -240,7 +281,11 @@ def made_up() -> dict[str, pd.DataFrame]:
     ]
     return {
         name: pd.DataFrame(rows)
-        for name, rows in (("foretelling", foretelling), ("optimizer_state", adam), ("postponed", postponed))
+        for name, rows in (
+            ("foretelling", foretelling),
+            ("optimizer_state", adam),
+            ("postponed", postponed),
+        )
     }
 
 
@@ -260,7 +305,11 @@ def test_deciding_runs_come_out_as_they_were_made_up():
 
 def test_pictures_of_the_deciding_runs(tmp_path, monkeypatch, capsys):
     paths = pictures.draw(tmp_path, made_up())
-    assert [path.name for path in paths] == ["optimizer_state.png", "postponed.png", "foretelling.png"]
+    assert [path.name for path in paths] == [
+        "optimizer_state.png",
+        "postponed.png",
+        "foretelling.png",
+    ]
     assert all(path.stat().st_size > 5000 for path in paths)
     assert pictures.paper(tables.lanes("paper"), tmp_path).stat().st_size > 50_000
     drawn = pd.read_csv(tmp_path / "figure_1a_paper.csv")

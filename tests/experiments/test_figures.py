@@ -1,4 +1,6 @@
-"""The figure files: every one plans at every scale, and one runs, is drawn, and is drawn again from its workdir."""
+"""The figure files: every one plans at every scale, and one runs, is drawn, and is drawn again from
+its workdir.
+"""
 
 import dataclasses
 import importlib
@@ -19,9 +21,21 @@ from plasticity_jax.methods import METHODS
 from plasticity_jax.reporting import collect
 from plasticity_jax.storage.workdir import WorkdirError
 
-FILES = sorted(path.stem for path in (pathlib.Path(figures.__file__).parent / "gradual").glob("figure_*.py"))
-OWN = {"scale": "paper", "controls": False, "as_published": False, "selection": None, "methods": settings.METHODS}
-NEEDED = list(dict.fromkeys(f"--{flag}=here" for benchmark in settings.BENCHMARKS.values() for flag in benchmark.needs))
+FILES = sorted(
+    path.stem for path in (pathlib.Path(figures.__file__).parent / "gradual").glob("figure_*.py")
+)
+OWN = {
+    "scale": "paper",
+    "controls": False,
+    "as_published": False,
+    "selection": None,
+    "methods": settings.METHODS,
+}
+NEEDED = list(
+    dict.fromkeys(
+        f"--{flag}=here" for benchmark in settings.BENCHMARKS.values() for flag in benchmark.needs
+    )
+)
 TINY = [
     "--samples=64",
     "--epochs=4",
@@ -50,8 +64,16 @@ def test_every_figure_of_the_paper_has_a_file_that_says_what_it_is():
     ) == FILES  # fmt: skip
     for name in FILES:
         text = importlib.import_module(f"experiments.gradual.{name}").__doc__ or ""
-        for part in ("Source: Liu & Mou, figure", f"python -m experiments.gradual.{name} ", "Cost a lane: ", "Paper: "):
-            assert part.replace("Cost a lane", "Cost") in text.replace("Cost a lane", "Cost"), (name, part)
+        for part in (
+            "Source: Liu & Mou, figure",
+            f"python -m experiments.gradual.{name} ",
+            "Cost a lane: ",
+            "Paper: ",
+        ):
+            assert part.replace("Cost a lane", "Cost") in text.replace("Cost a lane", "Cost"), (
+                name,
+                part,
+            )
 
 
 @pytest.mark.parametrize("scale", figures.SCALES)
@@ -61,19 +83,30 @@ def test_every_figure_can_be_planned_at_every_scale(which, arms, scale):
     runs = specs(which, arms, scale=scale, controls=True)
     for spec, given in runs:
         lanes.check(spec, given, spec.samples)  # the transition has as many steps as plateaus
-    arms_found = [(spec.method, spec.transition, lane["granularity"]) for spec, given in runs for lane in given]
+    arms_found = [
+        (spec.method, spec.transition, lane["granularity"])
+        for spec, given in runs
+        for lane in given
+    ]
     if arms == "methods":
         assert {method for method, _, k in arms_found if k == 1} == set(settings.METHODS.split(","))
         gradual = settings.BENCHMARKS[which].gradual
         assert {transition for method, transition, k in arms_found if k > 1} >= set(gradual)
         assert {method for method, _, k in arms_found if k > 1} == {"none"}
     else:
-        assert {1, int(settings.BENCHMARKS[which].granularities.split(",")[1])} <= {k for *_, k in arms_found}
+        assert {1, int(settings.BENCHMARKS[which].granularities.split(",")[1])} <= {
+            k for *_, k in arms_found
+        }
 
 
 @pytest.mark.parametrize("which", settings.BENCHMARKS)
 def test_compared_arms_take_the_same_steps(which):
-    assert len({spec.epochs * (spec.samples // spec.batch_size) for spec, _ in specs(which, "methods")}) == 1
+    assert (
+        len(
+            {spec.epochs * (spec.samples // spec.batch_size) for spec, _ in specs(which, "methods")}
+        )
+        == 1
+    )
 
 
 def test_numbers_of_the_paper():
@@ -88,7 +121,9 @@ def test_numbers_of_the_paper():
     for benchmark, numbers in wanted.items():
         spec = specs(benchmark, "methods")[0][0]
         steps = spec.epochs * (spec.samples // spec.batch_size)
-        assert (spec.samples, spec.batch_size, spec.epochs, spec.optimizer, steps) == numbers, benchmark
+        assert (spec.samples, spec.batch_size, spec.epochs, spec.optimizer, steps) == numbers, (
+            benchmark
+        )
         assert spec.tasks == 100
 
 
@@ -96,9 +131,14 @@ def test_controls_are_what_they_say():
     controls = {}
     for spec, given in specs("random_mnist", "methods", controls=True):
         for lane in given:
-            key = (spec.transition, lane["granularity"], dict(spec.options).get("random_labels.change", True))
+            key = (
+                spec.transition,
+                lane["granularity"],
+                dict(spec.options).get("random_labels.change", True),
+            )
             controls.setdefault((*key, spec.epochs, round(lane["transition_fraction"], 3)), 0)
-    assert ("smoothing", 20, True, 240, 0.667) in controls  # as soft, at the same times, without interpolation
+    # as soft, at the same times, without interpolation
+    assert ("smoothing", 20, True, 240, 0.667) in controls
     assert ("output", 20, False, 240, 0.667) in controls
     assert ("output", 1, False, 240, 0.667) in controls
     assert ("output", 20, True, 160, 1.0) in controls  # the transition's epochs alone
@@ -125,7 +165,9 @@ def unrun(runs):
 
 
 def caption(figure, *argv, **own):
-    """What a figure of these flags says below it of its settings; the paper's scale without a published pretraining."""
+    """What a figure of these flags says below it of its settings; the paper's scale without a
+    published pretraining.
+    """
     own = OWN | own
     # (a pretrained network would have to be there)
     defaults, arms, left = figures.plan(figure, own, [*NEEDED, *argv])
@@ -145,12 +187,15 @@ def test_a_figure_says_where_its_numbers_are_not_the_papers():
     said = said.replace(").", "), granularity 1,5 (20).")
     assert caption(methods, "--tasks=3", "--bigram_cipher.words=2", "--granularity=1,5") == said
     assert caption(figure, as_published=True) == (
-        "Differs from the paper's numbers: bigram_cipher.mask_padding false (true), bigram_cipher.beams 5 (1), "
+        "Differs from the paper's numbers: bigram_cipher.mask_padding false (true), "
+        "bigram_cipher.beams 5 (1), "
         "bigram_cipher.test leaked (clean). The abrupt arm resets its optimizer."
     )
     other = figures.Figure("1b", "random_cifar10", "methods")
     gradual = "Gradual arms have adamw.weight_decay 0.01, resnet18.pretrained given."
-    twice = "Output interpolation has twice the granularity, as steps of 0.05 of each half of its way."
+    twice = (
+        "Output interpolation has twice the granularity, as steps of 0.05 of each half of its way."
+    )
     stem = "Differs from the paper's numbers: resnet18.stem 7x7 (3x3)."
     assert caption(other, as_published=True) == f"{stem} {gradual} {twice}"
     # a granularity that is given is every arm's own
@@ -159,12 +204,19 @@ def test_a_figure_says_where_its_numbers_are_not_the_papers():
 
 
 def test_a_caption_names_only_settings_that_some_arm_has():
-    """At reduced scale ReDo's period changes, which figures of granularity and of other methods have nothing of."""
-    methods, granularity = (figures.Figure("1", "random_mnist", arms) for arms in ("methods", "granularity"))
+    """At reduced scale ReDo's period changes, which figures of granularity and of other methods
+    have nothing of.
+    """
+    methods, granularity = (
+        figures.Figure("1", "random_mnist", arms) for arms in ("methods", "granularity")
+    )
     fewer = "samples 1280 (5120), tasks 50 (100), epochs 120 (240), width 64 (256)"
     redo = ", redo.period 250 (1000), redo.warmup 250 (1000)"
     assert caption(methods, scale="reduced") == f"Differs from the paper's numbers: {fewer}{redo}."
-    assert caption(methods, scale="reduced", methods="none,l2") == f"Differs from the paper's numbers: {fewer}."
+    assert (
+        caption(methods, scale="reduced", methods="none,l2")
+        == f"Differs from the paper's numbers: {fewer}."
+    )
     assert caption(granularity, scale="reduced") == f"Differs from the paper's numbers: {fewer}."
     for benchmark in settings.BENCHMARKS:
         for scale in figures.SCALES:
@@ -180,7 +232,10 @@ def test_a_caption_names_only_settings_that_some_arm_has():
 
 def test_a_caption_of_a_selection_names_no_value_that_every_arm_replaces(tmp_path):
     own = {"selection": str(tmp_path / "selected.json"), "scale": "reduced"}
-    arms = {name: {"learning_rate": "0.01"} for name in (*settings.METHODS.split(","), "output", "sampling")}
+    arms = {
+        name: {"learning_rate": "0.01"}
+        for name in (*settings.METHODS.split(","), "output", "sampling")
+    }
     arms["redo"]["redo.period"] = "77"
     chosen = {"random_seq2seq": {"scale": "reduced", "seeds": [1000], "arms": arms}}
     (tmp_path / "selected.json").write_text(json.dumps(chosen))
@@ -207,7 +262,12 @@ def test_a_note_of_an_experiment_makes_way_for_what_flags_change(tmp_path, monke
     argv = [f"--workdir={tmp_path}", "--noprogress", "--band=sem", "--last=3"]
     for more in ([], ["--tasks=5", "--seeds=2", "--granularity=1,2", "--method=none"]):
         assert launcher.launch("", demo.DEFAULTS, note=demo.NOTE, argv=[*argv, *more]) == 0
-    assert launcher.launch("", demo.DEFAULTS, note=lambda table, values: f"{len(table)} lanes", argv=argv) == 0
+    assert (
+        launcher.launch(
+            "", demo.DEFAULTS, note=lambda table, values: f"{len(table)} lanes", argv=argv
+        )
+        == 0
+    )
     different = "Differs from the experiment's own settings: tasks 5 (30), seeds 2 (4)."
     assert told == [demo.NOTE, different, "12 lanes"]
 
@@ -220,7 +280,8 @@ def test_data_without_what_a_figure_shows_are_told_before_anything_runs(tmp_path
     assert figures.main("", figure, argv=[*argv, f"--workdir={tmp_path / 'run'}"]) == 2
     assert capsys.readouterr().err == (
         "error: test_accuracy is to be shown, but this run has online_accuracy, accuracy, loss, "
-        "online_accuracy_mean, online_loss, online_loss_mean: allowed are runs that have it, with data that "
+        "online_accuracy_mean, online_loss, online_loss_mean: allowed are runs that have it, with "
+        "data that "
         "has a test split.\n"
     )
     assert not (tmp_path / "run").exists()
@@ -234,19 +295,29 @@ def test_as_published_turns_on_what_the_public_code_did():
         found = settings_of.get("resnet18.pretrained"), settings_of["adamw.weight_decay"]
         assert found == ((None, "0") if arm.get("granularity") == "1" else ("here", "0.01"))
     with pytest.raises(ValueError, match=r"as_published is given without resnet18.pretrained"):
-        figures.plan(figures.Figure("1b", "random_cifar10", "methods"), OWN | {"as_published": True})
+        figures.plan(
+            figures.Figure("1b", "random_cifar10", "methods"), OWN | {"as_published": True}
+        )
     defaults, grid, _ = planned("bigram_cipher", "methods", as_published=True)
     assert defaults["bigram_cipher.test"] == "leaked"
     assert next(arm["method"] for arm in grid if arm.get("granularity") == "1") == "optimizer_reset"
     _, grid, _ = planned("bigram_cipher", "granularity", as_published=True)
-    assert [(arm["method"], arm["granularity"]) for arm in grid] == [("optimizer_reset", "1"), ("none", "2,4,10,20")]
+    assert [(arm["method"], arm["granularity"]) for arm in grid] == [
+        ("optimizer_reset", "1"),
+        ("none", "2,4,10,20"),
+    ]
 
 
 def test_what_nothing_is_published_of_is_said(capsys):
     planned("permuted_emnist", "methods", as_published=True)
-    assert "note: --as_published changes nothing in figure 1, Permuted EMNIST" in capsys.readouterr().err
+    assert (
+        "note: --as_published changes nothing in figure 1, Permuted EMNIST"
+        in capsys.readouterr().err
+    )
     planned("random_mnist", "granularity", as_published=True)
-    assert "note: --as_published changes nothing in figure 1, Random MNIST" in capsys.readouterr().err
+    assert (
+        "note: --as_published changes nothing in figure 1, Random MNIST" in capsys.readouterr().err
+    )
     for benchmark in settings.BENCHMARKS:
         if benchmark != "permuted_emnist":
             planned(benchmark, "methods", as_published=True)
@@ -255,10 +326,15 @@ def test_what_nothing_is_published_of_is_said(capsys):
 
 def test_published_output_interpolation_has_its_steps_in_each_half():
     _, grid, _ = planned("random_mnist", "methods", as_published=True)
-    assert [arm["granularity"] for arm in grid if arm["transition"] == "output" and "granularity" in arm][-1] == "40"
+    assert [
+        arm["granularity"] for arm in grid if arm["transition"] == "output" and "granularity" in arm
+    ][-1] == "40"
     assert all("granularity" not in arm for arm in grid if arm["transition"] == "sampling")
     _, grid, _ = planned("random_mnist", "methods", as_published=True, controls=True)
-    assert {arm["granularity"] for arm in grid if arm["transition"] in ("output", "smoothing")} == {"1", "40"}
+    assert {arm["granularity"] for arm in grid if arm["transition"] in ("output", "smoothing")} == {
+        "1",
+        "40",
+    }
     assert [arm["granularity"] for arm in grid if arm["transition"] == "smoothing"] == ["40"]
     _, grid, _ = planned("random_mnist", "methods")
     assert all(arm.get("granularity", "1") == "1" for arm in grid)
@@ -268,7 +344,10 @@ def test_published_output_interpolation_has_its_steps_in_each_half():
     ("arguments", "words"),
     [
         (["--controls=maybe"], "flag --controls=maybe: allowed are true and false."),
-        (["--controls", "--transition_fraction=1"], "allowed with controls is a share that leaves an epoch"),
+        (
+            ["--controls", "--transition_fraction=1"],
+            "allowed with controls is a share that leaves an epoch",
+        ),
         (["--controls", "--epochs=4,6"], "epochs is '4,6': allowed with controls is one value."),
         (["--from="], "from is '': name workdirs"),
         (["--from=a", "--dry_run"], "dry_run is given with from, which runs nothing"),
@@ -294,24 +373,46 @@ def test_a_figure_runs_is_drawn_and_drawn_again_from_its_workdir(tmp_path, capsy
     assert figures.main("Doc.", figure, argv=[*argv, "--workdir", f"{tmp_path / 'run'}"]) == 0
     assert "figure 5a: " in capsys.readouterr().out
     assert (tmp_path / "run/figure_5a.png").exists()
-    kept, table = pd.read_csv(tmp_path / "run/figure_5a.csv"), pd.read_parquet(tmp_path / "run/results.parquet")
-    assert kept["arm"].unique().tolist() == ["abrupt", "output interpolation, K = 2", "output interpolation, K = 4"]
+    kept, table = (
+        pd.read_csv(tmp_path / "run/figure_5a.csv"),
+        pd.read_parquet(tmp_path / "run/results.parquet"),
+    )
+    assert kept["arm"].unique().tolist() == [
+        "abrupt",
+        "output interpolation, K = 2",
+        "output interpolation, K = 4",
+    ]
     want = table.sort_values(["granularity", "task"])["online_accuracy"].to_numpy()  # of one seed
     assert kept["mean"].to_numpy() == pytest.approx(want, abs=1e-6)
     finals = pd.read_csv(tmp_path / "run/figure_5a_final.csv")
     assert finals["arm"].unique().tolist() == kept["arm"].unique().tolist()
     assert {"online_accuracy", "parameter_norm"} <= set(finals["metric"])
     again = figures.Figure("7a", "random_mnist", "granularity", "parameter_norm")
-    assert figures.main("Doc.", again, argv=[*argv, f"--from={tmp_path / 'run'}", f"--workdir={tmp_path / 'x'}"]) == 0
+    assert (
+        figures.main(
+            "Doc.", again, argv=[*argv, f"--from={tmp_path / 'run'}", f"--workdir={tmp_path / 'x'}"]
+        )
+        == 0
+    )
     assert not (tmp_path / "x/figure_7a_final.csv").exists()
     assert (tmp_path / "x/figure_7a.svg").exists()
     capsys.readouterr()
     assert figures.main("Doc.", again, argv=[*argv, f"--from={tmp_path / 'run'}", "--seeds=2"]) == 1
     said = "lacks 3 of the 6 lanes asked for: the first has seed 1, where the nearest there has seed 0; allowed are"
     assert said in capsys.readouterr().err
-    assert figures.main("Doc.", figure, argv=[*argv, f"--from={tmp_path / 'run'}", "--probes=gradient_norm"]) == 0
+    assert (
+        figures.main(
+            "Doc.", figure, argv=[*argv, f"--from={tmp_path / 'run'}", "--probes=gradient_norm"]
+        )
+        == 0
+    )
     capsys.readouterr()
-    assert figures.main("Doc.", again, argv=[*argv, f"--workdir={tmp_path / 'y'}", "--probes=gradient_norm"]) == 2
+    assert (
+        figures.main(
+            "Doc.", again, argv=[*argv, f"--workdir={tmp_path / 'y'}", "--probes=gradient_norm"]
+        )
+        == 2
+    )
     said = "probes is 'gradient_norm', but parameter_norm is to be shown: add parameter_norm."
     assert said in capsys.readouterr().err
     assert not (tmp_path / "y").exists()
@@ -319,7 +420,10 @@ def test_a_figure_runs_is_drawn_and_drawn_again_from_its_workdir(tmp_path, capsy
     said = f"{tmp_path} is not a workdir with results (No such file or directory): expected the folder that a run was given"
     assert said in capsys.readouterr().err
     assert figures.main("Doc.", again, argv=["--scale=smoke", "--methods=l2"]) == 2
-    assert "methods is 'l2', but figure 7a compares granularities: leave it out." in capsys.readouterr().err
+    assert (
+        "methods is 'l2', but figure 7a compares granularities: leave it out."
+        in capsys.readouterr().err
+    )
     assert figures.main("Doc.", again, argv=["--scale=large"]) == 2
     assert "scale is 'large': allowed are 'paper', 'reduced', 'smoke'" in capsys.readouterr().err
 
@@ -345,7 +449,8 @@ def test_lanes_are_collected_from_several_workdirs_in_the_order_asked_for(tmp_pa
         collect.collect([tmp_path / "0"], [(spec, pj.grid(seed=5, learning_rate=1e-2))])
     far = dataclasses.replace(spec, width=9, depth=2, epochs=2, samples=65)
     with pytest.raises(
-        WorkdirError, match=r"first has (\w+ [^ ,]+, ){4}1 more, where the nearest there has (\w+ [^ ,]+, ){4}1 more;"
+        WorkdirError,
+        match=r"first has (\w+ [^ ,]+, ){4}1 more, where the nearest there has (\w+ [^ ,]+, ){4}1 more;",
     ):
         collect.collect([tmp_path / "0"], [(far, pj.grid(seed=5, learning_rate=1e-2))])
 
@@ -371,21 +476,35 @@ def test_unfinished_runs_and_different_data_are_not_collected(tmp_path):
     told["settings"]["data"]["fingerprint"] = "another"
     config.write_text(json.dumps(told))
     with pytest.raises(
-        WorkdirError, match=r"0 and .*1 were trained on different data of one name \(fingerprints .*another\)"
+        WorkdirError,
+        match=r"0 and .*1 were trained on different data of one name \(fingerprints .*another\)",
     ):
         collect.collect(folders, wanted)
     config.write_text(text)
     table = pd.read_parquet(tmp_path / "1" / "results.parquet")
     table[table["task"] == 0].to_parquet(tmp_path / "1" / "results.parquet")
-    with pytest.raises(WorkdirError, match=r"1 has 1 of 2 tasks of a lane asked for: allowed are finished runs;"):
+    with pytest.raises(
+        WorkdirError, match=r"1 has 1 of 2 tasks of a lane asked for: allowed are finished runs;"
+    ):
         collect.collect(folders, wanted)
 
 
 def test_methods_can_be_chosen_and_one_of_two_figures(capsys, tmp_path):
     _, grid, _ = planned("random_mnist", "methods", methods="none,l2_init")
     assert [arm["method"] for arm in grid] == ["none", "l2_init", "none", "none"]
-    both = [figures.Figure("6a", "random_mnist", "methods"), figures.Figure("6b", "bigram_cipher", "methods")]
-    argv = ["--scale", "smoke", "--dry_run", "--only=b", "--bigram_cipher.words=1", "--methods=none", "--probes=none"]
+    both = [
+        figures.Figure("6a", "random_mnist", "methods"),
+        figures.Figure("6b", "bigram_cipher", "methods"),
+    ]
+    argv = [
+        "--scale",
+        "smoke",
+        "--dry_run",
+        "--only=b",
+        "--bigram_cipher.words=1",
+        "--methods=none",
+        "--probes=none",
+    ]
     assert figures.main("Doc.", *both, argv=argv) == 0
     out = capsys.readouterr().out
     assert "bigram_cipher" in out
@@ -399,19 +518,35 @@ def test_methods_can_be_chosen_and_one_of_two_figures(capsys, tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "code", "words"),
     [
-        (["--selection={}/selected.json"], 2, "allowed is a selected.json with 'bigram_cipher' in it."),
+        (
+            ["--selection={}/selected.json"],
+            2,
+            "allowed is a selected.json with 'bigram_cipher' in it.",
+        ),
         (["--activation=crelu"], 2, "activation of t5 is 'crelu': allowed are"),
-        (["--bigram_cipher.vocabulary={}/none"], 1, "none cannot be read (No such file or directory)"),
+        (
+            ["--bigram_cipher.vocabulary={}/none"],
+            1,
+            "none cannot be read (No such file or directory)",
+        ),
         (["--methods=none"], 1, "bigram_cipher was made with another configuration"),
     ],
 )
-def test_what_the_second_of_two_figures_lacks_is_told_before_the_first_runs(arguments, code, words, capsys, tmp_path):
-    arms = {name: {"learning_rate": "0.01"} for name in (*settings.METHODS.split(","), "output", "sampling")}
+def test_what_the_second_of_two_figures_lacks_is_told_before_the_first_runs(
+    arguments, code, words, capsys, tmp_path
+):
+    arms = {
+        name: {"learning_rate": "0.01"}
+        for name in (*settings.METHODS.split(","), "output", "sampling")
+    }
     chosen = {"random_mnist": {"scale": "smoke", "seeds": [1000], "arms": arms}}
     (tmp_path / "selected.json").write_text(json.dumps(chosen))
     (tmp_path / "w/bigram_cipher").mkdir(parents=True)
     (tmp_path / "w/bigram_cipher/config.json").write_text('{"settings": {}}')
-    both = [figures.Figure("6a", "random_mnist", "methods"), figures.Figure("6b", "bigram_cipher", "methods")]
+    both = [
+        figures.Figure("6a", "random_mnist", "methods"),
+        figures.Figure("6b", "bigram_cipher", "methods"),
+    ]
     given = [text.format(tmp_path) for text in arguments]
     argv = ["--scale=smoke", "--noprogress", "--probes=none", f"--workdir={tmp_path / 'w'}", *given]
     assert figures.main("Doc.", *both, argv=argv) == code
@@ -423,5 +558,10 @@ def test_what_the_second_of_two_figures_lacks_is_told_before_the_first_runs(argu
 
 def test_a_flag_that_every_arm_has_its_own_of_is_refused(capsys):
     figure = figures.Figure("1a", "random_mnist", "methods")
-    assert figures.main("Doc.", figure, argv=["--scale=smoke", "--method=l2_init", "--dry_run"]) == 2
-    assert "method is 'l2_init', but every arm of this run has its own: leave it out." in capsys.readouterr().err
+    assert (
+        figures.main("Doc.", figure, argv=["--scale=smoke", "--method=l2_init", "--dry_run"]) == 2
+    )
+    assert (
+        "method is 'l2_init', but every arm of this run has its own: leave it out."
+        in capsys.readouterr().err
+    )

@@ -29,15 +29,26 @@ def test_selection_takes_the_best_mean_and_leaves_out_what_diverged(tmp_path):
     for number, (*arm, score) in enumerate(arms):
         for seed in (0, 1):
             for task in (0, 1):
-                fixed = {"lane": 2 * number + seed, "task": task, "seed": seed, "finite": score is not None}
-                rows.append(fixed | dict(zip(columns, arm, strict=True)) | {"online_accuracy": score})
+                fixed = {
+                    "lane": 2 * number + seed,
+                    "task": task,
+                    "seed": seed,
+                    "finite": score is not None,
+                }
+                rows.append(
+                    fixed | dict(zip(columns, arm, strict=True)) | {"online_accuracy": score}
+                )
     benchmark = settings.BENCHMARKS["random_mnist"]
     (tmp_path / "selected.json").write_text('{"other": {}}')
     (tmp_path / "random_mnist").mkdir()
     select.chosen(pd.DataFrame(rows), columns, "random_mnist", benchmark, "paper", {}, tmp_path)
     found = json.loads((tmp_path / "selected.json").read_text())
     assert found["other"] == {}
-    assert found["random_mnist"] == {"scale": "paper", "seeds": [0, 1], "arms": found["random_mnist"]["arms"]}
+    assert found["random_mnist"] == {
+        "scale": "paper",
+        "seeds": [0, 1],
+        "arms": found["random_mnist"]["arms"],
+    }
     arms = found["random_mnist"]["arms"]
     assert arms == {
         "none": {"learning_rate": "0.001"},
@@ -50,7 +61,8 @@ def test_selection_takes_the_best_mean_and_leaves_out_what_diverged(tmp_path):
     own = every | {"methods": "none,l2"}
     for lacking in ("none,l2,redo", "none"):  # sampling diverged and was not chosen
         with pytest.raises(
-            ValueError, match=r"lacks '(redo|sampling)': allowed are arms that were tuned, none, l2, output"
+            ValueError,
+            match=r"lacks '(redo|sampling)': allowed are arms that were tuned, none, l2, output",
         ):
             figures.plan(figure, own | {"methods": lacking}, ["--first_seed=2"])
     selected = found["random_mnist"]["arms"] | {"sampling": {"learning_rate": "0.1"}}
@@ -61,11 +73,15 @@ def test_selection_takes_the_best_mean_and_leaves_out_what_diverged(tmp_path):
         if arm["method"] == "none" and arm["transition"] != "sampling":
             expected = "0.001" if arm.get("granularity") == "1" else "0.01"
             assert arm["learning_rate"] == expected, arm
-    _defaults, grid, _ = figures.plan(figure._replace(arms="granularity"), every, ["--first_seed=2"])
+    _defaults, grid, _ = figures.plan(
+        figure._replace(arms="granularity"), every, ["--first_seed=2"]
+    )
     assert [arm["learning_rate"] for arm in grid] == ["0.001", "0.01", "0.01"]
     with pytest.raises(ValueError, match=r"was tuned on seed 1, which is to be reported"):
         figures.plan(figure, own, ["--first_seed=1"])
-    with pytest.raises(ValueError, match=r"was made at scale 'paper': allowed is one at 'reduced'\."):
+    with pytest.raises(
+        ValueError, match=r"was made at scale 'paper': allowed is one at 'reduced'\."
+    ):
         figures.plan(figure, own | {"scale": "reduced"}, ["--first_seed=2"])
     with pytest.raises(ValueError, match=r"allowed is a selected\.json with 'bigram_cipher'"):
         planned("bigram_cipher", "methods", selection=path)
@@ -95,7 +111,10 @@ ALL_ARMS: dict = {name: {} for name in (*settings.METHODS.split(","), "output", 
     [
         (["x"], "allowed is a selected.json with 'random_mnist'"),
         ({"none": {"l2.strenght": "1"}}, "lacks 'l2': allowed are arms that were tuned, none;"),
-        (ALL_ARMS | {"l2": {"l2.strenght": "1"}}, "sets 'l2.strenght': allowed are flags of methods"),
+        (
+            ALL_ARMS | {"l2": {"l2.strenght": "1"}},
+            "sets 'l2.strenght': allowed are flags of methods",
+        ),
         ({"l2": {"l2.strength": 1}}, "allowed is a selected.json"),
     ],
 )
@@ -109,7 +128,9 @@ def test_a_selection_that_is_none_is_told(tmp_path, arms, words):
 @pytest.mark.parametrize("seeds", [[], "12", [1.5], ["1"], None, {"1": 2}])
 def test_a_selection_names_whole_seeds(tmp_path, seeds):
     file = tmp_path / "selected.json"
-    file.write_text(json.dumps({"random_mnist": {"scale": "paper", "seeds": seeds, "arms": ALL_ARMS}}))
+    file.write_text(
+        json.dumps({"random_mnist": {"scale": "paper", "seeds": seeds, "arms": ALL_ARMS}})
+    )
     with pytest.raises(ValueError, match=r"allowed is a selected\.json with 'random_mnist'"):
         planned("random_mnist", "methods", selection=str(file))
 
@@ -128,8 +149,14 @@ def test_benchmarks_are_selected_one_after_another_in_one_workdir(tmp_path, caps
     for benchmark in ("random_mnist", "permuted_emnist"):
         assert select.main([f"--benchmark={benchmark}", *argv]) == 0, capsys.readouterr().err
         assert f"written: {tmp_path / 'selected.json'}" in capsys.readouterr().out
-        assert {"results.parquet", "selection.csv"} <= {file.name for file in (tmp_path / benchmark).iterdir()}
-    assert sorted(file.name for file in tmp_path.iterdir()) == ["permuted_emnist", "random_mnist", "selected.json"]
+        assert {"results.parquet", "selection.csv"} <= {
+            file.name for file in (tmp_path / benchmark).iterdir()
+        }
+    assert sorted(file.name for file in tmp_path.iterdir()) == [
+        "permuted_emnist",
+        "random_mnist",
+        "selected.json",
+    ]
     path = str(tmp_path / "selected.json")
     for benchmark in ("random_mnist", "permuted_emnist"):
         _, grid, _ = planned(benchmark, "methods", scale="smoke", methods="none", selection=path)
@@ -156,7 +183,16 @@ def test_select_takes_methods_and_refuses_others(capsys):
 def test_a_grid_of_ones_own_replaces_the_ready_made_one(monkeypatch, capsys):
     monkeypatch.setattr(cost, "seconds", lambda programs, dataset: 1.0)
     assert (
-        select.main(["--scale=smoke", "--methods=none,l2", "--dry_run", "--learning_rate=0.5", "--l2.strength=7"]) == 0
+        select.main(
+            [
+                "--scale=smoke",
+                "--methods=none,l2",
+                "--dry_run",
+                "--learning_rate=0.5",
+                "--l2.strength=7",
+            ]
+        )
+        == 0
     )
     out = capsys.readouterr().out
     assert "learning_rate 0.5, " in out
@@ -167,8 +203,16 @@ def test_a_grid_of_ones_own_replaces_the_ready_made_one(monkeypatch, capsys):
 
 def test_all_settings_of_an_arm_are_written_and_taken(tmp_path, capsys):
     small = ["--tasks=1", "--epochs=4", "--samples=64", "--depth=1", "--seeds=1", "--noprogress"]
-    grids = ["--redo.threshold=0.1,0.5", "--redo.relative=true,false", "--redo.warmup=3", "--learning_rate=1e-3"]
-    assert select.main(["--scale=smoke", "--methods=redo", *small, *grids, f"--workdir={tmp_path}"]) == 0
+    grids = [
+        "--redo.threshold=0.1,0.5",
+        "--redo.relative=true,false",
+        "--redo.warmup=3",
+        "--learning_rate=1e-3",
+    ]
+    assert (
+        select.main(["--scale=smoke", "--methods=redo", *small, *grids, f"--workdir={tmp_path}"])
+        == 0
+    )
     path = tmp_path / "selected.json"
     arms = json.loads(path.read_text())["random_mnist"]["arms"]
     table = pd.read_csv(tmp_path / "random_mnist/selection.csv")
@@ -176,7 +220,10 @@ def test_all_settings_of_an_arm_are_written_and_taken(tmp_path, capsys):
     (best,) = table[table["chosen"] & (table["method"] == "redo")].to_dict("records")
     assert float(arms["redo"]["redo.threshold"]) == best["redo.threshold"]
     assert arms["redo"]["redo.relative"] == str(best["redo.relative"]).lower()
-    assert arms["redo"].items() >= {"redo.warmup": "3", "redo.period": "4", "learning_rate": "0.001"}.items()
+    assert (
+        arms["redo"].items()
+        >= {"redo.warmup": "3", "redo.period": "4", "learning_rate": "0.001"}.items()
+    )
     assert set(arms["output"]) == {"learning_rate"}
     figure, own = (
         figures.Figure("1", "random_mnist", "methods"),
@@ -184,7 +231,10 @@ def test_all_settings_of_an_arm_are_written_and_taken(tmp_path, capsys):
     )
     _, grid, _ = figures.plan(figure, figures.OWN | own)
     assert grid[0].items() >= arms["redo"].items()
-    with pytest.raises(ValueError, match=r"redo.period is '9', but .*selected.json has its own: leave one of them out"):
+    with pytest.raises(
+        ValueError,
+        match=r"redo.period is '9', but .*selected.json has its own: leave one of them out",
+    ):
         figures.plan(figure, figures.OWN | own, ["--redo.period=9"])
     capsys.readouterr()
     for axis in ("granularity=4,8", "optimizer=adam,sgd"):

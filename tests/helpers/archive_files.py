@@ -16,7 +16,9 @@ WNIDS = ["n03", "n01", "n02"]  # not sorted: labels go by line
 def publish(name, path, monkeypatch, **numbers):
     """Makes the file `path` the original of `name`, with these numbers of classes and images."""
     monkeypatch.setitem(files.ORIGINALS, name, files.ORIGINALS[name]._replace(**numbers))
-    monkeypatch.setitem(files.SHA256, name, {path.name: hashlib.sha256(path.read_bytes()).hexdigest()})
+    monkeypatch.setitem(
+        files.SHA256, name, {path.name: hashlib.sha256(path.read_bytes()).hexdigest()}
+    )
     monkeypatch.setitem(files.BYTES, path.name, path.stat().st_size)
 
 
@@ -86,17 +88,25 @@ def encoded(colour, mode="RGB", size=(64, 64)):
 def colours(part):
     """A colour for every image, by class and number."""
     shift = 0 if part == "train" else 7
-    return [[(60 * label + 10, 15 * i + 20, 90 + shift) for i in range(PER_CLASS[part])] for label in range(len(WNIDS))]
+    return [
+        [(60 * label + 10, 15 * i + 20, 90 + shift) for i in range(PER_CLASS[part])]
+        for label in range(len(WNIDS))
+    ]
 
 
 def tiny_members():
     """The members of an archive with 3 classes; image 1 of each is grey and image 2 is CMYK."""
-    members = {"wnids.txt": "".join(f"{wnid}\n" for wnid in WNIDS).encode(), "words.txt": b"n03\tthing\n"}
+    members = {
+        "wnids.txt": "".join(f"{wnid}\n" for wnid in WNIDS).encode(),
+        "words.txt": b"n03\tthing\n",
+    }
     for label, wnid in enumerate(WNIDS):
         folder = f"train/{wnid}/"
         members[f"{folder}{wnid}_boxes.txt"] = b"-"
         for i, colour in reversed(list(enumerate(colours("train")[label]))):
-            members[f"{folder}images/{wnid}_{i}.JPEG"] = encoded(colour, {1: "L", 2: "CMYK"}.get(i, "RGB"))
+            members[f"{folder}images/{wnid}_{i}.JPEG"] = encoded(
+                colour, {1: "L", 2: "CMYK"}.get(i, "RGB")
+            )
     lines = []
     for i in range(PER_CLASS["val"]):
         for label, wnid in enumerate(WNIDS):

@@ -1,4 +1,6 @@
-"""Small checkpoints as transformers lays them out, written tensor by tensor, that several test files share."""
+"""Small checkpoints as transformers lays them out, written tensor by tensor, that several test
+files share.
+"""
 
 import functools
 import json
@@ -15,7 +17,10 @@ from plasticity_jax.models.pretrained import reading
 from plasticity_jax.types import Text
 
 X = np.random.default_rng(0).normal(size=(3, 16, 16, 3)).astype(np.float32)
-TEXT = Text(jnp.asarray([[5, 9, 17, 1, 0, 0], [3, 3, 4, 8, 2, 1]]), jnp.asarray([[0, 7, 8, 9], [0, 4, 4, 1]]))
+TEXT = Text(
+    jnp.asarray([[5, 9, 17, 1, 0, 0], [3, 3, 4, 8, 2, 1]]),
+    jnp.asarray([[0, 7, 8, 9], [0, 4, 4, 1]]),
+)
 T5_CONFIG = {
     "model_type": "t5", "architectures": ["T5ForConditionalGeneration"], "transformers_version": "5.23.0",
     "d_model": 16, "num_heads": 2, "d_kv": 4, "d_ff": 24, "num_layers": 2, "num_decoder_layers": 3, "vocab_size": 30,
@@ -40,7 +45,9 @@ def t5_network(folder="", outputs=30, activation="relu", **changes):
 
 def resnet_network(folder="", outputs=5, norm="batch", activation="relu", base=4, stem="7x7"):
     """A ResNet-18 that fits `RESNET_CONFIG`."""
-    return resnet18(outputs, norm, activation, "torch", base=base, stem=stem, pretrained=str(folder))
+    return resnet18(
+        outputs, norm, activation, "torch", base=base, stem=stem, pretrained=str(folder)
+    )
 
 
 @functools.cache
@@ -50,7 +57,9 @@ def drawn(network, outputs, **changes):
     shapes = jax.eval_shape(lambda: net.init(jax.random.key(0), x, False))
     random = np.random.default_rng(1)
     return {
-        kind: jax.tree.map(lambda p: random.uniform(0.5, 1.5, p.shape).astype(np.float32), shapes[kind])
+        kind: jax.tree.map(
+            lambda p: random.uniform(0.5, 1.5, p.shape).astype(np.float32), shapes[kind]
+        )
         for kind in shapes
         if kind != "hidden"
     }
@@ -78,7 +87,9 @@ def resnet_tensors():
     names = reading.resnet18_names(True)
     made = tensors_of(drawn(resnet_network, 5), names)
     means = [name for name in made if name.endswith("running_mean")]
-    return made | {name.replace("running_mean", "num_batches_tracked"): np.array(7) for name in means}
+    return made | {
+        name.replace("running_mean", "num_batches_tracked"): np.array(7) for name in means
+    }
 
 
 def write(folder, config, tensors, name="model.safetensors"):
@@ -92,13 +103,17 @@ def write(folder, config, tensors, name="model.safetensors"):
 def t5_folder(folder, config=(), tensors=(), without=()):
     """Writes the T5 with changes: keys and tensors of other values, and `without` some of either."""
     config, tensors = {**T5_CONFIG, **dict(config)}, {**t5_tensors(), **dict(tensors)}
-    return write(folder, *({k: v for k, v in part.items() if k not in without} for part in (config, tensors)))
+    return write(
+        folder, *({k: v for k, v in part.items() if k not in without} for part in (config, tensors))
+    )
 
 
 def resnet_folder(folder, config=(), tensors=(), without=()):
     """Writes the ResNet with changes, as `t5_folder`."""
     config, tensors = {**RESNET_CONFIG, **dict(config)}, {**resnet_tensors(), **dict(tensors)}
-    return write(folder, *({k: v for k, v in part.items() if k not in without} for part in (config, tensors)))
+    return write(
+        folder, *({k: v for k, v in part.items() if k not in without} for part in (config, tensors))
+    )
 
 
 def shards(folder, tensors, count=3):
@@ -109,7 +124,10 @@ def shards(folder, tensors, count=3):
         part = {name: tensors[name] for name in sorted(tensors)[i::count]}
         save_file(part, folder / file, {"format": "pt"})
         listed |= dict.fromkeys(part, file)
-    index = {"metadata": {"total_size": sum(t.nbytes for t in tensors.values())}, "weight_map": listed}
+    index = {
+        "metadata": {"total_size": sum(t.nbytes for t in tensors.values())},
+        "weight_map": listed,
+    }
     (folder / "model.safetensors.index.json").write_text(json.dumps(index))
     return index
 
@@ -128,7 +146,8 @@ def same(one, other):
     return all(map(np.array_equal, jax.tree.leaves(one), jax.tree.leaves(other)))
 
 
-# Keys that change what is computed, and what transformers takes where they are absent (None: it follows from others)
+# Keys that change what is computed, and what transformers takes where they are absent (None: it
+# follows from others)
 T5_MATTERS = {
     "model_type": None, "d_model": 512, "num_heads": 8, "d_kv": 64, "d_ff": 2048, "num_layers": 6, "vocab_size": 32128,
     "num_decoder_layers": None, "feed_forward_proj": "relu", "dense_act_fn": "relu", "is_gated_act": False,
@@ -153,7 +172,9 @@ ODD = (
 
 
 def mutated_values(content, number, more=()):
-    """JSON text of a dict with one or two values replaced, dropped, or put in under the names of `more`."""
+    """JSON text of a dict with one or two values replaced, dropped, or put in under the names of
+    `more`.
+    """
     generator, found = random.Random(number), json.loads(content)
     for _ in range(generator.choice([1, 1, 2])):
         key = generator.choice([*found, *more])

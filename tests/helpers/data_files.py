@@ -24,12 +24,16 @@ def tiny_arrays(first_label=0, classes=10):
 
 
 def write_originals(name, folder, arrays, monkeypatch, sums=True):
-    """Writes `arrays` as the originals of `name` and makes them the published ones; returns the folder."""
+    """Writes `arrays` as the originals of `name` and makes them the published ones; returns the
+    folder.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     layout = files.ORIGINALS[name]._replace(train=TRAIN, test=TEST)
     for file, array in zip(layout.files, arrays, strict=True):
         (folder / file).write_bytes(gzip.compress(idx(array), mtime=0))
-    known = {file: hashlib.sha256((folder / file).read_bytes()).hexdigest() for file in layout.files}
+    known = {
+        file: hashlib.sha256((folder / file).read_bytes()).hexdigest() for file in layout.files
+    }
     monkeypatch.setitem(files.ORIGINALS, name, layout)
     monkeypatch.setitem(files.SHA256, files.family(name), known if sums else {})
     return folder

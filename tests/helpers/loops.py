@@ -1,4 +1,6 @@
-"""What the tests of methods share: a small network, contexts, and the usual optax loop on given gradients."""
+"""What the tests of methods share: a small network, contexts, and the usual optax loop on given
+gradients.
+"""
 
 import jax
 import jax.numpy as jnp
@@ -23,7 +25,9 @@ SILENT_FIRST = {group: jnp.ones((6, 4)).at[:, 0].set(0.0) for group in STRUCTURE
 
 
 def context(step=0, boundary=False, hidden=SILENT_FIRST, seed=7):
-    return Context(jax.random.fold_in(jax.random.key(seed), step), jnp.int32(step), jnp.bool_(boundary), hidden)
+    return Context(
+        jax.random.fold_in(jax.random.key(seed), step), jnp.int32(step), jnp.bool_(boundary), hidden
+    )
 
 
 def small_tree(seed=0):
@@ -58,10 +62,11 @@ def gradients(params, step):
 
 
 def drive(tx, params, steps, ctx=context, compiled=False):
-    """The usual optax loop on fixed pseudo-random gradients; returns the params and the state after each step.
+    """The usual optax loop on fixed pseudo-random gradients; returns the params and the state after
+    each step.
 
-    If not compiled, operation by operation: two compiled programs may differ in a last bit, because the compiler
-    contracts a product and a sum where it likes, and some tests compare bits.
+    If not compiled, operation by operation: two compiled programs may differ in a last bit, because
+    the compiler contracts a product and a sum where it likes, and some tests compare bits.
     """
 
     @jax.jit

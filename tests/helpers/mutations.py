@@ -1,7 +1,8 @@
 """Files damaged in small ways, always the same ones, and what every reader of ours does with them.
 
-A reader raises what it promises, in one sentence that names the file, or returns what an independent reader takes the
-damaged bytes for; it never raises anything else, hangs, or takes memory that a number inside the file asked for.
+A reader raises what it promises, in one sentence that names the file, or returns what an
+independent reader takes the damaged bytes for; it never raises anything else, hangs, or takes
+memory that a number inside the file asked for.
 """
 
 import contextlib
@@ -25,7 +26,9 @@ _SECONDS = 60  # a guard against endless loops on a loaded machine
 
 
 def mutated(content: bytes, number: int) -> bytes:
-    """Returns mutation `number` of the content: a bit, byte, number or block of it changed, moved, added or removed."""
+    """Returns mutation `number` of the content: a bit, byte, number or block of it changed, moved,
+    added or removed.
+    """
     generator = np.random.default_rng(number)
     size = len(content)
 
@@ -37,10 +40,14 @@ def mutated(content: bytes, number: int) -> bytes:
     at, length = place(), int(2 ** generator.uniform(0, 8))
     before, block, after = content[:at], content[at : at + length], content[at + length :]
     one, rest = content[at : at + 1] or b"\0", content[at + 1 :]
-    wide = (0, 1, 2**16, 2**31 - 1, 2**31, 2**32 - 1, 2**60, 2**63 - 1, 2**64 - 1)[generator.integers(0, 9)]
+    wide = (0, 1, 2**16, 2**31 - 1, 2**31, 2**32 - 1, 2**60, 2**63 - 1, 2**64 - 1)[
+        generator.integers(0, 9)
+    ]
     width, order = (4, 8)[generator.integers(0, 2)], ("little", "big")[generator.integers(0, 2)]
     field = (wide % 256**width).to_bytes(width, order)
-    digits = (b"0", b"9" * 9, b"1152921504606846976", b"-1", b"1e9", b"true", b"{", b"[")[generator.integers(0, 8)]
+    digits = (b"0", b"9" * 9, b"1152921504606846976", b"-1", b"1e9", b"true", b"{", b"[")[
+        generator.integers(0, 8)
+    ]
     other = place()
     return (
         lambda: before + bytes([one[0] ^ 1 << int(generator.integers(0, 8))]) + rest,
@@ -60,7 +67,9 @@ def mutated(content: bytes, number: int) -> bytes:
 
 @contextlib.contextmanager
 def bounded() -> Iterator[None]:
-    """A context that ends in MemoryError beyond 2 GiB more than now, and in TimeoutError after a minute."""
+    """A context that ends in MemoryError beyond 2 GiB more than now, and in TimeoutError after a
+    minute.
+    """
 
     def late(*_) -> None:
         raise TimeoutError(f"still at it after {_SECONDS} seconds")
@@ -86,7 +95,8 @@ def check(
     named: str = "",
     mutate: Callable[[bytes, int], bytes] = mutated,
 ) -> tuple[int, int]:
-    """Damages `file` in `number` ways, one at a time, reads it, and puts it back; returns how many were refused and read.
+    """Damages `file` in `number` ways, one at a time, reads it, and puts it back; returns how many
+    were refused and read.
 
     Args:
       read: the reader under test, of whatever the file is a part of.
@@ -109,7 +119,9 @@ def check(
                 assert text.endswith("."), f"mutation {one}: {text}"
                 assert (named or file.name) in text, f"mutation {one}: {text}"
             except BaseException as fault:
-                raise AssertionError(f"mutation {one} of {file.name}: {type(fault).__name__}: {fault}") from fault
+                raise AssertionError(
+                    f"mutation {one} of {file.name}: {type(fault).__name__}: {fault}"
+                ) from fault
     finally:
         file.write_bytes(content)
     return refused, number - refused

@@ -9,7 +9,9 @@ T5_SPECIAL = (Piece("<pad>", 0, CONTROL), Piece("</s>", 0, CONTROL), Piece("<unk
 
 
 def t5_like(count, special=T5_SPECIAL):
-    """`count` pieces: the special ones first, as in T5's file, then the mark, the letters and some that never occur."""
+    """`count` pieces: the special ones first, as in T5's file, then the mark, the letters and some
+    that never occur.
+    """
     texts = [MARK, *string.ascii_lowercase]
     others = [f"<{i}>" for i in range(count - len(special) - len(texts))]
     return [*special, *(Piece(text, -1.0 - i / 128) for i, text in enumerate([*texts, *others]))]
@@ -38,7 +40,9 @@ def message(fields):
 
 
 def model_file(path, pieces, trainer=(), normalizer=()):
-    """Writes a SentencePiece model. The spaces of a text are not normalised, since that needs no rules for a-z."""
+    """Writes a SentencePiece model. The spaces of a text are not normalised, since that needs no
+    rules for a-z.
+    """
     fields = [(1, message([(1, p.text), (2, float(p.score)), (3, p.type)])) for p in pieces]
     trainer = {3: 1, 35: int(any(p.type == BYTE for p in pieces)), **dict(trainer)}
     fields += [(2, message(trainer.items())), (3, message([(1, "identity"), *normalizer]))]

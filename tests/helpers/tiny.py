@@ -6,7 +6,9 @@ from plasticity_jax.spec import Spec, unread
 from plasticity_jax.types import Data
 
 
-def data(samples: int = 64, classes: int = 4, test: int = 12, shape: tuple[int, ...] = (3, 3, 1)) -> Data:
+def data(
+    samples: int = 64, classes: int = 4, test: int = 12, shape: tuple[int, ...] = (3, 3, 1)
+) -> Data:
     """Random uint8 images with labels that go round the classes."""
     random = np.random.default_rng(samples)
     images = random.integers(0, 256, (samples + test, *shape)).astype(np.uint8)
@@ -24,9 +26,23 @@ def real(samples: int = 64, test: int = 12) -> Data:
 
 
 def spec(**changes) -> Spec:
-    """A Spec whose program compiles in seconds: one hidden layer of 8 units, two epochs of four steps on 64 samples."""
-    small = {"tasks": 2, "epochs": 2, "batch_size": 16, "width": 8, "depth": 1, "norm": "none", "probes": ()}
-    small = {name: value for name, value in small.items() if name not in unread(changes.get("model", "mlp"))}
+    """A Spec whose program compiles in seconds: one hidden layer of 8 units, two epochs of four
+    steps on 64 samples.
+    """
+    small = {
+        "tasks": 2,
+        "epochs": 2,
+        "batch_size": 16,
+        "width": 8,
+        "depth": 1,
+        "norm": "none",
+        "probes": (),
+    }
+    small = {
+        name: value
+        for name, value in small.items()
+        if name not in unread(changes.get("model", "mlp"))
+    }
     return Spec(**(small | {"optimizer": "sgd"} | changes))
 
 
@@ -35,6 +51,9 @@ def arrays(folder, samples: int = 64) -> str:
     made = data(samples)
     folder.mkdir(parents=True, exist_ok=True)
     for name in ("x", "y", "test_x", "test_y"):
-        part, what = "test" if name.startswith("test") else "train", "images" if name.endswith("x") else "labels"
+        part, what = (
+            "test" if name.startswith("test") else "train",
+            "images" if name.endswith("x") else "labels",
+        )
         np.save(folder / f"{part}_{what}.npy", getattr(made, name))
     return f"arrays:{folder}"

@@ -1,4 +1,6 @@
-"""Methods in and around what optax and its users have: whose memory is whose, other state trees, other wrappers."""
+"""Methods in and around what optax and its users have: whose memory is whose, other state trees,
+other wrappers.
+"""
 
 import dataclasses
 from typing import NamedTuple
@@ -25,7 +27,9 @@ class Bound(NamedTuple):
 
 
 def clipping(optimizer):
-    """Somebody's own: gradients are clipped at a running mean of their size, a bound for each parameter."""
+    """Somebody's own: gradients are clipped at a running mean of their size, a bound for each
+    parameter.
+    """
 
     def init(params):
         return Bound(jax.tree.map(lambda p: jnp.full_like(p, 0.5), params))
@@ -68,12 +72,16 @@ def after(tx, steps, params=PARAMS, ctx=context):
     return params, state
 
 
-# --------------------------------------------------------------------------------------------- whose memory is whose
+# ---------------------------------------------------------------------------------------------
+# whose memory is whose
 
 ACTING = {  # name -> (acts at step 1, never acts)
     "redo": (redo(period=2), redo(period=1000)),
     "redo, running": (redo(period=2, score="running"), redo(period=1000, score="running")),
-    "shrink_and_perturb": (methods.shrink_and_perturb(period=2), methods.shrink_and_perturb(period=1000)),
+    "shrink_and_perturb": (
+        methods.shrink_and_perturb(period=2),
+        methods.shrink_and_perturb(period=1000),
+    ),
     "optimizer_reset": (methods.optimizer_reset(), methods.none()),
 }
 REMEMBERING = {
@@ -88,12 +96,15 @@ PAIRS = [(a, o) for a in ACTING for o in REMEMBERING if a.partition(",")[0] != o
 HOWS = ["composed", "composed the other way", "around", "inside"]
 # a function that is no method of ours, given as a part of the optimizer, is a part of the optimizer
 CASES = [(*pair, how) for pair in PAIRS for how in HOWS if (pair[1], how) != ("clipping", "around")]
-CASES = [case for case in CASES if case[1] != "spectral" or case[2] in ("composed", "around")]  # for time
+# for time
+CASES = [case for case in CASES if case[1] != "spectral" or case[2] in ("composed", "around")]
 
 
 @pytest.mark.parametrize(("acting", "other", "how"), CASES)
 def test_no_method_touches_what_another_remembers(acting, other, how):
-    """With and without its act, a step leaves the other's memory the same to the bit; only the optimizer's state changes."""
+    """With and without its act, a step leaves the other's memory the same to the bit; only the
+    optimizer's state changes.
+    """
     remembering = REMEMBERING[other]
     build = {
         "composed": lambda a: methods.compose(a, remembering)(optax.adam(0.01)),
@@ -110,20 +121,26 @@ def test_no_method_touches_what_another_remembers(acting, other, how):
         assert not np.any(optax.tree.get(acted, "mu")["layer0"]["kernel"][:, 0])
         assert np.all(optax.tree.get(acted, "mu")["layer0"]["kernel"][:, 1])
     assert jax.tree.structure(acted) == jax.tree.structure(still)
-    for (path, a), s in zip(jax.tree_util.tree_leaves_with_path(acted), jax.tree.leaves(still), strict=True):
+    for (path, a), s in zip(
+        jax.tree_util.tree_leaves_with_path(acted), jax.tree.leaves(still), strict=True
+    ):
         if not any(name in jax.tree_util.keystr(path) for name in own):
             np.testing.assert_array_equal(a, s, err_msg=jax.tree_util.keystr(path))
 
 
 def test_a_bound_given_as_a_part_of_the_optimizer_starts_afresh_where_weights_do():
-    bound = optax.tree.get(after(redo(period=3)(clipping(optax.adam(0.01))), 3)[1], "bound")["layer0"]["kernel"]
+    bound = optax.tree.get(after(redo(period=3)(clipping(optax.adam(0.01))), 3)[1], "bound")[
+        "layer0"
+    ]["kernel"]
     want = optax.tree.get(after(clipping(optax.adam(0.01)), 3)[1], "bound")["layer0"]["kernel"]
     np.testing.assert_array_equal(bound[:, 0], 0.5)
     np.testing.assert_array_equal(bound[:, 1:], want[:, 1:])
 
 
 def test_compositions_inside_wrappers_and_compositions():
-    """Parts of a partition with and without a composition: in each, the optimizer's moments are forgotten and no more."""
+    """Parts of a partition with and without a composition: in each, the optimizer's moments are
+    forgotten and no more.
+    """
     inner = methods.compose(clipping, methods.l2_init())(optax.adam(0.01))
     groups = optax.partition({True: inner, False: optax.adam(0.01)}, KERNELS)
     _, state = after(redo(period=3)(optax.chain(optax.identity(), groups)), 3)
@@ -139,7 +156,9 @@ def test_compositions_inside_wrappers_and_compositions():
 
 
 def test_what_an_optimizer_remembers_of_a_reborn_weight_is_as_at_birth():
-    """Not always zero: Rprop's step sizes start at the learning rate, schedule-free's z at the parameters."""
+    """Not always zero: Rprop's step sizes start at the learning rate, schedule-free's z at the
+    parameters.
+    """
     _, state = after(redo(period=3)(optax.rprop(0.02)), 3)
     sizes = optax.tree.get(state, "step_sizes")["layer0"]["kernel"]
     np.testing.assert_allclose(sizes[:, 0], 0.02, rtol=1e-6)
@@ -165,13 +184,16 @@ def test_what_an_optimizer_remembers_of_a_reborn_weight_is_as_at_birth():
 )
 def test_moments_are_found_in_state_trees_of_any_form(optimizer):
     _, state = after(redo(period=3)(optimizer), 3)
-    found = [moments["layer0"]["kernel"] for _, moments in optax.tree.get_all_with_path(state, "mu")]
+    found = [
+        moments["layer0"]["kernel"] for _, moments in optax.tree.get_all_with_path(state, "mu")
+    ]
     (moment,) = (m for m in found if not isinstance(m, optax.MaskedNode))
     assert not np.any(moment[:, 0])
     assert np.all(moment[:, 1:])
 
 
-# -------------------------------------------------------------------------------- any optimizer inside, any wrapper around
+# -------------------------------------------------------------------------------- any optimizer
+# inside, any wrapper around
 
 INSIDE = {
     "adafactor": optax.adafactor(0.01, min_dim_size_to_factor=2),
@@ -184,7 +206,9 @@ INSIDE = {
     "sam": optax.contrib.sam(optax.sgd(0.1), optax.sgd(0.1)),  # (takes no extra argument)
     "MultiSteps": optax.MultiSteps(optax.adam(0.1), 2),
     "masked": optax.masked(optax.adam(0.1), KERNELS),
-    "chain": optax.chain(optax.clip(1.0), optax.adaptive_grad_clip(0.1), optax.adam(0.1), optax.ema(0.9)),
+    "chain": optax.chain(
+        optax.clip(1.0), optax.adaptive_grad_clip(0.1), optax.adam(0.1), optax.ema(0.9)
+    ),
     "moments of half precision": optax.adam(0.1, mu_dtype="bfloat16"),
 }
 AROUND = {
@@ -196,9 +220,13 @@ AROUND = {
     "masked, biases": lambda tx: optax.masked(tx, jax.tree.map(lambda kernel: not kernel, KERNELS)),
     "masked, prefix": lambda tx: optax.masked(tx, {name: name != "layer0" for name in PARAMS}),
     "partition": lambda tx: optax.partition({True: tx, False: tx}, KERNELS),
-    "partition, one part empty": lambda tx: optax.partition({0: tx, 1: tx}, jax.tree.map(lambda p: 0, PARAMS)),
+    "partition, one part empty": lambda tx: optax.partition(
+        {0: tx, 1: tx}, jax.tree.map(lambda p: 0, PARAMS)
+    ),
     "apply_if_finite": lambda tx: optax.apply_if_finite(tx, 3),
-    "chain": lambda tx: optax.named_chain(("before", optax.clip(1.0)), ("ours", tx), ("after", optax.scale(0.5))),
+    "chain": lambda tx: optax.named_chain(
+        ("before", optax.clip(1.0)), ("ours", tx), ("after", optax.scale(0.5))
+    ),
     "schedule_free": lambda tx: optax.contrib.schedule_free(tx, 0.1),
     "mechanize": optax.contrib.mechanize,
 }
@@ -210,7 +238,9 @@ def assert_holds_its_form(tx, params=PARAMS):
     updates, next_state = jax.eval_shape(tx.update, params, state, params, ctx=context())
 
     def form(tree):
-        return jax.tree.structure(tree), [(jnp.shape(a), jnp.result_type(a)) for a in jax.tree.leaves(tree)]
+        return jax.tree.structure(tree), [
+            (jnp.shape(a), jnp.result_type(a)) for a in jax.tree.leaves(tree)
+        ]
 
     assert form(next_state) == form(state)
     assert form(updates) == form(params)
@@ -237,24 +267,34 @@ def test_states_are_open_to_optax(name):
     state = tx.init(PARAMS)
     assert_bitwise(optax.tree.get(state, "mu"), jax.tree.map(jnp.zeros_like, PARAMS))
     assert int(optax.tree.get(optax.tree.set(state, count=7), "count")) == 7
-    doubled = optax.tree.map_params(tx, lambda p, q: p + q, state, PARAMS, transform_non_params=lambda _: None)
+    doubled = optax.tree.map_params(
+        tx, lambda p, q: p + q, state, PARAMS, transform_non_params=lambda _: None
+    )
     assert_bitwise(optax.tree.get(doubled, "nu"), PARAMS)
     if name == "l2_init":
         assert_bitwise(doubled[0], jax.tree.map(lambda p: 2 * p, PARAMS))
 
 
 def test_lookahead():
-    """Its parameters are pairs, of which the optimizer in it sees one: a penalty goes in there, a rewrite around it."""
+    """Its parameters are pairs, of which the optimizer in it sees one: a penalty goes in there, a
+    rewrite around it.
+    """
     pair = optax.LookaheadParams.init_synced(PARAMS)
     inside = optax.lookahead(methods.l2(strength=0.5)(optax.sgd(0.1)), 5, 0.5)
     updates, _ = inside.update(jax.tree.map(jnp.zeros_like, PARAMS), inside.init(pair), pair)
-    jax.tree.map(lambda u, p: np.testing.assert_allclose(u, -0.1 * p, rtol=1e-6), updates.fast, PARAMS)
-    tx = methods.shrink_and_perturb(shrink=0.5, noise=0.0, period=1)(optax.lookahead(optax.sgd(0.0), 5, 0.5))
+    jax.tree.map(
+        lambda u, p: np.testing.assert_allclose(u, -0.1 * p, rtol=1e-6), updates.fast, PARAMS
+    )
+    tx = methods.shrink_and_perturb(shrink=0.5, noise=0.0, period=1)(
+        optax.lookahead(optax.sgd(0.0), 5, 0.5)
+    )
     with jax.disable_jit():
         updates, _ = tx.update(PARAMS, tx.init(pair), pair, ctx=context())
     jax.tree.map(lambda u, p: np.testing.assert_allclose(u, -0.5 * p, rtol=1e-6), updates, pair)
     tx = methods.l2()(optax.lookahead(optax.sgd(0.1), 5, 0.5))
-    with pytest.raises(ValueError, match=r"a gradient in the structure of its parameters; .* optax\.lookahead"):
+    with pytest.raises(
+        ValueError, match=r"a gradient in the structure of its parameters; .* optax\.lookahead"
+    ):
         tx.update(PARAMS, tx.init(pair), pair)
 
 
@@ -270,7 +310,9 @@ def test_flattened_parameters():
     shrunk, _ = after(methods.shrink_and_perturb(period=1)(optax.flatten(optax.adam(0.01))), 1)
     want, _ = after(methods.shrink_and_perturb(period=1)(optax.adam(0.01)), 1)
     assert_bitwise(shrunk, want)
-    with pytest.raises(ValueError, match=r"moments of touched weights cannot be told: .* optax\.flatten does not"):
+    with pytest.raises(
+        ValueError, match=r"moments of touched weights cannot be told: .* optax\.flatten does not"
+    ):
         after(redo()(optax.flatten(optax.adam(0.01))), 1)
 
 
@@ -279,7 +321,8 @@ def test_flattened_parameters():
 def test_dtypes_are_kept(name, dtype):
     with jax.enable_x64(True):  # with float32 parameters too: nothing may become float64 by itself
         params = jax.tree.map(lambda p: p.astype(dtype), PARAMS)
-        settings = jnp.float32(0.5), jnp.float64(0.5)  # numbers as lanes and injected hyperparameters have them
+        # numbers as lanes and injected hyperparameters have them
+        settings = jnp.float32(0.5), jnp.float64(0.5)
         method = METHODS[name]
         for number in settings:
             if name in ("l2", "l2_init", "spectral"):
@@ -291,15 +334,22 @@ def test_dtypes_are_kept(name, dtype):
         assert dtype == "float64" or all(a.dtype != "float64" for a in state)
 
 
-# ---------------------------------------------------------------------------------------------- MultiSteps and the clock
+# ----------------------------------------------------------------------------------------------
+# MultiSteps and the clock
 
 FIRST, CALLS = 3, 8  # the first call of the second task, which is no call that MultiSteps applies
 
 
 def calls(tx, ctx, count=CALLS):
-    """Whether anything is applied at each call, and what, all gradients being zero: only methods move anything."""
+    """Whether anything is applied at each call, and what, all gradients being zero: only methods
+    move anything.
+    """
     params, state, moved = small_tree(), tx.init(small_tree()), []
-    update = jax.jit(lambda state, params, ctx: tx.update(jax.tree.map(jnp.zeros_like, params), state, params, ctx=ctx))
+    update = jax.jit(
+        lambda state, params, ctx: tx.update(
+            jax.tree.map(jnp.zeros_like, params), state, params, ctx=ctx
+        )
+    )
     for i in range(count):
         updates, state = update(state, params, ctx(i))
         moved.append(any(np.any(u) for u in jax.tree.leaves(updates)))
@@ -311,7 +361,9 @@ def calls(tx, ctx, count=CALLS):
 def test_task_changes_are_not_lost_in_multi_steps(k):
     method = methods.shrink_and_perturb()
     # around MultiSteps a method sees every call, and acts at the very one
-    acted, _ = calls(method(optax.MultiSteps(optax.sgd(0.1), k)), lambda i: context(i, boundary=i == FIRST))
+    acted, _ = calls(
+        method(optax.MultiSteps(optax.sgd(0.1), k)), lambda i: context(i, boundary=i == FIRST)
+    )
     assert acted == [FIRST]
     # inside, a step is what k calls make: it acts at the next update
     inside = optax.MultiSteps(method(optax.sgd(0.1)), k)
@@ -329,7 +381,9 @@ def test_periods_are_not_lost_in_multi_steps():
 
 def test_an_optimizer_reset_is_not_lost_in_multi_steps():
     method = methods.optimizer_reset()
-    _, state = calls(method(optax.MultiSteps(optax.adam(0.1), 2)), lambda i: context(i, boundary=i == 4))
+    _, state = calls(
+        method(optax.MultiSteps(optax.adam(0.1), 2)), lambda i: context(i, boundary=i == 4)
+    )
     assert int(optax.tree.get(state, "count")) == 2  # updates since, of 4
     inside = optax.MultiSteps(method(optax.adam(0.1)), 2)
     _, state = calls(inside, lambda i: context(i // 2, boundary=i // 2 == FIRST // 2))
@@ -346,7 +400,8 @@ def test_a_method_acts_though_the_gradient_is_not_finite():
     jax.tree.map(lambda u, p: np.testing.assert_allclose(u, -0.5 * p, rtol=1e-6), updates, params)
 
 
-# ------------------------------------------------------------------------------------------------------ other containers
+# ------------------------------------------------------------------------------------------------------
+# other containers
 
 
 @jax.tree_util.register_dataclass
@@ -363,7 +418,10 @@ class Pair(NamedTuple):
 
 def layers():
     random = np.random.default_rng(0)
-    return [jnp.asarray(random.normal(size=shape), jnp.float32) for shape in ((3, 2), (2,), (2, 4), (4,))]
+    return [
+        jnp.asarray(random.normal(size=shape), jnp.float32)
+        for shape in ((3, 2), (2,), (2, 4), (4,))
+    ]
 
 
 def variables(w0, b0, w1, b1):
@@ -375,7 +433,10 @@ def variables(w0, b0, w1, b1):
 
 
 CONTAINERS = {
-    "dict": lambda w0, b0, w1, b1: {"one": {"kernel": w0, "bias": b0}, "two": {"kernel": w1, "bias": b1}},
+    "dict": lambda w0, b0, w1, b1: {
+        "one": {"kernel": w0, "bias": b0},
+        "two": {"kernel": w1, "bias": b1},
+    },
     "FrozenDict": lambda w0, b0, w1, b1: FrozenDict(
         {"one": {"kernel": w0, "bias": b0}, "two": {"kernel": w1, "bias": b1}}
     ),
@@ -384,15 +445,37 @@ CONTAINERS = {
     "named tuples": lambda w0, b0, w1, b1: {"layers": (Pair(w0, b0), Pair(w1, b1))},
     "list of tuples": lambda w0, b0, w1, b1: [(w0, b0), (), (w1, b1)],
     "tuple": lambda w0, b0, w1, b1: (w0, b0, w1, b1),
-    "flat names": lambda w0, b0, w1, b1: {"one/kernel": w0, "one/bias": b0, "two/kernel": w1, "two/bias": b1},
-    "names of two": lambda w0, b0, w1, b1: {("one", "w"): w0, ("one", "b"): b0, ("two", "w"): w1, ("two", "b"): b1},
+    "flat names": lambda w0, b0, w1, b1: {
+        "one/kernel": w0,
+        "one/bias": b0,
+        "two/kernel": w1,
+        "two/bias": b1,
+    },
+    "names of two": lambda w0, b0, w1, b1: {
+        ("one", "w"): w0,
+        ("one", "b"): b0,
+        ("two", "w"): w1,
+        ("two", "b"): b1,
+    },
     "numbered": lambda w0, b0, w1, b1: {"w1": w0, "b1": b0, "w2": w1, "b2": b1},
-    "other names": lambda w0, b0, w1, b1: {"one": {"matrix": w0, "shift": b0}, "two": {"matrix": w1, "shift": b1}},
+    "other names": lambda w0, b0, w1, b1: {
+        "one": {"matrix": w0, "shift": b0},
+        "two": {"matrix": w1, "shift": b1},
+    },
     "sorts": lambda w0, b0, w1, b1: {"weights": [w0, w1], "biases": [b0, b1]},
-    "sorts by name": lambda w0, b0, w1, b1: {"kernels": {"one": w0, "d": w1}, "biases": {"one": b0, "d": b1}},
-    "sorts, one word": lambda w0, b0, w1, b1: {"weights": {"one": w0, "d": w1}, "bias": {"one": b0, "d": b1}},
+    "sorts by name": lambda w0, b0, w1, b1: {
+        "kernels": {"one": w0, "d": w1},
+        "biases": {"one": b0, "d": b1},
+    },
+    "sorts, one word": lambda w0, b0, w1, b1: {
+        "weights": {"one": w0, "d": w1},
+        "bias": {"one": b0, "d": b1},
+    },
     "sorts of lists": lambda w0, b0, w1, b1: {"w": {"net": [w0, w1]}, "b": {"net": [b0, b1]}},
-    "layerBias": lambda w0, b0, w1, b1: {"layer": {"one": w0, "d": w1}, "layerBias": {"one": b0, "d": b1}},
+    "layerBias": lambda w0, b0, w1, b1: {
+        "layer": {"one": w0, "d": w1},
+        "layerBias": {"one": b0, "d": b1},
+    },
     "values": lambda w0, b0, w1, b1: {
         "one": {"kernel": {"value": w0}, "bias": {"value": b0}},
         "two": {"kernel": {"value": w1}, "bias": {"value": b1}},
@@ -402,7 +485,9 @@ CONTAINERS = {
 
 @pytest.mark.parametrize("container", CONTAINERS)
 def test_spectral_in_any_container(container):
-    """Every matrix and every bias counts, whatever holds them: the updates are those of one layer alone."""
+    """Every matrix and every bias counts, whatever holds them: the updates are those of one layer
+    alone.
+    """
     tx, parts = methods.spectral(strength=1.0)(optax.sgd(1.0)), layers()
     params = CONTAINERS[container](*parts)
     updates, _ = tx.update(jax.tree.map(jnp.zeros_like, params), tx.init(params), params)
@@ -437,7 +522,8 @@ def test_spectral_in_any_container(container):
 )
 def test_spectral_says_where_it_cannot_tell_a_bias(params):
     with pytest.raises(
-        ValueError, match=r"cannot tell whether .* is a bias of a layer: call it 'bias' beside its 'kernel'"
+        ValueError,
+        match=r"cannot tell whether .* is a bias of a layer: call it 'bias' beside its 'kernel'",
     ):
         methods.spectral()(optax.sgd(0.1)).init(params)
 
@@ -456,7 +542,10 @@ def test_spectral_says_where_it_cannot_tell_a_bias(params):
         jnp.ones(3),
         {},
         {"layer": optax.MaskedNode()},
-        {"weights": {"one": jnp.ones((2, 3)) / 6**0.5, "n": jnp.ones(3)}, "biases": {"n": jnp.ones(3)}},
+        {
+            "weights": {"one": jnp.ones((2, 3)) / 6**0.5, "n": jnp.ones(3)},
+            "biases": {"n": jnp.ones(3)},
+        },
         {"scales": {"n": optax.MaskedNode()}, "biases": {"n": jnp.ones(3)}},
         {"layer_norm": {"bias": jnp.ones(3)}, "kernel": jnp.ones((2, 3)) / 6**0.5},
         {"norm": {"scale": {"value": jnp.ones(3)}, "bias": {"value": jnp.ones(3)}}},
@@ -491,14 +580,21 @@ def test_a_penalty_in_parts_is_the_penalty(name):
     labels = {layer: {leaf: kind[leaf] for leaf in beside} for layer, beside in params.items()}
     tx = getattr(methods, name)(strength=0.3)(optax.sgd(1.0))
     parts = optax.partition({0: tx, 1: tx, 2: tx}, labels)
-    got, want = (t.update(jax.tree.map(jnp.zeros_like, params), t.init(params), moved)[0] for t in (parts, tx))
+    got, want = (
+        t.update(jax.tree.map(jnp.zeros_like, params), t.init(params), moved)[0]
+        for t in (parts, tx)
+    )
     # vectors of singular values start elsewhere where another matrix is the first
     tolerance = 1e-3 if name == "spectral" else 0
-    jax.tree.map(lambda g, w: np.testing.assert_allclose(g, w, rtol=tolerance, atol=tolerance), got, want)
+    jax.tree.map(
+        lambda g, w: np.testing.assert_allclose(g, w, rtol=tolerance, atol=tolerance), got, want
+    )
     assert all(np.any(u) for u in jax.tree.leaves((got["layer0"], got["conv"])))
 
 
-@pytest.mark.parametrize("make", [FrozenDict, lambda tree: nnx.State(jax.tree.map(nnx.Param, tree))])
+@pytest.mark.parametrize(
+    "make", [FrozenDict, lambda tree: nnx.State(jax.tree.map(nnx.Param, tree))]
+)
 def test_redo_in_other_containers(make):
     got, _ = after(redo()(optax.adam(0.01)), 1, make(PARAMS))
     want, _ = after(redo()(optax.adam(0.01)), 1)
@@ -515,22 +611,34 @@ def test_redo_in_parts_is_redo():
     assert_bitwise(got, want)
 
 
-# -------------------------------------------------------------------------------------------------------- wrong calls
+# --------------------------------------------------------------------------------------------------------
+# wrong calls
 
 
 @pytest.mark.parametrize("name", ["l2", "l2_init", "spectral"])
 def test_a_penalty_needs_parameters(name):
     tx = METHODS[name](optax.sgd(0.1))
-    with pytest.raises(ValueError, match=r"^a penalty on the parameters needs update\(gradient, state, params\)\.$"):
+    with pytest.raises(
+        ValueError, match=r"^a penalty on the parameters needs update\(gradient, state, params\)\.$"
+    ):
         tx.update(PARAMS, tx.init(PARAMS))
 
 
 def test_redo_says_what_it_lacks():
     tx = redo()(optax.sgd(0.1))
-    with pytest.raises(ValueError, match=r"^redo needs the activations 'h0' in ctx\.hidden, which has 'a', 'b'\."):
-        tx.update(PARAMS, tx.init(PARAMS), PARAMS, ctx=context(hidden={"a": jnp.ones(1), "b": jnp.ones(1)}))
+    with pytest.raises(
+        ValueError, match=r"^redo needs the activations 'h0' in ctx\.hidden, which has 'a', 'b'\."
+    ):
+        tx.update(
+            PARAMS,
+            tx.init(PARAMS),
+            PARAMS,
+            ctx=context(hidden={"a": jnp.ones(1), "b": jnp.ones(1)}),
+        )
     unit = UNITS["h0"]._replace(made_by=("layer9",))
-    with pytest.raises(ValueError, match=r"redo's units 'h' are of a layer 'layer9', of which init draws no kernel"):
+    with pytest.raises(
+        ValueError, match=r"redo's units 'h' are of a layer 'layer9', of which init draws no kernel"
+    ):
         methods.redo({"h": unit}, INIT)
 
 
@@ -540,27 +648,46 @@ def wrong_settings():
     for registered in (methods.METHODS, OPTIMIZERS):
         for name, factory in registered.items():
             given = needed.get(name, optimizers.get(name, {}))
-            for setting in [*registry.numbers(factory), *(["learning_rate"] if name in OPTIMIZERS else [])]:
+            for setting in [
+                *registry.numbers(factory),
+                *(["learning_rate"] if name in OPTIMIZERS else []),
+            ]:
                 share = registry.bounds(factory).get(setting) == (0, 1)
-                for value in ("1e-3", None, -1.0, float("nan"), [0.1], True, *([1.5] if share else [])):
+                for value in (
+                    "1e-3",
+                    None,
+                    -1.0,
+                    float("nan"),
+                    [0.1],
+                    True,
+                    *([1.5] if share else []),
+                ):
                     yield factory, given, setting, value
             for setting, default in registry.options(factory).items():
-                wrong = {bool: ("no", 1), int: ("5", 2.5, True, 2**31), str: ("x", None)}[type(default)]
+                wrong = {bool: ("no", 1), int: ("5", 2.5, True, 2**31), str: ("x", None)}[
+                    type(default)
+                ]
                 for value in wrong:
                     yield factory, given, setting, value
 
 
 def test_settings_are_refused_as_on_the_command_line():
-    """One sentence for each; numbers that may be tracers, arrays of JAX and numpy's are taken as they are."""
+    """One sentence for each; numbers that may be tracers, arrays of JAX and numpy's are taken as
+    they are.
+    """
     count = 0
     for factory, given, setting, value in wrong_settings():
-        with pytest.raises(ValueError, match=rf"^{factory.__name__}\.{setting} is .*: allowed are .*\.$"):
+        with pytest.raises(
+            ValueError, match=rf"^{factory.__name__}\.{setting} is .*: allowed are .*\.$"
+        ):
             factory(**{**given, setting: value})
         count += 1
     assert count > 100
     for number in (1, np.float32(0.5), np.int64(1), np.array(0.5), jnp.float32(-1.0)):
         methods.l2(strength=number)(optax.sgd(0.1))
-        jax.eval_shape(lambda n: methods.shrink_and_perturb(noise=n)(optax.sgd(n)).init(PARAMS), number)
+        jax.eval_shape(
+            lambda n: methods.shrink_and_perturb(noise=n)(optax.sgd(n)).init(PARAMS), number
+        )
         OPTIMIZERS["adam"](number)
     OPTIMIZERS["adamw"](optax.linear_schedule(0.1, 0.0, 10))
     assert methods.redo(UNITS, INIT, period=np.int64(3)).when(context(2))

@@ -1,4 +1,6 @@
-"""Optax's own tests of contributed optimizers, which its wheel has, over every method and optimizer of ours."""
+"""Optax's own tests of contributed optimizers, which its wheel has, over every method and optimizer
+of ours.
+"""
 
 import importlib.util
 from typing import Any, NamedTuple
@@ -29,7 +31,9 @@ def told(method, learning_rate):
         return ToldState(jnp.zeros((), jnp.int32), tx.init(params))
 
     def update(updates, state, params=None, **extra):
-        ctx = Context(jax.random.fold_in(jax.random.key(0), state.step), state.step, state.step == 1, {})
+        ctx = Context(
+            jax.random.fold_in(jax.random.key(0), state.step), state.step, state.step == 1, {}
+        )
         updates, inner = tx.update(updates, state.inner, params, ctx=ctx, **extra)
         return updates, ToldState(state.step + 1, inner)
 
@@ -47,8 +51,12 @@ def redo(learning_rate, threshold):
 FACTORIES = {
     "none": lambda learning_rate: told(methods.none(), learning_rate),
     "l2": lambda learning_rate, strength: told(methods.l2(strength=strength), learning_rate),
-    "l2_init": lambda learning_rate, strength: told(methods.l2_init(strength=strength), learning_rate),
-    "spectral": lambda learning_rate, strength: told(methods.spectral(strength=strength), learning_rate),
+    "l2_init": lambda learning_rate, strength: told(
+        methods.l2_init(strength=strength), learning_rate
+    ),
+    "spectral": lambda learning_rate, strength: told(
+        methods.spectral(strength=strength), learning_rate
+    ),
     "shrink_and_perturb": shrink_and_perturb,
     "redo": redo,
     "optimizer_reset": lambda learning_rate: told(methods.optimizer_reset(), learning_rate),
@@ -72,7 +80,9 @@ KEYWORDS = {
 
 @pytest.fixture(scope="module")
 def suite():
-    """Optax's module of tests, whose cases take our factories as arguments instead of being made for optax's own."""
+    """Optax's module of tests, whose cases take our factories as arguments instead of being made
+    for optax's own.
+    """
     found = importlib.util.find_spec("optax.contrib._common_test")
     if found is None:
         pytest.skip("this optax is without its tests")
@@ -85,7 +95,12 @@ def suite():
 
 
 def run(suite, case, name, **axes):
-    arguments = {"opt_name": name, "opt_kwargs": KEYWORDS[name], "wrapper_name": None, "wrapper_kwargs": None}
+    arguments = {
+        "opt_name": name,
+        "opt_kwargs": KEYWORDS[name],
+        "wrapper_name": None,
+        "wrapper_kwargs": None,
+    }
     getattr(suite.ContribTest(), case)(**arguments, **axes)
 
 
@@ -98,7 +113,8 @@ def test_every_factory_is_here(suite):
         "test_preserve_dtype",
         "test_gradient_accumulation",
         "test_state_shape_dtype_shard_stability",
-        "test_optimizers_accept_learning_rate_schedule_if_type_annotated_as_such",  # ours are not annotated so
+        # ours are not annotated so
+        "test_optimizers_accept_learning_rate_schedule_if_type_annotated_as_such",
     }
     assert {case for case in dir(suite.ContribTest) if case.startswith("test")} == covered
 
@@ -108,7 +124,9 @@ def test_takes_extra_arguments(suite, name):
     run(suite, "test_optimizers_accept_extra_args", name, wrap=False)
 
 
-@pytest.mark.parametrize("target", ["parabola", "rosenbrock", "matrix_parabola", "mixed_tensor_target"])
+@pytest.mark.parametrize(
+    "target", ["parabola", "rosenbrock", "matrix_parabola", "mixed_tensor_target"]
+)
 @pytest.mark.parametrize("name", FACTORIES)
 def test_converges(suite, name, target):
     run(suite, "test_optimizers", name, target=getattr(suite, f"_setup_{target}"), dtype="float32")
@@ -133,7 +151,9 @@ def test_keeps_the_form_of_its_state(suite, name, dtype):
 
 
 def test_a_suite_that_can_fail(suite):
-    """The harness reaches optax's assertions: an optimizer whose updates are of another dtype fails."""
+    """The harness reaches optax's assertions: an optimizer whose updates are of another dtype
+    fails.
+    """
     wrong = optax.GradientTransformation(
         lambda params: (), lambda u, state, params=None: (u.astype(jnp.float16), state)
     )

@@ -35,9 +35,12 @@ def test_l2_and_l2_init_by_hand():
     updates, _ = tx.update(zero, tx.init(params), params, ctx=context())
     np.testing.assert_allclose(updates["layer"]["kernel"], [[-0.2, 0.1]], rtol=1e-6)
     np.testing.assert_allclose(updates["layer"]["bias"], [-0.4, -0.05], rtol=1e-6)
-    # of s * (p - p0)^2 it is 2 s (p - p0), p0 all zero here: moved by (1, 3) from the anchor (1, -4)
+    # of s * (p - p0)^2 it is 2 s (p - p0), p0 all zero here: moved by (1, 3) from the anchor (1,
+    # -4)
     tx = methods.l2_init(strength=0.5)(optax.sgd(0.1))
-    anchored = tx.init({"layer": {"kernel": jnp.array([[1.0, -4.0]]), "bias": jnp.array([4.0, 0.5])}})
+    anchored = tx.init(
+        {"layer": {"kernel": jnp.array([[1.0, -4.0]]), "bias": jnp.array([4.0, 0.5])}}
+    )
     updates, _ = tx.update(zero, anchored, params, ctx=context())
     np.testing.assert_allclose(updates["layer"]["kernel"], [[-0.1, -0.3]], rtol=1e-6)
     np.testing.assert_array_equal(updates["layer"]["bias"], [0.0, 0.0])
@@ -61,17 +64,23 @@ def test_l2_moments_of_adam_see_the_sum(name, on):
 
 
 def test_l2_is_half_of_pytorch_weight_decay_and_not_decoupled():
-    # with Adam and no loss gradient, a coupled penalty gives a first step of lr * sign(p), whatever its strength
+    # with Adam and no loss gradient, a coupled penalty gives a first step of lr * sign(p), whatever
+    # its strength
     params = {"layer": {"kernel": jnp.array([[2.0, -0.01]]), "bias": jnp.array([-3.0, 0.2])}}
     tx = methods.l2(strength=0.05)(optax.adam(0.01))
-    updates, _ = tx.update(jax.tree.map(jnp.zeros_like, params), tx.init(params), params, ctx=context())
-    np.testing.assert_allclose(updates["layer"]["kernel"], [[-0.01, 0.01]], rtol=1e-4)  # eps / |g| is 1e-5 here
+    updates, _ = tx.update(
+        jax.tree.map(jnp.zeros_like, params), tx.init(params), params, ctx=context()
+    )
+    # eps / |g| is 1e-5 here
+    np.testing.assert_allclose(updates["layer"]["kernel"], [[-0.01, 0.01]], rtol=1e-4)
     np.testing.assert_allclose(updates["layer"]["bias"], [0.01, -0.01], rtol=1e-4)
 
 
 @pytest.mark.parametrize("name", ["l2", "l2_init"])
 def test_l2_refuses_another_on(name):
-    with pytest.raises(ValueError, match=rf"{name}\.on is 'weights': allowed are 'all', 'matrices'"):
+    with pytest.raises(
+        ValueError, match=rf"{name}\.on is 'weights': allowed are 'all', 'matrices'"
+    ):
         getattr(methods, name)(on="weights")
 
 
@@ -87,9 +96,15 @@ def with_spectrum(random, shape, spectrum):
 def spectral_tree(scale=1.0, seed=0):
     random = np.random.default_rng(seed)
     tree = {
-        "layer0": {"kernel": with_spectrum(random, (3, 2), [1.7, 0.4]), "bias": random.normal(size=2)},
+        "layer0": {
+            "kernel": with_spectrum(random, (3, 2), [1.7, 0.4]),
+            "bias": random.normal(size=2),
+        },
         "norm0": {"scale": random.normal(size=2), "bias": random.normal(size=2)},
-        "conv": {"kernel": with_spectrum(random, (2, 2, 2, 3), [0.6, 0.2, 0.1]), "bias": random.normal(size=3)},
+        "conv": {
+            "kernel": with_spectrum(random, (2, 2, 2, 3), [0.6, 0.2, 0.1]),
+            "bias": random.normal(size=3),
+        },
     }
     return jax.tree.map(lambda a: jnp.asarray(scale * a, jnp.float32), tree)
 
@@ -121,12 +136,18 @@ def spectral_gradient(tree, tau, power, bias_power):
 @pytest.mark.parametrize("target", ["one", "initial"])
 def test_spectral_against_svd(target, power, bias_power):
     initial, params = spectral_tree(), spectral_tree(scale=1.2, seed=1)
-    tx = methods.spectral(strength=0.25, power=power, target=target, bias_power=bias_power)(optax.sgd(1.0))
+    tx = methods.spectral(strength=0.25, power=power, target=target, bias_power=bias_power)(
+        optax.sgd(1.0)
+    )
     state, zero = tx.init(initial), jax.tree.map(jnp.zeros_like, params)
     update = jax.jit(tx.update)
-    for _ in range(12):  # parameters held still, so the carried vectors converge; the spectra have wide gaps
+    # parameters held still, so the carried vectors converge; the spectra have wide gaps
+    for _ in range(12):
         updates, state = update(zero, state, params, ctx=context())
-    tau = {name: 1.0 if target == "one" else {"layer0": 1.7, "conv": 0.6}[name.split("/")[0]] for name in KERNELS}
+    tau = {
+        name: 1.0 if target == "one" else {"layer0": 1.7, "conv": 0.6}[name.split("/")[0]]
+        for name in KERNELS
+    }
     want = spectral_gradient(leaves(params), tau, power, bias_power)
     for name, update in leaves(updates).items():
         np.testing.assert_allclose(update, -0.25 * want[name], rtol=2e-5, atol=2e-6, err_msg=name)
@@ -136,7 +157,11 @@ def test_spectral_against_svd(target, power, bias_power):
 
 def test_spectral_closed_form_against_finite_differences():
     """The closed form above is itself checked, in float64, along random directions."""
-    tree, tau, random = leaves(spectral_tree(seed=2)), dict.fromkeys(KERNELS, 1.0), np.random.default_rng(3)
+    tree, tau, random = (
+        leaves(spectral_tree(seed=2)),
+        dict.fromkeys(KERNELS, 1.0),
+        np.random.default_rng(3),
+    )
     gradient = spectral_gradient(tree, tau, 2, 2)
     for _ in range(4):
         along = {k: random.normal(size=p.shape) for k, p in tree.items()}
@@ -157,7 +182,9 @@ def test_spectral_value_and_one_power_iteration_per_step():
     assert 1 - abs(v @ top) > 1e-3, "this test needs a vector on its way"
     sizes = [np.linalg.norm(matrix @ v)]
     for _ in range(3):
-        np.testing.assert_allclose(penalty.value(params, memory), (sizes[-1] ** 2 - 1) ** 2, rtol=1e-3, atol=1e-7)
+        np.testing.assert_allclose(
+            penalty.value(params, memory), (sizes[-1] ** 2 - 1) ** 2, rtol=1e-3, atol=1e-7
+        )
         memory = penalty.advance(memory, params)
         v = matrix.T @ matrix @ v
         v /= np.linalg.norm(v)
@@ -165,7 +192,9 @@ def test_spectral_value_and_one_power_iteration_per_step():
         sizes.append(np.linalg.norm(matrix @ v))
     assert sizes == sorted(sizes)
     memory = jax.lax.fori_loop(0, 400, lambda _, memory: penalty.advance(memory, params), memory)
-    np.testing.assert_allclose(np.abs(top @ np.asarray(jax.tree.leaves(memory[0])[0])), 1, rtol=1e-5)
+    np.testing.assert_allclose(
+        np.abs(top @ np.asarray(jax.tree.leaves(memory[0])[0])), 1, rtol=1e-5
+    )
 
 
 def test_spectral_vectors_are_carried_in_the_state():
@@ -175,7 +204,9 @@ def test_spectral_vectors_are_carried_in_the_state():
     _, after = tx.update(params, start, spectral_tree(seed=5), ctx=context())
     penalty = methods.spectral(strength=0.1)
     assert_bitwise(after[0], penalty.advance(start[0], spectral_tree(seed=5)))
-    with pytest.raises(ValueError, match=r"spectral\.target is 'half': allowed are 'one', 'initial'"):
+    with pytest.raises(
+        ValueError, match=r"spectral\.target is 'half': allowed are 'one', 'initial'"
+    ):
         methods.spectral(target="half")
 
 

@@ -1,4 +1,6 @@
-"""The small convolutional network: PyTorch, sizes, unit groups, one task with the methods and probes."""
+"""The small convolutional network: PyTorch, sizes, unit groups, one task with the methods and
+probes.
+"""
 
 import jax
 import jax.numpy as jnp
@@ -30,7 +32,9 @@ def torch_forward(torch, params, statistics, x, norm, train):
     for i in range(4):
         layer = params[f"layer{i}"]
         if i == 3:
-            x = functional.linear(x.permute(0, 2, 3, 1).flatten(1), layer["kernel"].T, layer["bias"])
+            x = functional.linear(
+                x.permute(0, 2, 3, 1).flatten(1), layer["kernel"].T, layer["bias"]
+            )
         else:
             x = functional.conv2d(x, layer["kernel"].permute(3, 2, 0, 1), layer["bias"], padding=1)
         if norm != "none":
@@ -78,17 +82,25 @@ def test_logits_activations_and_gradients_as_pytorch(torch, norm):
     close(logits, want, 1e-5)
     assert net.groups() == list(hidden)
     for group, activations in hidden.items():
-        close(changed["hidden"][group], activations.permute(0, 2, 3, 1) if activations.ndim == 4 else activations, 1e-5)
+        close(
+            changed["hidden"][group],
+            activations.permute(0, 2, 3, 1) if activations.ndim == 4 else activations,
+            1e-5,
+        )
     largest = max(float(t.grad.abs().max()) for t in jax.tree.leaves(tensors))
     jax.tree.map(
-        lambda g, t: np.testing.assert_allclose(g, t.grad.numpy(), rtol=1e-4, atol=1e-5 * largest), gradient, tensors
+        lambda g, t: np.testing.assert_allclose(g, t.grad.numpy(), rtol=1e-4, atol=1e-5 * largest),
+        gradient,
+        tensors,
     )
 
 
 @pytest.mark.parametrize("activation", ACTIVATIONS)
 def test_units_are_where_they_are_said_to_be(activation):
     net, params, rest, x = made("batch", activation)
-    hidden = jax.eval_shape(lambda: net.apply({"params": params, **rest}, x, mutable=["hidden"])[1]["hidden"])
+    hidden = jax.eval_shape(
+        lambda: net.apply({"params": params, **rest}, x, mutable=["hidden"])[1]["hidden"]
+    )
     copies = 2 if activation == "crelu" else 1
     assert list(net.units()) == net.groups() == ["h0", "h1", "h2", "h3"]
     for (group, unit), width in zip(net.units().items(), (4, 8, 16, 6), strict=True):
@@ -102,7 +114,9 @@ def test_units_are_where_they_are_said_to_be(activation):
 
 @pytest.mark.parametrize("group", ["h0", "h2"])
 def test_outgoing_weights_are_those_of_the_unit(group):
-    """A unit whose outgoing weights are zero may have any incoming ones, as its activations are then read by nobody."""
+    """A unit whose outgoing weights are zero may have any incoming ones, as its activations are
+    then read by nobody.
+    """
     net, params, _, x = made("none", "crelu")
     unit, where = 1, net.units()[group]
     width = params[where.made_by[0]]["kernel"].shape[-1]
@@ -116,8 +130,13 @@ def test_outgoing_weights_are_those_of_the_unit(group):
 
 def test_parameter_count():
     # 9 * 32 + 32, 9 * 32 * 64 + 64, 9 * 64 * 128 + 128, 4 * 4 * 128 * 256 + 256, 256 * 10 + 10
-    params = jax.eval_shape(lambda: cnn(10, "none", "relu", "torch").init(jax.random.key(0), jnp.zeros((1, 28, 28, 1))))
-    assert sum(p.size for p in jax.tree.leaves(params["params"])) == 320 + 18_496 + 73_856 + 524_544 + 2_570
+    params = jax.eval_shape(
+        lambda: cnn(10, "none", "relu", "torch").init(jax.random.key(0), jnp.zeros((1, 28, 28, 1)))
+    )
+    assert (
+        sum(p.size for p in jax.tree.leaves(params["params"]))
+        == 320 + 18_496 + 73_856 + 524_544 + 2_570
+    )
 
 
 def test_refusals():
@@ -134,7 +153,9 @@ def test_a_task_with_methods_and_probes():
         probe_samples=16, options=options | {"hessian_top.iterations": 2},
     )  # fmt: skip
     run = supervised.make_run(spec)
-    lane = jax.tree.map(lambda a: a[0], lanes.stack([lanes.complete(spec, {"redo.threshold": 0.9})]))
+    lane = jax.tree.map(
+        lambda a: a[0], lanes.stack([lanes.complete(spec, {"redo.threshold": 0.9})])
+    )
     state = quickly(run.init, lane, DATA)
     after, metrics = quickly(run.run_task, lane, state, DATA, jnp.int32(0))
     assert metrics["finite"]

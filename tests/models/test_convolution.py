@@ -1,4 +1,6 @@
-"""The convolution and the pooling: values and gradients against autodiff and PyTorch; loops; second derivatives."""
+"""The convolution and the pooling: values and gradients against autodiff and PyTorch; loops; second
+derivatives.
+"""
 
 import jax
 import jax.numpy as jnp
@@ -26,7 +28,11 @@ INPUTS, OUTPUTS = 3, 4
 def drawn(kernel, stride, height, width, batch):
     """(x, kernel, cotangent) as float32 arrays."""
     random = np.random.default_rng(kernel + 10 * stride + 100 * height)
-    shape = batch, *((side + 2 * (kernel // 2) - kernel) // stride + 1 for side in (height, width)), OUTPUTS
+    shape = (
+        batch,
+        *((side + 2 * (kernel // 2) - kernel) // stride + 1 for side in (height, width)),
+        OUTPUTS,
+    )
     shapes = (batch, height, width, INPUTS), (kernel, kernel, INPUTS, OUTPUTS), shape
     return [jnp.asarray(random.normal(size=shape), jnp.float32) for shape in shapes]
 
@@ -96,20 +102,28 @@ def test_the_fast_gradients_are_used_on_a_cpu_only(monkeypatch):
 
 
 def test_gradients_are_canonical_convolutions():
-    """What keeps loops fast: image NHWC, filters HWIO, operands behind a barrier; in tangents of gradients as well."""
+    """What keeps loops fast: image NHWC, filters HWIO, operands behind a barrier; in tangents of
+    gradients as well.
+    """
     x, kernel, _ = drawn(3, 2, 8, 8, 4)
 
     def loss(k):
-        return (convolution.convolve(jnp.tanh(convolution.convolve(x, k, 2)), k[:, :, :1].repeat(4, 2)) ** 2).sum()
+        return (
+            convolution.convolve(jnp.tanh(convolution.convolve(x, k, 2)), k[:, :, :1].repeat(4, 2))
+            ** 2
+        ).sum()
 
     for function in (jax.grad(loss), jax.linearize(jax.grad(loss), kernel)[1]):
         found = list(convolutions(jax.make_jaxpr(function)(kernel).jaxpr))
         assert len(found) >= 3
         for numbers in found:
-            assert numbers == jax.lax.conv_dimension_numbers(x.shape, kernel.shape, convolution.LAYOUT)
+            assert numbers == jax.lax.conv_dimension_numbers(
+                x.shape, kernel.shape, convolution.LAYOUT
+            )
     plain = jax.make_jaxpr(jax.grad(lambda k: (padded(x, k, 2) ** 2).sum()))(kernel).jaxpr
     assert any(
-        n != jax.lax.conv_dimension_numbers(x.shape, kernel.shape, convolution.LAYOUT) for n in convolutions(plain)
+        n != jax.lax.conv_dimension_numbers(x.shape, kernel.shape, convolution.LAYOUT)
+        for n in convolutions(plain)
     )
 
 
@@ -118,7 +132,9 @@ def convolutions(jaxpr):
     for equation in jaxpr.eqns:
         if equation.primitive.name == "conv_general_dilated":
             yield equation.params["dimension_numbers"]
-        for inner in jax.tree.leaves(equation.params, is_leaf=lambda p: hasattr(p, "jaxpr") or hasattr(p, "eqns")):
+        for inner in jax.tree.leaves(
+            equation.params, is_leaf=lambda p: hasattr(p, "jaxpr") or hasattr(p, "eqns")
+        ):
             inner = getattr(inner, "jaxpr", inner)
             if hasattr(inner, "eqns"):
                 yield from convolutions(inner)
@@ -127,7 +143,9 @@ def convolutions(jaxpr):
 @pytest.mark.parametrize("stride", [1, 2])
 @pytest.mark.parametrize("chunk", [20, 10**6])
 def test_hessian_vector_products(chunk, stride, monkeypatch, request):
-    """Forward over reverse, as the curvature probe takes it, against the dense Hessian of the plain convolution."""
+    """Forward over reverse, as the curvature probe takes it, against the dense Hessian of the plain
+    convolution.
+    """
     monkeypatch.setattr(convolution, "CHUNK", chunk)
     if stride == 1:
         request.getfixturevalue("by_products")
@@ -140,7 +158,9 @@ def test_hessian_vector_products(chunk, stride, monkeypatch, request):
 
     def loss(flat, convolve):
         p = unravel(flat)
-        return (jnp.tanh(convolve(jnp.tanh(convolve(x[..., :2], p["a"], stride)), p["b"], 1)) ** 2).sum()
+        return (
+            jnp.tanh(convolve(jnp.tanh(convolve(x[..., :2], p["a"], stride)), p["b"], 1)) ** 2
+        ).sum()
 
     def both(flat, v):
         product = jax.linearize(jax.grad(lambda f: loss(f, convolution.convolve)), flat)[1]
@@ -169,7 +189,11 @@ def test_products_as_autodiff(size, tiles, monkeypatch):
     want, expected = jax.vjp(lambda x, k: padded(x, k, 1), x, kernel)
     close(got, want)
     jax.tree.map(close, pull(g), expected(g))
-    assert not [*convolutions(jax.make_jaxpr(lambda *a: jax.vjp(convolution.convolve, *a)[1](g))(x, kernel).jaxpr)]
+    assert not [
+        *convolutions(
+            jax.make_jaxpr(lambda *a: jax.vjp(convolution.convolve, *a)[1](g))(x, kernel).jaxpr
+        )
+    ]
 
 
 def test_products_err_like_sums_in_float32():
@@ -199,7 +223,8 @@ def test_adjoints():
     ("shape", "kernel", "stride", "dtype", "count"),
     [
         ((2, 4, 4, 128), (3, 3, 128, 128), 1, jnp.float32, 0),
-        ((2, 4, 4, 64), (3, 3, 64, 64), 1, jnp.float32, 1),  # the gradient of a kernel of few channels
+        # the gradient of a kernel of few channels
+        ((2, 4, 4, 64), (3, 3, 64, 64), 1, jnp.float32, 1),
         ((2, 4, 4, 16), (3, 3, 16, 64), 1, jnp.float32, 3),
         ((2, 5, 4, 128), (3, 3, 128, 128), 1, jnp.float32, 3),
         ((2, 4, 4, 128), (5, 5, 128, 128), 1, jnp.float32, 3),
@@ -238,7 +263,9 @@ def check_loops(x, kernel, stride):
     gradient = jax.grad(lambda k, x: (convolution.convolve(x, k, stride) ** 3).sum())
     alone = [gradient(kernel * scale, x) for scale in (1.0, 2.0)]
     scales = jnp.asarray([1.0, 2.0])
-    _, scanned = jax.lax.scan(lambda carry, scale: (carry, gradient(kernel * scale, x)), None, scales)
+    _, scanned = jax.lax.scan(
+        lambda carry, scale: (carry, gradient(kernel * scale, x)), None, scales
+    )
     mapped = jax.vmap(lambda scale: gradient(kernel * scale, x))(scales)
     for together in (scanned, mapped):
         close(together, jnp.stack(alone))
@@ -263,8 +290,12 @@ def test_bias_is_added_to_every_position():
     x, _, _ = drawn(3, 2, 5, 6, 2)
     layer = convolution.Conv(OUTPUTS, 3, 2)
     params = layer.init(jax.random.key(1), x)["params"]
-    without = convolution.Conv(OUTPUTS, 3, 2, bias=False).apply({"params": {"kernel": params["kernel"]}}, x)
-    close(layer.apply({"params": params}, x) - without, np.broadcast_to(params["bias"], without.shape))
+    without = convolution.Conv(OUTPUTS, 3, 2, bias=False).apply(
+        {"params": {"kernel": params["kernel"]}}, x
+    )
+    close(
+        layer.apply({"params": params}, x) - without, np.broadcast_to(params["bias"], without.shape)
+    )
 
 
 # Pooling

@@ -9,7 +9,16 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from plasticity_jax.models import ACTIVATIONS, INITIALIZATIONS, MLP, MODELS, NORMS, T5, ResNet18, mlp
+from plasticity_jax.models import (
+    ACTIVATIONS,
+    INITIALIZATIONS,
+    MLP,
+    MODELS,
+    NORMS,
+    T5,
+    ResNet18,
+    mlp,
+)
 
 WIDTH, DEPTH, INPUTS, OUTPUTS, BATCH = 6, 2, 5, 3, 9
 
@@ -23,7 +32,9 @@ def made(norm, activation, initialization="torch"):
     net = mlp(OUTPUTS, WIDTH, DEPTH, norm, activation, initialization)
     variables = jax.eval_shape(lambda: net.init(jax.random.key(0), jnp.zeros((1, INPUTS)), False))
     random = np.random.default_rng(1)
-    params = jax.tree.map(lambda p: random.normal(0.3, 0.5, p.shape).astype(np.float32), variables["params"])
+    params = jax.tree.map(
+        lambda p: random.normal(0.3, 0.5, p.shape).astype(np.float32), variables["params"]
+    )
     statistics = jax.tree.map(
         lambda p: np.float32(0.5) + random.random(p.shape, np.float32), variables.get("batch_stats")
     )
@@ -31,7 +42,9 @@ def made(norm, activation, initialization="torch"):
 
 
 def torch_forward(torch, params, statistics, x, norm, activation, train):
-    """(logits, {group: activations}) of the same network in PyTorch; running statistics are updated in place."""
+    """(logits, {group: activations}) of the same network in PyTorch; running statistics are updated
+    in place.
+    """
     functional, hidden = torch.nn.functional, {}
     for i in range(DEPTH):
         x = functional.linear(x, params[f"layer{i}"]["kernel"].T, params[f"layer{i}"]["bias"])
@@ -79,8 +92,12 @@ def test_logits_activations_and_gradients_as_pytorch(torch, norm, activation):
     gradient, logits, changed, evaluated = jax.jit(step)(variables["params"])
     tensors = jax.tree.map(lambda p: torch.tensor(p, requires_grad=True), variables["params"])
     statistics = jax.tree.map(torch.tensor, rest.get("batch_stats"))
-    frozen = torch_forward(torch, tensors, statistics, torch.tensor(x), norm, activation, train=False)
-    want, hidden = torch_forward(torch, tensors, statistics, torch.tensor(x), norm, activation, train=True)
+    frozen = torch_forward(
+        torch, tensors, statistics, torch.tensor(x), norm, activation, train=False
+    )
+    want, hidden = torch_forward(
+        torch, tensors, statistics, torch.tensor(x), norm, activation, train=True
+    )
     torch.nn.functional.cross_entropy(want, torch.tensor(y)).backward()
 
     close(logits, want, 1e-5)
@@ -91,22 +108,32 @@ def test_logits_activations_and_gradients_as_pytorch(torch, norm, activation):
     largest = max(float(t.grad.abs().max()) for t in jax.tree.leaves(tensors))
     # a bias ahead of batch norm has no gradient but rounding, hence the absolute part
     jax.tree.map(
-        lambda g, t: np.testing.assert_allclose(g, t.grad.numpy(), rtol=1e-4, atol=1e-5 * largest), gradient, tensors
+        lambda g, t: np.testing.assert_allclose(g, t.grad.numpy(), rtol=1e-4, atol=1e-5 * largest),
+        gradient,
+        tensors,
     )
 
 
 @pytest.mark.oracle
 def test_running_statistics_of_batch_norm(torch):
-    """As PyTorch's after some steps, but with the biased variance; PyTorch keeps n / (n - 1) times as much of a batch."""
+    """As PyTorch's after some steps, but with the biased variance; PyTorch keeps n / (n - 1) times
+    as much of a batch.
+    """
     net, variables = made("batch", "relu")
-    tensors, statistics = (jax.tree.map(torch.tensor, variables[k]) for k in ("params", "batch_stats"))
+    tensors, statistics = (
+        jax.tree.map(torch.tensor, variables[k]) for k in ("params", "batch_stats")
+    )
     start, ours = jax.tree.map(np.copy, variables["batch_stats"]), variables["batch_stats"]
     apply = jax.jit(
-        lambda s, x: net.apply({"params": variables["params"], "batch_stats": s}, x, True, mutable=["batch_stats"])
+        lambda s, x: net.apply(
+            {"params": variables["params"], "batch_stats": s}, x, True, mutable=["batch_stats"]
+        )
     )
     for step in range(4):
         ours = apply(ours, inputs(step))[1]["batch_stats"]
-        torch_forward(torch, tensors, statistics, torch.tensor(inputs(step)), "batch", "relu", train=True)
+        torch_forward(
+            torch, tensors, statistics, torch.tensor(inputs(step)), "batch", "relu", train=True
+        )
     for name, found in ours.items():
         kept = 0.9**4 * start[name]["var"]
         biased = kept + (statistics[name]["var"].numpy() - kept) * (BATCH - 1) / BATCH
@@ -116,7 +143,9 @@ def test_running_statistics_of_batch_norm(torch):
 
 
 def test_batch_norm_statistics_by_hand():
-    """One layer whose inputs to the norm are known: running <- 0.9 running + 0.1 batch, only in training."""
+    """One layer whose inputs to the norm are known: running <- 0.9 running + 0.1 batch, only in
+    training.
+    """
     net = mlp(2, 1, 1, "batch", "relu", "torch")
     x = jnp.asarray([[1.0], [2.0], [6.0]])  # mean 3, biased variance 14/3
     variables = net.init(jax.random.key(0), x, False)
@@ -136,8 +165,11 @@ def test_initial_distribution(initialization):
     for name, inside in (("layer0", fan_in), ("layer1", 2 * width), ("head", 2 * width)):
         kernel, bias = np.asarray(params[name]["kernel"]), np.asarray(params[name]["bias"])
         assert kernel.shape[0] == inside
-        error = 6 * np.sqrt(2 / kernel.size)  # six relative standard errors of a variance of normal draws
-        variance = {"torch": 1 / (3 * inside), "he": 2 / inside, "lecun": 1 / inside}[initialization]
+        # six relative standard errors of a variance of normal draws
+        error = 6 * np.sqrt(2 / kernel.size)
+        variance = {"torch": 1 / (3 * inside), "he": 2 / inside, "lecun": 1 / inside}[
+            initialization
+        ]
         assert kernel.var() == pytest.approx(variance, rel=error)
         assert abs(kernel.mean()) < 6 * np.sqrt(variance / kernel.size)
         if initialization == "torch":
@@ -149,21 +181,30 @@ def test_initial_distribution(initialization):
             if name != "head":
                 assert bias.var() == pytest.approx(variance, rel=6 * np.sqrt(2 / width))
         else:
-            assert np.abs(kernel).max() > 2 * np.sqrt(variance)  # normal, cut off at 2 of its own deviations
+            # normal, cut off at 2 of its own deviations
+            assert np.abs(kernel).max() > 2 * np.sqrt(variance)
             assert not bias.any()
     for name in ("norm0", "norm1"):
         np.testing.assert_array_equal(params[name]["scale"], 1)
         np.testing.assert_array_equal(params[name]["bias"], 0)
-    assert not np.array_equal(params["layer0"]["kernel"][0, :10], params["layer1"]["kernel"][0, :10])
+    assert not np.array_equal(
+        params["layer0"]["kernel"][0, :10], params["layer1"]["kernel"][0, :10]
+    )
 
 
 @pytest.mark.parametrize("activation", ACTIVATIONS)
 @pytest.mark.parametrize("norm", NORMS)
 def test_units_are_where_they_are_said_to_be(norm, activation):
     net, variables = made(norm, activation)
-    _, changed = jax.eval_shape(lambda: net.apply(variables, inputs(), True, mutable=["hidden", "batch_stats"]))
+    _, changed = jax.eval_shape(
+        lambda: net.apply(variables, inputs(), True, mutable=["hidden", "batch_stats"])
+    )
     copies = 2 if activation == "crelu" else 1
-    at = lambda path: variables["params"][path[0]] if len(path) == 1 else pytest.fail("a nested path")  # noqa: E731
+
+    def at(path):
+        assert len(path) == 1
+        return variables["params"][path[0]]
+
     assert list(net.units()) == [f"h{i}" for i in range(DEPTH)]
     for group, unit in net.units().items():
         assert changed["hidden"][group].shape == (BATCH, copies * WIDTH)
@@ -178,9 +219,13 @@ def test_units_are_where_they_are_said_to_be(norm, activation):
 
 @pytest.mark.parametrize("path", ["made_by", "norm"])
 def test_incoming_weights_are_those_of_the_unit(path):
-    """Changing a unit's incoming weights, or its scale, changes its own activation and no other of its group."""
+    """Changing a unit's incoming weights, or its scale, changes its own activation and no other of
+    its group.
+    """
     net, variables = made("batch" if path == "norm" else "none", "tanh")
-    hidden = jax.jit(lambda p: net.apply({**variables, "params": p}, inputs(), mutable=["hidden"])[1]["hidden"])
+    hidden = jax.jit(
+        lambda p: net.apply({**variables, "params": p}, inputs(), mutable=["hidden"])[1]["hidden"]
+    )
     before, unit = hidden(variables["params"]), 2
     for group, where in net.units().items():
         params = jax.tree.map(np.copy, variables["params"])
@@ -192,7 +237,9 @@ def test_incoming_weights_are_those_of_the_unit(path):
 
 
 def test_outgoing_weights_are_those_of_the_unit():
-    """Silencing a unit by its rows of `feeds` is the same as silencing its activation, copies included."""
+    """Silencing a unit by its rows of `feeds` is the same as silencing its activation, copies
+    included.
+    """
     net, variables = made("layer", "crelu")
     x, unit = jnp.asarray(inputs()), 2
     params = jax.tree.map(np.copy, variables["params"])
@@ -211,15 +258,31 @@ def test_outgoing_weights_are_those_of_the_unit():
 def test_parameter_count_of_the_mnist_network(norm, count):
     # 784 * 256 + 256, three times 256 * 256 + 256, 256 * 10 + 10
     net = mlp(10, 256, 4, norm, "relu", "torch")
-    params = jax.eval_shape(lambda: net.init(jax.random.key(0), jnp.zeros((1, 28, 28, 1))))["params"]
+    params = jax.eval_shape(lambda: net.init(jax.random.key(0), jnp.zeros((1, 28, 28, 1))))[
+        "params"
+    ]
     assert sum(p.size for p in jax.tree.leaves(params)) == count
 
 
 # --- what is made by hand ---
 
 MADE = {
-    "mlp": {"outputs": 3, "width": 4, "depth": 1, "norm": "layer", "activation": "relu", "initialization": "torch"},
-    "cnn": {"outputs": 3, "norm": "batch", "activation": "relu", "initialization": "he", "base": 2, "dense": 4},
+    "mlp": {
+        "outputs": 3,
+        "width": 4,
+        "depth": 1,
+        "norm": "layer",
+        "activation": "relu",
+        "initialization": "torch",
+    },
+    "cnn": {
+        "outputs": 3,
+        "norm": "batch",
+        "activation": "relu",
+        "initialization": "he",
+        "base": 2,
+        "dense": 4,
+    },
     "resnet18": {
         "outputs": 3,
         "norm": "none",
@@ -234,17 +297,32 @@ MADE = {
 
 @pytest.mark.parametrize("name", MODELS)
 def test_models_refuse_in_a_sentence(name):
-    """The module and its factory, whatever they are given for each of their settings; nothing is compiled."""
+    """The module and its factory, whatever they are given for each of their settings; nothing is
+    compiled.
+    """
     factory = MODELS[name]
     made = factory(**MADE[name])
     assert type(made)(**MADE[name]) == made
-    fields = {f.name: f.type for f in dataclasses.fields(made) if f.name not in ("parent", "name", "pretrained")}
+    fields = {
+        f.name: f.type
+        for f in dataclasses.fields(made)
+        if f.name not in ("parent", "name", "pretrained")
+    }
     for field, kind in fields.items():
         numbers = [-1, 0, 10**20, 2**31, 1.5, 2.0, True, None, "4", float("nan"), np.zeros(2)]
         for value in numbers if kind is int else ["rel", "", None, 1, ["relu"]]:
-            told = f"{name}.{field} is " if kind is int or field in ("stem", "head") else f"unknown {field} "
-            for make in [type(made), *([factory] if field in inspect.signature(factory).parameters else [])]:
-                with pytest.raises(ValueError, match=rf"^{re.escape(told)}.*: (allowed|known) are [^\n]*\.$"):
+            told = (
+                f"{name}.{field} is "
+                if kind is int or field in ("stem", "head")
+                else f"unknown {field} "
+            )
+            for make in [
+                type(made),
+                *([factory] if field in inspect.signature(factory).parameters else []),
+            ]:
+                with pytest.raises(
+                    ValueError, match=rf"^{re.escape(told)}.*: (allowed|known) are [^\n]*\.$"
+                ):
                     make(**{**MADE[name], field: value})
         if kind is int:
             for value in (np.int64(8), jnp.int32(8)):
@@ -253,8 +331,12 @@ def test_models_refuse_in_a_sentence(name):
 
 
 def test_a_depth_that_no_compiler_ends_and_crelu_where_it_does_not_fit_are_refused():
-    with pytest.raises(ValueError, match=r"^mlp\.depth is 1001: allowed are whole numbers from 1 to 1000\.$"):
+    with pytest.raises(
+        ValueError, match=r"^mlp\.depth is 1001: allowed are whole numbers from 1 to 1000\.$"
+    ):
         MLP(3, depth=1001)
     for module, given in ((ResNet18, {"outputs": 3}), (T5, {"outputs": 3, "width": 4, "depth": 1})):
-        with pytest.raises(ValueError, match=r"^activation of \w+ is 'crelu': allowed are 'relu', .*\.$"):
+        with pytest.raises(
+            ValueError, match=r"^activation of \w+ is 'crelu': allowed are 'relu', .*\.$"
+        ):
             module(**given, activation="crelu")

@@ -1,4 +1,6 @@
-"""Checkpoints against transformers: ours gives the logits of what it writes, and what ours refuses it computes otherwise."""
+"""Checkpoints against transformers: ours gives the logits of what it writes, and what ours refuses
+it computes otherwise.
+"""
 
 import warnings
 
@@ -40,14 +42,26 @@ def random_(model):
 
 def t5_of(**changes):
     """A random T5 of transformers, cut to the first block of each side by `their_logits` only."""
-    sizes = {"vocab_size": 30, "d_model": 16, "num_heads": 2, "d_kv": 4, "d_ff": 24, "num_layers": 2}
+    sizes = {
+        "vocab_size": 30,
+        "d_model": 16,
+        "num_heads": 2,
+        "d_kv": 4,
+        "d_ff": 24,
+        "num_layers": 2,
+    }
     usual = {**sizes, "num_decoder_layers": 3, "decoder_start_token_id": 0, "use_cache": False}
     config = transformers.T5Config(**(usual | changes))
     return random_(transformers.T5ForConditionalGeneration(config))
 
 
 def resnet_of(kind=transformers.ResNetForImageClassification, **changes):
-    sizes = {"embedding_size": 4, "hidden_sizes": [4, 8, 16, 32], "depths": [2] * 4, "layer_type": "basic"}
+    sizes = {
+        "embedding_size": 4,
+        "hidden_sizes": [4, 8, 16, 32],
+        "depths": [2] * 4,
+        "layer_type": "basic",
+    }
     return random_(kind(transformers.ResNetConfig(**(sizes | {"num_labels": 5} | changes))))
 
 
@@ -57,7 +71,11 @@ def their_logits(model):
             return model(torch.tensor(X.transpose(0, 3, 1, 2))).logits.numpy()
         model.encoder.block, model.decoder.block = model.encoder.block[:1], model.decoder.block[:1]
         source, inputs = (torch.tensor(np.asarray(ids)) for ids in TEXT)
-        return model(input_ids=source, attention_mask=source != 0, decoder_input_ids=inputs).logits.float().numpy()
+        return (
+            model(input_ids=source, attention_mask=source != 0, decoder_input_ids=inputs)
+            .logits.float()
+            .numpy()
+        )
 
 
 def our_logits(network, folder, outputs=None, **changes):
@@ -93,7 +111,9 @@ def test_t5_of_pieces_has_the_first_rows(tmp_path):
 
 
 def test_t5_with_a_head_of_its_own(tmp_path):
-    """As versions 4 and 5 of transformers write it, read by version 5, and step by step as in decoding."""
+    """As versions 4 and 5 of transformers write it, read by version 5, and step by step as in
+    decoding.
+    """
     told = {"four": {"tie_word_embeddings": False}, "five": {"scale_decoder_outputs": False}}
     for version, says in told.items():
         folder = t5_folder(tmp_path / version, says, {"lm_head.weight": HEAD})
@@ -101,7 +121,10 @@ def test_t5_with_a_head_of_its_own(tmp_path):
         np.testing.assert_array_equal(model.lm_head.weight.detach(), HEAD)
         model.save_pretrained(tmp_path / "again")
         theirs = their_logits(model)
-        assert np.abs(theirs - their_logits(read_by_transformers(t5_folder(tmp_path / "tied")))).max() > 1
+        assert (
+            np.abs(theirs - their_logits(read_by_transformers(t5_folder(tmp_path / "tied")))).max()
+            > 1
+        )
         agree(our_logits(t5_network, folder, head="own"), theirs)
         agree(our_logits(t5_network, tmp_path / "again", head="own"), theirs)
         with pytest.raises(ValueError, match=r"allowed is 'own'\."):
@@ -109,7 +132,9 @@ def test_t5_with_a_head_of_its_own(tmp_path):
     net, variables = t5_network(head="own"), loaded(t5_network, folder, head="own")
     cache = net.apply(variables, TEXT.source, 4, method="start")
     for position in range(4):
-        logits, cache = net.apply(variables, cache, TEXT.inputs[:, position], position, method="step")
+        logits, cache = net.apply(
+            variables, cache, TEXT.inputs[:, position], position, method="step"
+        )
         agree(np.asarray(logits), theirs[:, position])
 
 
@@ -134,7 +159,8 @@ def test_the_advice_for_files_of_pytorch(tmp_path):
     (folder / "model.safetensors").unlink()
     torch.save(model.state_dict(), folder / "pytorch_model.bin")
     with pytest.raises(
-        DataError, match=r"T5ForConditionalGeneration.from_pretrained\(FOLDER\).save_pretrained\(FOLDER\)"
+        DataError,
+        match=r"T5ForConditionalGeneration.from_pretrained\(FOLDER\).save_pretrained\(FOLDER\)",
     ):
         t5_network(folder)
     transformers.T5ForConditionalGeneration.from_pretrained(folder).save_pretrained(folder)
@@ -155,25 +181,36 @@ def test_resnet_without_a_head(tmp_path, kind):
     whole = transformers.ResNetForImageClassification.from_pretrained(tmp_path, num_labels=5).eval()
     variables = loaded(resnet_network, tmp_path)
     with torch.no_grad():
-        head = {"kernel": whole.classifier[1].weight.numpy().T, "bias": whole.classifier[1].bias.numpy()}
+        head = {
+            "kernel": whole.classifier[1].weight.numpy().T,
+            "bias": whole.classifier[1].bias.numpy(),
+        }
     variables["params"]["head"] = head
     agree(np.asarray(resnet_network().apply(variables, jnp.asarray(X), False)), their_logits(whole))
 
 
 def test_resnet_of_another_activation_is_another_network(tmp_path):
-    """Why it is refused: the activation between the two convolutions of a block is ReLU in transformers all the same."""
+    """Why it is refused: the activation between the two convolutions of a block is ReLU in
+    transformers all the same.
+    """
     model = resnet_of(hidden_act="gelu")
     assert isinstance(model.resnet.encoder.stages[0].layers[0].layer[0].activation, torch.nn.ReLU)
     model.save_pretrained(tmp_path)
-    with pytest.raises(ValueError, match="activation of a pretrained resnet18 is 'gelu': allowed are 'relu'"):
+    with pytest.raises(
+        ValueError, match="activation of a pretrained resnet18 is 'gelu': allowed are 'relu'"
+    ):
         resnet_network(tmp_path, activation="gelu")
 
 
-@pytest.mark.parametrize("name", ["lm_head.weight", "encoder.embed_tokens.weight", "decoder.embed_tokens.weight"])
+@pytest.mark.parametrize(
+    "name", ["lm_head.weight", "encoder.embed_tokens.weight", "decoder.embed_tokens.weight"]
+)
 def test_an_embedding_of_its_own_is_another_network(tmp_path, name):
     """Why it is refused: transformers takes the tensor where it is not the shared one."""
     folder = t5_folder(tmp_path / "own", tensors={name: HEAD})
-    one, other = (their_logits(read_by_transformers(f)) for f in (folder, t5_folder(tmp_path / "shared")))
+    one, other = (
+        their_logits(read_by_transformers(f)) for f in (folder, t5_folder(tmp_path / "shared"))
+    )
     assert np.abs(one - other).max() > 1e-3 * np.abs(other).max()
     with pytest.raises(DataError, match=f"has a '{name}' of its own"):
         loaded(t5_network, folder)
@@ -188,8 +225,15 @@ def test_a_key_that_is_absent_has_the_value_of_transformers():
         for key, (kind, usual) in layout.read.items():
             if usual is not None:
                 assert (theirs[key], type(theirs[key])) == (usual, kind), key
-    theirs = transformers.T5Config(num_layers=4, feed_forward_proj="gated-gelu", tie_word_embeddings=False).to_dict()
-    found = {"num_decoder_layers": 4, "dense_act_fn": "gelu_new", "is_gated_act": True, "scale_decoder_outputs": False}
+    theirs = transformers.T5Config(
+        num_layers=4, feed_forward_proj="gated-gelu", tie_word_embeddings=False
+    ).to_dict()
+    found = {
+        "num_decoder_layers": 4,
+        "dense_act_fn": "gelu_new",
+        "is_gated_act": True,
+        "scale_decoder_outputs": False,
+    }
     assert {key: theirs[key] for key in found} == found
 
 
@@ -199,7 +243,12 @@ def test_every_key_that_transformers_writes_is_known():
         (keys.T5, transformers.T5Config),
         (keys.RESNET, transformers.ResNetConfig),
     ):
-        known = layout.read.keys() | layout.without_effect | keys.WITHOUT_EFFECT | {"model_type", "architectures"}
+        known = (
+            layout.read.keys()
+            | layout.without_effect
+            | keys.WITHOUT_EFFECT
+            | {"model_type", "architectures"}
+        )
         assert not (config().to_dict().keys() | generation) - known
         # and none of those without effect is read by the models' own code
         assert not layout.read.keys() & (layout.without_effect | keys.WITHOUT_EFFECT)
@@ -220,7 +269,9 @@ def test_keys_without_effect_have_none(tmp_path):
     want = their_logits(read_by_transformers(t5_folder(tmp_path / "whole")))
     for key, value in odd.items():
         folder = t5_folder(tmp_path / "odd", {key: value})
-        np.testing.assert_allclose(their_logits(read_by_transformers(folder)), want, rtol=1e-5, atol=1e-5, err_msg=key)
+        np.testing.assert_allclose(
+            their_logits(read_by_transformers(folder)), want, rtol=1e-5, atol=1e-5, err_msg=key
+        )
         assert same(loaded(t5_network, folder), loaded(t5_network, tmp_path / "whole")), key
 
 
@@ -228,10 +279,21 @@ def test_keys_without_effect_have_none(tmp_path):
 def test_what_is_accepted_of_mutated_configs_is_what_transformers_computes(tmp_path, kind):
     """2,000 of them: where both take it, logits agree."""
     network, write, _, matters = KINDS[kind]
-    model = {"t5": transformers.T5ForConditionalGeneration, "resnet": transformers.ResNetForImageClassification}[kind]
+    model = {
+        "t5": transformers.T5ForConditionalGeneration,
+        "resnet": transformers.ResNetForImageClassification,
+    }[kind]
     folder, accepted, compared = write(tmp_path), {}, 0
     ours, whole = our_logits(network, folder), (folder / "config.json").read_bytes()
-    more = [*matters, "dtype", "id2label", "n_positions", "out_features", "is_decoder", "scale_decoder_outputs"]
+    more = [
+        *matters,
+        "dtype",
+        "id2label",
+        "n_positions",
+        "out_features",
+        "is_decoder",
+        "scale_decoder_outputs",
+    ]
     for number in range(2000):
         text = mutated_values(whole, number, more)
         (folder / "config.json").write_bytes(text)

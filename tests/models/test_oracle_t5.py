@@ -1,4 +1,6 @@
-"""T5 and decoding against transformers: logits, gradients, initial distribution, buckets, greedy and beam search."""
+"""T5 and decoding against transformers: logits, gradients, initial distribution, buckets, greedy
+and beam search.
+"""
 
 import jax
 import jax.numpy as jnp
@@ -15,7 +17,9 @@ ATTENTION = {"q": "query", "k": "key", "v": "value", "o": "output"}
 
 
 def theirs(torch, outputs, width, depth, heads, head_width, feed_forward):
-    """A T5ForConditionalGeneration with initial weights, and scales and biases of positions drawn anew."""
+    """A T5ForConditionalGeneration with initial weights, and scales and biases of positions drawn
+    anew.
+    """
     transformers = pytest.importorskip("transformers")
     torch.manual_seed(0)
     model = transformers.T5ForConditionalGeneration(
@@ -44,11 +48,16 @@ def ours(weights, depth):
     array = {name: weight.detach().numpy() for name, weight in weights.items()}
 
     def attention(at):
-        return {name: {"kernel": array[f"{at}.{letter}.weight"].T} for letter, name in ATTENTION.items()}
+        return {
+            name: {"kernel": array[f"{at}.{letter}.weight"].T} for letter, name in ATTENTION.items()
+        }
 
     def block(side, i):
         at, last = f"{side}.block.{i}.layer", 1 if side == "encoder" else 2
-        feed_forward = {name: {"kernel": array[f"{at}.{last}.DenseReluDense.{name}.weight"].T} for name in ("wi", "wo")}
+        feed_forward = {
+            name: {"kernel": array[f"{at}.{last}.DenseReluDense.{name}.weight"].T}
+            for name in ("wi", "wo")
+        }
         made = {
             "attention": attention(f"{at}.0.SelfAttention"),
             "attention_norm": {"scale": array[f"{at}.0.layer_norm.weight"]},
@@ -72,7 +81,10 @@ def ours(weights, depth):
 def texts(outputs, batch, source, targets):
     """(Text, targets [B, T]) of random ids; each row has its own number of ids before the padding."""
     random = np.random.default_rng(0)
-    x, y = (random.integers(1, outputs, (batch, length)).astype(np.int32) for length in (source, targets))
+    x, y = (
+        random.integers(1, outputs, (batch, length)).astype(np.int32)
+        for length in (source, targets)
+    )
     x[np.arange(source) >= random.integers(source // 2, source, (batch, 1))] = 0
     return Text(jnp.asarray(x), jnp.asarray(np.pad(y, ((0, 0), (1, 0)))[:, :-1])), jnp.asarray(y)
 
@@ -88,10 +100,14 @@ SIZES = {  # outputs, width, depth, heads, head_width, feed_forward
 def test_logits_and_gradients(torch, sizes):
     outputs, width, depth, heads, head_width, feed_forward = sizes
     model = theirs(torch, *sizes)
-    net = t5(outputs, width, depth, "relu", heads=heads, head_width=head_width, feed_forward=feed_forward)
+    net = t5(
+        outputs, width, depth, "relu", heads=heads, head_width=head_width, feed_forward=feed_forward
+    )
     x, y = texts(outputs, 3, 40, 37)
     source, inputs, targets = (torch.tensor(np.array(a), dtype=torch.long) for a in (*x, y))
-    expected = model(input_ids=source, attention_mask=source != 0, decoder_input_ids=inputs, use_cache=False).logits
+    expected = model(
+        input_ids=source, attention_mask=source != 0, decoder_input_ids=inputs, use_cache=False
+    ).logits
     torch.nn.functional.cross_entropy(expected.flatten(0, 1), targets.flatten()).backward()
 
     def objective(params):
@@ -105,7 +121,9 @@ def test_logits_and_gradients(torch, sizes):
     expected = expected.detach().numpy()
     assert np.abs(logits - expected).max() < 1e-5 * np.abs(expected).max()
     their_gradient = ours({name: weight.grad for name, weight in model.named_parameters()}, depth)
-    for (path, a), b in zip(jax.tree.leaves_with_path(gradient), jax.tree.leaves(their_gradient), strict=True):
+    for (path, a), b in zip(
+        jax.tree.leaves_with_path(gradient), jax.tree.leaves(their_gradient), strict=True
+    ):
         assert np.linalg.norm(a - b) < 1e-4 * np.linalg.norm(b), path
 
 
@@ -114,12 +132,20 @@ def test_initial_distribution(torch):
     transformers = pytest.importorskip("transformers")
     names = ("vocab_size", "d_model", "num_layers", "num_heads", "d_kv", "d_ff")
     torch.manual_seed(0)
-    model = transformers.T5ForConditionalGeneration(transformers.T5Config(**dict(zip(names, sizes, strict=True))))
+    model = transformers.T5ForConditionalGeneration(
+        transformers.T5Config(**dict(zip(names, sizes, strict=True)))
+    )
     expected = ours(dict(model.named_parameters()), 1)
-    net, (x, _) = t5(400, 96, 1, "relu", heads=6, head_width=32, feed_forward=512), texts(400, 1, 4, 4)
+    net, (x, _) = (
+        t5(400, 96, 1, "relu", heads=6, head_width=32, feed_forward=512),
+        texts(400, 1, 4, 4),
+    )
     found = jax.jit(net.init)(jax.random.key(0), x)["params"]
-    for (path, a), b in zip(jax.tree.leaves_with_path(found), jax.tree.leaves(expected), strict=True):
-        spread = 5 / np.sqrt(a.size) + 1e-6  # five standard errors of a mean and, about, of a ratio of deviations
+    for (path, a), b in zip(
+        jax.tree.leaves_with_path(found), jax.tree.leaves(expected), strict=True
+    ):
+        # five standard errors of a mean and, about, of a ratio of deviations
+        spread = 5 / np.sqrt(a.size) + 1e-6
         assert abs(a.mean() - b.mean()) < 2 * spread * max(b.std(), 1e-6), path
         assert abs(a.std() - b.std()) < spread * b.std() + 1e-6, path
         if b.std() > 0:
@@ -131,13 +157,19 @@ def test_initial_distribution(torch):
 def test_buckets(torch, buckets, distance, bidirectional):
     attention = pytest.importorskip("transformers.models.t5.modeling_t5").T5Attention
     offset = np.arange(-1500, 1501)
-    expected = attention._relative_position_bucket(torch.tensor(offset), bidirectional, buckets, distance)
-    np.testing.assert_array_equal(bucket(offset, buckets, distance, bidirectional), expected.numpy())
+    expected = attention._relative_position_bucket(
+        torch.tensor(offset), bidirectional, buckets, distance
+    )
+    np.testing.assert_array_equal(
+        bucket(offset, buckets, distance, bidirectional), expected.numpy()
+    )
 
 
 @pytest.fixture(scope="module")
 def generation():
-    """(their model, our step and start, source) of a small T5 whose texts vary and end now and then."""
+    """(their model, our step and start, source) of a small T5 whose texts vary and end now and
+    then.
+    """
     torch = pytest.importorskip("torch")
     model = theirs(torch, 11, 32, 2, 2, 16, 64)
     with torch.no_grad():
@@ -163,7 +195,11 @@ def generated(torch, model, source, length, **settings):
     """Their texts [B, length], without the start id, filled up with 0."""
     source = torch.tensor(np.array(source), dtype=torch.long)
     ids = model.generate(
-        input_ids=source, attention_mask=source != 0, max_new_tokens=length, do_sample=False, **settings
+        input_ids=source,
+        attention_mask=source != 0,
+        max_new_tokens=length,
+        do_sample=False,
+        **settings,
     ).numpy()[:, 1:]
     ids = np.pad(ids, ((0, 0), (0, length - ids.shape[1])))
     ended = np.cumsum(ids == 1, axis=1) - (ids == 1) > 0  # beam search fills up with the end id
@@ -179,7 +215,9 @@ def varied(ids):
 def test_greedy(torch, generation):
     model, start, step, source = generation
     expected = generated(torch, model, source, 12, num_beams=1)
-    found = jax.jit(lambda: decoding.greedy(step, start(12), count=len(source), start=0, end=1, length=12))()
+    found = jax.jit(
+        lambda: decoding.greedy(step, start(12), count=len(source), start=0, end=1, length=12)
+    )()
     assert varied(expected)
     np.testing.assert_array_equal(found, expected)
 
@@ -188,7 +226,9 @@ def test_greedy(torch, generation):
 def test_beam(torch, generation, beams, length_penalty):
     model, start, step, source = generation
     settings = {"length_penalty": length_penalty}
-    expected = generated(torch, model, source, 12, num_beams=beams, early_stopping=False, **settings)
+    expected = generated(
+        torch, model, source, 12, num_beams=beams, early_stopping=False, **settings
+    )
     how = {"count": len(source), "start": 0, "end": 1, "length": 12, "beams": beams, **settings}
     found = jax.jit(lambda: decoding.beam(step, start(12), **how))()
     assert varied(expected)

@@ -74,9 +74,13 @@ def test_a_resnet_is_taken_with_its_statistics_and_a_head_of_as_many_classes(tmp
 
 def test_a_resnet_that_was_saved_without_a_head_is_taken(tmp_path):
     body = {
-        name.removeprefix("resnet."): tensor for name, tensor in resnet_tensors().items() if name.startswith("resnet.")
+        name.removeprefix("resnet."): tensor
+        for name, tensor in resnet_tensors().items()
+        if name.startswith("resnet.")
     }
-    found = loaded(resnet_network, write(tmp_path, {**RESNET_CONFIG, "architectures": ["ResNetModel"]}, body))
+    found = loaded(
+        resnet_network, write(tmp_path, {**RESNET_CONFIG, "architectures": ["ResNetModel"]}, body)
+    )
     assert same(found["params"]["stem"], drawn(resnet_network, 5)["params"]["stem"])
     assert not found["params"]["head"]["kernel"].any()
 
@@ -91,9 +95,15 @@ def test_a_head_of_its_own_is_taken(tmp_path):
 
 
 def test_tensors_that_change_nothing_may_be_there(tmp_path):
-    """Copies of the embedding, which some versions write, and a table that the first T5s had and never used."""
+    """Copies of the embedding, which some versions write, and a table that the first T5s had and
+    never used.
+    """
     names = ("encoder.embed_tokens.weight", "decoder.embed_tokens.weight", "lm_head.weight")
-    unused = {"decoder.block.0.layer.1.EncDecAttention.relative_attention_bias.weight": np.ones((32, 2), np.float32)}
+    unused = {
+        "decoder.block.0.layer.1.EncDecAttention.relative_attention_bias.weight": np.ones(
+            (32, 2), np.float32
+        )
+    }
     more = t5_folder(tmp_path / "more", tensors=dict.fromkeys(names, EMBEDDING) | unused)
     assert same(loaded(t5_network, more), loaded(t5_network, t5_folder(tmp_path / "one")))
 
@@ -109,17 +119,31 @@ def test_other_precisions_become_float32(tmp_path, dtype):
 
 
 def test_a_key_that_is_absent_has_transformers_own_value(tmp_path):
-    usual = {"feed_forward_proj", "tie_word_embeddings", "layer_norm_epsilon", "pad_token_id", "eos_token_id"}
-    usual |= {"relative_attention_num_buckets", "relative_attention_max_distance", "decoder_start_token_id"}
+    usual = {
+        "feed_forward_proj",
+        "tie_word_embeddings",
+        "layer_norm_epsilon",
+        "pad_token_id",
+        "eos_token_id",
+    }
+    usual |= {
+        "relative_attention_num_buckets",
+        "relative_attention_max_distance",
+        "decoder_start_token_id",
+    }
     want = loaded(t5_network, t5_folder(tmp_path / "whole"))
     assert same(loaded(t5_network, t5_folder(tmp_path, without=usual)), want)
     for activation in ("gelu", "tanh", "leaky_relu"):
         sentence = told(ValueError, t5_network, tmp_path, activation=activation)
         start = "has feed_forward_proj 'relu' (as where config.json does not say), but the model asked for has"
         assert sentence == f"{tmp_path} {start} '{activation}'."
-    assert "has d_model 512 (as where" in told(ValueError, t5_network, t5_folder(tmp_path, without=["d_model"]))
+    assert "has d_model 512 (as where" in told(
+        ValueError, t5_network, t5_folder(tmp_path, without=["d_model"])
+    )
     usual = {"hidden_act", "num_channels", "downsample_in_first_stage"}
-    assert same(loaded(resnet_network, resnet_folder(tmp_path, without=usual)), drawn(resnet_network, 5))
+    assert same(
+        loaded(resnet_network, resnet_folder(tmp_path, without=usual)), drawn(resnet_network, 5)
+    )
     sentence = told(ValueError, resnet_network, resnet_folder(tmp_path, without=["layer_type"]))
     assert "has layer_type 'bottleneck' (as where config.json does not say), but the" in sentence
 
@@ -128,10 +152,14 @@ def test_a_key_that_is_absent_has_transformers_own_value(tmp_path):
 def test_a_decoder_has_as_many_blocks_as_the_encoder_where_nothing_is_said(tmp_path, null):
     fewer = {name for name in t5_tensors() if name.startswith("decoder.block.2")}
     want = loaded(t5_network, t5_folder(tmp_path / "three"))
-    says, without = ({"num_decoder_layers": None}, fewer) if null else ({}, fewer | {"num_decoder_layers"})
+    says, without = (
+        ({"num_decoder_layers": None}, fewer) if null else ({}, fewer | {"num_decoder_layers"})
+    )
     assert same(loaded(t5_network, t5_folder(tmp_path, says, without=without)), want)
     whole = t5_folder(tmp_path, says, without=without - fewer)
-    assert "has the tensors 'decoder.block.2.layer.0.SelfAttention.k.weight'" in told(DataError, t5_network, whole)
+    assert "has the tensors 'decoder.block.2.layer.0.SelfAttention.k.weight'" in told(
+        DataError, t5_network, whole
+    )
 
 
 def test_shards_are_read(tmp_path):
@@ -148,8 +176,12 @@ def test_a_tilde_is_the_home_directory(tmp_path, monkeypatch):
     monkeypatch.setenv("HOME", str(tmp_path))
     want = loaded(t5_network, t5_folder(tmp_path / "t5"))
     assert same(loaded(t5_network, "~/t5"), want)
-    assert told(DataError, t5_network, "~no one/t5").startswith("The path '~no one/t5' cannot be used (")
-    assert told(DataError, t5_network, "~/t6").startswith("~/t6 is not a Hugging Face checkpoint: config.json: No such")
+    assert told(DataError, t5_network, "~no one/t5").startswith(
+        "The path '~no one/t5' cannot be used ("
+    )
+    assert told(DataError, t5_network, "~/t6").startswith(
+        "~/t6 is not a Hugging Face checkpoint: config.json: No such"
+    )
 
 
 # What is refused
@@ -165,7 +197,8 @@ def test_a_tilde_is_the_home_directory(tmp_path, monkeypatch):
         ({}, ["encoder.embed_tokens.weight"], (), "a 'encoder.embed_tokens.weight' of its own, expected the values of"),
         ({}, ["decoder.embed_tokens.weight"], (), "a 'decoder.embed_tokens.weight' of its own, expected the values of"),
         ({}, ["decoder.block.0.layer.1.EncDecAttention.q.bias"], (), "the tensors 'decoder.block.0.layer.1.EncDecAttention"
-         ".q.bias', which the model asked for does not have: expected a checkpoint of which every tensor is read"),
+         ".q.bias', which the model asked for does not have: expected a checkpoint of which every "
+         "tensor is read"),
         ({}, ["encoder.block.0.layer.1.DenseReluDense.wi_0.weight"], (), "the tensors 'encoder.block.0.layer.1.DenseRelu"),
         ({}, ["encoder.block.2.layer.0.layer_norm.weight"], (), "the tensors 'encoder.block.2.layer.0.layer_norm.weight'"),
         ({}, (), ["decoder.block.2.layer.0.layer_norm.weight"], "no tensor 'decoder.block.2.layer.0.layer_norm.weight', "
@@ -191,7 +224,8 @@ def test_a_tilde_is_the_home_directory(tmp_path, monkeypatch):
         ({"tie_encoder_decoder": True}, (), (), "tie_encoder_decoder True in config.json, which changes the model"),
         ({"rotary": True, "alibi": 1}, (), (), "'alibi', 'rotary' in config.json, and what that changes is not known"),
         ({"hidden_size": 32}, (), (), "'hidden_size' in config.json, and what that changes is not known: expected the keys "
-         "of T5ForConditionalGeneration in transformers; one that changes nothing .* can be deleted"),
+         "of T5ForConditionalGeneration in transformers; one that changes nothing .* can be "
+         "deleted"),
         ({"architectures": ["T5ForTokenClassification"]}, (), (), "architectures .'T5ForTokenClassification'. in config"),
         ({"architectures": "T5Model"}, (), (), "architectures 'T5Model' in config.json, expected any of 'T5ForCond"),
         ({"num_layers": "six"}, (), (), "num_layers 'six' in config.json, expected one of type int"),
@@ -205,13 +239,17 @@ def test_a_tilde_is_the_home_directory(tmp_path, monkeypatch):
     ],
 )  # fmt: skip
 def test_a_t5_that_computes_otherwise_is_refused(tmp_path, config, tensors, without, sentence):
-    folder = t5_folder(tmp_path, config, {name: np.ones((30, 16), np.float32) for name in tensors}, without)
+    folder = t5_folder(
+        tmp_path, config, {name: np.ones((30, 16), np.float32) for name in tensors}, without
+    )
     with pytest.raises((ValueError, DataError), match=f"^{tmp_path} has {sentence}"):
         loaded(t5_network, folder)
 
 
 def test_a_t5_with_a_head_of_its_own_is_not_taken_for_one_without(tmp_path):
-    assert "has tie_word_embeddings True" in told(ValueError, t5_network, t5_folder(tmp_path), head="own")
+    assert "has tie_word_embeddings True" in told(
+        ValueError, t5_network, t5_folder(tmp_path), head="own"
+    )
     folder = t5_folder(tmp_path, {"tie_word_embeddings": False})
     assert "has no tensor 'lm_head.weight', expected one of shape [30, 16]" in told(
         DataError, t5_network, folder, head="own"
@@ -260,7 +298,9 @@ def test_a_head_of_other_classes_is_left_out_as_a_whole(tmp_path):
     ],
 )
 def test_a_resnet_that_no_checkpoint_has_is_refused(tmp_path, changes, sentence):
-    """In transformers hidden_act is not the activation inside of a block, so that GELU is another network there."""
+    """In transformers hidden_act is not the activation inside of a block, so that GELU is another
+    network there.
+    """
     folder = resnet_folder(tmp_path, {"hidden_act": changes.get("activation", "relu")})
     with pytest.raises(ValueError, match=rf"of a pretrained \w+ is {sentence}\."):
         resnet_network(folder, **changes)
@@ -284,9 +324,13 @@ def test_sizes_that_do_not_fit_are_told(tmp_path):
 def test_tensors_of_more_rows_than_config_says_are_not_cut(tmp_path):
     table = "encoder.block.0.layer.0.SelfAttention.relative_attention_bias.weight"
     taller = t5_folder(tmp_path, tensors={table: np.ones((64, 2), np.float32)})
-    assert f"has {table!r} of shape [64, 2], expected [32, 2]" in told(DataError, t5_network, taller)
+    assert f"has {table!r} of shape [64, 2], expected [32, 2]" in told(
+        DataError, t5_network, taller
+    )
     taller = t5_folder(tmp_path, tensors={"shared.weight": np.ones((31, 16), np.float32)})
-    assert "has 'shared.weight' of shape [31, 16], expected [30, 16]" in told(DataError, t5_network, taller)
+    assert "has 'shared.weight' of shape [31, 16], expected [30, 16]" in told(
+        DataError, t5_network, taller
+    )
 
 
 @pytest.mark.parametrize("dtype", [np.int8, np.int32, np.uint8, bool, np.complex64])
@@ -302,7 +346,10 @@ def test_weights_that_are_no_floating_point_are_refused(tmp_path, dtype):
 def test_values_that_are_not_finite_are_refused(tmp_path, bad):
     folder = t5_folder(tmp_path, tensors={"decoder.final_layer_norm.weight": np.tile(bad, 16)})
     sentence = told(DataError, t5_network, folder)
-    assert "has values in decoder.final_layer_norm.weight that are not finite: expected the weights" in sentence
+    assert (
+        "has values in decoder.final_layer_norm.weight that are not finite: expected the weights"
+        in sentence
+    )
 
 
 # Files
@@ -328,31 +375,44 @@ def test_a_damaged_config_is_told(tmp_path, content, sentence):
     (folder / "config.json").unlink()
     if content is not None:
         (folder / "config.json").write_bytes(content)
-    with pytest.raises(DataError, match=f"^{folder} is not a Hugging Face checkpoint: config.json: {sentence}"):
+    with pytest.raises(
+        DataError, match=f"^{folder} is not a Hugging Face checkpoint: config.json: {sentence}"
+    ):
         loaded(t5_network, folder)
 
 
 def test_another_kind_of_model_is_told(tmp_path):
     folder = t5_folder(tmp_path, {"model_type": "bert"})
-    assert told(DataError, t5_network, folder) == f"{folder} holds a model of type 'bert', expected 't5'."
-    assert "holds a model of type 'bert', expected 'resnet'" in told(DataError, resnet_network, folder)
-    assert "model of type ['t5'], expected" in told(DataError, t5_network, t5_folder(tmp_path, {"model_type": ["t5"]}))
+    assert (
+        told(DataError, t5_network, folder)
+        == f"{folder} holds a model of type 'bert', expected 't5'."
+    )
+    assert "holds a model of type 'bert', expected 'resnet'" in told(
+        DataError, resnet_network, folder
+    )
+    assert "model of type ['t5'], expected" in told(
+        DataError, t5_network, t5_folder(tmp_path, {"model_type": ["t5"]})
+    )
 
 
 def test_other_files_of_weights_are_told(tmp_path):
     folder = t5_folder(tmp_path)
     (folder / "model.safetensors").rename(folder / "model.fp16.safetensors")
     assert told(DataError, t5_network, folder) == (
-        f"{folder} has no model.safetensors, expected the weights there, or in shards with model.safetensors.index.json; it "
+        f"{folder} has no model.safetensors, expected the weights there, or in shards with "
+        "model.safetensors.index.json; it "
         "has 'model.fp16.safetensors'."
     )
     (folder / "model.fp16.safetensors").rename(folder / "pytorch_model.bin")
     assert told(DataError, t5_network, folder) == (
-        f"{folder} has its weights in 'pytorch_model.bin', files of PyTorch, expected model.safetensors: in transformers, "
+        f"{folder} has its weights in 'pytorch_model.bin', files of PyTorch, expected "
+        "model.safetensors: in transformers, "
         "T5ForConditionalGeneration.from_pretrained(FOLDER).save_pretrained(FOLDER) writes it."
     )
     (folder / "pytorch_model.bin").rename(folder / "pytorch_model-00001-of-00002.bin")
-    assert "has its weights in 'pytorch_model-00001-of-00002.bin'" in told(DataError, t5_network, folder)
+    assert "has its weights in 'pytorch_model-00001-of-00002.bin'" in told(
+        DataError, t5_network, folder
+    )
     (folder / "pytorch_model-00001-of-00002.bin").unlink()
     assert told(DataError, t5_network, folder).endswith("; it has config.json alone.")
 
@@ -384,13 +444,23 @@ def test_shards_that_are_not_there_or_elsewhere_are_told(tmp_path):
     file, index = sharded(tmp_path)
     first = sorted(set(index["weight_map"].values()))[0]
     name = next(iter(index["weight_map"]))
-    for elsewhere in ("../a.safetensors", "/etc/passwd", "a/b.safetensors", "", "..", "a.bin", "a\x00.safetensors"):
+    for elsewhere in (
+        "../a.safetensors",
+        "/etc/passwd",
+        "a/b.safetensors",
+        "",
+        "..",
+        "a.bin",
+        "a\x00.safetensors",
+    ):
         file.write_text(json.dumps({"weight_map": index["weight_map"] | {name: elsewhere}}))
         sentence = told(DataError, t5_network, tmp_path)
         assert sentence.startswith(f"{file} lists the file {elsewhere!r}, ")
     file.write_text(json.dumps(index))
     (tmp_path / first).unlink()
-    sentence = f"{file} lists the file '{first}', which is not there: expected all shards beside it."
+    sentence = (
+        f"{file} lists the file '{first}', which is not there: expected all shards beside it."
+    )
     assert told(DataError, t5_network, tmp_path) == sentence
 
 
@@ -399,9 +469,13 @@ def test_shards_with_other_tensors_than_listed_are_told(tmp_path):
     listed, first = index["weight_map"], sorted(set(index["weight_map"].values()))[0]
     name = next(n for n, f in listed.items() if f == first)
     file.write_text(json.dumps({"weight_map": {n: f for n, f in listed.items() if n != name}}))
-    assert f"{first} holds {name!r}, but model.safetensors.index.json does not" in told(DataError, t5_network, tmp_path)
+    assert f"{first} holds {name!r}, but model.safetensors.index.json does not" in told(
+        DataError, t5_network, tmp_path
+    )
     file.write_text(json.dumps({"weight_map": listed | {"another": first}}))
-    assert f"{file} lists 'another', but the shard named there does not" in told(DataError, t5_network, tmp_path)
+    assert f"{file} lists 'another', but the shard named there does not" in told(
+        DataError, t5_network, tmp_path
+    )
 
 
 @pytest.mark.parametrize(
@@ -441,16 +515,33 @@ def test_what_is_wrong_inside_is_told_before_a_workdir_is_made(tmp_path):
 
 def config_of(folder, rows):
     """Writes the configuration of a T5 with `rows` embeddings, and an empty file for the weights."""
-    sizes = {"d_model": 16, "num_heads": 2, "d_kv": 4, "d_ff": 24, "num_layers": 1, "vocab_size": rows}
+    sizes = {
+        "d_model": 16,
+        "num_heads": 2,
+        "d_kv": 4,
+        "d_ff": 24,
+        "num_layers": 1,
+        "vocab_size": rows,
+    }
     (folder / "config.json").write_text(json.dumps({"model_type": "t5", **sizes}))
     (folder / "model.safetensors").touch()
 
 
 def run_of(vocabulary_file, folder):
     """The Spec of a run with a SentencePiece file, or characters, that starts from a checkpoint."""
-    options = {"t5.heads": 2, "t5.head_width": 4, "t5.feed_forward": 24, "t5.pretrained": str(folder)}
+    options = {
+        "t5.heads": 2,
+        "t5.head_width": 4,
+        "t5.feed_forward": 24,
+        "t5.pretrained": str(folder),
+    }
     options["bigram_cipher.vocabulary"] = str(vocabulary_file)
-    named = {"dataset": "generated", "environment": "bigram_cipher", "transition": "sampling", "model": "t5"}
+    named = {
+        "dataset": "generated",
+        "environment": "bigram_cipher",
+        "transition": "sampling",
+        "model": "t5",
+    }
     return tiny.spec(**named, width=16, options=options)
 
 
@@ -472,12 +563,17 @@ def test_rows_of_a_t5_are_its_pieces_and_extra_ids_filled_up(tmp_path, pieces, r
     assert t5_network(str(tmp_path), vocabulary.Size(pieces, T5_IDS)).outputs == pieces
     for other in (rows - 1, rows + 1, rows + 256):
         config_of(tmp_path, other)
-        with pytest.raises(ValueError, match=rf"of {other} ids, but that of the run has {pieces}: allowed .* {rows} "):
+        with pytest.raises(
+            ValueError,
+            match=rf"of {other} ids, but that of the run has {pieces}: allowed .* {rows} ",
+        ):
             t5_network(str(tmp_path), vocabulary.Size(pieces, T5_IDS))
 
 
 def test_a_t5_runs_with_its_sentencepiece_file(tmp_path):
-    """From the file to the first state: 60 pieces, of which a checkpoint of 256 rows knows the first."""
+    """From the file to the first state: 60 pieces, of which a checkpoint of 256 rows knows the
+    first.
+    """
     file = model_file(tmp_path / "spiece.model", t5_like(60))
     config_of(tmp_path, 256)
     model = t5_network(str(tmp_path), vocabulary.sentencepieces(file).size)
@@ -485,18 +581,28 @@ def test_a_t5_runs_with_its_sentencepiece_file(tmp_path):
     tensors = {}
     for path, name in reading.t5_names(1).items():
         shape = functools.reduce(lambda tree, key: tree[key], path, shapes).shape
-        tensors[name] = np.random.default_rng(len(tensors)).normal(size=shape[::-1] if path[-1] == "kernel" else shape)
+        tensors[name] = np.random.default_rng(len(tensors)).normal(
+            size=shape[::-1] if path[-1] == "kernel" else shape
+        )
     tensors["shared.weight"] = np.random.default_rng(1).normal(size=(256, 16)).astype(np.float32)
     save_file(tensors, tmp_path / "model.safetensors")
-    run, data = supervised.make_run(run_of(file, tmp_path)), device_data(subsample(load("generated"), 32, 8))
+    run, data = (
+        supervised.make_run(run_of(file, tmp_path)),
+        device_data(subsample(load("generated"), 32, 8)),
+    )
     state = quickly(lambda: run.init({}, data))
-    np.testing.assert_array_equal(state.params["shared"]["embedding"], tensors["shared.weight"][:60])
+    np.testing.assert_array_equal(
+        state.params["shared"]["embedding"], tensors["shared.weight"][:60]
+    )
 
 
 @pytest.mark.parametrize(
     ("special", "found"),
     [
-        ((*T5_SPECIAL[:2], Piece("<s>", 0, CONTROL), T5_SPECIAL[2]), "padding 0, end 1, <s> 2, unknown 3"),
+        (
+            (*T5_SPECIAL[:2], Piece("<s>", 0, CONTROL), T5_SPECIAL[2]),
+            "padding 0, end 1, <s> 2, unknown 3",
+        ),
         ((*T5_SPECIAL, Piece("<s>", 0, CONTROL)), "padding 0, end 1, unknown 2, <s> 3"),
         ((T5_SPECIAL[1], T5_SPECIAL[0], T5_SPECIAL[2]), "padding 1, end 0, unknown 2"),
         (T5_SPECIAL[:2], "padding 0, end 1"),
@@ -507,8 +613,10 @@ def test_a_sentencepiece_file_with_other_special_ids_is_refused(tmp_path, specia
     file = model_file(tmp_path / "spiece.model", t5_like(61, special))
     config_of(tmp_path, 256)
     sentence = (
-        f"{tmp_path} is a T5, whose ids that are no text are padding 0, end 1, unknown 2, but those of the run's "
-        f"SentencePiece model are {found}: allowed is the SentencePiece model that the checkpoint was trained with."
+        f"{tmp_path} is a T5, whose ids that are no text are padding 0, end 1, unknown 2, but "
+        "those of the run's "
+        f"SentencePiece model are {found}: allowed is the SentencePiece model that the checkpoint "
+        "was trained with."
     )
     with pytest.raises(ValueError) as raised:
         run_of(file, tmp_path)
@@ -521,6 +629,7 @@ def test_characters_take_a_checkpoint_of_as_many_ids_only(tmp_path):
     for rows in (31, 128, 130, 32_128):
         config_of(tmp_path, rows)
         with pytest.raises(
-            ValueError, match=f"of {rows} ids, but that of the run has 30: allowed are .* of 30 ids, or"
+            ValueError,
+            match=f"of {rows} ids, but that of the run has 30: allowed are .* of 30 ids, or",
         ):
             run_of("characters", tmp_path)

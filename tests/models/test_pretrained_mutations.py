@@ -7,7 +7,17 @@ import random
 import struct
 
 import pytest
-from helpers.checkpoint_files import KINDS, ODD, loaded, mutated_values, same, shards, t5_folder, t5_network, t5_tensors
+from helpers.checkpoint_files import (
+    KINDS,
+    ODD,
+    loaded,
+    mutated_values,
+    same,
+    shards,
+    t5_folder,
+    t5_network,
+    t5_tensors,
+)
 from helpers.mutations import NUMBERS, check, mutated
 
 from plasticity_jax.datasets import DataError
@@ -19,7 +29,9 @@ how = pytest.mark.parametrize("how", ["bytes", "values"])
 
 
 def mutated_header(content, number):
-    """A safetensors file of which one thing that the header says is another, the tensors as they were."""
+    """A safetensors file of which one thing that the header says is another, the tensors as they
+    were.
+    """
     generator = random.Random(number)
     (length,) = struct.unpack("<Q", content[:8])
     header = json.loads(content[8 : 8 + length])
@@ -33,20 +45,32 @@ def mutated_header(content, number):
     elif kind == "shape":
         shape = entry["shape"]
         flat = [math.prod(shape)]
-        entry["shape"] = generator.choice([shape[::-1], flat, [*shape, 1], [1, *shape], shape[:-1], [-1], [10**30], 3])
+        entry["shape"] = generator.choice(
+            [shape[::-1], flat, [*shape, 1], [1, *shape], shape[:-1], [-1], [10**30], 3]
+        )
     elif kind == "offsets":
         i, step = generator.randrange(2), generator.choice([-4, -1, 1, 4, 10**20, -(10**6)])
         entry["data_offsets"][i] += step
     elif kind == "name":
-        header[generator.choice([name[:-1], name + "x", name.upper(), "", "a" * 5000])] = header.pop(name)
+        header[generator.choice([name[:-1], name + "x", name.upper(), "", "a" * 5000])] = (
+            header.pop(name)
+        )
     elif kind == "drop":
         header.pop(name)
     elif kind == "add":
-        header["another"] = {"dtype": "F32", "shape": [0], "data_offsets": [entry["data_offsets"][1]] * 2}
+        header["another"] = {
+            "dtype": "F32",
+            "shape": [0],
+            "data_offsets": [entry["data_offsets"][1]] * 2,
+        }
     elif kind == "odd":
-        entry[generator.choice(sorted(entry))] = generator.choice([odd for odd in ODD if odd == odd])
+        entry[generator.choice(sorted(entry))] = generator.choice(
+            [odd for odd in ODD if odd == odd]
+        )
     else:
-        header["__metadata__"] = generator.choice([{}, None, 3, {"format": "flax"}, {"format": 3}, {"a": "b"}])
+        header["__metadata__"] = generator.choice(
+            [{}, None, 3, {"format": "flax"}, {"format": 3}, {"a": "b"}]
+        )
     text = json.dumps(header).encode()
     return struct.pack("<Q", len(text)) + text + content[8 + length :]
 
@@ -60,7 +84,9 @@ def says(config, matters):
     if "num_layers" in found and found["num_decoder_layers"] is None:
         found["num_decoder_layers"] = found["num_layers"]
     empty = {"quantization_config", "pruned_heads", "per_layer_config", "auto_map"}
-    return json.dumps({key: value or None if key in empty else value for key, value in found.items()})
+    return json.dumps(
+        {key: value or None if key in empty else value for key, value in found.items()}
+    )
 
 
 def hit_the_header(content, number):
@@ -77,7 +103,9 @@ def mutated_shards(content, number):
         listed[generator.choice(sorted(listed))] = generator.choice(sorted(set(listed.values())))
     else:
         listed = json.loads(mutated_values(json.dumps(listed), number, ["another"]))
-    return json.dumps({**index, generator.choice(["weight_map"] * 3 + ["metadata"]): listed}).encode()
+    return json.dumps(
+        {**index, generator.choice(["weight_map"] * 3 + ["metadata"]): listed}
+    ).encode()
 
 
 @numbers
@@ -88,11 +116,15 @@ def test_a_damaged_config_is_told_or_says_the_same(tmp_path, kind, number, how):
     file, want = write(tmp_path) / "config.json", loaded(network, tmp_path)
 
     def right(found):
-        return same(found, want) and says(json.loads(file.read_bytes()), matters) == says(config, matters)
+        return same(found, want) and says(json.loads(file.read_bytes()), matters) == says(
+            config, matters
+        )
 
     more = [*matters, "dtype", "id2label", "new", "n_positions", "out_features", "architectures"]
     mutate = mutated if how == "bytes" else functools.partial(mutated_values, more=more)
-    refused, read = check(file, number, lambda: loaded(network, tmp_path), right, FAULTS, str(tmp_path), mutate)
+    refused, read = check(
+        file, number, lambda: loaded(network, tmp_path), right, FAULTS, str(tmp_path), mutate
+    )
     assert refused > read  # more is damage than not
 
 
@@ -104,7 +136,9 @@ def test_a_damaged_header_of_tensors_is_told_or_gives_the_same(tmp_path, kind, n
     file, want = write(tmp_path) / "model.safetensors", loaded(network, tmp_path)
     mutate = hit_the_header if how == "bytes" else mutated_header
     read = functools.partial(loaded, network, tmp_path)
-    refused, taken = check(file, number, read, lambda found: same(found, want), FAULTS, str(tmp_path), mutate)
+    refused, taken = check(
+        file, number, read, lambda found: same(found, want), FAULTS, str(tmp_path), mutate
+    )
     assert refused > taken
 
 
@@ -117,5 +151,7 @@ def test_a_damaged_list_of_shards_is_told_or_gives_the_same(tmp_path, number, ho
     file, want = folder / "model.safetensors.index.json", loaded(t5_network, folder)
     mutate = mutated if how == "bytes" else mutated_shards
     read = functools.partial(loaded, t5_network, folder)
-    refused, taken = check(file, number, read, lambda found: same(found, want), FAULTS, str(tmp_path), mutate)
+    refused, taken = check(
+        file, number, read, lambda found: same(found, want), FAULTS, str(tmp_path), mutate
+    )
     assert refused > taken

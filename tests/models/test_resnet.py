@@ -1,4 +1,6 @@
-"""ResNet-18: PyTorch and transformers, sizes, unit groups, Hessian-vector products, one task with methods and probes."""
+"""ResNet-18: PyTorch and transformers, sizes, unit groups, Hessian-vector products, one task with
+methods and probes.
+"""
 
 import jax
 import jax.numpy as jnp
@@ -22,7 +24,9 @@ WIDTHS = [1, 1, 2, 2, 4, 4, 8, 8]  # channels of each block, in units of base
 
 
 def made(norm="batch", stem="3x3", base=4, shape=(6, 9, 8, 3)):
-    """(net, params with every one drawn, other collections, x); weights of a size that keeps activations of order 1."""
+    """(net, params with every one drawn, other collections, x); weights of a size that keeps
+    activations of order 1.
+    """
     net, random = resnet18(5, norm, "relu", "torch", base=base, stem=stem), np.random.default_rng(0)
     x = random.normal(0.3, 1, size=shape).astype(np.float32)
     params, rest = drawn(net, x, random, centre=0.7)
@@ -49,7 +53,9 @@ def plain(torch, base, norm):
             self.layers["head"] = nn.Linear(before, 5)
 
         def add(self, name, inputs, features, size, stride):
-            self.layers[name] = nn.Conv2d(inputs, features, size, stride, size // 2, bias=norm == "none")
+            self.layers[name] = nn.Conv2d(
+                inputs, features, size, stride, size // 2, bias=norm == "none"
+            )
             groups = {"group": int(np.gcd(32, features)), "layer": 1}
             if norm == "batch":
                 self.layers[f"{name}_norm"] = nn.BatchNorm2d(features)
@@ -64,7 +70,11 @@ def plain(torch, base, norm):
             x = torch.relu(self.normalised(x, "stem"))
             for i in range(len(WIDTHS)):
                 inner = torch.relu(self.normalised(x, f"block{i}_first"))
-                shortcut = self.normalised(x, f"block{i}_shortcut") if f"block{i}_shortcut" in self.layers else x
+                shortcut = (
+                    self.normalised(x, f"block{i}_shortcut")
+                    if f"block{i}_shortcut" in self.layers
+                    else x
+                )
                 x = torch.relu(self.normalised(inner, f"block{i}_second") + shortcut)
             return self.layers["head"](x.mean(dim=(2, 3)))
 
@@ -126,7 +136,10 @@ def positions(shape, stem):
     sides = halved(sides) if stem == "7x7" else sides
     for i in range(8):
         sides = halved(sides) if i in (2, 4, 6) else sides
-        count |= {f"block{i}_{part}_norm": shape[0] * np.prod(sides) for part in ("first", "second", "shortcut")}
+        count |= {
+            f"block{i}_{part}_norm": shape[0] * np.prod(sides)
+            for part in ("first", "second", "shortcut")
+        }
     return count
 
 
@@ -167,12 +180,18 @@ def check_parity(torch, ours, net, modules, stem):
     for name, kept in changed.get("batch_stats", {}).items():
         close(kept["mean"], modules[name].running_mean, 1e-5)
         count, before = counts[name], 0.9 * start[name]["var"]
-        close(kept["var"], before + (modules[name].running_var.numpy() - before) * (count - 1) / count, 1e-5)
+        close(
+            kept["var"],
+            before + (modules[name].running_var.numpy() - before) * (count - 1) / count,
+            1e-5,
+        )
 
 
 @pytest.mark.oracle
 def test_large_stem_as_transformers(torch):
-    check_parity(torch, made(stem="7x7", base=8, shape=(6, 40, 33, 3)), *from_transformers(8), "7x7")
+    check_parity(
+        torch, made(stem="7x7", base=8, shape=(6, 40, 33, 3)), *from_transformers(8), "7x7"
+    )
 
 
 @pytest.mark.oracle
@@ -191,7 +210,9 @@ def test_many_channels_as_pytorch(torch, norm):
 
 @pytest.mark.oracle
 def test_full_width_as_pytorch_in_double_precision(torch):
-    """Base 64, batch norm. PyTorch's own float32 is 1e-3 off here, where a ReLU's input is almost zero; ours is 4e-6 off."""
+    """Base 64, batch norm. PyTorch's own float32 is 1e-3 off here, where a ReLU's input is almost
+    zero; ours is 4e-6 off.
+    """
     net, modules = plain(torch, 64, "batch")
     check_parity(torch, made("batch", base=64, shape=(8, 32, 32, 3)), net.double(), modules, "3x3")
 
@@ -201,22 +222,31 @@ def test_full_width_as_pytorch_in_double_precision(torch):
     [("batch", "3x3", 11_173_962), ("batch", "7x7", 11_181_642), ("none", "3x3", 11_169_162)],
 )
 def test_parameter_count(norm, stem, count):
-    # 11,181,642 is what the network of transformers has for 10 classes; the 3x3 stem has 3 * 64 * (49 - 9) fewer
+    # 11,181,642 is what the network of transformers has for 10 classes; the 3x3 stem has 3 * 64 *
+    # (49 - 9) fewer
     net = resnet18(10, norm, "relu", "torch", stem=stem)
-    params = jax.eval_shape(lambda: net.init(jax.random.key(0), jnp.zeros((1, 32, 32, 3))))["params"]
+    params = jax.eval_shape(lambda: net.init(jax.random.key(0), jnp.zeros((1, 32, 32, 3))))[
+        "params"
+    ]
     assert sum(p.size for p in jax.tree.leaves(params)) == count
 
 
 @pytest.mark.parametrize("stem", ["3x3", "7x7"])
 def test_groups_and_units_are_where_they_are_said_to_be(stem):
     net, params, rest, x = made(stem=stem)
-    hidden = jax.eval_shape(lambda: net.apply({"params": params, **rest}, x, mutable=["hidden"])[1]["hidden"])
+    hidden = jax.eval_shape(
+        lambda: net.apply({"params": params, **rest}, x, mutable=["hidden"])[1]["hidden"]
+    )
     assert sorted(hidden) == sorted(net.groups())
     assert net.groups()[:3] == ["stream0", "inner0", "stream1"]
     assert net.groups()[-1] == "stream8"
     sides = {"3x3": [(9, 8), (5, 4), (3, 2), (2, 1)], "7x7": [(3, 2), (2, 1), (1, 1), (1, 1)]}[stem]
     for i in range(8):
-        assert hidden[f"inner{i}"].shape == hidden[f"stream{i + 1}"].shape == (6, *sides[i // 2], 4 * WIDTHS[i])
+        assert (
+            hidden[f"inner{i}"].shape
+            == hidden[f"stream{i + 1}"].shape
+            == (6, *sides[i // 2], 4 * WIDTHS[i])
+        )
     assert list(net.units()) == [f"inner{i}" for i in range(8)]
     for group, unit in net.units().items():
         width = hidden[group].shape[-1]
@@ -230,7 +260,9 @@ def test_refusals():
         Spec(model="resnet18", options={"resnet18.stem": "5x5"})
     with pytest.raises(ValueError, match=r"resnet18.base is 0: allowed are whole numbers from 1\."):
         Spec(model="resnet18", options={"resnet18.base": 0})
-    with pytest.raises(ValueError, match=r"activation of resnet18 is 'crelu': allowed are 'relu', .*'gelu'\."):
+    with pytest.raises(
+        ValueError, match=r"activation of resnet18 is 'crelu': allowed are 'relu', .*'gelu'\."
+    ):
         Spec(model="resnet18", activation="crelu")
 
 
@@ -250,21 +282,29 @@ def test_hessian_vector_product_against_differences():
             return jax.grad(loss)(jax.tree.map(lambda a, b: a + shift * b, p, v))
 
         near = jax.lax.map(gradient_at, jnp.asarray([1e-2, -1e-2]))
-        return probes.hessian_vector_product(loss, p)(v), jax.tree.map(lambda a: (a[0] - a[1]) / 2e-2, near)
+        return probes.hessian_vector_product(loss, p)(v), jax.tree.map(
+            lambda a: (a[0] - a[1]) / 2e-2, near
+        )
 
     flat = [jax.flatten_util.ravel_pytree(tree)[0] for tree in quickly(both, params, v)]
     assert float(jnp.linalg.norm(flat[0] - flat[1]) / jnp.linalg.norm(flat[1])) < 1e-2
 
 
 def test_redo_of_filters():
-    """A dormant filter is drawn afresh, its inputs to the next convolution are zero; all else stays to the bit."""
+    """A dormant filter is drawn afresh, its inputs to the next convolution are zero; all else stays
+    to the bit.
+    """
     net, params, _, _ = made("batch")
     fresh = jax.tree.map(jnp.ones_like, params)
-    hidden = {group: jnp.ones((2, 3, 3, 4 * w)) for group, w in zip(net.units(), WIDTHS, strict=True)}
+    hidden = {
+        group: jnp.ones((2, 3, 3, 4 * w)) for group, w in zip(net.units(), WIDTHS, strict=True)
+    }
     hidden["inner2"] = hidden["inner2"].at[..., 5].set(0)
     rewrite = methods.redo(net.units(), lambda key: fresh)
     ctx = Context(jax.random.key(0), jnp.int32(0), jnp.bool_(False), hidden)
-    after, touched = quickly(lambda params, ctx: rewrite.apply(params, ctx, rewrite.init())[:2], params, ctx)
+    after, touched = quickly(
+        lambda params, ctx: rewrite.apply(params, ctx, rewrite.init())[:2], params, ctx
+    )
     want = jax.tree.map(np.copy, params)
     want["block2_first"]["kernel"][..., 5] = 1
     want["block2_second"]["kernel"][:, :, 5, :] = 0
@@ -273,7 +313,9 @@ def test_redo_of_filters():
 
 
 def test_a_task_over_lanes_with_methods_and_probes():
-    """Two lanes in one program, one after the other, with what there is: statistics carried, ReDo, spectral, probes."""
+    """Two lanes in one program, one after the other, with what there is: statistics carried, ReDo,
+    spectral, probes.
+    """
     options = {"resnet18.base": 2, "redo.period": 2}
     spec = tiny.spec(
         model="resnet18", norm="batch", method="redo+spectral", epochs=1, probe_samples=8, options=options,
@@ -282,13 +324,21 @@ def test_a_task_over_lanes_with_methods_and_probes():
     run, how = supervised.make_run(spec), Execution("map", 1, 1)
     numbers = lanes.stack(lanes.check(spec, lanes.grid(seed=[0, 1]), len(DATA.x)))
     states = quickly(placement.over_lanes(run.init, how, split=1), numbers, DATA)
-    lowered = jax.jit(placement.over_lanes(run.run_task, how, split=2)).lower(numbers, states, DATA, jnp.int32(0))
+    lowered = jax.jit(placement.over_lanes(run.run_task, how, split=2)).lower(
+        numbers, states, DATA, jnp.int32(0)
+    )
     task = lowered.compile(compiler_options={"xla_backend_optimization_level": 0})
     after, metrics = task(numbers, states, DATA, jnp.int32(0))
     assert metrics["finite"].all()
     assert all(np.isfinite(value).all() for value in metrics.values())
-    assert {"dormant_fraction/stream0", "dormant_fraction/inner7", "representation_change/stream8"} <= set(metrics)
-    np.testing.assert_array_equal(metrics["representation_change"], metrics["representation_change/stream8"])
+    assert {
+        "dormant_fraction/stream0",
+        "dormant_fraction/inner7",
+        "representation_change/stream8",
+    } <= set(metrics)
+    np.testing.assert_array_equal(
+        metrics["representation_change"], metrics["representation_change/stream8"]
+    )
     moved = jax.tree.map(lambda a, b: (a != b).any(axis=1).all(), states.variables, after.variables)
     assert all(jax.tree.leaves(moved))
     again, _ = task(numbers, after, DATA, jnp.int32(1))

@@ -1,4 +1,6 @@
-"""T5: a plain numpy forward pass, what is seen of what, the cache, groups and unit groups, one step under vmap."""
+"""T5: a plain numpy forward pass, what is seen of what, the cache, groups and unit groups, one step
+under vmap.
+"""
 
 import jax
 import jax.numpy as jnp
@@ -32,9 +34,13 @@ def params():
     def draw(path, leaf):
         if path[-1].key == "scale":
             return random.uniform(0.5, 1.5, leaf.shape).astype(np.float32)
-        return random.normal(0, 1 if path[-1].key == "embedding" else 0.5, leaf.shape).astype(np.float32)
+        return random.normal(0, 1 if path[-1].key == "embedding" else 0.5, leaf.shape).astype(
+            np.float32
+        )
 
-    return jax.tree.map_with_path(draw, jax.eval_shape(NET.init, jax.random.key(0), texts())["params"])
+    return jax.tree.map_with_path(
+        draw, jax.eval_shape(NET.init, jax.random.key(0), texts())["params"]
+    )
 
 
 apply = jax.jit(lambda params, x: NET.apply({"params": params}, x))
@@ -47,7 +53,11 @@ def norm(x, p):
 
 def attention(p, x, memory, seen, bias):
     """[Q, D]: for each query and head, the mean of the values seen, weighted by exp(score + bias)."""
-    query, keys, values = x @ p["query"]["kernel"], memory @ p["key"]["kernel"], memory @ p["value"]["kernel"]
+    query, keys, values = (
+        x @ p["query"]["kernel"],
+        memory @ p["key"]["kernel"],
+        memory @ p["value"]["kernel"],
+    )
     rows = []
     for q in range(len(x)):
         row = []
@@ -85,7 +95,9 @@ def plain(params, source, inputs):
             if memory is not None:
                 y = normed(h, p["cross_attention_norm"])
                 h = h + attention(p["cross_attention"], y, memory, real, lambda q, k, head: 0)
-            units = activation(normed(h, p["feed_forward_norm"]) @ p["feed_forward"]["wi"]["kernel"])
+            units = activation(
+                normed(h, p["feed_forward_norm"]) @ p["feed_forward"]["wi"]["kernel"]
+            )
             h = h + units @ p["feed_forward"]["wo"]["kernel"]
         return normed(h, params[f"{name}_norm"])
 
@@ -98,12 +110,28 @@ def plain(params, source, inputs):
 def test_logits_are_those_of_plain_loops(params):
     x = texts(2)
     expected = np.array([plain(params, *(np.asarray(a[i]) for a in x)) for i in range(2)])
-    np.testing.assert_allclose(apply(params, x), expected, rtol=1e-4, atol=1e-4 * np.abs(expected).max())
+    np.testing.assert_allclose(
+        apply(params, x), expected, rtol=1e-4, atol=1e-4 * np.abs(expected).max()
+    )
 
 
 def test_buckets_by_hand():
     offset = np.array([-200, -128, -16, -8, -7, -1, 0, 1, 7, 8, 16, 128, 200])
-    assert bucket(offset, 32, 128, True).tolist() == [15, 15, 10, 8, 7, 1, 0, 17, 23, 24, 26, 31, 31]
+    assert bucket(offset, 32, 128, True).tolist() == [
+        15,
+        15,
+        10,
+        8,
+        7,
+        1,
+        0,
+        17,
+        23,
+        24,
+        26,
+        31,
+        31,
+    ]
     assert bucket(offset, 32, 128, False).tolist() == [31, 31, 16, 8, 7, 1, 0, 0, 0, 0, 0, 0, 0]
 
 
@@ -125,14 +153,22 @@ def test_decoder_is_causal(params):
 def test_steps_equal_a_call(params):
     x, variables = texts(), {"params": params}
     expected = apply(params, x)
-    cache = jax.jit(lambda source: NET.apply(variables, source, INPUTS + 2, method="start"))(x.source)
+    cache = jax.jit(lambda source: NET.apply(variables, source, INPUTS + 2, method="start"))(
+        x.source
+    )
     assert {len(leaf) for leaf in jax.tree.leaves(cache)} == {3}
-    step = jax.jit(lambda cache, ids, position: NET.apply(variables, cache, ids, position, method="step"))
+    step = jax.jit(
+        lambda cache, ids, position: NET.apply(variables, cache, ids, position, method="step")
+    )
     for position in range(INPUTS):
         logits, cache = step(cache, x.inputs[:, position], position)
-        np.testing.assert_allclose(logits, expected[:, position], atol=1e-5 * np.abs(expected).max())
+        np.testing.assert_allclose(
+            logits, expected[:, position], atol=1e-5 * np.abs(expected).max()
+        )
         if position == 3:  # rows of a cache may be put in another order, as beam search does
-            cache, x, expected = jax.tree.map(lambda leaf: leaf[jnp.array([2, 0, 0])], (cache, x, expected))
+            cache, x, expected = jax.tree.map(
+                lambda leaf: leaf[jnp.array([2, 0, 0])], (cache, x, expected)
+            )
 
 
 def test_groups_and_units(params):
@@ -170,7 +206,10 @@ def test_a_unit_is_made_and_read_where_units_say(params, name):
     assert (made[..., 4] == 0).all()
     assert (np.abs(made[..., :4]).max(axis=(0, 1)) > 0).all()
     # gelu(0) = 0, so a unit that is never made and one that is never read come to the same
-    unread, unmade = (apply(without(path), texts()) for path in (NET.units()[name].feeds, NET.units()[name].made_by))
+    unread, unmade = (
+        apply(without(path), texts())
+        for path in (NET.units()[name].feeds, NET.units()[name].made_by)
+    )
     np.testing.assert_allclose(unread, unmade, atol=1e-4)
     assert np.abs(unread - apply(params, texts())).max() > 1e-3
 
@@ -182,28 +221,41 @@ def test_redo_starts_silent_feed_forward_units_afresh(params, outgoing):
     active = {group: jnp.ones((2, 4, 17)) for group in NET.groups()}
     active["encoder0_units"] = active["encoder0_units"].at[..., 3].set(0.0)
     fresh = jax.jit(lambda key: NET.init(key, texts())["params"])
-    settings = {"redo.period": 1, "redo.relative": False, "redo.threshold": 1e-4, "redo.outgoing": outgoing}
+    settings = {
+        "redo.period": 1,
+        "redo.relative": False,
+        "redo.threshold": 1e-4,
+        "redo.outgoing": outgoing,
+    }
     tx = methods.build("redo", Structure(units, fresh), settings)(optax.sgd(0.0))
-    updates, _ = tx.update(params, tx.init(params), params, ctx=Context(key, jnp.int32(0), jnp.bool_(False), active))
+    updates, _ = tx.update(
+        params, tx.init(params), params, ctx=Context(key, jnp.int32(0), jnp.bool_(False), active)
+    )
     after, drawn = optax.apply_updates(params, updates), fresh(key)
     want = jax.tree.map(np.array, params)
     layer, new = want["encoder0"]["feed_forward"], drawn["encoder0"]["feed_forward"]
     layer["wi"]["kernel"][:, 3] = new["wi"]["kernel"][:, 3]
     if outgoing != "keep":
         layer["wo"]["kernel"][3] = new["wo"]["kernel"][3] if outgoing == "redraw" else 0.0
-    jax.tree.map(lambda got, wanted: np.testing.assert_allclose(got, wanted, atol=1e-6), after, want)
+    jax.tree.map(
+        lambda got, wanted: np.testing.assert_allclose(got, wanted, atol=1e-6), after, want
+    )
 
 
 @pytest.mark.parametrize("method", ["l2", "l2_init", "spectral", "shrink_and_perturb"])
 def test_other_methods_act_on_every_matrix_of_a_transformer(params, method):
     ctx = Context(jax.random.key(1), jnp.int32(0), jnp.bool_(True), {})
-    tx = methods.build(method, Structure(NET.units(), lambda key: params), {f"{method}.strength": 1.0})(optax.sgd(1.0))
+    tx = methods.build(
+        method, Structure(NET.units(), lambda key: params), {f"{method}.strength": 1.0}
+    )(optax.sgd(1.0))
     moved = jax.tree.map(lambda p: 2 * p, params)  # (away from the anchor of L2-init)
     none = jax.tree.map(jnp.zeros_like, params)
     updates, _ = tx.update(none, tx.init(params), moved, ctx=ctx)
     for path, update in jax.tree_util.tree_leaves_with_path(updates):
         vector = update.ndim < 2  # the scale of a norm, which spectral regularization leaves alone
-        assert bool(jnp.abs(update).max() > 0) == (method != "spectral" or not vector), jax.tree_util.keystr(path)
+        assert bool(jnp.abs(update).max() > 0) == (method != "spectral" or not vector), (
+            jax.tree_util.keystr(path)
+        )
 
 
 def test_gradient_under_vmap_and_scan(params):
@@ -216,7 +268,9 @@ def test_gradient_under_vmap_and_scan(params):
         return jax.lax.scan(one, params, length=2)[0]
 
     other = jax.tree.map(lambda a: 1.1 * a, params)
-    together = jax.jit(jax.vmap(descend))(jax.tree.map(lambda a, b: jnp.stack([a, b]), params, other))
+    together = jax.jit(jax.vmap(descend))(
+        jax.tree.map(lambda a, b: jnp.stack([a, b]), params, other)
+    )
     alone = jax.jit(descend)
     for lane, start in enumerate((params, other)):
         end = alone(start)

@@ -35,6 +35,10 @@ def test_hessian_top_against_matfree(sign):
     assert float(ritz.value) == pytest.approx(values.max(), rel=1e-4)
     assert float(ritz.residual) <= 1e-4 * float(ritz.value)
     if sign < 0:
-        assert -values.min() > 1.5 * values.max(), "the largest magnitude should be a negative eigenvalue here"
+        assert -values.min() > 1.5 * values.max(), (
+            "the largest magnitude should be a negative eigenvalue here"
+        )
     else:  # the defaults, which are what runs use
-        assert float(probes.hessian_top(loss, params, jax.random.key(3))) == pytest.approx(values.max(), rel=1e-4)
+        assert float(probes.hessian_top(loss, params, jax.random.key(3))) == pytest.approx(
+            values.max(), rel=1e-4
+        )

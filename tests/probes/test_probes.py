@@ -1,4 +1,6 @@
-"""Probes against dense linear algebra, numpy and values worked out by hand; each also jitted and over lanes."""
+"""Probes against dense linear algebra, numpy and values worked out by hand; each also jitted and
+over lanes.
+"""
 
 import functools
 
@@ -36,17 +38,24 @@ def value(function, *arguments):
 
 
 def everywhere(function, *arguments, plain=True):
-    """The value of `function` jitted, after comparing it with its value as it is and in each of two lanes."""
+    """The value of `function` jitted, after comparing it with its value as it is and in each of two
+    lanes.
+    """
     jitted = value(function, *arguments)
     stacked = jax.tree.map(lambda a: jnp.stack([a, a]), arguments)
     lanes = jax.jit(jax.vmap(function))(*stacked)
-    others = [jax.tree.map(lambda a, i=i: a[i], lanes) for i in range(2)] + ([function(*arguments)] if plain else [])
+    others = [jax.tree.map(lambda a, i=i: a[i], lanes) for i in range(2)] + (
+        [function(*arguments)] if plain else []
+    )
     for other in others:
-        jax.tree.map(lambda j, o: np.testing.assert_allclose(o, j, rtol=2e-5, atol=1e-6), jitted, other)
+        jax.tree.map(
+            lambda j, o: np.testing.assert_allclose(o, j, rtol=2e-5, atol=1e-6), jitted, other
+        )
     return jitted
 
 
-# ---------------------------------------------------------------------------------------------------------- curvature
+# ----------------------------------------------------------------------------------------------------------
+# curvature
 
 
 def symmetric(spectrum, seed=0):
@@ -99,11 +108,14 @@ def test_hessian_top_against_the_dense_hessian(seed):
     loss, params = mlp_loss()
     spectrum = dense_spectrum(loss, params)
     compared = functools.partial(everywhere, plain=False) if seed == 0 else value
-    assert compared(lambda p: probes.hessian_top(loss, p, KEYS[seed]), params) == pytest.approx(spectrum[-1], rel=1e-4)
+    assert compared(lambda p: probes.hessian_top(loss, p, KEYS[seed]), params) == pytest.approx(
+        spectrum[-1], rel=1e-4
+    )
 
 
 def test_hessian_top_is_the_algebraic_maximum():
-    # the loss with its sign changed: the eigenvalue of largest magnitude is negative and power iteration would find it
+    # the loss with its sign changed: the eigenvalue of largest magnitude is negative and power
+    # iteration would find it
     loss, params = mlp_loss(sign=-1.0)
     spectrum = dense_spectrum(loss, params)
     assert -spectrum[0] > 1.5 * spectrum[-1] > 0
@@ -115,7 +127,9 @@ def test_hessian_vector_product_is_the_hessian():
     loss, params = mlp_loss()
     flat, unravel = jax.flatten_util.ravel_pytree(params)
     product = probes.hessian_vector_product(loss, params)
-    rows = jax.jit(jax.vmap(lambda e: jax.flatten_util.ravel_pytree(product(unravel(e)))[0]))(jnp.eye(len(flat)))
+    rows = jax.jit(jax.vmap(lambda e: jax.flatten_util.ravel_pytree(product(unravel(e)))[0]))(
+        jnp.eye(len(flat))
+    )
     dense = jax.jit(jax.hessian(lambda p: loss(unravel(p))))(flat)
     np.testing.assert_allclose(rows, dense, atol=2e-6)
 
@@ -139,7 +153,9 @@ SPECTRA = {
 @pytest.mark.parametrize("name", SPECTRA)
 @pytest.mark.parametrize("rotated", [False, True], ids=["diagonal", "rotated"])
 def test_known_spectra_whose_space_is_exhausted(name, rotated):
-    """Fewer distinct eigenvalues than iterations: exact after as many, and nothing may go wrong in those left over."""
+    """Fewer distinct eigenvalues than iterations: exact after as many, and nothing may go wrong in
+    those left over.
+    """
     spectrum = np.asarray(SPECTRA[name])
     matrix = symmetric(spectrum) if rotated and len(spectrum) > 1 else np.diag(spectrum)
     scale = np.abs(spectrum).max()
@@ -165,14 +181,18 @@ def numpy_lanczos(matrix, start, iterations):
 
 @pytest.mark.parametrize("iterations", [1, 3, 8])
 def test_value_and_residual_after_few_iterations(iterations):
-    """Far from converged: both numbers are those of the Krylov space, and the residual bounds the error truly."""
+    """Far from converged: both numbers are those of the Krylov space, and the residual bounds the
+    error truly.
+    """
     spectrum = np.concatenate([np.linspace(-4, 1, 40), [3, 5]])
     matrix = symmetric(spectrum, seed=2)
     # the start vector: one normal draw, in the order of the flattened tree {"a": {"w"}, "b"}
     draw = np.asarray(jax.random.normal(KEY, (len(matrix),)), np.float64)
     start = np.concatenate([draw[len(matrix) // 2 :], draw[: len(matrix) // 2]])
     ritz = top_of(matrix, iterations, tolerance=0.0)
-    value, residual = numpy_lanczos(np.asarray(matrix, np.float32).astype(np.float64), start, iterations)
+    value, residual = numpy_lanczos(
+        np.asarray(matrix, np.float32).astype(np.float64), start, iterations
+    )
     assert ritz.value == pytest.approx(value, rel=1e-4, abs=1e-5)
     assert ritz.residual == pytest.approx(residual, rel=2e-3, abs=1e-5)
     assert np.abs(spectrum - ritz.value).min() <= ritz.residual + 1e-5
@@ -181,7 +201,9 @@ def test_value_and_residual_after_few_iterations(iterations):
 
 @pytest.mark.parametrize("power", [-100, -60, 60, 100])
 def test_a_scale_that_is_a_power_of_two_changes_no_bit(power):
-    """Lanczos of 2^k A is 2^k times that of A, which no rounding tells apart as long as nothing vanishes or overflows."""
+    """Lanczos of 2^k A is 2^k times that of A, which no rounding tells apart as long as nothing
+    vanishes or overflows.
+    """
     matrix = symmetric(np.concatenate([np.linspace(-4, 1, 40), [3, 5]]), seed=2)
     for iterations in (3, 20):
         one, scaled = (top_of(a, iterations) for a in (matrix, matrix * 2.0**power))
@@ -194,7 +216,9 @@ def test_curvature_of_a_loss_of_any_scale():
     loss, params = mlp_loss()
     flat, unravel = jax.flatten_util.ravel_pytree(params)
     dense = np.asarray(jax.jit(jax.hessian(lambda p: loss(unravel(p))))(flat), np.float64)
-    want = scipy.sparse.linalg.eigsh((dense + dense.T) / 2, 1, which="LA", return_eigenvectors=False)[0]
+    want = scipy.sparse.linalg.eigsh(
+        (dense + dense.T) / 2, 1, which="LA", return_eigenvectors=False
+    )[0]
     ritz = jax.jit(lambda p, scale: probes.hessian_ritz(lambda q: scale * loss(q), p, KEY))
     for scale in (1e-30, 1e-18, 1.0, 1e18, 1e30):
         value, residual = map(float, ritz(params, scale))
@@ -211,9 +235,13 @@ def test_a_loss_without_curvature_has_eigenvalue_0_exactly():
 
 @st.composite
 def spectra(draw):
-    """Eigenvalues of both signs, degenerate, clustered, of one sign or of one rank, on scales from 1e-30 to 1e30."""
+    """Eigenvalues of both signs, degenerate, clustered, of one sign or of one rank, on scales from
+    1e-30 to 1e30.
+    """
     size = draw(st.sampled_from([1, 2, 8, 30]))
-    one = st.floats(-1, 1, width=16) | st.sampled_from([-1.0, 0.0, 1.0, 1 - 1e-3, 1 - 1e-5, 1 - 1e-6])
+    one = st.floats(-1, 1, width=16) | st.sampled_from(
+        [-1.0, 0.0, 1.0, 1 - 1e-3, 1 - 1e-5, 1 - 1e-6]
+    )
     one = draw(st.sampled_from([one, one.map(lambda x: -abs(x)), st.sampled_from([0.0, 0.5])]))
     spectrum = np.array(draw(st.lists(one, min_size=size, max_size=size)))
     return spectrum * 10.0 ** draw(st.integers(-30, 30))
@@ -222,7 +250,9 @@ def spectra(draw):
 @settings(max_examples=100, deadline=None, derandomize=True)
 @given(spectrum=spectra(), seed=st.integers(0, 2**16), tolerance=st.sampled_from([1e-3, 0.0]))
 def test_what_is_said_of_value_and_residual_holds(spectrum, seed, tolerance):
-    """Never above the largest, some eigenvalue within the residual; after enough products it is among the largest."""
+    """Never above the largest, some eigenvalue within the residual; after enough products it is
+    among the largest.
+    """
     matrix = symmetric(spectrum, seed).astype(np.float32)
     true = np.linalg.eigvalsh(matrix.astype(np.float64))
     value, residual = top_of(matrix, tolerance=tolerance)
@@ -237,7 +267,9 @@ def test_what_is_said_of_value_and_residual_holds(spectrum, seed, tolerance):
 
 
 def test_almost_equal_eigenvalues_are_not_told_apart():
-    """The value lies between 1 - 1e-4 and 1: an error of the order of the residual, which a gap would make its square."""
+    """The value lies between 1 - 1e-4 and 1: an error of the order of the residual, which a gap
+    would make its square.
+    """
     spectrum = np.concatenate([np.linspace(-1, 0.3, 40), [1 - 1e-4, 1]])
     value, residual = top_of(symmetric(spectrum, seed=4), iterations=12, tolerance=1e-4)
     assert residual**2 < 0.1 * (1 - value) < residual
@@ -274,12 +306,15 @@ def test_curvature_of_something_not_finite_is_nan(bad):
     assert np.isnan(ritz.value)
     assert np.isnan(ritz.residual)
     # a diverged lane leaves its neighbour alone
-    both = jax.vmap(lambda m: probes.top_eigenvalue(lambda v: m @ v, jnp.ones(3)))(f32([matrix, np.diag([1.0, 2, 3])]))
+    both = jax.vmap(lambda m: probes.top_eigenvalue(lambda v: m @ v, jnp.ones(3)))(
+        f32([matrix, np.diag([1.0, 2, 3])])
+    )
     assert np.isnan(both.value[0])
     assert float(both.value[1]) == pytest.approx(3.0, rel=1e-5)
 
 
-# -------------------------------------------------------------------------------------------------------------- units
+# --------------------------------------------------------------------------------------------------------------
+# units
 
 RARE = np.zeros((200, 5), np.float32)  # units positive on 0, 1, 2, 3 and 200 of 200 inputs
 for unit, count in enumerate([0, 1, 2, 3, 200]):
@@ -300,7 +335,9 @@ def test_dormant_fraction():
 
 @pytest.mark.parametrize("inputs", [100, 200, 300, 500, 512, 700, 1000, 30_000])
 def test_dormant_fraction_at_the_threshold(inputs):
-    """A unit positive on exactly 1 % of the inputs is not positive on less than 1 %; one input fewer is."""
+    """A unit positive on exactly 1 % of the inputs is not positive on less than 1 %; one input
+    fewer is.
+    """
     exact, activations = inputs // 100, np.zeros((inputs, 2), np.float32)
     activations[:exact, 0], activations[: exact - 1, 1] = 1, 1
     share = exact / inputs
@@ -335,13 +372,20 @@ def test_tau_dormant_fraction():
     assert everywhere(probes.tau_dormant_fraction, activations) == pytest.approx(2 / 5)
     assert value(lambda a: probes.tau_dormant_fraction(a, 0.0), activations) == pytest.approx(1 / 5)
     # exactly at the threshold is dormant: magnitudes 1, 2, 3 (mean 2) with tau a half
-    assert value(lambda a: probes.tau_dormant_fraction(a, 0.5), f32([[1, 2, 3], [-1, 2, -3]])) == pytest.approx(1 / 3)
+    assert value(
+        lambda a: probes.tau_dormant_fraction(a, 0.5), f32([[1, 2, 3], [-1, 2, -3]])
+    ) == pytest.approx(1 / 3)
     # the mean of the layer, not its sum: 0.2 of the mean is 0.04 of the sum
     assert value(probes.tau_dormant_fraction, f32([[0.2, 1, 1, 1, 1.8]])) == 0
     # each group has its own mean, and a silent group is dormant altogether
     groups = {"h0": f32([[1.0, 1.0]]), "h1": f32([[0.01, 0.01, 0.01]]), "h2": jnp.zeros((1, 3))}
     assert value(probes.tau_dormant_fraction, groups) == pytest.approx(3 / 8)
-    assert value(lambda a: probes.tau_dormant_fraction(a, 0.1), jnp.concatenate(list(groups.values()), 1)) == 6 / 8
+    assert (
+        value(
+            lambda a: probes.tau_dormant_fraction(a, 0.1), jnp.concatenate(list(groups.values()), 1)
+        )
+        == 6 / 8
+    )
 
 
 def test_positions_count_as_inputs():
@@ -353,7 +397,8 @@ def test_positions_count_as_inputs():
     assert rank == pytest.approx(value(probes.effective_rank, f32(maps.reshape(200, 3))), rel=1e-6)
 
 
-# ----------------------------------------------------------------------------------------------------- representation
+# -----------------------------------------------------------------------------------------------------
+# representation
 
 
 def test_representation_change():
@@ -366,11 +411,17 @@ def test_representation_change():
     assert value(probes.representation_change, jnp.zeros((3, 2)), before) == pytest.approx(1.0)
     assert np.isnan(probes.representation_change(now, jnp.zeros((3, 2))))
     # a mean of ratios, not a ratio of means: 1/1 and 0/100
-    assert value(probes.representation_change, f32([[2.0], [100]]), f32([[1.0], [100]])) == pytest.approx(0.5)
+    assert value(
+        probes.representation_change, f32([[2.0], [100]]), f32([[1.0], [100]])
+    ) == pytest.approx(0.5)
     # positions belong to the input
     maps = f32(np.random.default_rng(0).normal(size=(2, 4, 2, 2, 3)))
-    want = [np.linalg.norm(a - b) / np.linalg.norm(b) for a, b in zip(*np.asarray(maps), strict=True)]
-    assert value(probes.representation_change, maps[0], maps[1]) == pytest.approx(np.mean(want), rel=1e-5)
+    want = [
+        np.linalg.norm(a - b) / np.linalg.norm(b) for a, b in zip(*np.asarray(maps), strict=True)
+    ]
+    assert value(probes.representation_change, maps[0], maps[1]) == pytest.approx(
+        np.mean(want), rel=1e-5
+    )
 
 
 def test_effective_rank():
@@ -386,19 +437,28 @@ def test_effective_rank():
     matrix = np.random.default_rng(0).normal(size=(30, 8)) * np.arange(8)
     p = np.linalg.svd(matrix, compute_uv=False)
     p = p[p > 1e-9] / p.sum()
-    assert everywhere(probes.effective_rank, f32(matrix)) == pytest.approx(np.exp(-(p * np.log(p)).sum()), rel=1e-4)
+    assert everywhere(probes.effective_rank, f32(matrix)) == pytest.approx(
+        np.exp(-(p * np.log(p)).sum()), rel=1e-4
+    )
     for bad in (np.nan, np.inf):
         assert np.isnan(probes.effective_rank(f32([[1, 2], [bad, 3]])))
 
 
-# --------------------------------------------------------------------------------------------------------- parameters
+# ---------------------------------------------------------------------------------------------------------
+# parameters
 
-TREE = {"a": {"kernel": f32([[3.0, 0], [0, 0]]), "bias": f32([4.0, 0])}, "b": {"scale": f32([12.0])}}
+TREE = {
+    "a": {"kernel": f32([[3.0, 0], [0, 0]]), "bias": f32([4.0, 0])},
+    "b": {"scale": f32([12.0])},
+}
 
 
 def test_norms_and_distance():
     assert everywhere(probes.parameter_norm, TREE) == pytest.approx(13.0)
-    start = {"a": {"kernel": f32([[3.0, 2], [0, 0]]), "bias": f32([4.0, 3])}, "b": {"scale": f32([6.0])}}
+    start = {
+        "a": {"kernel": f32([[3.0, 2], [0, 0]]), "bias": f32([4.0, 3])},
+        "b": {"scale": f32([6.0])},
+    }
     assert everywhere(probes.distance_from_init, TREE, start) == pytest.approx(7.0)  # 2, 3, 6
     assert value(probes.distance_from_init, TREE, TREE) == 0
     # gradient of sum c x^2 / 2 is c x
@@ -406,21 +466,33 @@ def test_norms_and_distance():
     assert everywhere(lambda p: probes.gradient_norm(quadratic, p), TREE) == pytest.approx(26.0)
 
 
-# ---------------------------------------------------------------------------------------------------- on a Snapshot
+# ----------------------------------------------------------------------------------------------------
+# on a Snapshot
 
 
 def test_columns_of_every_probe():
     loss, params = mlp_loss()
     initial = jax.tree.map(lambda p: p + 1, params)
-    now, before = {"h0": f32(RARE), "h1": jnp.ones((200, 2))}, {"h0": f32(2 * RARE), "h1": 4 * jnp.ones((200, 2))}
+    now, before = (
+        {"h0": f32(RARE), "h1": jnp.ones((200, 2))},
+        {"h0": f32(2 * RARE), "h1": 4 * jnp.ones((200, 2))},
+    )
     snapshot = Snapshot(params, params, initial, loss, now, before, KEY)
     found = {
-        name: jax.tree.map(float, jax.jit(lambda probe=probe: probe(snapshot))()) for name, probe in PROBES.items()
+        name: jax.tree.map(float, jax.jit(lambda probe=probe: probe(snapshot))())
+        for name, probe in PROBES.items()
     }
     gradient = jax.grad(loss)(params)
-    norm = lambda tree: float(np.sqrt(sum((np.asarray(leaf) ** 2).sum() for leaf in jax.tree.leaves(tree))))  # noqa: E731
+
+    def norm(tree):
+        squares = [(np.asarray(leaf) ** 2).sum() for leaf in jax.tree.leaves(tree)]
+        return float(np.sqrt(sum(squares)))
+
     want = {
-        "hessian_top": {"": dense_spectrum(loss, params)[-1], "residual": found["hessian_top"]["residual"]},
+        "hessian_top": {
+            "": dense_spectrum(loss, params)[-1],
+            "residual": found["hessian_top"]["residual"],
+        },
         "representation_change": {"": 0.75, "h0": 0.5, "h1": 0.75},
         "dormant_fraction": {"": 2 / 7, "h0": 2 / 5, "h1": 0},
         "never_active_fraction": {"": 1 / 7, "h0": 1 / 5, "h1": 0},
@@ -431,8 +503,16 @@ def test_columns_of_every_probe():
             "one": 25**0.5,
             "two": 18**0.5,
         },
-        "parameter_norm": {"": norm(params), "one": norm(params["one"]), "two": norm(params["two"])},
-        "gradient_norm": {"": norm(gradient), "one": norm(gradient["one"]), "two": norm(gradient["two"])},
+        "parameter_norm": {
+            "": norm(params),
+            "one": norm(params["one"]),
+            "two": norm(params["two"]),
+        },
+        "gradient_norm": {
+            "": norm(gradient),
+            "one": norm(gradient["one"]),
+            "two": norm(gradient["two"]),
+        },
         "effective_rank": {"": 1, "h0": found["effective_rank"]["h0"], "h1": 1},
     }
     assert set(found) == set(want)
@@ -443,10 +523,14 @@ def test_columns_of_every_probe():
 
 
 def snapshot_of(arrays):
-    """A Snapshot whose arrays are all given: params, initial, hidden, previous_hidden, and what is added to the loss."""
+    """A Snapshot whose arrays are all given: params, initial, hidden, previous_hidden, and what is
+    added to the loss.
+    """
     params, initial, hidden, previous_hidden, more = arrays
     plain = mlp_loss()[0]
-    return Snapshot(params, params, initial, lambda p: plain(p) + more, hidden, previous_hidden, KEY)
+    return Snapshot(
+        params, params, initial, lambda p: plain(p) + more, hidden, previous_hidden, KEY
+    )
 
 
 def healthy_arrays():
@@ -461,9 +545,17 @@ def columns_that_depend(path, columns):
     kind = ("params", "initial", "hidden", "previous_hidden", "loss")[path[0].idx]
     layer = path[1].key if len(path) > 1 else ""
     whole = {  # probes that depend on it in all of their columns, and those that do in that of the layer and in others
-        "params": (("hessian_top", "gradient_norm"), {"distance_from_init": ("", "relative"), "parameter_norm": ("",)}),
+        "params": (
+            ("hessian_top", "gradient_norm"),
+            {"distance_from_init": ("", "relative"), "parameter_norm": ("",)},
+        ),
         "initial": ((), {"distance_from_init": ("", "relative")}),
-        "hidden": ((), dict.fromkeys(("dormant_fraction", "never_active_fraction", "tau_dormant_fraction"), ("",))),
+        "hidden": (
+            (),
+            dict.fromkeys(
+                ("dormant_fraction", "never_active_fraction", "tau_dormant_fraction"), ("",)
+            ),
+        ),
         "previous_hidden": ((), {}),
         "loss": (("hessian_top", "gradient_norm"), {}),
     }
@@ -474,11 +566,15 @@ def columns_that_depend(path, columns):
     if kind == "hidden":
         partly = partly | {"effective_rank": last}
     found = {(name, column) for name, column in columns if name in everywhere}
-    return found | {(name, column) for name, others in partly.items() for column in (*others, layer)}
+    return found | {
+        (name, column) for name, others in partly.items() for column in (*others, layer)
+    }
 
 
 def test_what_depends_on_something_not_finite_is_nan_and_nothing_else():
-    """Each array of a Snapshot in turn gets one NaN, inf or -inf; every lane is a network of its own."""
+    """Each array of a Snapshot in turn gets one NaN, inf or -inf; every lane is a network of its
+    own.
+    """
     healthy = healthy_arrays()
     leaves, tree = jax.tree_util.tree_flatten_with_path(healthy)
     lanes, paths = [healthy], [None]
@@ -493,14 +589,18 @@ def test_what_depends_on_something_not_finite_is_nan_and_nothing_else():
         snapshot = snapshot_of(arrays)
         return {(name, c): v for name, probe in PROBES.items() for c, v in probe(snapshot).items()}
 
-    found = jax.tree.map(np.asarray, quickly(jax.vmap(columns), jax.tree.map(lambda *a: jnp.stack(a), *lanes)))
+    found = jax.tree.map(
+        np.asarray, quickly(jax.vmap(columns), jax.tree.map(lambda *a: jnp.stack(a), *lanes))
+    )
     touched = set()
     for lane, path in enumerate(paths):
         lost = columns_that_depend(path, found) if path else set()
         touched |= lost
         for column, numbers in found.items():
             wanted = np.nan if column in lost else numbers[0]
-            np.testing.assert_array_equal(numbers[lane], wanted, err_msg=f"{column} with {path} not finite")
+            np.testing.assert_array_equal(
+                numbers[lane], wanted, err_msg=f"{column} with {path} not finite"
+            )
     assert touched == set(found), "a column that depends on nothing"
     assert {name for name, _ in touched} == set(PROBES)
 
@@ -509,7 +609,9 @@ def test_what_depends_on_something_not_finite_is_nan_and_nothing_else():
 def test_shares_and_ranks_have_no_scale(scale):
     activations = np.abs(np.random.default_rng(0).normal(size=(40, 6))).astype(np.float32)
     for function in (probes.effective_rank, lambda a: probes.tau_dormant_fraction(a, 0.9)):
-        assert float(function(f32(activations * scale))) == pytest.approx(float(function(f32(activations))), rel=1e-5)
+        assert float(function(f32(activations * scale))) == pytest.approx(
+            float(function(f32(activations))), rel=1e-5
+        )
 
 
 def test_norms_whose_squares_overflow_are_nan():
@@ -520,11 +622,14 @@ def test_norms_whose_squares_overflow_are_nan():
     assert np.isnan(probes.representation_change(jnp.full((2, 3), 1e30), jnp.ones((2, 3))))
 
 
-# ------------------------------------------------------------------------------------------ other trees and dtypes
+# ------------------------------------------------------------------------------------------ other
+# trees and dtypes
 
 
 def every_number(dtype, second=None):
-    """All probes of plain arguments on random arrays of a dtype, one leaf of each tree of a second one."""
+    """All probes of plain arguments on random arrays of a dtype, one leaf of each tree of a second
+    one.
+    """
     random = np.random.default_rng(0)
     first, other = (jnp.asarray(random.normal(size=(12, 4)), dtype) for _ in range(2))
     mixed = {"a": first, "b": (other[:2].astype(second or dtype),)}
@@ -550,16 +655,21 @@ def test_dtypes():
         return quickly(lambda: every_number(*map(jnp.dtype, dtypes)))
 
     plain, narrow, mixed = found("float32"), found("bfloat16"), found("bfloat16", "float32")
-    assert {number.dtype for number in (*narrow.values(), *mixed.values())} == {jnp.dtype("float32")}
+    assert {number.dtype for number in (*narrow.values(), *mixed.values())} == {
+        jnp.dtype("float32")
+    }
     with jax.enable_x64(True):
         single, double, wide = found("float32"), found("float64"), found("float32", "float64")
         assert {number.dtype for number in single.values()} == {jnp.dtype("float32")}
         assert {number.dtype for number in double.values()} == {jnp.dtype("float64")}
-        assert {n.dtype for name, n in wide.items() if name not in ("rank", "change")} == {jnp.dtype("float64")}
+        assert {n.dtype for name, n in wide.items() if name not in ("rank", "change")} == {
+            jnp.dtype("float64")
+        }
     for name in plain.keys() - {"residual"}:
         assert float(single[name]) == pytest.approx(float(plain[name]), rel=1e-5), name
         assert float(double[name]) == pytest.approx(float(plain[name]), rel=1e-4), name
-        assert float(narrow[name]) == pytest.approx(float(plain[name]), rel=0.05), name  # rounded to 8 bits
+        # rounded to 8 bits
+        assert float(narrow[name]) == pytest.approx(float(plain[name]), rel=0.05), name
 
 
 def test_trees_of_other_containers():
@@ -570,14 +680,25 @@ def test_trees_of_other_containers():
     def numbers(params):
         distance = probes.distance_from_init(params, jax.tree.map(jnp.zeros_like, params))
         gradient = probes.gradient_norm(quadratic, params)
-        return probes.parameter_norm(params), distance, gradient, probes.hessian_top(quadratic, params, KEY)
+        return (
+            probes.parameter_norm(params),
+            distance,
+            gradient,
+            probes.hessian_top(quadratic, params, KEY),
+        )
 
     for params in (tree, flax.core.freeze(tree), [*tree["a"].values()], state):
-        size = float(np.sqrt(sum((np.asarray(leaf) ** 2).sum() for leaf in jax.tree.leaves(params))))
+        size = float(
+            np.sqrt(sum((np.asarray(leaf) ** 2).sum() for leaf in jax.tree.leaves(params)))
+        )
         assert np.allclose(quickly(numbers, params), (size, size, 3 * size, 3), rtol=1e-5)
     # activations as Flax's sow leaves them
     sown = {"Dense_0": {"h": (f32(RARE),)}, "Dense_1": {"h": (jnp.ones((200, 3)),)}}
-    for function in (probes.dormant_fraction, probes.never_active_fraction, probes.tau_dormant_fraction):
+    for function in (
+        probes.dormant_fraction,
+        probes.never_active_fraction,
+        probes.tau_dormant_fraction,
+    ):
         want = function({"h0": f32(RARE), "h1": jnp.ones((200, 3))})
         assert function(sown) == function(flax.core.freeze(sown)) == want
 
@@ -586,39 +707,131 @@ GOOD = jnp.ones((4, 3))
 FLAT = jnp.ones(3)
 SQUARES = lambda p: (p**2).sum()  # noqa: E731
 REFUSED = {
-    "one dimension": (probes.dormant_fraction, (FLAT,), r"activations has shape \(3,\): allowed is \[N, ..., H\]"),
-    "a group of one": (probes.tau_dormant_fraction, ({"h": FLAT},), r"activations\['h'\] has shape \(3,\)"),
-    "no inputs": (probes.never_active_fraction, (jnp.ones((0, 3)),), r"shape \(0, 3\): .* at least one input"),
-    "no groups": (probes.dormant_fraction, ({},), "activations has no arrays: allowed is at least one"),
+    "one dimension": (
+        probes.dormant_fraction,
+        (FLAT,),
+        r"activations has shape \(3,\): allowed is \[N, ..., H\]",
+    ),
+    "a group of one": (
+        probes.tau_dormant_fraction,
+        ({"h": FLAT},),
+        r"activations\['h'\] has shape \(3,\)",
+    ),
+    "no inputs": (
+        probes.never_active_fraction,
+        (jnp.ones((0, 3)),),
+        r"shape \(0, 3\): .* at least one input",
+    ),
+    "no groups": (
+        probes.dormant_fraction,
+        ({},),
+        "activations has no arrays: allowed is at least one",
+    ),
     "lists of numbers": (
         probes.dormant_fraction,
         ([[1.0]],),
         r"activations\[0\]\[0\] is a float: allowed is one array",
     ),
-    "counts": (probes.dormant_fraction, (jnp.ones((4, 3), int),), "activations has int32: allowed are arrays of float"),
-    "share in percent": (probes.dormant_fraction, (GOOD, 5), "share is 5: allowed are numbers from 0 to 1"),
-    "negative share": (probes.never_active_fraction, (GOOD, -0.1), "share is -0.1: allowed are numbers from 0 to 1"),
-    "tau": (probes.tau_dormant_fraction, (GOOD, float("nan")), "tau is nan: allowed are finite numbers from 0"),
-    "a tuple": (probes.effective_rank, ((GOOD,),), "activations is a tuple: allowed is one array of activations"),
-    "other inputs": (probes.representation_change, (GOOD, GOOD[:2]), r"now has shape \(4, 3\), before \(2, 3\)"),
-    "empty tree": (probes.parameter_norm, ({"a": {}},), "params has no arrays: allowed is a tree of at least one"),
-    "integers": (probes.parameter_norm, ({"a": jnp.arange(3)},), r"params has int32 at \['a'\]: allowed are arrays"),
-    "words": (probes.parameter_norm, ({"a": "b"},), r"params has str at \['a'\]: allowed are arrays"),
-    "other trees": (probes.distance_from_init, ({"a": FLAT}, {"b": FLAT}), "params and initial are different trees"),
+    "counts": (
+        probes.dormant_fraction,
+        (jnp.ones((4, 3), int),),
+        "activations has int32: allowed are arrays of float",
+    ),
+    "share in percent": (
+        probes.dormant_fraction,
+        (GOOD, 5),
+        "share is 5: allowed are numbers from 0 to 1",
+    ),
+    "negative share": (
+        probes.never_active_fraction,
+        (GOOD, -0.1),
+        "share is -0.1: allowed are numbers from 0 to 1",
+    ),
+    "tau": (
+        probes.tau_dormant_fraction,
+        (GOOD, float("nan")),
+        "tau is nan: allowed are finite numbers from 0",
+    ),
+    "a tuple": (
+        probes.effective_rank,
+        ((GOOD,),),
+        "activations is a tuple: allowed is one array of activations",
+    ),
+    "other inputs": (
+        probes.representation_change,
+        (GOOD, GOOD[:2]),
+        r"now has shape \(4, 3\), before \(2, 3\)",
+    ),
+    "empty tree": (
+        probes.parameter_norm,
+        ({"a": {}},),
+        "params has no arrays: allowed is a tree of at least one",
+    ),
+    "integers": (
+        probes.parameter_norm,
+        ({"a": jnp.arange(3)},),
+        r"params has int32 at \['a'\]: allowed are arrays",
+    ),
+    "words": (
+        probes.parameter_norm,
+        ({"a": "b"},),
+        r"params has str at \['a'\]: allowed are arrays",
+    ),
+    "other trees": (
+        probes.distance_from_init,
+        ({"a": FLAT}, {"b": FLAT}),
+        "params and initial are different trees",
+    ),
     "other shapes": (
         probes.distance_from_init,
         ({"a": FLAT}, {"a": FLAT[:1]}),
         r"shapes \[\(3,\)\], initial \[\(1,\)\]",
     ),
-    "gradient": (probes.gradient_norm, (SQUARES, jnp.arange(3)), "params has int32: allowed are arrays"),
-    "no steps": (probes.hessian_top, (SQUARES, FLAT, KEY, 0), "iterations is 0: allowed are whole numbers from 1"),
-    "half a step": (probes.hessian_top, (SQUARES, FLAT, KEY, 1.5), "iterations is 1.5: allowed are whole numbers"),
-    "tolerance": (probes.hessian_ritz, (SQUARES, FLAT, KEY, 3, -1.0), "tolerance is -1.0: allowed are finite numbers"),
-    "seed as key": (probes.hessian_top, (SQUARES, FLAT, 0), r"key is 0: allowed is one key, as jax.random.key\(0\)"),
-    "many keys": (probes.hessian_top, (SQUARES, FLAT, KEYS), r"key is an array of key<fry> of shape \(3,\): allowed"),
-    "curvature of integers": (probes.hessian_top, (SQUARES, {"n": jnp.arange(3)}, KEY), r"params has int32 at \['n'\]"),
-    "product of integers": (probes.hessian_vector_product, (SQUARES, jnp.arange(3)), "params has int32: allowed"),
-    "start": (probes.top_eigenvalue, (lambda v: v, {}), "start has no arrays: allowed is a tree of at least one"),
+    "gradient": (
+        probes.gradient_norm,
+        (SQUARES, jnp.arange(3)),
+        "params has int32: allowed are arrays",
+    ),
+    "no steps": (
+        probes.hessian_top,
+        (SQUARES, FLAT, KEY, 0),
+        "iterations is 0: allowed are whole numbers from 1",
+    ),
+    "half a step": (
+        probes.hessian_top,
+        (SQUARES, FLAT, KEY, 1.5),
+        "iterations is 1.5: allowed are whole numbers",
+    ),
+    "tolerance": (
+        probes.hessian_ritz,
+        (SQUARES, FLAT, KEY, 3, -1.0),
+        "tolerance is -1.0: allowed are finite numbers",
+    ),
+    "seed as key": (
+        probes.hessian_top,
+        (SQUARES, FLAT, 0),
+        r"key is 0: allowed is one key, as jax.random.key\(0\)",
+    ),
+    "many keys": (
+        probes.hessian_top,
+        (SQUARES, FLAT, KEYS),
+        r"key is an array of key<fry> of shape \(3,\): allowed",
+    ),
+    "curvature of integers": (
+        probes.hessian_top,
+        (SQUARES, {"n": jnp.arange(3)}, KEY),
+        r"params has int32 at \['n'\]",
+    ),
+    "product of integers": (
+        probes.hessian_vector_product,
+        (SQUARES, jnp.arange(3)),
+        "params has int32: allowed",
+    ),
+    "start": (
+        probes.top_eigenvalue,
+        (lambda v: v, {}),
+        "start has no arrays: allowed is a tree of at least one",
+    ),
 }
 
 
@@ -632,15 +845,20 @@ def test_arguments_that_are_none_get_one_sentence(case):
 
 def test_a_raw_key_is_a_key():
     quadratic = lambda p: 1.5 * (p**2).sum()  # noqa: E731
-    assert float(probes.hessian_top(quadratic, FLAT, jax.random.PRNGKey(0))) == pytest.approx(3.0, rel=1e-5)
+    assert float(probes.hessian_top(quadratic, FLAT, jax.random.PRNGKey(0))) == pytest.approx(
+        3.0, rel=1e-5
+    )
 
 
-# ----------------------------------------------------------------------------------------------- lanes that diverge
+# -----------------------------------------------------------------------------------------------
+# lanes that diverge
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
 def test_logits_that_are_not_finite_have_no_loss(bad):
-    """One such number among the logits of all examples is enough, also where their largest one is another."""
+    """One such number among the logits of all examples is enough, also where their largest one is
+    another.
+    """
     data = jax.tree.map(jnp.asarray, tiny.data())
     environment = ENVIRONMENTS["random_labels"]()
     labels = environment.task(KEY, data, jnp.int32(0))
@@ -648,12 +866,20 @@ def test_logits_that_are_not_finite_have_no_loss(bad):
     def evaluated(bad):
         def apply(params, variables, x, train):
             logits = jnp.zeros((len(x), 4)).at[:, 1].set(x.mean((1, 2, 3)))
-            return jnp.where(x[:, :1, 0, 0] == data_x[50, 0, 0, 0], jnp.array([0.0, 1.0, bad, 0.0]), logits), {}, {}
+            return (
+                jnp.where(
+                    x[:, :1, 0, 0] == data_x[50, 0, 0, 0], jnp.array([0.0, 1.0, bad, 0.0]), logits
+                ),
+                {},
+                {},
+            )
 
         data_x = environment.examples(data, labels, jnp.arange(64)).x
         net = network.Network(None, apply, None, frozenset(), None, "float32")
         state = TrainState({}, {}, {}, {})
-        return evaluation.evaluate(environment, net, state, lambda i: environment.examples(data, labels, i), 64, 32)
+        return evaluation.evaluate(
+            environment, net, state, lambda i: environment.examples(data, labels, i), 64, 32
+        )
 
     assert np.isnan(jax.jit(evaluated)(bad)["loss"])
     assert np.isfinite(jax.jit(evaluated)(0.5)["loss"])
@@ -668,10 +894,16 @@ def test_a_lane_that_diverged_has_no_measurement(tmp_path):
     lanes = grid(learning_rate=[0.1, 1e30], seed=[0, 1])
     table, arms = sweep.run(spec, lanes).set_index("learning_rate"), ["learning_rate"]
     settings = {*spec.axes(), "granularity", "transition_fraction"}
-    measured = [m for m in statistics.metric_columns(table.reset_index(), arms) if m not in settings]
-    assert {"online_accuracy", "accuracy", "test_accuracy", "hessian_top/residual", "dormant_fraction/h0"} <= {
-        *measured
-    }
+    measured = [
+        m for m in statistics.metric_columns(table.reset_index(), arms) if m not in settings
+    ]
+    assert {
+        "online_accuracy",
+        "accuracy",
+        "test_accuracy",
+        "hessian_top/residual",
+        "dormant_fraction/h0",
+    } <= {*measured}
     assert table["finite"].to_dict() == {0.1: True, 1e30: False}
     for metric in measured:
         assert np.isfinite(table.loc[0.1, metric]).all(), metric
@@ -685,7 +917,9 @@ def test_a_lane_that_diverged_has_no_measurement(tmp_path):
 
 
 def test_singular_values_of_lanes_on_two_devices_come_to_an_end():
-    """LAPACK's routine for many matrices, on two devices at once, waited for ever from some size on."""
+    """LAPACK's routine for many matrices, on two devices at once, waited for ever from some size
+    on.
+    """
     spec = tiny.spec(samples=1000, epochs=1, batch_size=64, width=5, probes=("effective_rank",))
     table = sweep.run(spec, grid(seed=range(8)), lane_strategy="sharded", lane_width=4)
     assert np.isfinite(table["effective_rank"]).all()

@@ -1,4 +1,6 @@
-"""What is known of the columns of a table, and a run of an environment with a metric of its own, to table and picture."""
+"""What is known of the columns of a table, and a run of an environment with a metric of its own, to
+table and picture.
+"""
 
 from typing import Annotated
 
@@ -10,7 +12,13 @@ import pytest
 from helpers import tiny
 
 from plasticity_jax.cli import launcher
-from plasticity_jax.environments import ENVIRONMENTS, bigram_cipher, permuted_pixels, random_labels, random_seq2seq
+from plasticity_jax.environments import (
+    ENVIRONMENTS,
+    bigram_cipher,
+    permuted_pixels,
+    random_labels,
+    random_seq2seq,
+)
 from plasticity_jax.execution import compiled
 from plasticity_jax.probes import PROBES
 from plasticity_jax.reporting import curves, metrics, statistics
@@ -27,7 +35,9 @@ ERROR = Metric("error", "mistakes", better="lower", share=True, chance=lambda da
 
 def mistakes(*, of: str = "classes"):
     """Random labels judged by the share of wrong answers."""
-    return random_labels()._replace(metrics=({"classes": ERROR, "nobody": Metric("error", of=error)}[of],))
+    return random_labels()._replace(
+        metrics=({"classes": ERROR, "nobody": Metric("error", of=error)}[of],)
+    )
 
 
 def named(name: str):
@@ -36,7 +46,8 @@ def named(name: str):
 
 LOSS = ["online_loss", "online_loss_mean"]
 
-# --- columns ------------------------------------------------------------------------------------------------------
+# --- columns
+# ------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -75,24 +86,41 @@ def test_columns_say_what_they_are():
     losses = {"loss", "online_loss", "online_loss_mean"}
     assert {c for c, m in known.items() if m.share} == known.keys() - losses
     assert {c for c, m in known.items() if m.better == "lower"} == losses
-    assert metrics.of_environment(mistakes())["online_error"][:4] == ("online_error", "online mistakes", "lower", True)
-    # an environment that says nothing more than the name of its metric: a plain number, its loss in no unit
+    assert metrics.of_environment(mistakes())["online_error"][:4] == (
+        "online_error",
+        "online mistakes",
+        "lower",
+        True,
+    )
+    # an environment that says nothing more than the name of its metric: a plain number, its loss in
+    # no unit
     plain = named("accuracy")._replace(loss_metric=Metric("loss", better="lower"))
-    assert metrics.of_environment(plain)["accuracy"][:4] == ("accuracy", "accuracy after the task", None, False)
+    assert metrics.of_environment(plain)["accuracy"][:4] == (
+        "accuracy",
+        "accuracy after the task",
+        None,
+        False,
+    )
     assert metrics.of_environment(plain)["loss"] == Metric("loss", "loss after the task", "lower")
 
 
 @pytest.mark.parametrize("name", ["loss", "finite", "seed", "online_loss"])
 def test_a_metric_does_not_take_the_name_of_another_column(name):
-    with pytest.raises(ValueError, match=f"metrics are '{name}': allowed are names that no other column has"):
+    with pytest.raises(
+        ValueError, match=f"metrics are '{name}': allowed are names that no other column has"
+    ):
         metrics.of_environment(named(name))
 
 
-def test_what_fits_no_metric_or_another_s_column_is_refused_before_anything_runs(monkeypatch, tmp_path, capsys):
+def test_what_fits_no_metric_or_another_s_column_is_refused_before_anything_runs(
+    monkeypatch, tmp_path, capsys
+):
     monkeypatch.setitem(ENVIRONMENTS, "mistakes", mistakes)
     monkeypatch.setitem(ENVIRONMENTS, "norms", lambda: named("width"))
     monkeypatch.setitem(ENVIRONMENTS, "points", lambda: named("accuracy"))
-    monkeypatch.setattr(compiled, "compile_program", lambda *_: pytest.fail("something was compiled"))
+    monkeypatch.setattr(
+        compiled, "compile_program", lambda *_: pytest.fail("something was compiled")
+    )
     for flags, told in {
         "--environment=norms": "metric 'width' of norms has the name of a setting or a probe.",
         "--environment=random_labels,points": "points means by 'online_accuracy' something else than another",
@@ -105,10 +133,12 @@ def test_what_fits_no_metric_or_another_s_column_is_refused_before_anything_runs
 def test_judged_by_what_all_environments_have():
     columns = ["online_accuracy", "accuracy", "test_accuracy", "loss", "online_error", "error"]
     assert metrics.judged_by([random_labels(), permuted_pixels()], columns) == "online_accuracy"
-    assert metrics.judged_by([permuted_pixels(), mistakes()], columns) == "test_accuracy"  # they share but the loss
+    # they share but the loss
+    assert metrics.judged_by([permuted_pixels(), mistakes()], columns) == "test_accuracy"
 
 
-# --- guessing -----------------------------------------------------------------------------------------------------
+# --- guessing
+# -----------------------------------------------------------------------------------------------------
 
 
 def data(labels, test=()) -> Data:
@@ -135,7 +165,8 @@ def test_guessing_is_the_best_answer_that_looks_at_no_image(labels, chance):
     y = environment.examples(made, task, jnp.arange(len(labels))).y
     answers = np.eye(made.classes, dtype=np.float32)[sorted(set(labels))]
     scores = [
-        environment.metrics[0].of(np.broadcast_to(answer, y.shape), Batch(None, y, None)).mean() for answer in answers
+        environment.metrics[0].of(np.broadcast_to(answer, y.shape), Batch(None, y, None)).mean()
+        for answer in answers
     ]
     assert max(scores) == pytest.approx(chance)
 
@@ -145,7 +176,9 @@ def test_guessing_where_labels_are_drawn_is_one_over_the_classes():
     environment, made = random_labels(draw="iid"), data([0, 0, 0, 4] * 500)
     assert metrics.chance([environment], made, "accuracy") == 1 / 5
     labels = np.asarray(environment.task(jax.random.key(0), made, 0))
-    assert [(labels == answer).mean() for answer in range(5)] == pytest.approx([1 / 5] * 5, abs=0.04)
+    assert [(labels == answer).mean() for answer in range(5)] == pytest.approx(
+        [1 / 5] * 5, abs=0.04
+    )
 
 
 def test_guessing_of_held_out_examples_is_of_their_labels():
@@ -162,26 +195,40 @@ def test_where_none_is_right_there_is_none():
     assert metrics.chance([random_labels()], made, "unknown") is None
     assert metrics.chance([random_labels(), random_labels()], made, "accuracy") == 0.5
     both = [random_labels(), random_labels(draw="iid")]
-    assert metrics.chance(both, data([0, 0, 1]), "accuracy") is None  # 2/3 and 1/2: no line is right for both
+    # 2/3 and 1/2: no line is right for both
+    assert metrics.chance(both, data([0, 0, 1]), "accuracy") is None
 
 
-# --- tables -------------------------------------------------------------------------------------------------------
+# --- tables
+# -------------------------------------------------------------------------------------------------------
 
 
 def table(column="online_error", **attributes):
-    rows = [{"lane": s, "task": t, "seed": s, "finite": True, column: 0.25 + s / 8} for s in (0, 1) for t in (0, 1)]
+    rows = [
+        {"lane": s, "task": t, "seed": s, "finite": True, column: 0.25 + s / 8}
+        for s in (0, 1)
+        for t in (0, 1)
+    ]
     made = pd.DataFrame(rows)
     made.attrs |= attributes
     return made
 
 
-SAID = {"scores": {"online_error": {"label": "online mistakes", "better": "lower", "share": True}}, "probes": {}}
+SAID = {
+    "scores": {"online_error": {"label": "online mistakes", "better": "lower", "share": True}},
+    "probes": {},
+}
 
 
 def test_a_table_carries_its_metrics_through_parquet_and_selections(tmp_path):
     table_.write(table(metrics=SAID), tmp_path / "results.parquet")
     back = table_.read(tmp_path / "results.parquet")
-    for found in (back, back[back["seed"] == 0], back.sort_values("seed").reset_index(drop=True), back.head(3)):
+    for found in (
+        back,
+        back[back["seed"] == 0],
+        back.sort_values("seed").reset_index(drop=True),
+        back.head(3),
+    ):
         text = statistics.final_table(found, [], "online_error")
         assert "over seeds; lower is better\n" in text
         assert "mean, %" in text
@@ -198,7 +245,12 @@ def test_a_table_that_says_nothing_is_read_by_what_is_registered(monkeypatch):
         "dormant_fraction/h0", "dormant fraction/h0", None, True)  # fmt: skip
     assert metrics.of_column(table(), "hessian_top").label == "largest Hessian eigenvalue"
     monkeypatch.setitem(ENVIRONMENTS, "mistakes", mistakes)
-    assert metrics.of_column(table(), "online_error")[:4] == ("online_error", "online mistakes", "lower", True)
+    assert metrics.of_column(table(), "online_error")[:4] == (
+        "online_error",
+        "online mistakes",
+        "lower",
+        True,
+    )
 
 
 @pytest.mark.parametrize(
@@ -213,7 +265,9 @@ def test_a_table_that_says_nothing_is_read_by_what_is_registered(monkeypatch):
 )
 def test_a_table_whose_record_is_damaged_is_told(said, tmp_path):
     table(metrics=said).to_parquet(tmp_path / "results.parquet")
-    with pytest.raises(ValueError, match=r"what the table carries along of its metrics is damaged: "):
+    with pytest.raises(
+        ValueError, match=r"what the table carries along of its metrics is damaged: "
+    ):
         metrics.of_table(table_.read(tmp_path / "results.parquet"))
 
 
@@ -238,11 +292,16 @@ def test_a_probe_says_beside_itself_whether_it_is_a_share(monkeypatch):
         "plain": {"label": "", "better": None, "share": False},
     }
     made = table("online_accuracy", metrics=said).assign(halves=0.5, plain=0.5)
-    panels = [axes.get_ylabel() for axes in curves.figure(made, [], "online_accuracy").axes if axes.get_ylabel()]
+    panels = [
+        axes.get_ylabel()
+        for axes in curves.figure(made, [], "online_accuracy").axes
+        if axes.get_ylabel()
+    ]
     assert panels == ["online accuracy", "halves of it", "plain"]
 
 
-# --- from the command line ----------------------------------------------------------------------------------------
+# --- from the command line
+# ----------------------------------------------------------------------------------------
 
 
 def launch(folder, *flags):
@@ -258,7 +317,9 @@ def test_an_environment_with_a_metric_of_its_own_from_the_command_line_to_table_
     monkeypatch.setitem(ENVIRONMENTS, "mistakes", mistakes)
     assert launch(tmp_path / "a", "--environment=mistakes", "--granularity=1,2") == 0
     lines = capsys.readouterr().out.splitlines()
-    assert lines[0] == "online error: mean over the last 2 tasks measured, over seeds; lower is better"
+    assert (
+        lines[0] == "online error: mean over the last 2 tasks measured, over seeds; lower is better"
+    )
     assert lines[1] == "intervals: 95 %, Student's t over seeds (fewer than 10)"
     assert [" ".join(line.split()) for line in lines[4:5]] == [
         "arm seeds mean, % 95 % interval minus abrupt, points 95 % interval"
@@ -266,7 +327,12 @@ def test_an_environment_with_a_metric_of_its_own_from_the_command_line_to_table_
     made = table_.read(tmp_path / "a" / "results.parquet")
     mean = 100 * made.loc[made["granularity"] == 1, "online_error"].mean()
     assert lines[5].split()[:3] == ["abrupt", "2", f"{mean:.1f}"]
-    assert metrics.of_column(made, "online_error")[:4] == ("online_error", "online mistakes", "lower", True)
+    assert metrics.of_column(made, "online_error")[:4] == (
+        "online_error",
+        "online mistakes",
+        "lower",
+        True,
+    )
     picture = (tmp_path / "a" / "curves.svg").read_text()
     assert "<!-- online mistakes -->" in picture
     assert "<!-- chance -->" in picture

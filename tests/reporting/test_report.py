@@ -25,7 +25,9 @@ def made(arms, seeds=3, tasks=12, every=1):
                     **dict(zip(ARMS, arm, strict=True)),
                     "online_accuracy": generator.uniform(0.2, 0.9),
                     "loss": generator.uniform(0, 2),
-                    "hessian_top": 10 ** generator.uniform(task / 4, task / 4 + 1) if probed else np.nan,
+                    "hessian_top": 10 ** generator.uniform(task / 4, task / 4 + 1)
+                    if probed
+                    else np.nan,
                     "hessian_top/residual": 0.1,
                     "dormant_fraction": generator.uniform(0, 0.5) if probed else np.nan,
                     "finite": True,
@@ -89,7 +91,9 @@ def test_any_number_of_probes_without_overlap(probes):
         assert box.x0 >= 0
         assert box.x1 <= fig.bbox.x1
         for other in boxes[:i]:
-            assert box.x1 <= other.x0 or other.x1 <= box.x0 or box.y1 <= other.y0 or other.y1 <= box.y0
+            assert (
+                box.x1 <= other.x0 or other.x1 <= box.x0 or box.y1 <= other.y0 or other.y1 <= box.y0
+            )
 
 
 def test_a_probe_is_drawn_where_it_ran_and_left_out_where_it_never_did():
@@ -104,7 +108,9 @@ def test_a_probe_is_drawn_where_it_ran_and_left_out_where_it_never_did():
 
 def test_an_arm_without_any_value_keeps_its_place():
     table = made(GRANULARITIES)
-    table.loc[table["granularity"] == 1, ["online_accuracy", "hessian_top", "dormant_fraction"]] = np.nan
+    table.loc[table["granularity"] == 1, ["online_accuracy", "hessian_top", "dormant_fraction"]] = (
+        np.nan
+    )
     axes = panels(curves.figure(table, ARMS))["online accuracy"]
     assert [line.get_label() for line in axes.lines] == statistics.arm_labels(table, ARMS).tolist()
     assert [len(line.get_xdata()) for line in axes.lines] == [0, 12, 12]
@@ -114,7 +120,12 @@ def test_one_legend_with_arms_and_chance():
     fig = curves.figure(made(METHODS), ARMS, chance=0.1)
     legends = [axes.get_legend() for axes in fig.axes if axes.get_legend()]
     assert len(legends) == 1
-    assert [t.get_text() for t in legends[0].texts] == ["abrupt", "l2, abrupt", "task sampling, K = 20", "chance"]
+    assert [t.get_text() for t in legends[0].texts] == [
+        "abrupt",
+        "l2, abrupt",
+        "task sampling, K = 20",
+        "chance",
+    ]
     assert list(panels(fig)["online accuracy"].lines[-1].get_ydata()) == [0.1, 0.1]
     assert not fig.axes[1].get_ylabel()  # the legend has a place of its own
 
@@ -126,9 +137,14 @@ def test_looks():
     abrupt, coarse, fine = lines(GRANULARITIES)
     assert abrupt.get_linestyle() == "--"
     assert coarse.get_linestyle() == fine.get_linestyle() == "-"
-    assert sum(to_rgb(coarse.get_color())) > sum(to_rgb(fine.get_color())) > sum(to_rgb(abrupt.get_color()))
+    assert (
+        sum(to_rgb(coarse.get_color()))
+        > sum(to_rgb(fine.get_color()))
+        > sum(to_rgb(abrupt.get_color()))
+    )
     assert [line.get_linestyle() for line in lines(METHODS)] == ["--", "--", "-"]
-    assert {line.get_linestyle() for line in lines(METHODS[:2])} == {"-"}  # nothing to contrast with
+    # nothing to contrast with
+    assert {line.get_linestyle() for line in lines(METHODS[:2])} == {"-"}
     many = lines([("output", f"method{i}", 1) for i in range(16)])
     assert len({(line.get_color(), line.get_marker()) for line in many}) == 16
 
@@ -138,7 +154,9 @@ def test_diverged_seeds_and_one_seed_are_told():
     table.loc[(table["lane"] == 4) & (table["task"] > 5), "finite"] = False
     table.loc[(table["lane"] == 4) & (table["task"] > 5), "online_accuracy"] = np.nan
     fig = curves.figure(table, ARMS, note="Two words.")
-    assert "l2, abrupt\n(1 of 3 seeds diverged)" in [t.get_text() for t in fig.axes[1].get_legend().texts]
+    assert "l2, abrupt\n(1 of 3 seeds diverged)" in [
+        t.get_text() for t in fig.axes[1].get_legend().texts
+    ]
     caption = "Line: mean over 3 seeds; band: minimum to maximum. A diverged seed is left out where it has no value."
     assert fig._supxlabel.get_text() == f"{caption} Two words."
     assert "2 to 3 seeds" in curves.figure(table[table["lane"] != 0], ARMS)._supxlabel.get_text()
@@ -149,12 +167,20 @@ def test_diverged_seeds_and_one_seed_are_told():
 
 def test_a_bootstrap_band_of_few_seeds_says_that_it_is_too_narrow():
     def caption(seeds, band):
-        return curves.figure(made(METHODS[:2], seeds, tasks=2), ARMS, band=band)._supxlabel.get_text()
+        return curves.figure(
+            made(METHODS[:2], seeds, tasks=2), ARMS, band=band
+        )._supxlabel.get_text()
 
     interval = "band: 95 % percentile-bootstrap interval of the mean"
-    assert caption(9, "ci") == f"Line: mean over 9 seeds; {interval}, too narrow with fewer than 10 seeds."
+    assert (
+        caption(9, "ci")
+        == f"Line: mean over 9 seeds; {interval}, too narrow with fewer than 10 seeds."
+    )
     assert caption(10, "ci") == f"Line: mean over 10 seeds; {interval}."
-    assert caption(3, "t") == "Line: mean over 3 seeds; band: 95 % interval of the mean by Student's t."
+    assert (
+        caption(3, "t")
+        == "Line: mean over 3 seeds; band: 95 % interval of the mean by Student's t."
+    )
 
 
 def test_one_task_and_no_arm_columns_can_be_drawn(tmp_path):
@@ -166,7 +192,9 @@ def test_files_are_the_same_bytes_twice_and_settings_stay(tmp_path):
     table = made(METHODS, every=3)
     with matplotlib.rc_context({"font.size": 20, "axes.grid": False, "lines.linewidth": 7}):
         before = dict(matplotlib.rcParams)
-        first = curves.curves(table, ARMS, tmp_path / "a.b", band="sem", title="Title", note="Note", chance=0.1)
+        first = curves.curves(
+            table, ARMS, tmp_path / "a.b", band="sem", title="Title", note="Note", chance=0.1
+        )
         assert dict(matplotlib.rcParams) == before
     second = curves.curves(table.sample(frac=1, random_state=0), ARMS, str(tmp_path / "c"), "online_accuracy", "sem",
                            "Title", "Note", 0.1)  # fmt: skip
@@ -179,7 +207,9 @@ def test_files_are_the_same_bytes_twice_and_settings_stay(tmp_path):
 
 
 def value_axis(values, column="online_accuracy", band="minmax", chance=None):
-    """The axis of values of a figure of two arms with `values` [task] or [seed, task], and the figure."""
+    """The axis of values of a figure of two arms with `values` [task] or [seed, task], and the
+    figure.
+    """
     table = made(METHODS[:2], seeds=len(np.atleast_2d(values)), tasks=np.shape(values)[-1])
     table[column] = np.tile(np.ravel(values), 2)
     fig = curves.figure(table, ARMS, metric=column, band=band, chance=chance, panels=())
@@ -231,7 +261,8 @@ def test_a_constant_is_a_line_in_the_middle_also_if_rounding_moves_it(value):
         assert low < value < high
         assert np.ptp(values) <= 0.01 * (high - low)  # no zigzag across the whole panel
         assert axes.get_yscale() == "linear"
-        assert axes.yaxis.get_offset_text().get_text().partition("e")[0] in ("", "1")  # no "+2.3" above the axis
+        # no "+2.3" above the axis
+        assert axes.yaxis.get_offset_text().get_text().partition("e")[0] in ("", "1")
 
 
 @pytest.mark.parametrize(
@@ -248,7 +279,11 @@ def test_a_constant_is_a_line_in_the_middle_also_if_rounding_moves_it(value):
 def test_a_logarithmic_axis_is_for_positive_values_of_several_decades(values, scale, band):
     axes, _ = value_axis([values, [1.5 * value for value in values]], "hessian_top", band)
     low, high = axes.get_ylim()
-    assert (axes.get_yscale(), low <= min(values), high >= 1.25 * max(values)) == (scale, True, True)
+    assert (axes.get_yscale(), low <= min(values), high >= 1.25 * max(values)) == (
+        scale,
+        True,
+        True,
+    )
 
 
 def test_a_metric_without_a_value_says_so():

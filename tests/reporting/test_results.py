@@ -40,7 +40,8 @@ def small():
     )
 
 
-# --- statistics ---------------------------------------------------------------------------------------------------
+# --- statistics
+# ---------------------------------------------------------------------------------------------------
 
 
 def test_statistics_by_hand():
@@ -71,7 +72,11 @@ def test_interquartile_mean_is_the_trimmed_mean_where_four_divides_the_seeds(see
 
 
 @settings(max_examples=40, deadline=None)
-@given(hnp.arrays(np.float64, st.tuples(st.integers(2, 6), st.integers(1, 4)), elements=st.floats(-1e3, 1e3)))
+@given(
+    hnp.arrays(
+        np.float64, st.tuples(st.integers(2, 6), st.integers(1, 4)), elements=st.floats(-1e3, 1e3)
+    )
+)
 def test_statistics_agree_with_numpy_and_scipy(values):
     s = statistics.statistics(values, resamples=50)
     np.testing.assert_allclose(s.mean, values.mean(0), atol=1e-9)
@@ -99,18 +104,26 @@ def test_interval_is_scipys_percentile_bootstrap(seeds, level):
         np.testing.assert_allclose([s.low[position], s.high[position]], expected, rtol=1e-10)
 
 
-@pytest.mark.parametrize(("seeds", "level"), [(2, 0.95), (3, 0.95), (5, 0.9), (9, 0.99), (40, 0.95)])
+@pytest.mark.parametrize(
+    ("seeds", "level"), [(2, 0.95), (3, 0.95), (5, 0.9), (9, 0.99), (40, 0.95)]
+)
 def test_t_interval_is_scipys(seeds, level):
     values = np.random.default_rng(seeds).normal(5.0, 2.0, size=(seeds, 4))
     s = statistics.statistics(values, level=level, resamples=10)
-    expected = scipy.stats.t.interval(level, seeds - 1, loc=values.mean(0), scale=scipy.stats.sem(values))
+    expected = scipy.stats.t.interval(
+        level, seeds - 1, loc=values.mean(0), scale=scipy.stats.sem(values)
+    )
     np.testing.assert_allclose([s.t_low, s.t_high], expected, rtol=1e-10)
 
 
 def test_t_interval_by_hand():
-    """Of 1, 2, 3: the mean 2, its standard error 1 / sqrt(3), Student's 97.5 % point for two degrees 4.302653."""
+    """Of 1, 2, 3: the mean 2, its standard error 1 / sqrt(3), Student's 97.5 % point for two
+    degrees 4.302653.
+    """
     s = statistics.statistics(np.array([1.0, 2.0, 3.0]))
-    assert (float(s.t_low), float(s.t_high)) == pytest.approx((2 - 4.302653 / 3**0.5, 2 + 4.302653 / 3**0.5))
+    assert (float(s.t_low), float(s.t_high)) == pytest.approx(
+        (2 - 4.302653 / 3**0.5, 2 + 4.302653 / 3**0.5)
+    )
     assert (float(s.low), float(s.high)) == (1.0, 3.0)  # the bootstrap's is the whole range
 
 
@@ -124,7 +137,9 @@ def test_t_interval_holds_the_true_mean_as_often_as_it_says():
 def test_interval_near_the_normal_one_with_many_seeds():
     values = np.random.default_rng(2).normal(3.0, 2.0, size=400)
     s = statistics.statistics(values)
-    np.testing.assert_allclose([s.low, s.high], s.mean + np.array([-1.96, 1.96]) * s.standard_error, atol=0.03)
+    np.testing.assert_allclose(
+        [s.low, s.high], s.mean + np.array([-1.96, 1.96]) * s.standard_error, atol=0.03
+    )
 
 
 def test_statistics_are_deterministic_keep_shape_and_each_position_stands_alone():
@@ -140,7 +155,8 @@ def test_statistics_are_deterministic_keep_shape_and_each_position_stands_alone(
 def test_many_positions_are_cut_into_parts_without_a_seam():
     values = np.random.default_rng(4).normal(size=(3, 50))
     whole = statistics.statistics(values, resamples=100)
-    parts = statistics.statistics(np.tile(values, 900), resamples=100)  # 45000 positions, above 4e6 / 100
+    # 45000 positions, above 4e6 / 100
+    parts = statistics.statistics(np.tile(values, 900), resamples=100)
     np.testing.assert_allclose(parts.low.reshape(900, 50), np.tile(whole.low, (900, 1)), rtol=1e-12)
 
 
@@ -159,7 +175,9 @@ def test_one_seed_has_a_mean_but_no_interval():
 
 
 def test_values_that_are_not_finite_are_left_out_and_not_counted():
-    values = np.array([[1.0, 1.0, np.nan, np.nan], [3.0, np.inf, np.nan, 5.0], [8.0, 2.0, np.nan, np.nan]])
+    values = np.array(
+        [[1.0, 1.0, np.nan, np.nan], [3.0, np.inf, np.nan, 5.0], [8.0, 2.0, np.nan, np.nan]]
+    )
     s = statistics.statistics(values)
     np.testing.assert_array_equal(s.count, [3, 2, 0, 1])
     np.testing.assert_array_equal(s.mean, [4.0, 1.5, np.nan, 5.0])
@@ -183,13 +201,19 @@ def test_statistics_refuses(bad):
         statistics.statistics(**{"values": np.ones(3), **bad})
 
 
-# --- table --------------------------------------------------------------------------------------------------------
+# --- table
+# --------------------------------------------------------------------------------------------------------
 
 
 def test_metric_columns():
-    table = pd.DataFrame({c: [1.0] for c in ["lane", "task", "seed", "width", "accuracy", "hessian_top/residual"]})
+    table = pd.DataFrame(
+        {c: [1.0] for c in ["lane", "task", "seed", "width", "accuracy", "hessian_top/residual"]}
+    )
     table = table.assign(finite=True, model="mlp", comment="words")
-    assert statistics.metric_columns(table, ["width", "model"]) == ["accuracy", "hessian_top/residual"]
+    assert statistics.metric_columns(table, ["width", "model"]) == [
+        "accuracy",
+        "hessian_top/residual",
+    ]
 
 
 def test_write_and_read_keep_every_bit(tmp_path):
@@ -251,15 +275,30 @@ def test_write_replaces_and_missing_files_are_told(tmp_path, small):
         table_.write(small, pathlib.Path(tmp_path, "no", "folder"))
 
 
-# --- summary ------------------------------------------------------------------------------------------------------
+# --- summary
+# ------------------------------------------------------------------------------------------------------
 
 
 def test_summary_by_hand(small):
     long = statistics.summary(small, ARMS)
-    assert list(long.columns) == [*ARMS, "task", "metric", "seeds", "diverged", *statistics.Statistics._fields]
+    assert list(long.columns) == [
+        *ARMS,
+        "task",
+        "metric",
+        "seeds",
+        "diverged",
+        *statistics.Statistics._fields,
+    ]
     assert len(long) == 3 * 3
-    row = long[(long["granularity"] == 1) & (long["method"] == "none") & (long["task"] == 1)].iloc[0]
-    assert (row["seeds"], row["count"], row["diverged"], row["metric"]) == (2, 2, 0, "online_accuracy")
+    row = long[(long["granularity"] == 1) & (long["method"] == "none") & (long["task"] == 1)].iloc[
+        0
+    ]
+    assert (row["seeds"], row["count"], row["diverged"], row["metric"]) == (
+        2,
+        2,
+        0,
+        "online_accuracy",
+    )
     assert row["mean"] == pytest.approx(0.3)
     assert row["standard_error"] == pytest.approx(0.1)
     assert (row["minimum"], row["maximum"]) == (0.2, 0.4)
@@ -314,9 +353,13 @@ def test_row_order_and_index_do_not_matter(small, seed):
         lambda t, a: statistics.final(t, a, last=2),
         lambda t, a: statistics.paired_differences(t, a, baseline, last=2),
     ):
-        pd.testing.assert_frame_equal(function(small, ARMS), function(mixed, ARMS), check_exact=True)
+        pd.testing.assert_frame_equal(
+            function(small, ARMS), function(mixed, ARMS), check_exact=True
+        )
     assert statistics.final_table(small, ARMS) == statistics.final_table(mixed, ARMS)
-    assert statistics.arm_labels(small, ARMS).tolist() == statistics.arm_labels(mixed, ARMS).tolist()
+    assert (
+        statistics.arm_labels(small, ARMS).tolist() == statistics.arm_labels(mixed, ARMS).tolist()
+    )
 
 
 def test_no_arm_columns_is_one_arm(small):
@@ -326,7 +369,8 @@ def test_no_arm_columns_is_one_arm(small):
     assert statistics.arm_labels(alone, []).tolist() == ["all lanes"]
 
 
-# --- end of training and differences ------------------------------------------------------------------------------
+# --- end of training and differences
+# ------------------------------------------------------------------------------
 
 
 def test_final_by_hand(small):
@@ -337,7 +381,9 @@ def test_final_by_hand(small):
 
 
 def test_final_of_a_probe_takes_the_last_tasks_it_measured():
-    table = lanes((ABRUPT, 0, [np.nan, 1.0, np.nan, 3.0, np.nan, 5.0, np.nan]), metric="hessian_top")
+    table = lanes(
+        (ABRUPT, 0, [np.nan, 1.0, np.nan, 3.0, np.nan, 5.0, np.nan]), metric="hessian_top"
+    )
     assert statistics.final(table, ARMS, "hessian_top", last=2)["mean"].tolist() == [4.0]
 
 
@@ -351,7 +397,8 @@ def test_paired_differences_by_hand(small):
 
 
 def test_pairs_are_over_the_same_tasks():
-    table = lanes((ABRUPT, 0, [1.0, 2.0, 3.0, 4.0]), (GRADUAL, 0, [2.0, 4.0]))  # the second one is not done yet
+    # the second one is not done yet
+    table = lanes((ABRUPT, 0, [1.0, 2.0, 3.0, 4.0]), (GRADUAL, 0, [2.0, 4.0]))
     pairs = statistics.paired_differences(table, ARMS, ABRUPT, last=1)
     assert pairs["mean"].tolist() == [2.0]
 
@@ -373,7 +420,9 @@ def test_pairing_removes_what_the_seeds_share():
 
 def test_missing_seeds_pair_what_is_common():
     table = lanes(
-        *((ABRUPT, s, [s]) for s in (0, 1, 2)), *((GRADUAL, s, [10.0 + s]) for s in (1, 2, 5)), (L2, 9, [1.0])
+        *((ABRUPT, s, [s]) for s in (0, 1, 2)),
+        *((GRADUAL, s, [10.0 + s]) for s in (1, 2, 5)),
+        (L2, 9, [1.0]),
     )
     pairs = statistics.paired_differences(table, ARMS, ABRUPT)
     assert pairs["count"].tolist() == [2, 0]
@@ -386,19 +435,36 @@ def test_missing_seeds_pair_what_is_common():
 def test_baseline_values_may_be_missing_numbers(small):
     assert len(statistics.paired_differences(small, ARMS, {"l2.strength": 0.001})) == 2
     only = small[small["lane"] > 1]
-    assert statistics.paired_differences(only, ARMS, {"l2.strength": float("nan")}).index.tolist() == [1]
+    assert statistics.paired_differences(
+        only, ARMS, {"l2.strength": float("nan")}
+    ).index.tolist() == [1]
 
 
 @pytest.mark.parametrize(
     ("call", "words"),
     [
-        (lambda t: statistics.final(t, ARMS, "speed"), "unknown metric 'speed': known are online_accuracy"),
-        (lambda t: statistics.final_table(t, ARMS, "speed"), "unknown metric 'speed': known are online_accuracy"),
-        (lambda t: statistics.paired_differences(t, ARMS, ABRUPT, "speed"), "known are online_accuracy"),
+        (
+            lambda t: statistics.final(t, ARMS, "speed"),
+            "unknown metric 'speed': known are online_accuracy",
+        ),
+        (
+            lambda t: statistics.final_table(t, ARMS, "speed"),
+            "unknown metric 'speed': known are online_accuracy",
+        ),
+        (
+            lambda t: statistics.paired_differences(t, ARMS, ABRUPT, "speed"),
+            "known are online_accuracy",
+        ),
         (lambda t: statistics.final(t, ARMS, last=0), "last is 0"),
         (lambda t: statistics.paired_differences(t, ARMS, {"granularity": 3}), "fits no arm"),
-        (lambda t: statistics.paired_differences(t, ARMS, {"granularity": 1}), r"fits 2 arms \(abrupt; l2, abrupt\)"),
-        (lambda t: statistics.paired_differences(t, ARMS, {"grain": 1}), "unknown arm column 'grain'"),
+        (
+            lambda t: statistics.paired_differences(t, ARMS, {"granularity": 1}),
+            r"fits 2 arms \(abrupt; l2, abrupt\)",
+        ),
+        (
+            lambda t: statistics.paired_differences(t, ARMS, {"grain": 1}),
+            "unknown arm column 'grain'",
+        ),
         (lambda t: statistics.final_table(t, ARMS, baseline={"method": "x"}), "fits no arm"),
         (lambda t: statistics.summary(t, ["depth"]), "lacks the columns depth"),
         (lambda t: statistics.summary(t.head(0), ARMS), "no rows"),
@@ -410,13 +476,15 @@ def test_refusals(small, call, words):
         call(small)
 
 
-# --- labels and text ----------------------------------------------------------------------------------------------
+# --- labels and text
+# ----------------------------------------------------------------------------------------------
 
 
 def labelled(*arms):
     table = lanes(*((arm, 0, [1.0]) for arm in arms))
     return statistics.arm_labels(
-        table, [c for c in table.columns if c not in (*statistics.FIXED, "online_accuracy", "finite")]
+        table,
+        [c for c in table.columns if c not in (*statistics.FIXED, "online_accuracy", "finite")],
     )
 
 
@@ -447,7 +515,11 @@ def test_labels_name_numbers():
 
 def test_labels_stay_distinct():
     both = labelled(ABRUPT, ABRUPT | {"transition": "sampling"}, GRADUAL)
-    assert both.tolist() == ["abrupt (output interpolation)", "abrupt (task sampling)", "output interpolation, K = 20"]
+    assert both.tolist() == [
+        "abrupt (output interpolation)",
+        "abrupt (task sampling)",
+        "output interpolation, K = 20",
+    ]
     numbers = labelled({"method": "none", "noise": np.nan}, {"method": "none", "noise": 0.5})
     assert numbers.tolist() == ["none", "noise=0.5"]
 
@@ -480,23 +552,33 @@ def test_final_table_of_one_arm_and_of_another_unit():
     text = statistics.final_table(table, ARMS, "loss")
     assert text.splitlines()[:3] == textwrap.dedent(expected).splitlines()[:3]
     row = statistics.final(table, ARMS, "loss").iloc[0]
-    assert text.splitlines()[-1] == f"abrupt     10  0.001275  {row['low']:.6f} to {row['high']:.6f}"
+    assert (
+        text.splitlines()[-1] == f"abrupt     10  0.001275  {row['low']:.6f} to {row['high']:.6f}"
+    )
 
 
 def test_the_interval_printed_is_the_one_for_its_seeds():
     def printed(*seeds):
-        described = [(arm, s, [0.1 * s]) for arm, n in zip((ABRUPT, GRADUAL), seeds, strict=False) for s in range(n)]
+        described = [
+            (arm, s, [0.1 * s])
+            for arm, n in zip((ABRUPT, GRADUAL), seeds, strict=False)
+            for s in range(n)
+        ]
         lines = statistics.final_table(lanes(*described, metric="loss"), ARMS, "loss").splitlines()
         return lines[1], statistics.final(lanes(*described, metric="loss"), ARMS, "loss"), lines[-1]
 
-    student, enough = "intervals: 95 %, Student's t over seeds (fewer than 10)", "intervals: 95 % percentile bootstrap"
+    student, enough = (
+        "intervals: 95 %, Student's t over seeds (fewer than 10)",
+        "intervals: 95 % percentile bootstrap",
+    )
     kind, ends, line = printed(10, 9)
     assert kind == student
     assert f"{ends['t_low'][1]:.4f} to {ends['t_high'][1]:.4f}" in line
     kind, ends, line = printed(11, 10)
     assert kind == f"{enough} over seeds"
     assert f"{ends['low'][1]:.4f} to {ends['high'][1]:.4f}" in line
-    assert printed(12, 1)[0] == f"{enough} over seeds"  # the arm with one seed has none, and no other has few
+    # the arm with one seed has none, and no other has few
+    assert printed(12, 1)[0] == f"{enough} over seeds"
     assert printed(1)[0] == printed(1, 1)[0] == "intervals: none, since they take two seeds"
 
 
@@ -526,7 +608,8 @@ def test_tables_of_what_was_never_measured_of_constants_and_of_diverged_arms():
 
 
 def test_a_table_without_the_metric_or_with_no_row_of_it_is_told():
-    table = lanes((ABRUPT, 0, [0.5]), metric="loss").assign(online_accuracy=None)  # (never a number)
+    # (never a number)
+    table = lanes((ABRUPT, 0, [0.5]), metric="loss").assign(online_accuracy=None)
     for call in (statistics.final, statistics.final_table):
         with pytest.raises(ValueError, match=r"unknown metric 'online_accuracy': known are loss\."):
             call(table, ARMS)
@@ -535,7 +618,8 @@ def test_a_table_without_the_metric_or_with_no_row_of_it_is_told():
 def test_final_table_takes_the_baseline_it_is_given(small):
     text = statistics.final_table(small, ARMS, baseline={"granularity": 20})
     assert "minus output interpolation, K = 20, points" in text
-    abrupt_last = small[small["lane"].isin([2, 3, 4])]  # no abrupt arm of method none: the first arm
+    # no abrupt arm of method none: the first arm
+    abrupt_last = small[small["lane"].isin([2, 3, 4])]
     assert "minus output interpolation" in statistics.final_table(abrupt_last, ARMS)
     shuffled = small.assign(lane=(small["lane"] + 3) % 5)
     assert "minus abrupt" in statistics.final_table(shuffled, ARMS)
@@ -557,18 +641,30 @@ def test_finals_are_final_and_paired_differences_of_every_metric():
     abrupt, gradual = found.iloc[0], found.iloc[1]
     assert (abrupt["mean"], gradual["mean"]) == pytest.approx((0.05 + 0.015, 0.05 + 0.06))
     assert np.isnan(abrupt["minus"])
-    assert tuple(gradual[["minus", "minus_low", "minus_high"]]) == pytest.approx((0.045, 0.045, 0.045))
+    assert tuple(gradual[["minus", "minus_low", "minus_high"]]) == pytest.approx(
+        (0.045, 0.045, 0.045)
+    )
     assert tuple(found.iloc[3][["seeds", "diverged", "mean", "minus"]]) == (2, 0, 4.0, 3.0)
     ends = ["low", "high", "t_low", "t_high"]
     two = statistics.final(table, ["granularity", "method"], "accuracy", last=2)
     np.testing.assert_array_equal(found.loc[found["metric"] == "accuracy", ends], two[ends])
-    apart = statistics.paired_differences(table, ["granularity", "method"], {"granularity": 1}, "accuracy", last=2)
-    np.testing.assert_array_equal(gradual[[f"minus_{end}" for end in ends]].astype(float), apart[ends].iloc[0])
+    apart = statistics.paired_differences(
+        table, ["granularity", "method"], {"granularity": 1}, "accuracy", last=2
+    )
+    np.testing.assert_array_equal(
+        gradual[[f"minus_{end}" for end in ends]].astype(float), apart[ends].iloc[0]
+    )
 
 
 def test_a_task_that_does_not_change_is_named_in_words():
-    values = {"granularity": [1, 1, 4, 4], "random_labels.change": [True, False, True, False], "other": [True] * 4}
-    arms = pd.DataFrame(values).assign(seed=0, task=0, finite=True, lane=range(4), online_accuracy=1.0)
+    values = {
+        "granularity": [1, 1, 4, 4],
+        "random_labels.change": [True, False, True, False],
+        "other": [True] * 4,
+    }
+    arms = pd.DataFrame(values).assign(
+        seed=0, task=0, finite=True, lane=range(4), online_accuracy=1.0
+    )
     names = statistics.arm_labels(arms, list(values)).tolist()
     assert names == [
         "abrupt, changing task",

@@ -39,7 +39,11 @@ def test_a_tree_of_any_size_is_written_in_few_files(tmp_path, monkeypatch, size)
     checkpoints = Checkpoints(tmp_path / "primes")
     tree = {"state": np.random.default_rng(size).integers(0, 256, size).astype(np.uint8)}
     checkpoints.save(1, tree)
-    chunks = [file for file in (tmp_path / "primes/1/data/data").iterdir() if not file.name.startswith(".")]
+    chunks = [
+        file
+        for file in (tmp_path / "primes/1/data/data").iterdir()
+        if not file.name.startswith(".")
+    ]
     assert len(chunks) == max(1, -(-size // 65536))
     step, restored = checkpoints.restore(tree)
     assert step == 1
@@ -62,7 +66,8 @@ def spawn(code: str, *arguments) -> subprocess.Popen:
 
 def test_round_trip_is_bit_exact(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    payloads = np.array([0x7FC00001, 0xFFC12345, 0x7F800001, 0x80000000, 1], np.uint32)  # nans, -0, a subnormal
+    # nans, -0, a subnormal
+    payloads = np.array([0x7FC00001, 0xFFC12345, 0x7F800001, 0x80000000, 1], np.uint32)
     tree = {
         "state": {
             "nan": payloads.view(np.float32),
@@ -90,7 +95,9 @@ def test_round_trip_is_bit_exact(tmp_path, monkeypatch):
     assert restored is not None
     assert restored[0] == 0
     assert_same(restored[1], tree)
-    shapes = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(np.shape(leaf), np.asarray(leaf).dtype), tree)
+    shapes = jax.tree.map(
+        lambda leaf: jax.ShapeDtypeStruct(np.shape(leaf), np.asarray(leaf).dtype), tree
+    )
     again = Checkpoints(tmp_path / "relative" / "folder")
     step, got = again.restore(shapes)
     again.close()
@@ -116,13 +123,19 @@ def test_keeps_the_newest_and_takes_history_as_it_grew(two, tmp_path):
 
 
 def test_flipped_byte_in_array_data_falls_back(tmp_path, caplog):
-    trees = {step: {"noise": np.random.default_rng(step).integers(0, 256, 4096).astype(np.uint8)} for step in (1, 2)}
+    trees = {
+        step: {"noise": np.random.default_rng(step).integers(0, 256, 4096).astype(np.uint8)}
+        for step in (1, 2)
+    }
     checkpoints = Checkpoints(tmp_path)
     for step, tree in trees.items():
         checkpoints.save(step, tree)
     part = trees[2]["noise"].tobytes()[100:132]
-    (file,) = [file for file in (tmp_path / "2").rglob("*") if file.is_file() and part in file.read_bytes()]
-    flip(file, file.read_bytes().index(part) + 5)  # noise does not compress, so it lies there as it is
+    (file,) = [
+        file for file in (tmp_path / "2").rglob("*") if file.is_file() and part in file.read_bytes()
+    ]
+    # noise does not compress, so it lies there as it is
+    flip(file, file.read_bytes().index(part) + 5)
     step, tree = checkpoints.restore(trees[1])
     assert step == 1
     assert_same(tree, trees[1])
@@ -164,7 +177,9 @@ def test_any_damage_to_any_file_gives_a_good_checkpoint(two, tmp_path, damage):
     assert fallbacks >= 3
 
 
-@pytest.mark.parametrize("change", [{"shape": [2**60]}, {"chunks": [2**60]}, {"shape": [2**60], "chunks": [2**60]}])
+@pytest.mark.parametrize(
+    "change", [{"shape": [2**60]}, {"chunks": [2**60]}, {"shape": [2**60], "chunks": [2**60]}]
+)
 def test_sizes_beyond_memory_are_not_believed(two, tmp_path, caplog, change):
     """Tensorstore would end the process."""
     file = tmp_path / "two" / "2" / "data" / "data" / ".zarray"
@@ -184,7 +199,9 @@ def test_all_bad_is_an_error_and_stays_one(two, tmp_path):
     for file in (tmp_path / "two").rglob("manifest/metadata"):
         flip(file, file.stat().st_size // 2)
     for _ in range(2):  # a second try must not start from zero either
-        with pytest.raises(WorkdirError, match=r"No checkpoint in .* verifies \(step 2: .*; step 1: .*\); del"):
+        with pytest.raises(
+            WorkdirError, match=r"No checkpoint in .* verifies \(step 2: .*; step 1: .*\); del"
+        ):
             two.restore(like())
     assert sorted(os.listdir(tmp_path / "two")) == ["1", "2"]
 
@@ -192,8 +209,14 @@ def test_all_bad_is_an_error_and_stays_one(two, tmp_path):
 @pytest.mark.parametrize(
     ("change", "match"),
     [
-        ({"w": np.zeros((12, 41), np.float32)}, r"\['w'\] is float32\[12, 40\] but must be float32\[12, 41\]"),
-        ({"w": np.zeros((12, 40), np.float16)}, r"\['w'\] is float32\[12, 40\] but must be float16\[12, 40\]"),
+        (
+            {"w": np.zeros((12, 41), np.float32)},
+            r"\['w'\] is float32\[12, 40\] but must be float32\[12, 41\]",
+        ),
+        (
+            {"w": np.zeros((12, 40), np.float16)},
+            r"\['w'\] is float32\[12, 40\] but must be float16\[12, 40\]",
+        ),
         ({"count": None}, r"state lacks nothing and has unknown .*\['count'\]"),
         ({"other": np.zeros(2)}, r"state lacks .*\['other'\].* and has unknown nothing"),
     ],
@@ -205,9 +228,14 @@ def test_what_does_not_fit_is_refused_and_kept(two, tmp_path, change, match):
 
 
 def test_what_has_entries_must_fit_whatever_it_is_called(two):
-    with pytest.raises(WorkdirError, match=r"\['history'\]\['loss'\] is float32\[2, 3\] but must be float64"):
+    with pytest.raises(
+        WorkdirError, match=r"\['history'\]\['loss'\] is float32\[2, 3\] but must be float64"
+    ):
         two.restore(like() | {"history": {"loss": np.zeros((2, 3))}})
-    with pytest.raises(WorkdirError, match=r"\['history'\]\['loss'\] is float32\[2, 3\] but must be float32\[0, 3\]"):
+    with pytest.raises(
+        WorkdirError,
+        match=r"\['history'\]\['loss'\] is float32\[2, 3\] but must be float32\[0, 3\]",
+    ):
         two.restore(small(0))
     assert_same(two.restore(small(2))[1], small(2))
 
@@ -243,7 +271,12 @@ def test_parts_that_are_not_asked_for_are_left_out(two):
 
 
 def test_names_that_begin_alike_stay_apart(tmp_path):
-    tree = {"a": {"x": np.int32(1)}, "ab": {"x": np.int32(2)}, "array": np.arange(3), "array2": np.arange(4.0)}
+    tree = {
+        "a": {"x": np.int32(1)},
+        "ab": {"x": np.int32(2)},
+        "array": np.arange(3),
+        "array2": np.arange(4.0),
+    }
     checkpoints = Checkpoints(tmp_path)
     checkpoints.save(1, tree)
     assert_same(checkpoints.restore(tree)[1], tree)
@@ -262,10 +295,12 @@ def test_damage_to_a_part_that_is_left_out_counts(two, tmp_path, caplog):
 
 def test_full_disk_is_one_sentence_and_older_steps_stay(two, tmp_path, caplog):
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, limits[1]))  # stands for a full disk: writes fail half way
+    # stands for a full disk: writes fail half way
+    resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, limits[1]))
     try:
         with pytest.raises(
-            WorkdirError, match=r"checkpoint of step 3 could not be saved in .*two \(File too large\)\.$"
+            WorkdirError,
+            match=r"checkpoint of step 3 could not be saved in .*two \(File too large\)\.$",
         ):
             two.save(3, {"state": np.random.default_rng(0).normal(size=100_000)})
     finally:
@@ -306,12 +341,15 @@ while True:
 
 
 def large(step: int) -> dict:
-    return {str(number): np.full((12, 2000), step + number / 64, np.float32) for number in range(30)}
+    return {
+        str(number): np.full((12, 2000), step + number / 64, np.float32) for number in range(30)
+    }
 
 
 def test_killed_while_saving(tmp_path):
     checkpoints = Checkpoints(tmp_path)
-    for delay in (0.0, 0.007, 0.019, 0.031):  # it does nothing but save, so a kill at any time is one in mid-save
+    # it does nothing but save, so a kill at any time is one in mid-save
+    for delay in (0.0, 0.007, 0.019, 0.031):
         with spawn(ENDLESS, tmp_path) as process:
             assert process.stdout
             done = [int(process.stdout.readline()) for _ in range(3)]
@@ -323,4 +361,5 @@ def test_killed_while_saving(tmp_path):
         assert_same(tree, large(step))
     checkpoints.save(step + 1, large(step + 1))
     checkpoints.close()
-    assert sorted(map(int, os.listdir(tmp_path)))[-1] == step + 1  # int(): no unfinished folder is left
+    # int(): no unfinished folder is left
+    assert sorted(map(int, os.listdir(tmp_path)))[-1] == step + 1

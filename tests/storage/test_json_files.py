@@ -10,7 +10,11 @@ from plasticity_jax.storage.json_files import parse_json, read_json
 
 def test_a_json_file_is_read(tmp_path):
     (tmp_path / "file").write_text('{"a": [1, 2.5, null, "\u00e9"]}', encoding="utf-8")
-    assert read_json(tmp_path / "file") == read_json(str(tmp_path / "file")) == {"a": [1, 2.5, None, "\u00e9"]}
+    assert (
+        read_json(tmp_path / "file")
+        == read_json(str(tmp_path / "file"))
+        == {"a": [1, 2.5, None, "\u00e9"]}
+    )
 
 
 @pytest.mark.parametrize(
@@ -26,7 +30,17 @@ def test_a_json_file_is_read(tmp_path):
         b"9" * 5000,
         b"{} {}",
     ],
-    ids=["empty", "cut short", "no text", "no UTF-8", "byte order mark", "lists", "objects", "digits", "two"],
+    ids=[
+        "empty",
+        "cut short",
+        "no text",
+        "no UTF-8",
+        "byte order mark",
+        "lists",
+        "objects",
+        "digits",
+        "two",
+    ],
 )
 def test_damage_of_every_kind_is_a_value_error(tmp_path, content):
     (tmp_path / "file").write_bytes(content)
@@ -43,7 +57,12 @@ def test_what_cannot_be_read_is_an_os_error(tmp_path):
 
 
 def test_json_is_what_the_standard_library_reads(tmp_path):
-    value = {"a": [1, -2.5e-3, True, None, "é\ud83d\ude00"], "b": {"c": {}, "d": [[]]}, "large": 2**70, "": 1e308}
+    value = {
+        "a": [1, -2.5e-3, True, None, "é\ud83d\ude00"],
+        "b": {"c": {}, "d": [[]]},
+        "large": 2**70,
+        "": 1e308,
+    }
     for text in (json.dumps(value), json.dumps(value, ensure_ascii=True, indent=2)):
         (tmp_path / "x.json").write_text(text, encoding="utf-8")
         assert read_json(tmp_path / "x.json") == json.loads(text)

@@ -1,4 +1,6 @@
-"""Every small file that is read, damaged: a promised fault in one sentence or the right result (see `mutations`)."""
+"""Every small file that is read, damaged: a promised fault in one sentence or the right result (see
+`mutations`).
+"""
 
 import gzip
 import json
@@ -47,12 +49,23 @@ def test_arrays(arrays, name, number):
     """Pixels have no checksum: right is what numpy reads."""
 
     def right(found):
-        shown = {"images": found.images, "labels": found.labels}[name[6:]] if "train" in name else None
-        shown = {"images": found.test_images, "labels": found.test_labels}[name[5:]] if shown is None else shown
+        shown = (
+            {"images": found.images, "labels": found.labels}[name[6:]] if "train" in name else None
+        )
+        shown = (
+            {"images": found.test_images, "labels": found.test_labels}[name[5:]]
+            if shown is None
+            else shown
+        )
         return np.array_equal(shown.reshape(-1), read_by_numpy(arrays, name).reshape(-1))
 
     refused, read = mutations.check(
-        arrays / f"{name}.npy", number, lambda: datasets.load(f"arrays:{arrays}"), right, (datasets.DataError,), "_"
+        arrays / f"{name}.npy",
+        number,
+        lambda: datasets.load(f"arrays:{arrays}"),
+        right,
+        (datasets.DataError,),
+        "_",
     )
     assert refused > number // 2
     assert read > 0
@@ -66,14 +79,24 @@ def protobuf():
     file = descriptor_pb2.FileDescriptorProto(name="pieces.proto", package="test", syntax="proto2")
     kind = descriptor_pb2.FieldDescriptorProto
     fields = {
-        "Piece": [("text", 1, kind.TYPE_STRING), ("score", 2, kind.TYPE_FLOAT), ("type", 3, kind.TYPE_INT32)],
-        "Trainer": [("model_type", 3, kind.TYPE_INT32), ("end", 47, kind.TYPE_STRING), ("pad", 48, kind.TYPE_STRING)],
+        "Piece": [
+            ("text", 1, kind.TYPE_STRING),
+            ("score", 2, kind.TYPE_FLOAT),
+            ("type", 3, kind.TYPE_INT32),
+        ],
+        "Trainer": [
+            ("model_type", 3, kind.TYPE_INT32),
+            ("end", 47, kind.TYPE_STRING),
+            ("pad", 48, kind.TYPE_STRING),
+        ],
         "Model": [("pieces", 1, kind.TYPE_MESSAGE), ("trainer", 2, kind.TYPE_MESSAGE)],
     }
     for name, members in fields.items():
         described = file.message_type.add(name=name)
         for member, number, of in members:
-            field = described.field.add(name=member, number=number, type=of, label=kind.LABEL_OPTIONAL)
+            field = described.field.add(
+                name=member, number=number, type=of, label=kind.LABEL_OPTIONAL
+            )
             if of == kind.TYPE_MESSAGE:
                 field.type_name = {"pieces": ".test.Piece", "trainer": ".test.Trainer"}[member]
             if member == "pieces":
@@ -89,7 +112,9 @@ def test_a_sentencepiece_model(tmp_path, number, protobuf):
 
     def right(found):
         theirs = protobuf.FromString(file.read_bytes())
-        pieces = [(p.text, p.score, p.type if p.HasField("type") else NORMAL) for p in theirs.pieces]
+        pieces = [
+            (p.text, p.score, p.type if p.HasField("type") else NORMAL) for p in theirs.pieces
+        ]
         assert theirs.trainer.model_type in (0, 1)
         ends = [theirs.trainer.pad or "<pad>", theirs.trainer.end or "</s>"]
         return [*found.pieces] == pieces and ends == [pieces[found.pad][0], pieces[found.end][0]]
@@ -129,10 +154,19 @@ def test_an_entry_of_the_cache(entry, name, number):
     def right(found):
         if found is None:
             return not place.exists()
-        described = (found.name, found.classes, found.mean, found.std, found.source, found.fingerprint)
+        described = (
+            found.name,
+            found.classes,
+            found.mean,
+            found.std,
+            found.source,
+            found.fingerprint,
+        )
         expected = (data.name, data.classes, data.mean, data.std, data.source, fingerprint)
         return (
-            described == expected == (*expected[:-1], contract.fingerprint([getattr(found, a) for a in cache.ARRAYS]))
+            described
+            == expected
+            == (*expected[:-1], contract.fingerprint([getattr(found, a) for a in cache.ARRAYS]))
         )
 
     mutations.check(copy / name, number, read, right, ())
@@ -147,12 +181,16 @@ def idx_of(content):
 @pytest.mark.parametrize("packed", [True, False])
 @pytest.mark.parametrize("which", [0, 1])
 def test_idx_files_of_which_no_sum_is_published(tmp_path, monkeypatch, number, packed, which):
-    """The bytes of a plain file have no checksum: right is what they say; those of a packed one have."""
+    """The bytes of a plain file have no checksum: right is what they say; those of a packed one
+    have.
+    """
     name = "emnist/balanced"
     folder = write_originals(name, tmp_path, tiny_arrays(classes=47), monkeypatch, sums=False)
     if not packed:
         unpacked(folder)
-    file = folder / (files.ORIGINALS[name].files[which] if packed else files.ORIGINALS[name].files[which][:-3])
+    file = folder / (
+        files.ORIGINALS[name].files[which] if packed else files.ORIGINALS[name].files[which][:-3]
+    )
     original = gzip.decompress(file.read_bytes()) if packed else b""
 
     def read():
@@ -162,7 +200,9 @@ def test_idx_files_of_which_no_sum_is_published(tmp_path, monkeypatch, number, p
     def right(found):
         return np.array_equal(found[which].reshape(-1), idx_of(original or file.read_bytes()))
 
-    refused, _ = mutations.check(file, number, read, right, (datasets.DataError,), file.name[:-3] if packed else "")
+    refused, _ = mutations.check(
+        file, number, read, right, (datasets.DataError,), file.name[:-3] if packed else ""
+    )
     assert refused > number // 2
 
 
@@ -179,7 +219,9 @@ def test_an_archive_of_cifar(tmp_path, monkeypatch, number, sums):
 
     def right(found):
         parts = [found[part][kind] for kind in (0, 1) for part in ("train", "test")]
-        return np.array_equal(np.concatenate(parts[:2]), images) and np.array_equal(np.concatenate(parts[2:]), labels)
+        return np.array_equal(np.concatenate(parts[:2]), images) and np.array_equal(
+            np.concatenate(parts[2:]), labels
+        )
 
     refused, _ = mutations.check(file, number, read, right, (datasets.DataError,), file.name)
     assert refused > number // 2
@@ -188,7 +230,9 @@ def test_an_archive_of_cifar(tmp_path, monkeypatch, number, sums):
 @pytest.mark.parametrize("number", mutations.NUMBERS)
 @pytest.mark.parametrize("damaged", ["the archive", "a picture", "annotations"])
 def test_an_archive_of_tiny_imagenet(tmp_path, monkeypatch, number, damaged):
-    """The archive has checksums of its own; its files, unpacked, have none, and then right is what they say."""
+    """The archive has checksums of its own; its files, unpacked, have none, and then right is what
+    they say.
+    """
     name, path = "tiny_imagenet", write_tiny(tmp_path, monkeypatch)
     files.SHA256[name].clear()
     if damaged != "the archive":
@@ -197,7 +241,9 @@ def test_an_archive_of_tiny_imagenet(tmp_path, monkeypatch, number, damaged):
         path.unlink()
         path = tmp_path / "tiny-imagenet-200"
     annotations, picture = "val/val_annotations.txt", "train/n01/images/n01_3.JPEG"
-    file = {"the archive": path, "a picture": path / picture, "annotations": path / annotations}[damaged]
+    file = {"the archive": path, "a picture": path / picture, "annotations": path / annotations}[
+        damaged
+    ]
 
     def read():
         (folder,) = files.locate(name, [tmp_path]).paths.values()
@@ -209,9 +255,15 @@ def test_an_archive_of_tiny_imagenet(tmp_path, monkeypatch, number, damaged):
     train = sum(member.startswith("train/") for member, _ in rows)
 
     def right(found):
-        others = {member for member, image in found[1].items() if not np.array_equal(image, pixels[member])}
+        others = {
+            member
+            for member, image in found[1].items()
+            if not np.array_equal(image, pixels[member])
+        }
         if damaged != "annotations":
-            return found[0] == rows and others <= {picture} and (damaged == "a picture" or not others)
+            return (
+                found[0] == rows and others <= {picture} and (damaged == "a picture" or not others)
+            )
         lines = [line.split("\t")[:2] for line in file.read_text(errors="replace").splitlines()]
         said = [(f"val/images/{image}", WNIDS.index(wnid)) for image, wnid in lines]
         return found[0] == rows[:train] + said and not others
@@ -259,7 +311,9 @@ def test_a_checkpoint(saved, tmp_path, number, name):
     def right(found):
         step, tree = found
         assert_same(tree, small(step))
-        return sorted(file.name for file in place.iterdir()) == [str(s) for s in (1, 2) if s <= step]
+        return sorted(file.name for file in place.iterdir()) == [
+            str(s) for s in (1, 2) if s <= step
+        ]
 
     each = number // len(CHECKPOINT)
     mutations.check(tmp_path / "saved" / "2" / name, each, read, right, ())
@@ -270,9 +324,16 @@ def test_a_checkpoint(saved, tmp_path, number, name):
 @pytest.mark.parametrize("number", mutations.NUMBERS)
 def test_a_table_of_results(tmp_path, number):
     random, file = np.random.default_rng(0), tmp_path / "results.parquet"
-    columns = {"lane": np.repeat(np.arange(4), 5), "task": np.tile(np.arange(5), 4), "seed": 0, "finite": True}
+    columns = {
+        "lane": np.repeat(np.arange(4), 5),
+        "task": np.tile(np.arange(5), 4),
+        "seed": 0,
+        "finite": True,
+    }
     half = np.where(np.arange(20) % 3, -np.float32("nan"), 1.5).astype(np.float32)
-    table = pd.DataFrame({**columns, "method": ["none", None] * 10, "loss": random.normal(size=20), "a/b": half})
+    table = pd.DataFrame(
+        {**columns, "method": ["none", None] * 10, "loss": random.normal(size=20), "a/b": half}
+    )
     about = {"scores": {"loss": {"label": "loss", "better": "lower", "share": False}}}
     table.attrs["metrics"] = about
     table_.write(table, file)
@@ -290,12 +351,17 @@ def loaded(file):
     return json.loads(file.read_bytes())
 
 
-PROGRAMS = {"programs": [{"spec": {"tasks": 3, "floor": float("nan")}, "lanes": [{"seed": 0}]}], "data": {"name": "x"}}
+PROGRAMS = {
+    "programs": [{"spec": {"tasks": 3, "floor": float("nan")}, "lanes": [{"seed": 0}]}],
+    "data": {"name": "x"},
+}
 
 
 @pytest.mark.parametrize("number", mutations.NUMBERS)
 def test_the_record_of_a_workdir(tmp_path, number):
-    """The settings are those that were recorded, or the folder is refused; a longer run is one with more tasks."""
+    """The settings are those that were recorded, or the folder is refused; a longer run is one with
+    more tasks.
+    """
     workdir.write_config(tmp_path, PROGRAMS, {"version": "1", "started": "now"})
 
     def right(same):
@@ -303,7 +369,11 @@ def test_the_record_of_a_workdir(tmp_path, number):
         tasks = there["programs"][0]["spec"].pop("tasks")
         assert type(tasks) is int
         there["programs"][0]["spec"]["tasks"] = 3
-        return json.dumps(there) == json.dumps(PROGRAMS, sort_keys=True) and same == (tasks == 3) and tasks <= 3
+        return (
+            json.dumps(there) == json.dumps(PROGRAMS, sort_keys=True)
+            and same == (tasks == 3)
+            and tasks <= 3
+        )
 
     refused, read = mutations.check(
         tmp_path / "config.json",
@@ -320,7 +390,10 @@ def test_the_record_of_a_workdir(tmp_path, number):
 @pytest.mark.parametrize("number", mutations.NUMBERS)
 def test_what_was_selected(tmp_path, number):
     """Settings have no checksum, as people may write their own: right is what Python reads."""
-    file, arms = tmp_path / "selected.json", {"none": {}, "l2": {"l2.strength": "1e-3", "learning_rate": "1e-4"}}
+    file, arms = (
+        tmp_path / "selected.json",
+        {"none": {}, "l2": {"l2.strength": "1e-3", "learning_rate": "1e-4"}},
+    )
     selection.write(file, "random_mnist", "paper", [1000, 1001], arms)
 
     def read():
@@ -348,7 +421,10 @@ def test_the_record_of_a_workdir_whose_lanes_are_taken(tmp_path, number):
     """A lane is the one that was asked for, with all of its rows, or not there."""
     spec = tiny.spec()
     given = [lanes.complete(spec, {"seed": seed}) for seed in (0, 1)]
-    settings = {"programs": [{"spec": spec.record(), "lanes": given}], "data": {"fingerprint": "0" * 64}}
+    settings = {
+        "programs": [{"spec": spec.record(), "lanes": given}],
+        "data": {"fingerprint": "0" * 64},
+    }
     workdir.write_config(tmp_path, settings, {"versions": {"jax": "0"}})
     rows = {
         "lane": [0, 0, 1, 1],
@@ -364,7 +440,12 @@ def test_the_record_of_a_workdir_whose_lanes_are_taken(tmp_path, number):
 
     expected = read()
     refused, read_ = mutations.check(
-        tmp_path / "config.json", number, read, expected.equals, (workdir.WorkdirError,), str(tmp_path)
+        tmp_path / "config.json",
+        number,
+        read,
+        expected.equals,
+        (workdir.WorkdirError,),
+        str(tmp_path),
     )
     assert refused > number // 2
     assert read_ > 0

@@ -12,7 +12,12 @@ def test_only_regular_files_are_read(tmp_path, monkeypatch):
     (tmp_path / "loop").symlink_to("loop")
     (tmp_path / "large").write_bytes(b"12345")
     monkeypatch.setattr(small_files, "LARGEST", 4)
-    reasons = {"pipe": "Not a regular file", "loop": "Too many levels", ".": "Is a directory", "none": "No such file"}
+    reasons = {
+        "pipe": "Not a regular file",
+        "loop": "Too many levels",
+        ".": "Is a directory",
+        "none": "No such file",
+    }
     for name, reason in (reasons | {"large": "File too large"}).items():
         with pytest.raises(OSError, match=reason):
             small_files.read_bytes(tmp_path / name)

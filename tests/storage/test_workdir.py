@@ -43,21 +43,30 @@ def test_lock_names_its_live_holder_and_dies_with_it(tmp_path):
         assert (path / "lock").read_text() == written
         process.kill()
     message = str(caught.value)
-    assert message.startswith(f"{path} is in use by process {process.pid} on host {os.uname().nodename}, started 20")
+    assert message.startswith(
+        f"{path} is in use by process {process.pid} on host {os.uname().nodename}, started 20"
+    )
     assert message.endswith("; wait for it or choose another --workdir.")
     with workdir.lock(path):  # the file of the killed process is still there
         assert json.loads((path / "lock").read_text())["pid"] == os.getpid()
-        with pytest.raises(workdir.WorkdirError, match=f"process {os.getpid()} "), workdir.lock(path):
+        with (
+            pytest.raises(workdir.WorkdirError, match=f"process {os.getpid()} "),
+            workdir.lock(path),
+        ):
             pass
     with workdir.lock(path):
         (path / "lock").write_text("")
-        with pytest.raises(workdir.WorkdirError, match="in use by another process;"), workdir.lock(path):
+        with (
+            pytest.raises(workdir.WorkdirError, match="in use by another process;"),
+            workdir.lock(path),
+        ):
             pass
 
 
 def test_import_is_cheap():
     code = (
-        "import sys; from plasticity_jax.storage import checkpoints, workdir; from jax._src import xla_bridge; "
+        "import sys; from plasticity_jax.storage import checkpoints, workdir; from jax._src import "
+        "xla_bridge; "
         "print('orbax.checkpoint' in sys.modules, xla_bridge.backends_are_initialized())"
     )
     with spawn(code) as process:
@@ -69,13 +78,16 @@ def test_below_a_file_is_refused(tmp_path, below):
     file = tmp_path / "file"
     file.write_text("kept")
     for function in (workdir.check_writable, lambda path: workdir.lock(path).__enter__()):
-        with pytest.raises(workdir.WorkdirError, match=f"cannot be used: {file} is not a directory.$"):
+        with pytest.raises(
+            workdir.WorkdirError, match=f"cannot be used: {file} is not a directory.$"
+        ):
             function(file / below)
     assert file.read_text() == "kept"
 
 
 def test_not_writable_is_refused(tmp_path):
-    with pytest.raises(workdir.WorkdirError, match="cannot be used: /proc is not writable"):  # so for root as well
+    # so for root as well
+    with pytest.raises(workdir.WorkdirError, match="cannot be used: /proc is not writable"):
         workdir.check_writable("/proc/runs/x")
     (tmp_path / "dangling").symlink_to(tmp_path / "nowhere")
     with pytest.raises(workdir.WorkdirError, match="is not a directory"):
@@ -97,7 +109,12 @@ def test_writable_is_left_as_it_is(tmp_path):
 # The settings
 
 
-SETTINGS = {"learning_rate": 0.001, "seeds": (0, 1), "task": {"name": "mnist", "limit": None}, "floor": float("nan")}
+SETTINGS = {
+    "learning_rate": 0.001,
+    "seeds": (0, 1),
+    "task": {"name": "mnist", "limit": None},
+    "floor": float("nan"),
+}
 
 
 def test_same_settings_are_accepted(tmp_path):
@@ -113,7 +130,11 @@ def test_same_settings_are_accepted(tmp_path):
 
 def test_other_settings_are_refused_with_the_difference(tmp_path):
     workdir.write_config(tmp_path, SETTINGS, {})
-    other = SETTINGS | {"learning_rate": 0.01, "task": {"name": "mnist", "limit": 5, "extra": {}}, "seeds": [0]}
+    other = SETTINGS | {
+        "learning_rate": 0.01,
+        "task": {"name": "mnist", "limit": 5, "extra": {}},
+        "seeds": [0],
+    }
     with pytest.raises(workdir.WorkdirError) as caught:
         workdir.check_config(tmp_path, other)
     assert str(caught.value) == (
@@ -122,7 +143,9 @@ def test_other_settings_are_refused_with_the_difference(tmp_path):
         "use another --workdir or the old settings."
     )
     with pytest.raises(workdir.WorkdirError, match="k7 was absent, now 7; and 3 more; use another"):
-        workdir.check_config(tmp_path, SETTINGS | {f"k{number}": number for number in (*range(8), 80, 81, 82)})
+        workdir.check_config(
+            tmp_path, SETTINGS | {f"k{number}": number for number in (*range(8), 80, 81, 82)}
+        )
 
 
 def test_a_run_may_become_longer_and_not_shorter(tmp_path):
@@ -162,12 +185,17 @@ DAMAGED = [
 @pytest.mark.parametrize("text", DAMAGED)
 def test_unreadable_config_is_refused(tmp_path, text):
     (tmp_path / "config.json").write_text(text, encoding="latin-1")
-    with pytest.raises(workdir.WorkdirError, match=r"config.json cannot be read as the record of a run \(.+\); use"):
+    with pytest.raises(
+        workdir.WorkdirError, match=r"config.json cannot be read as the record of a run \(.+\); use"
+    ):
         workdir.check_config(tmp_path, SETTINGS)
 
 
 def test_config_that_cannot_be_written(tmp_path):
-    with pytest.raises(workdir.WorkdirError, match=r"config.json cannot be written \(No such file or directory\)\.$"):
+    with pytest.raises(
+        workdir.WorkdirError,
+        match=r"config.json cannot be written \(No such file or directory\)\.$",
+    ):
         workdir.write_config(tmp_path / "missing", SETTINGS, {})
 
 

@@ -20,7 +20,10 @@ pytestmark = pytest.mark.usefixtures("compiled_quickly")
 DATA = jax.tree.map(jnp.asarray, tiny.data())
 KEY = jax.random.key(5)
 ENVIRONMENTS = {"random_labels": random_labels(), "permuted_pixels": permuted_pixels()}
-FITTING = {"random_labels": ("output", "smoothing", "annealing", "sampling"), "permuted_pixels": ("input", "sampling")}
+FITTING = {
+    "random_labels": ("output", "smoothing", "annealing", "sampling"),
+    "permuted_pixels": ("input", "sampling"),
+}
 EPOCHS, BATCH = 6, 16
 STEPS = EPOCHS * len(DATA.x) // BATCH
 
@@ -49,7 +52,9 @@ def assert_equal(left, right):
 # Batches
 
 
-@pytest.mark.parametrize(("samples", "batch_size"), [(64, 16), (64, 1), (64, 64), (67, 16), (70, 64), (5, 3)])
+@pytest.mark.parametrize(
+    ("samples", "batch_size"), [(64, 16), (64, 1), (64, 64), (67, 16), (70, 64), (5, 3)]
+)
 def test_an_epoch_visits_no_example_twice(samples, batch_size):
     for number in range(4):
         places = order(0, samples, batch_size, 1, number)
@@ -61,13 +66,16 @@ def test_an_epoch_visits_no_example_twice(samples, batch_size):
 
 
 def test_a_remainder_sits_out_as_often_as_it_says():
-    """127 examples in batches of 64: one in every epoch, the others in half of them; s / (s + 1) with s steps."""
+    """127 examples in batches of 64: one in every epoch, the others in half of them; s / (s + 1)
+    with s steps.
+    """
     seen = np.concatenate([order(0, 127, 64, 0, number).reshape(-1) for number in range(200)])
     times = np.sort(np.bincount(seen, minlength=127))
     assert times[-1] == 200
     assert 70 < times[0] <= times[-2] < 130  # half of 200, six deviations to each side at most
     seen = np.concatenate([order(0, 190, 64, 0, number).reshape(-1) for number in range(200)])
-    times = np.sort(np.bincount(seen, minlength=190))  # two steps: 62 slices of three examples, 2 of two
+    # two steps: 62 slices of three examples, 2 of two
+    times = np.sort(np.bincount(seen, minlength=190))
     assert (times == 200).sum() == 4
     assert 100 < times[0] <= times[-5] < 165
 
@@ -84,7 +92,9 @@ def test_epochs_tasks_and_seeds_have_orders_of_their_own():
     points = [(seed, task, number) for seed in range(3) for task in range(3) for number in range(3)]
     orders = [order(seed, task=task, number=number).tobytes() for seed, task, number in points]
     assert len(set(orders)) == len(points)
-    assert orders == [order(seed, task=task, number=number).tobytes() for seed, task, number in points]
+    assert orders == [
+        order(seed, task=task, number=number).tobytes() for seed, task, number in points
+    ]
 
 
 def test_over_many_epochs_any_example_comes_at_any_step():
@@ -101,7 +111,8 @@ def test_who_shares_a_batch_changes():
     together = np.zeros((4, 4), int)
     for number in range(200):
         places = order(2, number=number)
-        np.add.at(together, (places[:, 3] % 4, places[:, 9] % 4), 1)  # of two slices of four examples
+        # of two slices of four examples
+        np.add.at(together, (places[:, 3] % 4, places[:, 9] % 4), 1)
     assert scipy.stats.chisquare(together.reshape(-1), ddof=6).pvalue > 1e-3
 
 
@@ -120,7 +131,9 @@ def test_the_old_task_is_the_new_one_of_the_task_before(environment):
     assert len({np.asarray(p.who).tobytes() for p in plans.values()}) == 4
     for p in plans.values():
         assert sorted(p.who.tolist()) == list(range(64))
-    assert np.asarray(plan(jax.random.key(6), 1).new).tobytes() != np.asarray(plans[1].new).tobytes()
+    assert (
+        np.asarray(plan(jax.random.key(6), 1).new).tobytes() != np.asarray(plans[1].new).tobytes()
+    )
 
 
 # The stream as a user sees it
@@ -128,13 +141,17 @@ def test_the_old_task_is_the_new_one_of_the_task_before(environment):
 
 @pytest.mark.parametrize("environment", ENVIRONMENTS)
 def test_abrupt_change_is_the_new_task_alone(environment):
-    """Against a stream that knows no transition: only the new task's examples, in the order of the changeover."""
+    """Against a stream that knows no transition: only the new task's examples, in the order of the
+    changeover.
+    """
     env = ENVIRONMENTS[environment]
 
     @jax.jit
     def abrupt(task, step):
         new = env.task(jax.random.fold_in(KEY, keys.TASK), DATA, task)
-        who = jax.random.permutation(jax.random.fold_in(jax.random.fold_in(KEY, keys.RANK), task), 64)
+        who = jax.random.permutation(
+            jax.random.fold_in(jax.random.fold_in(KEY, keys.RANK), task), 64
+        )
         return env.examples(DATA, new, who[order_.epoch(KEY, 64, BATCH, task, step // 4)[step % 4]])
 
     for transition in FITTING[environment]:
@@ -184,7 +201,9 @@ def test_inputs_and_order_are_the_same_for_all_transitions_and_granularities():
     ],
 )
 def test_training_sees_what_the_stream_shows(environment, transition, changes):
-    """Replays a task step by step over the public stream's batches, which must lead to the same parameters."""
+    """Replays a task step by step over the public stream's batches, which must lead to the same
+    parameters.
+    """
     spec = tiny.spec(environment=environment, transition=transition, epochs=3, **changes)
     lane = lanes.stack([lanes.complete(spec, {"seed": 5, "granularity": 3, "learning_rate": 0.1})])
     lane = {name: jnp.asarray(value[0]) for name, value in lane.items()}
@@ -207,10 +226,14 @@ def test_training_sees_what_the_stream_shows(environment, transition, changes):
     for step in range(steps):
         state, score = replayed(state, step)
         scores.append(score)
-    moved = [np.abs(a - b).max() for a, b in zip(*map(jax.tree.leaves, (state.params, start.params)), strict=True)]
+    moved = [
+        np.abs(a - b).max()
+        for a, b in zip(*map(jax.tree.leaves, (state.params, start.params)), strict=True)
+    ]
     assert min(moved) > 1e-3
     for left, right in zip(*map(jax.tree.leaves, (trained, state)), strict=True):
-        # not always to the bit, as XLA fuses a step in a loop otherwise; one wrong example moves a weight by 1e-3
+        # not always to the bit, as XLA fuses a step in a loop otherwise; one wrong example moves a
+        # weight by 1e-3
         np.testing.assert_allclose(left, right, rtol=0, atol=1e-6)
     for name, part in (("online_accuracy", "metric"), ("online_loss", "loss")):
         each = [getattr(score, part) for score in scores]
@@ -222,7 +245,8 @@ def test_training_sees_what_the_stream_shows(environment, transition, changes):
 
 
 UNCHANGING = {name: {f"{name}.change": False} for name in environments.ENVIRONMENTS} | {
-    "bit_flip": None,  # tasks that flip no bit and tasks of the same classes are no control of anything
+    # tasks that flip no bit and tasks of the same classes are no control of anything
+    "bit_flip": None,
     "class_split": None,
 }
 
@@ -230,13 +254,16 @@ UNCHANGING = {name: {f"{name}.change": False} for name in environments.ENVIRONME
 @pytest.mark.parametrize("name", [name for name, options in UNCHANGING.items() if options])
 def test_a_task_that_does_not_change_is_the_first_one_again_and_differs_between_seeds(name):
     env, usual = (
-        registry.make(environments.ENVIRONMENTS, "environment", name, options) for options in (UNCHANGING[name], {})
+        registry.make(environments.ENVIRONMENTS, "environment", name, options)
+        for options in (UNCHANGING[name], {})
     )
     data = tiny.data()
 
     def content(environment, seed, task):
         plan = order_.plan(environment, jax.random.key(seed), data, jnp.int32(task))
-        return [[np.asarray(leaf) for leaf in jax.tree.leaves(part)] for part in (plan.new, plan.old)]
+        return [
+            [np.asarray(leaf) for leaf in jax.tree.leaves(part)] for part in (plan.new, plan.old)
+        ]
 
     first, _ = content(env, 0, 0)
     for task in (0, 1, 5):
@@ -254,7 +281,9 @@ def test_random_labels_keep_inputs_and_redraw_labels():
     index = jnp.array([3, 60, 3])
     pixels = (np.float64(DATA.x)[index] - np.float64(DATA.mean)) / np.float64(DATA.std)
     for task in tasks:
-        np.testing.assert_array_equal(np.bincount(task, minlength=4), np.bincount(DATA.y, minlength=4))
+        np.testing.assert_array_equal(
+            np.bincount(task, minlength=4), np.bincount(DATA.y, minlength=4)
+        )
         batch = env.examples(DATA, task, index)
         np.testing.assert_allclose(batch.x, pixels, rtol=1e-5, atol=1e-6)
         np.testing.assert_array_equal(batch.y, np.eye(4)[task[np.asarray(index)]])
@@ -265,8 +294,11 @@ def test_random_labels_keep_inputs_and_redraw_labels():
 @pytest.mark.parametrize("draw", ["shuffle", "iid"])
 def test_random_labels_are_fair(draw):
     uneven = tiny.data(64)
-    uneven.y[:] = np.minimum(uneven.y, 2) if draw == "iid" else uneven.y  # iid must not mind the dataset's own counts
-    draws = jax.vmap(lambda key: random_labels(draw=draw).task(key, uneven, 0))(jax.random.split(KEY, 500))
+    # iid must not mind the dataset's own counts
+    uneven.y[:] = np.minimum(uneven.y, 2) if draw == "iid" else uneven.y
+    draws = jax.vmap(lambda key: random_labels(draw=draw).task(key, uneven, 0))(
+        jax.random.split(KEY, 500)
+    )
     draws = np.asarray(draws)
     assert (draws.dtype, draws.min(), draws.max()) == (np.int32, 0, 3)
     at_places = np.stack([np.bincount(column, minlength=4) for column in draws.T])
@@ -283,7 +315,8 @@ def test_random_labels_are_fair(draw):
 def test_permuted_pixels_move_positions_and_nothing_else():
     shaped = tiny.data(10, test=4, shape=(4, 5, 3))
     place = np.arange(20, dtype=np.uint8).reshape(1, 4, 5, 1)
-    code = place + np.arange(3, dtype=np.uint8) * 20  # which position and channel each value came from
+    # which position and channel each value came from
+    code = place + np.arange(3, dtype=np.uint8) * 20
     shaped.x[:], shaped.test_x[:] = code, code
     shaped.mean[:], shaped.std[:] = 0, 1
     env = permuted_pixels()
@@ -297,7 +330,9 @@ def test_permuted_pixels_move_positions_and_nothing_else():
         assert moved.shape == (10, 4, 5, 3)
         source = moved[0, ..., 0].reshape(-1)
         assert sorted(source) == list(range(20))
-        np.testing.assert_array_equal(moved - np.arange(3) * 20, np.broadcast_to(moved[:1, ..., :1], moved.shape))
+        np.testing.assert_array_equal(
+            moved - np.arange(3) * 20, np.broadcast_to(moved[:1, ..., :1], moved.shape)
+        )
         np.testing.assert_array_equal(test_batch.x, moved[:4])
         np.testing.assert_array_equal(train_batch.y.argmax(1), shaped.y)
         np.testing.assert_array_equal(test_batch.y.argmax(1), shaped.test_y)
@@ -309,7 +344,9 @@ def test_permuted_pixels_move_positions_and_nothing_else():
 
 
 def test_other_draws_are_refused():
-    with pytest.raises(ValueError, match=r"^random_labels\.draw is 'both': allowed are 'shuffle', 'iid'\.$"):
+    with pytest.raises(
+        ValueError, match=r"^random_labels\.draw is 'both': allowed are 'shuffle', 'iid'\.$"
+    ):
         random_labels(draw="both")
 
 
@@ -322,7 +359,10 @@ def test_streams_refuse_in_a_sentence():
             (permuted_pixels(), "output", 16, 2),
             "transition 'output' needs tasks that share inputs, but those of this env",
         ),
-        ((permuted_pixels, "input", 16, 2), "allowed is an Environment, such as environments.random_labels()."),
+        (
+            (permuted_pixels, "input", 16, 2),
+            "allowed is an Environment, such as environments.random_labels().",
+        ),
         ((random_labels(), "outputs", 16, 2), "unknown transition 'outputs': known are output, "),
         (
             (random_labels(), transitions.TRANSITIONS["input"], 16, 2),
@@ -344,7 +384,8 @@ def test_streams_refuse_in_a_sentence():
         ({"granularity": 0}, "granularity is 0: allowed are whole numbers from 1."),
         (
             {"granularity": jnp.int32(6)},
-            "granularity is 6, but the transition has 5 steps (0.666667 of 8): allowed are as many plateaus as steps.",
+            "granularity is 6, but the transition has 5 steps (0.666667 of 8): allowed are as many "
+            "plateaus as steps.",
         ),
         ({"transition_fraction": 1.5}, "transition_fraction is 1.5: allowed is 0 to 1."),
         ({"data": tiny.data(8)}, "batch_size is 16: allowed is at most the number of samples, 8."),
@@ -353,7 +394,8 @@ def test_streams_refuse_in_a_sentence():
             at(**{"key": KEY, "data": DATA, "task": 0, "step": 0, **changes})
         assert str(error.value) == told
     at(KEY, DATA, 1, 7, granularity=5)
-    jax.eval_shape(lambda granularity: at(KEY, DATA, 1, 7, granularity), 6)  # (traced, so not known)
+    # (traced, so not known)
+    jax.eval_shape(lambda granularity: at(KEY, DATA, 1, 7, granularity), 6)
 
 
 def test_runs_refuse_lanes_in_a_sentence():
@@ -362,7 +404,8 @@ def test_runs_refuse_lanes_in_a_sentence():
     for lane, told in [
         (
             {"learning_rat": 1},
-            "number 'learning_rat' fits no part of this run: known are seed, granularity, learning_rate, ",
+            "number 'learning_rat' fits no part of this run: known are seed, granularity, "
+            "learning_rate, ",
         ),
         ({"learning_rate": -1}, "learning_rate is -1.0: allowed is 0 or more."),
         ({"seed": 1.5}, "seed is 1.5: allowed are whole numbers."),
@@ -373,7 +416,8 @@ def test_runs_refuse_lanes_in_a_sentence():
         ),
         (
             {"granularity": 7},
-            "granularity is 7, but the transition has 5 steps (0.666667 of 8): allowed are as many plateaus",
+            "granularity is 7, but the transition has 5 steps (0.666667 of 8): allowed are as many "
+            "plateaus",
         ),
     ]:
         with pytest.raises(ValueError) as error:

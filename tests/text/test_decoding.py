@@ -1,4 +1,6 @@
-"""Greedy decoding and beam search: plain loops, exhaustive search, vmap, and what a step may rely on."""
+"""Greedy decoding and beam search: plain loops, exhaustive search, vmap, and what a step may rely
+on.
+"""
 
 import itertools
 
@@ -13,7 +15,9 @@ START, END = 2, 1
 
 
 def toy(count, outputs, seed=0, spread=1.5):
-    """(step, cache, python's logits of an example and the ids before): the logits depend on all ids before, in order."""
+    """(step, cache, python's logits of an example and the ids before): the logits depend on all ids
+    before, in order.
+    """
     table = np.random.default_rng(seed).normal(0, spread, (count, 17, outputs)).astype(np.float32)
 
     def step(cache, ids, position):
@@ -63,10 +67,16 @@ def searched(logits, example, length, beams, penalty):
             further += [(score + g, [*text, i]) for i, g in enumerate(gain)]
         further = sorted(further, key=lambda pair: -pair[0])[: 2 * beams]
         over = [n == length or text[-1] == END for _, text in further]
-        finished += [(s / n**penalty, text) for (s, text), o in list(zip(further, over, strict=True))[:beams] if o]
+        finished += [
+            (s / n**penalty, text)
+            for (s, text), o in list(zip(further, over, strict=True))[:beams]
+            if o
+        ]
         finished = sorted(finished, key=lambda pair: -pair[0])[:beams]
         running = [pair for pair, o in zip(further, over, strict=True) if not o][:beams]
-        if not running or (len(finished) == beams and running[0][0] / n**penalty <= finished[-1][0]):
+        if not running or (
+            len(finished) == beams and running[0][0] / n**penalty <= finished[-1][0]
+        ):
             break
     return finished[0][1]
 
@@ -81,9 +91,12 @@ def test_greedy_is_a_plain_loop():
 
 @pytest.mark.parametrize("penalty", [0.0, 1.0, 2.0, -1.0])
 def test_beam_that_is_wide_enough_finds_the_best_text(penalty):
-    # 2 ids that do not end and 4 places: at most 8 texts run, so 24 beams finish them all and never stop early
+    # 2 ids that do not end and 4 places: at most 8 texts run, so 24 beams finish them all and never
+    # stop early
     step, cache, logits = toy(20, 3)
-    texts = [t for n in range(1, 5) for t in itertools.product(range(3), repeat=n) if END not in t[:-1]]
+    texts = [
+        t for n in range(1, 5) for t in itertools.product(range(3), repeat=n) if END not in t[:-1]
+    ]
     texts = [t for t in texts if len(t) == 4 or t[-1] == END]
 
     def score(example, text):
@@ -91,7 +104,9 @@ def test_beam_that_is_wide_enough_finds_the_best_text(penalty):
         gain = [log_probabilities(logits(example, b))[i] for b, i in zip(before, text, strict=True)]
         return sum(gain) / len(text) ** penalty
 
-    expected = filled([max(texts, key=lambda text: score(example, text)) for example in range(20)], 4)
+    expected = filled(
+        [max(texts, key=lambda text: score(example, text)) for example in range(20)], 4
+    )
     assert len(np.unique(expected, axis=0)) > 2
     found = run(decoding.beam, step, cache, 20, 4, beams=24, length_penalty=penalty)
     np.testing.assert_array_equal(found, expected)
@@ -124,7 +139,9 @@ def test_lanes_decode_as_they_do_alone():
             return table[cache["example"], cache["state"]], cache
 
         settings = {"count": 10, "start": START, "end": END, "length": 6}
-        return decoding.greedy(step, cache, **settings), decoding.beam(step, cache, **settings, beams=3)
+        return decoding.greedy(step, cache, **settings), decoding.beam(
+            step, cache, **settings, beams=3
+        )
 
     together = jax.jit(jax.vmap(both))(tables)
     one = jax.jit(both)
@@ -133,7 +150,9 @@ def test_lanes_decode_as_they_do_alone():
             np.testing.assert_array_equal(found[lane], expected)
 
 
-@pytest.mark.parametrize(("function", "settings", "expected"), [("greedy", {}, 3), ("beam", {"beams": 2}, 4)])
+@pytest.mark.parametrize(
+    ("function", "settings", "expected"), [("greedy", {}, 3), ("beam", {"beams": 2}, 4)]
+)
 def test_stops_once_all_have_ended(function, settings, expected):
     steps = []
 

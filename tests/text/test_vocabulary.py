@@ -14,16 +14,27 @@ from helpers.pieces import message, model_file
 
 from plasticity_jax.datasets import DataError
 from plasticity_jax.text import sentencepieces, vocabulary
-from plasticity_jax.text.sentencepieces import BYTE, CONTROL, MARK, UNKNOWN, UNUSED, USER_DEFINED, Piece
+from plasticity_jax.text.sentencepieces import (
+    BYTE,
+    CONTROL,
+    MARK,
+    UNKNOWN,
+    UNUSED,
+    USER_DEFINED,
+    Piece,
+)
 
-MODELS = sorted(pathlib.Path(os.environ.get("PLASTICITY_DATA_DIR", "/nonexistent")).glob("t5_vocab/*.model"))
+MODELS = sorted(
+    pathlib.Path(os.environ.get("PLASTICITY_DATA_DIR", "/nonexistent")).glob("t5_vocab/*.model")
+)
 WORDS, LETTERS = 6, 4
 CHARACTERS = vocabulary.characters()
 PAD, END = 1, 0
 
 
 def small_pieces(ties=False):
-    """Control pieces, then a piece for every letter and many of two to five symbols, as "ab", "▁cab" or "aXb".
+    """Control pieces, then a piece for every letter and many of two to five symbols, as "ab",
+    "▁cab" or "aXb".
 
     With `ties` scores are whole numbers, so that many segmentations are equally good.
     """
@@ -31,10 +42,20 @@ def small_pieces(ties=False):
     texts = {MARK, *string.ascii_lowercase, "aXb", "\u00e9", "A"}
     while len(texts) < 300:
         size = generator.integers(1, 6)
-        texts.add((MARK if generator.random() < 0.4 else "") + "".join(generator.choice(list("abcd"), size)))
-    score = {t: -float(generator.integers(3, 6)) if ties else -float(generator.uniform(4, 14)) for t in sorted(texts)}
+        texts.add(
+            (MARK if generator.random() < 0.4 else "")
+            + "".join(generator.choice(list("abcd"), size))
+        )
+    score = {
+        t: -float(generator.integers(3, 6)) if ties else -float(generator.uniform(4, 14))
+        for t in sorted(texts)
+    }
     control = [Piece("</s>", 0, CONTROL), Piece("<pad>", 0, CONTROL), Piece("<unk>", 0, UNKNOWN)]
-    others = [Piece(f"{MARK}<extra>", 0, USER_DEFINED), Piece("<0x0A>", 0, BYTE), Piece(f"{MARK}abcd", 0, UNUSED)]
+    others = [
+        Piece(f"{MARK}<extra>", 0, USER_DEFINED),
+        Piece("<0x0A>", 0, BYTE),
+        Piece(f"{MARK}abcd", 0, UNUSED),
+    ]
     texts.discard(f"{MARK}abcd")
     return [*control, *others, *(Piece(t, float(np.float32(score[t]))) for t in sorted(texts))]
 
@@ -48,7 +69,10 @@ def draw(seed, batch, words=WORDS, letters=LETTERS, alphabet=26):
 
 
 def texts(letters):
-    return [" ".join("".join(string.ascii_lowercase[c] for c in word) for word in row) for row in np.asarray(letters)]
+    return [
+        " ".join("".join(string.ascii_lowercase[c] for c in word) for word in row)
+        for row in np.asarray(letters)
+    ]
 
 
 def spelled(characters):
@@ -58,13 +82,22 @@ def spelled(characters):
 
 
 def best_segmentation(pieces, text):
-    """Ids of the best segmentation: sums of scores in float32 over the whole text, of equal ones the longest last piece."""
+    """Ids of the best segmentation: sums of scores in float32 over the whole text, of equal ones
+    the longest last piece.
+    """
     known = {p.text: (i, np.float32(p.score)) for i, p in enumerate(pieces) if p.type == 1}
     text = MARK + text.replace(" ", MARK)
     best = [(np.float32(0), [])]
     for end in range(1, len(text) + 1):
-        ways = [(start, *known[text[start:end]]) for start in range(end) if text[start:end] in known]
-        best.append(max(((best[s][0] + score, best[s][1] + [i]) for s, i, score in ways), key=lambda way: way[0]))
+        ways = [
+            (start, *known[text[start:end]]) for start in range(end) if text[start:end] in known
+        ]
+        best.append(
+            max(
+                ((best[s][0] + score, best[s][1] + [i]) for s, i, score in ways),
+                key=lambda way: way[0],
+            )
+        )
     return best[-1][1]
 
 
@@ -72,7 +105,9 @@ def library(path):
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         # earlier versions break near ties in another way
-        return pytest.importorskip("sentencepiece", "0.2.2").SentencePieceProcessor(model_file=str(path))
+        return pytest.importorskip("sentencepiece", "0.2.2").SentencePieceProcessor(
+            model_file=str(path)
+        )
 
 
 def row_of(ids, symbols, size):
@@ -95,8 +130,12 @@ def test_characters_spell_what_was_encoded():
 
 
 def test_characters_spell_any_ids():
-    """Padding and start are nothing, unknown ids another character, and all from the end on is nothing."""
-    ids = jnp.array([[4, 0, 5, 2, 3, 6, 1, 7], [1, 4, 4, 4, 4, 4, 4, 4], [29, 30, -1, 10**6, 3, 3, 4, 0]])
+    """Padding and start are nothing, unknown ids another character, and all from the end on is
+    nothing.
+    """
+    ids = jnp.array(
+        [[4, 0, 5, 2, 3, 6, 1, 7], [1, 4, 4, 4, 4, 4, 4, 4], [29, 30, -1, 10**6, 3, 3, 4, 0]]
+    )
     assert spelled(CHARACTERS.spell(ids)) == ["ab c", "", "z???  a"]
 
 
@@ -108,7 +147,9 @@ def test_pieces_are_the_best_segmentation(letters, ties):
     drawn = jnp.concatenate([draw(1, 150, 5, letters, alphabet=4), draw(2, 50, 5, letters)])
     ids = jax.jit(symbols.encode)(drawn)
     assert ids.shape == (200, symbols.length(5, letters))
-    expected = [row_of(best_segmentation(pieces, text), symbols, ids.shape[1]) for text in texts(drawn)]
+    expected = [
+        row_of(best_segmentation(pieces, text), symbols, ids.shape[1]) for text in texts(drawn)
+    ]
     np.testing.assert_array_equal(ids, expected)
     assert letters == 1 or len({row.index(END) for row in expected}) > 5  # texts of many lengths
 
@@ -117,20 +158,30 @@ def test_no_segmentation_is_better():
     """All 2^4 segmentations of every word, tried one by one."""
     pieces = small_pieces()
     scores = {p.text: p.score for p in pieces if p.type == 1}
-    cuts = [cut for n in range(LETTERS + 1) for cut in itertools.combinations(range(1, LETTERS + 1), n)]
+    cuts = [
+        cut for n in range(LETTERS + 1) for cut in itertools.combinations(range(1, LETTERS + 1), n)
+    ]
     drawn = draw(3, 100, alphabet=4)
     for text, ids in zip(texts(drawn), ENCODE(drawn).tolist(), strict=True):
         best = 0
         for word in text.split():
-            ways = [[(MARK + word)[a:b] for a, b in itertools.pairwise([0, *cut, LETTERS + 1])] for cut in cuts]
-            best += max(sum(scores[piece] for piece in way) for way in ways if all(piece in scores for piece in way))
+            ways = [
+                [(MARK + word)[a:b] for a, b in itertools.pairwise([0, *cut, LETTERS + 1])]
+                for cut in cuts
+            ]
+            best += max(
+                sum(scores[piece] for piece in way)
+                for way in ways
+                if all(piece in scores for piece in way)
+            )
         found = [pieces[i] for i in ids[: ids.index(END)]]
         assert "".join(p.text for p in found) == MARK + text.replace(" ", MARK)
         assert sum(p.score for p in found) == pytest.approx(best, abs=1e-4)
 
 
 def test_the_longest_text_fills_its_row():
-    letters = jnp.full((100, WORDS, LETTERS), string.ascii_lowercase.index("q"))  # a letter of no longer piece
+    # a letter of no longer piece
+    letters = jnp.full((100, WORDS, LETTERS), string.ascii_lowercase.index("q"))
     ids = ENCODE(letters)[0].tolist()
     assert len(ids) == SMALL.length(WORDS, LETTERS)
     assert ids[-1] == END
@@ -145,8 +196,14 @@ def test_pieces_spell_what_was_encoded():
 def test_pieces_spell_any_ids():
     pieces, symbols = small_pieces(), SMALL
     number = {p.text: i for i, p in enumerate(pieces)}
-    a, mark, odd, accent, extra = (number[t] for t in ("a", MARK, "aXb", "\u00e9", f"{MARK}<extra>"))
-    rows = [[a, PAD, mark, a, END, a], [odd, number["<0x0A>"], mark, accent, PAD, a], [a, 2, a, len(pieces), -1, extra]]
+    a, mark, odd, accent, extra = (
+        number[t] for t in ("a", MARK, "aXb", "\u00e9", f"{MARK}<extra>")
+    )
+    rows = [
+        [a, PAD, mark, a, END, a],
+        [odd, number["<0x0A>"], mark, accent, PAD, a],
+        [a, 2, a, len(pieces), -1, extra],
+    ]
     expected = ["a a", "a?b? ?a", "a ? a ?  ?  ?extra?"]
     assert spelled(symbols.spell(jnp.array(rows))) == expected
     assert (symbols.size, symbols.pad, symbols.end, symbols.start) == (len(pieces), PAD, END, PAD)
@@ -173,17 +230,24 @@ def test_a_model_file_is_read(tmp_path):
     assert (model.pad, model.end) == (PAD, END)
     symbols = vocabulary.sentencepieces(tmp_path / "small.model")
     assert (symbols.size, symbols.pad, symbols.end, symbols.start) == (len(pieces), PAD, END, PAD)
-    assert spelled(symbols.spell(jnp.array([[len(pieces) - 1, END]]))) == [pieces[-1].text.replace(MARK, " ")]
+    assert spelled(symbols.spell(jnp.array([[len(pieces) - 1, END]]))) == [
+        pieces[-1].text.replace(MARK, " ")
+    ]
 
 
 def test_other_names_of_padding_and_end(tmp_path):
     pieces = [Piece("[P]", 0, CONTROL), Piece("[E]", 0, CONTROL), *small_pieces()]
-    model = sentencepieces.read(model_file(tmp_path / "m", pieces, trainer=[(48, "[P]"), (47, "[E]")]))
+    model = sentencepieces.read(
+        model_file(tmp_path / "m", pieces, trainer=[(48, "[P]"), (47, "[E]")])
+    )
     assert (model.pad, model.end) == (0, 1)
 
 
 def test_what_is_no_model_is_refused(tmp_path):
-    with pytest.raises(DataError, match=r"none\.model cannot be read \(No such file or directory\): expected a file"):
+    with pytest.raises(
+        DataError,
+        match=r"none\.model cannot be read \(No such file or directory\): expected a file",
+    ):
         vocabulary.sentencepieces(tmp_path / "none.model")
     good = model_file(tmp_path / "good", small_pieces()).read_bytes()
     for content in (
@@ -197,7 +261,8 @@ def test_what_is_no_model_is_refused(tmp_path):
     ):
         (tmp_path / "bad").write_bytes(content)
         with pytest.raises(
-            DataError, match=r"bad is not a SentencePiece model: .* bytes.*, expected a file that Sent.*\.$"
+            DataError,
+            match=r"bad is not a SentencePiece model: .* bytes.*, expected a file that Sent.*\.$",
         ):
             vocabulary.sentencepieces(tmp_path / "bad")
 
@@ -214,7 +279,10 @@ def test_what_is_no_model_is_refused(tmp_path):
 )
 def test_pieces_that_no_model_has_are_damage(tmp_path, extra, fault):
     pieces = [*small_pieces(), extra]
-    with pytest.raises(DataError, match=rf"m is damaged: piece {len(pieces) - 1} of {len(pieces)} {fault}, expected"):
+    with pytest.raises(
+        DataError,
+        match=rf"m is damaged: piece {len(pieces) - 1} of {len(pieces)} {fault}, expected",
+    ):
         sentencepieces.read(model_file(tmp_path / "m", pieces))
 
 
@@ -227,7 +295,9 @@ def test_settings_in_several_parts_are_one(tmp_path):
 
 
 def test_fields_of_another_kind_are_no_model(tmp_path):
-    """A text in four bytes without its size, a score of eight bytes: to a protocol buffer these are other fields."""
+    """A text in four bytes without its size, a score of eight bytes: to a protocol buffer these are
+    other fields.
+    """
     content = model_file(tmp_path / "m", small_pieces()).read_bytes()
     for odd in (b"\x0d1234", b"\x11" + bytes(8), b"\x18" + b"\xff" * 9 + b"\x01", b"\x02\x00"):
         (tmp_path / "m").write_bytes(message([(1, odd)]) + content)
@@ -241,8 +311,14 @@ def test_a_path_of_a_model_that_is_no_file(tmp_path, monkeypatch):
     assert list(sentencepieces.read("~/m").pieces) == small_pieces()
     os.mkfifo(tmp_path / "pipe")
     (tmp_path / "loop").symlink_to("loop")
-    for name, reason in {".": "Is a directory", "pipe": "Not a regular file", "loop": "Too many levels"}.items():
-        with pytest.raises(DataError, match=rf"cannot be read \({reason}.*\): expected a file that"):
+    for name, reason in {
+        ".": "Is a directory",
+        "pipe": "Not a regular file",
+        "loop": "Too many levels",
+    }.items():
+        with pytest.raises(
+            DataError, match=rf"cannot be read \({reason}.*\): expected a file that"
+        ):
             sentencepieces.read(tmp_path / name)
 
 
@@ -264,7 +340,8 @@ def test_a_model_cut_anywhere_is_refused(tmp_path):
     with pytest.raises(DataError) as told:
         sentencepieces.read(tmp_path / "cut")
     assert str(told.value) == (
-        f"SentencePiece model {tmp_path / 'cut'} is cut short: behind 100 pieces its {ends[99]} bytes lack settings "
+        f"SentencePiece model {tmp_path / 'cut'} is cut short: behind 100 pieces its {ends[99]} "
+        "bytes lack settings "
         "of the trainer and the normalizer, expected both the trainer's and the normalizer's."
     )
     for end in sorted({*ends[:-1:5], *ends[-4:-1], *range(0, len(content), 53)}):
@@ -276,12 +353,14 @@ def test_a_model_cut_anywhere_is_refused(tmp_path):
 
 def test_a_model_has_at_least_the_pieces_that_it_was_trained_with(tmp_path):
     pieces = small_pieces()
-    for trained in (len(pieces), len(pieces) - 100):  # T5's file with its extra ids has pieces that were added
+    # T5's file with its extra ids has pieces that were added
+    for trained in (len(pieces), len(pieces) - 100):
         read = sentencepieces.read(model_file(tmp_path / "m", pieces, trainer=[(4, trained)]))
         assert list(read.pieces) == pieces
     model_file(tmp_path / "m", pieces, trainer=[(4, len(pieces) + 1)])
     with pytest.raises(
-        DataError, match=r"m is cut short: it has 306 pieces, expected at least the 307 that it was trained"
+        DataError,
+        match=r"m is cut short: it has 306 pieces, expected at least the 307 that it was trained",
     ):
         sentencepieces.read(tmp_path / "m")
 
@@ -316,9 +395,15 @@ def test_other_models_are_refused(tmp_path, trainer, normalizer, sentence):
 @pytest.mark.parametrize(
     ("change", "sentence"),
     [
-        (lambda pieces: [p for p in pieces if p.text not in "qz"], "it lacks q z, expected ▁ and the letters a to z"),
+        (
+            lambda pieces: [p for p in pieces if p.text not in "qz"],
+            "it lacks q z, expected ▁ and the letters a to z",
+        ),
         (lambda pieces: [p for p in pieces if p.text != MARK], "it lacks ▁, expected"),
-        (lambda pieces: [*pieces, Piece(f"{MARK}a{MARK}b", -1)], "piece '▁a▁b' ends a word, expected ▁ in front only"),
+        (
+            lambda pieces: [*pieces, Piece(f"{MARK}a{MARK}b", -1)],
+            "piece '▁a▁b' ends a word, expected ▁ in front only",
+        ),
         (lambda pieces: [*pieces, Piece("xyz", -1, USER_DEFINED)], "piece 'xyz' is user-defined"),
     ],
 )
@@ -351,8 +436,12 @@ def test_t5_pieces_equal_the_library(t5):
     theirs, _ = t5
     model = sentencepieces.read(MODELS[0])
     assert len(model.pieces) == theirs.get_piece_size()
-    assert [p.text for p in model.pieces] == [theirs.id_to_piece(i) for i in range(len(model.pieces))]
-    assert [p.score for p in model.pieces] == [theirs.get_score(i) for i in range(len(model.pieces))]
+    assert [p.text for p in model.pieces] == [
+        theirs.id_to_piece(i) for i in range(len(model.pieces))
+    ]
+    assert [p.score for p in model.pieces] == [
+        theirs.get_score(i) for i in range(len(model.pieces))
+    ]
     assert (model.pad, model.end) == (theirs.pad_id(), theirs.eos_id())
 
 
@@ -375,6 +464,13 @@ def test_t5_text_equals_the_library(t5):
     random = np.random.default_rng(0).integers(0, ours.size, (500, 20))
     for rows in (every, random):
         # what follows the end is nothing, while the library goes on
-        texts = [theirs.decode(list(itertools.takewhile(lambda i: i != ours.end, map(int, row)))) for row in rows]
-        expected = ["".join(c if c in string.ascii_lowercase + " " else "?" for c in text) for text in texts]
-        assert [s.split() for s in spelled(ours.spell(jnp.array(rows)))] == [s.split() for s in expected]
+        texts = [
+            theirs.decode(list(itertools.takewhile(lambda i: i != ours.end, map(int, row))))
+            for row in rows
+        ]
+        expected = [
+            "".join(c if c in string.ascii_lowercase + " " else "?" for c in text) for text in texts
+        ]
+        assert [s.split() for s in spelled(ours.spell(jnp.array(rows)))] == [
+            s.split() for s in expected
+        ]

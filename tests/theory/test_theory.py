@@ -1,4 +1,6 @@
-"""Every inequality of the theory over many random draws, where each is tight, and that the checks can fail."""
+"""Every inequality of the theory over many random draws, where each is tight, and that the checks
+can fail.
+"""
 
 import csv
 import functools
@@ -39,14 +41,18 @@ def float32():
 def wells(key, dimension=3):
     where, axes, shape = jax.random.split(key, 3)
     basis = jax.random.orthogonal(axes, dimension)
-    precision = (basis * jax.random.uniform(shape, (1, dimension), minval=1.0, maxval=3.0)) @ basis.T
+    precision = (
+        basis * jax.random.uniform(shape, (1, dimension), minval=1.0, maxval=3.0)
+    ) @ basis.T
     return landscapes.gaussian_well(2 * landscapes.direction(where, dimension), precision, 1.5, 0.6)
 
 
 def bumps(key, dimension=3):
     where, axes = jax.random.split(key)
     basis = jax.random.orthogonal(axes, dimension)
-    return landscapes.bumped_quadratic(2 * landscapes.direction(where, dimension), basis, 6.0, 1.5, 0.9)
+    return landscapes.bumped_quadratic(
+        2 * landscapes.direction(where, dimension), basis, 6.0, 1.5, 0.9
+    )
 
 
 def two(key):
@@ -100,7 +106,11 @@ def test_constants_hold_on_the_ball(make):
         shape, pairs = jax.random.split(key)
         basin = make(shape)
         low, high = statements.measured_constants(basin, pairs, 50, edge(basin))
-        return low / basin.mu, high / basin.beta, jnp.linalg.norm(jax.grad(basin.loss)(basin.minimizer))
+        return (
+            low / basin.mu,
+            high / basin.beta,
+            jnp.linalg.norm(jax.grad(basin.loss)(basin.minimizer)),
+        )
 
     low, high, slope = draws(check)
     assert low.min() >= 1 - 1e-6  # a difference of nearly equal losses at close pairs
@@ -125,7 +135,9 @@ def test_the_edge_of_the_ball_attains_mu_and_beyond_it_the_loss_is_not_convex(ma
 
 def test_a_false_claim_of_convexity_is_found_out():
     basin = landscapes.quadratic(jax.random.key(0), 2, 1.0, 4.0)
-    low, high = compiled(lambda: statements.measured_constants(basin, jax.random.key(1), 4000, 1.0))()
+    low, high = compiled(
+        lambda: statements.measured_constants(basin, jax.random.key(1), 4000, 1.0)
+    )()
     assert 1.0 - 1e-6 <= low < 1.01 < 1.1
     assert 3.6 < 3.99 < high <= 4.0 + ROUNDING
     well = landscapes.gaussian_well(jnp.zeros(2), jnp.eye(2), share=0.5)
@@ -148,9 +160,17 @@ def test_descent_contracts_as_the_lemma_says(make):
         for exact in (False, True):
             step_size = share * statements.step_size_limit(basin.mu, basin.beta, exact)
             descent = statements.descend(basin, start, step_size, 40)
-            found.append((descent.rate / statements.contraction(basin.mu, basin.beta, step_size, exact), descent.stays))
+            found.append(
+                (
+                    descent.rate / statements.contraction(basin.mu, basin.beta, step_size, exact),
+                    descent.stays,
+                )
+            )
         step_size = statements.step_size_limit(basin.mu, basin.beta) * share
-        rates = [statements.contraction(basin.mu, basin.beta, step_size, exact) for exact in (True, False)]
+        rates = [
+            statements.contraction(basin.mu, basin.beta, step_size, exact)
+            for exact in (True, False)
+        ]
         return found, rates[0] / rates[1], rates[1]
 
     ((loose, stays_loose), (exact, stays_exact)), quotient, bound = draws(check)
@@ -164,7 +184,9 @@ def test_descent_contracts_as_the_lemma_says(make):
 
 def test_a_line_by_hand():
     basin = line(2.0, 3.0)
-    np.testing.assert_allclose(statements.descend(basin, jnp.array([7.0]), 0.25, 3).distances, [4, 2, 1, 0.5])
+    np.testing.assert_allclose(
+        statements.descend(basin, jnp.array([7.0]), 0.25, 3).distances, [4, 2, 1, 0.5]
+    )
     for exact in (False, True):  # mu = beta: both bounds are equalities
         assert statements.contraction(basin.mu, basin.beta, 0.25, exact) == 0.5
         assert statements.step_size_limit(basin.mu, basin.beta, exact) == 1.0
@@ -179,7 +201,9 @@ def test_the_best_step_of_inequality_9_and_the_exact_bound_along_an_eigenvector(
     values, vectors = jnp.linalg.eigh(jax.hessian(basin.loss)(basin.minimizer))
     np.testing.assert_allclose(values[jnp.array([0, -1])], [1.0, 4.0])
     slow = statements.descend(basin, basin.minimizer + vectors[:, 0], 0.2, 20)
-    np.testing.assert_allclose(slow.rate, statements.contraction(basin.mu, basin.beta, 0.2, exact=True), rtol=1e-7)
+    np.testing.assert_allclose(
+        slow.rate, statements.contraction(basin.mu, basin.beta, 0.2, exact=True), rtol=1e-7
+    )
 
 
 @pytest.mark.parametrize(("step_size", "contracts"), [(0.12, True), (0.49, True), (0.51, False)])
@@ -201,7 +225,10 @@ def test_one_linear_change_keeps_the_basin(make):
         epsilon = jax.random.uniform(size, minval=0.01, maxval=0.8)
         basin = make(shape)
         matrix = near_identity(change, len(basin.minimizer), epsilon)
-        stated, exact = statements.transported(basin, matrix), statements.transported(basin, matrix, exact=True)
+        stated, exact = (
+            statements.transported(basin, matrix),
+            statements.transported(basin, matrix, exact=True),
+        )
         found = []
         for new in (stated, exact):
             low, high = statements.measured_constants(new, pairs, 30, edge(new))
@@ -211,15 +238,20 @@ def test_one_linear_change_keeps_the_basin(make):
         moved = jnp.linalg.norm(stated.minimizer - old) / statements.displacement(epsilon, norm)
         slope = jnp.linalg.norm(jax.grad(stated.loss)(stated.minimizer))
         reach = epsilon * norm + 1.0  # some radius for which Lemma 4.5 speaks of somebody
-        close = old + statements.containment(reach, epsilon, norm) * landscapes.direction(place, len(old))
-        gap = statements.containment(reach, epsilon, norm) - statements.allowed(reach, epsilon, norm)
+        close = old + statements.containment(reach, epsilon, norm) * landscapes.direction(
+            place, len(old)
+        )
+        gap = statements.containment(reach, epsilon, norm) - statements.allowed(
+            reach, epsilon, norm
+        )
         return found, inside, moved, slope, jnp.linalg.norm(matrix @ close - old) / reach, gap
 
     found, inside, moved, slope, contained, gap = draws(check)
     for low, high in found:
         assert low.min() >= 1 - 1e-6
         assert high.max() <= 1 + ROUNDING
-    assert all(share.min() >= 1 - ROUNDING for share in inside)  # exact constants are never the weaker ones
+    # exact constants are never the weaker ones
+    assert all(share.min() >= 1 - ROUNDING for share in inside)
     assert moved.max() <= 1 + ROUNDING
     assert slope.max() < 1e-10
     assert contained.max() <= 1 + ROUNDING
@@ -228,7 +260,9 @@ def test_one_linear_change_keeps_the_basin(make):
 
 def test_where_each_bound_is_attained():
     basin, epsilon = line(2.0, 3.0, 1.5), 0.25
-    grown, shrunk = (statements.transported(basin, jnp.array([[1 + sign * epsilon]])) for sign in (1, -1))
+    grown, shrunk = (
+        statements.transported(basin, jnp.array([[1 + sign * epsilon]])) for sign in (1, -1)
+    )
     np.testing.assert_allclose(jax.hessian(grown.loss)(jnp.zeros(1))[0, 0], grown.beta)
     np.testing.assert_allclose(jax.hessian(shrunk.loss)(jnp.zeros(1))[0, 0], shrunk.mu)
     # A θ at the old edge 4.5 is θ = 3.6, and 3.6 - 2.4 = 1.2 = R / 1.25
@@ -253,7 +287,8 @@ def test_a_rotation_by_hand():
 def test_the_step_size_must_be_that_of_the_new_loss():
     basin, matrix = line(1.0, 1.0), jnp.array([[1.05]])
     new = statements.transported(basin, matrix)
-    step_size = 0.95 * statements.step_size_limit(basin.mu, basin.beta)  # 1.9, where the new loss allows 1.814
+    # 1.9, where the new loss allows 1.814
+    step_size = 0.95 * statements.step_size_limit(basin.mu, basin.beta)
     assert statements.descend(basin, jnp.array([2.0]), step_size, 50).rate < 1
     assert statements.descend(new, jnp.array([2.0]), step_size, 50).rate > 1
     within = 0.95 * statements.step_size_limit(new.mu, new.beta, exact=True)
@@ -266,7 +301,8 @@ def test_the_preimage_of_the_ball_can_be_left_on_the_way_to_its_center():
     matrix = jnp.diag(jnp.array([1.5, 0.5]))  # ε = 1/2
     values, vectors = jnp.linalg.eigh(matrix @ matrix @ hessian + (matrix @ matrix @ hessian).T)
     assert values[0] < 0
-    start = jnp.linalg.solve(matrix, vectors[:, 0])  # A θ on the edge of the unit ball around θ* = 0
+    # A θ on the edge of the unit ball around θ* = 0
+    start = jnp.linalg.solve(matrix, vectors[:, 0])
     after = start - 1e-3 * matrix.T @ hessian @ matrix @ start
     assert jnp.linalg.norm(after) < jnp.linalg.norm(start)
     assert jnp.linalg.norm(matrix @ start) <= 1 + 1e-12 < jnp.linalg.norm(matrix @ after)
@@ -286,7 +322,13 @@ def test_within_what_lemma_46_allows_descent_arrives(make):
         new = statements.transported(basin, matrix)
         found = statements.descend(new, start, one.step_size, 400)
         bound = statements.contraction(new.mu, new.beta, one.step_size)
-        return r, one.holds | (jnp.abs(one.slack) < 1e-12), found.stays, found.rate / bound, one.moved / one.bound
+        return (
+            r,
+            one.holds | (jnp.abs(one.slack) < 1e-12),
+            found.stays,
+            found.rate / bound,
+            one.moved / one.bound,
+        )
 
     allowed, holds, stays, rate, moved = draws(check)
     assert allowed.min() > 0
@@ -350,7 +392,9 @@ def test_the_smallest_number_is_found_and_islands_are_told():
     assert plan.smallest(lambda k: k >= 37, 1000) == plan.Smallest(37)
     assert plan.smallest(lambda k: k >= 37, 36) == plan.Smallest(None)
     assert plan.smallest(lambda k: k >= 36, 36) == plan.Smallest(36)
-    assert plan.smallest(lambda k: k in (8, 13) or k >= 16, 1000) == plan.Smallest(8, (9, 10, 11, 12))
+    assert plan.smallest(lambda k: k in (8, 13) or k >= 16, 1000) == plan.Smallest(
+        8, (9, 10, 11, 12)
+    )
     assert plan.smallest(lambda k: k in (13, 14) or k >= 16, 1000) == plan.Smallest(13, (15,))
 
 
@@ -359,7 +403,9 @@ def test_the_smallest_number_is_found_and_islands_are_told():
 def test_more_is_guaranteed_than_needed(angle, factor):
     basin = dented()
     generator, near = plan.rotation(angle) + plan.scaling(factor), 1e-3 * float(basin.radius)
-    theorem, sharper = (plan.guaranteed(basin, generator, near, exact=exact).number for exact in (False, True))
+    theorem, sharper = (
+        plan.guaranteed(basin, generator, near, exact=exact).number for exact in (False, True)
+    )
     works = plan.working(basin, generator, near).number
     assert theorem >= sharper >= works >= 1
     known, arguments = statements.known(basin), (jnp.int32(theorem - 1), near)
@@ -379,7 +425,12 @@ def test_the_law_of_many_micro_tasks():
         angle * 3 / radius, abs=1
     )
     # a tolerance above R e^-c cannot be had at any number
-    assert plan.guaranteed(basin, plan.rotation(angle), 1.01 * radius * math.exp(-angle), limit=2**14).number is None
+    assert (
+        plan.guaranteed(
+            basin, plan.rotation(angle), 1.01 * radius * math.exp(-angle), limit=2**14
+        ).number
+        is None
+    )
 
 
 def test_two_wells_gradual_tracks_and_abrupt_is_lost():
@@ -421,7 +472,12 @@ def walks(spec, granularities, rounds):
     data = tiny.data()
     functions = bridge.make_bridge(spec)
     start = bridge.train_rounds(functions, functions.init(0, data), data, 0, 1.0, 2)
-    return data, functions, start, {k: bridge.walk(functions, start, data, k, rounds) for k in granularities}
+    return (
+        data,
+        functions,
+        start,
+        {k: bridge.walk(functions, start, data, k, rounds) for k in granularities},
+    )
 
 
 @pytest.fixture(scope="module")
@@ -450,13 +506,16 @@ def test_a_bridge_measures_what_dense_algebra_says(small):
     one = found[1][0]
     np.testing.assert_allclose(one.moved, length / jnp.linalg.norm(before), rtol=1e-5)
     np.testing.assert_allclose(one.epsilon / (1 - one.epsilon), one.moved, rtol=1e-5)
-    np.testing.assert_allclose([one.loss_before, one.loss], [compiled(loss)(before), compiled(loss)(flat)], rtol=1e-5)
+    np.testing.assert_allclose(
+        [one.loss_before, one.loss], [compiled(loss)(before), compiled(loss)(flat)], rtol=1e-5
+    )
     np.testing.assert_allclose(one.top, values[-1], rtol=1e-4)
     np.testing.assert_allclose(one.along, step @ hessian @ step / length**2, rtol=1e-3, atol=1e-6)
     slope = compiled(jax.grad(loss))(before)
     np.testing.assert_allclose(one.secant_convexity, -slope @ step / length**2, rtol=1e-3)
     np.testing.assert_allclose(one.secant_smoothness, jnp.linalg.norm(slope) / length, rtol=1e-3)
-    # an upper bound on the smallest eigenvalue, and by the null space of the softmax never above rounding
+    # an upper bound on the smallest eigenvalue, and by the null space of the softmax never above
+    # rounding
     assert values[0] - 1e-5 <= one.bottom <= 1e-6
     assert abs(one.null) < 1e-6
 
@@ -466,7 +525,9 @@ def test_a_walk_starts_each_micro_task_where_the_last_ended(small):
     _, _, _, found = small
     assert [float(one.alpha) for one in found[2]] == [0.5, 1.0]
     assert [len(steps) for steps in found.values()] == [1, 2]
-    assert all(np.isfinite(value).all() for steps in found.values() for one in steps for value in one)
+    assert all(
+        np.isfinite(value).all() for steps in found.values() for one in steps for value in one
+    )
     # half way the target is uniform, whose entropy no loss goes below
     assert found[2][0].loss >= math.log(4) - 1e-5
 
@@ -474,7 +535,9 @@ def test_a_walk_starts_each_micro_task_where_the_last_ended(small):
 @pytest.mark.usefixtures("float32")
 def test_a_bridge_refuses_what_it_cannot_walk(small):
     data, functions, start, _ = small
-    with pytest.raises(ValueError, match="granularity is 3: allowed are divisors of the number of rounds, 2"):
+    with pytest.raises(
+        ValueError, match="granularity is 3: allowed are divisors of the number of rounds, 2"
+    ):
         bridge.walk(functions, start, data, 3, 2)
     with pytest.raises(ValueError, match="norm"):
         bridge.make_bridge(tiny.spec(norm="batch"))
@@ -510,12 +573,19 @@ def test_the_experiment_leaves_figure_and_tables(tmp_path, capsys, monkeypatch):
     assert experiment.main([f"--workdir={tmp_path / 'new'}", "--scale=smoke"]) == 0
     said = capsys.readouterr().out
     assert "two wells, turned in 1: ends in the other well" in said
-    assert "two wells: guaranteed from 88 on by the theorem, from 7 on by exact constants; 2 work" in said
+    assert (
+        "two wells: guaranteed from 88 on by the theorem, from 7 on by exact constants; 2 work"
+        in said
+    )
     names = {"theory.png", "theory.svg", "contraction.csv", "paths.csv", "plan.csv", "bridge.csv"}
     assert {path.name for path in (tmp_path / "new").iterdir()} == names
     with (tmp_path / "new" / "bridge.csv").open() as file:
         rows = list(csv.DictReader(file))
-    assert [(row["granularity"], row["micro_task"]) for row in rows] == [("1", "1"), ("2", "1"), ("2", "2")]
+    assert [(row["granularity"], row["micro_task"]) for row in rows] == [
+        ("1", "1"),
+        ("2", "1"),
+        ("2", "2"),
+    ]
 
 
 def test_help_is_the_files_own_description(capsys):

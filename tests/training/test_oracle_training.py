@@ -45,7 +45,9 @@ def test_a_run_replayed_in_pytorch(torch):
         probes=(),
         samples=SAMPLES,
     )
-    lane = lanes.complete(spec, {"seed": 3, "granularity": 4, "learning_rate": RATE, "l2.strength": STRENGTH})
+    lane = lanes.complete(
+        spec, {"seed": 3, "granularity": 4, "learning_rate": RATE, "l2.strength": STRENGTH}
+    )
     data, run = small_data(), make_run(spec)
     environment = ENVIRONMENTS["random_labels"]()
     at = jax.jit(order.make_stream(environment, "output", BATCH, EPOCHS))
@@ -70,12 +72,16 @@ def test_a_run_replayed_in_pytorch(torch):
             torch.nn.functional.cross_entropy(logits, y).backward()
             adam.step()
 
-        compared = jax.tree.map(lambda ours, theirs: (np.asarray(ours), theirs.detach().numpy()), state.params, params)
+        compared = jax.tree.map(
+            lambda ours, theirs: (np.asarray(ours), theirs.detach().numpy()), state.params, params
+        )
         for ours, theirs in jax.tree.leaves(compared, is_leaf=lambda pair: isinstance(pair, tuple)):
             # Adam's step is a quotient of small numbers, so rounding grows from step to step
             np.testing.assert_allclose(ours, theirs, rtol=1e-3, atol=1e-4)
         whole = environment.examples(
-            data, environment.task(keys.role(jax.random.key(3), keys.TASK), data, task), jnp.arange(SAMPLES)
+            data,
+            environment.task(keys.role(jax.random.key(3), keys.TASK), data, task),
+            jnp.arange(SAMPLES),
         )
         x, y = (torch.tensor(np.asarray(a)) for a in (whole.x, whole.y))
         with torch.no_grad():
@@ -88,6 +94,8 @@ def test_a_run_replayed_in_pytorch(torch):
         assert float(metrics["accuracy"]) == pytest.approx(right, abs=1e-6)
         assert float(metrics["loss"]) == pytest.approx(loss, rel=1e-3)
         assert bool(metrics["finite"])
-        assert 0.2 < np.mean(last_epoch) < 1, "neither untrained nor saturated, or accuracies would say little"
+        assert 0.2 < np.mean(last_epoch) < 1, (
+            "neither untrained nor saturated, or accuracies would say little"
+        )
     # 30 steps of which 20 are the transition: plateaus of 5 at 1/4, 2/4, 3/4 (mixed) and at 1
     assert mixed == 15

@@ -1,4 +1,5 @@
-"""Writes the generated parts of BUILD_NOTES.md and README.md, or with --check says whether they are as they should be.
+"""Writes the generated parts of BUILD_NOTES.md and README.md, or with --check says whether they are
+as they should be.
 
 Command: python -m experiments.gradual.claims [--check | --pictures]
 --pictures draws the deciding runs that are finished, as experiments/gradual/results/NAME.png.
@@ -14,7 +15,10 @@ from experiments.gradual.claims import text
 
 FOLDER = pathlib.Path(__file__).parent
 ROOT = FOLDER.parents[2]
-PARTS = {"BUILD_NOTES.md": ("notes", "notes_demo"), "README.md": ("readme_figures", "readme_account")}
+PARTS = {
+    "BUILD_NOTES.md": ("notes", "notes_demo"),
+    "README.md": ("readme_figures", "readme_account"),
+}
 END = "<!-- end of claims -->"
 
 
@@ -30,7 +34,9 @@ def rendered(current: str, part: str) -> str:
     """
     found = re.findall(f"{re.escape(mark(part))}.*?{re.escape(END)}", current, re.DOTALL)
     if len(found) != 1:
-        raise ValueError(f"the document has {len(found)} parts between {mark(part)} and {END}: expected one.")
+        raise ValueError(
+            f"the document has {len(found)} parts between {mark(part)} and {END}: expected one."
+        )
     template = (FOLDER / f"{part}.md").read_text(encoding="utf-8")
     return current.replace(found[0], f"{mark(part)}\n\n{text.fill(template).strip()}\n\n{END}")
 

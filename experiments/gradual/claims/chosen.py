@@ -23,12 +23,18 @@ NUMBERS = (*NUMBERS, "spectral.strength", "redo.period")
 
 
 def configurations(benchmark: str) -> tables.Frame:
-    """Returns a row per arm and configuration tried: arm, its numbers, mean over seeds and tasks, each seed's mean."""
+    """Returns a row per arm and configuration tried: arm, its numbers, mean over seeds and tasks,
+    each seed's mean.
+    """
     table: tables.Frame = table_.read(tables.FOLDER / "lanes" / f"selection_{benchmark}.parquet")
     gradual = (table["method"] == "none") & (table["granularity"] > 1)
     table = table.assign(arm=table["method"].where(~gradual, table["transition"]))
     numbers = [n for n in NUMBERS if n in table]
-    by_seed = table.groupby(["arm", *numbers, "seed"], dropna=False)[METRICS[benchmark]].mean().unstack("seed")
+    by_seed = (
+        table.groupby(["arm", *numbers, "seed"], dropna=False)[METRICS[benchmark]]
+        .mean()
+        .unstack("seed")
+    )
     return by_seed.assign(mean=by_seed.mean(axis=1)).reset_index()
 
 
@@ -40,7 +46,11 @@ def block(benchmark: str) -> str:
     numbers = [n for n in NUMBERS if n in every]
     rates = sorted(every["learning_rate"].unique(), reverse=True)
     head = [f"best at {rate:.2g}" for rate in rates]
-    lines = ["| arm | tried | " + " | ".join(head) + " | chosen | as good to the last digit | at an edge of its grid |"]
+    lines = [
+        "| arm | tried | "
+        + " | ".join(head)
+        + " | chosen | as good to the last digit | at an edge of its grid |"
+    ]
     lines.append("|---" * (len(rates) + 5) + "|")
     for arm, words in ARMS.items():
         own = every[every["arm"] == arm]
@@ -50,12 +60,22 @@ def block(benchmark: str) -> str:
         varied = [n for n in numbers if own[n].nunique() > 1]
         chosen = own
         for name in varied:
-            chosen = chosen[np.isclose(chosen[name].astype(float), float(selected[arm][name]), rtol=1e-4)]
+            chosen = chosen[
+                np.isclose(chosen[name].astype(float), float(selected[arm][name]), rtol=1e-4)
+            ]
         (row,) = chosen.to_dict("records")
         ties = int((own["mean"] == row["mean"]).sum()) - 1
-        edges = [n for n in varied if np.isclose(row[n], [own[n].min(), own[n].max()], rtol=1e-6).any()]
-        values = ", ".join(f"{name.partition('.')[2] or 'rate'} {float(f'{row[name]:.2g}'):g}" for name in varied)
-        cells += [values, str(ties) if ties else "", ", ".join(n.partition(".")[2] or "rate" for n in edges)]
+        edges = [
+            n for n in varied if np.isclose(row[n], [own[n].min(), own[n].max()], rtol=1e-6).any()
+        ]
+        values = ", ".join(
+            f"{name.partition('.')[2] or 'rate'} {float(f'{row[name]:.2g}'):g}" for name in varied
+        )
+        cells += [
+            values,
+            str(ties) if ties else "",
+            ", ".join(n.partition(".")[2] or "rate" for n in edges),
+        ]
         lines.append(f"| {words} | {len(own)} | {' | '.join(cells)} |")
     return "\n".join(lines)
 

@@ -1,4 +1,6 @@
-"""What the three deciding runs say by the rules of experiments/gradual/rules.md: numbers, tables, verdicts."""
+"""What the three deciding runs say by the rules of experiments/gradual/rules.md: numbers, tables,
+verdicts.
+"""
 
 from typing import Any, NamedTuple
 
@@ -42,12 +44,16 @@ def variant(table: Frame, name: str, changes: bool) -> Frame:
     rows = table[table["random_labels.change"] == changes]
     for column, value in VARIANTS[name].items():
         known = rows[column]
-        rows = rows[np.isclose(known, value, rtol=1e-4) if isinstance(value, float) else known == value]
+        rows = rows[
+            np.isclose(known, value, rtol=1e-4) if isinstance(value, float) else known == value
+        ]
     return rows
 
 
 class Adam(NamedTuple):
-    """By variant: share of tasks in a burst and lowest accuracy without a change, accuracy at the end with it, by seed."""
+    """By variant: share of tasks in a burst and lowest accuracy without a change, accuracy at the
+    end with it, by seed.
+    """
 
     bursts: Frame
     lowest: Series
@@ -81,7 +87,11 @@ def optimizer_state(table: Frame) -> str:
         "|---|---|---|---|---|---|---|",
     ]
     for name in VARIANTS:
-        cells = [mean_text(100 * said.bursts[name], "percent") + " %", "", f"{100 * said.lowest[name]:.1f} %"]
+        cells = [
+            mean_text(100 * said.bursts[name], "percent") + " %",
+            "",
+            f"{100 * said.lowest[name]:.1f} %",
+        ]
         cells += [mean_text(said.end[name], ACCURACY), "", ""]
         if name in others:
             cells[1] = _tested(fewer[name], p_fewer[name])
@@ -92,7 +102,11 @@ def optimizer_state(table: Frame) -> str:
     half = [n for n in others if p_gained[n] < rule.LEVEL and gained[n].side > 0 and part[n] >= 0.5]
     state = {"optimizer_reset", "eps 1e-6", "b2 0.99"} & {*removes}
     momentum = said.bursts["momentum"].mean() <= said.bursts["Adam"].mean()
-    bursts = "the bursts are of Adam's state" if state and momentum else "whose the bursts are is not told"
+    bursts = (
+        "the bursts are of Adam's state"
+        if state and momentum
+        else "whose the bursts are is not told"
+    )
     bursts = bursts if removes else "the bursts are not of Adam's state"
     verdict = (
         f"Verdict by the rule: {bursts} (fewer by the rule with {_listed(removes)}). "
@@ -120,7 +134,8 @@ NEVER = 101
 
 
 def first_below(accuracy: Series, in_a_row: int = 1) -> float:
-    """Returns the first task below 90 % after the first at or above it, the first of so many in a row.
+    """Returns the first task below 90 % after the first at or above it, the first of so many in a
+    row.
 
     101 if there is none within the tasks given; NaN if no task is at or above 90 %.
     """
@@ -133,7 +148,9 @@ def first_below(accuracy: Series, in_a_row: int = 1) -> float:
 
 
 class Survival(NamedTuple):
-    """Of one arm and rate, by seed: first task below 90 %, of two in a row, slope over tasks 51 to 100 (share a task)."""
+    """Of one arm and rate, by seed: first task below 90 %, of two in a row, slope over tasks 51 to
+    100 (share a task).
+    """
 
     first: Series
     two: Series
@@ -148,7 +165,9 @@ def survival(table: Frame, rate: float, arm: str) -> Survival:
     accuracy = by_task(rows)
     late = accuracy.loc[51:]
     slope = {seed: round(float(np.polyfit(late.index, late[seed], 1)[0]), 9) for seed in late}
-    return Survival(accuracy.apply(first_below), accuracy.apply(first_below, in_a_row=2), pd.Series(slope))
+    return Survival(
+        accuracy.apply(first_below), accuracy.apply(first_below, in_a_row=2), pd.Series(slope)
+    )
 
 
 def rates(table: Frame) -> list[float]:
@@ -157,10 +176,16 @@ def rates(table: Frame) -> list[float]:
 
 
 def word(arm: Survival, later: bool, base: float) -> str:
-    """Returns rule 2's word for a gradual arm, given whether it is later than abrupt and abrupt's median."""
+    """Returns rule 2's word for a gradual arm, given whether it is later than abrupt and abrupt's
+    median.
+    """
     fallen = int((arm.first < NEVER).sum())
     if fallen >= 3:
-        return f"postponed by a factor of {arm.first.median() / base:.1f}" if later else "not told from abrupt"
+        return (
+            f"postponed by a factor of {arm.first.median() / base:.1f}"
+            if later
+            else "not told from abrupt"
+        )
     if base == NEVER:
         return "neither falls"
     slope = rule.estimate(arm.slope, ">", 0.0)
@@ -174,7 +199,9 @@ def postponed(table: Frame) -> str:
     made = {(rate, arm): survival(table, rate, arm) for rate in rates(table) for arm in ARMS}
     pairs = [(rate, arm) for rate in rates(table) for arm in ARMS if arm != "abrupt"]
     tests = {
-        (rate, arm): rule.estimate((made[rate, arm].first - made[rate, "abrupt"].first).dropna(), ">", 0.0)
+        (rate, arm): rule.estimate(
+            (made[rate, arm].first - made[rate, "abrupt"].first).dropna(), ">", 0.0
+        )
         for rate, arm in pairs
     }
     corrected = dict(zip(pairs, rule.holm([tests[pair].p for pair in pairs]), strict=True))
@@ -192,11 +219,25 @@ def postponed(table: Frame) -> str:
             words[rate, arm] = word(one, p < rule.LEVEL and test.side > 0, base)
             difference = f"{test.mean:+.1f} [{test.low:+.1f}, {test.high:+.1f}], {p_text(p)}"
         slope = 100 * one.slope
-        cells = [_tasks(one.first), _tasks(one.two), difference, mean_text(slope, "slope"), words.get((rate, arm), "")]
+        cells = [
+            _tasks(one.first),
+            _tasks(one.two),
+            difference,
+            mean_text(slope, "slope"),
+            words.get((rate, arm), ""),
+        ]
         lines.append(f"| {rate:g}, {arm} | {' | '.join(cells)} |")
     lost = [rate for rate in rates(table) if made[rate, "abrupt"].first.median() <= 50]
-    ends = [rate for rate in lost if any(words[rate, a].startswith("prevented") for a in ARMS if a != "abrupt")]
-    later = {rate for rate, _ in pairs if any(words[rate, a].startswith("postponed") for a in ARMS if a != "abrupt")}
+    ends = [
+        rate
+        for rate in lost
+        if any(words[rate, a].startswith("prevented") for a in ARMS if a != "abrupt")
+    ]
+    later = {
+        rate
+        for rate, _ in pairs
+        if any(words[rate, a].startswith("postponed") for a in ARMS if a != "abrupt")
+    }
     verdict = (
         f"Verdict by the rule: abrupt change falls within 50 tasks at {_rates(lost)}; there a "
         f"gradual arm prevents it at {_rates(ends)}. "
@@ -214,7 +255,8 @@ def _low_rates(made: dict[tuple[float, str], Survival]) -> str:
         if rate in abrupt:
             later = rule.estimate((abrupt[rate].first - base).dropna(), ">", 0.0)
             said.append(
-                f"at {rate:g} {word(abrupt[rate], later.p < rule.LEVEL and later.side > 0, float(base.median()))}"
+                f"at {rate:g} "
+                f"{word(abrupt[rate], later.p < rule.LEVEL and later.side > 0, float(base.median()))}"
             )
     return f"Abrupt change at a low rate against 1e-3: {'; '.join(said)}."
 
@@ -224,7 +266,9 @@ def _rates(found: list[float]) -> str:
 
 
 def _tasks(series: Series) -> str:
-    return ", ".join("never above" if np.isnan(v) else "-" if v == NEVER else f"{int(v)}" for v in series)
+    return ", ".join(
+        "never above" if np.isnan(v) else "-" if v == NEVER else f"{int(v)}" for v in series
+    )
 
 
 # 3. Does early curvature foretell?
@@ -253,7 +297,9 @@ def foretelling_arms(table: Frame) -> dict[str, Frame]:
     """Returns the ten arms' rows by name: K1 to K1600, sampling, smoothing, annealing."""
     output = table[table["transition"] == "output"]
     arms = {f"K{k}": output[output["granularity"] == k] for k in DOSES}
-    return arms | {kind: table[table["transition"] == kind] for kind in ("sampling", "smoothing", "annealing")}
+    return arms | {
+        kind: table[table["transition"] == kind] for kind in ("sampling", "smoothing", "annealing")
+    }
 
 
 def correlation(probe: Any, end: Any) -> float:
@@ -266,18 +312,28 @@ def correlation(probe: Any, end: Any) -> float:
 
 
 def within(probe: Frame, end: Frame, draws: int = DRAWS) -> tuple[float, float]:
-    """Returns the mean over arms (columns) of the rank correlation over seeds (rows), and its permutation p."""
-    ranked = [scipy.stats.rankdata(np.asarray(frame), axis=0) - (len(frame) + 1) / 2 for frame in (probe, end)]
+    """Returns the mean over arms (columns) of the rank correlation over seeds (rows), and its
+    permutation p.
+    """
+    ranked = [
+        scipy.stats.rankdata(np.asarray(frame), axis=0) - (len(frame) + 1) / 2
+        for frame in (probe, end)
+    ]
     size = np.sqrt((ranked[0] ** 2).sum(0) * (ranked[1] ** 2).sum(0))
     size = np.where(size == 0, np.inf, size)
     seen = float(((ranked[0] * ranked[1]).sum(0) / size).mean())
     random = np.random.default_rng(0)
-    drawn = [((ranked[0] * random.permuted(ranked[1], axis=0)).sum(0) / size).mean() for _ in range(draws)]
+    drawn = [
+        ((ranked[0] * random.permuted(ranked[1], axis=0)).sum(0) / size).mean()
+        for _ in range(draws)
+    ]
     return seen, float((1 + (np.abs(drawn) >= abs(seen) - 1e-12).sum()) / (1 + draws))
 
 
 class Foretold(NamedTuple):
-    """Of one probe: rank correlations by seed over granularities and kinds, and within arms with its p value."""
+    """Of one probe: rank correlations by seed over granularities and kinds, and within arms with
+    its p value.
+    """
 
     doses: Series
     kinds: Series
@@ -306,10 +362,20 @@ def foretelling(table: Frame) -> str:
     """Returns the table and the verdict of rule 3 as Markdown."""
     made = foretold(table)
     ways = ("doses", "kinds")
-    tests = {(p, way): rule.estimate(getattr(one, way), "<", 0.0) for p, one in made.items() for way in ways}
-    raw = {**{key: one.p for key, one in tests.items()}, **{(p, "within"): one.p_within for p, one in made.items()}}
+    tests = {
+        (p, way): rule.estimate(getattr(one, way), "<", 0.0)
+        for p, one in made.items()
+        for way in ways
+    }
+    raw = {
+        **{key: one.p for key, one in tests.items()},
+        **{(p, "within"): one.p_within for p, one in made.items()},
+    }
     corrected = dict(zip(raw, rule.holm([*raw.values()]), strict=True))
-    lines = ["| probe at task 5 | over granularities | over kinds | within an arm |", "|---|---|---|---|"]
+    lines = [
+        "| probe at task 5 | over granularities | over kinds | within an arm |",
+        "|---|---|---|---|",
+    ]
     for probe, name in PROBES.items():
         cells = [
             f"{tests[probe, w].mean:+.2f} [{tests[probe, w].low:+.2f}, "
@@ -317,7 +383,8 @@ def foretelling(table: Frame) -> str:
             for w in ways
         ]
         lines.append(
-            f"| {name} | {' | '.join(cells)} | {made[probe].within:+.2f}, {p_text(corrected[probe, 'within'])} |"
+            f"| {name} | {' | '.join(cells)} | {made[probe].within:+.2f}, "
+            f"{p_text(corrected[probe, 'within'])} |"
         )
     said = []
     for way, words in (("doses", "over granularities"), ("kinds", "over kinds of change")):
@@ -332,7 +399,9 @@ def foretelling(table: Frame) -> str:
     others = [p for p in PROBES if p != "hessian_top"]
     for way, words in (("doses", "granularities"), ("kinds", "kinds")):
         margin = [
-            rule.estimate(getattr(made["hessian_top"], way).abs() - getattr(made[p], way).abs(), ">", 0.0)
+            rule.estimate(
+                getattr(made["hessian_top"], way).abs() - getattr(made[p], way).abs(), ">", 0.0
+            )
             for p in others
         ]
         better = [
@@ -340,8 +409,12 @@ def foretelling(table: Frame) -> str:
             for p, m, c in zip(others, margin, rule.holm([m.p for m in margin]), strict=True)
             if c < rule.LEVEL and m.side > 0
         ]
-        said.append(f"over {words} it is told to exceed {_listed(better) if better else 'no other probe'}")
-    return "\n".join([*lines, "", f"Verdict by the rule, for the largest eigenvalue: {'; '.join(said)}."])
+        said.append(
+            f"over {words} it is told to exceed {_listed(better) if better else 'no other probe'}"
+        )
+    return "\n".join(
+        [*lines, "", f"Verdict by the rule, for the largest eigenvalue: {'; '.join(said)}."]
+    )
 
 
 NOT_FINISHED = "(This run is not finished; its rule stands, its table follows.)"

@@ -1,4 +1,6 @@
-"""Pictures of the deciding runs, beside their tables: `python -m experiments.gradual.claims --pictures`."""
+"""Pictures of the deciding runs, beside their tables: `python -m experiments.gradual.claims
+--pictures`.
+"""
 
 import pathlib
 
@@ -16,7 +18,9 @@ from plasticity_jax.reporting import curves, statistics
 
 
 def optimizer_state(table: Frame, path: pathlib.Path) -> None:
-    """Draws every seed's accuracy against the task, a row without and one with change, a column for each optimizer."""
+    """Draws every seed's accuracy against the task, a row without and one with change, a column for
+    each optimizer.
+    """
     figure, axes = plt.subplots(2, len(decided.VARIANTS), figsize=(13, 5), sharex=True, sharey=True)
     for row, changes in zip(axes, (False, True), strict=True):
         for axis, name in zip(row, decided.VARIANTS, strict=True):
@@ -27,22 +31,29 @@ def optimizer_state(table: Frame, path: pathlib.Path) -> None:
 
 
 def postponed(table: Frame, path: pathlib.Path) -> None:
-    """Draws the share of seeds that have not fallen below 90 % yet against the task, a panel for each learning rate."""
+    """Draws the share of seeds that have not fallen below 90 % yet against the task, a panel for
+    each learning rate.
+    """
     known = decided.rates(table)
-    figure, axes = plt.subplots(1, len(known), figsize=(3.3 * len(known), 3.2), sharey=True, squeeze=False)
+    figure, axes = plt.subplots(
+        1, len(known), figsize=(3.3 * len(known), 3.2), sharey=True, squeeze=False
+    )
     tasks = np.arange(1, decided.NEVER)
     for axis, rate in zip(axes[0], known, strict=True):
         for number, arm in enumerate(decided.ARMS):
             first = decided.survival(table, rate, arm).first.dropna().to_numpy()
             share = (first[:, None] > tasks).mean(axis=0)
-            axis.step(tasks, share + 0.01 * (number - 1), where="post", label=arm)  # (apart, so that all are seen)
+            # (apart, so that all are seen)
+            axis.step(tasks, share + 0.01 * (number - 1), where="post", label=arm)
         axis.set_title(f"learning rate {rate:g}", fontsize=9)
     axes[0, -1].legend(fontsize=8)
     _finish(figure, axes, "task", "seeds above 90 % so far", path)
 
 
 def foretelling(table: Frame, path: pathlib.Path) -> None:
-    """Draws every lane's accuracy over tasks 46 to 50 against each probe at task 5, an arm in a colour."""
+    """Draws every lane's accuracy over tasks 46 to 50 against each probe at task 5, an arm in a
+    colour.
+    """
     figure, axes = plt.subplots(2, 4, figsize=(14, 6.5), sharey=True)
     arms = decided.foretelling_arms(table)
     colours = plt.get_cmap("viridis")(np.linspace(0, 0.9, len(decided.DOSES))).tolist()
@@ -72,10 +83,14 @@ def _finish(figure, axes, across: str, up: str, path: pathlib.Path) -> None:
 
 
 def paper(table: Frame, folder: pathlib.Path) -> pathlib.Path:
-    """Draws figure 1a at the paper's scale with all its arms, as its own file does, and writes its tables."""
+    """Draws figure 1a at the paper's scale with all its arms, as its own file does, and writes its
+    tables.
+    """
     path = folder / "figure_1a_paper"
     columns = ["transition", "method", "granularity"]
-    every = [c for c in table if c in columns or c in ("lane", "task", "seed", "finite") or c in PAPER]
+    every = [
+        c for c in table if c in columns or c in ("lane", "task", "seed", "finite") or c in PAPER
+    ]
     table = table[every].assign(task=table["task"] - 1)
     title = "Figure 1a: Random MNIST, MLP, at the paper's scale, 50 of 100 tasks, 2 of 5 seeds"
     drawn, *_ = curves.curves(table, columns, path, metric=PAPER[0], title=title)
@@ -85,13 +100,24 @@ def paper(table: Frame, folder: pathlib.Path) -> pathlib.Path:
     return drawn
 
 
-PAPER = ("online_accuracy", "accuracy", "loss", "hessian_top", "representation_change", "dormant_fraction")
+PAPER = (
+    "online_accuracy",
+    "accuracy",
+    "loss",
+    "hessian_top",
+    "representation_change",
+    "dormant_fraction",
+)
 PAPER = (*PAPER, "distance_from_init", "parameter_norm")
 PICTURES = {"optimizer_state": optimizer_state, "postponed": postponed, "foretelling": foretelling}
 
 
-def draw(folder: pathlib.Path | None = None, found: dict[str, pd.DataFrame] | None = None) -> list[pathlib.Path]:
-    """Draws the picture of every run that is finished (or of the tables `found`) and returns their paths."""
+def draw(
+    folder: pathlib.Path | None = None, found: dict[str, pd.DataFrame] | None = None
+) -> list[pathlib.Path]:
+    """Draws the picture of every run that is finished (or of the tables `found`) and returns their
+    paths.
+    """
     made = []
     for name, picture in PICTURES.items():
         table = (found or {}).get(name) if found is not None else decided.found(name)

@@ -32,7 +32,8 @@ def estimate(values: Any, direction: str, bound: float) -> Estimate:
 
     Args:
       values: one number per seed.
-      direction: ">" or "<", the claim is mean > bound or mean < bound; "within", -bound < mean < bound.
+      direction: ">" or "<", the claim is mean > bound or mean < bound; "within", -bound < mean <
+        bound.
       bound: in the unit of the values.
 
     Raises:
@@ -77,5 +78,7 @@ def verdict(found: Estimate, corrected: float, direction: str, bound: float) -> 
     if corrected < LEVEL:
         return "agrees" if found.side > 0 else "disagrees"
     v = found.values
-    holds = np.abs(v) < bound if direction == "within" else v > bound if direction == ">" else v < bound
+    holds = (
+        np.abs(v) < bound if direction == "within" else v > bound if direction == ">" else v < bound
+    )
     return f"not told ({int(holds.sum())} of {len(v)} seeds for it)"

@@ -1,6 +1,7 @@
 """The claims as data: what Liu & Mou (v2, June 2026) say, and what would show it in which table.
 
-A new claim is one line; `experiments/gradual/rules.md` says what decides it. Windows count tasks from 1.
+A new claim is one line; `experiments/gradual/rules.md` says what decides it. Windows count tasks
+from 1.
 """
 
 from typing import NamedTuple
@@ -16,7 +17,8 @@ class Test(NamedTuple):
     Attributes:
       arm: of the claim's table; several names, apart by a space, with `rank`.
       direction, bound: as `rule.estimate` takes them.
-      minus: arm that is subtracted, seed by seed; of several the best, the highest for ">" and the lowest for "<".
+      minus: arm that is subtracted, seed by seed; of several the best, the highest for ">" and the
+        lowest for "<".
       metric, tasks: empty for the table's own.
       early: window before `tasks`; the number is then how far the metric has fallen since.
       rank: "K", the number is the rank correlation of the metric with the order of `arm`'s names;
@@ -81,12 +83,15 @@ CLAIMS: dict[str, tuple[Claim, ...]] = {
             (*against_abrupt("sampling"), Test("sampling", "<", SHARE, early=(30, 34))),
             "at task 50 {sampling @50}, above output interpolation",
         ),
-        Claim("L2 falls as fast as no method", "1a", (alike("l2"),), "seeds at task 50 {l2 @50 seeds}"),
+        Claim(
+            "L2 falls as fast as no method", "1a", (alike("l2"),), "seeds at task 50 {l2 @50 seeds}"
+        ),
         Claim(
             "spectral regularization is volatile",
             "1a",
             against_abrupt("spectral"),
-            "tested is only whether it is above no method; lowest of any seed and task {spectral 3-50 lowest}",
+            "tested is only whether it is above no method; lowest of any seed and task "
+            "{spectral 3-50 lowest}",
         ),
         Claim(
             "gradual change keeps the largest Hessian eigenvalue low and stable",
@@ -96,13 +101,16 @@ CLAIMS: dict[str, tuple[Claim, ...]] = {
             "{sampling hessian_top @10}: nothing to tell. At task 30, "
             "while abrupt change collapses, its two seeds have {abrupt hessian_top @30 seeds}, "
             "output interpolation {output hessian_top @30 seeds} and "
-            "up to {output hessian_top 25-45 highest} between tasks 25 and 45; its accuracy dips to "
+            "up to {output hessian_top 25-45 highest} between tasks 25 and 45; its accuracy dips "
+            "to "
             "{output @26 seeds} at task 26 and {output @40 seeds} at task 40",
         ),
         Claim(
             "gradual change keeps units alive",
             "9a",
-            against_abrupt("output", "sampling", direction="<", metric="dormant_fraction", tasks=BEFORE),
+            against_abrupt(
+                "output", "sampling", direction="<", metric="dormant_fraction", tasks=BEFORE
+            ),
             "at task 10 {abrupt dormant_fraction @10} against {output dormant_fraction @10} and "
             "{sampling dormant_fraction @10}",
         ),
@@ -175,7 +183,8 @@ CLAIMS: dict[str, tuple[Claim, ...]] = {
             (*against_abrupt("sampling"), Test("sampling", "<", SHARE, early=(30, 34))),
         ),
         Claim(
-            "spectral regularization keeps the largest Hessian eigenvalue small, so does shrink and perturb",
+            "spectral regularization keeps the largest Hessian eigenvalue small, so does shrink "
+            "and perturb",
             "6a",
             against_abrupt("spectral", "sp", direction="<", metric="hessian_top"),
             "before the collapse (tasks 3 to 15) {abrupt hessian_top 3-15}, "
@@ -206,7 +215,8 @@ CLAIMS: dict[str, tuple[Claim, ...]] = {
             "distance from initialization is a fourth property",
             "5.3",
             against_abrupt("output", "sampling", direction="<", metric="distance_from_init"),
-            "L2 {l2 distance_from_init}: it separates arms, but not by whether they keep plasticity",
+            "L2 {l2 distance_from_init}: it separates arms, but not by whether they keep "
+            "plasticity",
         ),
     ),
     "5a": (
@@ -285,7 +295,10 @@ CLAIMS: dict[str, tuple[Claim, ...]] = {
         Claim(
             "both gradual arms are best (at task 100)",
             "3",
-            (Test("input", minus="abrupt l2 sp spectral redo"), Test("sampling", minus="abrupt l2 sp spectral redo")),
+            (
+                Test("input", minus="abrupt l2 sp spectral redo"),
+                Test("sampling", minus="abrupt l2 sp spectral redo"),
+            ),
             "input interpolation {input}, sampling {sampling}, abrupt {abrupt}; they begin a "
             "point higher ({input 1-5}, {sampling 1-5}, {abrupt 1-5})",
         ),
@@ -298,13 +311,17 @@ CLAIMS: dict[str, tuple[Claim, ...]] = {
         Claim(
             "the eigenvalue stays low where plasticity does",
             "6",
-            against_abrupt("input", "sampling", "sp", "spectral", direction="<", metric="hessian_top"),
+            against_abrupt(
+                "input", "sampling", "sp", "spectral", direction="<", metric="hessian_top"
+            ),
             "L2 {l2 hessian_top}, ReDo {redo hessian_top}",
         ),
         Claim(
             "units stay alive where plasticity does",
             "9",
-            against_abrupt("input", "sampling", "sp", "spectral", direction="<", metric="dormant_fraction"),
+            against_abrupt(
+                "input", "sampling", "sp", "spectral", direction="<", metric="dormant_fraction"
+            ),
             "L2 {l2 dormant_fraction}",
         ),
     ),
@@ -339,14 +356,20 @@ CLAIMS: dict[str, tuple[Claim, ...]] = {
             "below abrupt before task 10; no seed falls, against one of three under abrupt change",
         ),
         Claim(
-            "gradual change, spectral regularization and shrink and perturb keep the eigenvalue low",
+            "gradual change, spectral regularization and shrink and perturb keep the eigenvalue "
+            "low",
             "6b",
             against_abrupt("sampling", "spectral", "sp", direction="<", metric="hessian_top"),
             "abrupt by seed {abrupt hessian_top seeds}, the last in the seed that falls",
         ),
     ),
     "5b": (
-        Claim("abrupt change loses much", "5b", (Test("K1", ">", SHARE, early=(13, 17)),), "one seed of three"),
+        Claim(
+            "abrupt change loses much",
+            "5b",
+            (Test("K1", ">", SHARE, early=(13, 17)),),
+            "one seed of three",
+        ),
         Claim(
             "coarse change loses less, the finest nothing",
             "5b",
@@ -366,7 +389,8 @@ CLAIMS: dict[str, tuple[Claim, ...]] = {
             ),
             "over the last five tasks and over tasks 3 to 15. In the seed that falls it grows in "
             "the tasks in which it does, but a high value "
-            "does not foretell a fall: highest under K = 20, which holds, {K20 hessian_top 1-30 highest}",
+            "does not foretell a fall: highest under K = 20, which holds, "
+            "{K20 hessian_top 1-30 highest}",
         ),
         Claim(
             "the finer, the more the representation moves",
@@ -377,7 +401,8 @@ CLAIMS: dict[str, tuple[Claim, ...]] = {
             "the finer, the fewer dormant units",
             "9b",
             (),
-            "there are none to lose: at most {K1 dormant_fraction 1-30 highest} in any arm and seed",
+            "there are none to lose: at most {K1 dormant_fraction 1-30 highest} in any arm and "
+            "seed",
         ),
     ),
     "2": (
@@ -393,7 +418,8 @@ CLAIMS: dict[str, tuple[Claim, ...]] = {
             "shrink and perturb does well",
             "2",
             against_abrupt("sp"),
-            "with the public code's 0.5 the network does not learn again in 960 steps a task; with 0.9 it does (below)",
+            "with the public code's 0.5 the network does not learn again in 960 steps a task; with "
+            "0.9 it does (below)",
         ),
         Claim(
             "spectral regularization does well",
@@ -404,7 +430,10 @@ CLAIMS: dict[str, tuple[Claim, ...]] = {
         Claim(
             "task sampling matches or exceeds the best",
             "2",
-            (*against_abrupt("sampling"), Test("sampling", minus="l2 sp spectral redo", bound=-SHARE)),
+            (
+                *against_abrupt("sampling"),
+                Test("sampling", minus="l2 sp spectral redo", bound=-SHARE),
+            ),
         ),
         Claim(
             "loss of plasticity comes with dormant units",
@@ -448,12 +477,16 @@ CLAIMS: dict[str, tuple[Claim, ...]] = {
             "L2 does poorly",
             "2",
             (alike("l2"),),
-            "it falls from {l2 @3} at the third task to {l2 @10} at the last; chosen on 5 tasks, before it falls",
+            "it falls from {l2 @3} at the third task to {l2 @10} at the last; chosen on 5 tasks, "
+            "before it falls",
         ),
         Claim(
             "task sampling matches or exceeds the best",
             "2",
-            (*against_abrupt("sampling"), Test("sampling", minus="l2 sp spectral redo", bound=-SHARE)),
+            (
+                *against_abrupt("sampling"),
+                Test("sampling", minus="l2 sp spectral redo", bound=-SHARE),
+            ),
         ),
     ),
     "1b": (
@@ -470,6 +503,8 @@ CLAIMS: dict[str, tuple[Claim, ...]] = {
             "output interpolation is the only arm that loses anything",
         ),
     ),
-    "2 redo": (Claim("ReDo does poorly", "2", (alike("redo"),), "relative threshold 0.25", "redo"),),
+    "2 redo": (
+        Claim("ReDo does poorly", "2", (alike("redo"),), "relative threshold 0.25", "redo"),
+    ),
     "4 redo": (Claim("ReDo fails", "4", (alike("redo"),), "relative threshold 0.25", "redo"),),
 }

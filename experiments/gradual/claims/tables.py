@@ -24,7 +24,8 @@ class Table(NamedTuple):
     """A lane table.
 
     Attributes:
-      files: names in results/lanes without ending; rows of several are put together, but for what is not there yet.
+      files: names in results/lanes without ending; rows of several are put together, but for what
+        is not there yet.
       metric: what its figure shows.
       tasks: the window of the verdicts, first and last, counted from 1.
       arms: short name -> values of columns that pick the arm's rows.
@@ -69,7 +70,9 @@ TABLES = {
         "online_accuracy",
         (46, 50),
         {
-            **_by_method({"output": {**GRADUAL, **OUTPUT}, "sampling": {**GRADUAL, **SAMPLING}}, **FULL),
+            **_by_method(
+                {"output": {**GRADUAL, **OUTPUT}, "sampling": {**GRADUAL, **SAMPLING}}, **FULL
+            ),
             "smoothing": {"transition": "smoothing"},
             "transition": {"epochs": 80},
             "stable": {"epochs": 40},
@@ -106,15 +109,23 @@ TABLES = {
         ("figure_1c",),
         "online_accuracy",
         (2, 2),
-        _by_method({"output": {"granularity": 4, **OUTPUT}, "sampling": {"granularity": 4, **SAMPLING}}),
+        _by_method(
+            {"output": {"granularity": 4, **OUTPUT}, "sampling": {"granularity": 4, **SAMPLING}}
+        ),
     ),
     "2": Table(("figure_2",), "bleu2", (6, 10), _by_method({"sampling": GRADUAL})),
-    "2 selected": Table(("figure_2_selected",), "bleu2", (6, 10), _by_method({"sampling": GRADUAL})),
+    "2 selected": Table(
+        ("figure_2_selected",), "bleu2", (6, 10), _by_method({"sampling": GRADUAL})
+    ),
     "tuning": Table(
         ("momentum_tuning",),
         "online_accuracy",
         (1, 5),
-        {"large": {"learning_rate": 0.1}, "middle": {"learning_rate": 0.01}, "small": {"learning_rate": 0.001}},
+        {
+            "large": {"learning_rate": 0.1},
+            "middle": {"learning_rate": 0.01},
+            "small": {"learning_rate": 0.001},
+        },
     ),
     "2 redo": Table(("figure_2_redo",), "bleu2", (6, 10), _by_method({"sampling": GRADUAL})),
     "4 redo": Table(("figure_4_redo",), "test_bleu2", (26, 30), _by_method({"sampling": GRADUAL})),
@@ -173,19 +184,25 @@ def has(name: str, which: str) -> bool:
 
 @functools.cache
 def arm(name: str, which: str) -> Frame:
-    """Returns an arm's rows. Raises ValueError for an unknown arm, or if a seed has a task twice or there are none."""
+    """Returns an arm's rows. Raises ValueError for an unknown arm, or if a seed has a task twice or
+    there are none.
+    """
     table, rows = TABLES[name], lanes(name)
     if which not in table.arms:
         raise ValueError(f"arm is {which!r}: table {name!r} has {', '.join(table.arms)}.")
     for column, value in table.arms[which].items():
         rows = rows[rows[column] == value]
     if rows.empty or rows.duplicated(["seed", "task"]).any():
-        raise ValueError(f"arm {which!r} of table {name!r} is {len(rows)} rows, not one a seed and task.")
+        raise ValueError(
+            f"arm {which!r} of table {name!r} is {len(rows)} rows, not one a seed and task."
+        )
     return rows
 
 
 @functools.cache
-def per_seed(name: str, which: str, metric: str = "", tasks: tuple[int, int] | None = None) -> Series:
+def per_seed(
+    name: str, which: str, metric: str = "", tasks: tuple[int, int] | None = None
+) -> Series:
     """Returns an arm's mean over a window of tasks by seed, over those where it has a value.
 
     Eigenvalues are averaged as logarithms (base 10), and stay so: differences are ratios.

@@ -1,4 +1,6 @@
-"""Claims and numbers as text: Markdown tables, and templates filled with numbers from the lane tables."""
+"""Claims and numbers as text: Markdown tables, and templates filled with numbers from the lane
+tables.
+"""
 
 import re
 from collections.abc import Sequence
@@ -34,7 +36,11 @@ SHOWN_SEEDS = 3  # with as many seeds or fewer, each is shown
 
 def name_of(arm: str) -> str:
     """Returns an arm in words: "K = 20", "abrupt", "task sampling"."""
-    return f"K = {int(arm[1:]):,}" if re.fullmatch(r"K\d+", arm) else NAMES.get(arm, arm.replace("_", " "))
+    return (
+        f"K = {int(arm[1:]):,}"
+        if re.fullmatch(r"K\d+", arm)
+        else NAMES.get(arm, arm.replace("_", " "))
+    )
 
 
 # Numbers per seed of a test
@@ -56,17 +62,26 @@ def values(table: str, test: Test) -> tables.Series:
     return mine.dropna()
 
 
-def ranks(table: str, arms: Sequence[str], metric: str, tasks: tuple[int, int] | None, of: str) -> tables.Series:
-    """Returns Spearman's correlation over arms of a metric with their order ("K") or the result, by seed.
+def ranks(
+    table: str, arms: Sequence[str], metric: str, tasks: tuple[int, int] | None, of: str
+) -> tables.Series:
+    """Returns Spearman's correlation over arms of a metric with their order ("K") or the result, by
+    seed.
 
     0 where all values are the same; an arm without a value in the window is left out.
     """
-    found: tables.Frame = pd.DataFrame({arm: tables.per_seed(table, arm, metric, tasks) for arm in arms})
+    found: tables.Frame = pd.DataFrame(
+        {arm: tables.per_seed(table, arm, metric, tasks) for arm in arms}
+    )
     end: tables.Frame = pd.DataFrame({arm: tables.per_seed(table, arm) for arm in arms})
     made = {}
     for seed, row in found.iterrows():
         known = row.dropna()
-        against = np.array([list(arms).index(a) for a in known.index]) if of == "K" else end.loc[seed, known.index]
+        against = (
+            np.array([list(arms).index(a) for a in known.index])
+            if of == "K"
+            else end.loc[seed, known.index]
+        )
         made[seed] = decided.correlation(known, against)
     return pd.Series(made)
 
@@ -74,14 +89,20 @@ def ranks(table: str, arms: Sequence[str], metric: str, tasks: tuple[int, int] |
 def acted(table: str, method: str) -> bool:
     """Returns whether a method did anything.
 
-    Where units are counted: whether it reset one a task or more on the mean. In older tables: whether a digit of the first
-    task differs from shrink and perturb's, which acts at task changes only, and has a program of the same shape, so that
-    it says what last bits do.
+    Where units are counted: whether it reset one a task or more on the mean. In older tables:
+      whether a digit of the first
+    task differs from shrink and perturb's, which acts at task changes only, and has a program of
+    the same shape, so that it says what last bits do.
     """
     if "units_reset" in tables.lanes(table):
         return bool(tables.arm(table, method)["units_reset"].mean() >= 1)
-    columns = [c for c in (tables.TABLES[table].metric, "loss", "hessian_top") if c in tables.lanes(table)]
-    first = [tables.arm(table, arm).query("task == 1").set_index("seed")[columns] for arm in (method, "sp")]
+    columns = [
+        c for c in (tables.TABLES[table].metric, "loss", "hessian_top") if c in tables.lanes(table)
+    ]
+    first = [
+        tables.arm(table, arm).query("task == 1").set_index("seed")[columns]
+        for arm in (method, "sp")
+    ]
     return not first[0].equals(first[1])
 
 
@@ -89,7 +110,9 @@ def acted(table: str, method: str) -> bool:
 
 
 def describe(table: str, test: Test, found: rule.Estimate) -> str:
-    """Returns what was measured as words, with the t interval; single seeds too where there are few."""
+    """Returns what was measured as words, with the t interval; single seeds too where there are
+    few.
+    """
     metric = test.metric or tables.TABLES[table].metric
     what = f"{NAMES[metric]} of " if metric in NAMES else ""
     window = "" if test.tasks is None else f" (tasks {test.tasks[0]} to {test.tasks[1]})"
@@ -107,7 +130,11 @@ def describe(table: str, test: Test, found: rule.Estimate) -> str:
         if metric in tables.LOGARITHMIC:
             text = f"{level}, {shown(found.mean, metric)} times {others} {interval(found.low, found.high, metric)}"
         else:
-            since = f"fallen since tasks {test.early[0]} to {test.early[1]} by" if test.early else f"minus {others}"
+            since = (
+                f"fallen since tasks {test.early[0]} to {test.early[1]} by"
+                if test.early
+                else f"minus {others}"
+            )
             points = " points" if tables.is_share(metric) else ""
             sign = "" if test.early else "+"
             ends = interval(found.low, found.high, metric, sign)
@@ -119,14 +146,24 @@ def describe(table: str, test: Test, found: rule.Estimate) -> str:
 
 
 def _run(table: str, claim: Claim) -> bool:
-    return all(tables.has(table, arm) for test in claim.tests for arm in [*test.arm.split(), *test.minus.split()])
+    return all(
+        tables.has(table, arm)
+        for test in claim.tests
+        for arm in [*test.arm.split(), *test.minus.split()]
+    )
 
 
 def judged(table: str) -> list[tuple[Claim, list[tuple[Test, rule.Estimate, float]]]]:
     """Returns the claims of a table with each test's estimate and corrected p value."""
     rows = statements.CLAIMS[table]
-    rows = [claim if _run(table, claim) else claim._replace(tests=(), remark="not run yet") for claim in rows]
-    found = [[rule.estimate(values(table, test), test.direction, test.bound) for test in claim.tests] for claim in rows]
+    rows = [
+        claim if _run(table, claim) else claim._replace(tests=(), remark="not run yet")
+        for claim in rows
+    ]
+    found = [
+        [rule.estimate(values(table, test), test.direction, test.bound) for test in claim.tests]
+        for claim in rows
+    ]
     corrected = iter(rule.holm([one.p for many in found for one in many]))
     return [
         (claim, [(test, one, next(corrected)) for test, one in zip(claim.tests, many, strict=True)])
@@ -135,25 +172,33 @@ def judged(table: str) -> list[tuple[Claim, list[tuple[Test, rule.Estimate, floa
 
 
 def claims(table: str) -> str:
-    """Returns the claims of a table as a Markdown table, or a line that says that its run is not finished."""
+    """Returns the claims of a table as a Markdown table, or a line that says that its run is not
+    finished.
+    """
     if not tables.there(table):
         return decided.NOT_FINISHED
     lines = ["| claim (Liu & Mou, v2; figure) | measured | verdict | remark |", "|---|---|---|---|"]
     for claim, tested in judged(table):
         measured = [f"{describe(table, test, one)}; {p_text(p)}" for test, one, p in tested]
-        words = [rule.verdict(one, p, test.direction, test.bound) for test, one, p in tested] or ["not tested"]
+        words = [rule.verdict(one, p, test.direction, test.bound) for test, one, p in tested] or [
+            "not tested"
+        ]
         if claim.method and not acted(table, claim.method):
             words = ["did not act"]
         if len(set(words)) == 1:
             words = words[:1]
         remark = fill(claim.remark, table)
         source = f" ({claim.source})" if claim.source != "none" else ""
-        lines.append(f"| {claim.says}{source} | {'<br>'.join(measured)} | {'<br>'.join(words)} | {remark} |")
+        lines.append(
+            f"| {claim.says}{source} | {'<br>'.join(measured)} | {'<br>'.join(words)} | {remark} |"
+        )
     return "\n".join(lines)
 
 
 def grid(table: str, arms: str, metrics: str, tasks: str = "") -> str:
-    """Returns means and t intervals of several arms as a Markdown table; `metrics` apart by a space."""
+    """Returns means and t intervals of several arms as a Markdown table; `metrics` apart by a
+    space.
+    """
     if not tables.there(table):
         return decided.NOT_FINISHED
     names = metrics.split()
@@ -179,10 +224,11 @@ def _window(text: str) -> tuple[int, int]:
 def number(words: str, table: str = "") -> str:
     """Returns one number of a template: "[TABLE:]ARM [METRIC] [@TASK | FIRST-LAST] [HOW]".
 
-    HOW: nothing for the mean over seeds, `seeds` for each, `t` with the t interval, `lowest` or `highest` of
-    any seed and task in the window; "fall FIRST-LAST" how far it has fallen since; "minus ARM" with the t interval.
-    "rank METRIC FIRST-LAST" is the mean rank correlation with the result (figure 5a's arms).
-    Raises ValueError for what is none of these.
+    HOW: nothing for the mean over seeds, `seeds` for each, `t` with the t interval, `lowest` or
+      `highest` of
+    any seed and task in the window; "fall FIRST-LAST" how far it has fallen since; "minus ARM" with
+    the t interval. "rank METRIC FIRST-LAST" is the mean rank correlation with the result (figure
+    5a's arms). Raises ValueError for what is none of these.
     """
     if ":" in words:
         table, _, words = (part.strip() for part in words.partition(":"))
@@ -191,7 +237,9 @@ def number(words: str, table: str = "") -> str:
         found = ranks(table, statements.DOSES.split(), parts[1], _window(parts[2]), "result")
         return f"{found.mean():+.2f}"
     which, parts = parts[0], parts[1:]
-    metric = parts.pop(0) if parts and parts[0] in tables.lanes(table) else tables.TABLES[table].metric
+    metric = (
+        parts.pop(0) if parts and parts[0] in tables.lanes(table) else tables.TABLES[table].metric
+    )
     window, how = tables.TABLES[table].tasks, ""
     while parts:
         part = parts.pop(0)
@@ -220,7 +268,9 @@ def _number(table: str, which: str, metric: str, window: tuple[int, int], how: s
     if how == "t":
         return mean_text(found, metric)
     if kind == "fall":
-        return shown(float((tables.per_seed(table, which, metric, _window(other)) - found).mean()), metric)
+        return shown(
+            float((tables.per_seed(table, which, metric, _window(other)) - found).mean()), metric
+        )
     if kind == "minus":
         test = Test(which, minus=other, metric=metric, tasks=window)
         one = rule.estimate(values(table, test), ">", 0.0)
@@ -234,7 +284,8 @@ BLOCKS = {"claims": claims, "decided": decided.block, "selection": chosen.block}
 def fill(template: str, table: str = "") -> str:
     """Returns a template with every {...} replaced by a number (see `number`) or by a table.
 
-    {claims: TABLE}, {grid: TABLE; ARMS; METRICS; WINDOW}, {decided: RUN} and {selection: BENCHMARK} are tables.
+    {claims: TABLE}, {grid: TABLE; ARMS; METRICS; WINDOW}, {decided: RUN} and {selection: BENCHMARK}
+    are tables.
     """
 
     def one(match: re.Match) -> str:

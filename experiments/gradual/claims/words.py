@@ -6,7 +6,8 @@ from experiments.gradual.claims import rule, tables
 
 
 def shown(value: float, metric: str, sign: str = "") -> str:
-    """Returns a number of a metric as text: shares in percent (without the sign %), others with three digits.
+    """Returns a number of a metric as text: shares in percent (without the sign %), others with
+    three digits.
 
     Values of a logarithmic metric come as logarithms.
     """

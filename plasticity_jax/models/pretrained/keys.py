@@ -1,7 +1,8 @@
 """The keys of a Hugging Face config.json: which are read, which must be off, which change nothing.
 
-From the configurations, and the code that reads them, of T5 and ResNet in transformers 5.23, and from what versions 3 and
-4 wrote. A key on none of these lists is refused, since nobody here knows what the network computes with it.
+From the configurations, and the code that reads them, of T5 and ResNet in transformers 5.23, and
+from what versions 3 and 4 wrote. A key on none of these lists is refused, since nobody here knows
+what the network computes with it.
 """
 
 from collections.abc import Mapping
@@ -13,8 +14,10 @@ class Layout(NamedTuple):
 
     Attributes:
       kind: its model_type.
-      classes: the classes in `architectures` that compute with the tensors as here; the first writes all of them.
-      read: {key: (type, what transformers takes where it is absent)}, None for a key that then follows from others.
+      classes: the classes in `architectures` that compute with the tensors as here; the first
+        writes all of them.
+      read: {key: (type, what transformers takes where it is absent)}, None for a key that then
+        follows from others.
       nullable: keys for which null is the same as to be absent; it is no value of the others.
       without_effect: keys that change nothing in what a run computes, beside those of every kind.
     """
@@ -27,8 +30,10 @@ class Layout(NamedTuple):
 
 
 OFF = ("auto_map", "per_layer_config", "pruned_heads", "quantization_config", "tie_encoder_decoder")
-"""Keys that change the function or the tensors of any model, allowed only where they are empty, false or null: code of
-one's own, layers that differ, heads that were cut off, weights in few bits, a decoder that shares the encoder's weights."""
+"""Keys that change the function or the tensors of any model, allowed only where they are empty,
+false or null: code of one's own, layers that differ, heads that were cut off, weights in few bits,
+  a decoder that shares the encoder's weights.
+"""
 
 T5 = Layout(
     kind="t5",
@@ -96,23 +101,32 @@ RESNET = Layout(
 _WITHOUT_EFFECT = {
     "where the file is from": "_commit_hash _name_or_path name_or_path transformers_version",
     "how values are stored and products computed, here in float32 whatever the file says": (
-        "_attn_implementation_autoset attn_implementation chunk_size_feed_forward dtype torch_dtype torchscript "
+        "_attn_implementation_autoset attn_implementation chunk_size_feed_forward dtype "
+        "torch_dtype torchscript "
         "use_bfloat16"
     ),
     "what a call returns beside logits": "output_attentions output_hidden_states return_dict use_cache",
     "losses, other heads, fine-tuning": (
-        "finetuning_task id2label label2id num_labels problem_type task_specific_params tf_legacy_loss"
+        "finetuning_task id2label label2id num_labels problem_type task_specific_params "
+        "tf_legacy_loss"
     ),
     "models that are joined from two": "add_cross_attention cross_attention_hidden_size",
     "the tokenizer, and ids that have no meaning to T5": "bos_token_id prefix sep_token_id tokenizer_class",
     "generation, for which a run has settings of its own": (
-        "assistant_confidence_threshold assistant_lookbehind bad_words_ids begin_suppress_tokens diversity_penalty "
-        "do_sample early_stopping encoder_no_repeat_ngram_size encoder_repetition_penalty epsilon_cutoff eta_cutoff "
-        "exponential_decay_length_penalty forced_bos_token_id forced_eos_token_id length_penalty max_length "
-        "min_length no_repeat_ngram_size num_assistant_tokens num_assistant_tokens_schedule num_beam_groups "
+        "assistant_confidence_threshold assistant_lookbehind bad_words_ids begin_suppress_tokens "
+        "diversity_penalty "
+        "do_sample early_stopping encoder_no_repeat_ngram_size encoder_repetition_penalty "
+        "epsilon_cutoff eta_cutoff "
+        "exponential_decay_length_penalty forced_bos_token_id forced_eos_token_id length_penalty "
+        "max_length "
+        "min_length no_repeat_ngram_size num_assistant_tokens num_assistant_tokens_schedule "
+        "num_beam_groups "
         "num_beams num_return_sequences output_scores remove_invalid_values repetition_penalty "
-        "return_dict_in_generate suppress_tokens target_lookbehind temperature top_k top_p typical_p"
+        "return_dict_in_generate suppress_tokens target_lookbehind temperature top_k top_p "
+        "typical_p"
     ),
 }
 WITHOUT_EFFECT = frozenset(" ".join(_WITHOUT_EFFECT.values()).split())
-"""Keys that change nothing in what a run computes, of any kind of model; above, by what they are about."""
+"""Keys that change nothing in what a run computes, of any kind of model; above, by what they are
+about.
+"""

@@ -1,7 +1,9 @@
-"""Weights of Hugging Face checkpoints (config.json and safetensors files in a folder) in our parameter trees.
+"""Weights of Hugging Face checkpoints (config.json and safetensors files in a folder) in our
+parameter trees.
 
-Whatever a checkpoint says is read, or known to change nothing, or refused: keys of config.json by the lists in
-`pretrained_keys`, tensors by name in `filled`. A leading ~ of a folder is the home directory.
+Whatever a checkpoint says is read, or known to change nothing, or refused: keys of config.json by
+the lists in `pretrained_keys`, tensors by name in `filled`. A leading ~ of a folder is the home
+directory.
 """
 
 import contextlib
@@ -27,7 +29,8 @@ T5_COPIES = ("encoder.embed_tokens.weight", "decoder.embed_tokens.weight")
 T5_UNUSED = "decoder.block.0.layer.1.EncDecAttention.relative_attention_bias.weight"
 """Of the first T5s, which computed nothing with it; transformers leaves it out too."""
 RESNET_HEAD = ("classifier.1.weight", "classifier.1.bias")
-FLOATS = ("F64", "F32", "F16", "BF16")  # what is taken, by its name in safetensors; whole numbers are quantised weights
+# what is taken, by its name in safetensors; whole numbers are quantised weights
+FLOATS = ("F64", "F32", "F16", "BF16")
 SINGLE, INDEX = "model.safetensors", "model.safetensors.index.json"
 _SHOWN, _NAMED = 100, 3  # characters of a value, and names, that a sentence quotes
 
@@ -50,11 +53,13 @@ Tensors = Mapping[str, Stored]
 
 
 def config(folder: str, layout: Layout) -> dict[str, Any]:
-    """Returns the values of the keys that `layout` reads in the folder's config.json, transformers' own where absent.
+    """Returns the values of the keys that `layout` reads in the folder's config.json, transformers'
+    own where absent.
 
     None is for a key that is absent and follows from others.
-    Raises DataError, one sentence: no such file, or not of such a model; no weights beside it; a key of another type, one
-    that nobody here knows, or one that changes the model in a way that is not supported.
+    Raises DataError, one sentence: no such file, or not of such a model; no weights beside it; a
+    key of another type, one that nobody here knows, or one that changes the model in a way that is
+    not supported.
     """
     try:
         found = read_json(path_of(folder) / "config.json")
@@ -66,24 +71,32 @@ def config(folder: str, layout: Layout) -> dict[str, Any]:
         raise DataError(f"{folder} holds a model of type {shown(kind)}, expected {layout.kind!r}.")
     _weight_files(folder, layout)
     classes = found.pop("architectures", None)
-    if classes and not (isinstance(classes, list) and all(name in layout.classes for name in classes)):
+    if classes and not (
+        isinstance(classes, list) and all(name in layout.classes for name in classes)
+    ):
         allowed = ", ".join(map(repr, layout.classes))
-        raise DataError(f"{folder} has architectures {shown(classes)} in config.json, expected any of {allowed}.")
+        raise DataError(
+            f"{folder} has architectures {shown(classes)} in config.json, expected any of {allowed}."
+        )
     for key in keys.OFF:
         if value := found.pop(key, None):
             raise DataError(
-                f"{folder} has {key} {shown(value)} in config.json, which changes the model: expected one without it."
+                f"{folder} has {key} {shown(value)} in config.json, which changes the model: "
+                "expected one without it."
             )
     if unknown := found.keys() - layout.read.keys() - layout.without_effect - keys.WITHOUT_EFFECT:
         raise DataError(
-            f"{folder} has {_listed(unknown)} in config.json, and what that changes is not known: expected the keys of "
-            f"{layout.classes[0]} in transformers; one that changes nothing that the model computes can be deleted."
+            f"{folder} has {_listed(unknown)} in config.json, and what that changes is not known: "
+            "expected the keys of "
+            f"{layout.classes[0]} in transformers; one that changes nothing that the model "
+            "computes can be deleted."
         )
     for key, value in found.items():
         expected = layout.read[key][0] if key in layout.read else type(value)
         if type(value) is not expected and not (value is None and key in layout.nullable):
             raise DataError(
-                f"{folder} has {key} {shown(value)} in config.json, expected one of type {expected.__name__}."
+                f"{folder} has {key} {shown(value)} in config.json, expected one of type "
+                f"{expected.__name__}."
             )
     return {key: found.get(key, usual) for key, (_, usual) in layout.read.items()}
 
@@ -95,7 +108,8 @@ def compare(
     wanted: Mapping[str, Any],
     at_least: Mapping[str, int] | None = None,
 ) -> None:
-    """Returns if what `config` found has the values of `wanted` {key: value} and the numbers `at_least` {key: number}.
+    """Returns if what `config` found has the values of `wanted` {key: value} and the numbers
+    `at_least` {key: number}.
 
     What follows from another key (None) is not compared. Raises ValueError, one sentence.
     """
@@ -106,14 +120,17 @@ def compare(
             continue
         usual = " (as where config.json does not say)" if _same(given, layout.read[key][1]) else ""
         verb = "needs" if limited else "has"
-        raise ValueError(f"{folder} has {key} {shown(given)}{usual}, but the model asked for {verb} {value!r}.")
+        raise ValueError(
+            f"{folder} has {key} {shown(given)}{usual}, but the model asked for {verb} {value!r}."
+        )
 
 
 def held(folder: str, layout: Layout) -> Tensors:
     """Returns the tensors of a checkpoint by name, from the headers of its files.
 
-    They are in model.safetensors, or in the shards beside it that model.safetensors.index.json lists.
-    Raises DataError, one sentence: no such files, a damaged one, or shards with other tensors than listed.
+    They are in model.safetensors, or in the shards beside it that model.safetensors.index.json
+    lists. Raises DataError, one sentence: no such files, a damaged one, or shards with other
+    tensors than listed.
     """
     if _weight_files(folder, layout) == SINGLE:
         return _header(path_of(folder) / SINGLE)
@@ -124,34 +141,43 @@ def held(folder: str, layout: Layout) -> Tensors:
         shard = _header(index.with_name(file))
         if others := {name for name in shard if listed.get(name) != file}:
             raise DataError(
-                f"{index.with_name(file)} holds {_listed(others)}, but {INDEX} does not list that there: expected the "
+                f"{index.with_name(file)} holds {_listed(others)}, but {INDEX} does not list that "
+                "there: expected the "
                 "shards of one checkpoint."
             )
         tensors |= shard
     if missing := listed.keys() - tensors.keys():
         raise DataError(
-            f"{index} lists {_listed(missing)}, but the shard named there does not hold that: expected the shards of one "
+            f"{index} lists {_listed(missing)}, but the shard named there does not hold that: "
+            "expected the shards of one "
             "checkpoint."
         )
     return tensors
 
 
 def value(folder: str, tensors: Tensors, name: str) -> np.ndarray:
-    """Returns a tensor rounded to float32. Raises DataError if it is none of floating point, or not finite."""
+    """Returns a tensor rounded to float32. Raises DataError if it is none of floating point, or not
+    finite.
+    """
     file, dtype, _ = tensors[name]
     if dtype not in FLOATS:
         raise DataError(
-            f"{folder} has {name!r} of type {dtype}, expected one of {', '.join(FLOATS)}: quantised weights are not read."
+            f"{folder} has {name!r} of type {dtype}, expected one of {', '.join(FLOATS)}: "
+            "quantised weights are not read."
         )
-    with _opened(file) as opened, np.errstate(over="ignore"):  # (beyond float32 is infinite, which is refused)
+    # (beyond float32 is infinite, which is refused)
+    with _opened(file) as opened, np.errstate(over="ignore"):
         tensor = opened.get_tensor(name).astype(np.float32)
     if not np.isfinite(tensor).all():
-        raise DataError(f"{file} has values in {name} that are not finite: expected the weights of a trained model.")
+        raise DataError(
+            f"{file} has values in {name} that are not finite: expected the weights of a trained model."
+        )
     return tensor
 
 
 def without_copies(folder: str, tensors: Tensors, of: str, copies: Iterable[str]) -> Tensors:
-    """Returns `tensors` without those of `copies` that are there and have the values of tensor `of`.
+    """Returns `tensors` without those of `copies` that are there and have the values of tensor
+    `of`.
 
     Raises DataError if one has others: the model has one tensor for all of them.
     """
@@ -159,7 +185,8 @@ def without_copies(folder: str, tensors: Tensors, of: str, copies: Iterable[str]
     for name in there:
         if not np.array_equal(value(folder, tensors, name), value(folder, tensors, of)):
             raise DataError(
-                f"{folder} has a {name!r} of its own, expected the values of {of!r}, which the model asked for has instead."
+                f"{folder} has a {name!r} of its own, expected the values of {of!r}, which the "
+                "model asked for has instead."
             )
     return {name: stored for name, stored in tensors.items() if name not in there}
 
@@ -174,7 +201,8 @@ def filled(
     left_out: Collection[str] = (),
     ignored: Collection[str] = (),
 ) -> PyTree:
-    """Returns `tree` with the leaves at the paths of `names` taken from the checkpoint's `tensors` of those names.
+    """Returns `tree` with the leaves at the paths of `names` taken from the checkpoint's `tensors`
+    of those names.
 
     Kernels are turned from [out, in, ..] to [.., in, out].
 
@@ -197,17 +225,25 @@ def filled(
     made = walk(tree, ())
     for name in left_out:
         if name not in tensors:
-            raise DataError(f"{folder} has no tensor {name!r}, which a model of its config.json has.")
+            raise DataError(
+                f"{folder} has no tensor {name!r}, which a model of its config.json has."
+            )
     if unread := tensors.keys() - taken - {*left_out, *ignored}:
         raise DataError(
-            f"{folder} has the tensors {_listed(unread)}, which the model asked for does not have: expected a checkpoint "
+            f"{folder} has the tensors {_listed(unread)}, which the model asked for does not have: "
+            "expected a checkpoint "
             "of which every tensor is read."
         )
     return made
 
 
 def _taken(
-    folder: str, tensors: Tensors, name: str, kernel: bool, ours: tuple[int, ...], rows: Mapping[str, int]
+    folder: str,
+    tensors: Tensors,
+    name: str,
+    kernel: bool,
+    ours: tuple[int, ...],
+    rows: Mapping[str, int],
 ) -> np.ndarray:
     """Returns the tensor `name` as a leaf of shape `ours`; the rest as in `filled`."""
     shape = [ours[-1], ours[-2], *ours[:-2]] if kernel else list(ours)
@@ -216,7 +252,9 @@ def _taken(
     if name not in tensors:
         raise DataError(f"{folder} has no tensor {name!r}, expected one of shape {shape}.")
     if list(tensors[name].shape) != shape:
-        raise DataError(f"{folder} has {name!r} of shape {list(tensors[name].shape)}, expected {shape}.")
+        raise DataError(
+            f"{folder} has {name!r} of shape {list(tensors[name].shape)}, expected {shape}."
+        )
     tensor = value(folder, tensors, name)[:count]
     if kernel:
         tensor = tensor.transpose(*range(2, tensor.ndim), 1, 0)
@@ -236,47 +274,64 @@ def _listed(names: Iterable[str]) -> str:
 
 
 def _same(given: Any, value: Any) -> bool:
-    """Whether a value of config.json, whose type is that of its key, is `value`; in lists 1 is neither 1.0 nor true."""
-    return given == value and (not isinstance(given, list) or all(type(number) is int for number in given))
+    """Whether a value of config.json, whose type is that of its key, is `value`; in lists 1 is
+    neither 1.0 nor true.
+    """
+    return given == value and (
+        not isinstance(given, list) or all(type(number) is int for number in given)
+    )
 
 
 def _no_checkpoint(folder: str, reason: str) -> DataError:
     return DataError(
-        f"{folder} is not a Hugging Face checkpoint: config.json: {reason}; expected config.json and {SINGLE}."
+        f"{folder} is not a Hugging Face checkpoint: config.json: {reason}; expected config.json "
+        f"and {SINGLE}."
     )
 
 
 def _weight_files(folder: str, layout: Layout) -> str:
-    """Returns which of `SINGLE` and `INDEX` the folder has. Raises DataError if none, with what it has instead."""
+    """Returns which of `SINGLE` and `INDEX` the folder has. Raises DataError if none, with what it
+    has instead.
+    """
     path = path_of(folder)
     for name in (SINGLE, INDEX):
         if (path / name).is_file():
             return name
     if pickled := sorted(file.name for file in path.glob("pytorch_model*.bin")):
         raise DataError(
-            f"{folder} has its weights in {_listed(pickled)}, files of PyTorch, expected {SINGLE}: in transformers, "
+            f"{folder} has its weights in {_listed(pickled)}, files of PyTorch, expected {SINGLE}: "
+            "in transformers, "
             f"{layout.classes[0]}.from_pretrained(FOLDER).save_pretrained(FOLDER) writes it."
         )
     others = sorted(file.name for file in path.glob("*") if file.name != "config.json")
     has = _listed(others) if others else "config.json alone"
-    raise DataError(f"{folder} has no {SINGLE}, expected the weights there, or in shards with {INDEX}; it has {has}.")
+    raise DataError(
+        f"{folder} has no {SINGLE}, expected the weights there, or in shards with {INDEX}; it has {has}."
+    )
 
 
 def _listing(index: Path) -> dict[str, str]:
-    """Returns {tensor: name of its file} of the list of shards. Raises DataError if it is none, or names other folders."""
+    """Returns {tensor: name of its file} of the list of shards. Raises DataError if it is none, or
+    names other folders.
+    """
     try:
         listed = read_json(index).get("weight_map")
         if not isinstance(listed, dict) or any(type(file) is not str for file in listed.values()):
             raise ValueError("it has no weight_map from tensors to names of files")
     except (OSError, ValueError) as error:
         raise DataError(
-            f"{index} cannot be read as a list of shards ({reason_of(error)}), expected one as transformers writes it."
+            f"{index} cannot be read as a list of shards ({reason_of(error)}), expected one as "
+            "transformers writes it."
         ) from error
     for file in sorted(set(listed.values())):
         if os.path.basename(file) != file or not file.endswith(".safetensors"):
-            raise DataError(f"{index} lists the file {shown(file)}, expected names of .safetensors files beside it.")
+            raise DataError(
+                f"{index} lists the file {shown(file)}, expected names of .safetensors files beside it."
+            )
         if not index.with_name(file).is_file():
-            raise DataError(f"{index} lists the file {shown(file)}, which is not there: expected all shards beside it.")
+            raise DataError(
+                f"{index} lists the file {shown(file)}, which is not there: expected all shards beside it."
+            )
     return listed
 
 
@@ -290,7 +345,8 @@ def _opened(file: Path) -> Iterator[Any]:
             yield opened
     except Exception as error:
         raise DataError(
-            f"{file} cannot be read as safetensors ({reason_of(error)}): expected the whole file of a model."
+            f"{file} cannot be read as safetensors ({reason_of(error)}): expected the whole file "
+            "of a model."
         ) from error
 
 
@@ -298,14 +354,20 @@ def _header(file: Path) -> Tensors:
     with _opened(file) as opened:
         written = (opened.metadata() or {}).get("format", "pt")
         slices = {name: opened.get_slice(name) for name in opened.keys()}  # noqa: SIM118 (it is no mapping)
-        tensors = {name: Stored(file, s.get_dtype(), tuple(s.get_shape())) for name, s in slices.items()}
+        tensors = {
+            name: Stored(file, s.get_dtype(), tuple(s.get_shape())) for name, s in slices.items()
+        }
     if written != "pt":
-        raise DataError(f"{file} is of format {shown(written)}, whose tensors may be turned, expected 'pt'.")
+        raise DataError(
+            f"{file} is of format {shown(written)}, whose tensors may be turned, expected 'pt'."
+        )
     return tensors
 
 
 def t5_names(encoder: int, decoder: int | None = None, *, head: bool = False) -> Names:
-    """Returns {path: tensor} of a T5 with the first `encoder` and `decoder` (as many) blocks, and a `head` of its own."""
+    """Returns {path: tensor} of a T5 with the first `encoder` and `decoder` (as many) blocks, and a
+    `head` of its own.
+    """
     names: Names = {("shared", "embedding"): T5_EMBEDDING}
     if head:
         names["unembedding", "kernel"] = T5_HEAD
@@ -337,9 +399,11 @@ def _block_names(side: str, i: int) -> Names:
 
 
 def resnet18_names(head: bool, body: str = "resnet.") -> Names:
-    """Returns {path: tensor} of a ResNet-18 with batch norm, its statistics, and with or without the head.
+    """Returns {path: tensor} of a ResNet-18 with batch norm, its statistics, and with or without
+    the head.
 
-    `body` is before the names of all but the head's: nothing where a ResNetModel was saved, which has no head.
+    `body` is before the names of all but the head's: nothing where a ResNetModel was saved, which
+    has no head.
     """
     layers = {"stem": f"{body}embedder.embedder"}
     for i in range(8):
@@ -355,5 +419,8 @@ def resnet18_names(head: bool, body: str = "resnet.") -> Names:
         for leaf, name in {"mean": "running_mean", "var": "running_var"}.items():
             names["batch_stats", f"{ours}_norm", leaf] = f"{theirs}.normalization.{name}"
     if head:
-        names |= {("params", "head", leaf): name for leaf, name in zip(("kernel", "bias"), RESNET_HEAD, strict=True)}
+        names |= {
+            ("params", "head", leaf): name
+            for leaf, name in zip(("kernel", "bias"), RESNET_HEAD, strict=True)
+        }
     return names

@@ -1,8 +1,10 @@
-"""From the theorem to a network: what of its conditions can be found along a real transition between two tasks.
+"""From the theorem to a network: what of its conditions can be found along a real transition
+between two tasks.
 
-The network is trained to near convergence on task 0, then on each of K micro-tasks in turn. Between consecutive ends θ_{k-1}
-and θ_k it is measured how far the network moved, how curved the loss of micro-task k is, and whether the conditions hold
-that gradient descent from θ_{k-1} would need. Ends of training stand in for the theorem's minima, which need not exist.
+The network is trained to near convergence on task 0, then on each of K micro-tasks in turn. Between
+consecutive ends θ_{k-1} and θ_k it is measured how far the network moved, how curved the loss of
+micro-task k is, and whether the conditions hold that gradient descent from θ_{k-1} would need. Ends
+of training stand in for the theorem's minima, which need not exist.
 """
 
 import functools
@@ -28,25 +30,35 @@ POINTS = 41  # on the segment between two consecutive ends
 
 
 class Step(NamedTuple):
-    """What one micro-task did to the network, [] each; L is its loss on all its examples, H the Hessian of L.
+    """What one micro-task did to the network, [] each; L is its loss on all its examples, H the
+    Hessian of L.
 
     Attributes:
       alpha: share of the new task.
       loss_before, loss: L at θ_{k-1} and at θ_k.
       gradient_norm: ‖∇L(θ_k)‖; zero at a minimum.
       moved: ‖θ_k - θ_{k-1}‖ / ‖θ_{k-1}‖.
-      epsilon: moved / (1 + moved), the least ε whose bound ε / (1 - ε) ‖θ*‖ covers the move: Lemma 4.6 read backwards.
-      top, top_residual: largest eigenvalue of H at θ_k, which beta must reach, with the residual of the Ritz pair.
-      bottom: an upper bound on the smallest eigenvalue of H at θ_k, so a value that is not positive disproves local strong
-        convexity: the lesser of `null` and of what Lanczos finds on -H, whose Ritz values err on that side alone.
+      epsilon: moved / (1 + moved), the least ε whose bound ε / (1 - ε) ‖θ*‖ covers the move: Lemma
+        4.6 read backwards.
+      top, top_residual: largest eigenvalue of H at θ_k, which beta must reach, with the residual of
+        the Ritz pair.
+      bottom: an upper bound on the smallest eigenvalue of H at θ_k, so a value that is not positive
+        disproves local strong
+        convexity: the lesser of `null` and of what Lanczos finds on -H, whose Ritz values err on
+          that side alone.
       bottom_residual: of that Ritz pair; the Lanczos value lies so close to some eigenvalue.
-      along: curvature of L at θ_k along the step, d·Hd / ‖d‖², mu on the line spanned by the movement.
-      secant_convexity: ⟨∇L(θ_{k-1}), θ_{k-1} - θ_k⟩ / ‖θ_{k-1} - θ_k‖². All that the proof of Lemma 4.3 uses of mu at its
-        first step; positive if a small gradient step from θ_{k-1} comes nearer to θ_k.
+      along: curvature of L at θ_k along the step, d·Hd / ‖d‖², mu on the line spanned by the
+        movement.
+      secant_convexity: ⟨∇L(θ_{k-1}), θ_{k-1} - θ_k⟩ / ‖θ_{k-1} - θ_k‖². All that the proof of Lemma
+        4.3 uses of mu at its first step; positive if a small gradient step from θ_{k-1} comes
+        nearer to θ_k.
       secant_smoothness: ‖∇L(θ_{k-1})‖ / ‖θ_{k-1} - θ_k‖, all that it uses of beta.
-      barrier: largest rise of L on the segment from θ_{k-1} to θ_k above the higher of its ends; 0 if there is none.
-      bulge: largest rise of L on the segment above its chord; 0 if L is convex as far as the segment shows.
-      null: curvature of L at θ_k along a change of all head biases alike, which changes no probability: zero by symmetry.
+      barrier: largest rise of L on the segment from θ_{k-1} to θ_k above the higher of its ends; 0
+        if there is none.
+      bulge: largest rise of L on the segment above its chord; 0 if L is convex as far as the
+        segment shows.
+      null: curvature of L at θ_k along a change of all head biases alike, which changes no
+        probability: zero by symmetry.
     """
 
     alpha: Array
@@ -72,7 +84,8 @@ class Bridge(NamedTuple):
 
     Attributes:
       init: (seed, data) -> TrainState.
-      settle: (seed, state, data, task, alpha, learning_rate) -> TrainState after `spec.epochs` epochs on one micro-task.
+      settle: (seed, state, data, task, alpha, learning_rate) -> TrainState after `spec.epochs`
+        epochs on one micro-task.
       measure: (seed, before, after, data, task, alpha) -> Step.
     """
 
@@ -83,20 +96,24 @@ class Bridge(NamedTuple):
 
 @functools.cache
 def make_bridge(spec: Spec, lanczos: int = 60) -> Bridge:
-    """Returns the functions of a bridge for `spec`, whose `epochs` are those of one round; cached, so compiled once.
+    """Returns the functions of a bridge for `spec`, whose `epochs` are those of one round; cached,
+    so compiled once.
 
-    Training is the framework's own step on the framework's own stream, Adam on minibatches, whose step size falls
-    linearly to zero within each round so that its noise dies away; moments carry over, as they do between tasks.
-    `lanczos` is the number of Hessian-vector products for each end of the spectrum; the lower end, which lies next to a
-    crowd of eigenvalues near zero, converges slowly, hence the residual. Assumes a network without batch statistics.
-    Raises ValueError for a Spec with batch norm or with a transition that does not fit.
+    Training is the framework's own step on the framework's own stream, Adam on minibatches, whose
+    step size falls linearly to zero within each round so that its noise dies away; moments carry
+    over, as they do between tasks. `lanczos` is the number of Hessian-vector products for each end
+    of the spectrum; the lower end, which lies next to a crowd of eigenvalues near zero, converges
+    slowly, hence the residual. Assumes a network without batch statistics. Raises ValueError for a
+    Spec with batch norm or with a transition that does not fit.
     """
     registry.one_of("norm", spec.norm, ("none", "layer"))
     environment = spec.make_environment()
     transition = transitions.TRANSITIONS[spec.transition]
 
     def batch_of(key: Key, data: Data, task: Array, places: Array, alpha: Array):
-        return order.batch(environment, transition, order.plan(environment, key, data, task), data, places, alpha)
+        return order.batch(
+            environment, transition, order.plan(environment, key, data, task), data, places, alpha
+        )
 
     def optimizer(data: Data, learning_rate: Array):
         steps = spec.epochs * order.steps_per_epoch(len(data.x), spec.batch_size)
@@ -106,26 +123,40 @@ def make_bridge(spec: Spec, lanczos: int = 60) -> Bridge:
 
     @in_float32
     def init(seed: Array, data: Data) -> TrainState:
-        variables = network.network(spec, environment, data).init(keys.role(jax.random.key(seed), keys.INIT))
+        variables = network.network(spec, environment, data).init(
+            keys.role(jax.random.key(seed), keys.INIT)
+        )
         params = variables["params"]
         return TrainState(params, {}, params, optimizer(data, jnp.float32(0)).init(params))
 
     @in_float32
-    def settle(seed, state: TrainState, data: Data, task: Array, alpha: Array, learning_rate: Array) -> TrainState:
-        net, key, tx = network.network(spec, environment, data), jax.random.key(seed), optimizer(data, learning_rate)
+    def settle(
+        seed, state: TrainState, data: Data, task: Array, alpha: Array, learning_rate: Array
+    ) -> TrainState:
+        net, key, tx = (
+            network.network(spec, environment, data),
+            jax.random.key(seed),
+            optimizer(data, learning_rate),
+        )
         plan = order.plan(environment, key, data, task)
 
         def one_step(state, places):
             batch = order.batch(environment, transition, plan, data, places, alpha)
-            return step_.train_step(environment, net, tx, state, batch, key, jnp.int32(0), jnp.asarray(False))
+            return step_.train_step(
+                environment, net, tx, state, batch, key, jnp.int32(0), jnp.asarray(False)
+            )
 
         def one_epoch(state, epoch):
-            return jax.lax.scan(one_step, state, order.epoch(key, len(data.x), spec.batch_size, task, epoch))
+            return jax.lax.scan(
+                one_step, state, order.epoch(key, len(data.x), spec.batch_size, task, epoch)
+            )
 
         return jax.lax.scan(one_epoch, state, jnp.arange(spec.epochs))[0]
 
     @in_float32
-    def measure(seed, before: TrainState, after: TrainState, data: Data, task: Array, alpha: Array) -> Step:
+    def measure(
+        seed, before: TrainState, after: TrainState, data: Data, task: Array, alpha: Array
+    ) -> Step:
         net, key = network.network(spec, environment, data), jax.random.key(seed)
         whole = batch_of(key, data, task, jnp.arange(len(data.x)), alpha)
 
@@ -141,7 +172,10 @@ def make_bridge(spec: Spec, lanczos: int = 60) -> Bridge:
         product = curvature.hessian_vector_product(flat_loss, here)
         start = jax.random.normal(keys.role(key, keys.PROBE, task), here.shape)
         signs = jnp.array([1.0, -1.0])  # -H has the lower end of the spectrum on top
-        ends = jax.lax.map(lambda sign: curvature.top_eigenvalue(lambda v: sign * product(v), start, lanczos), signs)
+        ends = jax.lax.map(
+            lambda sign: curvature.top_eigenvalue(lambda v: sign * product(v), start, lanczos),
+            signs,
+        )
         share = jnp.linspace(0, 1, POINTS)
         on_segment = jax.lax.map(lambda s: flat_loss(there + s * step), share)
         chord = (1 - share) * loss_before + share * loss_after
@@ -182,9 +216,13 @@ def train_rounds(
     seed: int = 0,
     learning_rate: float = 1e-3,
 ) -> TrainState:
-    """Returns the state after `rounds` rounds on the mixture `alpha` of `task` with the one before it."""
+    """Returns the state after `rounds` rounds on the mixture `alpha` of `task` with the one before
+    it.
+    """
     for _ in range(rounds):
-        state = bridge.settle(seed, state, data, jnp.int32(task), jnp.float32(alpha), jnp.float32(learning_rate))
+        state = bridge.settle(
+            seed, state, data, jnp.int32(task), jnp.float32(alpha), jnp.float32(learning_rate)
+        )
     return state
 
 
@@ -197,17 +235,25 @@ def walk(
     seed: int = 0,
     learning_rate: float = 1e-3,
 ) -> list[Step]:
-    """Returns the Steps of a transition from task 0, where `state` was trained, to task 1 in `granularity` micro-tasks.
+    """Returns the Steps of a transition from task 0, where `state` was trained, to task 1 in
+    `granularity` micro-tasks.
 
-    Every walk trains for as many `rounds` in all, shared equally between its micro-tasks, so that granularities compare
-    at the same cost. Numbers as numpy float32. Raises ValueError if granularity does not divide rounds.
+    Every walk trains for as many `rounds` in all, shared equally between its micro-tasks, so that
+    granularities compare at the same cost. Numbers as numpy float32. Raises ValueError if
+    granularity does not divide rounds.
     """
     if granularity < 1 or rounds % granularity:
-        raise ValueError(f"granularity is {granularity}: allowed are divisors of the number of rounds, {rounds}.")
+        raise ValueError(
+            f"granularity is {granularity}: allowed are divisors of the number of rounds, {rounds}."
+        )
     steps = []
     for k in range(1, granularity + 1):
         alpha = jnp.float32(k / granularity)
-        after = train_rounds(bridge, state, data, 1, k / granularity, rounds // granularity, seed, learning_rate)
-        steps.append(jax.tree.map(np.asarray, bridge.measure(seed, state, after, data, jnp.int32(1), alpha)))
+        after = train_rounds(
+            bridge, state, data, 1, k / granularity, rounds // granularity, seed, learning_rate
+        )
+        steps.append(
+            jax.tree.map(np.asarray, bridge.measure(seed, state, after, data, jnp.int32(1), alpha))
+        )
         state = after
     return steps

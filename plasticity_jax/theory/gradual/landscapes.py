@@ -1,8 +1,10 @@
-"""Losses with a basin whose constants are known, as pure functions of arrays: traceable, so whole families can be vmapped.
+"""Losses with a basin whose constants are known, as pure functions of arrays: traceable, so whole
+families can be vmapped.
 
-A basin is a minimizer θ* with a ball of radius R around it on which the Hessian's eigenvalues lie in [μ, β]. The two
-definitions of Liu & Mou, section 4, then hold on that ball: β-smoothness (4.1, which they ask of the whole space; their
-proofs use it on the ball alone) and local strong convexity (4.2). Sources: the formulas of each landscape are ours.
+A basin is a minimizer θ* with a ball of radius R around it on which the Hessian's eigenvalues lie
+in [μ, β]. The two definitions of Liu & Mou, section 4, then hold on that ball: β-smoothness (4.1,
+which they ask of the whole space; their proofs use it on the ball alone) and local strong convexity
+(4.2). Sources: the formulas of each landscape are ours.
 """
 
 from collections.abc import Callable
@@ -38,11 +40,13 @@ def direction(key: Key, dimension: int) -> Array:
     return vector / jnp.linalg.norm(vector)
 
 
-def quadratic(key: Key, dimension: int, mu: Number = 1.0, beta: Number = 4.0, norm: Number = 1.0) -> Basin:
+def quadratic(
+    key: Key, dimension: int, mu: Number = 1.0, beta: Number = 4.0, norm: Number = 1.0
+) -> Basin:
     """Returns a random quadratic, half (θ - θ*)ᵀ H (θ - θ*), strongly convex everywhere.
 
-    H has eigenvalues drawn from [mu, beta], both ends included, in random directions; θ* is random of norm `norm`.
-    `dimension` >= 2, so that both ends fit.
+    H has eigenvalues drawn from [mu, beta], both ends included, in random directions; θ* is random
+    of norm `norm`. `dimension` >= 2, so that both ends fit.
     """
     shape, axes, where = jax.random.split(key, 3)
     share = jax.random.uniform(shape, (dimension,)).at[0].set(0.0).at[1].set(1.0)
@@ -53,16 +57,22 @@ def quadratic(key: Key, dimension: int, mu: Number = 1.0, beta: Number = 4.0, no
     def loss(x):
         return (x - minimizer) @ hessian @ (x - minimizer) / 2
 
-    return Basin(loss, minimizer, jnp.asarray(mu, float), jnp.asarray(beta, float), jnp.asarray(jnp.inf))
+    return Basin(
+        loss, minimizer, jnp.asarray(mu, float), jnp.asarray(beta, float), jnp.asarray(jnp.inf)
+    )
 
 
-def gaussian_well(minimizer: Array, precision: Array, depth: Number = 1.0, share: Number = 0.5) -> Basin:
-    """Returns depth (1 - exp(-q)), q = half (θ - θ*)ᵀ P (θ - θ*): a well in a plain that goes flat far away.
+def gaussian_well(
+    minimizer: Array, precision: Array, depth: Number = 1.0, share: Number = 0.5
+) -> Basin:
+    """Returns depth (1 - exp(-q)), q = half (θ - θ*)ᵀ P (θ - θ*): a well in a plain that goes flat
+    far away.
 
-    With u = √P (θ - θ*) the Hessian is depth e^{-q} √P (I - u uᵀ) √P. On |u| <= share < 1 its smallest eigenvalue is at
-    least depth e^{-share²/2} (1 - share²) p_min, as (1 - v) e^{-v/2} falls in v = |u|²; the ball of radius R = share /
-    √p_max lies inside. Everywhere its eigenvalues are at most depth p_max in size (the negative ones reach only
-    -2 e^{-3/2} of that), so beta = depth p_max is global. Beyond |u| = 1 it is not convex, and GD starves on the plain.
+    With u = √P (θ - θ*) the Hessian is depth e^{-q} √P (I - u uᵀ) √P. On |u| <= share < 1 its
+    smallest eigenvalue is at least depth e^{-share²/2} (1 - share²) p_min, as (1 - v) e^{-v/2}
+    falls in v = |u|²; the ball of radius R = share / √p_max lies inside. Everywhere its eigenvalues
+    are at most depth p_max in size (the negative ones reach only -2 e^{-3/2} of that), so beta =
+    depth p_max is global. Beyond |u| = 1 it is not convex, and GD starves on the plain.
 
     Args:
       minimizer: θ* [d].
@@ -85,12 +95,13 @@ def bumped_quadratic(
     spacing: Number = 1.0,
     share: Number = 0.9,
 ) -> Basin:
-    """Returns half |u|² + (bump / w²) Σ_i (1 - cos(w u_i)), u = axesᵀ (θ - θ*), w = 2π / spacing: a bowl full of dents.
+    """Returns half |u|² + (bump / w²) Σ_i (1 - cos(w u_i)), u = axesᵀ (θ - θ*), w = 2π / spacing: a
+    bowl full of dents.
 
-    The Hessian's eigenvalues are 1 + bump cos(w u_i), so with bump > 1 it is not convex; along an axis the minimum near
-    the n-th multiple of `spacing` exists from a bump of about (2n - 1/2) π. It is convex up to |u_i| < r, where
-    w r = arccos(-1 / bump); on the ball of radius R = share r, as |u_i| <= |u| and w R < π, mu = 1 + bump cos(w R), and
-    beta = 1 + bump globally.
+    The Hessian's eigenvalues are 1 + bump cos(w u_i), so with bump > 1 it is not convex; along an
+    axis the minimum near the n-th multiple of `spacing` exists from a bump of about (2n - 1/2) π.
+    It is convex up to |u_i| < r, where w r = arccos(-1 / bump); on the ball of radius R = share r,
+    as |u_i| <= |u| and w R < π, mu = 1 + bump cos(w R), and beta = 1 + bump globally.
 
     Args:
       minimizer: θ* [d], the bottom of the bowl.
@@ -111,13 +122,17 @@ def bumped_quadratic(
     return Basin(loss, minimizer, 1 + bump * jnp.cos(frequency * radius), 1 + bump, radius)
 
 
-def two_wells(tilt: Number = 0.1, stiffness: Number = 1.0, share: Number = 0.9, dimension: int = 2) -> Basin:
-    """Returns (x² - 1)² / 4 - tilt x + half stiffness |y|², θ = (x, y): a well near x = 1 and another near x = -1.
+def two_wells(
+    tilt: Number = 0.1, stiffness: Number = 1.0, share: Number = 0.9, dimension: int = 2
+) -> Basin:
+    """Returns (x² - 1)² / 4 - tilt x + half stiffness |y|², θ = (x, y): a well near x = 1 and
+    another near x = -1.
 
-    The minimizer is the largest root of x³ - x = tilt, by the cosine formula, with y = 0; it is the deeper well for
-    tilt > 0, the shallower for tilt < 0. The Hessian is diagonal, 3x² - 1 and stiffness, convex for x > 1/√3. On the ball
-    of radius R = share (x* - 1/√3): mu = min(stiffness, 3 (x* - R)² - 1), beta = max(stiffness, 3 (x* + R)² - 1), which
-    holds on the ball alone. |tilt| < 2 / (3√3) = 0.385, else there is one well.
+    The minimizer is the largest root of x³ - x = tilt, by the cosine formula, with y = 0; it is the
+    deeper well for tilt > 0, the shallower for tilt < 0. The Hessian is diagonal, 3x² - 1 and
+    stiffness, convex for x > 1/√3. On the ball of radius R = share (x* - 1/√3): mu = min(stiffness,
+    3 (x* - R)² - 1), beta = max(stiffness, 3 (x* + R)² - 1), which holds on the ball alone. |tilt|
+    < 2 / (3√3) = 0.385, else there is one well.
     """
     x = _root(tilt, 0)
     radius = share * (x - 3**-0.5)
@@ -125,7 +140,9 @@ def two_wells(tilt: Number = 0.1, stiffness: Number = 1.0, share: Number = 0.9, 
     beta = jnp.maximum(stiffness, 3 * (x + radius) ** 2 - 1)
 
     def loss(theta):
-        return (theta[0] ** 2 - 1) ** 2 / 4 - tilt * theta[0] + stiffness * (theta[1:] ** 2).sum() / 2
+        return (
+            (theta[0] ** 2 - 1) ** 2 / 4 - tilt * theta[0] + stiffness * (theta[1:] ** 2).sum() / 2
+        )
 
     return Basin(loss, jnp.zeros(dimension).at[0].set(x), mu, beta, radius)
 

@@ -54,10 +54,11 @@ PRECISION = 1e-3  # distance to a minimum that counts as arrival, in radii of th
 
 
 def contraction(scale: Scale, ratio: float = 0.25) -> pd.DataFrame:
-    """Returns what a gradient step does to the distance against what Lemma 4.3 says, for mu / beta = `ratio`.
+    """Returns what a gradient step does to the distance against what Lemma 4.3 says, for mu / beta
+    = `ratio`.
 
-    Columns: landscape, step (η beta), bound (inequality (9)), exact, measured (largest over `draws` landscapes).
-    Step sizes beyond 2 / beta are past any bound: there `measured` exceeds 1.
+    Columns: landscape, step (η beta), bound (inequality (9)), exact, measured (largest over `draws`
+    landscapes). Step sizes beyond 2 / beta are past any bound: there `measured` exceeds 1.
     """
     bump = 5.0
     share = float(np.arccos((ratio * (1 + bump) - 1) / bump) / np.arccos(-1 / bump))
@@ -86,7 +87,9 @@ def contraction(scale: Scale, ratio: float = 0.25) -> pd.DataFrame:
     known = {
         "step": np.asarray(steps),
         "bound": np.asarray(statements.contraction(jnp.asarray(ratio), jnp.asarray(1.0), steps)),
-        "exact": np.asarray(statements.contraction(jnp.asarray(ratio), jnp.asarray(1.0), steps, exact=True)),
+        "exact": np.asarray(
+            statements.contraction(jnp.asarray(ratio), jnp.asarray(1.0), steps, exact=True)
+        ),
     }
     tables = []
     for name, which in (("quadratic", of_quadratic), ("bumped quadratic", of_bumps)):
@@ -96,10 +99,11 @@ def contraction(scale: Scale, ratio: float = 0.25) -> pd.DataFrame:
 
 
 def paths(steps: int = 60) -> pd.DataFrame:
-    """Returns gradient descent in two wells that turn by TURN, in the frame in which they stand still.
+    """Returns gradient descent in two wells that turn by TURN, in the frame in which they stand
+    still.
 
-    Columns: micro_tasks, micro_task, step, x, y, loss. One chain is abrupt, one has the fewest micro-tasks that the
-    theorem's sharper form guarantees.
+    Columns: micro_tasks, micro_task, step, x, y, loss. One chain is abrupt, one has the fewest
+    micro-tasks that the theorem's sharper form guarantees.
     """
     basin, generator = landscapes.two_wells(TILT), plan.rotation(TURN)
     fewest = plan.guaranteed(basin, generator, PRECISION * float(basin.radius), exact=True).number
@@ -123,33 +127,44 @@ def paths(steps: int = 60) -> pd.DataFrame:
 
 
 def plans(scale: Scale) -> pd.DataFrame:
-    """Returns how many micro-tasks turns of a bumped quadratic (‖θ*‖ = 3, dents 1 apart) and that of two wells need.
+    """Returns how many micro-tasks turns of a bumped quadratic (‖θ*‖ = 3, dents 1 apart) and that
+    of two wells need.
 
-    Columns: landscape, angle, theorem (guaranteed as stated), sharper (guaranteed with exact constants), works,
-    failures_above (how many of the next larger numbers fail), steps (that the theorem asks for in its last micro-task, by
-    its own step size), or NaN where none was found.
+    Columns: landscape, angle, theorem (guaranteed as stated), sharper (guaranteed with exact
+    constants), works, failures_above (how many of the next larger numbers fail), steps (that the
+    theorem asks for in its last micro-task, by its own step size), or NaN where none was found.
     """
-    bumped, wells = landscapes.bumped_quadratic(jnp.array([3.0, 0.0]), bump=20.0), landscapes.two_wells(TILT)
+    bumped, wells = (
+        landscapes.bumped_quadratic(jnp.array([3.0, 0.0]), bump=20.0),
+        landscapes.two_wells(TILT),
+    )
     rows = []
-    for name, basin, angle in [(BUMPED, bumped, angle) for angle in scale.angles] + [("two wells", wells, TURN)]:
+    for name, basin, angle in [(BUMPED, bumped, angle) for angle in scale.angles] + [
+        ("two wells", wells, TURN)
+    ]:
         near, generator = PRECISION * float(basin.radius), plan.rotation(angle)
         theorem = plan.guaranteed(basin, generator, near)
         works = plan.working(basin, generator, near)
         steps = np.nan
         if theorem.number:
-            matrices = jnp.tile(plan.micro_matrix(generator, theorem.number), (theorem.number, 1, 1))
+            matrices = jnp.tile(
+                plan.micro_matrix(generator, theorem.number), (theorem.number, 1, 1)
+            )
             steps = float(statements.chain(basin, matrices, near).steps[-1])
         sharper = plan.guaranteed(basin, generator, near, exact=True).number
-        rows.append((name, angle, theorem.number, sharper, works.number, len(works.failures_above), steps))
+        rows.append(
+            (name, angle, theorem.number, sharper, works.number, len(works.failures_above), steps)
+        )
     columns = ["landscape", "angle", "theorem", "sharper", "works", "failures_above", "steps"]
     return pd.DataFrame(rows, columns=columns).astype(dict.fromkeys(columns[1:], float))
 
 
 def bridges(scale: Scale, data: Data, seed: int = 0) -> pd.DataFrame:
-    """Returns the Steps of a real transition of the network, one row per granularity and micro-task, with the columns
+    """Returns the Steps of a real transition of the network, one row per granularity and
+    micro-task, with the columns
 
-    granularity, micro_task, those of `bridge.Step`, and radius_left: Π 1 / (1 + ε), the share of the first radius that
-    Theorem 4.7 would still vouch for after so much movement.
+    granularity, micro_task, those of `bridge.Step`, and radius_left: Π 1 / (1 + ε), the share of
+    the first radius that Theorem 4.7 would still vouch for after so much movement.
     """
     functions, tables = bridge.make_bridge(scale.spec), []
     fresh = functions.init(seed, data)
@@ -178,10 +193,13 @@ CONDITIONS = {
 
 def text(tables: dict[str, pd.DataFrame]) -> str:
     """Returns the short summary of the tables that the experiment prints."""
-    step, paths_, plan_, walk = (tables[name] for name in ("contraction", "paths", "plan", "bridge"))
+    step, paths_, plan_, walk = (
+        tables[name] for name in ("contraction", "paths", "plan", "bridge")
+    )
     legal = step[step["step"] < 2]
     lines = [
-        f"contraction: measured / exact bound at most {(legal['measured'] / legal['exact']).max():.6f}, "
+        "contraction: measured / exact bound at most "
+        f"{(legal['measured'] / legal['exact']).max():.6f}, "
         f"measured / inequality (9) at most {(legal['measured'] / legal['bound']).max():.6f}",
     ]
     for number, rows in paths_.groupby("micro_tasks"):
@@ -190,11 +208,15 @@ def text(tables: dict[str, pd.DataFrame]) -> str:
         lines.append(f"two wells, turned in {number}: ends {where}, loss {end['loss']:.3f}")
     wells = plan_[plan_["landscape"] != BUMPED].iloc[0]
     lines.append(
-        f"two wells: guaranteed from {wells['theorem']:.0f} on by the theorem, from {wells['sharper']:.0f} on by exact "
+        f"two wells: guaranteed from {wells['theorem']:.0f} on by the theorem, from "
+        f"{wells['sharper']:.0f} on by exact "
         f"constants; {wells['works']:.0f} work"
     )
     plan_ = plan_[plan_["landscape"] == BUMPED]
-    lines += ["", f"{'turn':>6}{'theorem':>10}{'sharper':>10}{'works':>8}{'steps the theorem asks for':>30}"]
+    lines += [
+        "",
+        f"{'turn':>6}{'theorem':>10}{'sharper':>10}{'works':>8}{'steps the theorem asks for':>30}",
+    ]
     for row in plan_.iloc[:: max(1, len(plan_) // 6)].to_dict("records"):
         lines.append(
             f"{np.degrees(row['angle']):5.0f}°{row['theorem']:10.0f}{row['sharper']:10.0f}{row['works']:8.0f}"

@@ -1,11 +1,14 @@
 """The theorem put to use: how many equal micro-tasks a given change needs, guaranteed and in fact.
 
-A change of the landscape is exp(S), S its generator [d, d] (`rotation`, `scaling`, their sums); K equal micro-tasks are
-A = exp(S / K) each. As K grows ε is about c / K with c = ‖S‖, the chain's radius shrinks towards R e^{-c}, and the last
-link decides: Theorem 4.7 guarantees about K = c e^c N / (R - r e^c) micro-tasks where ‖θ_k*‖ stays N (a rotation), and
-needs a tolerance r < R e^{-c} whatever K. With each product's own singular values (ours, `exact`) a rotation needs about
-K = c N / (R - r). The number of steps the theorem asks for within a micro-task grows faster still: at its own step
-size about (beta / mu)² e^{8c} times a logarithm, because beta_k / mu_k may grow by ((1 + ε) / (1 - ε))² every time.
+A change of the landscape is exp(S), S its generator [d, d] (`rotation`, `scaling`, their sums); K
+equal micro-tasks are A = exp(S / K) each. As K grows ε is about c / K with c = ‖S‖, the chain's
+radius shrinks towards R e^{-c}, and the last
+link decides: Theorem 4.7 guarantees about K = c e^c N / (R - r e^c) micro-tasks where ‖θ_k*‖ stays
+  N (a rotation), and
+needs a tolerance r < R e^{-c} whatever K. With each product's own singular values (ours, `exact`) a
+rotation needs about K = c N / (R - r). The number of steps the theorem asks for within a micro-task
+grows faster still: at its own step size about (beta / mu)² e^{8c} times a logarithm, because beta_k
+  / mu_k may grow by ((1 + ε) / (1 - ε))² every time.
 """
 
 import functools
@@ -21,7 +24,9 @@ from plasticity_jax.types import Array, Number
 
 
 def rotation(angle: Number, dimension: int = 2) -> Array:
-    """Returns the generator [d, d] of a rotation by `angle` (radians) in the plane of the first two coordinates."""
+    """Returns the generator [d, d] of a rotation by `angle` (radians) in the plane of the first two
+    coordinates.
+    """
     return jnp.zeros((dimension, dimension)).at[0, 1].set(-angle).at[1, 0].set(angle)
 
 
@@ -40,7 +45,8 @@ class Smallest(NamedTuple):
 
     Attributes:
       number: None if no number tried up to the limit succeeds.
-      failures_above: the larger numbers among the neighbours tried that fail: success is not monotone there.
+      failures_above: the larger numbers among the neighbours tried that fail: success is not
+        monotone there.
     """
 
     number: int | None
@@ -48,11 +54,13 @@ class Smallest(NamedTuple):
 
 
 def smallest(succeeds: Callable[[int], bool], limit: int, neighbours: int = 4) -> Smallest:
-    """Returns the smallest number from 1 that succeeds: doubling to a first success, bisection, then its neighbours.
+    """Returns the smallest number from 1 that succeeds: doubling to a first success, bisection,
+    then its neighbours.
 
-    More micro-tasks are not always better: a coarse chain may land right by luck where a finer one does not. Bisection
-    then finds one border of several. So the `neighbours` next smaller numbers are tried too, again from any that
-    succeeds, and the next larger ones, whose failures are reported. An island of success further below stays unseen.
+    More micro-tasks are not always better: a coarse chain may land right by luck where a finer one
+    does not. Bisection then finds one border of several. So the `neighbours` next smaller numbers
+    are tried too, again from any that succeeds, and the next larger ones, whose failures are
+    reported. An island of success further below stays unseen.
     """
     failed, number = 0, 1
     while not succeeds(number):
@@ -69,11 +77,14 @@ def smallest(succeeds: Callable[[int], bool], limit: int, neighbours: int = 4) -
 
 
 @functools.partial(jax.jit, static_argnames="exact")
-def holds(known: statements.Known, generator: Array, number: Array, tolerance: Array, exact: bool = False) -> Array:
+def holds(
+    known: statements.Known, generator: Array, number: Array, tolerance: Array, exact: bool = False
+) -> Array:
     """Returns whether Lemma 4.6 holds for all of `number` equal micro-tasks, [] bool.
 
-    By the chain of Theorem 4.7; with `exact`, by Lemma 4.4 applied once to each product A^k with its own singular
-    values, and the true displacement in place of its bound: R / σ_max(A^k) >= tolerance + ‖θ_k* - θ_{k-1}*‖.
+    By the chain of Theorem 4.7; with `exact`, by Lemma 4.4 applied once to each product A^k with
+    its own singular values, and the true displacement in place of its bound: R / σ_max(A^k) >=
+    tolerance + ‖θ_k* - θ_{k-1}*‖.
     """
     matrix = micro_matrix(generator, number)
 
@@ -94,9 +105,15 @@ def holds(known: statements.Known, generator: Array, number: Array, tolerance: A
 
 
 def guaranteed(
-    basin: Basin, generator: Array, tolerance: float, limit: int = 2**17, exact: bool = False, neighbours: int = 4
+    basin: Basin,
+    generator: Array,
+    tolerance: float,
+    limit: int = 2**17,
+    exact: bool = False,
+    neighbours: int = 4,
 ) -> Smallest:
-    """Returns the smallest number of equal micro-tasks for which Theorem 4.7's conditions hold at every one of them.
+    """Returns the smallest number of equal micro-tasks for which Theorem 4.7's conditions hold at
+    every one of them.
 
     Args:
       tolerance: how close to each minimizer gradient descent is run before the next change.
@@ -105,12 +122,19 @@ def guaranteed(
     """
     known = jax.tree.map(jnp.asarray, statements.known(basin))
     near = jnp.asarray(tolerance, known.minimizer.dtype)
-    return smallest(lambda k: bool(holds(known, generator, jnp.int32(k), near, exact)), limit, neighbours)
+    return smallest(
+        lambda k: bool(holds(known, generator, jnp.int32(k), near, exact)), limit, neighbours
+    )
 
 
 @functools.partial(jax.jit, static_argnums=0)
 def _track(
-    loss: Callable, known: statements.Known, generator: Array, number: Array, tolerance: Array, steps: Array
+    loss: Callable,
+    known: statements.Known,
+    generator: Array,
+    number: Array,
+    tolerance: Array,
+    steps: Array,
 ) -> tuple[Array, Array]:
     matrix, gradient = micro_matrix(generator, number), jax.grad(loss)
 
@@ -134,17 +158,26 @@ def _track(
         x = jax.lax.while_loop(unfinished, descend, (jnp.int32(0), x, slope(x)))[1]
         return count + 1, x, product, jnp.linalg.norm(x - of_task.minimizer) <= 1.001 * tolerance
 
-    start = jnp.int32(0), known.minimizer, jnp.eye(len(matrix), dtype=matrix.dtype), jnp.asarray(True)
+    start = (
+        jnp.int32(0),
+        known.minimizer,
+        jnp.eye(len(matrix), dtype=matrix.dtype),
+        jnp.asarray(True),
+    )
     _, x, _, tracked = jax.lax.while_loop(lambda c: c[-1] & (c[0] < number), link, start)
     return tracked, x
 
 
-def track(basin: Basin, generator: Array, number: int, tolerance: float, steps: int = 2000) -> tuple[bool, Array]:
-    """Returns whether gradient descent tracks the transported minimum through `number` micro-tasks, and where it ends.
+def track(
+    basin: Basin, generator: Array, number: int, tolerance: float, steps: int = 2000
+) -> tuple[bool, Array]:
+    """Returns whether gradient descent tracks the transported minimum through `number` micro-tasks,
+    and where it ends.
 
-    It starts at θ* and takes at most `steps` steps of size 1 / (beta σ_max(A^k)²) a micro-task, fewer once the gradient
-    proves arrival. It tracks if it ends *every* micro-task within `tolerance` of that task's θ_k* (a full turn in one
-    step would otherwise count as tracked); else it stops at the first that it loses, and the end [d] is the one there.
+    It starts at θ* and takes at most `steps` steps of size 1 / (beta σ_max(A^k)²) a micro-task,
+    fewer once the gradient proves arrival. It tracks if it ends *every* micro-task within
+    `tolerance` of that task's θ_k* (a full turn in one step would otherwise count as tracked); else
+    it stops at the first that it loses, and the end [d] is the one there.
     """
     known = jax.tree.map(jnp.asarray, statements.known(basin))
     near = jnp.asarray(tolerance, known.minimizer.dtype)
@@ -153,17 +186,26 @@ def track(basin: Basin, generator: Array, number: int, tolerance: float, steps: 
 
 
 def working(
-    basin: Basin, generator: Array, tolerance: float, limit: int = 2**12, steps: int = 2000, neighbours: int = 4
+    basin: Basin,
+    generator: Array,
+    tolerance: float,
+    limit: int = 2**12,
+    steps: int = 2000,
+    neighbours: int = 4,
 ) -> Smallest:
-    """Returns the smallest number of equal micro-tasks through which gradient descent does track; see `track`."""
+    """Returns the smallest number of equal micro-tasks through which gradient descent does track;
+    see `track`.
+    """
     return smallest(lambda k: track(basin, generator, k, tolerance, steps)[0], limit, neighbours)
 
 
 def path_in_moving_frame(basin: Basin, generator: Array, number: int, steps: int) -> Array:
-    """Returns gradient descent as the first landscape sees it, A^k θ: points [number, steps + 1, d].
+    """Returns gradient descent as the first landscape sees it, A^k θ: points [number, steps + 1,
+    d].
 
-    In that frame the loss stands still. A micro-task first moves the learner by A (from the end of one row to the start
-    of the next; the first row starts at A θ*), then `steps` steps of size 1 / (beta σ_max(A^k)²) lead it downhill.
+    In that frame the loss stands still. A micro-task first moves the learner by A (from the end of
+    one row to the start of the next; the first row starts at A θ*), then `steps` steps of size 1 /
+    (beta σ_max(A^k)²) lead it downhill.
     """
     matrix, gradient = micro_matrix(generator, number), jax.grad(basin.loss)
 

@@ -1,16 +1,23 @@
-"""Definitions 4.1-4.2, Lemmas 4.3-4.6 and Theorem 4.7 of Liu & Mou: what each predicts, and gradient descent to measure it.
+"""Definitions 4.1-4.2, Lemmas 4.3-4.6 and Theorem 4.7 of Liu & Mou: what each predicts, and
+gradient descent to measure it.
 
-The formulas of the text at hand are lost, its proofs' words and numbering are not; every formula here is derived by us,
-with the source's number where it belongs. ‖·‖ is the Euclidean or spectral norm. What we found on the way:
+The formulas of the text at hand are lost, its proofs' words and numbering are not; every formula
+here is derived by us, with the source's number where it belongs. ‖·‖ is the Euclidean or spectral
+norm. What we found on the way:
 
-- Lemma 4.3, inequality (9), is right but loose: its contraction factor never lies below the exact one of `contraction`
-  with exact=True, and its step sizes end at 2μ/β², where gradient descent contracts up to 2/β.
-- Lemma 4.4 needs no assumption of full rank: ‖A - I‖ <= ε < 1 makes every singular value of A at least 1 - ε.
-- Lemma 4.5 puts a point into the *preimage* of the old ball, an ellipsoid that gradient descent on the new loss can
-  leave. Lemma 4.3 keeps to balls around the new minimizer, so Lemma 4.6 has to (and does) ask for more; see `allowed`.
-- Lemma 4.6 needs the step size of the *new* constants: 2μ/β² of the old ones may diverge (`tests/test_theory.py`).
-- Theorem 4.7 speaks of arbitrarily large changes. Its constants shrink by (1 + ε_k) at every step, so this holds for a
-  given change cut ever finer, not for steps of a given size in ever greater number; see `chain` and `plan`.
+- Lemma 4.3, inequality (9), is right but loose: its contraction factor never lies below the exact
+  one of `contraction` with exact=True, and its step sizes end at 2μ/β², where gradient descent
+  contracts up to 2/β.
+- Lemma 4.4 needs no assumption of full rank: ‖A - I‖ <= ε < 1 makes every singular value of A at
+  least 1 - ε.
+- Lemma 4.5 puts a point into the *preimage* of the old ball, an ellipsoid that gradient descent on
+  the new loss can leave. Lemma 4.3 keeps to balls around the new minimizer, so Lemma 4.6 has to
+  (and does) ask for more; see `allowed`.
+- Lemma 4.6 needs the step size of the *new* constants: 2μ/β² of the old ones may diverge
+  (`tests/test_theory.py`).
+- Theorem 4.7 speaks of arbitrarily large changes. Its constants shrink by (1 + ε_k) at every step,
+  so this holds for a given change cut ever finer, not for steps of a given size in ever greater
+  number; see `chain` and `plan`.
 """
 
 from typing import NamedTuple
@@ -31,7 +38,9 @@ def smoothness(basin: Basin, a: Array, b: Array) -> Array:
 
 
 def convexity(basin: Basin, a: Array, b: Array) -> Array:
-    """Returns 2 (f(b) - f(a) - ⟨∇f(a), b - a⟩) / ‖b - a‖², [], which Definition 4.2 bounds from below by mu."""
+    """Returns 2 (f(b) - f(a) - ⟨∇f(a), b - a⟩) / ‖b - a‖², [], which Definition 4.2 bounds from
+    below by mu.
+    """
     value, gradient = jax.value_and_grad(basin.loss)(a)
     return 2 * (basin.loss(b) - value - gradient @ (b - a)) / ((b - a) @ (b - a))
 
@@ -45,7 +54,9 @@ def in_ball(key: Key, center: Array, radius: Number, count: int) -> Array:
 
 
 def measured_constants(basin: Basin, key: Key, pairs: int, radius: Number) -> tuple[Array, Array]:
-    """Returns (smallest convexity, largest smoothness) over random `pairs` of points in the ball of `radius`, [] each."""
+    """Returns (smallest convexity, largest smoothness) over random `pairs` of points in the ball of
+    `radius`, [] each.
+    """
     a, b = (in_ball(k, basin.minimizer, radius, pairs) for k in jax.random.split(key))
     low = jax.vmap(lambda a, b: convexity(basin, a, b))(a, b)
     high = jax.vmap(lambda a, b: smoothness(basin, a, b))(a, b)
@@ -58,7 +69,8 @@ def measured_constants(basin: Basin, key: Key, pairs: int, radius: Number) -> tu
 def step_size_limit(mu: Number, beta: Number, exact: bool = False) -> Array:
     """Returns the step size below which gradient descent stays in the ball and contracts, [].
 
-    2 mu / beta² from inequality (9) (the paper takes a minimum with a second bound, lost). `exact` gives 2 / beta.
+    2 mu / beta² from inequality (9) (the paper takes a minimum with a second bound, lost). `exact`
+    gives 2 / beta.
     """
     return jnp.asarray(2 / beta if exact else 2 * mu / beta**2)
 
@@ -66,13 +78,14 @@ def step_size_limit(mu: Number, beta: Number, exact: bool = False) -> Array:
 def contraction(mu: Number, beta: Number, step_size: Number, exact: bool = False) -> Array:
     """Returns ρ with ‖θ_{t+1} - θ*‖ <= ρ ‖θ_t - θ*‖ inside the ball, [].
 
-    Lemma 4.3 by inequality (9): ρ² = 1 - 2 η mu + η² beta². Expand ‖θ - η∇f - θ*‖²; adding (2) at (θ, θ*) to (2) at
-    (θ*, θ) gives ⟨∇f, θ - θ*⟩ >= mu ‖θ - θ*‖², and (1) gives ‖∇f‖ <= beta ‖θ - θ*‖. It is least, 1 - mu²/beta², at
-    η = mu / beta². An equality where mu = beta.
+    Lemma 4.3 by inequality (9): ρ² = 1 - 2 η mu + η² beta². Expand ‖θ - η∇f - θ*‖²; adding (2) at
+    (θ, θ*) to (2) at (θ*, θ) gives ⟨∇f, θ - θ*⟩ >= mu ‖θ - θ*‖², and (1) gives ‖∇f‖ <= beta ‖θ -
+    θ*‖. It is least, 1 - mu²/beta², at η = mu / beta². An equality where mu = beta.
 
-    `exact`: ρ = max(|1 - η mu|, |1 - η beta|), ours. For f twice differentiable θ_{t+1} - θ* = (I - η M)(θ_t - θ*), M the
-    Hessian's mean over the segment to θ*, which lies in the ball; M's eigenvalues are in [mu, beta]. Attained by every
-    quadratic along an eigenvector, so no better bound exists.
+    `exact`: ρ = max(|1 - η mu|, |1 - η beta|), ours. For f twice differentiable θ_{t+1} - θ* = (I -
+      η M)(θ_t - θ*), M the
+    Hessian's mean over the segment to θ*, which lies in the ball; M's eigenvalues are in [mu,
+    beta]. Attained by every quadratic along an eigenvector, so no better bound exists.
     """
     if exact:
         return jnp.maximum(jnp.abs(1 - step_size * mu), jnp.abs(1 - step_size * beta))
@@ -80,7 +93,9 @@ def contraction(mu: Number, beta: Number, step_size: Number, exact: bool = False
 
 
 def steps_needed(distance: Number, tolerance: Number, rate: Number) -> Array:
-    """Returns how many steps of contraction `rate` < 1 bring `distance` to `tolerance` at the latest, [] float."""
+    """Returns how many steps of contraction `rate` < 1 bring `distance` to `tolerance` at the
+    latest, [] float.
+    """
     return jnp.ceil(jnp.maximum(jnp.log(jnp.asarray(tolerance / distance)) / jnp.log(rate), 0.0))
 
 
@@ -103,8 +118,8 @@ class Descent(NamedTuple):
 def descend(basin: Basin, start: Array, step_size: Number, steps: int) -> Descent:
     """Returns `steps` of gradient descent from `start` [d], to be held against Lemma 4.3.
 
-    Quotients count while the distance exceeds √(machine epsilon) of the start's and the minimizer's norm: below that
-    the rounding of θ itself is no longer small against θ - θ*.
+    Quotients count while the distance exceeds √(machine epsilon) of the start's and the minimizer's
+    norm: below that the rounding of θ itself is no longer small against θ - θ*.
     """
     gradient = jax.grad(basin.loss)
 
@@ -114,7 +129,9 @@ def descend(basin: Basin, start: Array, step_size: Number, steps: int) -> Descen
 
     points = jnp.concatenate([start[None], jax.lax.scan(step, start, length=steps)[1]])
     distances = jnp.linalg.norm(points - basin.minimizer[None], axis=1)
-    floor = jnp.finfo(distances.dtype).eps ** 0.5 * (distances[0] + jnp.linalg.norm(basin.minimizer))
+    floor = jnp.finfo(distances.dtype).eps ** 0.5 * (
+        distances[0] + jnp.linalg.norm(basin.minimizer)
+    )
     quotients = jnp.where(distances[:-1] > floor, distances[1:] / distances[:-1], 0.0)
     slack = 1 + 100 * jnp.finfo(distances.dtype).eps
     return Descent(points, distances, quotients.max(), (distances <= basin.radius * slack).all())
@@ -145,10 +162,10 @@ def known(basin: Basin) -> Known:
 def carried(before: Known, matrix: Array, exact: bool = False) -> Known:
     """Returns what Lemma 4.4 knows of L'(θ) = L(A θ), A = `matrix` [d, d].
 
-    Minimizer A⁻¹ θ*, beta' = (1 + ε)² beta, mu' = (1 - ε)² mu, R' = R / (1 + ε): ∇L'(θ) = Aᵀ ∇L(A θ) brings ‖A‖ twice;
-    ‖A v‖ >= (1 - ε) ‖v‖; and ‖θ - θ'*‖ <= R' puts A θ into the old ball. Tight, one at a time, for A = (1 ± ε) I.
-    `exact` puts the largest and smallest singular value of A for 1 + ε and 1 - ε, ours: the same proof, and a rotation
-    then costs nothing.
+    Minimizer A⁻¹ θ*, beta' = (1 + ε)² beta, mu' = (1 - ε)² mu, R' = R / (1 + ε): ∇L'(θ) = Aᵀ ∇L(A
+    θ) brings ‖A‖ twice; ‖A v‖ >= (1 - ε) ‖v‖; and ‖θ - θ'*‖ <= R' puts A θ into the old ball.
+    Tight, one at a time, for A = (1 ± ε) I. `exact` puts the largest and smallest singular value of
+    A for 1 + ε and 1 - ε, ours: the same proof, and a rotation then costs nothing.
     """
     if exact:
         singular = jnp.linalg.svd(matrix, compute_uv=False)
@@ -166,9 +183,11 @@ def transported(basin: Basin, matrix: Array, exact: bool = False) -> Basin:
 
 
 def containment(radius: Number, epsilon: Number, norm: Number) -> Array:
-    """Returns (R - ε ‖θ*‖) / (1 + ε), []: whoever is that close to θ* has A θ in the old ball (Lemma 4.5).
+    """Returns (R - ε ‖θ*‖) / (1 + ε), []: whoever is that close to θ* has A θ in the old ball
+    (Lemma 4.5).
 
-    ‖A θ - θ*‖ <= ‖A (θ - θ*)‖ + ‖(A - I) θ*‖ <= (1 + ε) ‖θ - θ*‖ + ε ‖θ*‖. Negative: for nobody. Tight for A = (1 + ε) I.
+    ‖A θ - θ*‖ <= ‖A (θ - θ*)‖ + ‖(A - I) θ*‖ <= (1 + ε) ‖θ - θ*‖ + ε ‖θ*‖. Negative: for nobody.
+    Tight for A = (1 + ε) I.
     """
     return jnp.asarray((radius - epsilon * norm) / (1 + epsilon))
 
@@ -182,11 +201,13 @@ def displacement(epsilon: Number, norm: Number) -> Array:
 
 
 def allowed(radius: Number, epsilon: Number, norm: Number) -> Array:
-    """Returns the largest r that Lemma 4.6 allows for ‖θ - θ*‖ before the change, []: R / (1 + ε) - ε / (1 - ε) ‖θ*‖.
+    """Returns the largest r that Lemma 4.6 allows for ‖θ - θ*‖ before the change, []: R / (1 + ε) -
+    ε / (1 - ε) ‖θ*‖.
 
-    Then ‖θ - θ'*‖ <= r + displacement <= R', the ball of Lemma 4.4 in which Lemma 4.3 works. It is less than
-    `containment` by (ε/(1-ε) - ε/(1+ε)) ‖θ*‖ >= 0, so it implies Lemma 4.5; the converse would not do, as steps that shorten
-    the distance to θ'* may still leave the ellipsoid A⁻¹ B_R(θ*). Negative: for nobody.
+    Then ‖θ - θ'*‖ <= r + displacement <= R', the ball of Lemma 4.4 in which Lemma 4.3 works. It is
+    less than `containment` by (ε/(1-ε) - ε/(1+ε)) ‖θ*‖ >= 0, so it implies Lemma 4.5; the converse
+    would not do, as steps that shorten the distance to θ'* may still leave the ellipsoid A⁻¹
+    B_R(θ*). Negative: for nobody.
     """
     return radius / (1 + epsilon) - displacement(epsilon, norm)
 
@@ -198,9 +219,11 @@ class MicroTask(NamedTuple):
       epsilon: [] ‖A - I‖₂.
       mu, beta, radius, minimizer: of the new loss, by Lemma 4.4.
       moved: [] ‖θ'* - θ*‖, and `bound`, [], what the lemma has for it.
-      slack: [] how much less than `allowed` the distance to the old minimizer is; negative if it is too far.
+      slack: [] how much less than `allowed` the distance to the old minimizer is; negative if it is
+        too far.
       step_size: [] mu'/beta'², in the middle of what Lemma 4.3 allows.
-      steps: [] float, how many of those the lemma needs from the edge of the ball down to the tolerance.
+      steps: [] float, how many of those the lemma needs from the edge of the ball down to the
+        tolerance.
       holds: [] bool, ε < 1 and slack >= 0.
     """
 
@@ -218,7 +241,9 @@ class MicroTask(NamedTuple):
 
 
 def micro_task(before: Known, matrix: Array, tolerance: Number) -> MicroTask:
-    """Returns what Lemma 4.6 says when a learner within `tolerance` of the old minimizer meets L'(θ) = L(A θ)."""
+    """Returns what Lemma 4.6 says when a learner within `tolerance` of the old minimizer meets
+    L'(θ) = L(A θ).
+    """
     epsilon, norm = epsilon_of(matrix), jnp.linalg.norm(before.minimizer)
     new = carried(before, matrix)
     slack = allowed(before.radius, epsilon, norm) - tolerance
@@ -240,10 +265,12 @@ def micro_task(before: Known, matrix: Array, tolerance: Number) -> MicroTask:
 
 
 def chain(basin: Basin, matrices: Array, tolerance: Number) -> MicroTask:
-    """Returns Lemma 4.6 for each link of L_k(θ) = L_{k-1}(A_k θ), stacked [K, ..]; the theorem holds if all of them do.
+    """Returns Lemma 4.6 for each link of L_k(θ) = L_{k-1}(A_k θ), stacked [K, ..]; the theorem
+    holds if all of them do.
 
-    beta_k = beta Π(1 + ε_j)², mu_k = mu Π(1 - ε_j)², R_k = R / Π(1 + ε_j), θ_k* = A_k⁻¹ θ_{k-1}*. By induction: gradient
-    descent on L_k ends within `tolerance` of θ_k*, whence the next link starts. `matrices` [K, d, d].
+    beta_k = beta Π(1 + ε_j)², mu_k = mu Π(1 - ε_j)², R_k = R / Π(1 + ε_j), θ_k* = A_k⁻¹ θ_{k-1}*.
+    By induction: gradient descent on L_k ends within `tolerance` of θ_k*, whence the next link
+      starts. `matrices` [K, d, d].
     """
 
     def link(before, matrix):
@@ -253,8 +280,11 @@ def chain(basin: Basin, matrices: Array, tolerance: Number) -> MicroTask:
     return jax.lax.scan(link, known(basin), matrices)[1]
 
 
-def follow(basin: Basin, matrices: Array, start: Array, step_sizes: Array, steps: Array) -> tuple[Array, Array]:
-    """Returns gradient descent through a chain: (points [K, d] at the end of each micro-task, distances [K] from θ_k*).
+def follow(
+    basin: Basin, matrices: Array, start: Array, step_sizes: Array, steps: Array
+) -> tuple[Array, Array]:
+    """Returns gradient descent through a chain: (points [K, d] at the end of each micro-task,
+    distances [K] from θ_k*).
 
     `step_sizes` [K] and `steps` [K] int are each micro-task's own, as `chain` says them.
     """
@@ -264,7 +294,9 @@ def follow(basin: Basin, matrices: Array, start: Array, step_sizes: Array, steps
         point, product = carry
         matrix, step_size, count = given
         product = product @ matrix  # L_k(θ) = L_0(A_1 .. A_k θ)
-        point = jax.lax.fori_loop(0, count, lambda _, x: x - step_size * (product.T @ gradient(product @ x)), point)
+        point = jax.lax.fori_loop(
+            0, count, lambda _, x: x - step_size * (product.T @ gradient(product @ x)), point
+        )
         distance = jnp.linalg.norm(point - jnp.linalg.solve(product, basin.minimizer))
         return (point, product), (point, distance)
 
