@@ -38,7 +38,8 @@ class Spec:
     Fields with `axis` in their metadata take comma lists on the command line, one program per
     value. `options` maps "<part>.<option>" to a value ("redo.period": 500), for the parts that this
     Spec uses. `tasks` and `dataset` do not enter the program but belong to the run. Numbers of
-    numpy and jax are taken as Python's.
+    numpy and jax are taken as Python's. A `transition` that is not given is the usual one of the
+    environment; a `dataset` is "digits", or "generated" where tasks draw their own examples.
 
     Every task has `epochs` * (samples // batch_size) steps. If samples is no multiple of
     batch_size, a remainder sits out of each epoch, most examples in turn, but not all equally often
@@ -48,7 +49,9 @@ class Spec:
     """
 
     dataset: str = _field(
-        "digits", "what changes", "dataset, e.g. digits, mnist, emnist/letters, arrays:PATH"
+        None,
+        "what changes",
+        "dataset, e.g. mnist, emnist/letters, arrays:PATH; default digits, or generated",
     )
     samples: int | None = _field(
         None, "what changes", "training examples, class-balanced; all if not given", limits=WHOLE
@@ -58,7 +61,10 @@ class Spec:
     )
     environment: str = _field("random_labels", "what changes", "what a task is", axis=True)
     transition: str = _field(
-        "output", "what changes", "how one task turns into the next", axis=True
+        None,
+        "what changes",
+        "how one task turns into the next; default the environment's usual one",
+        axis=True,
     )
     tasks: int = _field(10, "what changes", "number of tasks", limits=WHOLE)
     epochs: int = _field(
@@ -113,9 +119,9 @@ class Spec:
 
     def __post_init__(self):
         replace = lambda name, value: object.__setattr__(self, name, value)  # noqa: E731 (frozen, as dataclasses do it)
-        datasets.check_name(self.dataset)
-        replace("dataset", _text("dataset", self.dataset))
         for kind, known in CHOICES.items():
+            if kind == "transition" and self.transition is None:
+                continue
             registry.lookup(known, kind, getattr(self, kind))
             replace(kind, str(getattr(self, kind)))
         replace("method", "+".join(methods.names(self.method)))
@@ -135,6 +141,13 @@ class Spec:
                 f"{self.samples}."
             )
         replace("options", self._checked_options())
+        environment = self.make_environment()
+        if self.transition is None:
+            replace("transition", environment.transition)
+        if self.dataset is None:
+            replace("dataset", "generated" if environment.data == "nothing" else "digits")
+        datasets.check_name(self.dataset)
+        replace("dataset", _text("dataset", self.dataset))
         self.check_parts()
 
     def _checked_options(self) -> tuple[tuple[str, Any], ...]:

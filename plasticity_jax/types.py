@@ -190,6 +190,7 @@ class Environment(NamedTuple):
         texts, or any other word, such as "numbers" [B, T], which no transition may mix with uniform
         ones.
       size, test_size: data -> how many examples a task has, and how many held-out ones.
+      transition: the name of the transition that is taken where none is named.
       check: (data, tasks) -> None; raises ValueError, one sentence, if the environment cannot make
         so many tasks of these data.
     """
@@ -209,6 +210,7 @@ class Environment(NamedTuple):
     targets: str = "distributions"
     size: Callable[[Data], int] = lambda data: len(data.x)
     test_size: Callable[[Data], int] = lambda data: len(data.test_x)
+    transition: str = "abrupt"
     check: Callable[[Data, int], None] = lambda data, tasks: None
 
 

@@ -57,6 +57,7 @@ def random_labels(
         examples,
         test=None,
         shared="inputs",
+        transition="output",
         loss=classification.cross_entropy,
         metrics=(accuracy,),
         loss_metric=classification.NATS,

@@ -41,6 +41,7 @@ def permuted_pixels(*, change: bool = True) -> Environment:
         examples,
         test,
         shared="targets",
+        transition="input",
         loss=classification.cross_entropy,
         metrics=(classification.ACCURACY,),
         loss_metric=classification.NATS,

@@ -45,6 +45,7 @@ def regression(*, of: str = "inputs", change: bool = True) -> Environment:
         examples,
         test=None if of == "targets" else test,
         shared="inputs" if of == "targets" else "targets",
+        transition="sampling" if of == "targets" else "input",
         loss=squared_error,
         metrics=(Metric("squared_error", better="lower", of=squared_error),),
         outputs=lambda data: data.y.shape[-1],

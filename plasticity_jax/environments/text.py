@@ -190,6 +190,7 @@ def _environment(
         examples,
         test,
         shared="nothing",
+        transition="sampling",
         loss=cross_entropy,
         metrics=(Metric("token_accuracy", better="higher", share=True, of=token_accuracy),),
         loss_metric=classification.NATS,
