@@ -13,7 +13,7 @@ from plasticity_jax import datasets, methods, models, registry
 from plasticity_jax.environments import ENVIRONMENTS
 from plasticity_jax.models import MODELS
 from plasticity_jax.models.layers import DEEPEST
-from plasticity_jax.optimizers import OPTIMIZERS
+from plasticity_jax.optimizers import OPTIMIZERS, SCHEDULES
 from plasticity_jax.precision import PRECISIONS
 from plasticity_jax.probes import PROBES
 from plasticity_jax.stream import transitions
@@ -84,6 +84,9 @@ class Spec:
         "torch", "what learns", "distribution of initial weights", axis=True
     )
     optimizer: str = _field("adam", "what learns", "optimizer", axis=True)
+    schedule: str = _field(
+        "constant", "what learns", "how the learning rate changes over a task or the run", axis=True
+    )
     precision: str = _field(
         "float32", "what learns", "arithmetic of the network in training steps", axis=True
     )
@@ -181,6 +184,7 @@ class Spec:
         named |= {
             self.environment: ENVIRONMENTS[self.environment],
             self.optimizer: OPTIMIZERS[self.optimizer],
+            self.schedule: SCHEDULES[self.schedule],
         }
         named[self.model] = MODELS[self.model]
         return named | {probe: PROBES[probe] for probe in self.probes}
@@ -205,11 +209,11 @@ class Spec:
         """Returns all fields by name, options as a dict: what is written of a Spec and compared
         with what was.
 
-        Precision is left out where it is float32, so that a workdir from before it had a name is
-        known again.
+        Fields that came later are left out where they are as it was before (`LATER`), so that an
+        older workdir is known again.
         """
         fields = {**dataclasses.asdict(self), "options": dict(self.options)}
-        return {name: v for name, v in fields.items() if (name, v) != ("precision", "float32")}
+        return {name: value for name, value in fields.items() if LATER.get(name) != value}
 
     def axes(self) -> dict[str, Any]:
         """Returns the fields that may take several values in one run, by name: columns of its
@@ -338,8 +342,11 @@ def comparable(record: Mapping[str, Any]) -> dict[str, Any]:
     return {name: _default(name) if name in ignored else value for name, value in record.items()}
 
 
+# fields that older records lack, with the value that does what was done before there was a choice
+LATER = {"precision": "float32", "schedule": "constant"}
+
 PARTS = collections.ChainMap[str, Callable](
-    ENVIRONMENTS, MODELS, OPTIMIZERS, methods.METHODS, PROBES
+    ENVIRONMENTS, MODELS, OPTIMIZERS, SCHEDULES, methods.METHODS, PROBES
 )
 """{name: factory} of everything whose settings are named `<part>.<setting>`; no name stands in two
 registries.
@@ -353,5 +360,6 @@ CHOICES: dict[str, Mapping[str, Any]] = {
     "activation": models.ACTIVATIONS,
     "initialization": models.INITIALIZATIONS,
     "optimizer": OPTIMIZERS,
+    "schedule": SCHEDULES,
     "precision": PRECISIONS,
 }

@@ -16,7 +16,7 @@ from plasticity_jax import datasets, lanes, models, registry
 from plasticity_jax.environments import ENVIRONMENTS
 from plasticity_jax.methods import METHODS
 from plasticity_jax.models import ACTIVATIONS, INITIALIZATIONS, MODELS, NORMS
-from plasticity_jax.optimizers import OPTIMIZERS
+from plasticity_jax.optimizers import OPTIMIZERS, SCHEDULES
 from plasticity_jax.probes import PROBES
 from plasticity_jax.reporting import metrics as measures
 from plasticity_jax.spec import unread
@@ -31,6 +31,7 @@ FACTORIES = {
     "method": METHODS,
     "probe": PROBES,
     "optimizer": OPTIMIZERS,
+    "schedule": SCHEDULES,
     "dataset": datasets.DATASETS,
 }
 AXES = {
@@ -39,6 +40,7 @@ AXES = {
     "activation": ACTIVATIONS,
     "initialization": INITIALIZATIONS,
     "optimizer": OPTIMIZERS,
+    "schedule": SCHEDULES,
     "method": METHODS,
 }
 

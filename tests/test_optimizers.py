@@ -1,12 +1,14 @@
 """Each optimizer: first steps by hand, and several steps against torch.optim."""
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from helpers.loops import context
 
-from plasticity_jax import registry
-from plasticity_jax.optimizers import OPTIMIZERS
+from plasticity_jax import methods, registry
+from plasticity_jax.optimizers import OPTIMIZERS, cosine, scheduled
 
 START = np.array([2.0, -3.0, 0.5], np.float32)
 GRADIENTS = np.random.default_rng(0).normal(size=(25, 3)).astype(np.float32)
@@ -82,3 +84,53 @@ def test_as_pytorch(torch, name, numbers):
         params.grad = torch.tensor(gradient)
         theirs.step()
         np.testing.assert_allclose(ours, params.detach().numpy(), rtol=1e-5, atol=1e-6)
+
+
+# Learning rates that change
+
+
+@pytest.mark.parametrize(("warmup", "final"), [(0.2, 0.0), (0.5, 0.1), (0.0, 0.3)])
+@pytest.mark.parametrize("over", ["task", "run"])
+def test_cosine_is_optaxs(over, warmup, final):
+    task, run = 10, 40
+    total = task if over == "task" else run
+    wanted = optax.warmup_cosine_decay_schedule(0.0, 1.0, round(warmup * total), total, final)
+    factor = cosine(over=over, warmup=warmup, final=final)
+    got = [factor(jnp.int32(step), task, run) for step in range(run)]
+    place = [step % task if over == "task" else step for step in range(run)]
+    # (optax's warmup of no steps starts at the top, as ours does)
+    np.testing.assert_allclose(got, [wanted(step) for step in place], rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_a_scheduled_optimizer_is_the_one_with_that_learning_rate(name):
+    factor = cosine(warmup=0.3, final=0.1)
+
+    def rate(step):
+        return 0.1 * factor(jnp.asarray(step), 10, 10)
+
+    ours = scheduled(built(name, 0.1, {}), lambda step: factor(step, 10, 10))
+    theirs = built(name, rate, {})
+    params = {"ours": jnp.asarray(START), "theirs": jnp.asarray(START)}
+    states = {"ours": ours.init(params["ours"]), "theirs": theirs.init(params["theirs"])}
+    shapes = [jax.tree.structure(built(name, 0.1, {}).init(jnp.asarray(START)))]
+    assert jax.tree.structure(states["ours"]) == shapes[0]  # it remembers nothing more
+    for step, gradient in enumerate(GRADIENTS[:10]):
+        for which, tx in {"ours": ours, "theirs": theirs}.items():
+            updates, states[which] = tx.update(
+                jnp.asarray(gradient), states[which], params[which], ctx=context(step)
+            )
+            params[which] = optax.apply_updates(params[which], updates)
+        np.testing.assert_allclose(params["ours"], params["theirs"], rtol=2e-6, atol=1e-6)
+
+
+def test_a_gradient_is_clipped_with_its_penalties():
+    params = {"w": jnp.array([3.0, 4.0])}
+    clipped = methods.compose(methods.clip(norm=1.0), methods.l2(strength=0.5))(optax.sgd(1.0))
+    zero = {"w": jnp.zeros(2)}
+    updates, _ = clipped.update(zero, clipped.init(params), params, ctx=context(0))
+    # l2's gradient is strength * 2 * w or strength * w: either way of norm above 1, so its direction
+    np.testing.assert_allclose(updates["w"], [-0.6, -0.8], rtol=1e-6)
+    small = methods.clip(norm=100.0)(optax.sgd(1.0))
+    updates, _ = small.update({"w": jnp.array([3.0, 4.0])}, small.init(params), params)
+    np.testing.assert_array_equal(updates["w"], [-3.0, -4.0])

@@ -11,7 +11,7 @@ from plasticity_jax import lanes, methods
 from plasticity_jax.environments import ENVIRONMENTS
 from plasticity_jax.execution import placement
 from plasticity_jax.models import ACTIVATIONS, INITIALIZATIONS, MODELS, NORMS
-from plasticity_jax.optimizers import OPTIMIZERS
+from plasticity_jax.optimizers import OPTIMIZERS, SCHEDULES
 from plasticity_jax.precision import PRECISIONS
 from plasticity_jax.probes import PROBES
 from plasticity_jax.spec import CHOICES, Spec, comparable, unread
@@ -25,6 +25,7 @@ KNOWN = {
     "activation": ACTIVATIONS,
     "initialization": INITIALIZATIONS,
     "optimizer": OPTIMIZERS,
+    "schedule": SCHEDULES,
     "precision": PRECISIONS,
     "method": methods.METHODS,
 }
@@ -49,6 +50,24 @@ def refused(function, *arguments, **keyword) -> str:
 def test_unknown_names_are_refused_with_the_known(kind):
     expected = f"unknown {kind} 'nonsense': known are {', '.join(KNOWN[kind])}."
     assert refused(Spec, **{kind: "nonsense"}) == expected
+
+
+def test_what_is_not_given_is_the_environments_usual():
+    usual = {
+        "random_labels": ("output", "digits"),
+        "permuted_pixels": ("input", "digits"),
+        "class_split": ("abrupt", "digits"),
+        "regression": ("input", "digits"),
+        "bit_flip": ("abrupt", "generated"),
+    }
+    for environment, wanted in usual.items():
+        spec = Spec(environment=environment)
+        assert (spec.transition, spec.dataset) == wanted
+        assert spec == Spec(environment=environment, transition=wanted[0], dataset=wanted[1])
+    targets = Spec(environment="regression", options={"regression.of": "targets"})
+    assert targets.transition == "sampling"
+    text = Spec(environment="random_seq2seq", model="t5", norm="layer", dataset=None)
+    assert (text.transition, text.dataset) == ("sampling", "generated")
 
 
 def test_every_choice_is_checked():

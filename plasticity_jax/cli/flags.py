@@ -18,7 +18,7 @@ from plasticity_jax import datasets, lanes, methods, registry, spec
 from plasticity_jax.environments import ENVIRONMENTS
 from plasticity_jax.execution import placement
 from plasticity_jax.models import MODELS
-from plasticity_jax.optimizers import OPTIMIZERS
+from plasticity_jax.optimizers import OPTIMIZERS, SCHEDULES
 from plasticity_jax.probes import PROBES
 from plasticity_jax.storage import paths
 from plasticity_jax.stream.transitions import TRANSITIONS
@@ -63,7 +63,7 @@ SWITCHES = {
 }
 PROGRAMS = 10_000  # of a run at most: more would take days to compile
 SPEC_FIELDS = {f.name: f for f in dataclasses.fields(spec.Spec) if f.name != "options"}
-PART_REGISTRIES = (ENVIRONMENTS, MODELS, OPTIMIZERS, methods.METHODS, PROBES)
+PART_REGISTRIES = (ENVIRONMENTS, MODELS, OPTIMIZERS, SCHEDULES, methods.METHODS, PROBES)
 
 
 def part_settings() -> dict[str, Any]:
@@ -422,6 +422,7 @@ def listing() -> str:
         "models": MODELS,
         "methods": methods.METHODS,
         "optimizers": OPTIMIZERS,
+        "learning rate schedules": SCHEDULES,
         "probes": PROBES,
     }
     settings, lines = part_settings(), []

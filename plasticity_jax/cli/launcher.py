@@ -262,10 +262,12 @@ def describe(programs: Sequence[program_.Program], dataset: datasets.Dataset) ->
         needs = memory.of_lane(one, data)
         mebibytes = (needs.waiting + needs.running) / 2**20
         options = "".join(f", {name} {value}" for name, value in one.options)
+        schedule = one.schedule
+        rate = "" if schedule == "constant" else f" with learning rate {schedule}"
         lines.append(
             f"program {number + 1}: {one.environment}, transition {one.transition}, "
             f"{_network(one)}, "
-            f"{one.optimizer}, {one.precision}, method {one.method}{options}"
+            f"{one.optimizer}{rate}, {one.precision}, method {one.method}{options}"
         )
         arms: dict[Any, list[int]] = {}
         for lane in program.lanes:

@@ -12,6 +12,7 @@ import numpy as np
 from plasticity_jax import datasets, registry
 from plasticity_jax import lanes as lanes_
 from plasticity_jax.execution import memory
+from plasticity_jax.optimizers import SCHEDULES
 from plasticity_jax.spec import Spec, comparable
 from plasticity_jax.storage import paths
 from plasticity_jax.storage import workdir as workdir_
@@ -258,7 +259,15 @@ def check_config(workdir: str | Path, wanted: dict[str, Any]) -> bool:
     """Returns whether a workdir records these `settings`, see `workdir.check_config`; more tasks
     may be asked for.
     """
-    return workdir_.check_config(workdir, wanted, extendable="tasks", today=_today)
+    whole = any(
+        program["spec"]["options"].get(f"{schedule}.over") == "run"
+        for program in wanted["programs"]
+        for schedule in SCHEDULES
+    )
+    extendable = (
+        "" if whole else "tasks"
+    )  # (a schedule over the run is another one if it is longer)
+    return workdir_.check_config(workdir, wanted, extendable=extendable, today=_today)
 
 
 def _today(recorded: Any) -> Any:

@@ -9,7 +9,7 @@ from plasticity_jax import registry
 from plasticity_jax.methods.lifting import Penalty, Rewrite, at_boundary, compose, every, extended
 from plasticity_jax.methods.penalties import l2, l2_init, spectral
 from plasticity_jax.methods.recycling import redo
-from plasticity_jax.methods.resets import optimizer_reset, shrink_and_perturb
+from plasticity_jax.methods.resets import clip, optimizer_reset, shrink_and_perturb
 from plasticity_jax.types import Method, Structure
 
 __all__ = [
@@ -18,6 +18,7 @@ __all__ = [
     "Rewrite",
     "at_boundary",
     "build",
+    "clip",
     "compose",
     "every",
     "l2",
@@ -80,4 +81,5 @@ METHODS = {
     "shrink_and_perturb": shrink_and_perturb,
     "redo": redo,
     "optimizer_reset": optimizer_reset,
+    "clip": clip,
 }

@@ -37,6 +37,26 @@ def shrink_and_perturb(
     return lifting.Rewrite(apply, lifting.every(period) if period else lifting.at_boundary)
 
 
+@registry.checked
+def clip(*, norm: Number = 1.0) -> Method:
+    """Gradient clipping: the whole gradient, penalties included, scaled down to at most `norm`.
+
+    g <- g min(1, norm / ||g||_2). Source: Pascanu et al. 2013.
+    """
+
+    def method(optimizer: optax.GradientTransformation) -> optax.GradientTransformationExtraArgs:
+        inner = lifting.extended(optimizer)
+        clipping = optax.clip_by_global_norm(norm)
+
+        def update(updates, state, params=None, **extra):
+            clipped, _ = clipping.update(updates, optax.EmptyState())
+            return inner.update(clipped, state, params, **extra)
+
+        return optax.GradientTransformationExtraArgs(inner.init, update)
+
+    return method
+
+
 def optimizer_reset() -> Method:
     """Optimizer reset: the optimizer starts afresh (moments and step counts) at every task change;
     weights are kept.

@@ -6,7 +6,7 @@ import jax
 import optax
 
 from plasticity_jax import methods, registry
-from plasticity_jax.optimizers import OPTIMIZERS
+from plasticity_jax.optimizers import OPTIMIZERS, SCHEDULES, scheduled
 from plasticity_jax.spec import Spec
 from plasticity_jax.training.network import Network
 from plasticity_jax.types import (
@@ -31,12 +31,18 @@ class Online(NamedTuple):
     loss: Array
 
 
-def optimizer(spec: Spec, lane: Lane, structure: Structure) -> Optimizer:
-    """Returns the Spec's optimizer with its methods, built from the lane's (traced) numbers."""
+def optimizer(spec: Spec, lane: Lane, structure: Structure, task_steps: int = 1) -> Optimizer:
+    """Returns the Spec's optimizer with its methods, built from the lane's (traced) numbers.
+
+    A schedule needs `task_steps`, the steps of a task; what is remembered does not depend on it.
+    """
     settings = {**dict(spec.options), **lane}
     base = registry.make(
         OPTIMIZERS, "optimizer", spec.optimizer, settings, learning_rate=lane["learning_rate"]
     )
+    schedule = registry.make(SCHEDULES, "schedule", spec.schedule, settings)
+    if schedule is not None:
+        base = scheduled(base, lambda step: schedule(step, task_steps, task_steps * spec.tasks))
     return methods.build(spec.method, structure, settings)(base)  # (an int32 has no 2**32)
 
 

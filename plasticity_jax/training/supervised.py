@@ -80,7 +80,6 @@ def make_run(spec: Spec) -> Run:
         task = jnp.asarray(task, jnp.int32)
         net, key = network.network(spec, environment, data), jax.random.key(lane["seed"])
         samples = environment.size(data)
-        tx = step_.optimizer(spec, lane, net.structure)
         per_epoch = order.steps_per_epoch(samples, spec.batch_size)
         steps = per_epoch * spec.epochs
         ahead = spec.batch_size == 1
@@ -88,6 +87,7 @@ def make_run(spec: Spec) -> Run:
         in_order = spec.epochs == 1 and environment.data == "nothing" and not transition.gradual
         plan = order.plan(environment, key, data, task, transition.gradual, in_order)
         stage = plan.stage
+        tx = step_.optimizer(spec, lane, net.structure, steps * stage.parts)
         length = transitions.transition_steps(lane["transition_fraction"], steps * stage.parts)
         begun = stage.part * steps  # steps of the task in its stages before this one
 

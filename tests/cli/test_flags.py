@@ -205,6 +205,7 @@ AXES = {
     "activation": "relu,crelu",
     "initialization": "torch,he",
     "optimizer": "adam,sgd",
+    "schedule": "constant,cosine",
     "precision": "float32,tensorfloat32,bfloat16",
     "method": "none,l2,redo+l2",
 }

@@ -132,7 +132,7 @@ USAGE = {
     "--redo.threshold=0.1": "redo.threshold is '0.1', but no arm of this run uses redo: add redo or leave it out.",
     "--random_labels.draw=coin": "random_labels.draw is 'coin': allowed are 'shuffle', 'iid'.",
     "--transition=input": "'random_labels' share inputs: allowed are output, smoothing, annealing, sampling, abrupt.",
-    "--environment=permuted_pixels": "transition 'output' needs tasks that share inputs",
+    "--environment=permuted_pixels --transition=output": "transition 'output' needs tasks that share inputs",
     "--probes=": "unknown probe '': known are hessian_top, ",
     "--dataset=digit": "nknown dataset 'digit'; known are digits, mnist, ",
     "--dataset=arrays:": "names no folder; write arrays:PATH.",
@@ -146,7 +146,8 @@ USAGE = {
 COUNTS = "seeds samples tasks epochs batch_size width depth granularity lane_width probe_every probe_samples last"
 USAGE |= {f"--{name}=0": f"{name} is 0: {WHOLE}" for name in [*COUNTS.split(), "checkpoint_every"]}
 NAMES = (
-    "environment transition model norm activation initialization optimizer precision method probe"
+    "environment transition model norm activation initialization optimizer schedule precision "
+    "method probe"
 )
 USAGE |= {
     f"--{name}{'s' * (name == 'probe')}=foo": f"unknown {name} 'foo': known are "
@@ -336,8 +337,8 @@ def test_results_have_a_row_per_lane_and_task_and_a_column_for_everything(finish
 def test_config_records_everything_that_decides_the_numbers(finished):
     config = json.loads((finished[0] / "config.json").read_text())
     none, l2 = config["settings"]["programs"]
-    # float32 is left out: workdirs from before precision could be named are known again
-    assert set(none["spec"]) == set(spec.Spec.__dataclass_fields__) - {"precision"}
+    # what came later is left out where it is as it was: workdirs from before are known again
+    assert set(none["spec"]) == set(spec.Spec.__dataclass_fields__) - set(spec.LATER)
     assert (none["spec"]["method"], l2["spec"]["method"], l2["spec"]["samples"]) == (
         "none",
         "l2",

@@ -139,6 +139,7 @@ OFF = {
     "spectral": {"spectral.strength": 0.0},
     "shrink_and_perturb": {"shrink_and_perturb.shrink": 1.0, "shrink_and_perturb.noise": 0.0},
     "redo": {"redo.max_fraction": 0.0, "redo.period": 1},
+    "clip": {"clip.norm": 1e30},
 }
 
 

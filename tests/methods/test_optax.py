@@ -55,6 +55,7 @@ METHODS = {
     "redo": redo(),
     "redo, running": redo(score="running"),
     "optimizer_reset": methods.optimizer_reset(),
+    "clip": methods.clip(norm=0.5),
 }
 
 
