@@ -70,8 +70,7 @@ def training(steps: int, batch_size: int = 64, compiled: bool = False) -> Go:
         .contiguous(memory_format=torch.channels_last)
     )
     x, y = (x - x.mean()) / x.std(), torch.from_numpy(labels).to(where).long()
-    # pyright: ignore[reportCallIssue]
-    model = network().to(where, memory_format=torch.channels_last)
+    model = network().to(where, memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
     optimizer = torch.optim.Adam(model.parameters(), lr=1e-3, fused=True)
 
     def objective(index):

@@ -93,7 +93,9 @@ def scheduled(
     """
     inner = optax.with_extra_args_support(optimizer)
 
-    def update(updates, state, params=None, *, ctx, **extra):
+    def update(updates, state, params=None, *, ctx=None, **extra):
+        if ctx is None:
+            raise ValueError("a scheduled optimizer needs update(..., ctx=Context(...)).")
         updates, state = inner.update(updates, state, params, ctx=ctx, **extra)
         scale = factor(ctx.step)
         return jax.tree.map(lambda u: (scale * u).astype(u.dtype), updates), state

@@ -240,8 +240,7 @@ def first_line_is_a_sentence(thing) -> bool:
 def test_factories_say_what_they_are(kind, name):
     factory = FACTORIES[kind][name]
     assert first_line_is_a_sentence(factory)
-    # pyright: ignore
-    assert registry.describe(factory) == inspect.getdoc(factory).partition("\n")[0]
+    assert registry.describe(factory) == inspect.getdoc(factory).partition("\n")[0]  # pyright: ignore
     for number, default in registry.numbers(factory).items():
         kind = int if number in registry.whole_numbers(factory) else float
         assert isinstance(default, kind), f"{name}.{number} must have a number as its default"
@@ -266,8 +265,7 @@ MODULES = [m.name for m in pkgutil.walk_packages(plasticity_jax.__path__, "plast
 @pytest.mark.parametrize("name", MODULES)
 def test_public_names_exist_and_are_documented(name):
     module = importlib.import_module(name)
-    # pyright: ignore
-    assert first_line_is_a_sentence(module) or module.__doc__.splitlines()[0].endswith((":", ","))
+    assert first_line_is_a_sentence(module) or module.__doc__.splitlines()[0].endswith((":", ","))  # pyright: ignore
     listed = getattr(module, "__all__", [])
     assert list(listed) == sorted(listed, key=lambda n: (not n.isupper(), n.islower(), n))
     for public in listed:

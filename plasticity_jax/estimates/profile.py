@@ -61,8 +61,7 @@ def profile(program: program_.Program, dataset: datasets.Dataset, folder: str | 
     cut, part = shortened(program, dataset)
     # the compilation cache takes programs for equal that differ in marks only, as with one from
     # before it had them
-    # pyright: ignore[reportAttributeAccessIssue]
-    by_marks = jax.config.jax_compilation_cache_include_metadata_in_key
+    by_marks = jax.config.jax_compilation_cache_include_metadata_in_key  # pyright: ignore[reportAttributeAccessIssue]
     jax.config.update("jax_compilation_cache_include_metadata_in_key", True)
     try:
         compiled = compiled_.compile_program(cut, program_.device_data(part))

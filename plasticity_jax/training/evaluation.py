@@ -131,8 +131,7 @@ def measure(
 
     if spec.probe_every == 1:
         return probed()
-    # pyright: ignore[reportAttributeAccessIssue]
-    nothing = 0.0 if jax.config.jax_debug_nans else jnp.nan
+    nothing = 0.0 if jax.config.jax_debug_nans else jnp.nan  # pyright: ignore[reportAttributeAccessIssue]
     absent = jax.tree.map(lambda a: jnp.full(a.shape, nothing, a.dtype), jax.eval_shape(probed))
     return jax.lax.cond((task + 1) % spec.probe_every == 0, probed, lambda: absent)
 
