@@ -1,0 +1,99 @@
+"""The examples run as they are, show what they promise, and stay as long as two screens."""
+
+import contextlib
+import io
+import pathlib
+import re
+import runpy
+import sys
+
+import jax
+import pytest
+
+import plasticity_jax as pj
+
+FOLDER = pathlib.Path(__file__).parents[1] / "examples"
+REGISTRIES = (pj.environments.ENVIRONMENTS, pj.probes.PROBES)
+
+pytestmark = pytest.mark.usefixtures("compiled_quickly")
+
+
+@pytest.fixture
+def run(monkeypatch):
+    """Runs an example as `python examples/NAME.py` does; returns its names and what it printed."""
+    monkeypatch.setattr(sys, "argv", ["example"])
+    before = [dict(registry) for registry in REGISTRIES]
+
+    def once(name):
+        printed = io.StringIO()
+        # strangers have jax as it comes
+        with contextlib.redirect_stdout(printed), jax.numpy_rank_promotion("allow"):
+            names = runpy.run_path(str(FOLDER / f"{name}.py"), run_name="__main__")
+        return names, printed.getvalue()
+
+    yield once
+    for registry, entries in zip(REGISTRIES, before, strict=True):
+        registry.clear()
+        registry.update(entries)
+
+
+def test_two_tasks(run):
+    """Both ways learn both tasks, and an abrupt change costs a loss that small steps never have."""
+    _, printed = run("two_tasks")
+    losses = [float(text) for text in re.findall(r"on the way (\S+),", printed)]
+    assert printed.count("accuracy at the end 100%") == 4
+    assert losses[0] == losses[2]  # the first task is the same
+    assert losses[1] > 2 * losses[3]
+
+
+def test_your_method(run):
+    """Each method does what it is for, and the composition what both are for."""
+    _, printed = run("your_method")
+    largest = [float(text) for text in re.findall(r"largest parameter (\S+)", printed)]
+    assert largest[0] > largest[1] > largest[2] == largest[3] == 0.5
+
+
+def test_your_probe(run):
+    """Two of four units are stuck; in the run a high learning rate saturates and a low one does
+    not.
+    """
+    names, printed = run("your_probe")
+    assert "by hand: 0.50" in printed
+    last = names["table"].query("task == 2").groupby("learning_rate").saturated_fraction.mean()
+    assert last.iloc[0] < 0.05 < 0.2 < last.iloc[1]
+
+
+def test_your_environment(run):
+    """A strong picture costs accuracy while it changes, and less if it changes in small steps."""
+    names, _ = run("your_environment")
+    mean = names["arms"].online_accuracy_mean.mean()
+    assert mean[4.0, 1] < mean[4.0, 10] < mean[0.5, 1]
+
+
+def test_your_checkpoint(run):
+    names, printed = run("your_checkpoint")
+    loss = [float(measured["loss"]) for measured in names["table"].values()]
+    assert loss == sorted(loss, reverse=True)
+    assert len(loss) == 5
+    assert "largest Hessian eigenvalue" in printed
+
+
+def test_reading_results(run, tmp_path, monkeypatch):
+    """The demo's numbers, and those of a folder that is given."""
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    names, printed = run("reading_results")
+    assert "+68.4  +64.3 to +72.6" in printed
+    assert sorted(path.name for path in tmp_path.glob("*/*")) == ["curves.png", "curves.svg"]
+    one_seed_less = names["table"].query("seed > 0")
+    one_seed_less.to_parquet(tmp_path / "results.parquet")
+    monkeypatch.setattr(sys, "argv", ["example", str(tmp_path)])
+    _, printed = run("reading_results")
+    assert "K = 20      3" in printed
+
+
+@pytest.mark.parametrize("path", sorted(FOLDER.glob("*.py")), ids=lambda path: path.stem)
+def test_an_example_is_two_screens_and_says_how_to_run_it(path):
+    text = path.read_text(encoding="utf-8")
+    assert 40 <= len(text.splitlines()) <= 80
+    assert f"Run: python examples/{path.name}" in text
+    assert f"def test_{path.stem}(" in pathlib.Path(__file__).read_text(encoding="utf-8")
