@@ -165,9 +165,8 @@ def pure(
         def step(state, clock):
             index = (clock * spec.batch_size + jnp.arange(spec.batch_size)) % samples
             batch = environment.examples(data, drawn, index)
-            return step_.train_step(
-                environment, net, optimizer, state, batch, key, clock, clock % task == 0
-            )
+            learner = step_.Learner(environment, net, optimizer)
+            return step_.train_step(learner, state, batch, key, clock, clock % task == 0)
 
         return step
 

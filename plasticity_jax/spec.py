@@ -245,11 +245,12 @@ class Spec:
         refuses its options.
         """
         environment = self.make_environment()
-        methods.build(self.method, Structure({}, lambda key: {}), dict(self.options))
         # (how many symbols a text has does not depend on data, how many classes there are does)
-        self.make_model(
+        model = self.make_model(
             environment.outputs(cast(Data, None)) if environment.inputs == "text" else 1
         )
+        structure = Structure({}, lambda key: {}, models.head(model))
+        methods.build(self.method, structure, dict(self.options))
         reads = {name: models.inputs(factory) for name, factory in MODELS.items()}
         if environment.inputs not in reads[self.model]:
             fitting = [name for name, kinds in reads.items() if environment.inputs in kinds]

@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping
 from typing import Annotated, Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import optax
 
 Array = jax.Array
@@ -255,10 +256,23 @@ class Structure(NamedTuple):
       units: {group name: UnitGroup} of the units that may be recycled; group names are keys of
         `Context.hidden`.
       init: key -> freshly initialized params.
+      head: path of the output layer in the parameter tree; None where it shares its weights.
     """
 
     units: Mapping[str, UnitGroup]
     init: Callable[[Key], PyTree]
+    head: tuple[str, ...] | None = None
+
+    def fresh(self, key: Key, group: str, unit: Array) -> PyTree:
+        """Returns freshly drawn incoming weights of one unit: {"kernel": [..., in], "bias": []}.
+
+        They are those that `init(key)` draws for it; inside a compiled program no other layer is
+        drawn. `unit` is [] int32, from 0 to the number of units less 1.
+        """
+        layer = self.init(key)
+        for part in self.units[group].made_by:
+            layer = layer[part]
+        return {name: jnp.take(weights, unit, axis=-1) for name, weights in layer.items()}
 
 
 class Context(NamedTuple):
@@ -271,6 +285,8 @@ class Context(NamedTuple):
       boundary: [] bool, first step of a new task. Only for methods that are told; they say so.
       hidden: {group: [B, ..., m * H]} activations of this step's batch, of all groups that the
         model has.
+      gradient: of the loss on this step's batch, like params, before penalties on the parameters
+        and the optimizer; None where a loop of one's own does not give it.
 
     A step is one update of the optimizer, and a method remembers nothing of an update that is
     thrown away. So what may throw one away belongs inside a method, which then sees every call:
@@ -285,6 +301,45 @@ class Context(NamedTuple):
     step: Array
     boundary: Array
     hidden: Mapping[str, Array]
+    gradient: PyTree = None
+
+
+class Start(NamedTuple):
+    """What a method may look at before the first step of a task, which is not the first task.
+
+    Attributes:
+      key: fresh for this task.
+      task: [] int32, number of the stage that begins.
+      initial: parameters at initialization.
+      gradient: params -> gradient of the loss on the first batch of the new task, like params.
+      structure: what is known of the network.
+    """
+
+    key: Key
+    task: Array
+    initial: PyTree
+    gradient: Callable[[PyTree], PyTree]
+    structure: Structure
+
+
+class View(NamedTuple):
+    """A network on one batch.
+
+    Attributes:
+      batch: the examples.
+      outputs: [B, C] or [B, T, V] logits.
+      hidden: {group: [B, ..., m * H]} activations, in the order of the layers.
+      preactivations: {group: [B, ..., H]} what the activation function was applied to, normalised
+        where there is a norm; of those groups that an activation function made.
+      params, initial: parameters now, and at initialization.
+    """
+
+    batch: Batch
+    outputs: Array
+    hidden: Mapping[str, Array]
+    preactivations: Mapping[str, Array]
+    params: PyTree
+    initial: PyTree
 
 
 class Snapshot(NamedTuple):
@@ -299,6 +354,8 @@ class Snapshot(NamedTuple):
       linear: names of those groups that no activation function made, which have no dormant units.
       previous_hidden: the same inputs through the network as it was at the end of the task before.
       key: for probes that draw.
+      view: params -> View of the probe batch through these parameters; what no probe asks for is
+        not computed.
     """
 
     params: PyTree
@@ -309,6 +366,7 @@ class Snapshot(NamedTuple):
     previous_hidden: Mapping[str, Array]
     key: Key
     linear: frozenset[str] = frozenset()
+    view: Callable[[PyTree], View] | None = None
 
 
 Probe = Callable[[Snapshot], "Array | dict[str, Array]"]

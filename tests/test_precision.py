@@ -126,9 +126,9 @@ def one_step(one, rounded=False):
         if rounded:
             state, batch = (cast(cast(tree, jnp.bfloat16), jnp.float32) for tree in (state, batch))
         tx, key = step_.optimizer(one, lane, net.structure), jax.random.key(2)
-        after, _ = step_.train_step(
-            environment, net, tx, state, batch, key, jnp.int32(0), jnp.asarray(False)
-        )
+        learner = step_.Learner(environment, net, tx)
+        never = jnp.asarray(False)
+        after, _ = step_.train_step(learner, state, batch, key, jnp.int32(0), never)
         gradient = ravel_pytree(jax.tree.map(jnp.subtract, state.params, after.params))[0]
         return gradient, after, net.apply(state.params, state.variables, batch.x, True)
 

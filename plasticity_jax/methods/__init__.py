@@ -6,26 +6,45 @@ from collections.abc import Mapping
 from typing import Any
 
 from plasticity_jax import registry
-from plasticity_jax.methods.lifting import Penalty, Rewrite, at_boundary, compose, every, extended
+from plasticity_jax.methods.features import feature_norm
+from plasticity_jax.methods.lifting import (
+    Boundary,
+    Penalty,
+    Rewrite,
+    Term,
+    at_boundary,
+    begin,
+    compose,
+    every,
+    extended,
+    objective,
+)
 from plasticity_jax.methods.penalties import l2, l2_init, spectral
 from plasticity_jax.methods.recycling import redo
-from plasticity_jax.methods.resets import clip, optimizer_reset, shrink_and_perturb
+from plasticity_jax.methods.resets import clip, head_reset, optimizer_reset, shrink_and_perturb
 from plasticity_jax.types import Method, Structure
 
 __all__ = [
     "METHODS",
+    "Boundary",
     "Penalty",
     "Rewrite",
+    "Term",
     "at_boundary",
+    "begin",
     "build",
     "clip",
     "compose",
     "every",
+    "feature_norm",
+    "head_reset",
     "l2",
     "l2_init",
     "names",
     "none",
+    "objective",
     "optimizer_reset",
+    "parts",
     "redo",
     "shrink_and_perturb",
     "spectral",
@@ -55,22 +74,26 @@ def names(method: str) -> tuple[str, ...]:
             )
     kind = {part: METHODS[part].__annotations__["return"] for part in parts}
     penalties = sorted(part for part in parts if kind[part] is Penalty)
-    rewrites = [part for part in parts if kind[part] is Rewrite]
-    return (
-        *(part for part in parts if kind[part] not in (Penalty, Rewrite)),
-        *rewrites,
-        *penalties,
-    )
+    rewrites = [part for part in parts if kind[part] in (Rewrite, Rewrite | Boundary)]
+    others = [part for part in parts if part not in penalties and part not in rewrites]
+    return (*others, *rewrites, *penalties)
 
 
 def build(method: str, structure: Structure, settings: Mapping[str, Any]) -> Method:
     """Returns the composition `method` ("redo+l2") with the numbers and options in `settings`
     ("redo.threshold": 0.1).
     """
+    return compose(*parts(method, structure, settings))
+
+
+def parts(method: str, structure: Structure, settings: Mapping[str, Any]) -> list[Method]:
+    """Returns the methods of a composition in the order of `names`, each with its settings.
+
+    Those that are a `Boundary` also act through `begin`, and those that are a `Term` through
+    `objective`: a loop of one's own calls these two.
+    """
     given = structure._asdict()
-    return compose(
-        *(registry.make(METHODS, "method", part, settings, **given) for part in names(method))
-    )
+    return [registry.make(METHODS, "method", part, settings, **given) for part in names(method)]
 
 
 METHODS = {
@@ -82,4 +105,6 @@ METHODS = {
     "redo": redo,
     "optimizer_reset": optimizer_reset,
     "clip": clip,
+    "head_reset": head_reset,
+    "feature_norm": feature_norm,
 }

@@ -1,4 +1,4 @@
-"""The two ways in which nearly every intervention joins an optimizer, and how interventions
+"""The ways in which nearly every intervention joins an optimizer, and how interventions
 compose.
 
 A method is a function optimizer -> optimizer, so it works in anyone's optax loop: pass
@@ -10,14 +10,14 @@ import contextlib
 import contextvars
 import functools
 import inspect
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import optax
 
-from plasticity_jax.types import Array, Context, Method, Number, Optimizer, PyTree
+from plasticity_jax.types import Array, Context, Method, Number, Optimizer, PyTree, Start, View
 
 
 class Penalty(NamedTuple):
@@ -69,6 +69,102 @@ class Penalty(NamedTuple):
         return optax.chain(optax.GradientTransformationExtraArgs(init, update), extended(optimizer))
 
 
+class Term(NamedTuple):
+    """A term of the loss that depends on the network's activations or outputs on the batch.
+
+    It is added inside the objective, so that its forward pass is the training step's own.
+
+    Attributes:
+      value: (View of the batch in training mode, memory) -> [] the term without its strength.
+      strength: [] factor.
+      init: params -> memory (an older network, ...).
+      advance: (memory, params) -> memory, once a step, with the parameters before the step.
+    """
+
+    value: Callable[[View, Any], Array]
+    strength: Number
+    init: Callable[[PyTree], Any] = lambda params: ()
+    advance: Callable[[Any, PyTree], Any] = lambda memory, params: memory
+
+    def __call__(self, optimizer: optax.GradientTransformation) -> Optimizer:
+        """Returns `optimizer`, which also keeps what the term remembers.
+
+        The term itself belongs in the loss: in a loop of one's own, add `objective(terms, state,
+        view)`.
+        """
+        inner = extended(optimizer)
+
+        def init(params):
+            return TermState(inner.init(params), Held(KEPT if _asked.get() else self.init(params)))
+
+        def update(updates, state, params=None, **extra):
+            updates, rest = inner.update(updates, state.inner, params, **extra)
+            return updates, TermState(rest, Held(self.advance(state.held.memory, params)))
+
+        return optax.GradientTransformationExtraArgs(init, update)
+
+
+class Held(NamedTuple):
+    """What a Term remembers."""
+
+    memory: Any
+
+
+class TermState(NamedTuple):
+    """State of a Term: the wrapped optimizer's own, and what the term remembers."""
+
+    inner: PyTree
+    held: Held
+
+
+def objective(terms: Sequence[Term], state: PyTree, view: View) -> Array:
+    """Returns the sum of the terms, [], each times its strength; `state` is the optimizer's.
+
+    `terms` are in the order of the composition that `state` belongs to.
+    """
+
+    def holds(node: Any) -> bool:
+        return isinstance(node, Held)
+
+    held = [node.memory for node in jax.tree.leaves(state, is_leaf=holds) if holds(node)]
+    values = [
+        term.strength * term.value(view, memory) for term, memory in zip(terms, held, strict=True)
+    ]
+    return jnp.stack(values).sum()
+
+
+class Boundary(NamedTuple):
+    """A change of the parameters between two tasks, before the first step of the new one.
+
+    Attributes:
+      apply: (params, Start) -> (params, touched). `touched` is a tree of bool arrays like params,
+        or None for nothing: what the optimizer remembers of a weight that is touched is forgotten,
+        as in a Rewrite.
+    """
+
+    apply: Callable[[PyTree, Start], tuple[PyTree, PyTree]]
+
+    def __call__(self, optimizer: optax.GradientTransformation) -> Optimizer:
+        """Returns `optimizer` as it is. In a loop of one's own call `begin` between two tasks."""
+        return extended(optimizer)
+
+
+def begin(
+    boundaries: Sequence[Boundary],
+    optimizer: Optimizer,
+    params: PyTree,
+    state: PyTree,
+    start: Start,
+) -> tuple[PyTree, PyTree]:
+    """Returns parameters and state of `optimizer` after what `boundaries` do before a task."""
+    for number, boundary in enumerate(boundaries):
+        own = start._replace(key=jax.random.fold_in(start.key, number))
+        params, touched = boundary.apply(params, own)
+        if touched is not None:
+            state = _forgotten(optimizer, state, params, touched)
+    return params, state
+
+
 class RewriteState(NamedTuple):
     """State of a Rewrite: the wrapped optimizer's own, and what the method remembers."""
 
@@ -110,15 +206,15 @@ class Rewrite(NamedTuple):
         weight's new value, so moments become zero. Step counts are kept, so Adam's first step of a
         touched weight is about 3.2 x its learning rate. What has another shape than the weight
         (adafactor's factors) is left alone.
-      when: ctx -> [] bool. Must depend on the clock only, so that it stays one branch for all
-        lanes.
-      init: () -> memory.
+      when: (ctx, memory) -> [] bool. One that depends on the clock only stays one branch for all
+        lanes; where it depends on data, vmapped lanes compute both sides.
+      init: params -> memory.
       observe: (memory, ctx) -> memory, at every step.
     """
 
     apply: Callable[[PyTree, Context, Any], tuple[PyTree, PyTree, Any]]
-    when: Callable[[Context], Array]
-    init: Callable[[], Any] = lambda: ()
+    when: Callable[..., Array]
+    init: Callable[[PyTree], Any] = lambda params: ()
     observe: Callable[[Any, Context], Any] = lambda memory, ctx: memory
 
     def __call__(self, optimizer: optax.GradientTransformation) -> Optimizer:
@@ -132,7 +228,7 @@ class Rewrite(NamedTuple):
         optimizer = extended(optimizer)
 
         def init(params):
-            return RewriteState(optimizer.init(params), KEPT if _asked.get() else self.init())
+            return RewriteState(optimizer.init(params), KEPT if _asked.get() else self.init(params))
 
         def update(updates, state, params=None, *, ctx=None, **extra):
             if ctx is None or params is None:
@@ -155,7 +251,7 @@ class Rewrite(NamedTuple):
                 return moved, RewriteState(kept, remembered)
 
             return jax.lax.cond(
-                self.when(ctx), rewritten, lambda: (updates, RewriteState(inner, memory))
+                self.when(ctx, memory), rewritten, lambda: (updates, RewriteState(inner, memory))
             )
 
         return optax.GradientTransformationExtraArgs(init, update)
@@ -328,7 +424,7 @@ def untouched(params: PyTree) -> PyTree:
     return jax.tree.map(lambda p: jnp.zeros(p.shape, bool), params)
 
 
-def every(period: int, warmup: int = 0) -> Callable[[Context], Array]:
+def every(period: int, warmup: int = 0) -> Callable[..., Array]:
     """Returns a predicate, true at the step that makes the number of steps taken a multiple of
     `period` >= `warmup`.
 
@@ -336,9 +432,15 @@ def every(period: int, warmup: int = 0) -> Callable[[Context], Array]:
     """
     if period < 1:
         raise ValueError(f"period is {period}: allowed are 1 or more steps.")
-    return lambda ctx: ((ctx.step + 1) % period == 0) & (ctx.step + 1 >= warmup)
+
+    def due(ctx: Context, memory: Any = None) -> Array:
+        del memory
+        return ((ctx.step + 1) % period == 0) & (ctx.step + 1 >= warmup)
+
+    return due
 
 
-def at_boundary(ctx: Context) -> Array:
+def at_boundary(ctx: Context, memory: Any = None) -> Array:
     """Returns whether this is the first step of a new task."""
+    del memory
     return ctx.boundary

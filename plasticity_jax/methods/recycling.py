@@ -115,7 +115,8 @@ def redo(
     def remembered():
         return start() if score == "running" else ()
 
-    def begin():
+    def begin(params):
+        del params
         return lifting.Counted(jnp.int32(0), remembered())
 
     def look(state, ctx):

@@ -1,40 +1,77 @@
 """Methods that act on whole networks or optimizers at once."""
 
+from collections.abc import Callable
+
 import jax
 import jax.numpy as jnp
 import optax
 from jax.flatten_util import ravel_pytree
 
 from plasticity_jax import registry
-from plasticity_jax.methods import lifting
-from plasticity_jax.types import Method, Number, Share
+from plasticity_jax.methods import lifting, trees
+from plasticity_jax.types import Key, Method, Number, PyTree, Share
 
 
 @registry.checked
 def shrink_and_perturb(
-    *, shrink: Share = 0.9, noise: Number = 0.01, period: int = 0
-) -> lifting.Rewrite:
+    *, shrink: Share = 0.9, noise: Number = 0.01, period: int = 0, moment: str = "after_first_step"
+) -> lifting.Rewrite | lifting.Boundary:
     """Shrink and perturb: p <- shrink * p + noise * N(0, 1), every parameter, at task changes or
     every `period` steps.
 
-    With `period=0` it is told task boundaries and acts once a task, right after the first step of
-    the new task; optimizer
-    moments are kept. Source: Ash & Adams 2020; values Liu & Mou's for the MLP. Deviation: they act
-      between two tasks,
-    one gradient step earlier. Raises ValueError for a negative `period`.
+    With `period=0` it is told task boundaries and acts once a task: right after the new task's
+    first step, or with `moment` "before" ahead of it, which a loop of one's own must ask for by
+    `begin`. Optimizer moments are kept. Source: Ash & Adams 2020; values Liu & Mou's for the MLP,
+    whose code acts ahead of the first step. Raises ValueError for a negative `period`, or a
+    `moment` where there is a period.
     """
+    registry.one_of("shrink_and_perturb.moment", moment, ("before", "after_first_step"))
     if period < 0:
         raise ValueError(
             f"shrink_and_perturb.period is {period}: allowed are 0 (at task changes) or more steps."
         )
 
-    def apply(params, ctx, memory):
+    if period and moment == "before":
+        raise ValueError(
+            f"shrink_and_perturb.moment is 'before' and shrink_and_perturb.period {period}: allowed "
+            "is one of the two, as a period counts steps."
+        )
+
+    def changed(params, key):
         flat, unravel = ravel_pytree(params)
-        drawn = jax.random.normal(ctx.key, flat.shape, flat.dtype)
-        after = unravel(jnp.asarray(shrink * flat + noise * drawn, flat.dtype))
-        return after, None, memory
+        drawn = jax.random.normal(key, flat.shape, flat.dtype)
+        return unravel(jnp.asarray(shrink * flat + noise * drawn, flat.dtype))
+
+    if moment == "before":
+        return lifting.Boundary(lambda params, start: (changed(params, start.key), None))
+
+    def apply(params, ctx, memory):
+        return changed(params, ctx.key), None, memory
 
     return lifting.Rewrite(apply, lifting.every(period) if period else lifting.at_boundary)
+
+
+def head_reset(head: tuple[str, ...] | None, init: Callable[[Key], PyTree]) -> lifting.Boundary:
+    """Head reset: the output layer is drawn afresh before every new task, and its moments forgotten.
+
+    It is told task boundaries. Source: Nikishin et al. 2022, who reset the last layers of an agent
+    periodically. Raises ValueError for a network whose output layer shares its weights.
+    """
+    if head is None:
+        raise ValueError(
+            "head_reset needs a network with an output layer of its own: allowed are mlp, cnn, "
+            "resnet18, and t5 with t5.head=own."
+        )
+
+    def apply(params, start):
+        old, fresh = trees.named(params), trees.named(init(start.key))
+        ours = {name: name[: len(head)] == trees.path_of(head) for name in old}
+        new = [fresh[name] if ours[name] else value for name, value in old.items()]
+        touched = [jnp.full(value.shape, ours[name]) for name, value in old.items()]
+        structure = jax.tree.structure(params)
+        return jax.tree.unflatten(structure, new), jax.tree.unflatten(structure, touched)
+
+    return lifting.Boundary(apply)
 
 
 @registry.checked

@@ -2,9 +2,11 @@
 one line in MODELS.
 
 A model is called as `model.apply(variables, x, train)`, returns logits [B, outputs] and sows groups
-of activations into the collection "hidden". `groups()` names them in the order of the layers, for
-probes; `units()` says of those that a method may recycle where they live in the parameter tree. A
-factory's positional parameters are fields of Spec, its keyword-only ones the model's own options.
+of activations into the collection "hidden", and what an activation function was applied to into
+"preactivations" (`layers.activated` does both). `groups()` names the groups in the order of the
+layers, for probes; `units()` says of those that a method may recycle where they live in the
+parameter tree; `output_layer()`, which may be left out, is the path of the head there. A factory's
+positional parameters are fields of Spec, its keyword-only ones the model's own options.
 
 Class attributes, where they differ from the usual: `inputs`, what it reads ("images"; "text": a
 Text, and `start` and `step` for decoding, see `text.decoding`), and `LINEAR_GROUPS`, groups that no
@@ -12,6 +14,7 @@ activation function made (none).
 """
 
 from collections.abc import Callable
+from typing import Any
 
 from plasticity_jax.models.cnn import CNN, cnn
 from plasticity_jax.models.layers import ACTIVATIONS, INITIALIZATIONS, NORMS
@@ -29,6 +32,7 @@ __all__ = [
     "T5",
     "ResNet18",
     "cnn",
+    "head",
     "inputs",
     "mlp",
     "resnet18",
@@ -41,6 +45,11 @@ MODELS = {
     "resnet18": resnet18,
     "t5": t5,
 }
+
+
+def head(model: Any) -> tuple[str, ...] | None:
+    """Returns the path of a model's output layer in the parameter tree, None where it has none."""
+    return model.output_layer() if hasattr(model, "output_layer") else None
 
 
 def inputs(factory: Callable) -> tuple[str, ...]:

@@ -28,19 +28,22 @@ class CNN(layers.Model):
     @nn.compact
     def __call__(self, x: Array, train: bool = False) -> Array:
         """Returns logits [B, outputs]."""
-        activation = layers.ACTIVATIONS[self.activation]
         for i in range(3):
             layer = convolution.Conv(
                 self.base * 2**i, initialization=self.initialization, name=f"layer{i}"
             )
-            x = activation(convolution.NORMS[self.norm](layer(x), train, f"norm{i}"))
-            layers.sow(self, f"h{i}", x)
+            x = convolution.NORMS[self.norm](layer(x), train, f"norm{i}")
+            x = layers.activated(self, f"h{i}", x, self.activation)
             x = convolution.max_pool(x, whole=False)
         x = x.reshape(len(x), -1)  # channels fastest, as unit groups want it
         x = layers.dense(x, self.dense, self.initialization, name="layer3")
-        x = activation(layers.NORMS[self.norm](x, train, "norm3"))
-        layers.sow(self, "h3", x)
+        x = layers.NORMS[self.norm](x, train, "norm3")
+        x = layers.activated(self, "h3", x, self.activation)
         return layers.dense(x, self.outputs, self.initialization, name="head")
+
+    def output_layer(self) -> tuple[str, ...]:
+        """Returns the path of the head in the parameter tree."""
+        return ("head",)
 
     def groups(self) -> list[str]:
         """Returns the names of the groups of activations, in order."""

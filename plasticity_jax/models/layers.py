@@ -3,6 +3,7 @@ activation.
 """
 
 import dataclasses
+import functools
 import math
 from collections.abc import Callable, Mapping
 from typing import Any, ClassVar
@@ -51,13 +52,36 @@ def of_rows(x: Array, function: Callable[[Array], Array]) -> Array:
     return rows.reshape(*x.shape[:-1], -1)
 
 
-def sow(module: nn.Module, group: str, activations: Array) -> None:
+def sow(module: nn.Module, group: str, activations: Array, before: Array | None = None) -> None:
     """Makes `activations` readable from outside as `group`, which must not be the name of a
-    submodule.
+    submodule, and what was there `before` the activation function.
     """
-    module.sow(
-        "hidden", group, activations, reduce_fn=lambda _, new: new, init_fn=lambda: activations
-    )
+    parts = {"hidden": activations, "preactivations": before}
+    for collection, values in parts.items():
+        if values is not None:
+            module.sow(
+                collection,
+                group,
+                values,
+                reduce_fn=_newer,
+                init_fn=functools.partial(_as_is, values),
+            )
+
+
+def _newer(old: Array, new: Array) -> Array:
+    del old
+    return new
+
+
+def _as_is(values: Array) -> Array:
+    return values
+
+
+def activated(module: nn.Module, group: str, x: Array, activation: str) -> Array:
+    """Returns the activation of `x` [..., H], both readable from outside as `group`."""
+    units = ACTIVATIONS[activation](x)
+    sow(module, group, units, x)
+    return units
 
 
 def _no_norm(x: Array, train: bool, name: str) -> Array:

@@ -31,9 +31,12 @@ class MLP(layers.Model):
         for i in range(self.depth):
             x = layers.dense(x, self.width, self.initialization, name=f"layer{i}")
             x = layers.NORMS[self.norm](x, train, name=f"norm{i}")
-            x = layers.ACTIVATIONS[self.activation](x)
-            layers.sow(self, f"h{i}", x)
+            x = layers.activated(self, f"h{i}", x, self.activation)
         return layers.dense(x, self.outputs, self.initialization, name="head")
+
+    def output_layer(self) -> tuple[str, ...]:
+        """Returns the path of the head in the parameter tree."""
+        return ("head",)
 
     def groups(self) -> list[str]:
         """Returns the names of the groups of activations, in order."""

@@ -52,7 +52,6 @@ class ResNet18(layers.Model):
     @nn.compact
     def __call__(self, x: Array, train: bool = False) -> Array:
         """Returns logits [B, outputs]."""
-        activation = layers.ACTIVATIONS[self.activation]
 
         def normalised(x: Array, features: int, size: int, stride: int, name: str) -> Array:
             bias = self.norm == "none"
@@ -60,20 +59,25 @@ class ResNet18(layers.Model):
             return convolution.NORMS[self.norm](layer(x), train, f"{name}_norm")
 
         large = self.stem == "7x7"
-        x = activation(normalised(x, self.base, 7 if large else 3, 2 if large else 1, "stem"))
+        x = normalised(x, self.base, 7 if large else 3, 2 if large else 1, "stem")
+        x = layers.activated(self, "stream0", x, self.activation)
         if large:
             x = convolution.max_pool(x, size=3, stride=2, padding=1)
-        layers.sow(self, "stream0", x)
+            layers.sow(self, "stream0", x)
         for i in range(BLOCKS):
             features, stride = self.base * 2 ** (i // 2), 2 if i in (2, 4, 6) else 1
-            inner = activation(normalised(x, features, 3, stride, f"block{i}_first"))
-            layers.sow(self, f"inner{i}", inner)
+            inner = normalised(x, features, 3, stride, f"block{i}_first")
+            inner = layers.activated(self, f"inner{i}", inner, self.activation)
             shortcut = (
                 x if stride == 1 else normalised(x, features, 1, stride, f"block{i}_shortcut")
             )
-            x = activation(normalised(inner, features, 3, 1, f"block{i}_second") + shortcut)
-            layers.sow(self, f"stream{i + 1}", x)
+            x = normalised(inner, features, 3, 1, f"block{i}_second") + shortcut
+            x = layers.activated(self, f"stream{i + 1}", x, self.activation)
         return layers.dense(x.mean(axis=(1, 2)), self.outputs, self.initialization, name="head")
+
+    def output_layer(self) -> tuple[str, ...]:
+        """Returns the path of the head in the parameter tree."""
+        return ("head",)
 
     def groups(self) -> list[str]:
         """Returns the names of the groups of activations, in order."""

@@ -187,10 +187,11 @@ class FeedForward(nn.Module):
         self.wi = Linear(self.width, self.units, self.width**-0.5)
         self.wo = Linear(self.units, self.width, self.units**-0.5)
 
-    def __call__(self, x: Array) -> tuple[Array, Array]:
-        """Returns the output [B, L, D] and the units [B, L, units] after the activation."""
-        units = layers.ACTIVATIONS[self.activation](self.wi(x))
-        return self.wo(units), units
+    def __call__(self, x: Array) -> tuple[Array, Array, Array]:
+        """Returns the output [B, L, D], and the units [B, L, units] before and after the activation."""
+        before = self.wi(x)
+        units = layers.ACTIVATIONS[self.activation](before)
+        return self.wo(units), before, units
 
 
 class Block(nn.Module):
@@ -236,10 +237,12 @@ class Block(nn.Module):
         """Returns `x` [B, T, D] after cross-attention to `source`."""
         return x + self.cross_attention(self.cross_attention_norm(x), source, seen)
 
-    def feed(self, x: Array) -> tuple[Array, Array]:
-        """Returns `x` [B, L, D] after the feed-forward layer, and that layer's units [B, L, units]."""
-        y, units = self.feed_forward(self.feed_forward_norm(x))
-        return x + y, units
+    def feed(self, x: Array) -> tuple[Array, Array, Array]:
+        """Returns `x` [B, L, D] after the feed-forward layer, and that layer's units [B, L, units]
+        before and after the activation.
+        """
+        y, before, units = self.feed_forward(self.feed_forward_norm(x))
+        return x + y, before, units
 
 
 class T5(layers.Model):
@@ -307,8 +310,8 @@ class T5(layers.Model):
         for i, block in enumerate(self._blocks("decoder")):
             h = block.attend(h, causal, bias)
             h = block.attend_source(h, block.cross_attention.memory(state), seen)
-            h, units = block.feed(h)
-            layers.sow(self, f"decoder{i}_units", units)
+            h, before, units = block.feed(h)
+            layers.sow(self, f"decoder{i}_units", units, before)
         return self._logits(h)
 
     def start(self, source: Array, length: int) -> Cache:
@@ -338,9 +341,15 @@ class T5(layers.Model):
             self._blocks("decoder"), cache.source, cache.past, strict=True
         ):
             h, new = block.attend_past(h, old, position, (apart >= 0)[None, None, None], bias)
-            h, _ = block.feed(block.attend_source(h, source, cache.seen))
+            h, _, _ = block.feed(block.attend_source(h, source, cache.seen))
             past.append(new)
         return self._logits(h)[:, 0], cache._replace(past=tuple(past))
+
+    def output_layer(self) -> tuple[str, ...] | None:
+        """Returns the path of the logits' own matrix in the parameter tree; None where they share
+        the embedding.
+        """
+        return ("unembedding",) if self.head == "own" else None
 
     def groups(self) -> list[str]:
         """Returns the names of the groups of activations, in order."""
@@ -367,8 +376,8 @@ class T5(layers.Model):
         )
         h = self.shared(source)
         for i, block in enumerate(self._blocks("encoder")):
-            h, units = block.feed(block.attend(h, seen, bias))
-            layers.sow(self, f"encoder{i}_units", units)
+            h, before, units = block.feed(block.attend(h, seen, bias))
+            layers.sow(self, f"encoder{i}_units", units, before)
         return self.encoder_norm(h), seen
 
     def load(self, variables: PyTree) -> PyTree:

@@ -6,18 +6,23 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
+from plasticity_jax import models
 from plasticity_jax.precision import PRECISIONS, cast
 from plasticity_jax.spec import Spec
 from plasticity_jax.text import decoding
 from plasticity_jax.types import (
     Array,
+    Batch,
     Data,
     Decoding,
     Environment,
     Key,
     PyTree,
     Structure,
+    View,
 )
+
+SOWN = ["hidden", "preactivations"]  # collections that are read and not kept
 
 
 class Network(NamedTuple):
@@ -28,6 +33,7 @@ class Network(NamedTuple):
       apply: (params, other collections, x, train) -> (logits, {group: activations in the order of
         the layers}, other collections), all float32; computed in the Spec's precision if `train`.
       structure: what methods may know of it.
+      view: (params, other collections, batch, initial params) -> View in evaluation mode.
       linear: groups of activations that no activation function made.
       generate: (params, other collections, source [B, S], Decoding) -> ids [B, length], of sequence
         models.
@@ -36,6 +42,7 @@ class Network(NamedTuple):
 
     init: Callable[[Key], PyTree]
     apply: Callable[[PyTree, PyTree, Any, bool], tuple[Array, Mapping[str, Array], PyTree]]
+    view: Callable[[PyTree, PyTree, Batch, PyTree], View]
     structure: Structure
     linear: frozenset[str]
     generate: Callable[[PyTree, PyTree, Array, Decoding], Array]
@@ -55,7 +62,7 @@ def network(spec: Spec, environment: Environment, data: Data) -> Network:
 
     def drawn(key):
         x = jax.tree.map(lambda a: jnp.zeros(a.shape, a.dtype), jax.eval_shape(example).x)
-        return {k: v for k, v in model.init(key, x, False).items() if k != "hidden"}
+        return {k: v for k, v in model.init(key, x, False).items() if k not in SOWN}
 
     def apply(params, variables, x, train):
         mutable = ["hidden", *(variables if train else ())]
@@ -69,6 +76,13 @@ def network(spec: Spec, environment: Environment, data: Data) -> Network:
             hidden,
             {k: changed.get(k, v) for k, v in variables.items()},
         )
+
+    def view(params, variables, batch, initial):
+        logits, changed = model.apply({"params": params, **variables}, batch.x, False, mutable=SOWN)
+        found = changed.get("preactivations", {})
+        before = {group: found[group] for group in groups if group in found}
+        hidden = {group: changed["hidden"][group] for group in groups}
+        return View(batch, logits, hidden, before, params, initial)
 
     def generate(params, variables, source, how):
         collections = {"params": params, **variables}
@@ -85,6 +99,6 @@ def network(spec: Spec, environment: Environment, data: Data) -> Network:
     def init(key):
         return model.load(drawn(key)) if getattr(model, "pretrained", "") else drawn(key)
 
-    structure = Structure(model.units(), lambda key: drawn(key)["params"])
+    structure = Structure(model.units(), lambda key: drawn(key)["params"], models.head(model))
     linear = frozenset(getattr(model, "LINEAR_GROUPS", ()))
-    return Network(init, apply, structure, linear, generate, precision.products)
+    return Network(init, apply, view, structure, linear, generate, precision.products)

@@ -16,9 +16,11 @@ from plasticity_jax.types import (
     Environment,
     Key,
     Lane,
+    Method,
     Optimizer,
     Structure,
     TrainState,
+    View,
 )
 
 
@@ -29,6 +31,32 @@ class Online(NamedTuple):
 
     metric: Array
     loss: Array
+
+
+class Learner(NamedTuple):
+    """What a training step needs that stays the same from step to step.
+
+    Attributes:
+      terms: those of the optimizer's methods that add to the loss, in their order.
+    """
+
+    environment: Environment
+    network: Network
+    optimizer: Optimizer
+    terms: tuple[methods.Term, ...] = ()
+
+
+def learner(
+    spec: Spec, lane: Lane, environment: Environment, net: Network, task_steps: int = 1
+) -> Learner:
+    """Returns what trains the Spec's network, built from the lane's (traced) numbers."""
+    terms = tuple(part for part in parts(spec, lane, net) if isinstance(part, methods.Term))
+    return Learner(environment, net, optimizer(spec, lane, net.structure, task_steps), terms)
+
+
+def parts(spec: Spec, lane: Lane, net: Network) -> list[Method]:
+    """Returns the Spec's methods one by one, built from the lane's (traced) numbers."""
+    return methods.parts(spec.method, net.structure, {**dict(spec.options), **lane})
 
 
 def optimizer(spec: Spec, lane: Lane, structure: Structure, task_steps: int = 1) -> Optimizer:
@@ -52,26 +80,33 @@ def mean_loss(environment: Environment, logits: Array, batch: Batch) -> Array:
 
 
 def train_step(
-    environment: Environment,
-    net: Network,
-    tx: Optimizer,
+    learner: Learner,
     state: TrainState,
     batch: Batch,
     key: Key,
     clock: Array,
     boundary: Array,
 ) -> tuple[TrainState, Online]:
-    """Returns the state after one optimizer step on `batch`, and what the batch scored before it."""
+    """Returns the state after one optimizer step on `batch`, and what the batch scored before it.
+
+    `online.loss` is without what methods add to the loss.
+    """
+    environment, net, tx, terms = learner
 
     @jax.named_scope("forward")
     def objective(params):
         logits, hidden, variables = net.apply(params, state.variables, batch.x, True)
-        return mean_loss(environment, logits, batch), (logits, hidden, variables)
+        loss = mean_loss(environment, logits, batch)
+        if not terms:
+            return loss, (loss, logits, hidden, variables)
+        view = View(batch, logits, hidden, {}, params, state.initial)
+        added = methods.objective(terms, state.opt, view)
+        return loss + added, (loss, logits, hidden, variables)
 
     with jax.default_matmul_precision(net.products):
         passes = jax.value_and_grad(objective, has_aux=True)
-        (loss, (logits, hidden, variables)), gradient = passes(state.params)
-    ctx = Context(key, clock, boundary, hidden)
+        (_, (loss, logits, hidden, variables)), gradient = passes(state.params)
+    ctx = Context(key, clock, boundary, hidden, gradient)
     with jax.named_scope("method"):
         updates, opt = tx.update(gradient, state.opt, state.params, ctx=ctx)
     with jax.named_scope("optimizer"):

@@ -2,7 +2,8 @@
 vmap them at will.
 """
 
-from collections.abc import Callable
+import functools
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -22,7 +23,9 @@ from plasticity_jax.types import (
     Array,
     Batch,
     Data,
+    Key,
     Lane,
+    Start,
     TrainState,
 )
 
@@ -87,7 +90,7 @@ def make_run(spec: Spec) -> Run:
         in_order = spec.epochs == 1 and environment.data == "nothing" and not transition.gradual
         plan = order.plan(environment, key, data, task, transition.gradual, in_order)
         stage = plan.stage
-        tx = step_.optimizer(spec, lane, net.structure, steps * stage.parts)
+        learner = step_.learner(spec, lane, environment, net, steps * stage.parts)
         length = transitions.transition_steps(lane["transition_fraction"], steps * stage.parts)
         begun = stage.part * steps  # steps of the task in its stages before this one
 
@@ -100,16 +103,8 @@ def make_run(spec: Spec) -> Run:
             batch = batch if ahead else draw(batch, step)
             clock = task * steps + step
             noise = keys.role(key, keys.NOISE, clock)
-            return step_.train_step(
-                environment,
-                net,
-                tx,
-                state,
-                batch,
-                noise,
-                clock,
-                (step == 0) & (stage.part == 0) & (task > 0),
-            )
+            begins = (step == 0) & (stage.part == 0) & (task > 0)
+            return step_.train_step(learner, state, batch, noise, clock, begins)
 
         def one_epoch(state: TrainState, epoch: Array) -> tuple[TrainState, Online]:
             if in_order:
@@ -122,6 +117,15 @@ def make_run(spec: Spec) -> Run:
             return state, Online(online.metric.mean(), online.loss.mean())
 
         before = state
+        boundaries = [p for p in step_.parts(spec, lane, net) if isinstance(p, lifting.Boundary)]
+        if boundaries:
+            places = order.epoch(key, samples, spec.batch_size, task, jnp.int32(0))[0]
+            first = functools.partial(draw, places, jnp.int32(0))
+            begin = functools.partial(
+                _begun, boundaries, learner, first, keys.role(key, keys.START, task), task
+            )
+            begins = (stage.part == 0) & (task > 0)
+            state = jax.lax.cond(begins, begin, lambda state: state, state)
         state, online = jax.lax.scan(one_epoch, state, jnp.arange(spec.epochs))
 
         def of_task(index):
@@ -154,6 +158,27 @@ def make_run(spec: Spec) -> Run:
         return state, numerics.known(finite, metrics) | {"loss": loss, "finite": finite}
 
     return Run(in_float32(init), in_float32(run_task))
+
+
+def _begun(
+    boundaries: Sequence[lifting.Boundary],
+    learner: step_.Learner,
+    first: Callable[[], Batch],
+    key: Key,
+    task: Array,
+    state: TrainState,
+) -> TrainState:
+    """The state after what methods do before a task; `first` is the task's first batch."""
+    environment, net, tx, _ = learner
+
+    def loss(params):
+        batch = first()
+        logits, _, _ = net.apply(params, state.variables, batch.x, True)
+        return step_.mean_loss(environment, logits, batch)
+
+    start = Start(key, task, state.initial, jax.grad(loss), net.structure)
+    params, opt = lifting.begin(boundaries, tx, state.params, state.opt, start)
+    return state._replace(params=params, opt=opt)
 
 
 def _check_task(spec: Spec, lane: Lane, state: Any, data: Any, task: Any, samples: int) -> None:

@@ -20,7 +20,7 @@ def init(key):
         return COMPILED_INIT(key)
 
 
-STRUCTURE = Structure(NET.units(), init)
+STRUCTURE = Structure(NET.units(), init, NET.output_layer())
 SILENT_FIRST = {group: jnp.ones((6, 4)).at[:, 0].set(0.0) for group in STRUCTURE.units}
 
 

@@ -17,7 +17,7 @@ from helpers.loops import STRUCTURE, assert_bitwise, context, gradients, small_t
 from plasticity_jax import methods, registry
 from plasticity_jax.optimizers import OPTIMIZERS
 
-UNITS, INIT = STRUCTURE
+UNITS, INIT, HEAD = STRUCTURE
 PARAMS = INIT(jax.random.key(1))
 KERNELS = jax.tree.map(lambda p: p.ndim >= 2, PARAMS)
 
@@ -56,6 +56,8 @@ METHODS = {
     "redo, running": redo(score="running"),
     "optimizer_reset": methods.optimizer_reset(),
     "clip": methods.clip(norm=0.5),
+    "head_reset": methods.head_reset(HEAD, INIT),
+    "feature_norm": methods.feature_norm(),
 }
 
 

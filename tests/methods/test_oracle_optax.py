@@ -60,6 +60,13 @@ FACTORIES = {
     "shrink_and_perturb": shrink_and_perturb,
     "redo": redo,
     "optimizer_reset": lambda learning_rate: told(methods.optimizer_reset(), learning_rate),
+    "clip": lambda learning_rate, norm: told(methods.clip(norm=norm), learning_rate),
+    "head_reset": lambda learning_rate: told(
+        methods.head_reset(("head",), lambda key: {}), learning_rate
+    ),
+    "feature_norm": lambda learning_rate, strength: told(
+        methods.feature_norm(strength=strength), learning_rate
+    ),
     **OPTIMIZERS,
 }
 # so weak that the minima of optax's test functions stay where they are
@@ -71,6 +78,9 @@ KEYWORDS = {
     "shrink_and_perturb": {"learning_rate": 1e-2, "shrink": 1.0, "noise": 1e-4},
     "redo": {"learning_rate": 1e-2, "threshold": 0.1},
     "optimizer_reset": {"learning_rate": 1e-2},
+    "clip": {"learning_rate": 1e-2, "norm": 1e3},
+    "head_reset": {"learning_rate": 1e-2},
+    "feature_norm": {"learning_rate": 1e-2, "strength": 1e-5},
     "adam": {"learning_rate": 1e-2},
     "adamw": {"learning_rate": 1e-2, "weight_decay": 1e-4},
     "sgd": {"learning_rate": 1e-3},

@@ -303,7 +303,7 @@ def test_redo_of_filters():
     rewrite = methods.redo(net.units(), lambda key: fresh)
     ctx = Context(jax.random.key(0), jnp.int32(0), jnp.bool_(False), hidden)
     after, touched = quickly(
-        lambda params, ctx: rewrite.apply(params, ctx, rewrite.init())[:2], params, ctx
+        lambda params, ctx: rewrite.apply(params, ctx, rewrite.init(params))[:2], params, ctx
     )
     want = jax.tree.map(np.copy, params)
     want["block2_first"]["kernel"][..., 5] = 1

@@ -218,7 +218,7 @@ def test_training_sees_what_the_stream_shows(environment, transition, changes):
         batch = at(key, DATA, task, step, lane["granularity"], lane["transition_fraction"])
         clock = task * steps + step
         noise = jax.random.fold_in(jax.random.fold_in(key, keys.NOISE), clock)
-        return step_.train_step(env, net, tx, state, batch, noise, clock, step == 0)
+        return step_.train_step(step_.Learner(env, net, tx), state, batch, noise, clock, step == 0)
 
     start = jax.jit(run.init)(lane, DATA)
     trained, metrics = jax.jit(run.run_task)(lane, start, DATA, task)

@@ -142,9 +142,9 @@ def make_bridge(spec: Spec, lanczos: int = 60) -> Bridge:
 
         def one_step(state, places):
             batch = order.batch(environment, transition, plan, data, places, alpha)
-            return step_.train_step(
-                environment, net, tx, state, batch, key, jnp.int32(0), jnp.asarray(False)
-            )
+            learner = step_.Learner(environment, net, tx)
+            never = jnp.asarray(False)
+            return step_.train_step(learner, state, batch, key, jnp.int32(0), never)
 
         def one_epoch(state, epoch):
             return jax.lax.scan(
