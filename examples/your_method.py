@@ -31,7 +31,7 @@ def weight_clipping(bound):
         clipped = jax.tree.map(lambda leaf: jnp.clip(leaf, -bound, bound), params)
         return clipped, None, memory  # None: the optimizer forgets nothing of any weight
 
-    return pj.methods.Rewrite(apply, when=lambda ctx: ctx.step >= 0)  # at every step
+    return pj.methods.Rewrite(apply, when=lambda ctx, memory: ctx.step >= 0)  # at every step
 
 
 def batch(number):
