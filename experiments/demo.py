@@ -14,15 +14,15 @@ from plasticity_jax.cli import launcher
 
 DEFAULTS = {
     "dataset": "digits",
-    "samples": "1280",
+    "samples": 1280,
     "environment": "random_labels",
     "transition": "output",
-    "granularity": "1,4,20",
-    "seeds": "4",
-    "tasks": "30",
-    "epochs": "120",
-    "batch_size": "64",
-    "width": "64",
+    "granularity": (1, 4, 20),
+    "seeds": 4,
+    "tasks": 30,
+    "epochs": 120,
+    "batch_size": 64,
+    "width": 64,
     "probes": PROBES,
 }
 NOTE = (

@@ -22,36 +22,43 @@ from typing import Any
 import numpy as np
 
 from experiments import figures, selection
-from experiments.gradual import settings
-from experiments.gradual.settings import BENCHMARKS, Benchmark
+from experiments.benchmark import Benchmark
+from experiments.gradual import kinds as gradual_kinds
+from experiments.gradual import settings as gradual_settings
 from plasticity_jax import registry
-from plasticity_jax.cli import flags, launcher
+from plasticity_jax.cli import flags, launcher, settings
+from plasticity_jax.cli.settings import Setting
 from plasticity_jax.methods import METHODS
 from plasticity_jax.reporting import metrics, statistics
 from plasticity_jax.storage import paths
 
+# the benchmarks of every paper, and the kind of figure whose arms are tuned
+KINDS: dict[str, tuple[Benchmark[Any], figures.Kind]] = {
+    name: (benchmark, gradual_kinds.BY_METHOD)
+    for name, benchmark in gradual_settings.BENCHMARKS.items()
+}
 FIRST_SEED = 1000  # figures report seeds from 0
-DECADES = "1e-1,1e-2,1e-3,1e-4,1e-5,1e-6,1e-7"
-GRIDS = {
+DECADES = (1e-1, 1e-2, 1e-3, 1e-4, 1e-5, 1e-6, 1e-7)
+GRIDS: dict[str, dict[str, tuple[Setting, ...]]] = {
     "paper": {
-        "learning_rate": "1e-2,1e-3,1e-4,1e-5",
+        "learning_rate": (1e-2, 1e-3, 1e-4, 1e-5),
         "l2.strength": DECADES,
         "l2_init.strength": DECADES,
         "spectral.strength": DECADES,
-        "shrink_and_perturb.shrink": "0.5,0.8,0.9,0.95",
-        "shrink_and_perturb.noise": "1e-3,1e-2,1e-1",
-        "redo.period": "100,500,1000,2000",
+        "shrink_and_perturb.shrink": (0.5, 0.8, 0.9, 0.95),
+        "shrink_and_perturb.noise": (1e-3, 1e-2, 1e-1),
+        "redo.period": (100, 500, 1000, 2000),
     },
     "reduced": {
-        "learning_rate": "1e-2,1e-3,1e-4",
-        "l2.strength": "1e-2,1e-4,1e-6",
-        "l2_init.strength": "1e-1,1e-3,1e-5",
-        "spectral.strength": "1e-1,1e-2,1e-3",
-        "shrink_and_perturb.shrink": "0.5,0.9",
-        "shrink_and_perturb.noise": "1e-3,1e-2",
-        "redo.period": "100,1000",
+        "learning_rate": (1e-2, 1e-3, 1e-4),
+        "l2.strength": (1e-2, 1e-4, 1e-6),
+        "l2_init.strength": (1e-1, 1e-3, 1e-5),
+        "spectral.strength": (1e-1, 1e-2, 1e-3),
+        "shrink_and_perturb.shrink": (0.5, 0.9),
+        "shrink_and_perturb.noise": (1e-3, 1e-2),
+        "redo.period": (100, 1000),
     },
-    "smoke": {"learning_rate": "1e-2,1e-3", "l2.strength": "1e-2,1e-4"},
+    "smoke": {"learning_rate": (1e-2, 1e-3), "l2.strength": (1e-2, 1e-4)},
 }
 HELP = """
 This command's own flags
@@ -61,7 +68,7 @@ This command's own flags
 """
 
 
-OWN = {"benchmark": "random_mnist", "scale": "paper", "methods": settings.METHODS, "workdir": None}
+OWN = {"benchmark": "random_mnist", "scale": "paper", "methods": None, "workdir": None}
 FILE = "selected.json"
 
 
@@ -69,54 +76,40 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Runs the grids of a benchmark, writes what was chosen and returns the exit code."""
     try:
         own, rest = flags.own(OWN, sys.argv[1:] if argv is None else argv)
-        registry.lookup(BENCHMARKS, "benchmark", own["benchmark"])
-        registry.one_of("scale", own["scale"], figures.SCALES)
-        benchmark = BENCHMARKS[own["benchmark"]]
-        wanted = figures.plan(figures.Figure("", own["benchmark"], "methods"), figures.OWN | own)
-        grid = {
-            flag: with_default(texts, wanted[0].get(flag))
-            for flag, texts in GRIDS[own["scale"]].items()
-        }
-        defaults = {
-            **wanted[0],
-            **grid,
-            "first_seed": str(FIRST_SEED),
-            "seeds": "2",
-            "probes": "none",
-        }
+        benchmark, kind = registry.lookup(KINDS, "benchmark", own["benchmark"])
+        choices = figures.chosen(figures.OWN | own)
+        arms = kind.arms(figures.Figure("", benchmark, kind), choices)
+        defaults = tuning(kind.defaults(benchmark, choices), choices.scale)
         _check_grids(*flags.parse(rest, defaults))
         if own["workdir"]:
-            own["workdir"] = paths.expanded(own["workdir"], "workdir")
+            folder = Path(paths.expanded(own["workdir"], "workdir"))
             # a file that cannot be added to is told before the run
-            selection.others(Path(own["workdir"]) / FILE)
-            rest.append(f"--workdir={Path(own['workdir']) / own['benchmark']}")
+            selection.others(folder / FILE)
+            rest.append(f"--workdir={folder / benchmark.name}")
     except ValueError as error:
         return launcher.fault(error, launcher.USAGE)
 
     def choose(table: Any, columns: Sequence[str], values: Mapping[str, Any]) -> str:
-        return chosen(
-            table,
-            columns,
-            own["benchmark"],
-            benchmark,
-            own["scale"],
-            values,
-            Path(values["workdir"]).parent,
-        )
+        folder = Path(values["workdir"]).parent
+        return chosen(table, columns, benchmark, choices.scale, values, folder)
 
     title = f"{benchmark.title}: selection"
     return launcher.launch(
-        (__doc__ or "") + HELP, defaults, wanted[1], title=title, argv=rest, then=choose
+        (__doc__ or "") + HELP, defaults, arms, title=title, argv=rest, then=choose
     )
 
 
-def with_default(texts: str, default: str | None) -> str:
+def tuning(usual: settings.Settings, scale: str) -> dict[str, Setting]:
+    """Returns the settings of a tuning run: a benchmark's usual ones with the grids of a scale."""
+    grids = {name: with_usual(grid, usual.get(name)) for name, grid in GRIDS[scale].items()}
+    return {**usual, **grids, "first_seed": FIRST_SEED, "seeds": 2, "probes": "none"}
+
+
+def with_usual(grid: tuple[Setting, ...], usual: Setting) -> tuple[Setting, ...]:
     """Returns a grid with the benchmark's own value in it: tuning on a grid that lacks it could do
     worse than not tuning.
     """
-    if default is None or float(default) in map(float, texts.split(",")):
-        return texts
-    return f"{texts},{default}"
+    return grid if usual is None or usual in grid else (*grid, usual)
 
 
 def _check_grids(values: flags.Values, given: set[str]) -> None:
@@ -125,16 +118,14 @@ def _check_grids(values: flags.Values, given: set[str]) -> None:
         if "," in str(values[name]) and name.partition(".")[0] not in METHODS:
             raise ValueError(
                 f"{name} is {values[name]!r}: allowed here are several values of learning_rate and "
-                "of methods' settings, "
-                "one of others."
+                "of methods' settings, one of others."
             )
 
 
 def chosen(
     table: Any,
     columns: Sequence[str],
-    name: str,
-    benchmark: Benchmark,
+    benchmark: Benchmark[Any],
     scale: str,
     values: Mapping[str, Any],
     folder: Path,
@@ -167,9 +158,9 @@ def chosen(
             if flag.partition(".")[0] in tuned
         }
         selected[str(arm)] = {flag: text for flag, text in texts.items() if text is not None}
-    scores.to_csv(folder / name / "selection.csv", index=False)
+    scores.to_csv(folder / benchmark.name / "selection.csv", index=False)
     file = folder / FILE
-    selection.write(file, name, scale, sorted(set(table["seed"])), selected)
+    selection.write(file, benchmark.name, scale, sorted(set(table["seed"])), selected)
     lines = [
         f"{arm}: {', '.join(f'{k} {v}' for k, v in best.items())}" for arm, best in selected.items()
     ]

@@ -5,18 +5,29 @@ the others.
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import Any, TypeAlias
 
-from plasticity_jax.cli import flags
+from plasticity_jax.cli import flags, settings
+from plasticity_jax.cli.settings import Settings
 from plasticity_jax.storage import paths
 from plasticity_jax.storage.json_files import read_json
 
-Settings = Mapping[str, Mapping[str, str]]
-"""{method of an abrupt arm, or transition of a gradual one: {flag: text}}."""
+Chosen: TypeAlias = Mapping[str, Settings]
+"""{method of an abrupt arm, or transition of a gradual one: its settings}."""
 
 
-def write(file: Path, benchmark: str, scale: str, seeds: Sequence[int], arms: Settings) -> None:
+def write(
+    file: Path,
+    benchmark: str,
+    scale: str,
+    seeds: Sequence[int],
+    arms: Mapping[str, Mapping[str, str]],
+) -> None:
     """Writes what was chosen for a benchmark on tuning seeds at a scale; other benchmarks in the
     file stay.
+
+    Args:
+      arms: as `Chosen`, with settings as the text of their flags.
     """
     known = others(file)
     known[benchmark] = {"scale": scale, "seeds": [int(seed) for seed in seeds], "arms": arms}
@@ -37,54 +48,63 @@ def others(file: Path) -> dict[str, dict]:
 
 
 def read(
-    path: str, benchmark: str, scale: str, values: Mapping[str, str], arms: Iterable[str]
-) -> Settings:
+    path: str, benchmark: str, scale: str, values: Mapping[str, Any], arms: Iterable[str]
+) -> Chosen:
     """Returns what was chosen for a benchmark.
 
     Args:
-      values: the figure's flags, of which `first_seed` and `seeds` say what it reports.
+      values: the figure's settings, of which `first_seed` and `seeds` say what it reports.
       arms: what the figure asks for: abrupt methods, gradual transitions.
     Raises ValueError for a file that is none, of another scale, with an unknown flag or without one
     of the arms, or tuned on a seed to be reported.
     """
-    try:
-        found = read_json(paths.expanded(path, "selection"))[benchmark]
-        made_at, tuned = found["scale"], set(found["seeds"])
-        chosen = {name: dict(settings.items()) for name, settings in found["arms"].items()}
-        texts = [text for settings in chosen.values() for text in settings.values()]
-        if not all(isinstance(text, str) for text in texts) or set(map(type, found["seeds"])) != {
-            int
-        }:
-            raise TypeError
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise ValueError(
-            f"selection is {path!r}: allowed is a selected.json with {benchmark!r} in it."
-        ) from error
+    made_at, tuned, found = _content(path, benchmark)
     if made_at != scale:
         raise ValueError(
             f"selection {path!r} was made at scale {made_at!r}: allowed is one at {scale!r}."
         )
-    known = {*flags.part_settings(), *flags.LANE_HELP}
     for arm in arms:
-        if arm not in chosen:
+        if arm not in found:
             raise ValueError(
                 f"selection {path!r} lacks {arm!r}: allowed are arms that were tuned, "
-                f"{', '.join(chosen)}; "
-                "--methods chooses among them."
+                f"{', '.join(found)}; --methods chooses among them."
             )
-    for name in (flag for settings in chosen.values() for flag in settings):
+    chosen = {arm: _settings(path, texts) for arm, texts in found.items()}
+    first = values.get("first_seed", 0)
+    for seed in sorted(tuned):
+        if first <= seed < first + values["seeds"]:
+            raise ValueError(
+                f"selection {path!r} was tuned on seed {seed}, which is to be reported: allowed "
+                "are other seeds."
+            )
+    return chosen
+
+
+def _content(path: str, benchmark: str) -> tuple[str, list[int], dict[str, dict[str, str]]]:
+    """The scale, the seeds and the arms' settings as text of a benchmark in the file."""
+    try:
+        found = read_json(paths.expanded(path, "selection"))[benchmark]
+        scale, seeds = found["scale"], found["seeds"]
+        arms = {name: dict(texts.items()) for name, texts in found["arms"].items()}
+        if {type(seed) for seed in seeds} != {int}:
+            raise TypeError
+        for texts in arms.values():
+            if not all(isinstance(text, str) for text in texts.values()):
+                raise TypeError
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ValueError(
+            f"selection is {path!r}: allowed is a selected.json with {benchmark!r} in it."
+        ) from error
+    return scale, seeds, arms
+
+
+def _settings(path: str, texts: Mapping[str, str]) -> Settings:
+    """The settings of an arm, of which the file has the text."""
+    known = {*flags.part_settings(), *flags.LANE_HELP}
+    for name in texts:
         if name not in known:
             raise ValueError(
                 f"selection {path!r} sets {name!r}: allowed are flags of methods and numbers of "
                 "lanes, as --list names them."
             )
-    first = flags.whole("first_seed", values.get("first_seed", "0"), 0)
-    both = sorted(
-        tuned.intersection(range(first, first + flags.whole("seeds", values["seeds"], 1)))
-    )
-    if both:
-        raise ValueError(
-            f"selection {path!r} was tuned on seed {both[0]}, which is to be reported: allowed are "
-            "other seeds."
-        )
-    return chosen
+    return {name: settings.read(name, text) for name, text in texts.items()}

@@ -23,7 +23,8 @@ from hypothesis import strategies as st
 
 import plasticity_jax as pj
 from experiments import figures, select
-from experiments.gradual import theory
+from experiments.gradual import kinds, theory
+from experiments.gradual.settings import BENCHMARKS
 from plasticity_jax import lanes, registry
 from plasticity_jax.cli import flags, launcher
 from plasticity_jax.execution import sweep
@@ -161,7 +162,7 @@ own = st.tuples(
 )
 MAINS = {
     "figure": lambda argv: figures.main(
-        "", figures.Figure("5a", "random_mnist", "granularity"), argv=argv
+        "", figures.Figure("5a", BENCHMARKS["random_mnist"], kinds.BY_GRANULARITY), argv=argv
     ),
     "select": select.main,
     "theory": theory.main,

@@ -68,3 +68,17 @@ def test_no_package_knows_the_experiments(folder):
     for path in (ROOT.parent / folder).rglob("*.py"):
         assert "import experiments" not in path.read_text(encoding="utf-8")
         assert "from experiments" not in path.read_text(encoding="utf-8")
+
+
+# which benchmarks there are; a small run of the first paper
+OF_PAPERS = {"select.py", "demo.py"}
+
+
+def test_what_the_papers_share_knows_none_of_them():
+    shared = list((ROOT.parent / "experiments").glob("*.py"))
+    assert {path.name for path in shared} > OF_PAPERS
+    for path in shared:
+        if path.name not in OF_PAPERS:
+            text = path.read_text(encoding="utf-8")
+            assert "from experiments.gradual" not in text, path.name
+            assert "import experiments.gradual" not in text, path.name

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 from experiments.gradual.settings import BENCHMARKS
 from plasticity_jax import registry
 from plasticity_jax.cli import flags, launcher
+from plasticity_jax.cli.settings import Settings
 
 BENCHMARK = BENCHMARKS["random_mnist"]
 SCALES = ("reduced", "smoke")
@@ -23,14 +24,19 @@ class Question(NamedTuple):
 
     Attributes:
       title: of its figure.
-      reduced, smoke: flags that differ from the benchmark's at that scale.
-      arms: flags of the scale -> the grids whose union is run, as `launcher.launch` takes them.
+      reduced, smoke: settings that differ from the benchmark's at that scale.
+      arms: settings of the scale -> the grids whose union is run, as `launcher.launch` takes them.
     """
 
     title: str
-    reduced: Mapping[str, str]
-    smoke: Mapping[str, str]
-    arms: Callable[[Mapping[str, str]], list[dict[str, str]]]
+    reduced: Settings
+    smoke: Settings
+    arms: Callable[[Mapping[str, Any]], Sequence[Settings]]
+
+    def defaults(self, scale: str) -> dict[str, Any]:
+        """Returns the settings of all arms at a scale."""
+        changes = self.reduced if scale == "reduced" else self.smoke
+        return {"method": "none", **BENCHMARK.at(scale), **changes}
 
 
 def main(
@@ -57,11 +63,6 @@ def main(
     for name, other in switches.items():
         if own[name]:
             question = other
-    small, changes = (
-        (BENCHMARK.reduced, question.reduced)
-        if scale == "reduced"
-        else (BENCHMARK.smoke, question.smoke)
-    )
-    defaults = {**BENCHMARK.paper, "method": "none", **small, **changes}
+    defaults = question.defaults(scale)
     title = f"{question.title}: {BENCHMARK.title}"
     return launcher.launch((doc or "") + HELP, defaults, question.arms(defaults), title, argv=rest)

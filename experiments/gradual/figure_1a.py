@@ -12,6 +12,9 @@ output interpolation is best, with a minor loss after about task 35.
 import sys
 
 from experiments import figures
+from experiments.gradual import kinds, settings
 
 if __name__ == "__main__":
-    sys.exit(figures.main(__doc__, figures.Figure("1a", "random_mnist", "methods")))
+    benchmark = settings.BENCHMARKS["random_mnist"]
+    figure = figures.Figure("1a", benchmark, kinds.BY_METHOD)
+    sys.exit(figures.main(__doc__, figure))

@@ -13,6 +13,9 @@ starts from pretrained weights (--as_published).
 import sys
 
 from experiments import figures
+from experiments.gradual import kinds, settings
 
 if __name__ == "__main__":
-    sys.exit(figures.main(__doc__, figures.Figure("1b", "random_cifar10", "methods")))
+    benchmark = settings.BENCHMARKS["random_cifar10"]
+    figure = figures.Figure("1b", benchmark, kinds.BY_METHOD)
+    sys.exit(figures.main(__doc__, figure))

@@ -13,6 +13,9 @@ In the public code the gradual arm starts from pretrained weights at a tenth of 
 import sys
 
 from experiments import figures
+from experiments.gradual import kinds, settings
 
 if __name__ == "__main__":
-    sys.exit(figures.main(__doc__, figures.Figure("1c", "random_tiny_imagenet", "methods")))
+    benchmark = settings.BENCHMARKS["random_tiny_imagenet"]
+    figure = figures.Figure("1c", benchmark, kinds.BY_METHOD)
+    sys.exit(figures.main(__doc__, figure))

@@ -11,6 +11,9 @@ poorly; task sampling matches or exceeds the best.
 import sys
 
 from experiments import figures
+from experiments.gradual import kinds, settings
 
 if __name__ == "__main__":
-    sys.exit(figures.main(__doc__, figures.Figure("2", "random_seq2seq", "methods")))
+    benchmark = settings.BENCHMARKS["random_seq2seq"]
+    figure = figures.Figure("2", benchmark, kinds.BY_METHOD)
+    sys.exit(figures.main(__doc__, figure))

@@ -11,6 +11,9 @@ methods mostly hold; the two gradual arms are best at task 100.
 import sys
 
 from experiments import figures
+from experiments.gradual import kinds, settings
 
 if __name__ == "__main__":
-    sys.exit(figures.main(__doc__, figures.Figure("3", "permuted_emnist", "methods")))
+    benchmark = settings.BENCHMARKS["permuted_emnist"]
+    figure = figures.Figure("3", benchmark, kinds.BY_METHOD)
+    sys.exit(figures.main(__doc__, figure))

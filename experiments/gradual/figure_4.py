@@ -12,6 +12,9 @@ test items are training items (--as_published).
 import sys
 
 from experiments import figures
+from experiments.gradual import kinds, settings
 
 if __name__ == "__main__":
-    sys.exit(figures.main(__doc__, figures.Figure("4", "bigram_cipher", "methods")))
+    benchmark = settings.BENCHMARKS["bigram_cipher"]
+    figure = figures.Figure("4", benchmark, kinds.BY_METHOD)
+    sys.exit(figures.main(__doc__, figure))

@@ -10,6 +10,9 @@ keep near-perfect accuracy throughout.
 import sys
 
 from experiments import figures
+from experiments.gradual import kinds, settings
 
 if __name__ == "__main__":
-    sys.exit(figures.main(__doc__, figures.Figure("5a", "random_mnist", "granularity")))
+    benchmark = settings.BENCHMARKS["random_mnist"]
+    figure = figures.Figure("5a", benchmark, kinds.BY_GRANULARITY)
+    sys.exit(figures.main(__doc__, figure))

@@ -10,6 +10,9 @@ near-perfect score throughout.
 import sys
 
 from experiments import figures
+from experiments.gradual import kinds, settings
 
 if __name__ == "__main__":
-    sys.exit(figures.main(__doc__, figures.Figure("5b", "bigram_cipher", "granularity")))
+    benchmark = settings.BENCHMARKS["bigram_cipher"]
+    figure = figures.Figure("5b", benchmark, kinds.BY_GRANULARITY)
+    sys.exit(figures.main(__doc__, figure))

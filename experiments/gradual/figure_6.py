@@ -13,12 +13,13 @@ stable without a penalty.
 import sys
 
 from experiments import figures
+from experiments.gradual import kinds, settings
 
 if __name__ == "__main__":
-    sys.exit(
-        figures.main(
-            __doc__,
-            figures.Figure("6a", "random_mnist", "methods", "hessian_top"),
-            figures.Figure("6b", "bigram_cipher", "methods", "hessian_top"),
-        )
+    first = figures.Figure(
+        "6a", settings.BENCHMARKS["random_mnist"], kinds.BY_METHOD, "hessian_top"
     )
+    second = figures.Figure(
+        "6b", settings.BENCHMARKS["bigram_cipher"], kinds.BY_METHOD, "hessian_top"
+    )
+    sys.exit(figures.main(__doc__, first, second))

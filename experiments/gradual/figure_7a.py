@@ -10,8 +10,9 @@ Cost: paper, 19,200 steps a task and lane, 14 hours on two cores; reduced, 2,400
 import sys
 
 from experiments import figures
+from experiments.gradual import kinds, settings
 
 if __name__ == "__main__":
-    sys.exit(
-        figures.main(__doc__, figures.Figure("7a", "random_mnist", "granularity", "hessian_top"))
-    )
+    benchmark = settings.BENCHMARKS["random_mnist"]
+    figure = figures.Figure("7a", benchmark, kinds.BY_GRANULARITY, "hessian_top")
+    sys.exit(figures.main(__doc__, figure))

@@ -10,8 +10,9 @@ Cost: paper, 4,000 steps a task and lane, for an accelerator; reduced, half an h
 import sys
 
 from experiments import figures
+from experiments.gradual import kinds, settings
 
 if __name__ == "__main__":
-    sys.exit(
-        figures.main(__doc__, figures.Figure("7b", "bigram_cipher", "granularity", "hessian_top"))
-    )
+    benchmark = settings.BENCHMARKS["bigram_cipher"]
+    figure = figures.Figure("7b", benchmark, kinds.BY_GRANULARITY, "hessian_top")
+    sys.exit(figures.main(__doc__, figure))

@@ -11,10 +11,9 @@ representation.
 import sys
 
 from experiments import figures
+from experiments.gradual import kinds, settings
 
 if __name__ == "__main__":
-    sys.exit(
-        figures.main(
-            __doc__, figures.Figure("8a", "random_mnist", "granularity", "representation_change")
-        )
-    )
+    benchmark = settings.BENCHMARKS["random_mnist"]
+    figure = figures.Figure("8a", benchmark, kinds.BY_GRANULARITY, "representation_change")
+    sys.exit(figures.main(__doc__, figure))

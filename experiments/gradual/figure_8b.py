@@ -12,10 +12,9 @@ representation.
 import sys
 
 from experiments import figures
+from experiments.gradual import kinds, settings
 
 if __name__ == "__main__":
-    sys.exit(
-        figures.main(
-            __doc__, figures.Figure("8b", "bigram_cipher", "granularity", "representation_change")
-        )
-    )
+    benchmark = settings.BENCHMARKS["bigram_cipher"]
+    figure = figures.Figure("8b", benchmark, kinds.BY_GRANULARITY, "representation_change")
+    sys.exit(figures.main(__doc__, figure))

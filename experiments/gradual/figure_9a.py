@@ -10,10 +10,9 @@ Cost: paper, 19,200 steps a task and lane, 14 hours on two cores; reduced, 2,400
 import sys
 
 from experiments import figures
+from experiments.gradual import kinds, settings
 
 if __name__ == "__main__":
-    sys.exit(
-        figures.main(
-            __doc__, figures.Figure("9a", "random_mnist", "granularity", "dormant_fraction")
-        )
-    )
+    benchmark = settings.BENCHMARKS["random_mnist"]
+    figure = figures.Figure("9a", benchmark, kinds.BY_GRANULARITY, "dormant_fraction")
+    sys.exit(figures.main(__doc__, figure))

@@ -11,34 +11,36 @@ Shows: rank correlations of each probe with late accuracy, over granularities, k
 
 import sys
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 
 from experiments.gradual import beyond, settings
+from plasticity_jax.cli.settings import Setting
 from plasticity_jax.stream import transitions
 
 KINDS = ("sampling", "smoothing", "annealing")
 PROBES = {
-    "probes": f"{settings.PROBES},effective_rank,tau_dormant_fraction",
-    "tau_dormant_fraction.tau": "0",  # units that never fire
+    "probes": (*settings.PROBES, "effective_rank", "tau_dormant_fraction"),
+    "tau_dormant_fraction.tau": 0.0,  # units that never fire
 }
 
 
-def arms(values: Mapping[str, str]) -> list[dict[str, str]]:
+def arms(values: Mapping[str, Any]) -> list[dict[str, Setting]]:
     """Returns every granularity of output interpolation up to a plateau for every step, and other
     kinds of change.
     """
-    steps = int(values["epochs"]) * (int(values["samples"]) // int(values["batch_size"]))
+    steps = values["epochs"] * (values["samples"] // values["batch_size"])
     finest = int(transitions.transition_steps(np.float32(2 / 3), steps))
-    doses = [k for k in beyond.BENCHMARK.granularities.split(",") if int(k) < finest]
-    output = {"transition": "output", "granularity": ",".join([*doses, str(finest)])}
+    doses = [k for k in beyond.BENCHMARK.recipe.granularities if k < finest]
+    output = {"transition": "output", "granularity": (*doses, finest)}
     return [output, *({"transition": kind} for kind in KINDS)]
 
 
 QUESTION = beyond.Question(
     "Does early curvature foretell?",
-    {**PROBES, "seeds": "10", "first_seed": "5", "tasks": "50"},
-    {**PROBES, "seeds": "3", "tasks": "6"},
+    {**PROBES, "seeds": 10, "first_seed": 5, "tasks": 50},
+    {**PROBES, "seeds": 3, "tasks": 6},
     arms,
 )
 

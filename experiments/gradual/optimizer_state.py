@@ -13,39 +13,40 @@ Shows: bursts without any change, and what of abrupt change's loss goes with the
 import sys
 
 from experiments.gradual import beyond
+from plasticity_jax.cli.settings import Setting
 
 VARIANTS = {
     "Adam": {},
-    "eps": {"adam.eps": "1e-6"},
-    "b2": {"adam.b2": "0.99"},
+    "eps": {"adam.eps": 1e-6},
+    "b2": {"adam.b2": 0.99},
     "reset": {"method": "optimizer_reset"},
-    "momentum": {"optimizer": "momentum", "learning_rate": "1e-3"},
+    "momentum": {"optimizer": "momentum", "learning_rate": 1e-3},
 }
-RATES = "1e-1,1e-2,1e-3"
-ABRUPT = {"transition": "sampling", "granularity": "1"}
+RATES = (1e-1, 1e-2, 1e-3)
+ABRUPT = {"transition": "sampling", "granularity": 1}
 
 
-def arms(_) -> list[dict[str, str]]:
+def arms(_) -> list[dict[str, Setting]]:
     """Returns every variant on the unchanging task and under abrupt change."""
     return [
         {**ABRUPT, "random_labels.change": change, **variant}
-        for change in ("false", "true")
+        for change in (False, True)
         for variant in VARIANTS.values()
     ]
 
 
-def rates(_) -> list[dict[str, str]]:
+def rates(_) -> list[dict[str, Setting]]:
     """Returns momentum at each learning rate, under abrupt change."""
     return [{**ABRUPT, "optimizer": "momentum", "learning_rate": RATES}]
 
 
 QUESTION = beyond.Question(
-    "Is it Adam?", {"seeds": "5", "first_seed": "20", "tasks": "50"}, {"seeds": "2"}, arms
+    "Is it Adam?", {"seeds": 5, "first_seed": 20, "tasks": 50}, {"seeds": 2}, arms
 )
 TUNING = beyond.Question(
     "Learning rate of momentum",
-    {"seeds": "2", "first_seed": "1000", "tasks": "5"},
-    {"seeds": "1", "first_seed": "1000"},
+    {"seeds": 2, "first_seed": 1000, "tasks": 5},
+    {"seeds": 1, "first_seed": 1000},
     rates,
 )
 

@@ -15,15 +15,15 @@ import sys
 from experiments.gradual import beyond
 
 ARMS = [
-    {"transition": "output", "granularity": "1"},  # abrupt
+    {"transition": "output", "granularity": 1},  # abrupt
     {"transition": "output"},
     {"transition": "sampling"},
 ]
-RATES = {"learning_rate": "3e-5,1e-4,3e-4,1e-3"}
+RATES = {"learning_rate": (3e-5, 1e-4, 3e-4, 1e-3)}
 QUESTION = beyond.Question(
     "Prevented or postponed?",
-    {**RATES, "seeds": "5", "first_seed": "15", "tasks": "100"},
-    {**RATES, "seeds": "2", "tasks": "3"},
+    {**RATES, "seeds": 5, "first_seed": 15, "tasks": 100},
+    {**RATES, "seeds": 2, "tasks": 3},
     lambda _: ARMS,
 )
 

@@ -22,11 +22,11 @@ BENCHMARK = settings.BENCHMARKS["random_mnist"]
 DEFAULTS = {
     **BENCHMARK.paper,
     "method": settings.METHODS,
-    "transition": ",".join(BENCHMARK.gradual),
+    "transition": BENCHMARK.recipe.transitions,
 }
 ARMS = (
     # abrupt: granularity 1 is the same under any transition
-    {"transition": "output", "granularity": "1"},
+    {"transition": "output", "granularity": 1},
     {"method": "none"},
 )
 

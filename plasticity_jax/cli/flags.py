@@ -1,8 +1,9 @@
 """Command-line flags, made from the fields of Spec, the numbers of lanes and the settings of every
 registered part.
 
-A comma list on a flag that is an axis spans a grid. Values stay text until a Spec or a lane is made
-of them, so that one place reads them and one sentence says what is wrong.
+A comma list on a flag that is an axis spans a grid. An experiment's settings are Python's values
+and become text here; what flags say stays text until a Spec or a lane is made of it, so that one
+place (`settings`) reads it and one sentence says what is wrong.
 """
 
 import dataclasses
@@ -15,6 +16,8 @@ from typing import Any
 from absl import flags
 
 from plasticity_jax import datasets, lanes, methods, registry, spec
+from plasticity_jax.cli import settings
+from plasticity_jax.cli.settings import Settings
 from plasticity_jax.environments import ENVIRONMENTS
 from plasticity_jax.execution import placement
 from plasticity_jax.models import MODELS
@@ -62,7 +65,6 @@ SWITCHES = {
     "help": "print this",
 }
 PROGRAMS = 10_000  # of a run at most: more would take days to compile
-SPEC_FIELDS = {f.name: f for f in dataclasses.fields(spec.Spec) if f.name != "options"}
 PART_REGISTRIES = (ENVIRONMENTS, MODELS, OPTIMIZERS, SCHEDULES, methods.METHODS, PROBES)
 
 
@@ -76,38 +78,26 @@ def part_settings() -> dict[str, Any]:
     }
 
 
-def _text(default: Any) -> str | None:
-    if isinstance(default, tuple):
-        return ",".join(default)
-    if default == 2 / 3:
-        return "2/3"
-    return (
-        str(default).lower()
-        if isinstance(default, bool)
-        else None
-        if default is None
-        else str(default)
-    )
-
-
-def parse(
-    argv: Sequence[str], defaults: Mapping[str, str] | None = None
-) -> tuple[Values, set[str]]:
+def parse(argv: Sequence[str], defaults: Settings | None = None) -> tuple[Values, set[str]]:
     """Returns ({flag: text or None, switch: bool}, names given on the command line).
 
     Args:
       argv: arguments without the program's name.
-      defaults: an experiment's own defaults, as text.
+      defaults: an experiment's own settings, by the names of their flags.
     `~` at the start of a folder is expanded. Raises ValueError for a flag that does not exist, a
     missing value, text that is not UTF-8, or a stray argument.
     """
-    known: dict[str, Any] = {name: _text(field.default) for name, field in SPEC_FIELDS.items()}
-    known |= {name: _text(lanes.DEFAULTS[name]) for name in LANE_HELP}
+    known: dict[str, Any] = {
+        name: settings.default_text(field.default) for name, field in settings.SPEC_FIELDS.items()
+    }
+    known |= {name: settings.default_text(lanes.DEFAULTS[name]) for name in LANE_HELP}
     known |= {name: default for name, (default, _) in RUN_HELP.items()}
-    known |= {name: _text(default) for name, default in part_settings().items()}
+    known |= {name: settings.default_text(default) for name, default in part_settings().items()}
     own = flags.FlagValues()
     arguments = _checked(own, argv)
-    for name, default in {**known, **(defaults or {})}.items():
+    for name, value in (defaults or {}).items():
+        known[name] = settings.text(value)
+    for name, default in known.items():
         flags.DEFINE_string(name, default, "", flag_values=own)
     for name in SWITCHES:
         flags.DEFINE_bool(name, name == "progress", "", flag_values=own)
@@ -138,10 +128,10 @@ def _checked(known: flags.FlagValues, argv: Sequence[str]) -> list[str]:
     Raises ValueError for text that is not UTF-8, and for absl's --undefok, with which typing errors
     would be ignored.
     """
-    for text in argv:
-        if not registry.is_utf8(text) or "\0" in text:
+    for argument in argv:
+        if not registry.is_utf8(argument) or "\0" in argument:
             raise ValueError(
-                f"argument {registry.shown(text)} is not text: allowed is text in UTF-8."
+                f"argument {registry.shown(argument)} is not text: allowed is text in UTF-8."
             )
     try:
         found = known.read_flags_from_files(list(argv), force_gnu=False)
@@ -155,8 +145,8 @@ def _checked(known: flags.FlagValues, argv: Sequence[str]) -> list[str]:
         raise ValueError(
             f"a flagfile cannot be read ({error.strerror}): allowed are files of flags."
         ) from None
-    for text in found:
-        if text.startswith("-") and text.lstrip("-").partition("=")[0] == "undefok":
+    for argument in found:
+        if argument.startswith("-") and argument.lstrip("-").partition("=")[0] == "undefok":
             raise ValueError("unknown flag --undefok: --help and --list name all flags.")
     return found
 
@@ -167,8 +157,8 @@ def sentence(error: Exception) -> str:
         error
     ):  # of a switch, as all other flags are text
         return f"{str(error).partition(': ')[0]}: allowed are true and false."
-    text = str(error).partition("\n")[0].removeprefix("ERROR:: ").rstrip(".")
-    return f"{text}; --help names all flags."
+    said = str(error).partition("\n")[0].removeprefix("ERROR:: ").rstrip(".")
+    return f"{said}; --help names all flags."
 
 
 def own(defaults: Mapping[str, str | bool | None], argv: Sequence[str]) -> tuple[Values, list[str]]:
@@ -201,19 +191,19 @@ def _joined(argv: Sequence[str], switches: Sequence[str]) -> list[str]:
     alone = {name for switch in (*SWITCHES, *switches) for name in (switch, f"no{switch}")}
     made: list[str] = []
     open_ = False  # whether the last argument is a flag that waits for its value
-    for text in argv:
-        if open_ and not text.startswith("-"):
-            made[-1] += f"={text}"
+    for argument in argv:
+        if open_ and not argument.startswith("-"):
+            made[-1] += f"={argument}"
             open_ = False
         else:
-            name = text.lstrip("-")
-            made.append(f"--{name}" if text.startswith("-") else text)
-            open_ = text.startswith("-") and "=" not in text and name not in alone
+            name = argument.lstrip("-")
+            made.append(f"--{name}" if argument.startswith("-") else argument)
+            open_ = argument.startswith("-") and "=" not in argument and name not in alone
     return made
 
 
 def runs(
-    values: Values, given: Iterable[str] = (), arms: Sequence[Mapping[str, str]] = ({},)
+    values: Values, given: Iterable[str] = (), arms: Sequence[Settings] = ({},)
 ) -> list[tuple[spec.Spec, list[dict[str, Any]]]]:
     """Returns the (Spec, lanes) of the union of grids that `arms` make of the flags' values.
 
@@ -232,18 +222,15 @@ def runs(
     seen: set[Any] = set()
     listed = 0  # lanes so far, the same ones among them
     for arm in arms:
-        texts = {**values, **arm}
-        first, count = (
-            whole("first_seed", texts["first_seed"], 0),
-            whole("seeds", texts["seeds"], 1, 2**63),
-        )
+        texts = {**values, **{name: settings.text(value) for name, value in arm.items()}}
+        [first], [count] = (settings.several(name, texts[name]) for name in ("first_seed", "seeds"))
         if first + count > 2**31:
             raise ValueError(
                 f"first_seed is {first} and seeds is {count}: allowed are seeds up to {2**31 - 1}."
             )
         for one in _specs(texts):
             axes = {
-                name: [number(name, t) for t in _items(texts[name])]
+                name: settings.several(name, texts[name])
                 for name in lanes.defaults(one)
                 if name != "seed"
             }
@@ -278,16 +265,7 @@ def _check_read(values: Values, given: Iterable[str], models: Collection[str]) -
 
 def _specs(texts: Values) -> list[spec.Spec]:
     """The Specs of a grid; what a model does not read is no axis of it, and the default."""
-    fields: dict[str, list[Any]] = {}
-    for name, field in SPEC_FIELDS.items():
-        if texts[name] is None:
-            fields[name] = [None]
-            continue
-        given = _items(texts[name]) if field.metadata["axis"] else [texts[name]]
-        if field.metadata["limits"]:
-            fields[name] = [whole(name, text, *field.metadata["limits"]) for text in given]
-        else:  # a name; probes are a list of names, but not an axis
-            fields[name] = given if field.type is str else [tuple(_split(texts[name]))]
+    fields = {name: settings.several(name, texts[name]) for name in settings.SPEC_FIELDS}
     points: dict[tuple, None] = {}
     _check_programs(fields)
     for point in itertools.product(*fields.values()):
@@ -297,17 +275,17 @@ def _specs(texts: Values) -> list[spec.Spec]:
             tuple(
                 (
                     chosen
-                    | {name: SPEC_FIELDS[name].default for name in spec.unread(chosen["model"])}
+                    | {
+                        name: settings.SPEC_FIELDS[name].default
+                        for name in spec.unread(chosen["model"])
+                    }
                 ).values()
             )
         ] = None
     made = []
     for point in points:
         plain = spec.Spec(**dict(zip(fields, point, strict=True)))
-        options = {
-            name: [_option(name, t, d) for t in _items(texts[name])]
-            for name, d in plain.known_options().items()
-        }
+        options = {name: settings.several(name, texts[name]) for name in plain.known_options()}
         _check_programs(options, len(made))
         for chosen in itertools.product(*options.values()):
             # defaults are left out, so that a Spec made by hand and one made by flags are equal
@@ -326,79 +304,34 @@ def _check_programs(axes: Mapping[str, Sequence[Any]], before: int = 0) -> None:
         )
 
 
-def _split(text: str) -> list[str]:
-    return [part.strip() for part in text.split(",")]
-
-
-def _items(text: str) -> list[str]:
-    """The items of a list, each once."""
-    return list(dict.fromkeys(_split(text)))
-
-
-def whole(name: str, text: str, low: int, high: int = registry.LARGEST_WHOLE) -> int:
-    """Returns `text` as a whole number. Raises ValueError that names the flag and what is allowed."""
-    try:
-        value = int(text)
-    except ValueError:
-        raise ValueError(
-            f"{name} is {registry.shown(text)}: allowed are whole numbers from {low}."
-        ) from None
-    return registry.whole(name, value, low, high)
-
-
-def number(name: str, text: str) -> float:
-    """Returns `text` as a number, such as "1e-3" or "2/3". Raises ValueError with the flag's `name`
-    if it is none.
-    """
-    if lanes.is_whole(name):
-        return whole(name, text, 1)
-    above, slash, below = text.partition("/")
-    try:
-        value = float(above) / (float(below) if slash else 1.0)
-    except (ValueError, ZeroDivisionError):
-        value = math.nan
-    if not abs(value) <= registry.LARGEST:
-        shown, largest = registry.shown(text), f"{registry.LARGEST:.2g}"
-        raise ValueError(
-            f"{name} is {shown}: allowed are numbers such as 0.001, 1e-3 or 2/3, up to {largest}."
-        )
-    return value
-
-
-def _option(name: str, text: str, default: Any) -> Any:
-    if isinstance(default, bool):
-        return registry.one_of(name, text.lower(), ("true", "false")) == "true"
-    if isinstance(default, int):
-        return whole(name, text, 0)
-    return number(name, text) if isinstance(default, float) else text
-
-
-def usage(doc: str, defaults: Mapping[str, str] | None = None) -> str:
+def usage(doc: str, defaults: Settings | None = None) -> str:
     """Returns the help text: an experiment's docstring, then the flags in groups with their
     defaults.
     """
-    defaults = defaults or {}
+    own_defaults = {name: settings.text(value) for name, value in (defaults or {}).items()}
     groups: dict[str, list[tuple[str, Any, str]]] = {}
-    for name, field in SPEC_FIELDS.items():
+    for name, field in settings.SPEC_FIELDS.items():
         mark = " *" if field.metadata["axis"] else ""
         groups.setdefault(field.metadata["group"], []).append(
-            (name, _text(field.default), field.metadata["help"] + mark)
+            (name, settings.default_text(field.default), field.metadata["help"] + mark)
         )
-    for name, text in LANE_HELP.items():
+    for name, help_ in LANE_HELP.items():
         groups.setdefault("what learns" if name == "learning_rate" else "what changes", []).append(
-            (name, _text(lanes.DEFAULTS[name]), f"{text} *")
+            (name, settings.default_text(lanes.DEFAULTS[name]), f"{help_} *")
         )
     groups["how it runs"] = [(name, *rest) for name, rest in RUN_HELP.items()]
     lines = [doc.strip(), ""]
     for group, entries in groups.items():
         lines.append(group)
-        for name, default, text in entries:
-            default = defaults.get(name, default)
+        for name, default, help_ in entries:
+            default = own_defaults.get(name, default)
             flag = name if default is None else f"{name}={default}"
             lines += (
-                [f"  --{flag:34} {text}"] if len(flag) <= 34 else [f"  --{flag}", f"{'':39}{text}"]
+                [f"  --{flag:34} {help_}"]
+                if len(flag) <= 34
+                else [f"  --{flag}", f"{'':39}{help_}"]
             )
-    lines += [f"  --{name:34} {text}" for name, text in SWITCHES.items()]
+    lines += [f"  --{name:34} {help_}" for name, help_ in SWITCHES.items()]
     lines += [
         "",
         "A comma list on a flag marked * is an axis of the grid. Methods join with + "
@@ -425,14 +358,16 @@ def listing() -> str:
         "learning rate schedules": SCHEDULES,
         "probes": PROBES,
     }
-    settings, lines = part_settings(), []
+    known_settings, lines = part_settings(), []
     for kind, known in kinds.items():
         lines.append(f"{kind}")
         for name, factory in known.items():
             lines.append(f"  {name:24} {registry.describe(factory)}")
             if known in PART_REGISTRIES:
                 own = [
-                    f"--{s}={_text(d)}" for s, d in settings.items() if s.partition(".")[0] == name
+                    f"--{s}={settings.default_text(d)}"
+                    for s, d in known_settings.items()
+                    if s.partition(".")[0] == name
                 ]
                 lines += [f"  {'':24} {'  '.join(own[i : i + 4])}" for i in range(0, len(own), 4)]
         lines.append("")

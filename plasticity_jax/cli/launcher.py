@@ -5,7 +5,7 @@ import math
 import os
 import signal
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,8 @@ import jax
 import numpy as np
 
 from plasticity_jax import datasets, registry, spec
-from plasticity_jax.cli import flags
+from plasticity_jax.cli import flags, settings
+from plasticity_jax.cli.settings import Settings
 from plasticity_jax.datasets import cache
 from plasticity_jax.estimates import cost, profile
 from plasticity_jax.execution import memory, rows, sweep
@@ -35,8 +36,8 @@ DETERMINISTIC = "--xla_gpu_deterministic_ops=true"
 
 def launch(
     doc: str | None,
-    defaults: Mapping[str, str] | None = None,
-    arms: Sequence[Mapping[str, str]] = ({},),
+    defaults: Settings | None = None,
+    arms: Sequence[Settings] = ({},),
     title: str = "",
     note: str | Callable[[Any, flags.Values], str] = "",
     argv: Sequence[str] | None = None,
@@ -47,8 +48,8 @@ def launch(
 
     Args:
       doc: the experiment file's docstring, shown by --help.
-      defaults: flag -> text, the experiment's own defaults.
-      arms: the grids whose union is run; each replaces some flags' values (see `flags.runs`).
+      defaults: the experiment's own settings, by the names of their flags.
+      arms: the grids whose union is run; each replaces some settings (see `flags.runs`).
       title, note: of the figure. A text is for the experiment as its defaults have it; a note of
         what flags change takes its place. A function of (table, flags' values) may say what it
         likes.
@@ -218,7 +219,7 @@ def prepare_jax(deterministic: bool = False) -> None:
 
 
 def check(
-    values: flags.Values, given: set[str], arms: Sequence[Mapping[str, str]], metric: str = ""
+    values: flags.Values, given: set[str], arms: Sequence[Settings], metric: str = ""
 ) -> tuple[datasets.Dataset, list[program_.Program], dict[str, int]]:
     """Returns dataset, programs and the numbers of the run flags, everything checked and nothing
     written or compiled.
@@ -229,10 +230,8 @@ def check(
     from plasticity_jax.reporting import curves
 
     runs = flags.runs(values, given, arms)
-    numbers = {name: flags.whole(name, values[name], 1) for name in ("checkpoint_every", "last")}
-    width = (
-        None if values["lane_width"] is None else flags.whole("lane_width", values["lane_width"], 1)
-    )
+    numbers = {name: settings.read(name, values[name]) for name in ("checkpoint_every", "last")}
+    width = settings.read("lane_width", values["lane_width"])
     registry.one_of("band", values["band"], curves.BANDS)
     if not values["dry_run"]:
         kind = "workdir" if values["profile"] is None else "profile"
@@ -318,7 +317,7 @@ def _count(number: int, noun: str) -> str:
 
 
 def changed(
-    values: flags.Values, defaults: Mapping[str, str], table: Any, besides: Sequence[str] = ()
+    values: flags.Values, defaults: Settings, table: Any, besides: Sequence[str] = ()
 ) -> list[str]:
     """Returns "name value (default)" of every setting that some lane of `table` has other than by
     `defaults`.
@@ -328,7 +327,7 @@ def changed(
     """
     usual = flags.parse([], defaults)[0]
     shown = {"transition", "method", "probes", "probe_every"}
-    names = [name for name in flags.SPEC_FIELDS if name not in shown]
+    names = [name for name in settings.SPEC_FIELDS if name not in shown]
     names += [
         "learning_rate",
         "transition_fraction",
@@ -340,8 +339,13 @@ def changed(
     return [
         f"{name} {values[name]} ({usual[name]})"
         for name in names
-        if values[name] != usual[name] and _has(table, name, values)
+        if _differ(name, values[name], usual[name]) and _has(table, name, values)
     ]
+
+
+def _differ(name: str, one: str | None, other: str | None) -> bool:
+    """Whether two texts of a flag say different things: 0.5 is 1/2."""
+    return one != other and settings.read(name, one) != settings.read(name, other)
 
 
 def _has(table: Any, name: str, values: flags.Values) -> bool:
@@ -372,7 +376,7 @@ def _same(name: str, text: str, value: Any) -> bool:
     """Whether a flag's text says a lane's value."""
     if isinstance(value, str | bool | np.bool_):
         return text.lower() == str(value).lower()
-    return math.isclose(flags.number(name, text), value, rel_tol=1e-6)
+    return math.isclose(settings.number(name, text), value, rel_tol=1e-6)
 
 
 def report(

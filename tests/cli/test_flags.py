@@ -10,7 +10,7 @@ from experiments import demo
 from experiments import run as general
 from experiments.gradual import random_mnist
 from plasticity_jax import datasets, lanes, methods, registry, spec
-from plasticity_jax.cli import flags
+from plasticity_jax.cli import flags, settings
 from plasticity_jax.stream.transitions import TRANSITIONS
 
 
@@ -113,6 +113,58 @@ def test_numbers_are_read_as_people_write_them(text, value):
     assert isinstance(lane["transition_fraction"], float)
 
 
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        (1e-3, "1e-3"),
+        (0.01, "0.01"),
+        (2 / 3, "2/3"),
+        (1.0, "1"),
+        (0.0, "0"),
+        (0.1 + 0.2, "0.30000000000000004"),
+        (-2.5e-7, "-2.5e-7"),
+        (3.4e38, "3.4e+38"),
+        (20, "20"),
+        (True, "true"),
+        ("relu", "relu"),
+        ((1, 4, 20), "1,4,20"),
+        ((1e-3, 2 / 3), "1e-3,2/3"),
+        (None, None),
+    ],
+)
+def test_settings_are_written_as_people_do_and_lose_nothing(value, text):
+    assert settings.text(value) == text
+    if isinstance(value, float):
+        assert settings.read("learning_rate", text) == value
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "value"),
+    [
+        ("epochs", "9", 9),
+        ("epochs", "9, 18,9", (9, 18)),
+        ("samples", "64", 64),
+        ("width", "8,16", (8, 16)),
+        ("dataset", "arrays:a,b", "arrays:a,b"),
+        ("samples", None, None),
+        ("probes", "hessian_top", ("hessian_top",)),
+        ("granularity", "1,4", (1, 4)),
+        ("transition_fraction", "2/3", 2 / 3),
+        ("seeds", "3", 3),
+        ("redo.period", "5,6", (5, 6)),
+        ("redo.relative", "False", False),
+        ("redo.threshold", "0.1", 0.1),
+        ("random_labels.every", "2", 2),
+        ("redo.outgoing", "keep", "keep"),
+        ("workdir", "a,b", "a,b"),
+    ],
+)
+def test_what_a_flag_says_is_a_value_of_python(name, text, value):
+    found = settings.read(name, text)
+    assert found == value
+    assert type(found) is type(value)
+
+
 BEYOND = [
     "",
     "abc",
@@ -212,7 +264,9 @@ AXES = {
 
 
 def test_every_axis_is_tried_here():
-    assert {*AXES, "model"} == {name for name, f in flags.SPEC_FIELDS.items() if f.metadata["axis"]}
+    assert {*AXES, "model"} == {
+        name for name, f in settings.SPEC_FIELDS.items() if f.metadata["axis"]
+    }
 
 
 @pytest.mark.parametrize(("axis", "texts"), AXES.items())

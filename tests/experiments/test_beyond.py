@@ -21,12 +21,7 @@ QUESTIONS = {
 
 
 def planned(question: beyond.Question, scale: str):
-    small, changes = (
-        (beyond.BENCHMARK.reduced, question.reduced)
-        if scale == "reduced"
-        else (beyond.BENCHMARK.smoke, question.smoke)
-    )
-    defaults = {**beyond.BENCHMARK.paper, "method": "none", **small, **changes}
+    defaults = question.defaults(scale)
     return flags.runs(flags.parse([], defaults)[0], (), question.arms(defaults))
 
 

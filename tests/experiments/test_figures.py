@@ -11,10 +11,11 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from experiments import demo, figures
-from experiments.gradual import settings
+from experiments import benchmark, demo, figures
+from experiments.gradual import kinds, settings
 from plasticity_jax import lanes
 from plasticity_jax.cli import flags, launcher
+from plasticity_jax.cli import settings as settings_
 from plasticity_jax.execution import program, rows, sweep
 from plasticity_jax.execution.placement import Execution
 from plasticity_jax.methods import METHODS
@@ -24,17 +25,13 @@ from plasticity_jax.storage.workdir import WorkdirError
 FILES = sorted(
     path.stem for path in (pathlib.Path(figures.__file__).parent / "gradual").glob("figure_*.py")
 )
-OWN = {
-    "scale": "paper",
-    "controls": False,
-    "as_published": False,
-    "selection": None,
-    "methods": settings.METHODS,
-}
-NEEDED = list(
-    dict.fromkeys(
-        f"--{flag}=here" for benchmark in settings.BENCHMARKS.values() for flag in benchmark.needs
-    )
+KINDS = {"methods": kinds.BY_METHOD, "granularity": kinds.BY_GRANULARITY}
+NEEDED = sorted(
+    {
+        f"--{flag}=here"
+        for one in settings.BENCHMARKS.values()
+        for flag in one.recipe.published.needs
+    }
 )
 TINY = [
     "--samples=64",
@@ -47,15 +44,19 @@ TINY = [
 ]
 
 
-def planned(benchmark: str, arms: str, **own):
-    figure = figures.Figure("1", benchmark, arms)
-    return figures.plan(figure, OWN | own, NEEDED)
+def made(name: str, which: str, arms: str, metric: str = "") -> figures.Figure:
+    return figures.Figure(name, settings.BENCHMARKS[which], KINDS[arms], metric)
 
 
-def specs(benchmark: str, arms: str, **own):
-    defaults, grid, _ = planned(benchmark, arms, **own)
-    values, given = flags.parse([], defaults)
-    return flags.runs(values, given, grid)
+def planned(which: str, arms: str, argv=NEEDED, **own) -> figures.Plan:
+    choices = figures.chosen(figures.OWN | own, argv)
+    return figures.plan(made("1", which, arms), choices, argv)
+
+
+def specs(which: str, arms: str, **own):
+    plan = planned(which, arms, **own)
+    values, given = flags.parse([], plan.defaults)
+    return flags.runs(values, given, plan.arms)
 
 
 def test_every_figure_of_the_paper_has_a_file_that_says_what_it_is():
@@ -76,7 +77,7 @@ def test_every_figure_of_the_paper_has_a_file_that_says_what_it_is():
             )
 
 
-@pytest.mark.parametrize("scale", figures.SCALES)
+@pytest.mark.parametrize("scale", benchmark.SCALES)
 @pytest.mark.parametrize("arms", ["methods", "granularity"])
 @pytest.mark.parametrize("which", settings.BENCHMARKS)
 def test_every_figure_can_be_planned_at_every_scale(which, arms, scale):
@@ -89,14 +90,47 @@ def test_every_figure_can_be_planned_at_every_scale(which, arms, scale):
         for lane in given
     ]
     if arms == "methods":
-        assert {method for method, _, k in arms_found if k == 1} == set(settings.METHODS.split(","))
-        gradual = settings.BENCHMARKS[which].gradual
+        assert {method for method, _, k in arms_found if k == 1} == set(settings.METHODS)
+        gradual = settings.BENCHMARKS[which].recipe.transitions
         assert {transition for method, transition, k in arms_found if k > 1} >= set(gradual)
         assert {method for method, _, k in arms_found if k > 1} == {"none"}
     else:
-        assert {1, int(settings.BENCHMARKS[which].granularities.split(",")[1])} <= {
-            k for *_, k in arms_found
-        }
+        first, second, *_ = settings.BENCHMARKS[which].recipe.granularities
+        assert {first, second} <= {k for *_, k in arms_found}
+
+
+@pytest.mark.parametrize("which", settings.BENCHMARKS)
+def test_settings_are_the_values_that_their_flags_are_read_as(which):
+    """A text in place of a number would do as well on a command line, and not in Python."""
+    one = settings.BENCHMARKS[which]
+    published = one.recipe.published
+    for known in (one.paper, one.reduced, one.smoke, *published[:3]):
+        for name, value in known.items():
+            read = settings_.read(name, settings_.text(value))
+            assert (read, type(read)) == (value, type(value)), name
+
+
+def test_a_kind_of_figure_of_another_paper_needs_nothing_of_the_first(capsys):
+    """Arms, defaults, captions and what is taken from the command line come from the kind alone."""
+    smoke = {"dataset": "digits", "samples": 64, "epochs": 1, "tasks": 1, "seeds": 1, "depth": 1}
+    one = benchmark.Benchmark("widths", "Widths", "accuracy", smoke, {}, {}, recipe=(4, 8))
+    kind = figures.Kind(
+        arms=lambda figure, choices: [{"width": figure.benchmark.recipe}],
+        defaults=lambda one, choices: one.at(choices.scale),
+        taken=lambda one, choices: {"width"},
+        remarks=lambda figure, choices, table: ["Nothing else."],
+    )
+    figure = figures.Figure("1", one, kind)
+    assert figures.main("Doc.", figure, argv=["--dry_run", "--probes=none", "--width=3"]) == 0
+    out = capsys.readouterr().out
+    assert "in all 2 compiled programs, 2 lanes" in out
+    assert "mlp 1 x 4," in out
+    assert "mlp 1 x 8," in out
+    plan = figures.plan(figure, figures.Choices())
+    table = unrun(flags.runs(flags.parse([], plan.defaults)[0], (), plan.arms))
+    values = flags.parse(["--tasks=2"], plan.defaults)[0]
+    said = "Differs from the paper's numbers: tasks 2 (1). Nothing else."
+    assert figures.differences(plan, values, table) == said
 
 
 @pytest.mark.parametrize("which", settings.BENCHMARKS)
@@ -118,12 +152,11 @@ def test_numbers_of_the_paper():
         "random_seq2seq": (5120, 64, 900, "adamw", 72_000),
         "bigram_cipher": (1280, 64, 200, "adamw", 4_000),
     }
-    for benchmark, numbers in wanted.items():
-        spec = specs(benchmark, "methods")[0][0]
+    for which, numbers in wanted.items():
+        spec = specs(which, "methods")[0][0]
         steps = spec.epochs * (spec.samples // spec.batch_size)
-        assert (spec.samples, spec.batch_size, spec.epochs, spec.optimizer, steps) == numbers, (
-            benchmark
-        )
+        found = spec.samples, spec.batch_size, spec.epochs, spec.optimizer, steps
+        assert found == numbers, which
         assert spec.tasks == 100
 
 
@@ -148,13 +181,14 @@ def test_controls_are_what_they_say():
 def test_the_control_of_granularity_is_a_plateau_for_every_step():
     ((_, given),) = specs("random_mnist", "granularity", controls=True)
     assert sorted({lane["granularity"] for lane in given}) == [1, 2, 4, 10, 20, 40, 160 * 80]
-    figure = figures.Figure("5a", "random_mnist", "granularity")
-    _, arms, _ = figures.plan(figure, OWN | {"controls": True}, ["--epochs=9", "--samples=640"])
-    assert arms[-1]["granularity"] == str(6 * 10)
-    _, arms, left = figures.plan(figure, OWN, ["--granularity=1,3", "--epochs=9"])
-    assert ([arm["granularity"] for arm in arms], left) == (["1", "3"], ["--epochs=9"])
+    of = "random_mnist", "granularity"
+    shorter = planned(*of, ["--epochs=9", "--samples=640"], controls=True)
+    assert shorter.arms[-1]["granularity"] == 6 * 10
+    given = planned(*of, ["--granularity=1,3", "--epochs=9"])
+    assert [arm["granularity"] for arm in given.arms] == [1, (3,)]
+    assert given.argv == ["--epochs=9"]
     with pytest.raises(ValueError, match=r"epochs is '9,18': allowed with controls is one value\."):
-        figures.plan(figure, OWN | {"controls": True}, ["--epochs=9,18"])
+        planned(*of, ["--epochs=9,18"], controls=True)
 
 
 def unrun(runs):
@@ -168,22 +202,22 @@ def caption(figure, *argv, **own):
     """What a figure of these flags says below it of its settings; the paper's scale without a
     published pretraining.
     """
-    own = OWN | own
+    argv = [*NEEDED, *argv]
+    plan = figures.plan(figure, figures.chosen(figures.OWN | own, argv), argv)
     # (a pretrained network would have to be there)
-    defaults, arms, left = figures.plan(figure, own, [*NEEDED, *argv])
-    left = [text for text in left if not text.endswith("=here")]
-    arms = [{k: v for k, v in arm.items() if v != "here"} for arm in arms]
-    values, given = flags.parse(left, defaults)
+    left = [text for text in plan.argv if not text.endswith("=here")]
+    arms = [{k: v for k, v in arm.items() if v != "here"} for arm in plan.arms]
+    values, given = flags.parse(left, plan.defaults)
     given = {name for name in given if not all(name in arm for arm in arms)}
-    return figures.differences(figure, own, values, unrun(flags.runs(values, given, arms)))
+    return figures.differences(plan, values, unrun(flags.runs(values, given, arms)))
 
 
 def test_a_figure_says_where_its_numbers_are_not_the_papers():
-    figure = figures.Figure("5b", "bigram_cipher", "granularity")
+    figure = made("5b", "bigram_cipher", "granularity")
     assert caption(figure) == ""
     said = "Differs from the paper's numbers: tasks 3 (100), bigram_cipher.words 2 (10)."
     assert caption(figure, "--tasks=3", "--bigram_cipher.words=2", "--granularity=1,5") == said
-    methods = figure._replace(arms="methods")
+    methods = figure._replace(kind=kinds.BY_METHOD)
     said = said.replace(").", "), granularity 1,5 (20).")
     assert caption(methods, "--tasks=3", "--bigram_cipher.words=2", "--granularity=1,5") == said
     assert caption(figure, as_published=True) == (
@@ -191,7 +225,7 @@ def test_a_figure_says_where_its_numbers_are_not_the_papers():
         "bigram_cipher.beams 5 (1), "
         "bigram_cipher.test leaked (clean). The abrupt arm resets its optimizer."
     )
-    other = figures.Figure("1b", "random_cifar10", "methods")
+    other = made("1b", "random_cifar10", "methods")
     gradual = "Gradual arms have adamw.weight_decay 0.01, resnet18.pretrained given."
     twice = (
         "Output interpolation has twice the granularity, as steps of 0.05 of each half of its way."
@@ -207,9 +241,7 @@ def test_a_caption_names_only_settings_that_some_arm_has():
     """At reduced scale ReDo's period changes, which figures of granularity and of other methods
     have nothing of.
     """
-    methods, granularity = (
-        figures.Figure("1", "random_mnist", arms) for arms in ("methods", "granularity")
-    )
+    methods, granularity = (made("1", "random_mnist", arms) for arms in KINDS)
     fewer = "samples 1280 (5120), tasks 50 (100), epochs 120 (240), width 64 (256)"
     redo = ", redo.period 250 (1000), redo.warmup 250 (1000)"
     assert caption(methods, scale="reduced") == f"Differs from the paper's numbers: {fewer}{redo}."
@@ -218,9 +250,9 @@ def test_a_caption_names_only_settings_that_some_arm_has():
         == f"Differs from the paper's numbers: {fewer}."
     )
     assert caption(granularity, scale="reduced") == f"Differs from the paper's numbers: {fewer}."
-    for benchmark in settings.BENCHMARKS:
-        for scale in figures.SCALES:
-            text = caption(figures.Figure("1", benchmark, "granularity"), scale=scale)
+    for which in settings.BENCHMARKS:
+        for scale in benchmark.SCALES:
+            text = caption(made("1", which, "granularity"), scale=scale)
             assert not [name for name in METHODS if f"{name}." in text], text
     # no probe runs, so none has samples; every change is abrupt, so no transition takes a share
     assert caption(methods, "--probes=none", "--probe_samples=7") == ""
@@ -232,20 +264,17 @@ def test_a_caption_names_only_settings_that_some_arm_has():
 
 def test_a_caption_of_a_selection_names_no_value_that_every_arm_replaces(tmp_path):
     own = {"selection": str(tmp_path / "selected.json"), "scale": "reduced"}
-    arms = {
-        name: {"learning_rate": "0.01"}
-        for name in (*settings.METHODS.split(","), "output", "sampling")
-    }
+    arms = {name: {"learning_rate": "0.01"} for name in (*settings.METHODS, "output", "sampling")}
     arms["redo"]["redo.period"] = "77"
     chosen = {"random_seq2seq": {"scale": "reduced", "seeds": [1000], "arms": arms}}
     (tmp_path / "selected.json").write_text(json.dumps(chosen))
     told = f"as chosen in {own['selection']}."
-    methods = caption(figures.Figure("2", "random_seq2seq", "methods"), **own)
+    methods = caption(made("2", "random_seq2seq", "methods"), **own)
     assert methods.endswith(f". Learning rates and methods' settings {told}")
     assert "learning_rate 2e-3" not in methods  # the scale's, which no arm has
     assert "redo.period" not in methods
     assert "first_seed 1 (0)" in methods
-    alone = caption(figures.Figure("2", "random_seq2seq", "granularity"), **own)
+    alone = caption(made("2", "random_seq2seq", "granularity"), **own)
     assert alone.endswith(f". Learning rates {told}")
 
 
@@ -275,7 +304,7 @@ def test_a_note_of_an_experiment_makes_way_for_what_flags_change(tmp_path, monke
 def test_data_without_what_a_figure_shows_are_told_before_anything_runs(tmp_path, capsys):
     np.save(tmp_path / "train_images.npy", np.arange(576, dtype=np.uint8).reshape(64, 3, 3, 1))
     np.save(tmp_path / "train_labels.npy", np.arange(64) % 4)
-    figure = figures.Figure("3", "permuted_emnist", "methods")
+    figure = made("3", "permuted_emnist", "methods")
     argv = ["--scale=smoke", f"--dataset=arrays:{tmp_path}", "--samples=64", "--probes=none"]
     assert figures.main("", figure, argv=[*argv, f"--workdir={tmp_path / 'run'}"]) == 2
     assert capsys.readouterr().err == (
@@ -288,23 +317,22 @@ def test_data_without_what_a_figure_shows_are_told_before_anything_runs(tmp_path
 
 
 def test_as_published_turns_on_what_the_public_code_did():
-    defaults, grid, left = planned("random_cifar10", "methods", as_published=True)
-    assert "--resnet18.pretrained=here" not in left  # not for all arms
-    for arm in grid:
-        settings_of = {**defaults, **arm}
+    plan = planned("random_cifar10", "methods", as_published=True)
+    assert "--resnet18.pretrained=here" not in plan.argv  # not for all arms
+    for arm in plan.arms:
+        settings_of = {**plan.defaults, **arm}
         found = settings_of.get("resnet18.pretrained"), settings_of["adamw.weight_decay"]
-        assert found == ((None, "0") if arm.get("granularity") == "1" else ("here", "0.01"))
+        assert found == ((None, 0) if arm.get("granularity") == 1 else ("here", 0.01))
     with pytest.raises(ValueError, match=r"as_published is given without resnet18.pretrained"):
-        figures.plan(
-            figures.Figure("1b", "random_cifar10", "methods"), OWN | {"as_published": True}
-        )
-    defaults, grid, _ = planned("bigram_cipher", "methods", as_published=True)
-    assert defaults["bigram_cipher.test"] == "leaked"
-    assert next(arm["method"] for arm in grid if arm.get("granularity") == "1") == "optimizer_reset"
-    _, grid, _ = planned("bigram_cipher", "granularity", as_published=True)
-    assert [(arm["method"], arm["granularity"]) for arm in grid] == [
-        ("optimizer_reset", "1"),
-        ("none", "2,4,10,20"),
+        planned("random_cifar10", "methods", [], as_published=True)
+    plan = planned("bigram_cipher", "methods", as_published=True)
+    assert plan.defaults["bigram_cipher.test"] == "leaked"
+    abrupt, *_ = (arm["method"] for arm in plan.arms if arm.get("granularity") == 1)
+    assert abrupt == "optimizer_reset"
+    plan = planned("bigram_cipher", "granularity", as_published=True)
+    assert [(arm["method"], arm["granularity"]) for arm in plan.arms] == [
+        ("optimizer_reset", 1),
+        ("none", (2, 4, 10, 20)),
     ]
 
 
@@ -318,26 +346,22 @@ def test_what_nothing_is_published_of_is_said(capsys):
     assert (
         "note: --as_published changes nothing in figure 1, Random MNIST" in capsys.readouterr().err
     )
-    for benchmark in settings.BENCHMARKS:
-        if benchmark != "permuted_emnist":
-            planned(benchmark, "methods", as_published=True)
+    for which in settings.BENCHMARKS:
+        if which != "permuted_emnist":
+            planned(which, "methods", as_published=True)
     assert capsys.readouterr().err == ""
 
 
 def test_published_output_interpolation_has_its_steps_in_each_half():
-    _, grid, _ = planned("random_mnist", "methods", as_published=True)
-    assert [
-        arm["granularity"] for arm in grid if arm["transition"] == "output" and "granularity" in arm
-    ][-1] == "40"
-    assert all("granularity" not in arm for arm in grid if arm["transition"] == "sampling")
-    _, grid, _ = planned("random_mnist", "methods", as_published=True, controls=True)
-    assert {arm["granularity"] for arm in grid if arm["transition"] in ("output", "smoothing")} == {
-        "1",
-        "40",
-    }
-    assert [arm["granularity"] for arm in grid if arm["transition"] == "smoothing"] == ["40"]
-    _, grid, _ = planned("random_mnist", "methods")
-    assert all(arm.get("granularity", "1") == "1" for arm in grid)
+    arms = planned("random_mnist", "methods", as_published=True).arms
+    assert [arm["granularity"] for arm in arms if arm["transition"] == "output"][-1] == 40
+    assert all("granularity" not in arm for arm in arms if arm["transition"] == "sampling")
+    arms = planned("random_mnist", "methods", as_published=True, controls=True).arms
+    halves = [arm for arm in arms if arm["transition"] in ("output", "smoothing")]
+    assert {arm["granularity"] for arm in halves} == {1, 40}
+    assert [arm["granularity"] for arm in arms if arm["transition"] == "smoothing"] == [40]
+    arms = planned("random_mnist", "methods").arms
+    assert all(arm.get("granularity", 1) == 1 for arm in arms)
 
 
 @pytest.mark.parametrize(
@@ -354,7 +378,7 @@ def test_published_output_interpolation_has_its_steps_in_each_half():
     ],
 )
 def test_what_a_figure_refuses(arguments, words, capsys, tmp_path):
-    figure = figures.Figure("1a", "random_mnist", "methods")
+    figure = made("1a", "random_mnist", "methods")
     argv = ["--scale=smoke", f"--workdir={tmp_path / 'w'}", *arguments]
     assert figures.main("", figure, argv=argv) == 2
     assert words in capsys.readouterr().err
@@ -362,13 +386,13 @@ def test_what_a_figure_refuses(arguments, words, capsys, tmp_path):
 
 
 def test_a_granularity_that_is_none_is_told(capsys):
-    figure = figures.Figure("5a", "random_mnist", "granularity")
+    figure = made("5a", "random_mnist", "granularity")
     assert figures.main("", figure, argv=["--scale=smoke", "--granularity=", "--dry_run"]) == 2
     assert "granularity is ''" in capsys.readouterr().err
 
 
 def test_a_figure_runs_is_drawn_and_drawn_again_from_its_workdir(tmp_path, capsys):
-    figure = figures.Figure("5a", "random_mnist", "granularity")
+    figure = made("5a", "random_mnist", "granularity")
     argv = ["--scale=smoke", "--noprogress", *(text for text in TINY if "granularity" not in text)]
     assert figures.main("Doc.", figure, argv=[*argv, "--workdir", f"{tmp_path / 'run'}"]) == 0
     assert "figure 5a: " in capsys.readouterr().out
@@ -387,7 +411,7 @@ def test_a_figure_runs_is_drawn_and_drawn_again_from_its_workdir(tmp_path, capsy
     finals = pd.read_csv(tmp_path / "run/figure_5a_final.csv")
     assert finals["arm"].unique().tolist() == kept["arm"].unique().tolist()
     assert {"online_accuracy", "parameter_norm"} <= set(finals["metric"])
-    again = figures.Figure("7a", "random_mnist", "granularity", "parameter_norm")
+    again = made("7a", "random_mnist", "granularity", "parameter_norm")
     assert (
         figures.main(
             "Doc.", again, argv=[*argv, f"--from={tmp_path / 'run'}", f"--workdir={tmp_path / 'x'}"]
@@ -490,11 +514,11 @@ def test_unfinished_runs_and_different_data_are_not_collected(tmp_path):
 
 
 def test_methods_can_be_chosen_and_one_of_two_figures(capsys, tmp_path):
-    _, grid, _ = planned("random_mnist", "methods", methods="none,l2_init")
-    assert [arm["method"] for arm in grid] == ["none", "l2_init", "none", "none"]
+    arms = planned("random_mnist", "methods", methods="none,l2_init").arms
+    assert [arm["method"] for arm in arms] == ["none", "l2_init", "none", "none"]
     both = [
-        figures.Figure("6a", "random_mnist", "methods"),
-        figures.Figure("6b", "bigram_cipher", "methods"),
+        made("6a", "random_mnist", "methods"),
+        made("6b", "bigram_cipher", "methods"),
     ]
     argv = [
         "--scale",
@@ -535,17 +559,14 @@ def test_methods_can_be_chosen_and_one_of_two_figures(capsys, tmp_path):
 def test_what_the_second_of_two_figures_lacks_is_told_before_the_first_runs(
     arguments, code, words, capsys, tmp_path
 ):
-    arms = {
-        name: {"learning_rate": "0.01"}
-        for name in (*settings.METHODS.split(","), "output", "sampling")
-    }
+    arms = {name: {"learning_rate": "0.01"} for name in (*settings.METHODS, "output", "sampling")}
     chosen = {"random_mnist": {"scale": "smoke", "seeds": [1000], "arms": arms}}
     (tmp_path / "selected.json").write_text(json.dumps(chosen))
     (tmp_path / "w/bigram_cipher").mkdir(parents=True)
     (tmp_path / "w/bigram_cipher/config.json").write_text('{"settings": {}}')
     both = [
-        figures.Figure("6a", "random_mnist", "methods"),
-        figures.Figure("6b", "bigram_cipher", "methods"),
+        made("6a", "random_mnist", "methods"),
+        made("6b", "bigram_cipher", "methods"),
     ]
     given = [text.format(tmp_path) for text in arguments]
     argv = ["--scale=smoke", "--noprogress", "--probes=none", f"--workdir={tmp_path / 'w'}", *given]
@@ -557,7 +578,7 @@ def test_what_the_second_of_two_figures_lacks_is_told_before_the_first_runs(
 
 
 def test_a_flag_that_every_arm_has_its_own_of_is_refused(capsys):
-    figure = figures.Figure("1a", "random_mnist", "methods")
+    figure = made("1a", "random_mnist", "methods")
     assert (
         figures.main("Doc.", figure, argv=["--scale=smoke", "--method=l2_init", "--dry_run"]) == 2
     )

@@ -6,13 +6,17 @@ import pandas as pd
 import pytest
 
 from experiments import figures, select, selection
-from experiments.gradual import settings
+from experiments.gradual import kinds, settings
+from plasticity_jax.cli import settings as settings_
 from plasticity_jax.estimates import cost
 from plasticity_jax.methods import METHODS
 
+MNIST = settings.BENCHMARKS["random_mnist"]
 
-def planned(benchmark: str, arms: str, **own):
-    return figures.plan(figures.Figure("", benchmark, arms), figures.OWN | own)
+
+def planned(benchmark: str, argv=(), kind=kinds.BY_METHOD, **own) -> figures.Plan:
+    figure = figures.Figure("", settings.BENCHMARKS[benchmark], kind)
+    return figures.plan(figure, figures.chosen(figures.OWN | own, argv), argv)
 
 
 def test_selection_takes_the_best_mean_and_leaves_out_what_diverged(tmp_path):
@@ -38,10 +42,9 @@ def test_selection_takes_the_best_mean_and_leaves_out_what_diverged(tmp_path):
                 rows.append(
                     fixed | dict(zip(columns, arm, strict=True)) | {"online_accuracy": score}
                 )
-    benchmark = settings.BENCHMARKS["random_mnist"]
     (tmp_path / "selected.json").write_text('{"other": {}}')
     (tmp_path / "random_mnist").mkdir()
-    select.chosen(pd.DataFrame(rows), columns, "random_mnist", benchmark, "paper", {}, tmp_path)
+    select.chosen(pd.DataFrame(rows), columns, MNIST, "paper", {}, tmp_path)
     found = json.loads((tmp_path / "selected.json").read_text())
     assert found["other"] == {}
     assert found["random_mnist"] == {
@@ -56,35 +59,34 @@ def test_selection_takes_the_best_mean_and_leaves_out_what_diverged(tmp_path):
         "output": {"learning_rate": "0.01"},
     }
     assert pd.read_csv(tmp_path / "random_mnist/selection.csv")["chosen"].sum() == 3
-    path, figure = str(tmp_path / "selected.json"), figures.Figure("1", "random_mnist", "methods")
-    every = figures.OWN | {"selection": path, "controls": True}
+    path = str(tmp_path / "selected.json")
+    every = {"selection": path, "controls": True}
     own = every | {"methods": "none,l2"}
     for lacking in ("none,l2,redo", "none"):  # sampling diverged and was not chosen
         with pytest.raises(
             ValueError,
             match=r"lacks '(redo|sampling)': allowed are arms that were tuned, none, l2, output",
         ):
-            figures.plan(figure, own | {"methods": lacking}, ["--first_seed=2"])
+            planned("random_mnist", ["--first_seed=2"], **own | {"methods": lacking})
     selected = found["random_mnist"]["arms"] | {"sampling": {"learning_rate": "0.1"}}
     selection.write(tmp_path / "selected.json", "random_mnist", "paper", [0, 1], selected)
-    _defaults, grid, _ = figures.plan(figure, own, ["--first_seed=2"])
-    assert grid[1] == {"method": "l2", "transition": "output", "granularity": "1", **arms["l2"]}
-    for arm in grid:  # controls have the learning rate of what they are compared with
+    plan = planned("random_mnist", ["--first_seed=2"], **own)
+    chosen = {"learning_rate": 0.01, "l2.strength": 0.001}
+    assert plan.arms[1] == {"method": "l2", "transition": "output", "granularity": 1, **chosen}
+    for arm in plan.arms:  # controls have the learning rate of what they are compared with
         if arm["method"] == "none" and arm["transition"] != "sampling":
-            expected = "0.001" if arm.get("granularity") == "1" else "0.01"
+            expected = 0.001 if arm.get("granularity") == 1 else 0.01
             assert arm["learning_rate"] == expected, arm
-    _defaults, grid, _ = figures.plan(
-        figure._replace(arms="granularity"), every, ["--first_seed=2"]
-    )
-    assert [arm["learning_rate"] for arm in grid] == ["0.001", "0.01", "0.01"]
+    plan = planned("random_mnist", ["--first_seed=2"], kinds.BY_GRANULARITY, **every)
+    assert [arm["learning_rate"] for arm in plan.arms] == [0.001, 0.01, 0.01]
     with pytest.raises(ValueError, match=r"was tuned on seed 1, which is to be reported"):
-        figures.plan(figure, own, ["--first_seed=1"])
+        planned("random_mnist", ["--first_seed=1"], **own)
     with pytest.raises(
         ValueError, match=r"was made at scale 'paper': allowed is one at 'reduced'\."
     ):
-        figures.plan(figure, own | {"scale": "reduced"}, ["--first_seed=2"])
+        planned("random_mnist", ["--first_seed=2"], **own | {"scale": "reduced"})
     with pytest.raises(ValueError, match=r"allowed is a selected\.json with 'bigram_cipher'"):
-        planned("bigram_cipher", "methods", selection=path)
+        planned("bigram_cipher", selection=path)
 
 
 def test_where_lower_is_better_the_lowest_is_chosen(tmp_path):
@@ -96,14 +98,14 @@ def test_where_lower_is_better_the_lowest_is_chosen(tmp_path):
     ]  # fmt: skip
     (tmp_path / "random_mnist").mkdir()
     for metric, best in (("online_accuracy", "0.01"), ("loss", "0.001")):
-        benchmark = settings.BENCHMARKS["random_mnist"]._replace(metric=metric)
+        benchmark = MNIST._replace(metric=metric)
         columns = ["method", "transition", "granularity", "learning_rate"]
-        select.chosen(pd.DataFrame(rows), columns, "random_mnist", benchmark, "paper", {}, tmp_path)
+        select.chosen(pd.DataFrame(rows), columns, benchmark, "paper", {}, tmp_path)
         arms = json.loads((tmp_path / "selected.json").read_text())["random_mnist"]["arms"]
         assert arms["none"] == {"learning_rate": best}
 
 
-ALL_ARMS: dict = {name: {} for name in (*settings.METHODS.split(","), "output", "sampling")}
+ALL_ARMS: dict = {name: {} for name in (*settings.METHODS, "output", "sampling")}
 
 
 @pytest.mark.parametrize(
@@ -122,7 +124,7 @@ def test_a_selection_that_is_none_is_told(tmp_path, arms, words):
     file = tmp_path / "selected.json"
     file.write_text(json.dumps({"random_mnist": {"scale": "paper", "seeds": [1000], "arms": arms}}))
     with pytest.raises(ValueError, match=words):
-        planned("random_mnist", "methods", selection=str(file))
+        planned("random_mnist", selection=str(file))
 
 
 @pytest.mark.parametrize("seeds", [[], "12", [1.5], ["1"], None, {"1": 2}])
@@ -132,7 +134,7 @@ def test_a_selection_names_whole_seeds(tmp_path, seeds):
         json.dumps({"random_mnist": {"scale": "paper", "seeds": seeds, "arms": ALL_ARMS}})
     )
     with pytest.raises(ValueError, match=r"allowed is a selected\.json with 'random_mnist'"):
-        planned("random_mnist", "methods", selection=str(file))
+        planned("random_mnist", selection=str(file))
 
 
 @pytest.mark.parametrize("text", ["{broken", "[]", '{"a": NaN}', "[" * 100_000])
@@ -159,18 +161,20 @@ def test_benchmarks_are_selected_one_after_another_in_one_workdir(tmp_path, caps
     ]
     path = str(tmp_path / "selected.json")
     for benchmark in ("random_mnist", "permuted_emnist"):
-        _, grid, _ = planned(benchmark, "methods", scale="smoke", methods="none", selection=path)
-        assert all("learning_rate" in arm for arm in grid)
+        plan = planned(benchmark, scale="smoke", methods="none", selection=path)
+        assert all("learning_rate" in arm for arm in plan.arms)
     assert select.main([*argv[:-1], "--workdir="]) == 2
     assert "workdir is not given: name a folder with --workdir=DIR." in capsys.readouterr().err
 
 
-def test_every_grid_has_the_benchmark_s_own_value_and_every_method_can_be_tuned():
-    assert select.with_default("1e-2,1e-4", "0.01") == "1e-2,1e-4"
-    assert select.with_default("1e-2,1e-4", "1e-3") == "1e-2,1e-4,1e-3"
-    assert select.with_default("1e-2", None) == "1e-2"
-    tuned = {flag.partition(".")[0] for flag in select.GRIDS["reduced"]} & set(METHODS)
-    assert tuned == set(METHODS) - {"none", "optimizer_reset"}
+def test_every_grid_has_the_benchmark_s_own_value_and_every_method_of_a_figure_is_tuned():
+    assert select.with_usual((1e-2, 1e-4), 0.01) == (1e-2, 1e-4)
+    assert select.with_usual((1e-2, 1e-4), 1e-3) == (1e-2, 1e-4, 1e-3)
+    assert select.with_usual((1e-2,), None) == (1e-2,)
+    for scale in ("paper", "reduced"):
+        tuned = {flag.partition(".")[0] for flag in select.GRIDS[scale]}
+        assert tuned >= {*settings.METHODS, "l2_init"} - {"none"}
+        assert tuned <= {*METHODS, "learning_rate"}
 
 
 def test_select_takes_methods_and_refuses_others(capsys):
@@ -225,17 +229,16 @@ def test_all_settings_of_an_arm_are_written_and_taken(tmp_path, capsys):
         >= {"redo.warmup": "3", "redo.period": "4", "learning_rate": "0.001"}.items()
     )
     assert set(arms["output"]) == {"learning_rate"}
-    figure, own = (
-        figures.Figure("1", "random_mnist", "methods"),
-        {"scale": "smoke", "methods": "redo", "selection": str(path)},
-    )
-    _, grid, _ = figures.plan(figure, figures.OWN | own)
-    assert grid[0].items() >= arms["redo"].items()
+    own = {"scale": "smoke", "methods": "redo", "selection": str(path)}
+    taken = planned("random_mnist", **own).arms[0]
+    assert {name: taken[name] for name in arms["redo"]} == {
+        name: settings_.read(name, text) for name, text in arms["redo"].items()
+    }
     with pytest.raises(
         ValueError,
         match=r"redo.period is '9', but .*selected.json has its own: leave one of them out",
     ):
-        figures.plan(figure, figures.OWN | own, ["--redo.period=9"])
+        planned("random_mnist", ["--redo.period=9"], **own)
     capsys.readouterr()
     for axis in ("granularity=4,8", "optimizer=adam,sgd"):
         assert select.main(["--scale=smoke", f"--{axis}", f"--workdir={tmp_path}/more"]) == 2
