@@ -17,16 +17,17 @@ def test_documents_say_what_the_tables_say(capsys):
 
 def test_a_number_that_differs_from_its_table_is_told(tmp_path, monkeypatch, capsys):
     for name in command.PARTS:
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_text(
             (command.ROOT / name).read_text(encoding="utf-8"), encoding="utf-8"
         )
     monkeypatch.setattr(command, "ROOT", tmp_path)
-    notes = tmp_path / "BUILD_NOTES.md"
+    notes = tmp_path / "experiments" / "gradual" / "README.md"
     right = notes.read_text(encoding="utf-8")
     assert "+52.1 points" in right
     notes.write_text(right.replace("+52.1 points", "+53.1 points"), encoding="utf-8")
     assert command.main(["--check"]) == 1
-    assert "BUILD_NOTES.md differs" in capsys.readouterr().out
+    assert "experiments/gradual/README.md differs" in capsys.readouterr().out
     assert command.main([]) == 0
     assert notes.read_text(encoding="utf-8") == right
     notes.write_text("nothing", encoding="utf-8")

@@ -1,5 +1,5 @@
-"""Writes the generated parts of BUILD_NOTES.md and README.md, or with --check says whether they are
-as they should be.
+"""Writes the generated parts of documents (see PARTS), or with --check says whether they are as they
+should be.
 
 Command: python -m experiments.gradual.claims [--check | --pictures]
 --pictures draws the deciding runs that are finished, as experiments/gradual/results/NAME.png.
@@ -16,8 +16,8 @@ from experiments.gradual.claims import text
 FOLDER = pathlib.Path(__file__).parent
 ROOT = FOLDER.parents[2]
 PARTS = {
-    "BUILD_NOTES.md": ("notes", "notes_demo"),
-    "README.md": ("readme_figures", "readme_account"),
+    "README.md": ("caption",),
+    "experiments/gradual/README.md": ("account", "figures", "claim_by_claim", "demo"),
 }
 END = "<!-- end of claims -->"
 

@@ -1,0 +1,245 @@
+"""Documents: every snippet runs, every command is taken, every link leads somewhere, every part is
+named.
+"""
+
+import contextlib
+import importlib
+import importlib.util
+import io
+import pathlib
+import re
+import runpy
+import shlex
+import shutil
+import sys
+
+import jax
+import pytest
+
+import plasticity_jax as pj
+from experiments.gradual import theory
+from plasticity_jax import datasets
+from plasticity_jax.cli import launcher
+from plasticity_jax.execution import sweep
+from plasticity_jax.optimizers import OPTIMIZERS, SCHEDULES
+from plasticity_jax.stream.transitions import TRANSITIONS
+
+ROOT = pathlib.Path(__file__).parents[1]
+DOCUMENTS = (
+    "README.md",
+    "CONTRIBUTING.md",
+    "BUILD_NOTES.md",
+    "docs/command_line.md",
+    "docs/parts.md",
+    "docs/python.md",
+    "experiments/gradual/README.md",
+    "experiments/gradual/rules.md",
+)
+BLOCK = re.compile(r"^```(\w*)\n(.*?)^```$", re.DOTALL | re.MULTILINE)
+
+
+def read(document):
+    return (ROOT / document).read_text(encoding="utf-8")
+
+
+def blocks(document, language):
+    return [text for name, text in BLOCK.findall(read(document)) if name == language]
+
+
+def commands(document):
+    """The command lines of a document, from blocks and from the middle of sentences."""
+    found = []
+    for block in blocks(document, ""):
+        found += block.replace("\\\n", " ").splitlines()
+    prose = BLOCK.sub("", read(document))
+    found += [text for text in re.findall(r"`([^`]+)`", prose) if re.match("(python|make) ", text)]
+    return [" ".join(line.partition("   #")[0].split()) for line in found if line.strip()]
+
+
+COMMANDS = [(document, line) for document in DOCUMENTS for line in commands(document)]
+
+
+def test_every_document_is_listed():
+    """Those that a reader is sent to; texts of results are written by `make claims`."""
+    found = {path.relative_to(ROOT).as_posix() for path in (ROOT / "docs").rglob("*.md")}
+    assert found <= set(DOCUMENTS)
+
+
+def test_the_readme_is_three_screens():
+    assert len(read("README.md").splitlines()) < 120
+
+
+# What can be pasted
+
+
+def session(document):
+    """The names that all of a document's Python leaves, run from top to bottom."""
+    names = {}
+    # strangers have jax as it comes
+    with jax.numpy_rank_promotion("allow"), contextlib.redirect_stdout(io.StringIO()):
+        for snippet in blocks(document, "python"):
+            exec(compile(snippet, document, "exec"), names)
+    return names
+
+
+def test_python_of_the_readme():
+    """It runs, and its table shows that gradual change keeps accuracy where abrupt loses it."""
+    table = session("README.md")["table"]
+    last = table[table.task == table.task.max()].groupby("granularity").online_accuracy.mean()
+    assert last[1] < 0.5 < 0.8 < last[20]
+
+
+def test_python_of_the_page_about_python(compiled_quickly):
+    names = session("docs/python.md")
+    assert names["metrics"]["online_accuracy"].shape == (4,)
+    assert 0 <= names["dormant"] <= 1
+    assert jax.tree.structure(names["updates"]) == jax.tree.structure(names["params"])
+
+
+def test_no_other_document_has_python():
+    assert [d for d in DOCUMENTS if blocks(d, "python")] == ["README.md", "docs/python.md"]
+
+
+class Taken(Exception):
+    """A command line is good enough to train with."""
+
+
+def take(*_, **__):
+    raise Taken
+
+
+@pytest.fixture
+def nothing_trains(tmp_path, monkeypatch):
+    """A folder with the results that are in the repository, no data, and an exception in place of
+    training.
+    """
+    results = ROOT / "experiments" / "gradual" / "results"
+    for place in (
+        "selected.json",
+        "runs/select/selected.json",
+        "experiments/gradual/results/selected.json",
+    ):
+        (tmp_path / place).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(results / "selected.json", tmp_path / place)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PLASTICITY_CACHE_DIR", str(tmp_path / "cache"))
+    monkeypatch.delenv("PLASTICITY_DATA_DIR", raising=False)
+    monkeypatch.setattr(launcher, "prepare_jax", lambda *_: None)
+    monkeypatch.setattr(sweep, "run_in_workdir", take)
+    monkeypatch.setattr(theory, "run", take)
+
+
+def exit_code(module, arguments, monkeypatch):
+    """The exit code of `python -m MODULE ARGUMENTS`, 0 if it would train."""
+    found = importlib.import_module(module)
+    monkeypatch.setattr(sys, "argv", [module, *arguments])
+    try:
+        if hasattr(found, "main"):
+            return found.main(arguments)
+        runpy.run_path(found.__file__, run_name="__main__")
+    except Taken:
+        return 0
+    except SystemExit as stopped:
+        return stopped.code
+    raise AssertionError(f"{module} does nothing")
+
+
+@pytest.mark.parametrize(("document", "line"), COMMANDS, ids=str)
+def test_commands_are_taken(document, line, nothing_trains, monkeypatch, capsys):
+    words = [word if word != "..." else "--workdir=DIR" for word in shlex.split(line)]
+    if words[0] == "make":
+        makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
+        targets = [word for word in words[1:] if "=" not in word]
+        assert all(f"\n{target}:" in makefile for target in targets)
+        return
+    if words[0] != "python":
+        assert line == ". .venv/bin/activate"
+        return
+    module, arguments = words[2], words[3:]
+    assert importlib.util.find_spec(module)
+    if module.startswith("experiments") and arguments:
+        code, told = exit_code(module, arguments, monkeypatch), capsys.readouterr().err
+        # not here: data, or runs that another command leaves
+        missing = re.search("--data_dir|not found|not a workdir|No such file", told)
+        assert code == 0 or (code == 1 and missing), told
+
+
+@pytest.mark.parametrize("line", [line for d, line in COMMANDS if "experiments.run" in line])
+def test_a_flag_that_is_none_is_not_taken(line, nothing_trains, monkeypatch, capsys):
+    arguments = [*shlex.split(line)[3:], "--widht=3"]
+    assert exit_code("experiments.run", arguments, monkeypatch) == 2
+    assert "widht" in capsys.readouterr().err
+
+
+def test_extras_are_there():
+    setup = (ROOT / "setup.py").read_text(encoding="utf-8")
+    for document in DOCUMENTS:
+        for extra in re.findall(r'pip install -e "\.\[(\w+)\]"', read(document)):
+            assert f'"{extra}": [' in setup
+
+
+# What leads somewhere
+
+
+def anchors(path):
+    """The names that links to a document's headings have."""
+    headings = re.findall(
+        r"^#+ (.+)$", BLOCK.sub("", path.read_text(encoding="utf-8")), re.MULTILINE
+    )
+    words = [re.sub(r"[^\w\- ]", "", heading.lower()) for heading in headings]
+    return {text.replace(" ", "-") for text in words}
+
+
+@pytest.mark.parametrize("document", DOCUMENTS)
+def test_links_lead_to_files_and_headings(document):
+    text = BLOCK.sub("", read(document))
+    for target in re.findall(r"\]\(([^)\s]+)\)", text):
+        if target.startswith("https://"):
+            continue
+        name, _, heading = target.partition("#")
+        path = (ROOT / document).parent / name if name else ROOT / document
+        assert path.exists(), target
+        if heading:
+            assert heading in anchors(path), target
+
+
+@pytest.mark.parametrize("document", DOCUMENTS)
+def test_paths_in_sentences_exist(document):
+    """Paths from the root of the repository, and files of the experiments beside their README."""
+    rooms = "plasticity_jax|experiments|examples|tests|docs|benchmarks"
+    for path in re.findall(rf"`((?:{rooms})/[\w./]*)`", read(document)):
+        assert (ROOT / path).exists(), path
+
+
+def test_the_table_of_rooms_has_every_room():
+    said = set(
+        re.findall(r"`(\w+)(?:/|\.py)`", read("CONTRIBUTING.md").partition("## The rooms")[2])
+    )
+    there = {
+        path.name for path in (ROOT / "plasticity_jax").iterdir() if path.suffix in (".py", "")
+    }
+    assert {name.removesuffix(".py") for name in there} - {"__init__", "__pycache__"} <= said
+
+
+PARTS = {
+    *datasets.DATASETS,
+    *pj.environments.ENVIRONMENTS,
+    *TRANSITIONS,
+    *pj.models.MODELS,
+    *OPTIMIZERS,
+    *SCHEDULES,
+    *pj.methods.METHODS,
+    *pj.probes.PROBES,
+}
+
+
+@pytest.mark.parametrize("name", sorted(PARTS))
+def test_every_part_is_named(name):
+    text = read("docs/parts.md")
+    split = name.removeprefix("emnist/")
+    assert f"`{name}`" in text or (split != name and f"`{split}`" in text)
+
+
+def test_every_public_name_is_said():
+    page = read("docs/python.md")
+    assert all(f"`{name}`" in page or f"`pj.{name}`" in page for name in pj.__all__)
