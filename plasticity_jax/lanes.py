@@ -229,6 +229,10 @@ def check_steps(spec: Spec, samples: int) -> int:
     steps = order.steps_per_epoch(samples, spec.batch_size) * spec.epochs
     if steps >= 2**31:
         raise ValueError(f"a task has {steps} steps: allowed are fewer than {2**31}.")
+    if spec.points > steps:
+        raise ValueError(
+            f"points is {spec.points}, but a task has {steps} steps: allowed are as many as steps."
+        )
     if spec.tasks * steps >= 2**31:
         raise ValueError(
             f"{spec.tasks} tasks have {spec.tasks * steps} steps: allowed are fewer than {2**31}."

@@ -20,7 +20,9 @@ from plasticity_jax.stream import transitions
 from plasticity_jax.stream.transitions import TRANSITIONS
 from plasticity_jax.types import Data, Environment, Structure
 
+START = ":start"  # of a probe that is run before the first step of a task
 WHOLE = (1, registry.LARGEST_WHOLE)  # smallest and largest of a count
+COUNT = (0, registry.LARGEST_WHOLE)  # of what may be left out
 SEEDS = (0, 2**63 - 1)  # (this one enters no program)
 
 
@@ -94,13 +96,28 @@ class Spec:
     probes: tuple[str, ...] = _field(
         ("hessian_top", "representation_change", "dormant_fraction", "distance_from_init"),
         "what is measured",
-        "probes at the end of tasks; 'none' for no probes",
+        "probes at the end of tasks, with ':start' at their start; 'none' for no probes",
     )
     probe_every: int = _field(
         1, "what is measured", "run the probes after every n-th task", limits=WHOLE
     )
     probe_samples: int = _field(
         512, "what is measured", "examples in the fixed probe batch, at most all", limits=WHOLE
+    )
+    points: int = _field(
+        0,
+        "what is measured",
+        "values within a task: means over so many parts of its steps, in points.parquet",
+        limits=COUNT,
+    )
+    revisit: int = _field(
+        0, "what is measured", "tasks before this one that are evaluated again", limits=COUNT
+    )
+    cycle: int = _field(
+        0,
+        "what changes",
+        "tasks come back after so many; 0 for new ones all the time",
+        limits=COUNT,
     )
     options: Mapping[str, Any] | tuple[tuple[str, Any], ...] = _field((), "", "")
 
@@ -170,7 +187,7 @@ class Spec:
                     f"option {registry.shown(name)} fits no part of this run: known are {listed}."
                 )
             made[name] = _option(f"option {name}", value, known[name])
-            if name.partition(".")[0] in self.probes and not made[name] >= (
+            if name.partition(".")[0] in self.probe_names() and not made[name] >= (
                 low := int(isinstance(made[name], int))
             ):
                 raise ValueError(
@@ -187,7 +204,11 @@ class Spec:
             self.schedule: SCHEDULES[self.schedule],
         }
         named[self.model] = MODELS[self.model]
-        return named | {probe: PROBES[probe] for probe in self.probes}
+        return named | {probe: PROBES[probe] for probe in self.probe_names()}
+
+    def probe_names(self) -> tuple[str, ...]:
+        """Returns the probes by their names in PROBES, whenever they are run."""
+        return tuple(dict.fromkeys(name.removesuffix(START) for name in self.probes))
 
     def known_options(self) -> dict[str, Any]:
         """Returns the static options of this Spec's parts with their defaults."""
@@ -229,9 +250,9 @@ class Spec:
 
         Raises ValueError if it refuses an option.
         """
-        return registry.make(
-            ENVIRONMENTS, "environment", self.environment, {**dict(self.options), **lane}
-        )
+        settings = {**dict(self.options), **lane}
+        made = registry.make(ENVIRONMENTS, "environment", self.environment, settings)
+        return in_turn(made, self.cycle) if self.cycle else made
 
     def make_model(self, outputs: int) -> Any:
         """Returns the model with `outputs` logits. Raises ValueError if it refuses a setting."""
@@ -282,6 +303,17 @@ class Spec:
             )
 
 
+def in_turn(environment: Environment, tasks: int) -> Environment:
+    """Returns the environment in which the first `tasks` tasks come back, one after another."""
+    schedule = environment.schedule
+    stages = tasks * schedule(0).parts
+
+    def check(data: Data, wanted: int) -> None:
+        environment.check(data, min(wanted, stages))
+
+    return environment._replace(schedule=lambda number: schedule(number % stages), check=check)
+
+
 def _probes(given: Any) -> tuple[str, ...]:
     """The names of probes without "none" and without repetitions."""
     try:
@@ -292,7 +324,9 @@ def _probes(given: Any) -> tuple[str, ...]:
         ) from None
     wanted = [name for name in names if not (isinstance(name, str) and name == "none")]
     for name in wanted:
-        registry.lookup(PROBES, "probe", name)
+        registry.lookup(
+            PROBES, "probe", name.removesuffix(START) if isinstance(name, str) else name
+        )
     return tuple(dict.fromkeys(wanted))
 
 
@@ -344,7 +378,13 @@ def comparable(record: Mapping[str, Any]) -> dict[str, Any]:
 
 
 # fields that older records lack, with the value that does what was done before there was a choice
-LATER = {"precision": "float32", "schedule": "constant"}
+LATER = {
+    "precision": "float32",
+    "schedule": "constant",
+    "points": 0,
+    "revisit": 0,
+    "cycle": 0,
+}
 
 PARTS = collections.ChainMap[str, Callable](
     ENVIRONMENTS, MODELS, OPTIMIZERS, SCHEDULES, methods.METHODS, PROBES

@@ -153,12 +153,12 @@ class Stage(NamedTuple):
         in which examples change over are of the whole task, which begins at part 0.
     """
 
-    task: Array
-    part: Array | int = 0
+    task: Any
+    part: Any = 0
     parts: int = 1
 
 
-def one_after_another(number: Array) -> Stage:
+def one_after_another(number: Array | int) -> Stage:
     """Returns the usual schedule: stage t is task t, whole."""
     return Stage(number)
 
@@ -206,7 +206,7 @@ class Environment(NamedTuple):
     outputs: Callable[[Data], int] = lambda data: data.classes
     decoding: Decoding | None = None
     loss_metric: Metric = Metric("loss", better="lower")
-    schedule: Callable[[Array], Stage] = one_after_another
+    schedule: Callable[[Array | int], Stage] = one_after_another
     data: str = "labels"
     targets: str = "distributions"
     size: Callable[[Data], int] = lambda data: len(data.x)

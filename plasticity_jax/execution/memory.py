@@ -88,7 +88,7 @@ def of_lane(spec: Spec, data: Data) -> Needs:
     samples = environment.size(data)
     phases = [kept(spec.batch_size, True, 1)]
     if spec.probes:
-        order = 2 if CURVATURE & set(spec.probes) else 1
+        order = 2 if CURVATURE & set(spec.probe_names()) else 1
         phases.append(kept(min(spec.probe_samples, samples), False, order))
     chunk = min(evaluation_chunk(spec, environment), samples)
     phases.append(2 * chunk * _size(jax.eval_shape(activations, state, data)) // 3)

@@ -60,11 +60,12 @@ def longer(history: History, new: History) -> History:
     """Returns a history with a further task. NaN stands for what one of the two has not: versions
     measure more or less.
     """
-    tasks, lanes = max(map(len, history.values()), default=0), next(iter(new.values())).shape[1]
+    tasks = max(map(len, history.values()), default=0)
 
     def column(name: str) -> np.ndarray:
-        before = history.get(name, np.full((tasks, lanes), np.nan, np.float32))
-        return np.concatenate([before, new.get(name, np.full((1, lanes), np.nan, np.float32))])
+        shape = (new[name] if name in new else history[name]).shape[1:]
+        before = history.get(name, np.full((tasks, *shape), np.nan, np.float32))
+        return np.concatenate([before, new.get(name, np.full((1, *shape), np.nan, np.float32))])
 
     return {name: column(name) for name in {**history, **new}}
 
@@ -294,7 +295,7 @@ def _run(
     from plasticity_jax.storage import table
 
     def lane_tasks(history: History) -> int:
-        return next(iter(history.values())).size if history else 0
+        return history["finite"].size if history else 0
 
     data, histories = program_.device_data(dataset), [{} for _ in programs]
     total = sum(len(p.lanes) * p.spec.tasks for p in programs)
@@ -316,6 +317,11 @@ def _run(
                 bar.update(sum(map(lane_tasks, histories)) - bar.n)
                 if path and history:
                     table.write(rows.table(programs, histories), path / "results.parquet")
+                    points = rows.points(programs, histories)
+                    if points is not None:
+                        table.write(points, path / "points.parquet")
+                    for name, values in rows.arrays(programs, histories).items():
+                        table.write_array(values, path / "arrays" / f"{name}.npy")
 
             run_program(program, data, checkpoints, stop, checkpoint_every, report)
     return rows.table(programs, histories)

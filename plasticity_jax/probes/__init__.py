@@ -24,9 +24,14 @@ from plasticity_jax.probes.curvature import (
     top_eigenvalue,
 )
 from plasticity_jax.probes.parameters import distance_from_init, gradient_norm, parameter_norm
-from plasticity_jax.probes.representation import effective_rank, representation_change
+from plasticity_jax.probes.representation import (
+    effective_rank,
+    feature_spectrum,
+    representation_change,
+)
 from plasticity_jax.probes.units import (
     dormant_fraction,
+    linearized_fraction,
     never_active_fraction,
     tau_dormant_fraction,
 )
@@ -38,10 +43,12 @@ __all__ = [
     "distance_from_init",
     "dormant_fraction",
     "effective_rank",
+    "feature_spectrum",
     "gradient_norm",
     "hessian_ritz",
     "hessian_top",
     "hessian_vector_product",
+    "linearized_fraction",
     "never_active_fraction",
     "parameter_norm",
     "representation_change",
@@ -141,6 +148,21 @@ def _effective_rank(snapshot: Snapshot) -> Measured:
     return {"": list(layers.values())[-1], **layers}
 
 
+def _linearized_fraction(
+    snapshot: Snapshot, *, share: float = 0.99
+) -> Annotated[Measured, Metric(label="linearized units", share=True)]:
+    """Fraction of units whose preactivation is positive on at least 99 % of the inputs; per layer."""
+    assert snapshot.view is not None
+    found = snapshot.view(snapshot.params).preactivations
+    layers = {group: linearized_fraction(before, share) for group, before in found.items()}
+    return {"": linearized_fraction(found, share), **layers}
+
+
+def _feature_spectrum(snapshot: Snapshot, *, count: int = 32) -> Array:
+    """Largest singular values of the last hidden layer over their sum: several numbers, kept apart."""
+    return feature_spectrum(list(snapshot.hidden.values())[-1], count)
+
+
 PROBES = {
     "hessian_top": _hessian_top,
     "representation_change": _representation_change,
@@ -151,6 +173,8 @@ PROBES = {
     "parameter_norm": _parameter_norm,
     "gradient_norm": _gradient_norm,
     "effective_rank": _effective_rank,
+    "linearized_fraction": _linearized_fraction,
+    "feature_spectrum": _feature_spectrum,
 }
 # those that differentiate the gradient, which takes most memory
 CURVATURE = frozenset({"hessian_top"})

@@ -44,6 +44,21 @@ def _singular_values(matrix: Array) -> Array:
     return jnp.linalg.svd(matrix, compute_uv=False)
 
 
+def feature_spectrum(activations: Array, count: int = 32) -> Array:
+    """Returns [count] the largest singular values of [N, H] over their sum, in falling order.
+
+    0 where there are fewer, or all activations are zero. Not centred; positions count as inputs.
+    The numbers p of `effective_rank`. Source: Roy & Vetterli 2007.
+    """
+    activations = numerics.activations("activations", activations)
+    matrix = activations.reshape(-1, activations.shape[-1])
+    finite = numerics.finite(matrix)
+    matrix = jnp.where(finite, matrix, 0.0)
+    sigma = _singular_values(matrix / numerics.scale_of(matrix))
+    shares = sigma / jnp.maximum(sigma.sum(), jnp.finfo(sigma.dtype).tiny)
+    return numerics.known(finite, jnp.pad(shares, (0, max(0, count - len(shares))))[:count])
+
+
 def effective_rank(activations: Array) -> Array:
     """Returns exp(-sum p ln p), p = sigma / sum sigma over the singular values of [N, H], [] in [1,
     min(N, H)].

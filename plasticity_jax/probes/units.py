@@ -47,6 +47,21 @@ def dormant_fraction(activations: PyTree, share: float = 0.01) -> Array:
     return _share(activations, lambda group: _active(group) < share * len(group) * (1 - _ROUNDING))
 
 
+def linearized_fraction(preactivations: PyTree, share: float = 0.99) -> Array:
+    """Returns the fraction of units whose preactivation is positive on at least `share` of the
+    inputs, all groups pooled.
+
+    A ReLU or leaky ReLU with such a unit is linear in it nearly everywhere, so the unit passes
+    gradients and adds no nonlinearity. For preactivations, after a norm where there is one.
+    Source: Lyle et al., "Disentangling the Causes of Plasticity Loss", who call such units
+    linearized; the threshold is ours.
+    """
+    numerics.check_number("share", share, high=1)
+    return _share(
+        preactivations, lambda group: _active(group) >= share * len(group) * (1 - _ROUNDING)
+    )
+
+
 def never_active_fraction(activations: PyTree, share: float = 1e-4) -> Array:
     """Returns the fraction of units that are positive on at most `share` of the inputs, all groups
     pooled.

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from plasticity_jax.environments import ENVIRONMENTS
 from plasticity_jax.lanes import DEFAULTS
 from plasticity_jax.probes import PROBES
-from plasticity_jax.spec import Spec
+from plasticity_jax.spec import START, Spec
 from plasticity_jax.types import Data, Environment, Metric
 
 if TYPE_CHECKING:
@@ -42,7 +42,7 @@ class Known(NamedTuple):
     probes: dict[str, Metric]
 
 
-def of_environment(environment: Environment) -> dict[str, Metric]:
+def of_environment(environment: Environment, revisit: int = 0) -> dict[str, Metric]:
     """Returns {column: Metric} of the scores that a run of this environment may have, what it is
     judged by first.
 
@@ -74,6 +74,13 @@ def of_environment(environment: Environment) -> dict[str, Metric]:
     add(main, "online", "mean", "over the whole task")
     add(loss, "online", words="")
     add(loss, "online", "mean", "over the whole task")
+    for back in range(1, revisit + 1):
+        ago = "of the task before" if back == 1 else f"of the task {back} before"
+        for metric in [*environment.metrics, *generated]:
+            for test in ("", "test_") if environment.test else ("",):
+                words = f"{test.removesuffix('_')} {metric.label or _words(metric.name)} {ago}"
+                name = f"revisit_{back}_{test}{metric.name}"
+                found.append(metric._replace(name=name, label=words.strip()))
     columns = {metric.name: metric for metric in found}
     if len(columns) < len(found) or columns.keys() & set(TAKEN):
         names = ", ".join(repr(metric.name) for metric in environment.metrics)
@@ -92,9 +99,13 @@ def of_probe(name: str) -> Metric:
     """Returns what a registered probe says of its number: a Metric in its return annotation,
     Annotated[..., Metric()].
     """
-    annotation = inspect.signature(PROBES[name]).return_annotation
+    plain = name.removesuffix(START)
+    annotation = inspect.signature(PROBES[plain]).return_annotation
     said = [m for m in getattr(annotation, "__metadata__", ()) if isinstance(m, Metric)]
-    return (said[0] if said else Metric())._replace(name=name)
+    found = (said[0] if said else Metric())._replace(name=name)
+    if name == plain:
+        return found
+    return found._replace(label=f"{found.label or _words(plain)} at the start of the task")
 
 
 def of_specs(specs: Sequence[Spec]) -> Known:
@@ -112,7 +123,7 @@ def of_specs(specs: Sequence[Spec]) -> Known:
             *DEFAULTS,
             *spec.probes,
         }
-        for column, metric in of_environment(spec.make_environment()).items():
+        for column, metric in of_environment(spec.make_environment(), spec.revisit).items():
             if column in settings:
                 raise ValueError(
                     f"metric {column!r} of {spec.environment} has the name of a setting or a probe."

@@ -25,6 +25,9 @@ from plasticity_jax.reporting import metrics as metrics_
 FIXED = ("lane", "task", "seed")
 """Columns that every table has: lane and task count from 0."""
 
+STAGE = ("task_number", "part")
+"""Columns of tables whose tasks come back or have parts: which task it is, and which part of it."""
+
 SEEDS_ENOUGH = 10
 """With fewer seeds a percentile bootstrap is clearly too narrow (see `statistics`), and the t
 interval is shown.
@@ -137,7 +140,7 @@ def metric_columns(table: pd.DataFrame, arm_columns: Sequence[str]) -> list[str]
 
     These are the numeric columns that are neither fixed, nor `finite`, nor name an arm.
     """
-    others = {*FIXED, *arm_columns, "finite"}
+    others = {*FIXED, *STAGE, *arm_columns, "finite"}
     return [c for c in table.columns if c not in others and pd.api.types.is_numeric_dtype(table[c])]
 
 

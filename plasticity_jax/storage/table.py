@@ -87,3 +87,18 @@ def _digest(table: pd.DataFrame) -> str:
         digest.update(json.dumps([name, values.dtype.str, len(values), *texts]).encode())
         digest.update(np.ascontiguousarray(values).tobytes())
     return digest.hexdigest()
+
+
+def write_array(values: np.ndarray, path: str | os.PathLike) -> None:
+    """Writes an array as .npy, whole or not at all; the folder is made. Raises OSError."""
+    whole = pathlib.Path(path)
+    whole.parent.mkdir(exist_ok=True)
+    part = whole.with_name(f"{whole.name}.part")
+    try:
+        with open(part, "wb") as file:
+            np.save(file, values)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(part, whole)
+    finally:
+        part.unlink(missing_ok=True)

@@ -1,5 +1,6 @@
 """What is measured at the end of a task: evaluation in chunks, and probes."""
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -7,14 +8,16 @@ import jax
 import jax.numpy as jnp
 
 from plasticity_jax.probes import PROBES, numerics
-from plasticity_jax.spec import Spec
+from plasticity_jax.spec import START, Spec
 from plasticity_jax.training import step
 from plasticity_jax.training.network import Network
 from plasticity_jax.types import (
     Array,
     Batch,
+    Data,
     Environment,
     Key,
+    PyTree,
     Snapshot,
     TrainState,
 )
@@ -74,6 +77,23 @@ def evaluate(
     return means | {how.metric.name: how.score(total)}
 
 
+def examine(
+    environment: Environment, net: Network, state: TrainState, data: Data, drawn: PyTree, chunk: int
+) -> tuple[Metrics, list[Array]]:
+    """Returns the scores of the task that was `drawn`, of held-out examples as `test_<name>`, and
+    the losses of training and held-out examples.
+    """
+    examples = functools.partial(environment.examples, data, drawn)
+    scores = evaluate(environment, net, state, examples, environment.size(data), chunk)
+    losses = [scores.pop("loss")]
+    if environment.test is not None and environment.test_size(data):
+        held_out = functools.partial(environment.test, data, drawn)
+        found = evaluate(environment, net, state, held_out, environment.test_size(data), chunk)
+        losses.append(found.pop("loss"))
+        scores |= {f"test_{name}": value for name, value in found.items()}
+    return scores, losses
+
+
 def _over_chunks(
     add: Callable[[Array, Batch, Array], Array],
     start: Array,
@@ -104,10 +124,13 @@ def measure(
     batch: Batch,
     key: Key,
     task: Array,
+    start: bool = False,
 ) -> Metrics:
-    """Returns {column: []} of the Spec's probes at the end of `task`, NaN where it is not their
-    turn.
+    """Returns {column: [] or [K]} of the Spec's probes at the end of `task`, or at its `start`; NaN
+    where it is not their turn.
     """
+    suffix = START if start else ""
+    names = [name for name in spec.probes if name.endswith(START) == start]
 
     def probed() -> Metrics:
         def loss(params):
@@ -115,14 +138,25 @@ def measure(
                 environment, net.apply(params, after.variables, batch.x, False)[0], batch
             )
 
+        def view(params):
+            return net.view(params, after.variables, batch, after.initial)
+
         hidden = net.apply(after.params, after.variables, batch.x, False)[1]
         previous = net.apply(before.params, before.variables, batch.x, False)[1]
         snapshot = Snapshot(
-            after.params, before.params, after.initial, loss, hidden, previous, key, net.linear
+            after.params,
+            before.params,
+            after.initial,
+            loss,
+            hidden,
+            previous,
+            key,
+            net.linear,
+            view,
         )
         columns: Metrics = {}
-        for name in spec.probes:
-            found: Any = _with_options(spec, name)(snapshot)
+        for name in names:
+            found: Any = _with_options(spec, name.removesuffix(suffix))(snapshot)
             details = found if isinstance(found, dict) else {"": found}
             columns |= {
                 f"{name}/{detail}" if detail else name: value for detail, value in details.items()
@@ -131,9 +165,46 @@ def measure(
 
     if spec.probe_every == 1:
         return probed()
-    nothing = 0.0 if jax.config.jax_debug_nans else jnp.nan  # pyright: ignore[reportAttributeAccessIssue]
-    absent = jax.tree.map(lambda a: jnp.full(a.shape, nothing, a.dtype), jax.eval_shape(probed))
+    absent = jax.tree.map(
+        lambda a: jnp.full(a.shape, not_measured(), a.dtype), jax.eval_shape(probed)
+    )
     return jax.lax.cond((task + 1) % spec.probe_every == 0, probed, lambda: absent)
+
+
+def not_measured() -> float:
+    """Returns what stands for a number that was not measured: NaN, 0 where jax looks out for it."""
+    return 0.0 if jax.config.jax_debug_nans else jnp.nan  # pyright: ignore[reportAttributeAccessIssue]
+
+
+def revisit(
+    environment: Environment,
+    drawn: Callable[[Array], PyTree],
+    examine: Callable[[PyTree], tuple[Metrics, list[Array]]],
+    count: int,
+    stage: Array,
+) -> Metrics:
+    """Returns {"revisit_<i>_<name>": []}, the scores of the tasks i = 1..count before this one.
+
+    `drawn` makes a task of its number, `examine` scores it. NaN where there is no such task.
+    """
+
+    def one(back: Array) -> Metrics:
+        there = stage - back >= 0
+        number = environment.schedule(jnp.maximum(stage - back, 0)).task
+        found, _ = examine(drawn(number))
+        return {name: jnp.where(there, value, not_measured()) for name, value in found.items()}
+
+    found = jax.lax.map(one, jnp.arange(1, count + 1, dtype=jnp.int32))
+    return {
+        f"revisit_{i + 1}_{name}": values[i] for i in range(count) for name, values in found.items()
+    }
+
+
+def windows(values: Array, count: int) -> Array:
+    """Returns [count] means of `values` [steps] over `count` parts of equal length, to one step."""
+    part = jnp.arange(len(values)) * count // len(values)
+    sums = jax.ops.segment_sum(values, part, count)
+    return sums / jax.ops.segment_sum(jnp.ones_like(values), part, count)
 
 
 def _with_options(spec: Spec, name: str) -> Callable[[Snapshot], Any]:

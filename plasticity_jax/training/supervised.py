@@ -13,7 +13,7 @@ from plasticity_jax import lanes, registry
 from plasticity_jax.methods import lifting
 from plasticity_jax.precision import in_float32
 from plasticity_jax.probes import numerics
-from plasticity_jax.spec import Spec
+from plasticity_jax.spec import START, Spec
 from plasticity_jax.stream import keys, order, transitions
 from plasticity_jax.training import evaluation, network
 from plasticity_jax.training import step as step_
@@ -28,6 +28,8 @@ from plasticity_jax.types import (
     Start,
     TrainState,
 )
+
+POINTS = "points/"  # names of metrics within a task begin with it
 
 
 class Run(NamedTuple):
@@ -106,7 +108,7 @@ def make_run(spec: Spec) -> Run:
             begins = (step == 0) & (stage.part == 0) & (task > 0)
             return step_.train_step(learner, state, batch, noise, clock, begins)
 
-        def one_epoch(state: TrainState, epoch: Array) -> tuple[TrainState, Online]:
+        def one_epoch(state: TrainState, epoch: Array) -> tuple[TrainState, tuple[Online, Any]]:
             if in_order:
                 places = jnp.arange(steps * spec.batch_size, dtype=jnp.int32).reshape(steps, -1)
             else:
@@ -114,7 +116,11 @@ def make_run(spec: Spec) -> Run:
             numbers = epoch * per_epoch + jnp.arange(per_epoch)
             batches = jax.vmap(draw)(places, numbers) if ahead else places
             state, online = jax.lax.scan(one_step, state, (batches, numbers))
-            return state, Online(online.metric.mean(), online.loss.mean())
+            mean = Online(online.metric.mean(), online.loss.mean())
+            return state, (mean, online if spec.points else None)
+
+        def of_task(index):
+            return environment.examples(data, plan.new, index)
 
         before = state
         boundaries = [p for p in step_.parts(spec, lane, net) if isinstance(p, lifting.Boundary)]
@@ -126,36 +132,38 @@ def make_run(spec: Spec) -> Run:
             )
             begins = (stage.part == 0) & (task > 0)
             state = jax.lax.cond(begins, begin, lambda state: state, state)
-        state, online = jax.lax.scan(one_epoch, state, jnp.arange(spec.epochs))
-
-        def of_task(index):
-            return environment.examples(data, plan.new, index)
-
         main = environment.metrics[0].name
-        metrics = {f"online_{main}": online.metric[-1], f"online_{main}_mean": online.metric.mean()}
+        metrics = {}
+        started = [name for name in spec.probes if name.endswith(START)]
+        probe_key = keys.role(key, keys.PROBE, task)
+        probe_batch = functools.partial(of_task, jnp.arange(min(spec.probe_samples, samples)))
+        if started:
+            metrics |= evaluation.measure(
+                spec, environment, net, before, state, probe_batch(), probe_key, task, start=True
+            )
+        state, (online, steps_of) = jax.lax.scan(one_epoch, state, jnp.arange(spec.epochs))
+        if spec.points:
+            within = {f"online_{main}": steps_of.metric, "online_loss": steps_of.loss}
+            for name, values in within.items():
+                metrics[f"{POINTS}{name}"] = evaluation.windows(values.reshape(-1), spec.points)
+        metrics |= {f"online_{main}": online.metric[-1]}
+        metrics |= {f"online_{main}_mean": online.metric.mean()}
         metrics |= {"online_loss": online.loss[-1], "online_loss_mean": online.loss.mean()}
         chunk = evaluation.evaluation_chunk(spec, environment)
-        scores = evaluation.evaluate(environment, net, state, of_task, samples, chunk)
-        loss = scores.pop("loss")
-        metrics, judged = metrics | scores, [state.params, loss]
-        test = environment.test
-        if test is not None and environment.test_size(data):
-            count = environment.test_size(data)
-            held_out = evaluation.evaluate(
-                environment, net, state, lambda i: test(data, plan.new, i), count, chunk
-            )
-            judged.append(held_out.pop("loss"))
-            metrics |= {f"test_{name}": value for name, value in held_out.items()}
-        finite = numerics.finite(judged)
+        examine = functools.partial(evaluation.examine, environment, net, state, data, chunk=chunk)
+        scores, losses = examine(plan.new)
+        metrics |= scores
+        finite = numerics.finite([state.params, *losses])
         was, now = lifting.recycled(before.opt), lifting.recycled(state.opt)
         metrics |= {name: (now[name] - was[name]).astype(jnp.float32) for name in now}
-        if spec.probes:
-            batch = of_task(jnp.arange(min(spec.probe_samples, samples)))
-            probe_key = keys.role(key, keys.PROBE, task)
+        if spec.revisit:
+            drawn = functools.partial(environment.task, keys.role(key, keys.TASK), data)
+            metrics |= evaluation.revisit(environment, drawn, examine, spec.revisit, task)
+        if len(started) < len(spec.probes):
             metrics |= evaluation.measure(
-                spec, environment, net, before, state, batch, probe_key, task
+                spec, environment, net, before, state, probe_batch(), probe_key, task
             )
-        return state, numerics.known(finite, metrics) | {"loss": loss, "finite": finite}
+        return state, numerics.known(finite, metrics) | {"loss": losses[0], "finite": finite}
 
     return Run(in_float32(init), in_float32(run_task))
 
