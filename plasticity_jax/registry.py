@@ -3,7 +3,7 @@ one line.
 
 A registry is a literal dict name -> factory. Of a factory's keyword-only parameters, those
 annotated `Number`, `Share`, `Real` or `Whole` are traced numbers, the others static options; the
-first line of its docstring is its description.
+first paragraph of its docstring is its description.
 """
 
 import functools
@@ -72,8 +72,8 @@ def positional(factory: Callable) -> list[str]:
 
 
 def describe(factory: Callable) -> str:
-    """Returns the first line of a factory's docstring."""
-    return (inspect.getdoc(factory) or "").partition("\n")[0]
+    """Returns the first paragraph of a factory's docstring, on one line."""
+    return " ".join((inspect.getdoc(factory) or "").partition("\n\n")[0].split())
 
 
 def one_of(name: str, value: Any, allowed: Iterable[Any]) -> Any:
