@@ -154,7 +154,7 @@ def test_decoder_inputs_are_targets_shifted_and_padding_has_no_weight():
             r"model 't5' reads text, but .* are images: allowed are mlp, cnn, resnet18",
         ),
         (
-            lambda: Spec(environment="bigram_cipher", model="t5"),
+            lambda: Spec(environment="bigram_cipher", model="t5", dataset="digits"),
             r"dataset is 'digits': .* it must be 'generated'",
         ),
         (
@@ -162,7 +162,7 @@ def test_decoder_inputs_are_targets_shifted_and_padding_has_no_weight():
             r"dataset is 'generated': .* it must be a set of images",
         ),
         (
-            lambda: Spec(environment="random_seq2seq", model="t5", dataset="generated"),
+            lambda: Spec(environment="random_seq2seq", model="t5", transition="output"),
             r"transition 'output' needs tasks that share inputs, .* share nothing: allowed are sampling, abrupt",
         ),
     ],
