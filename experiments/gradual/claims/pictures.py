@@ -46,7 +46,7 @@ def postponed(table: Frame, path: pathlib.Path) -> None:
             # (apart, so that all are seen)
             axis.step(tasks, share + 0.01 * (number - 1), where="post", label=arm)
         axis.set_title(f"learning rate {rate:g}", fontsize=9)
-    axes[0, 0].legend(fontsize=8, loc="center right")
+    axes[0, 0].legend(fontsize=8, loc=(0.44, 0.6))
     _finish(figure, axes, "task", "seeds above 90 % so far", path)
 
 
