@@ -61,7 +61,7 @@ def drawn(network, outputs, **changes):
             lambda p: random.uniform(0.5, 1.5, p.shape).astype(np.float32), shapes[kind]
         )
         for kind in shapes
-        if kind != "hidden"
+        if kind not in ("hidden", "preactivations")
     }
 
 
