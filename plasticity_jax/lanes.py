@@ -19,7 +19,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from plasticity_jax import registry
-from plasticity_jax.spec import PARTS, Spec
+from plasticity_jax.spec import PARTS, Spec, is_period
 from plasticity_jax.stream import order, transitions
 
 DEFAULTS = {"seed": 0, "granularity": 1, "learning_rate": 1e-3, "transition_fraction": 2 / 3}
@@ -67,6 +67,8 @@ def _plain(name: str, value: Any) -> Any:
     """A number as Python's own; one that is traced as it is."""
     if registry.is_traced(value):
         return value
+    if isinstance(value, str) and is_period(name):
+        return registry.whole(name, value, 1, never=True)
     read = registry.number(name, value)
     return read if registry.index(value) is None else registry.index(value)
 
@@ -130,9 +132,12 @@ def _read(name: str, value: Any) -> int | float:
     """A lane's number: whole for some, float for others."""
     if not is_whole(name):
         return registry.number(name, value)
-    found = registry.number(name, value, "whole numbers")
+    if isinstance(value, str) and is_period(name):
+        return registry.whole(name, value, 1, never=True)
+    allowed = "whole numbers, or 'never'" if is_period(name) else "whole numbers"
+    found = registry.number(name, value, allowed)
     if not found.is_integer():
-        raise ValueError(f"{name} is {registry.shown(value)}: allowed are whole numbers.")
+        raise ValueError(f"{name} is {registry.shown(value)}: allowed are {allowed}.")
     return int(value)
 
 
@@ -227,15 +232,16 @@ def check_steps(spec: Spec, samples: int) -> int:
             f"batch_size is {spec.batch_size}: allowed is at most the number of samples, {samples}."
         )
     steps = order.steps_per_epoch(samples, spec.batch_size) * spec.epochs
-    if steps >= 2**31:
-        raise ValueError(f"a task has {steps} steps: allowed are fewer than {2**31}.")
+    most = registry.LARGEST_WHOLE  # (so many steps are "never")
+    if steps >= most:
+        raise ValueError(f"a task has {steps} steps: allowed are fewer than {most}.")
     if spec.points > steps:
         raise ValueError(
             f"points is {spec.points}, but a task has {steps} steps: allowed are as many as steps."
         )
-    if spec.tasks * steps >= 2**31:
+    if spec.tasks * steps >= most:
         raise ValueError(
-            f"{spec.tasks} tasks have {spec.tasks * steps} steps: allowed are fewer than {2**31}."
+            f"{spec.tasks} tasks have {spec.tasks * steps} steps: allowed are fewer than {most}."
         )
     return steps
 
@@ -255,8 +261,8 @@ def arrays(spec: Spec, lane: Mapping[str, Any]) -> dict[str, jax.Array]:
     For pure functions, whose lane may be traced: then only its names and shapes are checked. Raises
     ValueError, one sentence, as `check` does.
     """
-    usual = defaults(spec)
-    check_names(usual, lane)
+    numbers = defaults(spec)
+    check_names(numbers, lane)
     limits = _limits(spec)
     for name, value in lane.items():
         if getattr(value, "ndim", 0):
@@ -264,10 +270,15 @@ def arrays(spec: Spec, lane: Mapping[str, Any]) -> dict[str, jax.Array]:
                 f"{name} has shape {list(value.shape)}: allowed is one number, or what stack() "
                 "makes inside jax.vmap."
             )
-        if not registry.is_traced(value):
-            _within(name, _read(name, value), *limits[name])
-    whole = {**usual, **lane}
-    return {k: jnp.asarray(v, jnp.int32 if is_whole(k) else jnp.float32) for k, v in whole.items()}
+        if registry.is_traced(value):
+            numbers[name] = value
+            continue
+        numbers[name] = _read(name, value)
+        _within(name, numbers[name], *limits[name])
+    return {
+        name: jnp.asarray(value, jnp.int32 if is_whole(name) else jnp.float32)
+        for name, value in numbers.items()
+    }
 
 
 def _within(name: str, value: float, low: float | None, high: float | None) -> None:

@@ -15,9 +15,10 @@ from typing import Any, ParamSpec, TypeVar
 import jax.core
 import numpy as np
 
-from plasticity_jax.types import Number, Real, Share, Whole
+from plasticity_jax.types import Number, Period, Real, Share, Whole
 
 LARGEST_WHOLE = 2**31 - 1  # whole numbers have 32 bits in a program
+NEVER = "never"  # how a period is written that no run reaches: LARGEST_WHOLE steps or tasks
 LARGEST = float(np.finfo(np.float32).max)  # of other numbers, there
 _SHOWN = 80  # characters of a value that a sentence quotes
 
@@ -57,6 +58,11 @@ def whole_numbers(factory: Callable) -> set[str]:
     return {p.name for p in _keyword_only(factory) if p.annotation is Whole}
 
 
+def periods(factory: Callable) -> set[str]:
+    """Returns the names of the settings that say how often, which may be "never"."""
+    return {p.name for p in _keyword_only(factory) if p.annotation in (Whole, Period)}
+
+
 def options(factory: Callable) -> dict[str, Any]:
     """Returns the static options of a factory with their defaults."""
     return {p.name: p.default for p in _keyword_only(factory) if p.annotation not in BOUNDS}
@@ -86,17 +92,25 @@ def one_of(name: str, value: Any, allowed: Iterable[Any]) -> Any:
     return value
 
 
-def whole(name: str, value: Any, low: int, high: int = LARGEST_WHOLE) -> int:
+def whole(
+    name: str, value: Any, low: int, high: int = LARGEST_WHOLE, *, never: bool = False
+) -> int:
     """Returns a whole number as an int, also one of numpy or jax.
 
-    Raises ValueError that names the setting, the value and what is allowed: for what is none, such
-    as 2.0 or True, or is outside of `low` to `high`.
+    With `never` the text "never" is LARGEST_WHOLE, more steps and tasks than a run can have. Raises
+    ValueError that names the setting, the value and what is allowed: for what is none, such as 2.0
+    or True, or is outside of `low` to `high`.
     """
+    if never and isinstance(value, str) and value == NEVER:
+        return LARGEST_WHOLE
     found = index(value)
     if found is not None and low <= found <= high:
         return found
     upper = f" to {high}" if found is not None and found > high else ""
-    raise ValueError(f"{name} is {shown(value)}: allowed are whole numbers from {low}{upper}.")
+    word = f", or {NEVER!r}" if never else ""
+    raise ValueError(
+        f"{name} is {shown(value)}: allowed are whole numbers from {low}{upper}{word}."
+    )
 
 
 def index(value: Any) -> int | None:
@@ -196,7 +210,7 @@ def checked(factory: Callable[P, R]) -> Callable[P, R]:
     """Returns `factory` with its settings checked at each call, so that a library call is refused
     as a flag is.
 
-    Checked are parameters annotated Number, Share, int or bool. A number may be a jax array or a
+    Checked are parameters annotated Number, Share, Period, int or bool. A number may be a jax array or a
     tracer, whose value is not looked at, and `learning_rate` a schedule. Raises ValueError that
     names the setting, the value and what is allowed.
     """
@@ -219,6 +233,8 @@ def _setting(name: str, kind: Any, value: Any) -> Any:
         return _number(name, value, 1.0 if kind is Share else np.inf)
     if kind is int:
         return _whole(name, value)
+    if kind is Period:
+        return whole(name, value, 0, never=True)
     if kind is bool and not isinstance(value, bool | np.bool_):
         raise ValueError(f"{name} is {value!r}: allowed are True and False.")
     return value

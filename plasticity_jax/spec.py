@@ -39,9 +39,11 @@ class Spec:
 
     Fields with `axis` in their metadata take comma lists on the command line, one program per
     value. `options` maps "<part>.<option>" to a value ("redo.period": 500), for the parts that this
-    Spec uses. `tasks` and `dataset` do not enter the program but belong to the run. Numbers of
-    numpy and jax are taken as Python's. A `transition` that is not given is the usual one of the
-    environment; a `dataset` is "digits", or "generated" where tasks draw their own examples.
+    Spec uses. What says how often, such as `probe_every` and "redo.period", may be "never", which
+    is kept as 2147483647: no run has as many steps. `tasks` and `dataset` do not enter the program
+    but belong to the run. Numbers of numpy and jax are taken as Python's. A `transition` that is
+    not given is the usual one of the environment; a `dataset` is "digits", or "generated" where
+    tasks draw their own examples.
 
     Every task has `epochs` * (samples // batch_size) steps. If samples is no multiple of
     batch_size, a remainder sits out of each epoch, most examples in turn, but not all equally often
@@ -99,7 +101,7 @@ class Spec:
         "probes at the end of tasks, with ':start' at their start; 'none' for no probes",
     )
     probe_every: int = _field(
-        1, "what is measured", "run the probes after every n-th task", limits=WHOLE
+        1, "what is measured", "run the probes after every n-th task, or never", limits=WHOLE
     )
     probe_samples: int = _field(
         512, "what is measured", "examples in the fixed probe batch, at most all", limits=WHOLE
@@ -148,8 +150,10 @@ class Spec:
         replace("probes", _probes(self.probes))
         for field in dataclasses.fields(self):
             value = getattr(self, field.name)
-            if field.metadata["limits"] and not (field.name == "samples" and value is None):
-                replace(field.name, registry.whole(field.name, value, *field.metadata["limits"]))
+            limits = field.metadata["limits"]
+            if limits and not (field.name == "samples" and value is None):
+                read = registry.whole(field.name, value, *limits, never=is_period(field.name))
+                replace(field.name, read)
         for name in unread(self.model):
             if getattr(self, name) != _default(name):
                 raise ValueError(
@@ -186,7 +190,7 @@ class Spec:
                 raise ValueError(
                     f"option {registry.shown(name)} fits no part of this run: known are {listed}."
                 )
-            made[name] = _option(f"option {name}", value, known[name])
+            made[name] = _option(name, value, known[name])
             if name.partition(".")[0] in self.probe_names() and not made[name] >= (
                 low := int(isinstance(made[name], int))
             ):
@@ -332,17 +336,19 @@ def _probes(given: Any) -> tuple[str, ...]:
 
 def _option(name: str, value: Any, default: Any) -> Any:
     """An option's value as Python's own, of the type of its default; texts of numpy are texts."""
-    kind = type(default)
+    kind, told = type(default), f"option {name}"
     if kind is bool and registry.is_logical(value) and not getattr(value, "ndim", 0):
         return bool(value)
     if kind is str and isinstance(value, str):
-        return _text(name, value)
+        return _text(told, value)
     if kind is float:
-        return registry.number(name, value)
+        return registry.number(told, value)
+    if is_period(name):
+        return registry.whole(told, value, 0, never=True)
     if kind is int and registry.index(value) is not None:
-        return registry.whole(name, value, 0)
+        return registry.whole(told, value, 0)
     raise ValueError(
-        f"{name} is {registry.shown(value)}: allowed are values of type {kind.__name__}."
+        f"{told} is {registry.shown(value)}: allowed are values of type {kind.__name__}."
     )
 
 
@@ -365,6 +371,17 @@ def unread(model: str) -> list[str]:
 
 def _default(name: str) -> Any:
     return Spec.__dataclass_fields__[name].default
+
+
+def is_period(name: str) -> bool:
+    """Returns whether a setting, known by its name, says how often and so may be "never"."""
+    part, _, setting = name.partition(".")
+    return name == "probe_every" or (part in PARTS and setting in registry.periods(PARTS[part]))
+
+
+def word(name: str, value: Any, text: str) -> str:
+    """Returns the `text` that stands for a setting's value, or "never" if that is what it means."""
+    return registry.NEVER if value == registry.LARGEST_WHOLE and is_period(name) else text
 
 
 def comparable(record: Mapping[str, Any]) -> dict[str, Any]:

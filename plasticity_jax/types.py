@@ -31,7 +31,10 @@ Real = Annotated[float | jax.Array, "any"]
 """Annotation of a traced setting that may be negative."""
 
 Whole = Annotated[int | jax.Array, "whole, 1 or more"]
-"""Annotation of a traced setting that counts: a whole number from 1."""
+"""Annotation of a traced setting that says how often: a whole number from 1, or "never"."""
+
+Period = Annotated[int, "steps"]
+"""Annotation of an option that says after how many steps: a whole number from 0, or "never"."""
 
 Lane = Mapping[str, Any]
 """One run's numbers by name: `seed`, `granularity`, `learning_rate`, `transition_fraction`, and

@@ -96,9 +96,9 @@ def test_unknown_datasets_are_refused():
 )
 @pytest.mark.parametrize("value", [0, -3, 1.5, 2.0, "2", None])
 def test_counts(name, value):
-    assert (
-        refused(Spec, **{name: value}) == f"{name} is {value!r}: allowed are whole numbers from 1."
-    )
+    word = ", or 'never'" if name == "probe_every" else ""
+    want = f"{name} is {value!r}: allowed are whole numbers from 1{word}."
+    assert refused(Spec, **{name: value}) == want
 
 
 def test_batch_larger_than_the_samples():
@@ -192,10 +192,13 @@ def test_options_belong_to_the_parts_in_use():
         "option 'redo.threshold' fits no"
     )
     assert refused(Spec, method="redo", options={"redo.period": 5.0}) == (
-        "option redo.period is 5.0: allowed are values of type int."
+        "option redo.period is 5.0: allowed are whole numbers from 0, or 'never'."
     )
     assert refused(Spec, method="redo", options={"redo.period": True}) == (
-        "option redo.period is True: allowed are values of type int."
+        "option redo.period is True: allowed are whole numbers from 0, or 'never'."
+    )
+    assert refused(Spec, model="cnn", options={"cnn.base": 5.0}) == (
+        "option cnn.base is 5.0: allowed are values of type int."
     )
     assert refused(Spec, options={"random_labels.draw": "both"}) == (
         "random_labels.draw is 'both': allowed are 'shuffle', 'iid'."
@@ -268,15 +271,18 @@ def test_numbers_have_a_largest():
         "samples",
     ):
         message = refused(Spec, **{name: 2**31})
-        assert message == f"{name} is 2147483648: allowed are whole numbers from 1 to 2147483647."
+        word = ", or 'never'" if name == "probe_every" else ""
+        allowed = f"allowed are whole numbers from 1 to 2147483647{word}."
+        assert message == f"{name} is 2147483648: {allowed}"
     assert refused(Spec, depth=5000) == "depth is 5000: allowed are whole numbers from 1 to 1000."
     assert refused(Spec, method="redo", options={"redo.period": 10**10}) == (
-        "option redo.period is 10000000000: allowed are whole numbers from 0 to 2147483647."
+        "option redo.period is 10000000000: allowed are whole numbers from 0 to 2147483647, "
+        "or 'never'."
     )
     assert Spec(probe_every=2**31 - 1, subsample_seed=2**40).subsample_seed == 2**40
     long = Spec(tasks=26_843_546)
     assert refused(lanes.check, long, [{}], 128) == (
-        "26843546 tasks have 2147483680 steps: allowed are fewer than 2147483648."
+        "26843546 tasks have 2147483680 steps: allowed are fewer than 2147483647."
     )
 
 

@@ -50,7 +50,7 @@ RUN_HELP = {
     "lane_width": (None, "lanes vmapped together; decides a lane's last bits, so it is recorded"),
     "checkpoint_every": (
         "1",
-        "tasks between checkpoints; a stop loses or waits for what is not saved yet",
+        "tasks between checkpoints, or never: only at the end, or when stopped",
     ),
     "profile": (None, "folder of a trace of one task; says what takes time instead of running"),
     "band": ("minmax", "band of the figure over seeds: minmax, sem, ci or t"),

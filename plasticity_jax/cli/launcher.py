@@ -260,7 +260,9 @@ def describe(programs: Sequence[program_.Program], dataset: datasets.Dataset) ->
         total += steps * len(program.lanes)
         needs = memory.of_lane(one, data)
         mebibytes = (needs.waiting + needs.running) / 2**20
-        options = "".join(f", {name} {value}" for name, value in one.options)
+        options = "".join(
+            f", {name} {spec.word(name, value, value)}" for name, value in one.options
+        )
         schedule = one.schedule
         rate = "" if schedule == "constant" else f" with learning rate {schedule}"
         lines.append(
@@ -274,7 +276,9 @@ def describe(programs: Sequence[program_.Program], dataset: datasets.Dataset) ->
                 lane["seed"]
             )
         for arm, seeds in arms.items():
-            numbers = ", ".join(f"{name} {value:g}" for name, value in arm)
+            numbers = ", ".join(
+                f"{name} {spec.word(name, value, f'{value:g}')}" for name, value in arm
+            )
             lines.append(
                 f"    {numbers}; {f'seeds {seeds[0]} to {seeds[-1]}' if seeds[1:] else f'seed {seeds[0]}'}"
             )
@@ -376,6 +380,8 @@ def _same(name: str, text: str, value: Any) -> bool:
     """Whether a flag's text says a lane's value."""
     if isinstance(value, str | bool | np.bool_):
         return text.lower() == str(value).lower()
+    if spec.is_period(name):
+        return settings.whole(name, text, 0) == value
     return math.isclose(settings.number(name, text), value, rel_tol=1e-6)
 
 

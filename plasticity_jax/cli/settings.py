@@ -112,14 +112,16 @@ def _split(given: str) -> list[str]:
 
 
 def whole(name: str, given: str, low: int, high: int = registry.LARGEST_WHOLE) -> int:
-    """Returns text as a whole number. Raises ValueError that names the flag and what is allowed."""
+    """Returns text as a whole number, also "never" of a flag that says how often.
+
+    Raises ValueError that names the flag and what is allowed.
+    """
     try:
-        value = int(given)
+        value: int | str = int(given)
     except ValueError:
-        raise ValueError(
-            f"{name} is {registry.shown(given)}: allowed are whole numbers from {low}."
-        ) from None
-    return registry.whole(name, value, low, high)
+        value = given
+    often = name == "checkpoint_every" or spec.is_period(name)
+    return registry.whole(name, value, low, high, never=often)
 
 
 def number(name: str, given: str) -> float:

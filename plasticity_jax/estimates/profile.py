@@ -287,7 +287,7 @@ def described(
     rare = [
         f"{name} {value:,}"
         for name, value in options.items()
-        if name.endswith(".period") and value > steps
+        if name.endswith(".period") and steps < value < registry.LARGEST_WHOLE
     ]
     lines = [
         f"{spec.model}, {spec.optimizer}, {spec.precision}, method {spec.method}; {how.strategy}, "

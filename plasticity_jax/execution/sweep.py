@@ -175,7 +175,7 @@ def run(
         tasks than before. None: memory only.
       data_dir, download: where the dataset's original files are, and whether to fetch them.
       lane_strategy, lane_width: see `lanes.Execution`; default by backend and model.
-      checkpoint_every: tasks between checkpoints.
+      checkpoint_every: tasks between checkpoints; "never": only at the end, or when stopped.
       progress: show a progress bar on standard error.
     `~` at the start of a folder is expanded. Raises ValueError (settings), DataError (data),
     MemoryError (by an estimate), WorkdirError (workdir), Stopped (a signal of `workdir.Stop`, such
@@ -190,7 +190,7 @@ def run(
             "lanes are given twice: with a list of (Spec, lanes) leave the argument `lanes` out."
         )
     runs = [(one, lanes_.listed(given)) for one, given in runs]
-    checkpoint_every = registry.whole("checkpoint_every", checkpoint_every, 1)
+    checkpoint_every = registry.whole("checkpoint_every", checkpoint_every, 1, never=True)
     if workdir is not None:
         workdir = paths.expanded(workdir, "workdir")
     dataset = program_.load_common_dataset([s for s, _ in runs], data_dir, download)

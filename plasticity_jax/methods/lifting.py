@@ -17,6 +17,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from plasticity_jax import registry
 from plasticity_jax.types import Array, Context, Method, Number, Optimizer, PyTree, Start, View
 
 
@@ -424,18 +425,18 @@ def untouched(params: PyTree) -> PyTree:
     return jax.tree.map(lambda p: jnp.zeros(p.shape, bool), params)
 
 
-def every(period: int, warmup: int = 0) -> Callable[..., Array]:
+def every(period: int | str, warmup: int | str = 0) -> Callable[..., Array]:
     """Returns a predicate, true at the step that makes the number of steps taken a multiple of
-    `period` >= `warmup`.
+    `period` >= `warmup`; both may be "never".
 
-    Raises ValueError for a `period` < 1.
+    Raises ValueError for a `period` < 1, and for what is no whole number.
     """
-    if period < 1:
-        raise ValueError(f"period is {period}: allowed are 1 or more steps.")
+    steps = registry.whole("period", period, 1, never=True)
+    first = registry.whole("warmup", warmup, 0, never=True)
 
     def due(ctx: Context, memory: Any = None) -> Array:
         del memory
-        return ((ctx.step + 1) % period == 0) & (ctx.step + 1 >= warmup)
+        return ((ctx.step + 1) % steps == 0) & (ctx.step + 1 >= first)
 
     return due
 

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 
 from plasticity_jax import registry
 from plasticity_jax.methods import lifting, trees
-from plasticity_jax.types import Array, Key, Number, PyTree, Share, UnitGroup
+from plasticity_jax.types import Array, Key, Number, Period, PyTree, Share, UnitGroup
 
 
 @registry.checked
@@ -17,8 +17,8 @@ def redo(
     *,
     threshold: Number = 0.1,
     max_fraction: Share = 1.0,
-    period: int = 1000,
-    warmup: int = 0,
+    period: Period = 1000,
+    warmup: Period = 0,
     score: str = "batch",
     relative: bool = True,
     outgoing: str = "zero",
@@ -40,13 +40,12 @@ def redo(
     Args:
       units, init: where the units are and how weights are drawn, as `model.units()` and key ->
         params give them.
-    Raises ValueError for an unknown `score` or `outgoing`, a `period` < 1, or units that `init` has
-    no layer for.
+    `period` and `warmup` may be "never". Raises ValueError for an unknown `score` or `outgoing`, a
+    `period` < 1, or units that `init` has no layer for.
     """
     registry.one_of("redo.score", score, ("batch", "running"))
     registry.one_of("redo.outgoing", outgoing, ("zero", "keep", "redraw"))
-    if period < 1:
-        raise ValueError(f"redo.period is {period}: allowed are 1 or more steps.")
+    registry.whole("redo.period", period, 1, never=True)
     shapes = trees.named(jax.eval_shape(init, jax.random.key(0)))
     kernels = {group: _kernel(group, unit, shapes) for group, unit in units.items()}
     width = {group: kernel.shape[-1] for group, kernel in kernels.items()}

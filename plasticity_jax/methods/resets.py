@@ -9,27 +9,27 @@ from jax.flatten_util import ravel_pytree
 
 from plasticity_jax import registry
 from plasticity_jax.methods import lifting, trees
-from plasticity_jax.types import Key, Method, Number, PyTree, Share
+from plasticity_jax.types import Key, Method, Number, Period, PyTree, Share
 
 
 @registry.checked
 def shrink_and_perturb(
-    *, shrink: Share = 0.9, noise: Number = 0.01, period: int = 0, moment: str = "after_first_step"
+    *,
+    shrink: Share = 0.9,
+    noise: Number = 0.01,
+    period: Period = 0,
+    moment: str = "after_first_step",
 ) -> lifting.Rewrite | lifting.Boundary:
     """Shrink and perturb: p <- shrink * p + noise * N(0, 1), every parameter, at task changes or
     every `period` steps.
 
     With `period=0` it is told task boundaries and acts once a task: right after the new task's
     first step, or with `moment` "before" ahead of it, which a loop of one's own must ask for by
-    `begin`. Optimizer moments are kept. Source: Ash & Adams 2020; values Liu & Mou's for the MLP,
-    whose code acts ahead of the first step. Raises ValueError for a negative `period`, or a
-    `moment` where there is a period.
+    `begin`; with "never" it never acts. Optimizer moments are kept. Source: Ash & Adams 2020;
+    values Liu & Mou's for the MLP, whose code acts ahead of the first step. Raises ValueError for a
+    `period` that is no number of steps, or a `moment` where there is a period.
     """
     registry.one_of("shrink_and_perturb.moment", moment, ("before", "after_first_step"))
-    if period < 0:
-        raise ValueError(
-            f"shrink_and_perturb.period is {period}: allowed are 0 (at task changes) or more steps."
-        )
 
     if period and moment == "before":
         raise ValueError(

@@ -6,6 +6,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from plasticity_jax import spec
+
 _TRANSITIONS = {
     "output": "output interpolation",
     "input": "input interpolation",
@@ -68,9 +70,8 @@ def _label(arm: dict[Any, Any], varying: list[str], thorough: bool, usual: dict[
         elif isinstance(value, bool | np.bool_):
             parts.append(f"{column}={str(value).lower()}")
         elif not isinstance(value, str):
-            parts.append(
-                f"{column}={value:g}" if float(f"{value:g}") == value else f"{column}={value!r}"
-            )
+            text = f"{value:g}" if float(f"{value:g}") == value else f"{value!r}"
+            parts.append(f"{column}={spec.word(column, value, text)}")
         else:
             parts.append(f"no {column}" if value in ("none", "") else value.replace("_", " "))
     method = arm.get("method")

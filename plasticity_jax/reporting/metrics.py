@@ -15,6 +15,7 @@ import itertools
 from collections.abc import Container, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from plasticity_jax import spec as spec_
 from plasticity_jax.environments import ENVIRONMENTS
 from plasticity_jax.lanes import DEFAULTS
 from plasticity_jax.probes import PROBES
@@ -145,7 +146,15 @@ def check_measured(specs: Sequence[Spec], column: str, held_out: bool = True) ->
     """
     known, whole = of_specs(specs), column.partition("/")[0]
     there = [name for name in known.scores if held_out or not name.startswith("test_")]
-    if whole in known.probes or column in there:
+    if column in there:
+        return
+    if whole in known.probes:
+        if all(spec.probe_every > spec.tasks for spec in specs):
+            often = spec_.word("probe_every", specs[0].probe_every, str(specs[0].probe_every))
+            raise ValueError(
+                f"probe_every is {often}, but {column} is to be shown: allowed are up to "
+                f"{max(spec.tasks for spec in specs)}, the number of tasks."
+            )
         return
     if whole in PROBES:
         given = ",".join(known.probes) or "none"

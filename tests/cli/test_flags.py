@@ -209,7 +209,7 @@ def test_numbers_that_float32_does_not_hold_are_refused_at_once(text):
         ),
         (
             "--method=redo --redo.period=1e3",
-            "redo.period is '1e3': allowed are whole numbers from 0.",
+            "redo.period is '1e3': allowed are whole numbers from 0, or 'never'.",
         ),
         (
             "--method=redo --redo.relative=maybe",

@@ -97,11 +97,11 @@ USAGE = {
     "--dry_run=maybe": "flag --dry_run=maybe: allowed are true and false.",
     "--tasks=1e3": f"tasks is '1e3': {WHOLE}",
     "--epochs=999999999999": f"epochs is 999999999999: {WHOLE[:-1]} to 2147483647.",
-    "--epochs=2147483647": "a task has 10737418235 steps: allowed are fewer than 2147483648.",
-    "--tasks=2147483647": "2147483647 tasks have 21474836470 steps: allowed are fewer than 2147483648.",
-    "--probe_every=9999999999 --probes=dormant_fraction": f"probe_every is 9999999999: {WHOLE[:-1]} to 2147483647.",
-    "--method=redo --redo.period=10000000000": "redo.period is 10000000000: allowed are whole numbers from 0 to 2147483647.",
-    "--method=redo --redo.warmup=-1": "redo.warmup is -1: allowed are whole numbers from 0.",
+    "--epochs=2147483647": "a task has 10737418235 steps: allowed are fewer than 2147483647.",
+    "--tasks=2147483647": "2147483647 tasks have 21474836470 steps: allowed are fewer than 2147483647.",
+    "--probe_every=9999999999 --probes=dormant_fraction": f"probe_every is 9999999999: {WHOLE[:-1]} to 2147483647, or",
+    "--method=redo --redo.period=10000000000": "redo.period is 10000000000: allowed are whole numbers from 0 to",
+    "--method=redo --redo.warmup=-1": "redo.warmup is -1: allowed are whole numbers from 0, or 'never'.",
     "--depth=5000": f"depth is 5000: {WHOLE[:-1]} to 1000.",
     "--seeds=1000000000": "this grid has 1,000,000,000 lanes or more: allowed are at most 100,000.",
     f"--learning_rate={MANY} --granularity={MANY} --adam.b1={MANY} --optimizer=adam": "this grid has 1,000,000 lanes or",
@@ -126,7 +126,7 @@ USAGE = {
     "--method=l2+l2": "method 'l2+l2' has 'l2' twice: each method may be given once.",
     "--method=none,": "unknown method '': known are none, l2, ",
     "--method=l2+": "unknown method '': known are none, l2, ",
-    "--method=redo --redo.period=0": "redo.period is 0: allowed are 1 or more steps.",
+    "--method=redo --redo.period=0": "redo.period is 0: allowed are whole numbers from 1, or 'never'.",
     "--method=redo --redo.score=foo": "redo.score is 'foo': allowed are 'batch', 'running'.",
     "--method=l2 --l2.on=some": "l2.on is 'some': allowed are 'all', 'matrices'.",
     "--redo.threshold=0.1": "redo.threshold is '0.1', but no arm of this run uses redo: add redo or leave it out.",
@@ -143,8 +143,10 @@ USAGE = {
     "--profile=": "profile is not given: name a folder with --profile=DIR.",
     "--profile=traces --lane_strategy=plain": "lane_strategy of a profile is 'plain': allowed are 'vmap', 'map', 'shard",
 }
-COUNTS = "seeds samples tasks epochs batch_size width depth granularity lane_width probe_every probe_samples last"
-USAGE |= {f"--{name}=0": f"{name} is 0: {WHOLE}" for name in [*COUNTS.split(), "checkpoint_every"]}
+COUNTS = (
+    "seeds samples tasks epochs batch_size width depth granularity lane_width probe_samples last"
+)
+USAGE |= {f"--{name}=0": f"{name} is 0: {WHOLE}" for name in COUNTS.split()}
 NAMES = (
     "environment transition model norm activation initialization optimizer schedule precision "
     "method probe"

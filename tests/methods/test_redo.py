@@ -380,7 +380,7 @@ def test_recycling_a_dead_relu_unit_keeps_the_function():
             {"outgoing": "random"},
             r"redo\.outgoing is 'random': allowed are 'zero', 'keep', 'redraw'",
         ),
-        ({"period": 0}, r"redo\.period is 0: allowed are 1 or more"),
+        ({"period": 0}, r"redo\.period is 0: allowed are whole numbers from 1, or 'never'"),
     ],
 )
 def test_refuses(settings, message):
