@@ -162,7 +162,7 @@ def run(
     download: bool = False,
     lane_strategy: str | None = None,
     lane_width: int | None = None,
-    checkpoint_every: int = 1,
+    checkpoint_every: int | str = 1,
     progress: bool = False,
 ) -> "pandas.DataFrame":
     """Runs lanes of a Spec through all tasks and returns the tidy table (see `table`).
