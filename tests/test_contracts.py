@@ -108,6 +108,8 @@ def run_two_lanes(**settings):
     }
     wanted = {name: n for name, n in wanted.items() if name in KNOWN}
     wanted |= {"class_split.per_task": 2}
+    if settings.get("method") == "head_reset":
+        wanted["t5.head"] = "own"
     small = {name: n for name, n in wanted.items() if name.partition(".")[0] in settings.values()}
     dataset, data = world_of(settings.get("environment", "random_labels"))
     deep = {} if "depth" in unread(settings.get("model", "mlp")) else {"depth": 2}

@@ -152,15 +152,18 @@ def _linearized_fraction(
     snapshot: Snapshot, *, share: float = 0.99
 ) -> Annotated[Measured, Metric(label="linearized units", share=True)]:
     """Fraction of units whose preactivation is positive on at least 99 % of the inputs; per layer."""
-    assert snapshot.view is not None
+    if snapshot.view is None:
+        raise ValueError(
+            "linearized_fraction needs a Snapshot with a view: allowed is any function."
+        )
     found = snapshot.view(snapshot.params).preactivations
     layers = {group: linearized_fraction(before, share) for group, before in found.items()}
     return {"": linearized_fraction(found, share), **layers}
 
 
-def _feature_spectrum(snapshot: Snapshot, *, count: int = 32) -> Array:
+def _feature_spectrum(snapshot: Snapshot, *, count: int = 32) -> Measured:
     """Largest singular values of the last hidden layer over their sum: several numbers, kept apart."""
-    return feature_spectrum(list(snapshot.hidden.values())[-1], count)
+    return {"": feature_spectrum(list(snapshot.hidden.values())[-1], count)}
 
 
 PROBES = {

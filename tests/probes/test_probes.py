@@ -23,7 +23,7 @@ from plasticity_jax.lanes import grid
 from plasticity_jax.probes import PROBES
 from plasticity_jax.reporting import statistics
 from plasticity_jax.training import evaluation, network
-from plasticity_jax.types import Snapshot, TrainState
+from plasticity_jax.types import Snapshot, TrainState, View
 
 KEY = jax.random.key(3)
 KEYS = jax.random.split(KEY, 3)
@@ -470,6 +470,11 @@ def test_norms_and_distance():
 # on a Snapshot
 
 
+def viewing(hidden):
+    """The view of a Snapshot whose preactivations are its activations."""
+    return lambda params: View(None, None, hidden, hidden, params, params)
+
+
 def test_columns_of_every_probe():
     loss, params = mlp_loss()
     initial = jax.tree.map(lambda p: p + 1, params)
@@ -477,11 +482,15 @@ def test_columns_of_every_probe():
         {"h0": f32(RARE), "h1": jnp.ones((200, 2))},
         {"h0": f32(2 * RARE), "h1": 4 * jnp.ones((200, 2))},
     )
-    snapshot = Snapshot(params, params, initial, loss, now, before, KEY)
+    snapshot = Snapshot(params, params, initial, loss, now, before, KEY, view=viewing(now))
+    linear = float(((RARE > 0).mean(0) >= 0.99).sum())
     found = {
         name: jax.tree.map(float, jax.jit(lambda probe=probe: probe(snapshot))())
         for name, probe in PROBES.items()
+        if name != "feature_spectrum"
     }
+    spectrum = PROBES["feature_spectrum"](snapshot)[""]  # of rank 1
+    np.testing.assert_allclose(spectrum, np.eye(1, 32)[0], atol=1e-6)
     gradient = jax.grad(loss)(params)
 
     def norm(tree):
@@ -514,6 +523,7 @@ def test_columns_of_every_probe():
             "two": norm(gradient["two"]),
         },
         "effective_rank": {"": 1, "h0": found["effective_rank"]["h0"], "h1": 1},
+        "linearized_fraction": {"": (linear + 2) / 7, "h0": linear / 5, "h1": 1},
     }
     assert set(found) == set(want)
     for name, columns in want.items():
@@ -529,7 +539,14 @@ def snapshot_of(arrays):
     params, initial, hidden, previous_hidden, more = arrays
     plain = mlp_loss()[0]
     return Snapshot(
-        params, params, initial, lambda p: plain(p) + more, hidden, previous_hidden, KEY
+        params,
+        params,
+        initial,
+        lambda p: plain(p) + more,
+        hidden,
+        previous_hidden,
+        KEY,
+        view=viewing(hidden),
     )
 
 
@@ -553,7 +570,13 @@ def columns_that_depend(path, columns):
         "hidden": (
             (),
             dict.fromkeys(
-                ("dormant_fraction", "never_active_fraction", "tau_dormant_fraction"), ("",)
+                (
+                    "dormant_fraction",
+                    "never_active_fraction",
+                    "tau_dormant_fraction",
+                    "linearized_fraction",
+                ),
+                ("",),
             ),
         ),
         "previous_hidden": ((), {}),
@@ -564,11 +587,10 @@ def columns_that_depend(path, columns):
     if kind in ("hidden", "previous_hidden"):
         partly = partly | {"representation_change": last}
     if kind == "hidden":
-        partly = partly | {"effective_rank": last}
+        partly = partly | {"effective_rank": last, "feature_spectrum": last}
     found = {(name, column) for name, column in columns if name in everywhere}
-    return found | {
-        (name, column) for name, others in partly.items() for column in (*others, layer)
-    }
+    some = {(name, column) for name, others in partly.items() for column in (*others, layer)}
+    return found | (some & set(columns))
 
 
 def test_what_depends_on_something_not_finite_is_nan_and_nothing_else():
@@ -875,7 +897,7 @@ def test_logits_that_are_not_finite_have_no_loss(bad):
             )
 
         data_x = environment.examples(data, labels, jnp.arange(64)).x
-        net = network.Network(None, apply, None, frozenset(), None, "float32")
+        net = network.Network(None, apply, None, None, frozenset(), None, "float32")
         state = TrainState({}, {}, {}, {})
         return evaluation.evaluate(
             environment, net, state, lambda i: environment.examples(data, labels, i), 64, 32

@@ -274,6 +274,7 @@ def test_a_table_whose_record_is_damaged_is_told(said, tmp_path):
 def test_a_probe_says_beside_itself_whether_it_is_a_share(monkeypatch):
     assert {name for name in PROBES if metrics.of_probe(name).share} == {
         "dormant_fraction",
+        "linearized_fraction",
         "never_active_fraction",
         "tau_dormant_fraction",
     }

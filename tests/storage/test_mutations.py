@@ -397,12 +397,16 @@ def test_what_was_selected(tmp_path, number):
     selection.write(file, "random_mnist", "paper", [1000, 1001], arms)
 
     def read():
-        return selection.read(str(file), "random_mnist", "paper", {"seeds": "3"}, ["none", "l2"])
+        return selection.read(str(file), "random_mnist", "paper", {"seeds": 3}, ["none", "l2"])
 
     def right(found):
         there = loaded(file)["random_mnist"]
         assert not {0, 1, 2} & set(there["seeds"])
-        return found == there["arms"] and there["scale"] == "paper"
+        numbers = {
+            arm: {name: float(text) for name, text in settings.items()}
+            for arm, settings in there["arms"].items()
+        }
+        return found == numbers and there["scale"] == "paper"
 
     refused, read_ = mutations.check(file, number, read, right, (ValueError,))
     assert refused > number // 4
