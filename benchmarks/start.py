@@ -36,9 +36,8 @@ def first_task(cache_dir: str, spawned: str) -> dict[str, float]:
     cache in `cache_dir`.
 
     `spawned`: time.time() of the parent just before this process was. Training is a second call of
-      the compiled task;
-    "compile" is tracing, lowering and compiling or loading of everything up to the first, "start"
-    is all but training.
+    the compiled task; "compile" is tracing, lowering and compiling or loading of everything up to
+    the first, "start" is all but training.
     """
     import jax
 

@@ -1,9 +1,8 @@
 """A rival's process: builds its work, warms up, then works and answers whenever it is told to.
 
 Protocol: `python -m benchmarks.worker KIND SETTINGS` (JSON) writes a line when it is ready; for
-  each line read, a number
-of repeats, it does that much and answers {"seconds": .., "work": ..}. It ends with its standard
-input.
+each line read, a number of repeats, it does that much and answers {"seconds": .., "work": ..}. It
+ends with its standard input.
 """
 
 import functools

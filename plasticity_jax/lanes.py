@@ -2,9 +2,8 @@
 
 A lane's floating-point bits depend on how many lanes are vmapped together, and on nothing else
 about its company: not on order, padding, neighbours or number of lanes. So the width is a recorded
-  constant of a run. At width 1 they do not
-depend on the number of devices either; at larger widths XLA may fuse differently, so there it is
-recorded too.
+constant of a run. At width 1 they do not depend on the number of devices either; at larger widths
+XLA may fuse differently, so there it is recorded too.
 """
 
 import dataclasses

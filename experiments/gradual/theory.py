@@ -9,9 +9,9 @@ and only shows that it runs.
 Writes: theory.png, theory.svg, and what they show as contraction.csv, paths.csv, plan.csv,
   bridge.csv.
 Expect: no measured contraction above its bound; the two wells lost when they turn at once and
-  tracked when they turn
-gradually; 960 micro-tasks guaranteed for half a turn where 18 work; and a network whose Hessian is
-nowhere positive definite, whose strides get shorter with finer steps while its way gets longer, and
+tracked when they turn gradually; 960 micro-tasks guaranteed for half a turn where 18 work; and a
+network whose Hessian is nowhere positive definite, whose strides get shorter with finer steps while
+its way gets longer, and
 which meets every other condition about as well when the change is abrupt: in one transition these
 conditions do not tell abrupt from gradual. Not modelled by the theory: label interpolation (it
 knows linear changes θ -> Aθ alone, under which every task has the same landscape), a null space,

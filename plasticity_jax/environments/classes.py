@@ -14,11 +14,10 @@ def class_split(*, per_task: int = 5, classes: str = "refuse", parts: int = 1) -
     """Class split: each task is of other classes of the dataset; only its own outputs count.
 
     Two accuracies are measured: among the task's outputs, and among all outputs, as the public code
-      has it, where an
-    output that was never trained may win.
-    The classes are put into a random order, fixed over the run, and dealt out `per_task` at a time.
-    Loss and accuracy are of the task's classes alone (`Batch.active`). All classes have an equal
-    number of examples, the first ones of each; what is more is left out.
+    has it, where an output that was never trained may win. The classes are put into a random order,
+    fixed over the run, and dealt out `per_task` at a time. Loss and accuracy are of the task's
+    classes alone (`Batch.active`). All classes have an equal number of examples, the first ones of
+    each; what is more is left out.
     Options: `classes` says what happens when all classes have had their turn: "refuse" a run of
     more tasks than that, or "regroup" them in a new random order for the next round; `parts`
     measures a long task so many times, each part having the run's number of epochs.

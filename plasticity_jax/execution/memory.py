@@ -48,9 +48,9 @@ def of_lane(spec: Spec, data: Data) -> Needs:
     reports.
 
     Counted from shapes: the state, six vectors as long as the parameters (gradient, update,
-      Lanczos), and the largest of
-    what the backward pass of a minibatch keeps, what that of the probe batch keeps (of its
-    gradient, for curvature) and two thirds of a chunk's activations in evaluation.
+    Lanczos), and the largest of what the backward pass of a minibatch keeps, what that of the probe
+    batch keeps (of its gradient, for curvature) and two thirds of a chunk's activations in
+    evaluation.
     """
     run = make_run(spec)
     environment = spec.make_environment()

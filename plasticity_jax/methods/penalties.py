@@ -71,10 +71,10 @@ def spectral(
     Any container will do. Matrices are parameters of 2 or more axes, kernels [..., in, out]. A bias
     lies beside a matrix and is called "bias" or "b", or is the one vector there that could be (in a
     sequence: the one right after its matrix); or it lies apart, where only a container called
-      "bias" or "b" tells its path from that of its matrix. What else lies
-    beside no matrix belongs to a normalisation, but a bias by name without a scale only in a
-    container that is called a norm. Where a bias cannot be told, `init` and `update` raise
-    ValueError, as does another `target`, or a power < 1.
+    "bias" or "b" tells its path from that of its matrix. What else lies beside no matrix belongs to
+    a normalisation, but a bias by name without a scale only in a container that is called a norm.
+    Where a bias cannot be told, `init` and `update` raise ValueError, as does another `target`, or
+    a power < 1.
     """
     registry.one_of("spectral.target", target, ("one", "initial"))
     for name, given in (("power", power), ("bias_power", bias_power)):

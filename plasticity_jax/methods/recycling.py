@@ -29,11 +29,10 @@ def redo(
 
     Unit i of a layer is dormant iff s_i <= threshold, s_i = E|h_i| / mean_k E|h_k| over this step's
     batch. Source: Sokar et al. 2023. Options for the variant in Liu & Mou's code: `score="running"`
-      averages over all batches
-    since the last check; `max_fraction` of a layer at most, lowest scores first; nothing before
-    `warmup` steps; `relative=False` compares E|h_i| itself; `outgoing="keep"` leaves outgoing
-    weights, `"redraw"` draws them afresh. `reset_norm` also resets scale and offset of the units'
-    normalisation, which neither source does.
+    averages over all batches since the last check; `max_fraction` of a layer at most, lowest scores
+    first; nothing before `warmup` steps; `relative=False` compares E|h_i| itself; `outgoing="keep"`
+    leaves outgoing weights, `"redraw"` draws them afresh. `reset_norm` also resets scale and offset
+    of the units' normalisation, which neither source does.
 
     What is masked (`optax.masked`, `optax.partition`) is left alone.
 

@@ -60,7 +60,7 @@ def bucket(offset: np.ndarray, buckets: int, distance: int, bidirectional: bool)
     Half of a direction's buckets hold one distance each, the others grow geometrically up to
     `distance`, beyond which all
     share the last. Bidirectional: half of the buckets for keys behind, half for keys ahead; else
-      keys ahead count as
+    keys ahead count as
     distance 0. Source: Raffel et al. 2020, section 2.1; boundaries rounded in float32 as
       transformers does.
     """
@@ -249,13 +249,13 @@ class T5(layers.Model):
     """An encoder and a decoder of `depth` blocks each, on sequences of ids below `outputs`.
 
     Blocks are pre-norm: x + layer(norm(x)), with self-attention, in the decoder cross-attention,
-      and a feed-forward layer,
-    which is wi -> activation -> wo. Norms are x / sqrt(mean(x^2) + 1e-6) times a scale. Positions
-    enter through learned biases of the self-attention's scores per head and bucket of relative
-    positions, one table for all blocks of a side. Encoder, decoder and logits share one embedding;
-    logits are (h / sqrt(width)) E^T. With `head` "own" they are h W, with a matrix of their own
-    (`unembedding`), as T5 version 1.1 has it. There are no other biases, and no dropout. Nothing
-    attends to padding (0) in `source`; the decoder's self-attention is causal and sees padding.
+    and a feed-forward layer, which is wi -> activation -> wo. Norms are x / sqrt(mean(x^2) + 1e-6)
+    times a scale. Positions enter through learned biases of the self-attention's scores per head
+    and bucket of relative positions, one table for all blocks of a side. Encoder, decoder and
+    logits share one embedding; logits are (h / sqrt(width)) E^T. With `head` "own" they are h W,
+    with a matrix of their own (`unembedding`), as T5 version 1.1 has it. There are no other biases,
+    and no dropout. Nothing attends to padding (0) in `source`; the decoder's self-attention is
+    causal and sees padding.
 
     Groups of activations, in order: `encoder{i}_units` [B, S, feed_forward] and `decoder{i}_units`
     [B, T, feed_forward] after the activation, which are unit groups, and `decoder_out` [B, T,
@@ -425,14 +425,13 @@ def t5(
 
     `pretrained` is a folder with a Hugging Face checkpoint of a T5 of this width, heads and
     feed-forward units: a run starts from its first `depth` blocks of each side; what methods draw
-      afresh is random all the same.
-    `head` "own" gives the logits a matrix of their own and no scale, as checkpoints have it that
-    say tie_word_embeddings or, since version 5 of transformers, scale_decoder_outputs false; gated
-    feed-forward layers, as many of those have, are not supported.
-    `outputs` is the vocabulary's `Size` where ids are pieces, so that they can be compared with the
-    checkpoint's. Raises ValueError for activation "crelu", which doubles the units, another `head`,
-    or `heads`, `head_width`, `feed_forward` < 1; DataError or ValueError for a checkpoint that is
-    none, or fits neither network nor vocabulary.
+    afresh is random all the same. `head` "own" gives the logits a matrix of their own and no scale,
+    as checkpoints have it that say tie_word_embeddings or, since version 5 of transformers,
+    scale_decoder_outputs false; gated feed-forward layers, as many of those have, are not
+    supported. `outputs` is the vocabulary's `Size` where ids are pieces, so that they can be
+    compared with the checkpoint's. Raises ValueError for activation "crelu", which doubles the
+    units, another `head`, or `heads`, `head_width`, `feed_forward` < 1; DataError or ValueError for
+    a checkpoint that is none, or fits neither network nor vocabulary.
     """
     model = T5(
         outputs,

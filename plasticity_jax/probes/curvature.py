@@ -86,8 +86,7 @@ def top_eigenvalue(
         g, far less than the residual. Where others are almost equal to the largest, the value lies
         among them: it is too low by at most their spread and the residual.
     No re-orthogonalisation: the largest eigenvalue does not need it. NaN if a product is not
-      finite, or if `start` or
-    its square is zero.
+    finite, or if `start` or its square is zero.
     Source: Lanczos 1950; the bound |last coupling * last entry of the Ritz vector| is Parlett 1998,
     chapter 13. Raises ValueError for iterations < 1, a negative tolerance, or leaves of other than
     floating-point numbers.

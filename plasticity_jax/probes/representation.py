@@ -16,8 +16,7 @@ def representation_change(now: Array, before: Array) -> Array:
     Inputs whose old representation is exactly zero (all units silent) have no ratio and are left
     out; NaN if none is
     left. Source: Liu & Mou, appendix C (formula re-derived); deviation: the exclusion. Raises
-      ValueError for arrays of
-    different shapes.
+    ValueError for arrays of different shapes.
     """
     now, before = numerics.activations("now", now), numerics.activations("before", before)
     if now.shape != before.shape:

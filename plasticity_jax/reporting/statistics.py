@@ -351,8 +351,7 @@ def finals(
     Columns: metric, arm (its label), seeds, diverged, mean, low, high, t_low, t_high (as in
     `Statistics`); minus,
     minus_low, minus_high, minus_t_low, minus_t_high: the paired difference to the baseline, the
-      first abrupt arm of
-    method "none", which has none itself.
+    first abrupt arm of method "none", which has none itself.
 
     Raises:
       ValueError: as `final`.

@@ -34,13 +34,12 @@ class Checkpoints:
 
     One checkpoint is one orbax folder `folder/STEP`, written under another name and then renamed,
     with two items: `data`, the bytes of all leaves in one array, and `manifest`, which says where
-      each leaf lies, its dtype, shape
-    and SHA-256. One array is twice as fast as one per leaf, takes every dtype and size as it is,
-    and when damaged gives one error (of several damaged arrays orbax raises one and spills the
-    others onto the terminal). Orbax by itself neither notices flipped bytes nor falls back, and its
-    CheckpointManager silently skips a step that is not above its latest, hence the plain
-    Checkpointer. Only the holder of the workdir's lock may use this class: it clears away what
-    killed saves left behind.
+    each leaf lies, its dtype, shape and SHA-256. One array is twice as fast as one per leaf, takes
+    every dtype and size as it is, and when damaged gives one error (of several damaged arrays orbax
+    raises one and spills the others onto the terminal). Orbax by itself neither notices flipped
+    bytes nor falls back, and its CheckpointManager silently skips a step that is not above its
+    latest, hence the plain Checkpointer. Only the holder of the workdir's lock may use this class:
+    it clears away what killed saves left behind.
     """
 
     def __init__(self, folder: str | os.PathLike, keep: int = 2):

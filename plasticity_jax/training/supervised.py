@@ -57,9 +57,9 @@ def make_run(spec: Spec) -> Run:
     under `jax_debug_nans`, which would stop at NaN). `finite` says whether parameters, logits and
     loss are, those of the test split too; where it is false, all other metrics but the loss are
     NaN: nothing was measured. Raises ValueError (one sentence) for what is no Spec; the functions
-      raise it, when they are called or traced, for a
-    number that the Spec's parts do not have or that is not allowed, and for data, states or tasks
-    that are none. Of values that are traced only names and shapes can be checked.
+    raise it, when they are called or traced, for a number that the Spec's parts do not have or that
+    is not allowed, and for data, states or tasks that are none. Of values that are traced only
+    names and shapes can be checked.
     """
     if not isinstance(spec, Spec):
         raise ValueError(f"spec is {registry.shown(spec)}: allowed is a Spec.")

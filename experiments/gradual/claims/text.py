@@ -90,9 +90,8 @@ def acted(table: str, method: str) -> bool:
     """Returns whether a method did anything.
 
     Where units are counted: whether it reset one a task or more on the mean. In older tables:
-      whether a digit of the first
-    task differs from shrink and perturb's, which acts at task changes only, and has a program of
-    the same shape, so that it says what last bits do.
+    whether a digit of the first task differs from shrink and perturb's, which acts at task changes
+    only, and has a program of the same shape, so that it says what last bits do.
     """
     if "units_reset" in tables.lanes(table):
         return bool(tables.arm(table, method)["units_reset"].mean() >= 1)
@@ -225,10 +224,9 @@ def number(words: str, table: str = "") -> str:
     """Returns one number of a template: "[TABLE:]ARM [METRIC] [@TASK | FIRST-LAST] [HOW]".
 
     HOW: nothing for the mean over seeds, `seeds` for each, `t` with the t interval, `lowest` or
-      `highest` of
-    any seed and task in the window; "fall FIRST-LAST" how far it has fallen since; "minus ARM" with
-    the t interval. "rank METRIC FIRST-LAST" is the mean rank correlation with the result (figure
-    5a's arms). Raises ValueError for what is none of these.
+    `highest` of any seed and task in the window; "fall FIRST-LAST" how far it has fallen since;
+    "minus ARM" with the t interval. "rank METRIC FIRST-LAST" is the mean rank correlation with the
+    result (figure 5a's arms). Raises ValueError for what is none of these.
     """
     if ":" in words:
         table, _, words = (part.strip() for part in words.partition(":"))

@@ -3,11 +3,10 @@ instead of 36.
 
 With the matrices of F(2, 3), for one tile and one pair of channels, y = A^T [(G k G^T) * (B^T d B)]
 A: d are 4x4 pixels, two apart from tile to tile, k is the kernel, y the tile's 2x2 outputs. Over
-  all tiles and channels each of the 16 entries is a
-product of matrices, so that the convolution of `x` [B, H, W, in] with `kernel` [3, 3, in, out],
-zero padding 1, stride 1, H and W even, is `to_outputs(of_image(x) @ of_kernel(kernel), (B, H, W,
-out))`. Exact but for rounding: about 1e-6 of the largest output in float32. Source: Lavin & Gray
-2016, section 4.1.
+all tiles and channels each of the 16 entries is a product of matrices, so that the convolution of
+`x` [B, H, W, in] with `kernel` [3, 3, in, out], zero padding 1, stride 1, H and W even, is
+`to_outputs(of_image(x) @ of_kernel(kernel), (B, H, W, out))`. Exact but for rounding: about 1e-6 of
+the largest output in float32. Source: Lavin & Gray 2016, section 4.1.
 """
 
 import jax.numpy as jnp

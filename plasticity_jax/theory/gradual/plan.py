@@ -4,9 +4,9 @@ A change of the landscape is exp(S), S its generator [d, d] (`rotation`, `scalin
 equal micro-tasks are A = exp(S / K) each. As K grows ε is about c / K with c = ‖S‖, the chain's
 radius shrinks towards R e^{-c}, and the last
 link decides: Theorem 4.7 guarantees about K = c e^c N / (R - r e^c) micro-tasks where ‖θ_k*‖ stays
-  N (a rotation), and
-needs a tolerance r < R e^{-c} whatever K. With each product's own singular values (ours, `exact`) a
-rotation needs about K = c N / (R - r). The number of steps the theorem asks for within a micro-task
+N (a rotation), and needs a tolerance r < R e^{-c} whatever K. With each product's own singular
+values (ours, `exact`) a rotation needs about K = c N / (R - r). The number of steps the theorem
+asks for within a micro-task
 grows faster still: at its own step size about (beta / mu)² e^{8c} times a logarithm, because beta_k
   / mu_k may grow by ((1 + ε) / (1 - ε))² every time.
 """

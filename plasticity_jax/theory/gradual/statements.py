@@ -83,9 +83,9 @@ def contraction(mu: Number, beta: Number, step_size: Number, exact: bool = False
     θ*‖. It is least, 1 - mu²/beta², at η = mu / beta². An equality where mu = beta.
 
     `exact`: ρ = max(|1 - η mu|, |1 - η beta|), ours. For f twice differentiable θ_{t+1} - θ* = (I -
-      η M)(θ_t - θ*), M the
-    Hessian's mean over the segment to θ*, which lies in the ball; M's eigenvalues are in [mu,
-    beta]. Attained by every quadratic along an eigenvector, so no better bound exists.
+    η M)(θ_t - θ*), M the Hessian's mean over the segment to θ*, which lies in the ball; M's
+    eigenvalues are in [mu, beta]. Attained by every quadratic along an eigenvector, so no better
+    bound exists.
     """
     if exact:
         return jnp.maximum(jnp.abs(1 - step_size * mu), jnp.abs(1 - step_size * beta))
