@@ -8,6 +8,7 @@ import pathlib
 import numpy as np
 import pandas as pd
 
+from plasticity_jax.storage import writing
 from plasticity_jax.storage.small_files import check_regular
 from plasticity_jax.storage.workdir import reason_of
 
@@ -27,18 +28,11 @@ def write(table: pd.DataFrame, path: str | os.PathLike) -> None:
     import pyarrow
     import pyarrow.parquet
 
-    part = pathlib.Path(f"{os.fspath(path)}.part")
     whole = pyarrow.Table.from_pandas(table, preserve_index=False)
     attributes = {_ATTRIBUTES: json.dumps(table.attrs), _SUM: _digest(table)}
     whole = whole.replace_schema_metadata({**(whole.schema.metadata or {}), **attributes})
-    try:
-        with open(part, "wb") as file:
-            pyarrow.parquet.write_table(whole, file)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(part, path)
-    finally:
-        part.unlink(missing_ok=True)
+    with writing.whole(path) as file:
+        pyarrow.parquet.write_table(whole, file)
 
 
 def read(path: str | os.PathLike) -> pd.DataFrame:
@@ -91,14 +85,6 @@ def _digest(table: pd.DataFrame) -> str:
 
 def write_array(values: np.ndarray, path: str | os.PathLike) -> None:
     """Writes an array as .npy, whole or not at all; the folder is made. Raises OSError."""
-    whole = pathlib.Path(path)
-    whole.parent.mkdir(exist_ok=True)
-    part = whole.with_name(f"{whole.name}.part")
-    try:
-        with open(part, "wb") as file:
-            np.save(file, values)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(part, whole)
-    finally:
-        part.unlink(missing_ok=True)
+    pathlib.Path(path).parent.mkdir(exist_ok=True)
+    with writing.whole(path) as file:
+        np.save(file, values)

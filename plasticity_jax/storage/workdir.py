@@ -20,6 +20,7 @@ import threading
 from collections.abc import Callable, Iterator
 from typing import Any
 
+from plasticity_jax.storage import writing
 from plasticity_jax.storage.json_files import read_json
 
 _DIFFERENCES_SHOWN = 8
@@ -212,11 +213,8 @@ def write_config(path: str | os.PathLike, settings: dict, record: dict) -> None:
     text = json.dumps(content, indent=2) + "\n"
     target = os.path.join(path, "config.json")
     try:
-        with open(target + ".part", "w", encoding="utf-8") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(target + ".part", target)
+        with writing.whole(target) as file:
+            file.write(text.encode())
     except OSError as error:
         raise WorkdirError(f"{target} cannot be written ({reason_of(error)}).") from error
 
