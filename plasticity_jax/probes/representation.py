@@ -43,18 +43,23 @@ def _singular_values(matrix: Array) -> Array:
     return jnp.linalg.svd(matrix, compute_uv=False)
 
 
+def _shares(activations: Array) -> tuple[Array, Array]:
+    """Singular values of [N, ..., H] as rows over their sum, 0 of zeros, and whether all is finite."""
+    activations = numerics.activations("activations", activations)
+    matrix = activations.reshape(-1, activations.shape[-1])
+    finite = numerics.finite(matrix)
+    matrix = jnp.where(finite, matrix, 0.0)
+    sigma = _singular_values(matrix / numerics.scale_of(matrix))
+    return sigma / jnp.maximum(sigma.sum(), jnp.finfo(sigma.dtype).tiny), finite
+
+
 def feature_spectrum(activations: Array, count: int = 32) -> Array:
     """Returns [count] the largest singular values of [N, H] over their sum, in falling order.
 
     0 where there are fewer, or all activations are zero. Not centred; positions count as inputs.
     The numbers p of `effective_rank`. Source: Roy & Vetterli 2007.
     """
-    activations = numerics.activations("activations", activations)
-    matrix = activations.reshape(-1, activations.shape[-1])
-    finite = numerics.finite(matrix)
-    matrix = jnp.where(finite, matrix, 0.0)
-    sigma = _singular_values(matrix / numerics.scale_of(matrix))
-    shares = sigma / jnp.maximum(sigma.sum(), jnp.finfo(sigma.dtype).tiny)
+    shares, finite = _shares(activations)
     return numerics.known(finite, jnp.pad(shares, (0, max(0, count - len(shares))))[:count])
 
 
@@ -65,12 +70,6 @@ def effective_rank(activations: Array) -> Array:
     0 if all activations are zero. Not centred; positions count as inputs. Source: Roy & Vetterli
     2007.
     """
-    activations = numerics.activations("activations", activations)
-    matrix = activations.reshape(-1, activations.shape[-1])
-    finite = numerics.finite(matrix)
-    matrix = jnp.where(finite, matrix, 0.0)
-    matrix = matrix / numerics.scale_of(matrix)
-    sigma = _singular_values(matrix)
-    p = sigma / jnp.maximum(sigma.sum(), jnp.finfo(sigma.dtype).tiny)
+    p, finite = _shares(activations)
     entropy = -jnp.where(p > 0, p * jnp.log(jnp.where(p > 0, p, 1.0)), 0.0).sum()
-    return numerics.known(finite, jnp.where(sigma.sum() > 0, jnp.exp(entropy), 0.0))
+    return numerics.known(finite, jnp.where(p.max() > 0, jnp.exp(entropy), 0.0))
