@@ -1,6 +1,6 @@
 """The objective and one optimizer step."""
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import optax
@@ -38,25 +38,30 @@ class Learner(NamedTuple):
 
     Attributes:
       terms: those of the optimizer's methods that add to the loss, in their order.
+      boundaries: those that act before a task.
     """
 
     environment: Environment
     network: Network
     optimizer: Optimizer
     terms: tuple[methods.Term, ...] = ()
+    boundaries: tuple[methods.Boundary, ...] = ()
 
 
 def learner(
     spec: Spec, lane: Lane, environment: Environment, net: Network, task_steps: int = 1
 ) -> Learner:
     """Returns what trains the Spec's network, built from the lane's (traced) numbers."""
-    terms = tuple(part for part in parts(spec, lane, net) if isinstance(part, methods.Term))
-    return Learner(environment, net, optimizer(spec, lane, net.structure, task_steps), terms)
+    given = parts(spec, lane, net.structure)
+    terms = tuple(part for part in given if isinstance(part, methods.Term))
+    boundaries = tuple(part for part in given if isinstance(part, methods.Boundary))
+    tx = methods.compose(*given)(_bare(spec, lane, task_steps))
+    return Learner(environment, net, tx, terms, boundaries)
 
 
-def parts(spec: Spec, lane: Lane, net: Network) -> list[Method]:
+def parts(spec: Spec, lane: Lane, structure: Structure) -> list[Method]:
     """Returns the Spec's methods one by one, built from the lane's (traced) numbers."""
-    return methods.parts(spec.method, net.structure, {**dict(spec.options), **lane})
+    return methods.parts(spec.method, structure, _settings(spec, lane))
 
 
 def optimizer(spec: Spec, lane: Lane, structure: Structure, task_steps: int = 1) -> Optimizer:
@@ -64,14 +69,23 @@ def optimizer(spec: Spec, lane: Lane, structure: Structure, task_steps: int = 1)
 
     A schedule needs `task_steps`, the steps of a task; what is remembered does not depend on it.
     """
-    settings = {**dict(spec.options), **lane}
+    return methods.compose(*parts(spec, lane, structure))(_bare(spec, lane, task_steps))
+
+
+def _settings(spec: Spec, lane: Lane) -> dict[str, Any]:
+    return {**dict(spec.options), **lane}  # (an int32 has no 2**32)
+
+
+def _bare(spec: Spec, lane: Lane, task_steps: int) -> optax.GradientTransformation:
+    """The Spec's optimizer with its schedule, without methods."""
+    settings = _settings(spec, lane)
     base = registry.make(
         OPTIMIZERS, "optimizer", spec.optimizer, settings, learning_rate=lane["learning_rate"]
     )
     schedule = registry.make(SCHEDULES, "schedule", spec.schedule, settings)
-    if schedule is not None:
-        base = scheduled(base, lambda step: schedule(step, task_steps, task_steps * spec.tasks))
-    return methods.build(spec.method, structure, settings)(base)  # (an int32 has no 2**32)
+    if schedule is None:
+        return base
+    return scheduled(base, lambda step: schedule(step, task_steps, task_steps * spec.tasks))
 
 
 def mean_loss(environment: Environment, logits: Array, batch: Batch) -> Array:
@@ -91,7 +105,7 @@ def train_step(
 
     `online.loss` is without what methods add to the loss.
     """
-    environment, net, tx, terms = learner
+    environment, net, tx, terms, _ = learner
 
     @jax.named_scope("forward")
     def objective(params):

@@ -3,7 +3,7 @@ vmap them at will.
 """
 
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
@@ -94,6 +94,7 @@ def make_run(spec: Spec) -> Run:
         stage = plan.stage
         learner = step_.learner(spec, lane, environment, net, steps * stage.parts)
         length = transitions.transition_steps(lane["transition_fraction"], steps * stage.parts)
+        begins = (stage.part == 0) & (task > 0)
         begun = stage.part * steps  # steps of the task in its stages before this one
 
         def draw(places: Array, step: Array) -> Batch:
@@ -105,8 +106,7 @@ def make_run(spec: Spec) -> Run:
             batch = batch if ahead else draw(batch, step)
             clock = task * steps + step
             noise = keys.role(key, keys.NOISE, clock)
-            begins = (step == 0) & (stage.part == 0) & (task > 0)
-            return step_.train_step(learner, state, batch, noise, clock, begins)
+            return step_.train_step(learner, state, batch, noise, clock, begins & (step == 0))
 
         def one_epoch(state: TrainState, epoch: Array) -> tuple[TrainState, tuple[Online, Any]]:
             if in_order:
@@ -123,14 +123,12 @@ def make_run(spec: Spec) -> Run:
             return environment.examples(data, plan.new, index)
 
         before = state
-        boundaries = [p for p in step_.parts(spec, lane, net) if isinstance(p, lifting.Boundary)]
-        if boundaries:
+        if learner.boundaries:
             places = order.epoch(key, samples, spec.batch_size, task, jnp.int32(0))[0]
             first = functools.partial(draw, places, jnp.int32(0))
             begin = functools.partial(
-                _begun, boundaries, learner, first, keys.role(key, keys.START, task), task
+                _begun, learner, first, keys.role(key, keys.START, task), task
             )
-            begins = (stage.part == 0) & (task > 0)
             state = jax.lax.cond(begins, begin, lambda state: state, state)
         main = environment.metrics[0].name
         metrics = {}
@@ -169,7 +167,6 @@ def make_run(spec: Spec) -> Run:
 
 
 def _begun(
-    boundaries: Sequence[lifting.Boundary],
     learner: step_.Learner,
     first: Callable[[], Batch],
     key: Key,
@@ -177,7 +174,7 @@ def _begun(
     state: TrainState,
 ) -> TrainState:
     """The state after what methods do before a task; `first` is the task's first batch."""
-    environment, net, tx, _ = learner
+    environment, net, tx, _, boundaries = learner
 
     def loss(params):
         batch = first()

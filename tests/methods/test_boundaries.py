@@ -95,7 +95,7 @@ def test_a_run_acts_before_each_task_but_the_first(method, options):
     assert_bitwise(first.params, same.params)
     environment = spec.make_environment(lane)
     net = network.network(spec, environment, DATA)
-    boundaries = step.parts(spec, lane, net)
+    boundaries = step.parts(spec, lane, net.structure)
     tx = step.optimizer(spec, lane, net.structure)
     key = keys.role(jax.random.key(3), keys.START, 1)
     told = Start(key, jnp.int32(1), first.initial, lambda p: p, net.structure)
