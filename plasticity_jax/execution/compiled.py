@@ -1,7 +1,7 @@
 """A program on its devices: compiled, with lanes and data in place."""
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -9,12 +9,9 @@ import numpy as np
 
 from plasticity_jax import lanes as lanes_
 from plasticity_jax.execution import placement
+from plasticity_jax.execution.program import Program
 from plasticity_jax.training.supervised import make_run
 from plasticity_jax.types import Data, PyTree
-
-if TYPE_CHECKING:
-    pass
-from plasticity_jax.execution.program import Program
 
 
 class Compiled(NamedTuple):

@@ -1,7 +1,7 @@
 """Programs: a Spec with its lanes and its data, planned and checked before anything is compiled."""
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -13,10 +13,6 @@ from plasticity_jax.reporting import metrics as metrics_
 from plasticity_jax.spec import Spec
 from plasticity_jax.storage import paths
 from plasticity_jax.types import Data
-
-if TYPE_CHECKING:
-    pass
-
 
 History = dict[str, np.ndarray]
 """Metrics of one program so far: {name: [tasks done, lanes]}."""

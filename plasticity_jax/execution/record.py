@@ -1,14 +1,11 @@
 """What is written down about how a run was made: versions, commit, device, source of the data."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import jax
 
 from plasticity_jax import datasets
-
-if TYPE_CHECKING:
-    pass
 
 
 def code_version(folder: Path = Path(__file__).parent) -> str:

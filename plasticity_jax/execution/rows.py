@@ -5,15 +5,15 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from plasticity_jax.reporting import metrics as metrics_
-
-if TYPE_CHECKING:
-    import pandas
 from plasticity_jax.execution.program import History, Program
+from plasticity_jax.reporting import metrics as metrics_
 from plasticity_jax.reporting.statistics import STAGE
 from plasticity_jax.spec import Spec
 from plasticity_jax.training.supervised import POINTS
 from plasticity_jax.types import one_after_another
+
+if TYPE_CHECKING:
+    import pandas
 
 
 def arm_columns(programs: Sequence[Program]) -> list[str]:
@@ -29,8 +29,8 @@ def table(programs: Sequence[Program], histories: Sequence[History]) -> "pandas.
     programs.
 
     Columns: lane, task, seed, then, where tasks come back or have parts, `task_number` and `part`:
-    which task it is and which part of it. Then what the lane is (`arm_columns`; empty where a lane has no such
-    number), then metrics and probes. `finite` is false from the first task on at whose end a lane's
+    which task it is and which part of it. Then what the lane is (`arm_columns`; empty where a lane
+    has no such number), then metrics and probes. `finite` is false from the first task on at whose end a lane's
     parameters, logits or losses were not finite; it has no measurement there. The table carries
     along what is known of its metrics (see `metrics`).
     """
@@ -87,9 +87,10 @@ def _stages(spec: Spec, done: int, lanes: int) -> dict[str, np.ndarray]:
     if environment.schedule is one_after_another:
         return {}
     stages = [environment.schedule(number) for number in range(done)]
-    number, part = ([int(stage[place]) for stage in stages] for place in (0, 1))
+    number, part = STAGE
     return {
-        name: np.tile(values, lanes) for name, values in zip(STAGE, (number, part), strict=True)
+        number: np.tile([int(stage.task) for stage in stages], lanes),
+        part: np.tile([int(stage.part) for stage in stages], lanes),
     }
 
 

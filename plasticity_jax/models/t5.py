@@ -58,11 +58,9 @@ def bucket(offset: np.ndarray, buckets: int, distance: int, bidirectional: bool)
     position.
 
     Half of a direction's buckets hold one distance each, the others grow geometrically up to
-    `distance`, beyond which all
-    share the last. Bidirectional: half of the buckets for keys behind, half for keys ahead; else
-    keys ahead count as
-    distance 0. Source: Raffel et al. 2020, section 2.1; boundaries rounded in float32 as
-      transformers does.
+    `distance`, beyond which all share the last. Bidirectional: half of the buckets for keys behind,
+    half for keys ahead; else keys ahead count as distance 0. Source: Raffel et al. 2020, section
+    2.1; boundaries rounded in float32 as transformers does.
     """
     if bidirectional:
         buckets //= 2

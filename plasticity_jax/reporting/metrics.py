@@ -56,12 +56,16 @@ def of_environment(environment: Environment, revisit: int = 0) -> dict[str, Metr
     found: list[Metric] = []
 
     def add(
-        metric: Metric, prefix: str = "", suffix: str = "", words: str = "after the task"
+        metric: Metric,
+        prefix: str = "",
+        suffix: str = "",
+        words: str = "after the task",
+        revisit: str = "",
     ) -> None:
         label = f"{prefix} {metric.label or _words(metric.name)} {words}".strip()
         if prefix == "test":
             metric = metric._replace(chance=functools.partial(_of_held_out, metric))
-        name = "_".join(part for part in (prefix, metric.name, suffix) if part)
+        name = "_".join(part for part in (revisit, prefix, metric.name, suffix) if part)
         found.append(metric._replace(name=name, label=label))
 
     for metric in [*generated, *environment.metrics] if environment.test else []:
@@ -78,10 +82,8 @@ def of_environment(environment: Environment, revisit: int = 0) -> dict[str, Metr
     for back in range(1, revisit + 1):
         ago = "of the task before" if back == 1 else f"of the task {back} before"
         for metric in [*environment.metrics, *generated]:
-            for test in ("", "test_") if environment.test else ("",):
-                words = f"{test.removesuffix('_')} {metric.label or _words(metric.name)} {ago}"
-                name = f"revisit_{back}_{test}{metric.name}"
-                found.append(metric._replace(name=name, label=words.strip()))
+            for prefix in ("", "test") if environment.test else ("",):
+                add(metric, prefix, words=ago, revisit=f"revisit_{back}")
     columns = {metric.name: metric for metric in found}
     if len(columns) < len(found) or columns.keys() & set(TAKEN):
         names = ", ".join(repr(metric.name) for metric in environment.metrics)
