@@ -62,6 +62,7 @@ def constant() -> None:
     """The learning rate as it is."""
 
 
+@registry.checked
 def cosine(*, over: str = "task", warmup: Share = 0.1, final: Share = 0.0) -> Schedule:
     """Linear warmup from 0, then half a cosine down to `final` times the learning rate.
 

@@ -210,7 +210,7 @@ def checked(factory: Callable[P, R]) -> Callable[P, R]:
     """Returns `factory` with its settings checked at each call, so that a library call is refused
     as a flag is.
 
-    Checked are parameters annotated Number, Share, Period, int or bool. A number may be a jax array or a
+    Checked are parameters annotated Number, Share, Real, Whole, Period, int or bool. A number may be a jax array or a
     tracer, whose value is not looked at, and `learning_rate` a schedule. Raises ValueError that
     names the setting, the value and what is allowed.
     """
@@ -229,8 +229,10 @@ def checked(factory: Callable[P, R]) -> Callable[P, R]:
 
 def _setting(name: str, kind: Any, value: Any) -> Any:
     """Returns `value` as what a parameter annotated `kind` takes; raises ValueError."""
-    if kind in (Number, Share):
-        return _number(name, value, 1.0 if kind is Share else np.inf)
+    if kind in (Number, Share, Real):
+        return _number(name, value, kind)
+    if kind is Whole:
+        return value if isinstance(value, jax.Array) else whole(name, value, 1, never=True)
     if kind is int:
         return _whole(name, value)
     if kind is Period:
@@ -240,13 +242,14 @@ def _setting(name: str, kind: Any, value: Any) -> Any:
     return value
 
 
-def _number(name: str, value: Any, most: float) -> Any:
+def _number(name: str, value: Any, kind: Any) -> Any:
     if isinstance(value, jax.Array) or (name.endswith(".learning_rate") and callable(value)):
         return value  # (a tracer is a jax.Array too)
     scalar = np.asarray(value)
     real = scalar.dtype.kind in "iuf" and scalar.shape == ()
-    if not real or not 0 <= float(scalar) <= most:
-        allowed = "numbers from 0 on" if most == np.inf else f"0 to {most:g}"
+    low, high = (-np.inf if kind is Real else 0.0), (1.0 if kind is Share else np.inf)
+    if not real or not low <= float(scalar) <= high:
+        allowed = {Share: "0 to 1", Real: "finite numbers"}.get(kind, "numbers from 0 on")
         raise ValueError(f"{name} is {value!r}: allowed are {allowed}.")
     return value
 

@@ -276,6 +276,7 @@ class Spec:
         )
         structure = Structure({}, lambda key: {}, models.head(model))
         methods.build(self.method, structure, dict(self.options))
+        registry.make(SCHEDULES, "schedule", self.schedule, dict(self.options))
         reads = {name: models.inputs(factory) for name, factory in MODELS.items()}
         if environment.inputs not in reads[self.model]:
             fitting = [name for name, kinds in reads.items() if environment.inputs in kinds]

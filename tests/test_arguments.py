@@ -25,10 +25,13 @@ import plasticity_jax as pj
 from experiments import figures, select
 from experiments.gradual import kinds, theory
 from experiments.gradual.settings import BENCHMARKS
-from plasticity_jax import lanes, registry
+from plasticity_jax import lanes, methods, registry
 from plasticity_jax.cli import flags, launcher
+from plasticity_jax.environments import ENVIRONMENTS
 from plasticity_jax.execution import sweep
-from plasticity_jax.spec import Spec
+from plasticity_jax.models import MODELS
+from plasticity_jax.optimizers import OPTIMIZERS, SCHEDULES
+from plasticity_jax.spec import Spec, unread
 from plasticity_jax.storage import paths
 from plasticity_jax.stream import order
 from plasticity_jax.training import network, supervised
@@ -154,6 +157,71 @@ def test_every_flag_meets_every_text():
     for name in FLAGS:
         for text in TEXTS:
             check_command(run, command([(name, text)]))
+
+
+SETTINGS = [
+    "0",
+    "1",
+    "-1",
+    "3",
+    "30",
+    "1000000",
+    "2147483647",
+    "0.5",
+    "1e38",
+    "nan",
+    "x",
+    "true",
+    "never",
+    "",
+    "/x",
+]
+KINDS = {
+    "environment": ENVIRONMENTS,
+    "model": MODELS,
+    "optimizer": OPTIMIZERS,
+    "schedule": SCHEDULES,
+    "method": methods.METHODS,
+    "probes": pj.probes.PROBES,
+}
+TEXT = ("random_seq2seq", "bigram_cipher", "t5")
+
+
+def settings_of_parts():
+    """(kind, part, setting) of everything that is registered."""
+    for kind, known in KINDS.items():
+        for part, factory in known.items():
+            for setting in (*registry.options(factory), *registry.numbers(factory)):
+                yield kind, part, setting
+
+
+def part_command(kind: str, part: str, setting: str, text: str) -> list[str]:
+    """A small run that uses the part, with one setting of it."""
+    own = {"probes": "none", kind: part, f"{part}.{setting}": text}
+    if part in TEXT:
+        own = {"model": "t5", "environment": "random_seq2seq", **own}
+    small = {"width": "8", "depth": "1"}
+    for name in unread(own.get("model", "mlp")):
+        small.pop(name, None)
+    apart = ("--probes", "--width", "--depth", "--dataset")
+    base = [flag for flag in BASE if flag.split("=")[0] not in apart]
+    return [*base, *(f"--{name}={value}" for name, value in {**small, **own}.items())]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.usefixtures("nothing_trains")
+def test_settings_of_every_part_meet_a_number_that_is_too_large_and_a_word(kind):
+    for of, part, setting in settings_of_parts():
+        for text in ("2147483647", "x") if of == kind else ():
+            check_command(run, part_command(kind, part, setting, text))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("text", SETTINGS)
+@pytest.mark.usefixtures("nothing_trains")
+def test_settings_of_every_part_meet_every_text(text):
+    for kind, part, setting in settings_of_parts():
+        check_command(run, part_command(kind, part, setting, text))
 
 
 OWN = sorted({*figures.OWN, "benchmark", "tune", "workdir"})

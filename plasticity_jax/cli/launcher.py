@@ -156,8 +156,10 @@ def fault(error: Exception, code: int) -> int:
     """Prints one sentence that says what is wrong and returns the exit code."""
     text = jax_fault(error) if isinstance(error, JAX_FAULTS) else str(error)
     text = " ".join(text.split()) or type(error).__name__
-    if isinstance(error, MemoryError) and not str(error):
-        text = "memory ran out (MemoryError): allowed is a smaller run, or more memory for this process."
+    if isinstance(error, MemoryError) and not text.endswith("."):  # not a sentence of our own
+        text = (
+            f"memory ran out ({text}): allowed is a smaller run, or more memory for this process."
+        )
     print(f"error: {text if len(text) <= 2000 else text[:1000] + '...'}", file=sys.stderr)
     return code
 

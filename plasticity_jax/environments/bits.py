@@ -5,9 +5,13 @@ network.
 import jax
 import jax.numpy as jnp
 
+from plasticity_jax import registry
 from plasticity_jax.types import FIXED, Array, Batch, Environment, Metric
 
+LARGEST = 1_000_000  # bits, and units of the target: more is no experiment
 
+
+@registry.checked
 def bit_flip(
     *, bits: int = 20, flipping: int = 15, hidden: int = 100, threshold: float = 0.7
 ) -> Environment:
@@ -18,8 +22,19 @@ def bit_flip(
     network of `hidden` linear threshold units drawn once per run: weights, output weights and
     output bias are -1 or 1 with equal probability, unit i is 1 where w_i x > threshold (bits + 1) -
     s_i, s_i the number of its negative input weights less half its weight of the constant input.
-    Source: Dohare et al. 2024; Joudaki et al., experiment E3.
+    Source: Dohare et al. 2024; Joudaki et al., experiment E3. Raises ValueError for numbers out of
+    range: `bits` and `hidden` from 1 to a million, `flipping` up to `bits`, `threshold` from 0 to
+    1.
     """
+    registry.whole("bit_flip.bits", bits, 1, LARGEST)
+    registry.whole("bit_flip.flipping", flipping, 0)
+    registry.whole("bit_flip.hidden", hidden, 1, LARGEST)
+    if flipping > bits:
+        raise ValueError(
+            f"bit_flip.flipping is {flipping}: allowed are up to {bits}, the number of bits."
+        )
+    if not 0 <= registry.number("bit_flip.threshold", threshold) <= 1:
+        raise ValueError(f"bit_flip.threshold is {threshold}: allowed are 0 to 1.")
     free = bits - flipping
 
     def target(key):

@@ -10,6 +10,7 @@ from plasticity_jax.environments import classification
 from plasticity_jax.types import FIXED, Array, Batch, Data, Environment, Key, Metric, Stage
 
 
+@registry.checked
 def class_split(*, per_task: int = 5, classes: str = "refuse", parts: int = 1) -> Environment:
     """Class split: each task is of other classes of the dataset; only its own outputs count.
 
@@ -21,9 +22,12 @@ def class_split(*, per_task: int = 5, classes: str = "refuse", parts: int = 1) -
     Options: `classes` says what happens when all classes have had their turn: "refuse" a run of
     more tasks than that, or "regroup" them in a new random order for the next round; `parts`
     measures a long task so many times, each part having the run's number of epochs.
-    Source: Joudaki et al., experiment E1 (Tiny-ImageNet, 40 tasks of 5 classes).
+    Source: Joudaki et al., experiment E1 (Tiny-ImageNet, 40 tasks of 5 classes). Raises ValueError
+    for another `classes`, `per_task` < 1 or `parts` < 1.
     """
     registry.one_of("class_split.classes", classes, ("refuse", "regroup"))
+    registry.whole("class_split.per_task", per_task, 1)
+    registry.whole("class_split.parts", parts, 1)
 
     def round_length(data: Data) -> int:
         return data.classes // per_task  # tasks in which no class comes twice

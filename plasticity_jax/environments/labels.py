@@ -8,6 +8,7 @@ from plasticity_jax.environments import classification
 from plasticity_jax.types import FIXED, Environment, Share, Whole
 
 
+@registry.checked
 def random_labels(
     *, draw: str = "shuffle", change: bool = True, share: Share = 1.0, every: Whole = 1
 ) -> Environment:
@@ -23,7 +24,7 @@ def random_labels(
       where ranks (0 to 1) are fixed over the run.
     So a label is kept for 1 / share changes, only two draws are in use at any time, and a share of
     1 draws all. Source: Liu & Mou, section 3, Random Image Labeling; Lyle et al. 2023. Raises
-      ValueError for another `draw`.
+      ValueError for another `draw`, or numbers out of range.
     """
     registry.one_of("random_labels.draw", draw, ("shuffle", "iid"))
 

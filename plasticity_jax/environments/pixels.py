@@ -4,10 +4,12 @@ import math
 
 import jax
 
+from plasticity_jax import registry
 from plasticity_jax.environments import classification
 from plasticity_jax.types import Array, Data, Environment
 
 
+@registry.checked
 def permuted_pixels(*, change: bool = True) -> Environment:
     """Random pixel permuting: one random permutation of the pixel positions per task, the same for
     train and test.

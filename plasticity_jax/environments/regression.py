@@ -8,6 +8,7 @@ from plasticity_jax.environments import classification, pixels
 from plasticity_jax.types import Array, Batch, Environment, Metric
 
 
+@registry.checked
 def regression(*, of: str = "inputs", change: bool = True) -> Environment:
     """Regression with squared error on real targets, such as those of float arrays.
 

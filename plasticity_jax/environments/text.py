@@ -18,9 +18,12 @@ from plasticity_jax.text.vocabulary import Vocabulary
 from plasticity_jax.types import Array, Batch, Data, Decoding, Environment, Key, Metric, Text
 
 LETTERS = 26
+LONGEST = 10_000  # characters of a text: attention compares each with each
+MOST_BEAMS = 1_000
 BLEU = Metric("bleu2", "BLEU-2", better="higher", share=True)
 
 
+@registry.checked
 def random_seq2seq(
     *,
     words: int = 50,
@@ -44,7 +47,7 @@ def random_seq2seq(
     control: every task is the first one again.
     Source: Liu & Mou, section 3, Random Seq2Seq; sizes, 5 beams and 21 batches of 64 decoded from
     their public code, which uses T5's SentencePiece vocabulary and trains on padding. Raises
-    ValueError for sizes or beams < 1.
+    ValueError for sizes or beams < 1, more than 1,000 beams or 10,000 characters.
     """
     sizes = {"words": words, "target_words": target_words, "word_length": word_length}
     texts = _texts(
@@ -65,6 +68,7 @@ def random_seq2seq(
     return _environment(task, examples, None, texts)
 
 
+@registry.checked
 def bigram_cipher(
     *,
     words: int = 10,
@@ -156,9 +160,15 @@ def _texts(
     decoded: int,
     bleu: str,
 ) -> _Texts:
-    for setting, value in {**sizes, "beams": beams, "decoded": decoded}.items():
-        if value < 1:
-            raise ValueError(f"{name}.{setting} is {value}: allowed are whole numbers from 1.")
+    for setting, value in {**sizes, "decoded": decoded}.items():
+        registry.whole(f"{name}.{setting}", value, 1)
+    registry.whole(f"{name}.beams", beams, 1, MOST_BEAMS)
+    most = max(sizes["words"], target_words)
+    if (characters := most * (sizes["word_length"] + 1)) > LONGEST:
+        raise ValueError(
+            f"{name} has texts of {most} words of {sizes['word_length']} letters, {characters} "
+            f"characters with spaces: allowed are up to {LONGEST}."
+        )
     registry.one_of(f"{name}.bleu", bleu, bleu_.UNITS)
     symbols = _vocabulary(vocabulary)
 

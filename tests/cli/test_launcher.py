@@ -127,6 +127,7 @@ USAGE = {
     "--method=none,": "unknown method '': known are none, l2, ",
     "--method=l2+": "unknown method '': known are none, l2, ",
     "--method=redo --redo.period=0": "redo.period is 0: allowed are whole numbers from 1, or 'never'.",
+    "--schedule=cosine --cosine.over=foo": "cosine.over is 'foo': allowed are 'task', 'run'.",
     "--method=redo --redo.score=foo": "redo.score is 'foo': allowed are 'batch', 'running'.",
     "--method=l2 --l2.on=some": "l2.on is 'some': allowed are 'all', 'matrices'.",
     "--redo.threshold=0.1": "redo.threshold is '0.1', but no arm of this run uses redo: add redo or leave it out.",
@@ -461,6 +462,8 @@ def test_a_fault_without_words_has_some(tmp_path, capsys, monkeypatch):
     assert launch(f"--workdir={tmp_path / 'run'}") == 1
     told = "error: memory ran out (MemoryError): allowed is a smaller run, or more memory for this process.\n"
     assert capsys.readouterr().err == told
+    assert launcher.fault(MemoryError("Unable to allocate 9 TiB"), 1) == 1  # as numpy says it
+    assert capsys.readouterr().err == told.replace("(MemoryError)", "(Unable to allocate 9 TiB)")
     assert launcher.fault(OSError(), 1) == 1
     assert capsys.readouterr().err == "error: OSError\n"
 

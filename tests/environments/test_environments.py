@@ -3,6 +3,7 @@ flip, real targets.
 """
 
 import itertools
+import re
 
 import jax
 import jax.numpy as jnp
@@ -10,7 +11,13 @@ import numpy as np
 import pytest
 from helpers import tiny
 
-from plasticity_jax.environments import bit_flip, class_split, random_labels, regression
+from plasticity_jax.environments import (
+    ENVIRONMENTS,
+    bit_flip,
+    class_split,
+    random_labels,
+    regression,
+)
 from plasticity_jax.types import Data
 
 KEY = jax.random.key(5)
@@ -186,3 +193,36 @@ def test_rows_of_features_are_permuted_with_their_own_mean_and_deviation():
     order = np.asarray(jax.random.permutation(jax.random.fold_in(KEY, 1), 5))
     batch = environment.examples(data, task, jnp.arange(12))
     assert np.allclose(batch.x, ((data.x - data.mean) / data.std)[:, order], atol=1e-6)
+
+
+# --- settings ---
+
+
+@pytest.mark.parametrize(
+    ("factory", "settings", "message"),
+    [
+        ("random_labels", {"share": 1.5}, "random_labels.share is 1.5: allowed are 0 to 1."),
+        ("random_labels", {"every": 0}, "random_labels.every is 0: allowed are whole numbers from 1, or 'never'."),
+        ("random_labels", {"change": "no"}, "random_labels.change is 'no': allowed are True and False."),
+        ("permuted_pixels", {"change": 1}, "permuted_pixels.change is 1: allowed are True and False."),
+        ("regression", {"of": "x"}, "regression.of is 'x': allowed are 'inputs', 'targets'."),
+        ("class_split", {"per_task": 0}, "class_split.per_task is 0: allowed are whole numbers from 1."),
+        ("class_split", {"parts": 0}, "class_split.parts is 0: allowed are whole numbers from 1."),
+        ("bit_flip", {"flipping": 21}, "bit_flip.flipping is 21: allowed are up to 20, the number of bits."),
+        ("bit_flip", {"flipping": -1}, "bit_flip.flipping is -1: allowed are whole numbers from 0."),
+        ("bit_flip", {"bits": 0}, "bit_flip.bits is 0: allowed are whole numbers from 1."),
+        ("bit_flip", {"hidden": 10**7}, "bit_flip.hidden is 10000000: allowed are whole numbers from 1 to 1000000."),
+        ("bit_flip", {"threshold": 1e38}, "bit_flip.threshold is 1e+38: allowed are 0 to 1."),
+        ("random_seq2seq", {"words": 0}, "random_seq2seq.words is 0: allowed are whole numbers from 1."),
+        ("random_seq2seq", {"beams": 1001}, "random_seq2seq.beams is 1001: allowed are whole numbers from 1 to 1000."),
+        (
+            "bigram_cipher",
+            {"word_length": 10**6},
+            "bigram_cipher has texts of 10 words of 1000000 letters, 10000010 characters with spaces: "
+            "allowed are up to 10000.",
+        ),
+    ],
+)  # fmt: skip
+def test_settings_that_are_refused(factory, settings, message):
+    with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
+        ENVIRONMENTS[factory](**settings)
