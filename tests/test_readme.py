@@ -243,3 +243,9 @@ def test_every_part_is_named(name):
 def test_every_public_name_is_said():
     page = read("docs/python.md")
     assert all(f"`{name}`" in page or f"`pj.{name}`" in page for name in pj.__all__)
+
+
+@pytest.mark.parametrize("name", ["README.md", "CITATION.cff", "experiments/gradual/README.md"])
+def test_the_version_of_the_paper_that_is_judged_is_named(name):
+    """The second differs from the first in what it claims."""
+    assert "second version" in (ROOT / name).read_text()
