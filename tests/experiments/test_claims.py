@@ -325,3 +325,15 @@ def test_pictures_of_the_deciding_runs(tmp_path, monkeypatch, capsys):
 def test_a_run_that_is_not_finished_is_said_so(monkeypatch, tmp_path):
     monkeypatch.setattr(tables, "FOLDER", tmp_path)
     assert "not finished" in decided.block("postponed")
+
+
+def test_an_arm_that_never_learns_is_said_and_drawn(tmp_path):
+    table = made_up()["postponed"]
+    low = np.isclose(table["learning_rate"], 1e-4) & (table["transition"] == "output")
+    low &= table["granularity"] == 20
+    table.loc[low, "online_accuracy"] = 0.8
+    said = decided.postponed(table)
+    assert said.count("never at 90 %, so nothing to compare") == 1
+    assert "Postponed at 0.001." in said
+    pictures.postponed(table, tmp_path / "postponed.png")
+    assert (tmp_path / "postponed.png").stat().st_size > 1000

@@ -198,23 +198,20 @@ def postponed(table: Frame) -> str:
     """Returns the table and the verdict of rule 2 as Markdown."""
     made = {(rate, arm): survival(table, rate, arm) for rate in rates(table) for arm in ARMS}
     pairs = [(rate, arm) for rate in rates(table) for arm in ARMS if arm != "abrupt"]
-    tests = {
-        (rate, arm): rule.estimate(
-            (made[rate, arm].first - made[rate, "abrupt"].first).dropna(), ">", 0.0
-        )
-        for rate, arm in pairs
-    }
+    words = {pair: "never at 90 %, so nothing to compare" for pair in pairs}
+    later = {pair: (made[pair].first - made[pair[0], "abrupt"].first).dropna() for pair in pairs}
+    pairs = [pair for pair in pairs if len(later[pair])]
+    tests = {pair: rule.estimate(later[pair], ">", 0.0) for pair in pairs}
     corrected = dict(zip(pairs, rule.holm([tests[pair].p for pair in pairs]), strict=True))
     lines = [
         "| learning rate, arm | first task below 90 %, by seed | two in a row | minus abrupt, "
         "tasks | slope 51 to 100, points a task | verdict |",
         "|---|---|---|---|---|---|",
     ]
-    words = {}
     for (rate, arm), one in made.items():
         base = float(made[rate, "abrupt"].first.median())
         difference = ""
-        if arm != "abrupt":
+        if (rate, arm) in tests:
             test, p = tests[rate, arm], corrected[rate, arm]
             words[rate, arm] = word(one, p < rule.LEVEL and test.side > 0, base)
             difference = f"{test.mean:+.1f} [{test.low:+.1f}, {test.high:+.1f}], {p_text(p)}"
@@ -233,15 +230,11 @@ def postponed(table: Frame) -> str:
         for rate in lost
         if any(words[rate, a].startswith("prevented") for a in ARMS if a != "abrupt")
     ]
-    later = {
-        rate
-        for rate, _ in pairs
-        if any(words[rate, a].startswith("postponed") for a in ARMS if a != "abrupt")
-    }
+    delays = {rate for (rate, _), said in words.items() if said.startswith("postponed")}
     verdict = (
         f"Verdict by the rule: abrupt change falls within 50 tasks at {_rates(lost)}; there a "
         f"gradual arm prevents it at {_rates(ends)}. "
-        f"Postponed at {_rates(sorted(later))}. {_low_rates(made)}"
+        f"Postponed at {_rates(sorted(delays))}. {_low_rates(made)}"
     )
     return "\n".join([*lines, "", verdict])
 
@@ -258,6 +251,7 @@ def _low_rates(made: dict[tuple[float, str], Survival]) -> str:
                 f"at {rate:g} "
                 f"{word(abrupt[rate], later.p < rule.LEVEL and later.side > 0, float(base.median()))}"
             )
+    said = [one.replace("not told from abrupt", "not told from 1e-3") for one in said]
     return f"Abrupt change at a low rate against 1e-3: {'; '.join(said)}."
 
 

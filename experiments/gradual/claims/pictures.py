@@ -36,17 +36,32 @@ def postponed(table: Frame, path: pathlib.Path) -> None:
     """
     known = decided.rates(table)
     figure, axes = plt.subplots(
-        1, len(known), figsize=(3.3 * len(known), 3.2), sharey=True, squeeze=False
+        1,
+        len(known),
+        figsize=(3.3 * len(known), 3.2),
+        sharey=True,
+        squeeze=False,
+        layout="constrained",
     )
     tasks = np.arange(1, decided.NEVER)
     for axis, rate in zip(axes[0], known, strict=True):
+        missing = ""
         for number, arm in enumerate(decided.ARMS):
             first = decided.survival(table, rate, arm).first.dropna().to_numpy()
+            if not len(first):
+                missing = f"{arm}:\nnever at 90 %"
+                continue
             share = (first[:, None] > tasks).mean(axis=0)
             # (apart, so that all are seen)
-            axis.step(tasks, share + 0.01 * (number - 1), where="post", label=arm)
+            colour = f"C{number}"
+            axis.step(tasks, share + 0.01 * (number - 1), where="post", label=arm, color=colour)
         axis.set_title(f"learning rate {rate:g}", fontsize=9)
-    axes[0, 0].legend(fontsize=8, loc=(0.44, 0.6))
+        if missing:
+            axis.text(
+                0.97, 0.9, missing, transform=axis.transAxes, ha="right", va="top", fontsize=8
+            )
+    entries = axes[0, -1].get_legend_handles_labels()
+    figure.legend(*entries, fontsize=8, ncols=3, loc="outside lower center")
     _finish(figure, axes, "task", "seeds above 90 % so far", path)
 
 
@@ -77,7 +92,8 @@ def _finish(figure, axes, across: str, up: str, path: pathlib.Path) -> None:
         axis.set_xlabel(across)
     for axis in axes[:, 0]:
         axis.set_ylabel(up)
-    figure.tight_layout()
+    if figure.get_layout_engine() is None:
+        figure.tight_layout()
     figure.savefig(path, dpi=110)
     plt.close(figure)
 

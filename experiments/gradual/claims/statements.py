@@ -281,6 +281,26 @@ CLAIMS: dict[str, tuple[Claim, ...]] = {
             "{rank distance_from_init 3-15}",
         ),
     ),
+    "5a dormancy": (
+        Claim(
+            "the finer, the fewer dormant units, by the paper's count (never fires)",
+            "9a",
+            (
+                Test(DOSES, "<", metric="never_active_fraction", tasks=BEFORE, rank="K"),
+                Test(DOSES, "<", metric="never_active_fraction", rank="K"),
+            ),
+            "before the collapse and at the end",
+        ),
+        Claim(
+            "the same by Dohare's count (at most 1 % of inputs)",
+            "none",
+            (
+                Test(DOSES, "<", metric="dormant_fraction", tasks=BEFORE, rank="K"),
+                Test(DOSES, "<", metric="dormant_fraction", rank="K"),
+            ),
+            "before the collapse and at the end",
+        ),
+    ),
     "3": (
         Claim(
             "without a method little is lost (about 10 points in 100 tasks)",

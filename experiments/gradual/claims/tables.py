@@ -82,6 +82,16 @@ TABLES = {
     ),
     "80": Table(("figure_5a_80_epochs",), "online_accuracy", (46, 50), {"abrupt": {}}),
     "5a": Table(("figure_5a", "figure_5a_finest"), "online_accuracy", (46, 50), GRANULARITIES),
+    "5a dormancy": Table(("figure_5a_dormancy",), "online_accuracy", (46, 50), GRANULARITIES),
+    "foretelling": Table(
+        ("foretelling",),
+        "online_accuracy",
+        (46, 50),
+        {
+            **{k: {**filters, **OUTPUT} for k, filters in GRANULARITIES.items()},
+            **{kind: {"transition": kind} for kind in ("sampling", "smoothing", "annealing")},
+        },
+    ),
     "demo": Table(
         ("demo",),
         "online_accuracy",
