@@ -8,6 +8,7 @@ from plasticity_jax.execution.sweep import run
 from plasticity_jax.lanes import grid, stack
 from plasticity_jax.spec import Spec
 from plasticity_jax.stream import transitions
+from plasticity_jax.stream.batches import batches, task_set
 from plasticity_jax.stream.order import make_stream
 from plasticity_jax.training.supervised import make_run
 from plasticity_jax.types import (
@@ -37,6 +38,7 @@ __all__ = [
     "TrainState",
     "Transition",
     "UnitGroup",
+    "batches",
     "datasets",
     "environments",
     "grid",
@@ -49,5 +51,6 @@ __all__ = [
     "probes",
     "run",
     "stack",
+    "task_set",
     "transitions",
 ]

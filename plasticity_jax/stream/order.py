@@ -103,6 +103,23 @@ def epoch(key: Key, samples: int, batch_size: int, task: Array, number: Array) -
     return jax.random.permutation(jax.random.fold_in(key, 0), slices, axis=1, independent=True).T
 
 
+def alone(environment: Environment, transition: Transition, epochs: int) -> bool:
+    """Returns whether an example is drawn for one step only, so that shuffling would change
+    nothing.
+    """
+    return epochs == 1 and environment.data == "nothing" and not transition.gradual
+
+
+def places(
+    key: Key, samples: int, batch_size: int, task: Array, number: Array, in_order: bool
+) -> Array:
+    """Returns the batches of an epoch as `epoch` does, or one after another if `in_order`."""
+    if not in_order:
+        return epoch(key, samples, batch_size, task, number)
+    steps = steps_per_epoch(samples, batch_size)
+    return jnp.arange(steps * batch_size, dtype=jnp.int32).reshape(steps, batch_size)
+
+
 @jax.named_scope("data")
 def batch(
     environment: Environment,
@@ -141,7 +158,7 @@ def make_stream(
     that the environment does not allow, or a size that is no count; `at` raises it for arguments
     that are not allowed, as far as they are not traced.
     """
-    mixture = _transition(environment, transition)
+    mixture = transition_for(environment, transition)
     batch_size, epochs = (
         registry.whole(n, v, 1) for n, v in (("batch_size", batch_size), ("epochs", epochs))
     )
@@ -155,23 +172,20 @@ def make_stream(
             )
         per_epoch = steps_per_epoch(samples, batch_size)
         _check_point(key, task, step, granularity, transition_fraction, per_epoch * epochs)
-        places = epoch(key, samples, batch_size, task, step // per_epoch)[step % per_epoch]
-        length = transitions.transition_steps(jnp.float32(transition_fraction), per_epoch * epochs)
-        alpha = transitions.alpha_at(step, length, jnp.asarray(granularity))
-        return batch(
-            environment,
-            mixture,
-            plan(environment, key, data, jnp.asarray(task)),
-            data,
-            places,
-            alpha,
-        )
+        in_order = alone(environment, mixture, epochs)
+        number = step // per_epoch
+        chosen = places(key, samples, batch_size, task, number, in_order)[step % per_epoch]
+        made = plan(environment, key, data, jnp.asarray(task), in_order=in_order)
+        steps, stage = per_epoch * epochs, made.stage
+        length = transitions.transition_steps(jnp.float32(transition_fraction), steps * stage.parts)
+        alpha = transitions.alpha_at(stage.part * steps + step, length, jnp.asarray(granularity))
+        return batch(environment, mixture, made, data, chosen, alpha)
 
     return at
 
 
-def _transition(environment: Any, transition: Any) -> Transition:
-    """The transition by name or as it is, checked against the environment."""
+def transition_for(environment: Any, transition: Any) -> Transition:
+    """Returns a transition by name or as it is. Raises ValueError if it does not fit."""
     if not isinstance(environment, Environment):
         shown = registry.shown(environment)
         raise ValueError(

@@ -88,8 +88,7 @@ def make_run(spec: Spec) -> Run:
         per_epoch = order.steps_per_epoch(samples, spec.batch_size)
         steps = per_epoch * spec.epochs
         ahead = spec.batch_size == 1
-        # what is drawn for this task and seen once needs no shuffling
-        in_order = spec.epochs == 1 and environment.data == "nothing" and not transition.gradual
+        in_order = order.alone(environment, transition, spec.epochs)
         plan = order.plan(environment, key, data, task, transition.gradual, in_order)
         stage = plan.stage
         learner = step_.learner(spec, lane, environment, net, steps * stage.parts)
@@ -109,10 +108,7 @@ def make_run(spec: Spec) -> Run:
             return step_.train_step(learner, state, batch, noise, clock, begins & (step == 0))
 
         def one_epoch(state: TrainState, epoch: Array) -> tuple[TrainState, tuple[Online, Any]]:
-            if in_order:
-                places = jnp.arange(steps * spec.batch_size, dtype=jnp.int32).reshape(steps, -1)
-            else:
-                places = order.epoch(key, samples, spec.batch_size, task, epoch)
+            places = order.places(key, samples, spec.batch_size, task, epoch, in_order)
             numbers = epoch * per_epoch + jnp.arange(per_epoch)
             batches = jax.vmap(draw)(places, numbers) if ahead else places
             state, online = jax.lax.scan(one_step, state, (batches, numbers))
@@ -124,7 +120,8 @@ def make_run(spec: Spec) -> Run:
 
         before = state
         if learner.boundaries:
-            places = order.epoch(key, samples, spec.batch_size, task, jnp.int32(0))[0]
+            first_epoch = (key, samples, spec.batch_size, task, jnp.int32(0), in_order)
+            places = order.places(*first_epoch)[0]
             first = functools.partial(draw, places, jnp.int32(0))
             begin = functools.partial(
                 _begun, learner, first, keys.role(key, keys.START, task), task
