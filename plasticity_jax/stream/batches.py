@@ -56,7 +56,8 @@ def batches(
         raise ValueError(f"transition_fraction is {fraction}: allowed is 0 to 1.")
     transitions.check_plateaus(granularity, fraction, steps)
     key = jax.random.key(registry.whole("seed", seed, 0))
-    known = tasks if registry.several(tasks) else range(registry.whole("tasks", tasks, 0))
+    counted = not isinstance(tasks, Iterable)
+    known = range(registry.whole("tasks", tasks, 0)) if counted else tasks
     numbers = [registry.whole("tasks", task, 0) for task in known]
     environment.check(data, max(numbers, default=0) + 1)
     of_epoch = _of_epoch(environment, mixture, batch_size, epochs)
