@@ -6,7 +6,7 @@ FIGURES ?= 1a 1b 1c 2 3 4 5a 5b
 EXTRA ?=
 COMMA := ,
 
-.PHONY: setup demo test lint types claims oracles sampler mutations smoke bench clean
+.PHONY: setup demo test lint types claims docs oracles sampler mutations smoke bench clean
 
 setup: .venv/.installed
 
@@ -33,6 +33,15 @@ types: setup
 # what the notes and the readme say of the first paper, from the committed lane tables; `make test` checks that it is so
 claims: setup
 	$(BIN)/python -m experiments.gradual.claims
+
+# the documentation as pages for a browser, in docs/_build
+.venv/.docs: .venv/.installed
+	$(BIN)/python -m pip install --quiet --constraint requirements.txt --editable ".[docs]"
+	touch $@
+
+docs: .venv/.docs
+	$(BIN)/python -m sphinx -W --keep-going -q docs docs/_build
+	@echo docs/_build/index.html
 
 # against PyTorch and matfree, which are large: installed only for this; `make bench EXTRA=cuda` for NVIDIA GPUs
 .venv/.oracles$(EXTRA): .venv/.installed

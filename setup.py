@@ -1,4 +1,4 @@
-"""Packaging: `pip install .`, extras `test`, `oracles`, `cuda`."""
+"""Packaging: `pip install .`, extras `test`, `oracles`, `docs`, `cuda`."""
 
 from pathlib import Path
 
@@ -51,6 +51,7 @@ setup(
             "sacrebleu",
             "nltk",
         ],
+        "docs": ["sphinx>=9", "myst-parser>=5", "furo", "sphinxcontrib-bibtex"],
         "cuda": ["jax[cuda12]"],
     },
 )

@@ -17,6 +17,7 @@ FOLDER = pathlib.Path(__file__).parent
 ROOT = FOLDER.parents[2]
 PARTS = {
     "README.md": ("caption",),
+    "docs/choosing.md": ("choosing",),
     "experiments/gradual/README.md": ("account", "figures", "claim_by_claim", "demo"),
 }
 END = "<!-- end of claims -->"

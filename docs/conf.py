@@ -1,0 +1,62 @@
+"""How the documentation is built: `make docs`, or `python -m sphinx -W docs docs/_build`."""
+
+import pathlib
+import re
+import sys
+
+HERE = pathlib.Path(__file__).parent
+ROOT = HERE.parent
+sys.path[:0] = [str(HERE), str(ROOT)]
+
+import pages  # noqa: E402  (it lies beside this file)
+
+import plasticity_jax  # noqa: E402
+
+project = "plasticity_jax"
+author = "The plasticity_jax authors"
+version = release = plasticity_jax.__version__
+extensions = ["myst_parser", "sphinxcontrib.bibtex"]
+bibtex_bibfiles = ["references.bib"]
+bibtex_default_style = "plain"
+exclude_patterns = ["_build"]
+myst_heading_anchors = 4
+myst_enable_extensions = ["colon_fence", "deflist"]
+html_theme = "furo"
+html_title = f"plasticity_jax {version}"
+html_show_sourcelink = False
+html_copy_source = False
+
+pages.write(HERE / "generated")
+
+LINK = re.compile(r"(!?)\[([^\]]*)\]\(([^)#\s]*)(#[^)\s]*)?\)")
+SHOWN = {  # what lies outside of this folder and has a page in it
+    "README.md": "index.md",
+    "CONTRIBUTING.md": "generated/contributing.md",
+    "BUILD_NOTES.md": "generated/decisions.md",
+    "CHANGELOG.md": "generated/changelog.md",
+    "experiments/gradual/README.md": "generated/gradual.md",
+    "experiments/gradual/rules.md": "generated/rules.md",
+}
+
+
+def _links(app, name: str, text: list[str]) -> None:
+    """Makes links of the repository lead to pages of this site, or say a path."""
+    page = HERE / f"{name}.md"
+    place = pages.SOURCES.get(name, page.relative_to(ROOT)).parent
+
+    def one(match: re.Match) -> str:
+        mark, words, target, heading = match.groups()
+        if not target or re.match(r"\w+:", target):
+            return match.group()
+        path = (ROOT / place / target).resolve()
+        inside = path.relative_to(ROOT).as_posix() if path.is_relative_to(ROOT) else ""
+        if mark or path.is_relative_to(HERE) or inside in SHOWN:
+            path = HERE / SHOWN.get(inside, path)
+            return f"{mark}[{words}]({pages.relative(path, page.parent)}{heading or ''})"
+        return f"{words} (`{inside}`)"
+
+    text[0] = LINK.sub(one, text[0])
+
+
+def setup(app) -> None:
+    app.connect("source-read", _links)

@@ -1,0 +1,247 @@
+"""The pages that are made from the code: one for each part, and those of files outside of docs/."""
+
+import ast
+import functools
+import importlib
+import inspect
+import os
+import pathlib
+import re
+import textwrap
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+from plasticity_jax import datasets, environments, methods, models, optimizers, probes, registry
+from plasticity_jax.stream import transitions
+
+ROOT = pathlib.Path(__file__).parents[1]
+SOURCES = {  # page -> the file that it shows
+    f"generated/{name}": pathlib.Path(path)
+    for name, path in (
+        ("contributing", "CONTRIBUTING.md"),
+        ("decisions", "BUILD_NOTES.md"),
+        ("changelog", "CHANGELOG.md"),
+        ("gradual", "experiments/gradual/README.md"),
+        ("rules", "experiments/gradual/rules.md"),
+    )
+}
+
+
+class Kind(NamedTuple):
+    """Parts of one sort.
+
+    Attributes:
+      title: heading of their page.
+      words: what they are, in a sentence.
+      parts: name -> factory.
+      tests: folders of tests/ where theirs are.
+    """
+
+    title: str
+    words: str
+    parts: Mapping[str, Callable]
+    tests: tuple[str, ...]
+
+
+KINDS = {
+    "environments": Kind(
+        "Environments",
+        "What a task is: the examples, what changes between tasks, the loss and the score.",
+        environments.ENVIRONMENTS,
+        ("environments", "stream"),
+    ),
+    "transitions": Kind(
+        "Transitions",
+        "How one task turns into the next.",
+        {name: one.mix for name, one in transitions.TRANSITIONS.items()},
+        ("stream",),
+    ),
+    "models": Kind("Networks", "What learns.", models.MODELS, ("models",)),
+    "methods": Kind(
+        "Methods",
+        "What is done against the loss of plasticity: functions from an optimizer to an optimizer.",
+        methods.METHODS,
+        ("methods",),
+    ),
+    "probes": Kind(
+        "Probes",
+        "What is measured at the start or the end of a task.",
+        probes.PROBES,
+        ("probes",),
+    ),
+    "optimizers": Kind(
+        "Optimizers and schedules",
+        "How gradients become steps; optax's, by their names.",
+        {**optimizers.OPTIMIZERS, **optimizers.SCHEDULES},
+        ("optimizers",),
+    ),
+    "datasets": Kind("Data", "Where examples come from.", datasets.DATASETS, ("datasets",)),
+}
+
+
+def write(folder: pathlib.Path) -> None:
+    """Writes every page into `folder`, of which nothing old is left."""
+    made = {name.partition("/")[2]: text(path) for name, path in SOURCES.items()}
+    for kind, known in KINDS.items():
+        made[kind] = overview(kind, known)
+        made |= {f"{kind}_{file_name(name)}": page(known, name) for name in known.parts}
+    made["flags"] = flags()
+    folder.mkdir(exist_ok=True)
+    for old in folder.glob("*.md"):
+        if old.stem not in made:
+            old.unlink()
+    for name, words in made.items():
+        path = folder / f"{name}.md"
+        if not path.exists() or path.read_text(encoding="utf-8") != words:
+            path.write_text(words, encoding="utf-8")
+
+
+def text(path: pathlib.Path) -> str:
+    """Returns a document of the repository without what only GitHub reads."""
+    return re.sub(r"<!--.*?-->\n*", "", (ROOT / path).read_text(encoding="utf-8"), flags=re.DOTALL)
+
+
+def relative(path: pathlib.Path, start: pathlib.Path) -> str:
+    """Returns a path as a link from a page in the folder `start`."""
+    return pathlib.Path(os.path.relpath(path, start)).as_posix()
+
+
+def file_name(part: str) -> str:
+    """Returns the name of a part's page."""
+    return re.sub(r"\W", "_", part)
+
+
+def overview(kind: str, known: Kind) -> str:
+    """Returns the page of a sort of parts: each with its first sentence."""
+    rows = [
+        f"| [`{name}`]({kind}_{file_name(name)}.md) | {cell(registry.describe(factory))} |"
+        for name, factory in known.parts.items()
+    ]
+    tree = "\n".join(f"{kind}_{file_name(name)}" for name in known.parts)
+    return "\n".join(
+        [
+            f"# {known.title}",
+            "",
+            known.words,
+            "",
+            "| name | what |",
+            "|---|---|",
+            *rows,
+            "",
+            f"```{{toctree}}\n:hidden:\n\n{tree}\n```",
+            "",
+        ]
+    )
+
+
+def cell(words: str) -> str:
+    """Returns words as they may stand in a table."""
+    pieces = escaped(words).split("`")
+    pieces[1::2] = [code.replace("|", "\\|") for code in pieces[1::2]]
+    return "`".join(pieces)
+
+
+def escaped(words: str) -> str:
+    """Returns a docstring's words as Markdown: what it would take for markup is shown as it is."""
+    pieces = words.split("`")  # every second one is code
+    plain = [re.sub(r"([*_<>\[\]|~])", r"\\\1", piece) for piece in pieces[::2]]
+    pieces[::2] = plain
+    return "`".join(pieces)
+
+
+def page(known: Kind, name: str) -> str:
+    """Returns the page of one part: docstring, settings, where it is, what checks it."""
+    factory = known.parts[name]
+    doc = inspect.getdoc(factory) or ""
+    first, _, rest = doc.partition("\n\n")
+    lines = [f"# `{name}`", "", escaped(" ".join(first.split())), ""]
+    lines += [paragraph(part) for part in rest.split("\n\n") if part.strip()]
+    lines += settings(name, factory)
+    module, path = where(factory)
+    lines += ["## Where it is", "", f"`{module}.{factory.__name__}`, in `{path}`.", ""]
+    found = tests(known.tests, name, factory.__name__)
+    if found:
+        lines += ["## What checks it", "", "Tests that name it:", ""]
+        lines += [f"- `{path}`: {', '.join(names)}" for path, names in found.items()] + [""]
+    return "\n".join(lines)
+
+
+def paragraph(words: str) -> str:
+    """Returns a paragraph of a docstring as Markdown; lists of arguments become lists."""
+    head, _, body = words.partition("\n")
+    if head.rstrip() in ("Args:", "Raises:", "Attributes:", "Returns:"):
+        entries = re.split(r"\n(?=\S)", textwrap.dedent(body))
+        shown = [f"- {escaped(' '.join(entry.split()))}" for entry in entries if entry.strip()]
+        return "\n".join([f"**{head.strip(': ')}**", "", *shown, ""])
+    return escaped(" ".join(words.split())) + "\n"
+
+
+def settings(name: str, factory: Callable) -> list[str]:
+    """Returns the section of a part's settings, with flag, default and what may differ by lane."""
+    numbers, options = registry.numbers(factory), registry.options(factory)
+    if not numbers and not options:
+        return []
+    lines = ["## Settings", "", "| flag | default | kind |", "|---|---|---|"]
+    for setting, default in numbers.items():
+        low, high = registry.bounds(factory)[setting]
+        ends = (
+            f"{'' if low is None else f', from {low:g}'}{'' if high is None else f' to {high:g}'}"
+        )
+        lines.append(f"| `--{name}.{setting}` | {shown(default)} | number{ends} |")
+    lines += [
+        f"| `--{name}.{setting}` | {shown(default)} | option |"
+        for setting, default in options.items()
+    ]
+    return [
+        *lines,
+        "",
+        "The values of a *number* share one compiled program; every value of an *option* has its own.",
+        "",
+    ]
+
+
+def shown(default: Any) -> str:
+    """Returns a default as a flag would have it."""
+    return "" if default is None or default == "" else f"`{default}`"
+
+
+def where(factory: Callable) -> tuple[str, str]:
+    """Returns a part's module, and its file from the root of the repository."""
+    factory = inspect.unwrap(factory)
+    while isinstance(factory, functools.partial):
+        factory = factory.func
+    module = importlib.import_module(factory.__module__)
+    path = pathlib.Path(module.__file__ or "")
+    inside = path.is_relative_to(ROOT)
+    return module.__name__, path.relative_to(ROOT).as_posix() if inside else path.name
+
+
+def tests(folders: tuple[str, ...], *names: str) -> dict[str, list[str]]:
+    """Returns the tests whose code has a part's name as a word, by file."""
+    found: dict[str, list[str]] = {}
+    word = re.compile(rf"\b({'|'.join(map(re.escape, {*names}))})\b")
+    for folder in folders:
+        for path in sorted((ROOT / "tests" / folder).rglob("test_*.py")):
+            source = path.read_text(encoding="utf-8")
+            mine = [
+                node.name
+                for node in ast.parse(source).body
+                if isinstance(node, ast.FunctionDef)
+                and node.name.startswith("test_")
+                and word.search(ast.get_source_segment(source, node) or "")
+            ]
+            if mine:
+                said = [f"`{name}`" for name in mine[:6]]
+                more = [f"and {len(mine) - 6} more"] if len(mine) > 6 else []
+                found[path.relative_to(ROOT).as_posix()] = said + more
+    return found
+
+
+def flags() -> str:
+    """Returns the page of all flags, as --help and --list print them."""
+    from plasticity_jax.cli import flags as flags_
+
+    lines = ["# All flags", "", "What `--help` prints:", "", "```text", flags_.usage(""), "```"]
+    return "\n".join(
+        [*lines, "", "What `--list` prints:", "", "```text", flags_.listing(), "```", ""]
+    )

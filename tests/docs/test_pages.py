@@ -1,0 +1,57 @@
+"""The pages that documentation makes from the code; `make docs` builds the site and checks its links."""
+
+import importlib.util
+import pathlib
+import re
+import sys
+
+import pytest
+
+ROOT = pathlib.Path(__file__).parents[2]
+_spec = importlib.util.spec_from_file_location("pages", ROOT / "docs" / "pages.py")
+assert _spec and _spec.loader
+pages = importlib.util.module_from_spec(_spec)
+sys.modules["pages"] = pages
+_spec.loader.exec_module(pages)
+
+
+@pytest.fixture(scope="module")
+def written(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("docs") / "generated"
+    folder.mkdir()
+    (folder / "of_a_part_that_went.md").write_text("old")
+    pages.write(folder)
+    return {path.stem: path.read_text(encoding="utf-8") for path in folder.glob("*.md")}
+
+
+def test_every_part_has_a_page_with_its_settings_and_its_tests(written):
+    assert "of_a_part_that_went" not in written
+    for kind, known in pages.KINDS.items():
+        for name in known.parts:
+            page = written[f"{kind}_{pages.file_name(name)}"]
+            assert page.startswith(f"# `{name}`\n")
+            assert f"({kind}_{pages.file_name(name)}.md)" in written[kind]
+    spectral = written["methods_spectral"]
+    assert "| `--spectral.strength` | `0.01` | number, from 0 |" in spectral
+    assert "| `--spectral.bias_power` | `2` | option |" in spectral
+    assert "`plasticity_jax.methods.penalties.spectral`" in spectral
+    assert "`test_spectral_against_svd`" in spectral
+
+
+@pytest.mark.parametrize("kind", ["methods", "probes"])
+def test_every_method_and_probe_says_what_checks_it(kind, written):
+    known = pages.KINDS[kind]
+    for name in known.parts:
+        if name != "none":
+            assert "## What checks it" in written[f"{kind}_{pages.file_name(name)}"], name
+
+
+def test_words_are_shown_as_they_are():
+    assert pages.escaped("sum_b *x* `a_b*` [0, 1]") == r"sum\_b \*x\* `a_b*` \[0, 1\]"
+    assert pages.cell("a | `b | c`") == r"a \| `b \| c`"
+
+
+def test_documents_lose_only_comments(written):
+    assert "<!--" not in written["gradual"]
+    changelog = (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
+    assert re.sub(r"\s", "", written["changelog"]) == re.sub(r"\s", "", changelog)
