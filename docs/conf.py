@@ -59,4 +59,5 @@ def _links(app, name: str, text: list[str]) -> None:
 
 
 def setup(app) -> None:
+    """Called by Sphinx when it begins."""
     app.connect("source-read", _links)

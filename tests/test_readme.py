@@ -43,7 +43,7 @@ DOCUMENTS = (
     "experiments/gradual/README.md",
     "experiments/gradual/rules.md",
 )
-BLOCK = re.compile(r"^```(\w*)\n(.*?)^```$", re.DOTALL | re.MULTILINE)
+BLOCK = re.compile(r"^```([\w{}]*)\n(.*?)^```$", re.DOTALL | re.MULTILINE)
 
 
 def read(document):

@@ -9,7 +9,8 @@ import pytest
 
 ROOT = pathlib.Path(__file__).parents[2]
 _spec = importlib.util.spec_from_file_location("pages", ROOT / "docs" / "pages.py")
-assert _spec and _spec.loader
+assert _spec
+assert _spec.loader
 pages = importlib.util.module_from_spec(_spec)
 sys.modules["pages"] = pages
 _spec.loader.exec_module(pages)
