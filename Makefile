@@ -59,7 +59,8 @@ mutations: setup
 sampler: setup
 	$(BIN)/python -m pytest tests/test_arguments.py -m slow
 
-# every figure file from flag to picture, in minutes: the runs, what is drawn from them, then selection, controls, theory
+# every figure file from flag to picture, in minutes: the runs, what is drawn from them, then selection, controls, theory,
+# the notebook
 smoke: setup
 	for figure in $(FIGURES); do \
 	  $(BIN)/python -m experiments.gradual.figure_$$figure --scale=smoke --noprogress --workdir=runs/smoke/figure_$$figure || exit 1; done
@@ -71,6 +72,7 @@ smoke: setup
 	  --selection=runs/smoke/select/selected.json --workdir=runs/smoke/controls
 	$(BIN)/python -m experiments.gradual.figure_1a --scale=smoke --methods=none --as_published --noprogress --workdir=runs/smoke/published
 	$(BIN)/python -m experiments.gradual.theory --scale=smoke --workdir=runs/smoke/theory
+	$(BIN)/python -m pytest tests/test_examples.py -m slow
 
 bench: .venv/.oracles$(EXTRA)
 	mkdir -p runs

@@ -2,12 +2,14 @@
 
 import contextlib
 import io
+import json
 import pathlib
 import re
 import runpy
 import sys
 
 import jax
+import matplotlib.pyplot as plt
 import pytest
 
 import plasticity_jax as pj
@@ -97,3 +99,25 @@ def test_an_example_is_two_screens_and_says_how_to_run_it(path):
     assert 40 <= len(text.splitlines()) <= 80
     assert f"Run: python examples/{path.name}" in text
     assert f"def test_{path.stem}(" in pathlib.Path(__file__).read_text(encoding="utf-8")
+
+
+@pytest.mark.slow
+def test_tour(monkeypatch):
+    """The notebook's cells run from top to bottom, and it shows what it says."""
+    monkeypatch.setattr("matplotlib.pyplot.show", lambda: plt.close())
+    before = dict(pj.probes.PROBES)
+    cells = json.loads((FOLDER / "tour.ipynb").read_text(encoding="utf-8"))["cells"]
+    names, printed = {}, io.StringIO()
+    try:
+        with contextlib.redirect_stdout(printed), jax.numpy_rank_promotion("allow"):
+            for cell in cells:
+                if cell["cell_type"] == "code":
+                    exec(compile("".join(cell["source"]), "tour.ipynb", "exec"), names)
+    finally:
+        pj.probes.PROBES.clear()
+        pj.probes.PROBES.update(before)
+    last = names["table"].query("task == 4").groupby("granularity").online_accuracy.mean()
+    assert last[1] + 0.2 < last[20]
+    assert names["probed"].mean_activation.notna().all()
+    assert "spectral 0.001: +" in printed.getvalue()
+    assert "largest Hessian eigenvalue" in printed.getvalue()
