@@ -239,9 +239,9 @@ def tests(folders: tuple[str, ...], *names: str) -> dict[str, list[str]]:
 
 def flags() -> str:
     """Returns the page of all flags, as --help and --list print them."""
-    from plasticity_jax.cli import flags as flags_
+    from plasticity_jax.cli import help
 
-    lines = ["# All flags", "", "What `--help` prints:", "", "```text", flags_.usage(""), "```"]
+    lines = ["# All flags", "", "What `--help` prints:", "", "```text", help.usage(""), "```"]
     return "\n".join(
-        [*lines, "", "What `--list` prints:", "", "```text", flags_.listing(), "```", ""]
+        [*lines, "", "What `--list` prints:", "", "```text", help.listing(), "```", ""]
     )

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 from experiments.benchmark import NOTHING, SCALES, Benchmark
 from plasticity_jax import lanes as lanes_
 from plasticity_jax import registry
-from plasticity_jax.cli import flags, launcher, settings
+from plasticity_jax.cli import flags, help, launcher, settings
 from plasticity_jax.cli.settings import Setting, Settings
 from plasticity_jax.execution import program, rows, sweep
 from plasticity_jax.execution.placement import Execution
@@ -222,7 +222,7 @@ def _draw_from(doc: str, one: Plan, workdirs: str) -> int:
         folders = [paths_.expanded(name, "from") for name in workdirs.split(",") if name]
         values, given = flags.parse(one.argv, one.defaults)
         if values["help"]:
-            launcher.say(flags.usage(doc, one.defaults))
+            launcher.say(help.usage(doc, one.defaults))
             return 0
         for name in {"dry_run", "profile"} & given:
             raise ValueError(

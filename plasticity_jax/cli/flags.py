@@ -15,7 +15,7 @@ from typing import Any
 
 from absl import flags
 
-from plasticity_jax import datasets, lanes, methods, registry, spec
+from plasticity_jax import lanes, methods, registry, spec
 from plasticity_jax.cli import settings
 from plasticity_jax.cli.settings import Settings
 from plasticity_jax.environments import ENVIRONMENTS
@@ -24,7 +24,6 @@ from plasticity_jax.models import MODELS
 from plasticity_jax.optimizers import OPTIMIZERS, SCHEDULES
 from plasticity_jax.probes import PROBES
 from plasticity_jax.storage import paths
-from plasticity_jax.stream.transitions import TRANSITIONS
 
 Values = dict[str, Any]
 
@@ -70,12 +69,21 @@ PART_REGISTRIES = (ENVIRONMENTS, MODELS, OPTIMIZERS, SCHEDULES, methods.METHODS,
 
 def part_settings() -> dict[str, Any]:
     """Returns {"<part>.<setting>": default} of every number and option of every registered part."""
-    factories = {name: factory for known in PART_REGISTRIES for name, factory in known.items()}
-    return {
-        f"{part}.{setting}": default
-        for part, factory in factories.items()
-        for setting, default in {**registry.numbers(factory), **registry.options(factory)}.items()
-    }
+    found: dict[str, Any] = {}
+    for known in PART_REGISTRIES:
+        for part, factory in known.items():
+            own = {**registry.numbers(factory), **registry.options(factory)}
+            found |= {f"{part}.{setting}": default for setting, default in own.items()}
+    return found
+
+
+def _defaults() -> dict[str, str | None]:
+    """The text of every flag's default, None where there is none."""
+    fields = {name: field.default for name, field in settings.SPEC_FIELDS.items()}
+    numbers = {name: lanes.DEFAULTS[name] for name in LANE_HELP}
+    every = {**fields, **numbers, **part_settings()}
+    texts = {name: settings.default_text(default) for name, default in every.items()}
+    return texts | {name: default for name, (default, _) in RUN_HELP.items()}
 
 
 def parse(argv: Sequence[str], defaults: Settings | None = None) -> tuple[Values, set[str]]:
@@ -87,14 +95,9 @@ def parse(argv: Sequence[str], defaults: Settings | None = None) -> tuple[Values
     `~` at the start of a folder is expanded. Raises ValueError for a flag that does not exist, a
     missing value, text that is not UTF-8, or a stray argument.
     """
-    known: dict[str, Any] = {
-        name: settings.default_text(field.default) for name, field in settings.SPEC_FIELDS.items()
-    }
-    known |= {name: settings.default_text(lanes.DEFAULTS[name]) for name in LANE_HELP}
-    known |= {name: default for name, (default, _) in RUN_HELP.items()}
-    known |= {name: settings.default_text(default) for name, default in part_settings().items()}
     own = flags.FlagValues()
     arguments = _checked(own, argv)
+    known = _defaults()
     for name, value in (defaults or {}).items():
         known[name] = settings.text(value)
     for name, default in known.items():
@@ -113,7 +116,8 @@ def parse(argv: Sequence[str], defaults: Settings | None = None) -> tuple[Values
         raise ValueError(sentence(error)) from None
     if len(rest) > 1:
         raise ValueError(
-            f"argument {rest[1]!r} is not a flag: allowed are flags as --name=value; --help names them."
+            f"argument {rest[1]!r} is not a flag: allowed are flags as --name=value; --help names "
+            "them."
         )
     values: Values = {name: own[name].value for name in own}
     for name in PATHS:
@@ -153,12 +157,12 @@ def _checked(known: flags.FlagValues, argv: Sequence[str]) -> list[str]:
 
 def sentence(error: Exception) -> str:
     """Returns what absl says of a flag as one sentence."""
-    if isinstance(error, flags.IllegalFlagValueError) and ": " in str(
-        error
-    ):  # of a switch, as all other flags are text
-        return f"{str(error).partition(': ')[0]}: allowed are true and false."
-    said = str(error).partition("\n")[0].removeprefix("ERROR:: ").rstrip(".")
-    return f"{said}; --help names all flags."
+    said = str(error)
+    if isinstance(error, flags.IllegalFlagValueError) and ": " in said:
+        # (only a switch refuses a value, as all other flags are text)
+        return f"{said.partition(': ')[0]}: allowed are true and false."
+    first_line = said.partition("\n")[0].removeprefix("ERROR:: ").rstrip(".")
+    return f"{first_line}; --help names all flags."
 
 
 def own(defaults: Mapping[str, str | bool | None], argv: Sequence[str]) -> tuple[Values, list[str]]:
@@ -188,17 +192,19 @@ def _joined(argv: Sequence[str], switches: Sequence[str]) -> list[str]:
     """Arguments with each value that stands apart joined to its flag; `switches` are flags without
     a value.
     """
-    alone = {name for switch in (*SWITCHES, *switches) for name in (switch, f"no{switch}")}
+    every = (*SWITCHES, *switches)
+    alone = {*every, *(f"no{switch}" for switch in every)}
     made: list[str] = []
-    open_ = False  # whether the last argument is a flag that waits for its value
+    waits = False  # whether the last argument is a flag that waits for its value
     for argument in argv:
-        if open_ and not argument.startswith("-"):
+        is_flag = argument.startswith("-")
+        if waits and not is_flag:
             made[-1] += f"={argument}"
-            open_ = False
-        else:
-            name = argument.lstrip("-")
-            made.append(f"--{name}" if argument.startswith("-") else argument)
-            open_ = argument.startswith("-") and "=" not in argument and name not in alone
+            waits = False
+            continue
+        name = argument.lstrip("-")
+        made.append(f"--{name}" if is_flag else argument)
+        waits = is_flag and "=" not in argument and name not in alone
     return made
 
 
@@ -212,88 +218,114 @@ def runs(
     `lanes.identity`) appear once, as the first of them. Raises ValueError for values that cannot be
     read, or a flag in `given` that every arm replaces or that fits no arm.
     """
+    _check_not_replaced(values, given, arms)
+    made: dict[spec.Spec, list[dict[str, Any]]] = {}
+    seen: set[Any] = set()
+    listed = 0  # lanes so far, the same ones among them
+    for arm in arms:
+        texts = {**values, **{name: settings.text(value) for name, value in arm.items()}}
+        seeds = _seeds(texts)
+        for one in _specs(texts):
+            axes = {**_axes(one, texts), "seed": seeds}
+            listed += math.prod(map(len, axes.values()))
+            _check_lanes(listed)
+            for lane in lanes.grid(**axes):
+                same = lanes.identity(one, lanes.complete(one, lane))
+                if same not in seen:
+                    seen.add(same)
+                    made.setdefault(one, []).append(lane)
+    _check_read(values, given, {one.model for one in made})
+    _check_used(values, given, made)
+    return list(made.items())
+
+
+def _seeds(texts: Values) -> range:
+    """The seeds of an arm. Raises ValueError for those that a program cannot count."""
+    first = settings.read("first_seed", texts["first_seed"])
+    count = settings.read("seeds", texts["seeds"])
+    if first + count > 2**31:
+        raise ValueError(
+            f"first_seed is {first} and seeds is {count}: allowed are seeds up to {2**31 - 1}."
+        )
+    return range(first, first + count)
+
+
+def _axes(one: spec.Spec, texts: Values) -> dict[str, list[Any]]:
+    """The values of every number of a Spec's lanes but the seed, each once."""
+    numbers = [name for name in lanes.defaults(one) if name != "seed"]
+    values = {name: settings.several(name, texts[name]) for name in numbers}
+    return {name: list(dict.fromkeys(axis)) for name, axis in values.items()}
+
+
+def _specs(texts: Values) -> list[spec.Spec]:
+    """The Specs of a grid; what a model does not read is no axis of it, and the default."""
+    fields = {name: settings.several(name, texts[name]) for name in settings.SPEC_FIELDS}
+    _check_programs(fields)
+    points = {}  # (two that differ in what a model does not read are one)
+    for values in itertools.product(*fields.values()):
+        point = dict(zip(fields, values, strict=True))
+        registry.lookup(MODELS, "model", point["model"])
+        for name in spec.unread(point["model"]):
+            point[name] = settings.SPEC_FIELDS[name].default
+        points[tuple(point.values())] = point
+    made = []
+    for point in points.values():
+        made += _with_options(spec.Spec(**point), texts, len(made))
+    return made
+
+
+def _with_options(plain: spec.Spec, texts: Values, before: int) -> list[spec.Spec]:
+    """A Spec with every combination of its parts' options; `before` counts the Specs so far."""
+    usual = plain.known_options()
+    options = {name: settings.several(name, texts[name]) for name in usual}
+    _check_programs(options, before)
+    made = []
+    for values in itertools.product(*options.values()):
+        point = dict(zip(options, values, strict=True))
+        # defaults are left out, so that a Spec made by hand and one made by flags are equal
+        changed = {name: value for name, value in point.items() if value != usual[name]}
+        made.append(dataclasses.replace(plain, options=changed))
+    return made
+
+
+def _check_not_replaced(values: Values, given: Iterable[str], arms: Sequence[Settings]) -> None:
+    """Raises ValueError for a flag in `given` that says nothing, as every arm replaces it."""
     for name in sorted(given):
         if all(name in arm for arm in arms):
             raise ValueError(
                 f"{name} is {registry.shown(values[name])}, but every arm of this run has its own: "
                 "leave it out."
             )
-    made: dict[spec.Spec, list[dict[str, Any]]] = {}
-    seen: set[Any] = set()
-    listed = 0  # lanes so far, the same ones among them
-    for arm in arms:
-        texts = {**values, **{name: settings.text(value) for name, value in arm.items()}}
-        [first], [count] = (settings.several(name, texts[name]) for name in ("first_seed", "seeds"))
-        if first + count > 2**31:
-            raise ValueError(
-                f"first_seed is {first} and seeds is {count}: allowed are seeds up to {2**31 - 1}."
-            )
-        for one in _specs(texts):
-            axes = {
-                name: settings.several(name, texts[name])
-                for name in lanes.defaults(one)
-                if name != "seed"
-            }
-            listed += math.prod([count, *(len(dict.fromkeys(axis)) for axis in axes.values())])
-            if listed > lanes.MOST:
-                raise ValueError(
-                    f"this grid has {listed:,} lanes or more: allowed are at most {lanes.MOST:,}."
-                )
-            for lane in lanes.grid(**axes, seed=range(first, first + count)):
-                same = lanes.identity(one, lanes.complete(one, lane))
-                if same not in seen:
-                    seen.add(same)
-                    made.setdefault(one, []).append(lane)
-    _check_read(values, given, {one.model for one in made})
-    used = {name for one in made for name in (*one.known_options(), *one.known_numbers())}
-    for name in sorted(set(given) & set(part_settings())):
-        if name not in used:
-            part = name.partition(".")[0]
-            raise ValueError(
-                f"{name} is {registry.shown(values[name])}, but no arm of this run uses {part}: "
-                f"add {part} or leave it out."
-            )
-    return list(made.items())
 
 
 def _check_read(values: Values, given: Iterable[str], models: Collection[str]) -> None:
     """Raises ValueError for a flag in `given` that none of the `models` is made from."""
     for name in sorted(set(given).intersection(*map(spec.unread, models))):
-        which = f"{' and '.join(sorted(models))} {'has' if len(models) == 1 else 'have'} no {name}"
-        raise ValueError(f"{name} is {registry.shown(values[name])}, but {which}: leave it out.")
+        has = "has" if len(models) == 1 else "have"
+        raise ValueError(
+            f"{name} is {registry.shown(values[name])}, but {' and '.join(sorted(models))} {has} "
+            f"no {name}: leave it out."
+        )
 
 
-def _specs(texts: Values) -> list[spec.Spec]:
-    """The Specs of a grid; what a model does not read is no axis of it, and the default."""
-    fields = {name: settings.several(name, texts[name]) for name in settings.SPEC_FIELDS}
-    points: dict[tuple, None] = {}
-    _check_programs(fields)
-    for point in itertools.product(*fields.values()):
-        chosen = dict(zip(fields, point, strict=True))
-        registry.lookup(MODELS, "model", chosen["model"])
-        points[
-            tuple(
-                (
-                    chosen
-                    | {
-                        name: settings.SPEC_FIELDS[name].default
-                        for name in spec.unread(chosen["model"])
-                    }
-                ).values()
-            )
-        ] = None
-    made = []
-    for point in points:
-        plain = spec.Spec(**dict(zip(fields, point, strict=True)))
-        options = {name: settings.several(name, texts[name]) for name in plain.known_options()}
-        _check_programs(options, len(made))
-        for chosen in itertools.product(*options.values()):
-            # defaults are left out, so that a Spec made by hand and one made by flags are equal
-            changed = {
-                k: v for k, v in zip(options, chosen, strict=True) if v != plain.known_options()[k]
-            }
-            made.append(dataclasses.replace(plain, options=changed))
-    return made
+def _check_used(values: Values, given: Iterable[str], made: Iterable[spec.Spec]) -> None:
+    """Raises ValueError for a part's setting in `given`, where no Spec has the part."""
+    used: set[str] = set()
+    for one in made:
+        used |= {*one.known_options(), *one.known_numbers()}
+    for name in sorted(set(given) & set(part_settings()) - used):
+        part = name.partition(".")[0]
+        raise ValueError(
+            f"{name} is {registry.shown(values[name])}, but no arm of this run uses {part}: "
+            f"add {part} or leave it out."
+        )
+
+
+def _check_lanes(count: int) -> None:
+    if count > lanes.MOST:
+        raise ValueError(
+            f"this grid has {count:,} lanes or more: allowed are at most {lanes.MOST:,}."
+        )
 
 
 def _check_programs(axes: Mapping[str, Sequence[Any]], before: int = 0) -> None:
@@ -302,75 +334,3 @@ def _check_programs(axes: Mapping[str, Sequence[Any]], before: int = 0) -> None:
         raise ValueError(
             f"this grid has {count:,} programs or more: allowed are at most {PROGRAMS:,}."
         )
-
-
-def usage(doc: str, defaults: Settings | None = None) -> str:
-    """Returns the help text: an experiment's docstring, then the flags in groups with their
-    defaults.
-    """
-    own_defaults = {name: settings.text(value) for name, value in (defaults or {}).items()}
-    groups: dict[str, list[tuple[str, Any, str]]] = {}
-    for name, field in settings.SPEC_FIELDS.items():
-        mark = " *" if field.metadata["axis"] else ""
-        groups.setdefault(field.metadata["group"], []).append(
-            (name, settings.default_text(field.default), field.metadata["help"] + mark)
-        )
-    for name, help_ in LANE_HELP.items():
-        groups.setdefault("what learns" if name == "learning_rate" else "what changes", []).append(
-            (name, settings.default_text(lanes.DEFAULTS[name]), f"{help_} *")
-        )
-    groups["how it runs"] = [(name, *rest) for name, rest in RUN_HELP.items()]
-    lines = [doc.strip(), ""]
-    for group, entries in groups.items():
-        lines.append(group)
-        for name, default, help_ in entries:
-            default = own_defaults.get(name, default)
-            flag = name if default is None else f"{name}={default}"
-            lines += (
-                [f"  --{flag:34} {help_}"]
-                if len(flag) <= 34
-                else [f"  --{flag}", f"{'':39}{help_}"]
-            )
-    lines += [f"  --{name:34} {help_}" for name, help_ in SWITCHES.items()]
-    lines += [
-        "",
-        "A comma list on a flag marked * is an axis of the grid. Methods join with + "
-        "(--method=none,redo+l2).",
-        "",
-    ]
-    lines.append(
-        "A part's own settings are flags too, and axes; --list shows which, e.g. --redo.threshold=0.1,0.025."
-    )
-    return "\n".join(lines)
-
-
-def listing() -> str:
-    """Returns every environment, transition, model, method, optimizer, probe and dataset with its
-    description.
-    """
-    kinds: dict[str, Mapping[str, Any]] = {
-        "datasets": datasets.DATASETS,
-        "environments": ENVIRONMENTS,
-        "transitions": {name: t.mix for name, t in TRANSITIONS.items()},
-        "models": MODELS,
-        "methods": methods.METHODS,
-        "optimizers": OPTIMIZERS,
-        "learning rate schedules": SCHEDULES,
-        "probes": PROBES,
-    }
-    known_settings, lines = part_settings(), []
-    for kind, known in kinds.items():
-        lines.append(f"{kind}")
-        for name, factory in known.items():
-            lines.append(f"  {name:24} {registry.describe(factory)}")
-            if known in PART_REGISTRIES:
-                own = [
-                    f"--{s}={settings.default_text(d)}"
-                    for s, d in known_settings.items()
-                    if s.partition(".")[0] == name
-                ]
-                lines += [f"  {'':24} {'  '.join(own[i : i + 4])}" for i in range(0, len(own), 4)]
-        lines.append("")
-    for kind in ("norm", "activation", "initialization", "precision"):
-        lines.append(f"{kind}: {', '.join(spec.CHOICES[kind])}")
-    return "\n".join(lines)

@@ -13,7 +13,7 @@ import jax
 import numpy as np
 
 from plasticity_jax import datasets, registry, spec
-from plasticity_jax.cli import flags, settings
+from plasticity_jax.cli import flags, help, settings
 from plasticity_jax.cli.settings import Settings
 from plasticity_jax.datasets import cache
 from plasticity_jax.estimates import cost, profile
@@ -63,7 +63,7 @@ def launch(
         try:
             values, given = flags.parse(arguments, defaults)
             if values["help"] or values["list"]:
-                say(flags.usage(doc or "", defaults) if values["help"] else flags.listing())
+                say(help.usage(doc or "", defaults) if values["help"] else help.listing())
                 return 0
             prepare_jax(values["deterministic"])
             dataset, programs, numbers = check(values, given, arms, metric)

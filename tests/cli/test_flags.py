@@ -10,7 +10,8 @@ from experiments import demo
 from experiments import run as general
 from experiments.gradual import random_mnist
 from plasticity_jax import datasets, lanes, methods, registry, spec
-from plasticity_jax.cli import flags, settings
+from plasticity_jax.cli import flags, help, settings
+from plasticity_jax.models import MODELS
 from plasticity_jax.stream.transitions import TRANSITIONS
 
 
@@ -430,7 +431,7 @@ def test_commands_in_docstrings_are_right(experiment):
 
 
 def test_help_is_grouped_short_and_whole():
-    text = flags.usage("What it is.\n", {"tasks": "77"})
+    text = help.usage("What it is.\n", {"tasks": "77"})
     assert text.startswith("What it is.\n\nwhat changes\n")
     groups = [line for line in text.splitlines()[2:] if line and line[0] != " " and "." not in line]
     assert groups == ["what changes", "what learns", "what is measured", "how it runs"]
@@ -448,7 +449,7 @@ def test_help_is_grouped_short_and_whole():
 
 
 def test_list_names_every_part_with_its_description_and_its_numbers_with_their_defaults():
-    text, kinds = flags.listing(), (*flags.PART_REGISTRIES, flags.MODELS, datasets.DATASETS)
+    text, kinds = help.listing(), (*flags.PART_REGISTRIES, MODELS, datasets.DATASETS)
     lines = [line.strip() for line in text.splitlines()]
     parts = [(name, part) for kind in kinds for name, part in kind.items()]
     for name, part in [*parts, *((name, t.mix) for name, t in TRANSITIONS.items())]:
@@ -466,7 +467,7 @@ def test_what_the_list_shows_as_defaults_can_be_given_and_changes_nothing():
     every = "+".join(name for name in methods.METHODS if name != "none")
     usual = grid(f"--method={every}")
     own = {name for one, _ in usual for name in (*one.known_numbers(), *one.known_options())}
-    shown = [word for word in flags.listing().split() if word[2:].partition("=")[0] in own]
+    shown = [word for word in help.listing().split() if word[2:].partition("=")[0] in own]
     assert len(shown) == len(own) > 15
     assert grid(f"--method={every} {shlex.join(shown)}") == usual
 
@@ -477,8 +478,8 @@ def test_a_new_method_is_a_flag_a_number_and_a_line_of_the_list(monkeypatch):
         return methods.Penalty(lambda params, memory: 0.0, force)
 
     monkeypatch.setitem(methods.METHODS, "pull", pull)
-    assert inspect.cleandoc(pull.__doc__) in flags.listing()
-    assert "--pull.force=0.25  --pull.way=down" in flags.listing()
+    assert inspect.cleandoc(pull.__doc__) in help.listing()
+    assert "--pull.force=0.25  --pull.way=down" in help.listing()
     usual = grid("--method=none,pull --pull.force=0.5,1")
     assert counts(usual) == {"none": 5, "pull": 10}
     assert math.fsum(column(usual, "pull.force")[5:]) == 7.5
