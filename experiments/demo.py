@@ -33,9 +33,9 @@ NOTE = (
     "them, at the end, is on the pure task in every arm."
 )
 
+EXPERIMENT = launcher.Experiment(
+    __doc__, DEFAULTS, title="Random labels on digits: abrupt and gradual change", note=NOTE
+)
+
 if __name__ == "__main__":
-    sys.exit(
-        launcher.launch(
-            __doc__, DEFAULTS, title="Random labels on digits: abrupt and gradual change", note=NOTE
-        )
-    )
+    sys.exit(launcher.launch(EXPERIMENT))

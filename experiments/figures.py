@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 from experiments.benchmark import NOTHING, SCALES, Benchmark
 from plasticity_jax import lanes as lanes_
 from plasticity_jax import registry
-from plasticity_jax.cli import flags, help, launcher, settings
+from plasticity_jax.cli import changes, flags, help, launcher, settings
 from plasticity_jax.cli.settings import Setting, Settings
 from plasticity_jax.execution import program, rows, sweep
 from plasticity_jax.execution.placement import Execution
@@ -197,23 +197,23 @@ def _check_run(one: Plan) -> None:
     """Raises what would keep `launcher.launch` from running a plan; nothing is run or written."""
     values, given = flags.parse(one.argv, one.defaults)
     launcher.prepare_jax(values["deterministic"])
-    dataset, programs, _ = launcher.check(values, given, one.arms, metric_of(one.figure))
+    checked = launcher.check(values, given, one.arms, metric_of(one.figure))
     if not (values["dry_run"] or values["profile"]):
-        sweep.check_in_workdir(programs, dataset, values["workdir"])
+        sweep.check_in_workdir(checked.programs, checked.dataset, values["workdir"])
 
 
 def _run(doc: str, one: Plan) -> int:
     """Runs a plan, draws its figure into the workdir and returns the exit code."""
-    return launcher.launch(
+    experiment = launcher.Experiment(
         doc,
         one.defaults,
         one.arms,
         title=one.figure.benchmark.title,
         note=lambda table, values: differences(one, values, table),
-        argv=one.argv,
         metric=metric_of(one.figure),
         then=lambda table, columns, values: draw(one, table, columns, values),
     )
+    return launcher.launch(experiment, one.argv)
 
 
 def _draw_from(doc: str, one: Plan, workdirs: str) -> int:
@@ -295,7 +295,7 @@ def differences(one: Plan, values: flags.Values, table: Any) -> str:
     what some lane of `table` has is named: not a method's settings in a figure without it.
     """
     figure, choices = one.figure, one.choices
-    changed = launcher.changed(values, figure.benchmark.paper, table, figure.kind.told)
+    changed = changes.told(values, figure.benchmark.paper, table, figure.kind.told)
     said = [f"Differs from the paper's numbers: {', '.join(changed)}."] if changed else []
     if choices.selection:
         plain = set(table["method"]) == {"none"}

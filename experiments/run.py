@@ -9,4 +9,4 @@ import sys
 from plasticity_jax.cli import launcher
 
 if __name__ == "__main__":
-    sys.exit(launcher.launch(__doc__))
+    sys.exit(launcher.launch(launcher.Experiment(__doc__)))

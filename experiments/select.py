@@ -94,9 +94,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         return chosen(table, columns, benchmark, choices.scale, values, folder)
 
     title = f"{benchmark.title}: selection"
-    return launcher.launch(
-        (__doc__ or "") + HELP, defaults, arms, title=title, argv=rest, then=choose
-    )
+    doc = (__doc__ or "") + HELP
+    return launcher.launch(launcher.Experiment(doc, defaults, arms, title, then=choose), rest)
 
 
 def tuning(usual: settings.Settings, scale: str) -> dict[str, Setting]:

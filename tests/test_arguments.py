@@ -28,6 +28,7 @@ from experiments.gradual.settings import BENCHMARKS
 from plasticity_jax import lanes, methods, registry
 from plasticity_jax.cli import flags, launcher
 from plasticity_jax.environments import ENVIRONMENTS
+from plasticity_jax.estimates import cost
 from plasticity_jax.execution import sweep
 from plasticity_jax.models import MODELS
 from plasticity_jax.optimizers import OPTIMIZERS, SCHEDULES
@@ -85,7 +86,7 @@ def nothing_trains():
     """In place of whatever trains, compiles or draws: an exception."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(launcher, "prepare_jax", lambda *_: None)
-        patch.setattr(launcher.cost, "seconds", lambda *_: 1.0)
+        patch.setattr(cost, "seconds", lambda *_: 1.0)
         patch.setattr(launcher.profile, "profile", take)
         patch.setattr(sweep, "_run", take)
         patch.setattr(theory, "run", take)
@@ -131,7 +132,7 @@ def command(drawn) -> list[str]:
 
 
 def run(argv) -> int:
-    return launcher.launch("What it is.", argv=argv)
+    return launcher.launch(launcher.Experiment("What it is."), argv)
 
 
 @pytest.mark.usefixtures("nothing_trains")

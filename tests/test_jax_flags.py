@@ -250,7 +250,7 @@ DIVERGES += [
 def test_a_diverged_lane_stops_a_run_that_looks_for_nan_and_the_workdir_goes_on(tmp_path, capsys):
     argv = [*DIVERGES, f"--workdir={tmp_path / 'run'}"]
     with jax_set(jax_debug_nans=True):
-        assert launcher.launch("", argv=argv) == launcher.ENVIRONMENT
+        assert launcher.launch(launcher.Experiment(""), argv) == launcher.ENVIRONMENT
     _, err = capsys.readouterr()
     assert err.startswith(
         "error: jax was asked to stop at NaN or infinity, and found one (Invalid value (nan) "
@@ -259,7 +259,7 @@ def test_a_diverged_lane_stops_a_run_that_looks_for_nan_and_the_workdir_goes_on(
         " the same command goes on from the last checkpoint and records which lanes diverge.\n"
     )
     assert err.count("\n") == 1
-    assert launcher.launch("", argv=argv) == 0
+    assert launcher.launch(launcher.Experiment(""), argv) == 0
     assert "1 of 2 lanes diverged" in capsys.readouterr().out
 
 

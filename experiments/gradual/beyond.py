@@ -25,7 +25,7 @@ class Question(NamedTuple):
     Attributes:
       title: of its figure.
       reduced, smoke: settings that differ from the benchmark's at that scale.
-      arms: settings of the scale -> the grids whose union is run, as `launcher.launch` takes them.
+      arms: settings of the scale -> the grids whose union is run, as `launcher.Experiment` has them.
     """
 
     title: str
@@ -65,4 +65,5 @@ def main(
             question = other
     defaults = question.defaults(scale)
     title = f"{question.title}: {BENCHMARK.title}"
-    return launcher.launch((doc or "") + HELP, defaults, question.arms(defaults), title, argv=rest)
+    experiment = launcher.Experiment((doc or "") + HELP, defaults, question.arms(defaults), title)
+    return launcher.launch(experiment, rest)

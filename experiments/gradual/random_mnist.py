@@ -29,6 +29,7 @@ ARMS = (
     {"transition": "output", "granularity": 1},
     {"method": "none"},
 )
+EXPERIMENT = launcher.Experiment(__doc__, DEFAULTS, ARMS, title=BENCHMARK.title)
 
 if __name__ == "__main__":
-    sys.exit(launcher.launch(__doc__, DEFAULTS, ARMS, title=BENCHMARK.title))
+    sys.exit(launcher.launch(EXPERIMENT))

@@ -24,7 +24,7 @@ import plasticity_jax
 from experiments.gradual import random_mnist
 from plasticity_jax import spec
 from plasticity_jax.cli import launcher
-from plasticity_jax.estimates import profile
+from plasticity_jax.estimates import cost, profile
 from plasticity_jax.execution import compiled, program, record, sweep
 from plasticity_jax.storage import workdir
 
@@ -54,11 +54,11 @@ def nothing_compiles(monkeypatch):
         compiled, "compile_program", lambda *_: pytest.fail("something was compiled")
     )
     # --dry_run's trial, which has its own test
-    monkeypatch.setattr(launcher.cost, "seconds", lambda *_: 5400.0)
+    monkeypatch.setattr(cost, "seconds", lambda *_: 5400.0)
 
 
 def launch(*argv, doc="What it is.", **experiment):
-    return launcher.launch(doc, argv=[*TINY, *map(str, argv)], **experiment)
+    return launcher.launch(launcher.Experiment(doc, **experiment), [*TINY, *map(str, argv)])
 
 
 def refused(capsys, *argv):
@@ -282,10 +282,7 @@ def test_dry_run_prints_grid_programs_lanes_steps_and_memory(tmp_path, capsys):
 @pytest.mark.usefixtures("nothing_compiles")
 def test_random_mnist_tells_its_grid(capsys):
     argv = ["--dry_run", "--dataset=digits", "--samples=1280", "--tasks=2"]
-    assert (
-        launcher.launch(random_mnist.__doc__, random_mnist.DEFAULTS, random_mnist.ARMS, argv=argv)
-        == 0
-    )
+    assert launcher.launch(random_mnist.EXPERIMENT, argv) == 0
     assert "in all 6 compiled programs, 35 lanes, " in capsys.readouterr().out
 
 
@@ -494,7 +491,7 @@ def test_a_dry_run_tells_what_a_model_is_made_from(capsys):
         "--epochs=1",
         "--tasks=1",
     ]
-    assert launcher.launch("", {"width": "64"}, argv=argv) == 0
+    assert launcher.launch(launcher.Experiment("", {"width": 64}), argv) == 0
     assert "transition output, cnn, norm layer, relu, torch, adam," in capsys.readouterr().out
 
 

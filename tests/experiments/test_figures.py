@@ -283,6 +283,7 @@ def test_a_note_of_an_experiment_makes_way_for_what_flags_change(tmp_path, monke
     told = []
     monkeypatch.setattr(launcher, "prepare_jax", lambda *_: None)
     monkeypatch.setattr(launcher, "report", lambda *args: told.append(args[-1]) or "")
+    noted = demo.EXPERIMENT._replace(note=lambda table, values: f"{len(table)} lanes")
 
     def run(programs, *_, **__):
         return unrun([(p.spec, p.lanes) for p in programs])
@@ -290,13 +291,8 @@ def test_a_note_of_an_experiment_makes_way_for_what_flags_change(tmp_path, monke
     monkeypatch.setattr(sweep, "run_in_workdir", run)
     argv = [f"--workdir={tmp_path}", "--noprogress", "--band=sem", "--last=3"]
     for more in ([], ["--tasks=5", "--seeds=2", "--granularity=1,2", "--method=none"]):
-        assert launcher.launch("", demo.DEFAULTS, note=demo.NOTE, argv=[*argv, *more]) == 0
-    assert (
-        launcher.launch(
-            "", demo.DEFAULTS, note=lambda table, values: f"{len(table)} lanes", argv=argv
-        )
-        == 0
-    )
+        assert launcher.launch(demo.EXPERIMENT, [*argv, *more]) == 0
+    assert launcher.launch(noted, argv) == 0
     different = "Differs from the experiment's own settings: tasks 5 (30), seeds 2 (4)."
     assert told == [demo.NOTE, different, "12 lanes"]
 

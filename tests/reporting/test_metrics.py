@@ -308,7 +308,7 @@ def test_a_probe_says_beside_itself_whether_it_is_a_share(monkeypatch):
 def launch(folder, *flags):
     small = "--samples=64 --epochs=2 --tasks=2 --batch_size=16 --width=8 --depth=1 --norm=none --optimizer=sgd"
     more = ["--seeds=2", "--probes=none", "--noprogress", f"--workdir={folder}"]
-    return launcher.launch("", argv=[*small.split(), *more, *flags])
+    return launcher.launch(launcher.Experiment(""), [*small.split(), *more, *flags])
 
 
 def test_an_environment_with_a_metric_of_its_own_from_the_command_line_to_table_and_picture(

@@ -1,0 +1,106 @@
+"""What --dry_run prints: the arms, what is compiled, how many lanes and steps, memory and time."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from plasticity_jax import datasets, spec
+from plasticity_jax.estimates import cost
+from plasticity_jax.execution import memory
+from plasticity_jax.execution import program as program_
+from plasticity_jax.spec import Spec
+from plasticity_jax.types import Data
+
+_MEBIBYTE = 2**20
+
+
+def describe(programs: Sequence[program_.Program], dataset: datasets.Dataset) -> str:
+    """Returns the text of what would be run, without what must be tried: see `time`."""
+    data = program_.device_data(dataset)
+    lines = [f"data: {dataset.name}, {len(dataset.images):,} examples, {dataset.source}"]
+    for number, program in enumerate(programs, 1):
+        lines.append(f"program {number}: {_settings(program.spec)}")
+        lines += [f"    {arm}" for arm in _arms(program.lanes)]
+        lines.append(f"    {_size(program, data)}")
+    lanes = sum(len(program.lanes) for program in programs)
+    total = sum(len(program.lanes) * _steps(program.spec, data) for program in programs)
+    compiled = _count(len(programs), "compiled program")
+    lines.append(f"in all {compiled}, {_count(lanes, 'lane')}, {total:,} lane-steps")
+    return "\n".join(lines)
+
+
+def time(programs: Sequence[program_.Program], dataset: datasets.Dataset) -> str:
+    """Returns a line on how long it takes, by a trial."""
+    taken = _duration(cost.seconds(programs, dataset))
+    return f"about {taken} on this machine, besides compiling (a trial says so)"
+
+
+def _settings(one: Spec) -> str:
+    """What is the same for all lanes of a program."""
+    rate = "" if one.schedule == "constant" else f" with learning rate {one.schedule}"
+    words = [
+        one.environment,
+        f"transition {one.transition}",
+        _network(one),
+        f"{one.optimizer}{rate}",
+        one.precision,
+        f"method {one.method}",
+        *(f"{name} {spec.word(name, value, value)}" for name, value in one.options),
+    ]
+    return ", ".join(words)
+
+
+def _network(one: Spec) -> str:
+    """The model with what it is made from."""
+    unread = spec.unread(one.model)
+    words = [one.model]
+    if "depth" not in unread and "width" not in unread:
+        words = [f"{one.model} {one.depth} x {one.width}"]
+    if "norm" not in unread:
+        words.append(f"norm {one.norm}")
+    words += [getattr(one, name) for name in ("activation", "initialization") if name not in unread]
+    return ", ".join(words)
+
+
+def _arms(lanes: Sequence[Mapping[str, Any]]) -> list[str]:
+    """The numbers of each arm of a program, with its seeds."""
+    seeds: dict[tuple[tuple[str, Any], ...], list[int]] = {}
+    for lane in lanes:
+        arm = tuple((name, value) for name, value in lane.items() if name != "seed")
+        seeds.setdefault(arm, []).append(lane["seed"])
+    lines = []
+    for arm, own in seeds.items():
+        numbers = ", ".join(
+            f"{name} {spec.word(name, value, f'{value:g}')}" for name, value in arm
+        )
+        which = f"seed {own[0]}" if len(own) == 1 else f"seeds {own[0]} to {own[-1]}"
+        lines.append(f"{numbers}; {which}")
+    return lines
+
+
+def _size(program: program_.Program, data: Data) -> str:
+    """How much there is to do, how it is done and what it needs."""
+    one, how = program.spec, program.execution
+    needs = memory.of_lane(one, data)
+    mebibytes = (needs.waiting + needs.running) / _MEBIBYTE
+    return (
+        f"{_count(len(program.lanes), 'lane')} x {_count(one.tasks, 'task')}, "
+        f"{_steps(one, data):,} steps a lane; {how.strategy}, width {how.width}, "
+        f"{_count(how.devices, 'device')}; about {mebibytes:,.1f} MiB a lane"
+    )
+
+
+def _steps(one: Spec, data: Data) -> int:
+    """The steps of a lane in all tasks."""
+    samples = one.make_environment().size(data)
+    return one.tasks * one.epochs * (samples // one.batch_size)
+
+
+def _duration(seconds: float) -> str:
+    for unit, size in (("days", 86400), ("hours", 3600), ("minutes", 60)):
+        if seconds >= 1.5 * size:
+            return f"{seconds / size:.1f} {unit}"
+    return f"{seconds:.1f} seconds"
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
