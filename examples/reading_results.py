@@ -14,7 +14,7 @@ import tempfile
 
 import pandas as pd
 
-from plasticity_jax.reporting import curves, statistics
+from plasticity_jax.reporting import curves, statistics, tables
 
 root = pathlib.Path(__file__).parents[1]
 path = root / "experiments" / "gradual" / "results" / "lanes" / "demo.parquet"
@@ -27,7 +27,7 @@ print(table[columns].tail(3).to_string(index=False), "\n")
 # An arm is a setting without its seed; name the columns that tell your arms apart. Each lane counts
 # with its mean over its last five tasks, and statistics are over the seeds of an arm.
 arms = ["granularity"]
-print(statistics.final_table(table, arms, metric="online_accuracy", last=5), "\n")
+print(tables.final_table(table, arms, metric="online_accuracy", last=5), "\n")
 
 # The same as numbers. Lanes with the same seed saw the same tasks, so differences are paired.
 differences = statistics.paired_differences(

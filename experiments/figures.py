@@ -15,7 +15,7 @@ from plasticity_jax.cli import changes, flags, help, launcher, settings
 from plasticity_jax.cli.settings import Setting, Settings
 from plasticity_jax.execution import program, rows, sweep
 from plasticity_jax.execution.placement import Execution
-from plasticity_jax.reporting import collect, curves, metrics, statistics
+from plasticity_jax.reporting import collect, curves, metrics, statistics, tables
 from plasticity_jax.storage import paths as paths_
 
 OWN: dict[str, str | bool | None] = {
@@ -268,7 +268,7 @@ def draw(
     What is drawn is written beside it as figure_NAME.csv: statistics over seeds of the metric by
     arm and task; beside a figure of the benchmark's own metric, every probe as
     figure_NAME_probes.png and .svg, and all measurements over the last tasks as
-    figure_NAME_final.csv (`statistics.finals`).
+    figure_NAME_final.csv (`tables.finals`).
     """
     figure, metric = one.figure, metric_of(one.figure)
     path = Path(folder or values["workdir"]) / f"figure_{figure.name}"
@@ -283,7 +283,7 @@ def draw(
     if not figure.metric:
         curves.curves(table, columns, f"{path}_probes", **words)
         last = settings.read("last", values["last"])
-        statistics.finals(table, columns, last).round(6).to_csv(f"{path}_final.csv", index=False)
+        tables.finals(table, columns, last).round(6).to_csv(f"{path}_final.csv", index=False)
     return f"figure {figure.name}: {paths[0]}"
 
 

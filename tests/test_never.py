@@ -12,6 +12,7 @@ from helpers import tiny
 import plasticity_jax as pj
 from plasticity_jax import lanes, methods, registry
 from plasticity_jax.cli import flags, launcher
+from plasticity_jax.estimates import cost
 from plasticity_jax.execution import compiled
 from plasticity_jax.reporting import labels, metrics
 from plasticity_jax.spec import PARTS, Spec, is_period
@@ -98,7 +99,7 @@ def test_the_word_in_lanes():
 def test_a_wrong_word_is_one_sentence_on_the_command_line(name, text, tmp_path, capsys):
     folder = tmp_path / "run"
     argv = [*TINY, f"--workdir={folder}", f"--{name}={text}", *FLAGS.get(name, "").split()]
-    assert launcher.launch("", argv=argv) == launcher.USAGE
+    assert launcher.launch(launcher.Experiment(""), argv) == launcher.USAGE
     [told] = capsys.readouterr().err.splitlines()
     assert told.startswith(f"error: {name} is ")
     assert told.endswith(WORD)
@@ -204,12 +205,13 @@ def test_a_workdir_that_says_it_with_the_number_is_the_same_run(tmp_path, capsys
     ]
     periods = ("probe_every", "shrink_and_perturb.period", "checkpoint_every")
     number = [f"--{name}={NEVER}" for name in periods]
-    assert launcher.launch("", argv=[*argv, *number]) == 0
+    assert launcher.launch(launcher.Experiment(""), [*argv, *number]) == 0
     monkeypatch.setattr(compiled, "compile_program", lambda *_: pytest.fail("computed again"))
     before = (tmp_path / "run" / "config.json").read_bytes()
     word = [text.partition("=")[0] + "=never" for text in number]
     # (a caption of what differs reads the flag's text again)
-    assert launcher.launch("", {"shrink_and_perturb.period": "0"}, argv=[*argv, *word]) == 0
+    often = launcher.Experiment("", {"shrink_and_perturb.period": 0})
+    assert launcher.launch(often, [*argv, *word]) == 0
     assert capsys.readouterr().err == ""
     assert (tmp_path / "run" / "config.json").read_bytes() == before
 
@@ -217,8 +219,8 @@ def test_a_workdir_that_says_it_with_the_number_is_the_same_run(tmp_path, capsys
 def test_the_word_is_shown(tmp_path, capsys):
     argv = [*TINY, "--method=redo", "--redo.period=never", "--random_labels.every=never"]
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(launcher.cost, "seconds", lambda *_: 1.0)
-        assert launcher.launch("", argv=[*argv, "--dry_run"]) == 0
+        patch.setattr(cost, "seconds", lambda *_: 1.0)
+        assert launcher.launch(launcher.Experiment(""), [*argv, "--dry_run"]) == 0
     out = capsys.readouterr().out
     assert "redo.period never" in out
     assert "random_labels.every never" in out

@@ -69,9 +69,7 @@ def _arms(lanes: Sequence[Mapping[str, Any]]) -> list[str]:
         seeds.setdefault(arm, []).append(lane["seed"])
     lines = []
     for arm, own in seeds.items():
-        numbers = ", ".join(
-            f"{name} {spec.word(name, value, f'{value:g}')}" for name, value in arm
-        )
+        numbers = ", ".join(f"{name} {spec.word(name, value, f'{value:g}')}" for name, value in arm)
         which = f"seed {own[0]}" if len(own) == 1 else f"seeds {own[0]} to {own[-1]}"
         lines.append(f"{numbers}; {which}")
     return lines

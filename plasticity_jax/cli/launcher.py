@@ -289,7 +289,7 @@ def report(
     """Writes summary.csv, curves.png and curves.svg into the workdir and returns the text to print
     at the end.
     """
-    from plasticity_jax.reporting import curves, statistics
+    from plasticity_jax.reporting import curves, statistics, tables
 
     folder, columns = Path(values["workdir"]), rows.arm_columns(checked.programs)
     environments = [program.spec.make_environment() for program in checked.programs]
@@ -305,7 +305,7 @@ def report(
         note=note,
         chance=metrics.chance(environments, program_.device_data(checked.dataset), metric),
     )
-    lines = [statistics.final_table(table, columns, metric, last=checked.last)]
+    lines = [tables.final_table(table, columns, metric, last=checked.last)]
     lost, lanes = table.loc[~table["finite"], "lane"].nunique(), table["lane"].nunique()
     if lost:
         lines.append(f"{lost} of {lanes} lanes diverged (finite is false).")

@@ -18,7 +18,7 @@ import numpy as np
 import pandas as pd
 
 from plasticity_jax import registry
-from plasticity_jax.reporting import metrics, statistics
+from plasticity_jax.reporting import metrics, over_seeds, statistics
 from plasticity_jax.types import Metric
 
 if TYPE_CHECKING:
@@ -351,6 +351,6 @@ def _caption(ends: pd.DataFrame, band: str) -> str:
     if most == 1:
         return f"One seed.{lost}"
     seeds = f"{most} seeds" if fewest == most else f"{fewest} to {most} seeds"
-    few = fewest < statistics.SEEDS_ENOUGH and band == "ci"
-    narrow = f", too narrow with fewer than {statistics.SEEDS_ENOUGH} seeds" if few else ""
+    few = fewest < over_seeds.ENOUGH and band == "ci"
+    narrow = f", too narrow with fewer than {over_seeds.ENOUGH} seeds" if few else ""
     return f"Line: mean over {seeds}; band: {BANDS[band]}{narrow}.{lost}"

@@ -21,7 +21,7 @@ from plasticity_jax.environments import ENVIRONMENTS
 from plasticity_jax.execution import sweep
 from plasticity_jax.lanes import grid
 from plasticity_jax.probes import PROBES
-from plasticity_jax.reporting import statistics
+from plasticity_jax.reporting import statistics, tables
 from plasticity_jax.training import evaluation, network
 from plasticity_jax.types import Snapshot, TrainState, View
 
@@ -935,7 +935,7 @@ def test_a_lane_that_diverged_has_no_measurement(tmp_path):
     for metric in measured:
         assert summary.loc[(0.1, metric), ["seeds", "count", "diverged"]].tolist() == [2, 2, 0]
         assert summary.loc[(1e30, metric), ["seeds", "count", "diverged"]].tolist() == [2, 0, 2]
-    assert "0 of 2 (2 diverged)" in statistics.final_table(table.reset_index(), arms, "accuracy")
+    assert "0 of 2 (2 diverged)" in tables.final_table(table.reset_index(), arms, "accuracy")
 
 
 def test_singular_values_of_lanes_on_two_devices_come_to_an_end():

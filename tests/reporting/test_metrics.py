@@ -21,7 +21,7 @@ from plasticity_jax.environments import (
 )
 from plasticity_jax.execution import compiled
 from plasticity_jax.probes import PROBES
-from plasticity_jax.reporting import curves, metrics, statistics
+from plasticity_jax.reporting import curves, metrics, tables
 from plasticity_jax.storage import table as table_
 from plasticity_jax.types import Array, Batch, Data, Metric, Snapshot
 
@@ -229,7 +229,7 @@ def test_a_table_carries_its_metrics_through_parquet_and_selections(tmp_path):
         back.sort_values("seed").reset_index(drop=True),
         back.head(3),
     ):
-        text = statistics.final_table(found, [], "online_error")
+        text = tables.final_table(found, [], "online_error")
         assert "over seeds; lower is better\n" in text
         assert "mean, %" in text
     drawn = curves.figure(back, [], "online_error")
@@ -239,7 +239,7 @@ def test_a_table_carries_its_metrics_through_parquet_and_selections(tmp_path):
 
 def test_a_table_that_says_nothing_is_read_by_what_is_registered(monkeypatch):
     assert metrics.of_column(table(), "online_error") == Metric("online_error", "online error")
-    assert "mean, %" not in statistics.final_table(table(), [], "online_error")
+    assert "mean, %" not in tables.final_table(table(), [], "online_error")
     assert metrics.of_column(table(), "test_bleu2").share
     assert metrics.of_column(table(), "dormant_fraction/h0")[:4] == (
         "dormant_fraction/h0", "dormant fraction/h0", None, True)  # fmt: skip

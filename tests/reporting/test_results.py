@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from plasticity_jax.reporting import statistics
+from plasticity_jax.reporting import over_seeds, statistics, tables
 from plasticity_jax.storage import table as table_
 
 ARMS = ("transition", "method", "granularity", "l2.strength")
@@ -45,7 +45,7 @@ def small():
 
 
 def test_statistics_by_hand():
-    s = statistics.statistics(np.array([1.0, 2.0, 3.0, 10.0]))
+    s = over_seeds.statistics(np.array([1.0, 2.0, 3.0, 10.0]))
     assert (s.count, s.mean, s.minimum, s.maximum) == (4, 4.0, 1.0, 10.0)
     assert s.standard_error == pytest.approx(np.sqrt((9 + 4 + 1 + 36) / 3) / 2)
     assert s.interquartile_mean == 2.5  # of 2 and 3
@@ -61,14 +61,14 @@ def test_statistics_by_hand():
     ],
 )
 def test_interquartile_mean_by_hand(values, expected):
-    assert statistics.statistics(np.array(values)).interquartile_mean == pytest.approx(expected)
+    assert over_seeds.statistics(np.array(values)).interquartile_mean == pytest.approx(expected)
 
 
 @pytest.mark.parametrize("seeds", [4, 8, 12])
 def test_interquartile_mean_is_the_trimmed_mean_where_four_divides_the_seeds(seeds):
     values = np.random.default_rng(seeds).normal(size=(seeds, 6))
     expected = scipy.stats.trim_mean(values, 0.25, axis=0)
-    np.testing.assert_allclose(statistics.statistics(values).interquartile_mean, expected)
+    np.testing.assert_allclose(over_seeds.statistics(values).interquartile_mean, expected)
 
 
 @settings(max_examples=40, deadline=None)
@@ -78,7 +78,7 @@ def test_interquartile_mean_is_the_trimmed_mean_where_four_divides_the_seeds(see
     )
 )
 def test_statistics_agree_with_numpy_and_scipy(values):
-    s = statistics.statistics(values, resamples=50)
+    s = over_seeds.statistics(values, resamples=50)
     np.testing.assert_allclose(s.mean, values.mean(0), atol=1e-9)
     np.testing.assert_array_equal(s.minimum, values.min(0))
     np.testing.assert_array_equal(s.maximum, values.max(0))
@@ -91,7 +91,7 @@ def test_statistics_agree_with_numpy_and_scipy(values):
 @pytest.mark.parametrize(("seeds", "level"), [(3, 0.95), (5, 0.95), (20, 0.8)])
 def test_interval_is_scipys_percentile_bootstrap(seeds, level):
     values = np.random.default_rng(1).normal(size=(seeds, 3))
-    s = statistics.statistics(values, level=level, resamples=2000)
+    s = over_seeds.statistics(values, level=level, resamples=2000)
     for position in range(3):
         expected = scipy.stats.bootstrap(
             (values[:, position],),
@@ -109,7 +109,7 @@ def test_interval_is_scipys_percentile_bootstrap(seeds, level):
 )
 def test_t_interval_is_scipys(seeds, level):
     values = np.random.default_rng(seeds).normal(5.0, 2.0, size=(seeds, 4))
-    s = statistics.statistics(values, level=level, resamples=10)
+    s = over_seeds.statistics(values, level=level, resamples=10)
     expected = scipy.stats.t.interval(
         level, seeds - 1, loc=values.mean(0), scale=scipy.stats.sem(values)
     )
@@ -120,7 +120,7 @@ def test_t_interval_by_hand():
     """Of 1, 2, 3: the mean 2, its standard error 1 / sqrt(3), Student's 97.5 % point for two
     degrees 4.302653.
     """
-    s = statistics.statistics(np.array([1.0, 2.0, 3.0]))
+    s = over_seeds.statistics(np.array([1.0, 2.0, 3.0]))
     assert (float(s.t_low), float(s.t_high)) == pytest.approx(
         (2 - 4.302653 / 3**0.5, 2 + 4.302653 / 3**0.5)
     )
@@ -129,14 +129,14 @@ def test_t_interval_by_hand():
 
 def test_t_interval_holds_the_true_mean_as_often_as_it_says():
     values = np.random.default_rng(5).normal(size=(3, 20_000))
-    s = statistics.statistics(values, resamples=1)
+    s = over_seeds.statistics(values, resamples=1)
     held = ((s.t_low < 0) & (s.t_high > 0)).mean()
     assert held == pytest.approx(0.95, abs=3 * (0.95 * 0.05 / 20_000) ** 0.5)
 
 
 def test_interval_near_the_normal_one_with_many_seeds():
     values = np.random.default_rng(2).normal(3.0, 2.0, size=400)
-    s = statistics.statistics(values)
+    s = over_seeds.statistics(values)
     np.testing.assert_allclose(
         [s.low, s.high], s.mean + np.array([-1.96, 1.96]) * s.standard_error, atol=0.03
     )
@@ -144,30 +144,30 @@ def test_interval_near_the_normal_one_with_many_seeds():
 
 def test_statistics_are_deterministic_keep_shape_and_each_position_stands_alone():
     values = np.random.default_rng(3).normal(size=(5, 2, 3))
-    first, second = statistics.statistics(values), statistics.statistics(values)
+    first, second = over_seeds.statistics(values), over_seeds.statistics(values)
     for a, b in zip(first, second, strict=True):
         assert a.shape == (2, 3)
         np.testing.assert_array_equal(a, b)
-    for a, b in zip(first, statistics.statistics(values[:, 1, 2]), strict=True):
+    for a, b in zip(first, over_seeds.statistics(values[:, 1, 2]), strict=True):
         np.testing.assert_allclose(a[1, 2], b, rtol=1e-12)
 
 
 def test_many_positions_are_cut_into_parts_without_a_seam():
     values = np.random.default_rng(4).normal(size=(3, 50))
-    whole = statistics.statistics(values, resamples=100)
+    whole = over_seeds.statistics(values, resamples=100)
     # 45000 positions, above 4e6 / 100
-    parts = statistics.statistics(np.tile(values, 900), resamples=100)
+    parts = over_seeds.statistics(np.tile(values, 900), resamples=100)
     np.testing.assert_allclose(parts.low.reshape(900, 50), np.tile(whole.low, (900, 1)), rtol=1e-12)
 
 
 def test_equal_seeds_have_an_interval_of_no_width():
-    s = statistics.statistics(np.full(3, 0.75))
+    s = over_seeds.statistics(np.full(3, 0.75))
     assert s.low == s.high == s.t_low == s.t_high == s.mean == 0.75
     assert s.standard_error == 0
 
 
 def test_one_seed_has_a_mean_but_no_interval():
-    s = statistics.statistics(np.array([[2.0, 3.0]]))
+    s = over_seeds.statistics(np.array([[2.0, 3.0]]))
     np.testing.assert_array_equal(s.mean, [2, 3])
     np.testing.assert_array_equal(s.interquartile_mean, [2, 3])
     for unknown in (s.standard_error, s.low, s.high, s.t_low, s.t_high):
@@ -178,18 +178,18 @@ def test_values_that_are_not_finite_are_left_out_and_not_counted():
     values = np.array(
         [[1.0, 1.0, np.nan, np.nan], [3.0, np.inf, np.nan, 5.0], [8.0, 2.0, np.nan, np.nan]]
     )
-    s = statistics.statistics(values)
+    s = over_seeds.statistics(values)
     np.testing.assert_array_equal(s.count, [3, 2, 0, 1])
     np.testing.assert_array_equal(s.mean, [4.0, 1.5, np.nan, 5.0])
     np.testing.assert_array_equal(s.maximum, [8.0, 2.0, np.nan, 5.0])
     np.testing.assert_array_equal(np.isnan(s.low), [False, False, True, True])
-    alone = statistics.statistics(np.array([1.0, 2.0]))
+    alone = over_seeds.statistics(np.array([1.0, 2.0]))
     np.testing.assert_allclose([s.low[1], s.high[1]], [alone.low, alone.high])
 
 
 @pytest.mark.parametrize("shape", [(0,), (0, 3), (4, 0)])
 def test_statistics_of_nothing(shape):
-    s = statistics.statistics(np.zeros(shape))
+    s = over_seeds.statistics(np.zeros(shape))
     assert s.mean.shape == shape[1:]
     assert (s.count == 0).all()
     assert np.isnan(s.mean).all()
@@ -198,7 +198,7 @@ def test_statistics_of_nothing(shape):
 @pytest.mark.parametrize("bad", [{"values": 1.0}, {"level": 1.0}, {"level": 95}, {"resamples": 0}])
 def test_statistics_refuses(bad):
     with pytest.raises(ValueError, match=r"values|level|resamples"):
-        statistics.statistics(**{"values": np.ones(3), **bad})
+        over_seeds.statistics(**{"values": np.ones(3), **bad})
 
 
 # --- table
@@ -287,7 +287,7 @@ def test_summary_by_hand(small):
         "metric",
         "seeds",
         "diverged",
-        *statistics.Statistics._fields,
+        *over_seeds.Statistics._fields,
     ]
     assert len(long) == 3 * 3
     row = long[(long["granularity"] == 1) & (long["method"] == "none") & (long["task"] == 1)].iloc[
@@ -335,7 +335,7 @@ def test_a_diverged_lane_never_vanishes(small):
     assert ends["count"].tolist() == [1, 2, 0]
     # a lane that diverges within the window has no mean, rather than one of the good tasks alone
     assert statistics.final(small, ARMS, "loss", last=3)["count"].tolist() == [1, 2, 0]
-    text = statistics.final_table(small, ARMS, "loss", last=2)
+    text = tables.final_table(small, ARMS, "loss", last=2)
     assert "1 of 2 (1 diverged)" in text
     assert "0 of 1 (1 diverged)" in text
     pairs = statistics.paired_differences(small, ARMS, ABRUPT, "loss", last=2)
@@ -356,7 +356,7 @@ def test_row_order_and_index_do_not_matter(small, seed):
         pd.testing.assert_frame_equal(
             function(small, ARMS), function(mixed, ARMS), check_exact=True
         )
-    assert statistics.final_table(small, ARMS) == statistics.final_table(mixed, ARMS)
+    assert tables.final_table(small, ARMS) == tables.final_table(mixed, ARMS)
     assert (
         statistics.arm_labels(small, ARMS).tolist() == statistics.arm_labels(mixed, ARMS).tolist()
     )
@@ -427,7 +427,7 @@ def test_missing_seeds_pair_what_is_common():
     pairs = statistics.paired_differences(table, ARMS, ABRUPT)
     assert pairs["count"].tolist() == [2, 0]
     assert pairs["mean"].iloc[0] == 10.0
-    assert "-" in statistics.final_table(table, ARMS).splitlines()[-1]
+    assert "-" in tables.final_table(table, ARMS).splitlines()[-1]
     with pytest.raises(ValueError, match="common"):
         statistics.paired_differences(table[table["granularity"].eq(1)], ARMS, ABRUPT)
 
@@ -448,7 +448,7 @@ def test_baseline_values_may_be_missing_numbers(small):
             "unknown metric 'speed': known are online_accuracy",
         ),
         (
-            lambda t: statistics.final_table(t, ARMS, "speed"),
+            lambda t: tables.final_table(t, ARMS, "speed"),
             "unknown metric 'speed': known are online_accuracy",
         ),
         (
@@ -465,7 +465,7 @@ def test_baseline_values_may_be_missing_numbers(small):
             lambda t: statistics.paired_differences(t, ARMS, {"grain": 1}),
             "unknown arm column 'grain'",
         ),
-        (lambda t: statistics.final_table(t, ARMS, baseline={"method": "x"}), "fits no arm"),
+        (lambda t: tables.final_table(t, ARMS, baseline={"method": "x"}), "fits no arm"),
         (lambda t: statistics.summary(t, ["depth"]), "lacks the columns depth"),
         (lambda t: statistics.summary(t.head(0), ARMS), "no rows"),
         (lambda t: statistics.final(t, ["transition"]), "repeats seed"),
@@ -538,7 +538,7 @@ def test_final_table_whole(small):
     abrupt                            2     22.5  -72.8 to 117.8
     output interpolation, K = 20      2     82.5  -12.8 to 177.8                 +60.0  +60.0 to +60.0
     l2, abrupt                        1     45.0               -                 +15.0               -"""
-    assert statistics.final_table(small, ARMS, last=2) == textwrap.dedent(expected)
+    assert tables.final_table(small, ARMS, last=2) == textwrap.dedent(expected)
 
 
 def test_final_table_of_one_arm_and_of_another_unit():
@@ -549,7 +549,7 @@ def test_final_table_of_one_arm_and_of_another_unit():
 
     arm     seeds      mean           95 % interval
     abrupt     10  0.001275  0.001258 to 0.001293"""
-    text = statistics.final_table(table, ARMS, "loss")
+    text = tables.final_table(table, ARMS, "loss")
     assert text.splitlines()[:3] == textwrap.dedent(expected).splitlines()[:3]
     row = statistics.final(table, ARMS, "loss").iloc[0]
     assert (
@@ -564,7 +564,7 @@ def test_the_interval_printed_is_the_one_for_its_seeds():
             for arm, n in zip((ABRUPT, GRADUAL), seeds, strict=False)
             for s in range(n)
         ]
-        lines = statistics.final_table(lanes(*described, metric="loss"), ARMS, "loss").splitlines()
+        lines = tables.final_table(lanes(*described, metric="loss"), ARMS, "loss").splitlines()
         return lines[1], statistics.final(lanes(*described, metric="loss"), ARMS, "loss"), lines[-1]
 
     student, enough = (
@@ -591,18 +591,18 @@ def test_tables_of_what_was_never_measured_of_constants_and_of_diverged_arms():
         ([0.0, 0.0], ["0.0", "0.0 to 0.0", "+0.0", "+0.0 to +0.0"]),
     ):
         table = lanes(*((arm, seed, values) for arm in (ABRUPT, GRADUAL) for seed in (0, 1)))
-        text = statistics.final_table(table, ARMS).splitlines()
+        text = tables.final_table(table, ARMS).splitlines()
         assert [cell.strip() for cell in text[-1].split("  ") if cell.strip()][2:] == cells
-        assert len(statistics.finals(table, ARMS)) == 2
+        assert len(tables.finals(table, ARMS)) == 2
         known = np.isfinite(values).any()
         assert len(statistics.summary(table, ARMS)) == (4 if known else 0)
     lost = lanes((ABRUPT, 0, [0.5, np.nan]), (ABRUPT, 1, [0.5, np.nan]), (GRADUAL, 0, [0.5, 0.75]))
     lost.loc[(lost["granularity"] == 1) & (lost["task"] == 1), "finite"] = False
-    lines = statistics.final_table(lost, ARMS, last=1).splitlines()
+    lines = tables.final_table(lost, ARMS, last=1).splitlines()
     assert lines[1] == "intervals: none, since they take two seeds"
     assert lines[-2].split() == ["abrupt", "0", "of", "2", "(2", "diverged)", "-", "-"]
     assert lines[-1].split()[-4:] == ["75.0", "-", "-", "-"]
-    single = statistics.final_table(lanes((ABRUPT, 0, [0.25])), ARMS).splitlines()
+    single = tables.final_table(lanes((ABRUPT, 0, [0.25])), ARMS).splitlines()
     assert single[-1].split() == ["abrupt", "1", "25.0", "-"]
     assert len(statistics.summary(lanes((ABRUPT, 0, [0.25])), ARMS)) == 1
 
@@ -610,19 +610,19 @@ def test_tables_of_what_was_never_measured_of_constants_and_of_diverged_arms():
 def test_a_table_without_the_metric_or_with_no_row_of_it_is_told():
     # (never a number)
     table = lanes((ABRUPT, 0, [0.5]), metric="loss").assign(online_accuracy=None)
-    for call in (statistics.final, statistics.final_table):
+    for call in (statistics.final, tables.final_table):
         with pytest.raises(ValueError, match=r"unknown metric 'online_accuracy': known are loss\."):
             call(table, ARMS)
 
 
 def test_final_table_takes_the_baseline_it_is_given(small):
-    text = statistics.final_table(small, ARMS, baseline={"granularity": 20})
+    text = tables.final_table(small, ARMS, baseline={"granularity": 20})
     assert "minus output interpolation, K = 20, points" in text
     # no abrupt arm of method none: the first arm
     abrupt_last = small[small["lane"].isin([2, 3, 4])]
-    assert "minus output interpolation" in statistics.final_table(abrupt_last, ARMS)
+    assert "minus output interpolation" in tables.final_table(abrupt_last, ARMS)
     shuffled = small.assign(lane=(small["lane"] + 3) % 5)
-    assert "minus abrupt" in statistics.final_table(shuffled, ARMS)
+    assert "minus abrupt" in tables.final_table(shuffled, ARMS)
 
 
 def test_finals_are_final_and_paired_differences_of_every_metric():
@@ -632,7 +632,7 @@ def test_finals_are_final_and_paired_differences_of_every_metric():
         for k in (1, 4) for seed in (0, 1) for task in (0, 1, 2)
     ]  # fmt: skip
     table = pd.DataFrame(rows)
-    found = statistics.finals(table, ["granularity", "method"], last=2)
+    found = tables.finals(table, ["granularity", "method"], last=2)
     assert list(zip(found["metric"], found["arm"], strict=True)) == [
         (metric, arm)
         for metric in ("accuracy", "loss")

@@ -14,7 +14,8 @@ import pandas as pd
 from experiments import figures
 from experiments.gradual.claims import decided, tables
 from experiments.gradual.claims.tables import Frame
-from plasticity_jax.reporting import curves, statistics
+from plasticity_jax.reporting import curves
+from plasticity_jax.reporting import tables as tables_
 
 
 def optimizer_state(table: Frame, path: pathlib.Path) -> None:
@@ -112,7 +113,7 @@ def paper(table: Frame, folder: pathlib.Path) -> pathlib.Path:
     drawn, *_ = curves.curves(table, columns, path, metric=PAPER[0], title=title)
     path.with_suffix(".svg").unlink()
     figures.drawn(table, columns, PAPER[0]).to_csv(f"{path}.csv", index=False)
-    statistics.finals(table, columns).round(6).to_csv(f"{path}_final.csv", index=False)
+    tables_.finals(table, columns).round(6).to_csv(f"{path}_final.csv", index=False)
     return drawn
 
 
