@@ -43,5 +43,5 @@ print(means.iloc[::5].to_string(float_format="%.3f"), "\n")
 
 # ... or the figure that a run draws of itself, as .png and .svg.
 folder = pathlib.Path(tempfile.mkdtemp())
-curves.curves(table, arms, folder / "curves", metric="online_accuracy")
+curves.curves(table, arms, folder / "curves", curves.Drawing(metric="online_accuracy"))
 print("drawn:", *sorted(str(file) for file in folder.iterdir()))

@@ -272,16 +272,13 @@ def draw(
     """
     figure, metric = one.figure, metric_of(one.figure)
     path = Path(folder or values["workdir"]) / f"figure_{figure.name}"
-    words = {
-        "metric": metric,
-        "band": values["band"],
-        "title": f"Figure {figure.name}: {figure.benchmark.title}",
-        "note": differences(one, values, table),
-    }
-    paths = curves.curves(table, columns, path, **words, panels=())
+    title = f"Figure {figure.name}: {figure.benchmark.title}"
+    note = differences(one, values, table)
+    drawing = curves.Drawing(metric, values["band"], title, note)
+    paths = curves.curves(table, columns, path, drawing._replace(panels=()))
     drawn(table, columns, metric).to_csv(f"{path}.csv", index=False)
     if not figure.metric:
-        curves.curves(table, columns, f"{path}_probes", **words)
+        curves.curves(table, columns, f"{path}_probes", drawing)
         last = settings.read("last", values["last"])
         tables.finals(table, columns, last).round(6).to_csv(f"{path}_final.csv", index=False)
     return f"figure {figure.name}: {paths[0]}"

@@ -263,13 +263,13 @@ def check(
     Raises ValueError, DataError or WorkdirError, one sentence each.
     """
     # (pandas takes its time, which --help and --list need not wait for)
-    from plasticity_jax.reporting import curves
+    from plasticity_jax.reporting import panels
 
     runs = flags.runs(values, given, arms)
     specs = [one for one, _ in runs]
     numbers = {name: settings.read(name, values[name]) for name in ("checkpoint_every", "last")}
     width = settings.read("lane_width", values["lane_width"])
-    registry.one_of("band", values["band"], curves.BANDS)
+    registry.one_of("band", values["band"], panels.BANDS)
     if not values["dry_run"]:
         kind = "workdir" if values["profile"] is None else "profile"
         if not values[kind]:
@@ -295,16 +295,9 @@ def report(
     environments = [program.spec.make_environment() for program in checked.programs]
     metric = metrics.judged_by(environments, table)
     statistics.summary(table, columns).to_csv(folder / "summary.csv", index=False)
-    figure, *_ = curves.curves(
-        table,
-        columns,
-        folder / "curves",
-        metric=metric,
-        band=values["band"],
-        title=title,
-        note=note,
-        chance=metrics.chance(environments, program_.device_data(checked.dataset), metric),
-    )
+    chance = metrics.chance(environments, program_.device_data(checked.dataset), metric)
+    drawing = curves.Drawing(metric, values["band"], title, note, chance)
+    figure, *_ = curves.curves(table, columns, folder / "curves", drawing)
     lines = [tables.final_table(table, columns, metric, last=checked.last)]
     lost, lanes = table.loc[~table["finite"], "lane"].nunique(), table["lane"].nunique()
     if lost:

@@ -47,8 +47,8 @@ def statistics(values: Any, level: float = 0.95, resamples: int = 2000) -> Stati
     1) standard errors, which holds it in 95 % with any number of seeds from 2 if the data are
     normal; it knows nothing of the range of a metric, so one of a share may reach below 0 or above
     1. The interquartile mean cuts exactly a quarter of the weight off each end, seeds on the edge
-      counting in part, so it differs from `scipy.stats.trim_mean(_, 0.25)` unless 4 divides the
-      number of seeds.
+    counting in part, so it differs from `scipy.stats.trim_mean(_, 0.25)` unless 4 divides the
+    number of seeds.
 
     Raises:
       ValueError: no leading axis, a level outside (0, 1), or fewer than one resample.

@@ -232,7 +232,7 @@ def test_a_table_carries_its_metrics_through_parquet_and_selections(tmp_path):
         text = tables.final_table(found, [], "online_error")
         assert "over seeds; lower is better\n" in text
         assert "mean, %" in text
-    drawn = curves.figure(back, [], "online_error")
+    drawn = curves.figure(back, [], curves.Drawing("online_error"))
     assert drawn.axes[0].get_ylabel() == "online mistakes"
     assert drawn.axes[0].yaxis.get_major_formatter()(0.25) == "25.0%"
 
@@ -295,7 +295,7 @@ def test_a_probe_says_beside_itself_whether_it_is_a_share(monkeypatch):
     made = table("online_accuracy", metrics=said).assign(halves=0.5, plain=0.5)
     panels = [
         axes.get_ylabel()
-        for axes in curves.figure(made, [], "online_accuracy").axes
+        for axes in curves.figure(made, [], curves.Drawing("online_accuracy")).axes
         if axes.get_ylabel()
     ]
     assert panels == ["online accuracy", "halves of it", "plain"]

@@ -7,6 +7,7 @@ import pytest
 from matplotlib.colors import to_rgb
 
 from plasticity_jax.reporting import curves, statistics
+from plasticity_jax.reporting import panels as panels_
 
 ARMS = ["transition", "method", "granularity"]
 
@@ -48,9 +49,9 @@ def test_lines_and_bands_are_the_statistics():
     table = made(GRANULARITIES)
     long = statistics.summary(table, ARMS)
     columns = {"minmax": ("minimum", "maximum"), "ci": ("low", "high"), "t": ("t_low", "t_high")}
-    for band in curves.BANDS:
+    for band in panels_.BANDS:
         low, high = columns.get(band, (None, None))
-        fig = curves.figure(table, ARMS, band=band)
+        fig = curves.figure(table, ARMS, curves.Drawing(band=band))
         axes = panels(fig)["online accuracy"]
         assert len(axes.lines) == len(axes.collections) == 3
         for k, line, filled in zip((1, 5, 20), axes.lines, axes.collections, strict=True):
@@ -70,7 +71,9 @@ def test_panels_are_the_metric_and_the_probes_without_details():
     assert list(panels(fig)) == ["online accuracy", "largest Hessian eigenvalue", "dormant units"]
     assert panels(fig)["largest Hessian eigenvalue"].get_yscale() == "log"
     assert panels(fig)["dormant units"].get_yscale() == "linear"
-    assert panels(curves.figure(made(GRANULARITIES), ARMS, metric="loss")).keys() == {
+    assert panels(
+        curves.figure(made(GRANULARITIES), ARMS, curves.Drawing(metric="loss"))
+    ).keys() == {
         "loss in nats after the task",
         *list(panels(fig))[1:],
     }
@@ -81,7 +84,7 @@ def test_any_number_of_probes_without_overlap(probes):
     table = made(GRANULARITIES, tasks=3).drop(columns=["hessian_top", "dormant_fraction"])
     for number in range(probes):
         table[f"probe_{number}"] = table["loss"]
-    fig = curves.figure(table, ARMS, title="A title", note="A note. " * 60)
+    fig = curves.figure(table, ARMS, curves.Drawing(title="A title", note="A note. " * 60))
     fig.canvas.draw()
     assert len(panels(fig)) == 1 + probes
     boxes = [axes.get_tightbbox() for axes in fig.axes if axes.get_ylabel()]
@@ -117,7 +120,7 @@ def test_an_arm_without_any_value_keeps_its_place():
 
 
 def test_one_legend_with_arms_and_chance():
-    fig = curves.figure(made(METHODS), ARMS, chance=0.1)
+    fig = curves.figure(made(METHODS), ARMS, curves.Drawing(chance=0.1))
     legends = [axes.get_legend() for axes in fig.axes if axes.get_legend()]
     assert len(legends) == 1
     assert [t.get_text() for t in legends[0].texts] == [
@@ -153,7 +156,7 @@ def test_diverged_seeds_and_one_seed_are_told():
     table = made(METHODS)
     table.loc[(table["lane"] == 4) & (table["task"] > 5), "finite"] = False
     table.loc[(table["lane"] == 4) & (table["task"] > 5), "online_accuracy"] = np.nan
-    fig = curves.figure(table, ARMS, note="Two words.")
+    fig = curves.figure(table, ARMS, curves.Drawing(note="Two words."))
     assert "l2, abrupt\n(1 of 3 seeds diverged)" in [
         t.get_text() for t in fig.axes[1].get_legend().texts
     ]
@@ -168,7 +171,7 @@ def test_diverged_seeds_and_one_seed_are_told():
 def test_a_bootstrap_band_of_few_seeds_says_that_it_is_too_narrow():
     def caption(seeds, band):
         return curves.figure(
-            made(METHODS[:2], seeds, tasks=2), ARMS, band=band
+            made(METHODS[:2], seeds, tasks=2), ARMS, curves.Drawing(band=band)
         )._supxlabel.get_text()
 
     interval = "band: 95 % percentile-bootstrap interval of the mean"
@@ -193,11 +196,15 @@ def test_files_are_the_same_bytes_twice_and_settings_stay(tmp_path):
     with matplotlib.rc_context({"font.size": 20, "axes.grid": False, "lines.linewidth": 7}):
         before = dict(matplotlib.rcParams)
         first = curves.curves(
-            table, ARMS, tmp_path / "a.b", band="sem", title="Title", note="Note", chance=0.1
+            table,
+            ARMS,
+            tmp_path / "a.b",
+            curves.Drawing(band="sem", title="Title", note="Note", chance=0.1),
         )
         assert dict(matplotlib.rcParams) == before
-    second = curves.curves(table.sample(frac=1, random_state=0), ARMS, str(tmp_path / "c"), "online_accuracy", "sem",
-                           "Title", "Note", 0.1)  # fmt: skip
+    drawing = curves.Drawing("online_accuracy", "sem", "Title", "Note", 0.1)
+    mixed = table.sample(frac=1, random_state=0)
+    second = curves.curves(mixed, ARMS, str(tmp_path / "c"), drawing)
     assert [p.name for p in first] == ["a.b.png", "a.b.svg"]
     assert sorted(p.name for p in tmp_path.iterdir()) == ["a.b.png", "a.b.svg", "c.png", "c.svg"]
     assert first[0].read_bytes().startswith(b"\x89PNG")
@@ -212,7 +219,9 @@ def value_axis(values, column="online_accuracy", band="minmax", chance=None):
     """
     table = made(METHODS[:2], seeds=len(np.atleast_2d(values)), tasks=np.shape(values)[-1])
     table[column] = np.tile(np.ravel(values), 2)
-    fig = curves.figure(table, ARMS, metric=column, band=band, chance=chance, panels=())
+    fig = curves.figure(
+        table, ARMS, curves.Drawing(metric=column, band=band, chance=chance, panels=())
+    )
     fig.canvas.draw()
     return fig.axes[0], fig
 
@@ -223,7 +232,7 @@ def labelled(axes):
     return [tick for tick in axes.get_yticks() if low <= tick <= high]
 
 
-@pytest.mark.parametrize("band", curves.BANDS)
+@pytest.mark.parametrize("band", panels_.BANDS)
 @pytest.mark.parametrize(
     "values",
     [
@@ -275,7 +284,7 @@ def test_a_constant_is_a_line_in_the_middle_also_if_rounding_moves_it(value):
         ([1e-30, 1.0, 1e30], "log"),
     ],
 )
-@pytest.mark.parametrize("band", curves.BANDS)
+@pytest.mark.parametrize("band", panels_.BANDS)
 def test_a_logarithmic_axis_is_for_positive_values_of_several_decades(values, scale, band):
     axes, _ = value_axis([values, [1.5 * value for value in values]], "hessian_top", band)
     low, high = axes.get_ylim()
@@ -315,9 +324,9 @@ def test_pyplot_is_not_needed():
 def test_refusals(tmp_path):
     table = made(METHODS)
     with pytest.raises(ValueError, match="unknown band 'std': known are minmax, sem, ci, t"):
-        curves.curves(table, ARMS, tmp_path / "x", band="std")
+        curves.curves(table, ARMS, tmp_path / "x", curves.Drawing(band="std"))
     with pytest.raises(ValueError, match="unknown metric 'speed': known are online_accuracy, loss"):
-        curves.figure(table, ARMS, metric="speed")
+        curves.figure(table, ARMS, curves.Drawing(metric="speed"))
     with pytest.raises(ValueError, match="no rows"):
         curves.figure(table.head(0), ARMS)
     with pytest.raises(FileNotFoundError):

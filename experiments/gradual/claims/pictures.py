@@ -110,7 +110,7 @@ def paper(table: Frame, folder: pathlib.Path) -> pathlib.Path:
     ]
     table = table[every].assign(task=table["task"] - 1)
     title = "Figure 1a: Random MNIST, MLP, at the paper's scale, 50 of 100 tasks, 2 of 5 seeds"
-    drawn, *_ = curves.curves(table, columns, path, metric=PAPER[0], title=title)
+    drawn, *_ = curves.curves(table, columns, path, curves.Drawing(metric=PAPER[0], title=title))
     path.with_suffix(".svg").unlink()
     figures.drawn(table, columns, PAPER[0]).to_csv(f"{path}.csv", index=False)
     tables_.finals(table, columns).round(6).to_csv(f"{path}_final.csv", index=False)

@@ -13,12 +13,13 @@ import numpy as np
 import pandas as pd
 
 from plasticity_jax.reporting import curves
+from plasticity_jax.reporting import panels as panels_
 from plasticity_jax.theory.gradual import landscapes, panels
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-BLACK, ORANGE, BLUE, GREEN = curves._COLOURS[:4]
+BLACK, ORANGE, BLUE, GREEN = panels_.COLOURS[:4]
 NOTE = (
     "Not modelled by the theory: labels that mix (its change is linear, θ → Aθ, about an origin "
     "that means nothing to a "
@@ -42,7 +43,7 @@ def draw(
     from matplotlib.figure import Figure
 
     written = []
-    with curves._style():
+    with curves.style():
         fig = Figure(figsize=(14, 8.4), layout="constrained")
         FigureCanvasAgg(fig)
         axes = fig.subplots(2, 3)
@@ -184,7 +185,7 @@ def _arms(table: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame, Any]]:
         yield (
             label,
             table.loc[table["granularity"] == granularity],
-            curves._ramp(granularities, order),
+            panels_.ramp(granularities, order),
         )
 
 
