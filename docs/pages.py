@@ -11,7 +11,16 @@ import textwrap
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
-from plasticity_jax import datasets, environments, methods, models, optimizers, probes, registry
+from plasticity_jax import (
+    datasets,
+    environments,
+    heads,
+    methods,
+    models,
+    optimizers,
+    probes,
+    registry,
+)
 from plasticity_jax.stream import transitions
 
 ROOT = pathlib.Path(__file__).parents[1]
@@ -57,6 +66,12 @@ KINDS = {
         ("stream",),
     ),
     "models": Kind("Networks", "What learns.", models.MODELS, ("models",)),
+    "heads": Kind(
+        "Heads",
+        "How the outputs of a network are read and scored.",
+        heads.HEADS,
+        ("heads",),
+    ),
     "methods": Kind(
         "Methods",
         "What is done against the loss of plasticity: functions from an optimizer to an optimizer.",

@@ -2,7 +2,7 @@
 in one program.
 """
 
-from plasticity_jax import datasets, environments, methods, models, optimizers, probes
+from plasticity_jax import datasets, environments, heads, methods, models, optimizers, probes
 from plasticity_jax.execution.program import load_data
 from plasticity_jax.execution.sweep import run
 from plasticity_jax.lanes import grid, stack
@@ -42,6 +42,7 @@ __all__ = [
     "datasets",
     "environments",
     "grid",
+    "heads",
     "load_data",
     "make_run",
     "make_stream",

@@ -162,8 +162,17 @@ def check(spec: Spec, lanes: Sequence[Mapping[str, Any]], samples: int) -> list[
                 f"{spec.transition!r} is 1, as nothing "
                 "mixes."
             )
+    _check_together(spec, completed)
     check_distinct([(spec, completed)])
     return completed
+
+
+def _check_together(spec: Spec, completed: Sequence[Mapping[str, Any]]) -> None:
+    """Raises ValueError for numbers of one part that do not go together, such as an empty range."""
+    parts = (spec.environment, spec.head)
+    names = [name for name in completed[0] if name.partition(".")[0] in parts]
+    for numbers in {tuple(lane[name] for name in names) for lane in completed}:
+        spec.make_environment(dict(zip(names, numbers, strict=True)))
 
 
 def identity(spec: Spec, lane: Mapping[str, Any]) -> Any:

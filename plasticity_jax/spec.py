@@ -9,8 +9,9 @@ import types
 from collections.abc import Callable, Mapping
 from typing import Any, cast
 
-from plasticity_jax import datasets, methods, models, registry
+from plasticity_jax import datasets, heads, methods, models, registry
 from plasticity_jax.environments import ENVIRONMENTS
+from plasticity_jax.heads import HEADS
 from plasticity_jax.models import MODELS
 from plasticity_jax.models.layers import DEEPEST
 from plasticity_jax.optimizers import OPTIMIZERS, SCHEDULES
@@ -87,6 +88,7 @@ class Spec:
     initialization: str = _field(
         "torch", "what learns", "distribution of initial weights", axis=True
     )
+    head: str = _field("linear", "what learns", "how outputs are read and scored", axis=True)
     optimizer: str = _field("adam", "what learns", "optimizer", axis=True)
     schedule: str = _field(
         "constant", "what learns", "how the learning rate changes over a task or the run", axis=True
@@ -204,6 +206,7 @@ class Spec:
         named = {part: methods.METHODS[part] for part in self.method.split("+")}
         named |= {
             self.environment: ENVIRONMENTS[self.environment],
+            self.head: HEADS[self.head],
             self.optimizer: OPTIMIZERS[self.optimizer],
             self.schedule: SCHEDULES[self.schedule],
         }
@@ -249,13 +252,14 @@ class Spec:
         }
 
     def make_environment(self, lane: Mapping[str, Any] = types.MappingProxyType({})) -> Environment:
-        """Returns the environment with the numbers of a lane, which may be traced, else with its
-        usual ones.
+        """Returns the environment, seen through the head, with the numbers of a lane, which may be
+        traced, else with its usual ones.
 
-        Raises ValueError if it refuses an option.
+        Raises ValueError if environment or head refuse an option.
         """
         settings = {**dict(self.options), **lane}
         made = registry.make(ENVIRONMENTS, "environment", self.environment, settings)
+        made = heads.attached(made, registry.make(HEADS, "head", self.head, settings))
         return in_turn(made, self.cycle) if self.cycle else made
 
     def make_model(self, outputs: int) -> Any:
@@ -294,6 +298,7 @@ class Spec:
             raise ValueError(
                 f"dataset is {self.dataset!r}: with environment {self.environment!r} it must be {wanted}."
             )
+        heads.check_fit(self.head, environment, repr(self.environment))
         transitions.check_fit(
             TRANSITIONS[self.transition], environment, repr(self.transition), repr(self.environment)
         )
@@ -402,10 +407,11 @@ LATER = {
     "points": 0,
     "revisit": 0,
     "cycle": 0,
+    "head": "linear",
 }
 
 PARTS = collections.ChainMap[str, Callable](
-    ENVIRONMENTS, MODELS, OPTIMIZERS, SCHEDULES, methods.METHODS, PROBES
+    ENVIRONMENTS, HEADS, MODELS, OPTIMIZERS, SCHEDULES, methods.METHODS, PROBES
 )
 """{name: factory} of everything whose settings are named `<part>.<setting>`; no name stands in two
 registries.
@@ -418,6 +424,7 @@ CHOICES: dict[str, Mapping[str, Any]] = {
     "norm": models.NORMS,
     "activation": models.ACTIVATIONS,
     "initialization": models.INITIALIZATIONS,
+    "head": HEADS,
     "optimizer": OPTIMIZERS,
     "schedule": SCHEDULES,
     "precision": PRECISIONS,

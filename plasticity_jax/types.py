@@ -218,6 +218,28 @@ class Environment(NamedTuple):
     check: Callable[[Data, int], None] = lambda data, tasks: None
 
 
+class Head(NamedTuple):
+    """How a network's outputs are read and scored, between environment and model.
+
+    Attributes:
+      targets: what an environment's targets must be, as `Environment.targets` has it, or
+        "anything".
+      outputs: the environment's number of outputs -> the model's.
+      loss: (the environment's loss, the model's outputs [B, ...], Batch) -> [B] loss per example;
+        None where it is the environment's.
+      read: the model's outputs -> the environment's, of which its metrics are.
+      metrics: what is measured besides, of the model's outputs.
+      loss_metric: what is known of the loss; None where it is the environment's.
+    """
+
+    targets: str = "anything"
+    outputs: Callable[[int], int] = lambda numbers: numbers
+    loss: Callable[[Callable[[Array, Batch], Array], Array, Batch], Array] | None = None
+    read: Callable[[Array], Array] = lambda outputs: outputs
+    metrics: tuple[Metric, ...] = ()
+    loss_metric: Metric | None = None
+
+
 class Transition(NamedTuple):
     """How two paired tasks mix while one turns into the other.
 

@@ -30,6 +30,7 @@ from plasticity_jax.cli import flags, launcher
 from plasticity_jax.environments import ENVIRONMENTS
 from plasticity_jax.estimates import cost
 from plasticity_jax.execution import sweep
+from plasticity_jax.heads import HEADS
 from plasticity_jax.models import MODELS
 from plasticity_jax.optimizers import OPTIMIZERS, SCHEDULES
 from plasticity_jax.spec import Spec, unread
@@ -180,6 +181,7 @@ SETTINGS = [
 KINDS = {
     "environment": ENVIRONMENTS,
     "model": MODELS,
+    "head": HEADS,
     "optimizer": OPTIMIZERS,
     "schedule": SCHEDULES,
     "method": methods.METHODS,
@@ -199,6 +201,8 @@ def settings_of_parts():
 def part_command(kind: str, part: str, setting: str, text: str) -> list[str]:
     """A small run that uses the part, with one setting of it."""
     own = {"probes": "none", kind: part, f"{part}.{setting}": text}
+    if kind == "head" and HEADS[part]().targets == "numbers":
+        own |= {"environment": "regression", "dataset": "arrays:nowhere"}
     if part in TEXT:
         own = {"model": "t5", "environment": "random_seq2seq", **own}
     small = {"width": "8", "depth": "1"}

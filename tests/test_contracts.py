@@ -14,6 +14,7 @@ from helpers import tiny
 import plasticity_jax
 from plasticity_jax import datasets, lanes, models, registry
 from plasticity_jax.environments import ENVIRONMENTS
+from plasticity_jax.heads import HEADS
 from plasticity_jax.methods import METHODS
 from plasticity_jax.models import ACTIVATIONS, INITIALIZATIONS, MODELS, NORMS
 from plasticity_jax.optimizers import OPTIMIZERS, SCHEDULES
@@ -28,6 +29,7 @@ from plasticity_jax.types import Data
 FACTORIES = {
     "environment": ENVIRONMENTS,
     "model": MODELS,
+    "head": HEADS,
     "method": METHODS,
     "probe": PROBES,
     "optimizer": OPTIMIZERS,

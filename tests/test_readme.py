@@ -236,6 +236,7 @@ PARTS = {
     *pj.environments.ENVIRONMENTS,
     *TRANSITIONS,
     *pj.models.MODELS,
+    *pj.heads.HEADS,
     *OPTIMIZERS,
     *SCHEDULES,
     *pj.methods.METHODS,

@@ -18,7 +18,7 @@ ROOMS = (
     ("storage",),
     ("datasets",),
     ("optimizers", "stream"),
-    ("text", "probes", "methods"),
+    ("text", "probes", "methods", "heads"),
     ("environments", "models"),
     ("spec",),
     ("lanes",),

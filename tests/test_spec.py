@@ -10,6 +10,7 @@ import pytest
 from plasticity_jax import lanes, methods
 from plasticity_jax.environments import ENVIRONMENTS
 from plasticity_jax.execution import placement
+from plasticity_jax.heads import HEADS
 from plasticity_jax.models import ACTIVATIONS, INITIALIZATIONS, MODELS, NORMS
 from plasticity_jax.optimizers import OPTIMIZERS, SCHEDULES
 from plasticity_jax.precision import PRECISIONS
@@ -24,6 +25,7 @@ KNOWN = {
     "norm": NORMS,
     "activation": ACTIVATIONS,
     "initialization": INITIALIZATIONS,
+    "head": HEADS,
     "optimizer": OPTIMIZERS,
     "schedule": SCHEDULES,
     "precision": PRECISIONS,

@@ -20,6 +20,7 @@ from plasticity_jax.cli import settings
 from plasticity_jax.cli.settings import Settings
 from plasticity_jax.environments import ENVIRONMENTS
 from plasticity_jax.execution import placement
+from plasticity_jax.heads import HEADS
 from plasticity_jax.models import MODELS
 from plasticity_jax.optimizers import OPTIMIZERS, SCHEDULES
 from plasticity_jax.probes import PROBES
@@ -64,7 +65,7 @@ SWITCHES = {
     "help": "print this",
 }
 PROGRAMS = 10_000  # of a run at most: more would take days to compile
-PART_REGISTRIES = (ENVIRONMENTS, MODELS, OPTIMIZERS, SCHEDULES, methods.METHODS, PROBES)
+PART_REGISTRIES = (ENVIRONMENTS, HEADS, MODELS, OPTIMIZERS, SCHEDULES, methods.METHODS, PROBES)
 
 
 def part_settings() -> dict[str, Any]:

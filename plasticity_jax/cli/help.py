@@ -7,6 +7,7 @@ from plasticity_jax import datasets, lanes, methods, registry, spec
 from plasticity_jax.cli import flags, settings
 from plasticity_jax.cli.settings import Settings
 from plasticity_jax.environments import ENVIRONMENTS
+from plasticity_jax.heads import HEADS
 from plasticity_jax.models import MODELS
 from plasticity_jax.optimizers import OPTIMIZERS, SCHEDULES
 from plasticity_jax.probes import PROBES
@@ -70,6 +71,7 @@ def listing() -> str:
         "environments": ENVIRONMENTS,
         "transitions": {name: transition.mix for name, transition in TRANSITIONS.items()},
         "models": MODELS,
+        "heads": HEADS,
         "methods": methods.METHODS,
         "optimizers": OPTIMIZERS,
         "learning rate schedules": SCHEDULES,

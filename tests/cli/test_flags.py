@@ -257,6 +257,7 @@ AXES = {
     "norm": "none,layer,batch",
     "activation": "relu,crelu",
     "initialization": "torch,he",
+    "head": "linear,smoothed",
     "optimizer": "adam,sgd",
     "schedule": "constant,cosine",
     "precision": "float32,tensorfloat32,bfloat16",

@@ -149,7 +149,7 @@ COUNTS = (
 )
 USAGE |= {f"--{name}=0": f"{name} is 0: {WHOLE}" for name in COUNTS.split()}
 NAMES = (
-    "environment transition model norm activation initialization optimizer schedule precision "
+    "environment transition model norm activation initialization head optimizer schedule precision "
     "method probe"
 )
 USAGE |= {
