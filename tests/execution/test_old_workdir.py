@@ -42,7 +42,7 @@ def old(tmp_path):
 
 def launched(folder, tasks) -> pd.DataFrame:
     argv = [*ARGUMENTS, f"--tasks={tasks}", f"--workdir={folder}"]
-    assert launcher.launch(run.__doc__, argv=argv) == 0
+    assert launcher.launch(launcher.Experiment(run.__doc__), argv) == 0
     return pd.read_parquet(folder / "results.parquet")
 
 
