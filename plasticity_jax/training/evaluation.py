@@ -2,7 +2,7 @@
 
 import functools
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -20,6 +20,7 @@ from plasticity_jax.types import (
     PyTree,
     Snapshot,
     TrainState,
+    View,
 )
 
 EVALUATION_CHUNK = 1024  # examples per forward pass outside training; bounds memory, not results
@@ -114,61 +115,76 @@ def _over_chunks(
     return jax.lax.scan(one, start, places)[0]
 
 
+class Moment(NamedTuple):
+    """What probes see of a task, at its start or its end.
+
+    Attributes:
+      before, after: the state that the task before left, and the one that is measured.
+      batch: the fixed probe batch.
+      key: for probes that draw.
+      task: [] int32.
+    """
+
+    before: TrainState
+    after: TrainState
+    batch: Batch
+    key: Key
+    task: Array
+
+
 @jax.named_scope("probes")
-def measure(
-    spec: Spec,
-    environment: Environment,
-    net: Network,
-    before: TrainState,
-    after: TrainState,
-    batch: Batch,
-    key: Key,
-    task: Array,
-    start: bool = False,
-) -> Metrics:
-    """Returns {column: [] or [K]} of the Spec's probes at the end of `task`, or at its `start`; NaN
+def measure(spec: Spec, learner: step.Learner, at: Moment, start: bool = False) -> Metrics:
+    """Returns {column: [] or [K]} of the Spec's probes at the end of a task, or at its `start`; NaN
     where it is not their turn.
     """
     suffix = START if start else ""
     names = [name for name in spec.probes if name.endswith(START) == start]
 
     def probed() -> Metrics:
-        def loss(params):
-            return step.mean_loss(
-                environment, net.apply(params, after.variables, batch.x, False)[0], batch
-            )
-
-        def view(params):
-            return net.view(params, after.variables, batch, after.initial)
-
-        hidden = net.apply(after.params, after.variables, batch.x, False)[1]
-        previous = net.apply(before.params, before.variables, batch.x, False)[1]
-        snapshot = Snapshot(
-            after.params,
-            before.params,
-            after.initial,
-            loss,
-            hidden,
-            previous,
-            key,
-            net.linear,
-            view,
-        )
+        snapshot = _snapshot(learner, at)
         columns: Metrics = {}
         for name in names:
             found: Any = _with_options(spec, name.removesuffix(suffix))(snapshot)
-            details = found if isinstance(found, dict) else {"": found}
-            columns |= {
-                f"{name}/{detail}" if detail else name: value for detail, value in details.items()
-            }
+            if not isinstance(found, dict):
+                columns[name] = found
+                continue
+            for detail, value in found.items():
+                columns[f"{name}/{detail}" if detail else name] = value
         return columns
 
     if spec.probe_every == 1:
         return probed()
-    absent = jax.tree.map(
-        lambda a: jnp.full(a.shape, not_measured(), a.dtype), jax.eval_shape(probed)
+
+    def absent() -> Metrics:
+        shapes = jax.eval_shape(probed)
+        return jax.tree.map(lambda a: jnp.full(a.shape, not_measured(), a.dtype), shapes)
+
+    return jax.lax.cond((at.task + 1) % spec.probe_every == 0, probed, absent)
+
+
+def _snapshot(learner: step.Learner, at: Moment) -> Snapshot:
+    """What a probe is given."""
+    environment, net = learner.environment, learner.network
+    before, after, batch = at.before, at.after, at.batch
+
+    def loss(params: PyTree) -> Array:
+        logits, *_ = net.apply(params, after.variables, batch.x, False)
+        return step.mean_loss(environment, logits, batch)
+
+    def view(params: PyTree) -> View:
+        return net.view(params, after.variables, batch, after.initial)
+
+    return Snapshot(
+        params=after.params,
+        previous=before.params,
+        initial=after.initial,
+        loss=loss,
+        hidden=net.apply(after.params, after.variables, batch.x, False)[1],
+        previous_hidden=net.apply(before.params, before.variables, batch.x, False)[1],
+        key=at.key,
+        linear=net.linear,
+        view=view,
     )
-    return jax.lax.cond((task + 1) % spec.probe_every == 0, probed, lambda: absent)
 
 
 def not_measured() -> float:
@@ -195,9 +211,10 @@ def revisit(
         return {name: jnp.where(there, value, not_measured()) for name, value in found.items()}
 
     found = jax.lax.map(one, jnp.arange(1, count + 1, dtype=jnp.int32))
-    return {
-        f"revisit_{i + 1}_{name}": values[i] for i in range(count) for name, values in found.items()
-    }
+    columns: Metrics = {}
+    for back in range(count):
+        columns |= {f"revisit_{back + 1}_{name}": values[back] for name, values in found.items()}
+    return columns
 
 
 def windows(values: Array, count: int) -> Array:

@@ -23,10 +23,13 @@ from plasticity_jax.types import (
     Array,
     Batch,
     Data,
+    Environment,
     Key,
     Lane,
+    PyTree,
     Start,
     TrainState,
+    Transition,
 )
 
 POINTS = "points/"  # names of metrics within a task begin with it
@@ -63,7 +66,6 @@ def make_run(spec: Spec) -> Run:
     """
     if not isinstance(spec, Spec):
         raise ValueError(f"spec is {registry.shown(spec)}: allowed is a Spec.")
-    transition = transitions.TRANSITIONS[spec.transition]
 
     def init(lane: Lane, data: Data) -> TrainState:
         order.check_data(data)
@@ -71,9 +73,8 @@ def make_run(spec: Spec) -> Run:
         net = network.network(spec, spec.make_environment(lane), data)
         variables = net.init(keys.role(jax.random.key(lane["seed"]), keys.INIT))
         params = variables.pop("params")
-        return TrainState(
-            params, variables, params, step_.optimizer(spec, lane, net.structure).init(params)
-        )
+        optimizer = step_.optimizer(spec, lane, net.structure)
+        return TrainState(params, variables, params, optimizer.init(params))
 
     def run_task(
         lane: Lane, state: TrainState, data: Data, task: Array
@@ -82,105 +83,197 @@ def make_run(spec: Spec) -> Run:
         given, lane = lane, lanes.arrays(spec, lane)
         environment = spec.make_environment(lane)
         _check_task(spec, given, state, data, task, environment.size(data))
-        task = jnp.asarray(task, jnp.int32)
-        net, key = network.network(spec, environment, data), jax.random.key(lane["seed"])
-        samples = environment.size(data)
-        per_epoch = order.steps_per_epoch(samples, spec.batch_size)
-        steps = per_epoch * spec.epochs
-        ahead = spec.batch_size == 1
-        in_order = order.alone(environment, transition, spec.epochs)
-        plan = order.plan(environment, key, data, task, transition.gradual, in_order)
-        stage = plan.stage
-        learner = step_.learner(spec, lane, environment, net, steps * stage.parts)
-        length = transitions.transition_steps(lane["transition_fraction"], steps * stage.parts)
-        begins = (stage.part == 0) & (task > 0)
-        begun = stage.part * steps  # steps of the task in its stages before this one
-
-        def draw(places: Array, step: Array) -> Batch:
-            alpha = transitions.alpha_at(begun + step, length, lane["granularity"])
-            return order.batch(environment, transition, plan, data, places, alpha)
-
-        def one_step(state: TrainState, batch_and_step) -> tuple[TrainState, Online]:
-            batch, step = batch_and_step
-            batch = batch if ahead else draw(batch, step)
-            clock = task * steps + step
-            noise = keys.role(key, keys.NOISE, clock)
-            return step_.train_step(learner, state, batch, noise, clock, begins & (step == 0))
-
-        def one_epoch(state: TrainState, epoch: Array) -> tuple[TrainState, tuple[Online, Any]]:
-            places = order.places(key, samples, spec.batch_size, task, epoch, in_order)
-            numbers = epoch * per_epoch + jnp.arange(per_epoch)
-            batches = jax.vmap(draw)(places, numbers) if ahead else places
-            state, online = jax.lax.scan(one_step, state, (batches, numbers))
-            mean = Online(online.metric.mean(), online.loss.mean())
-            return state, (mean, online if spec.points else None)
-
-        def of_task(index):
-            return environment.examples(data, plan.new, index)
-
+        one = _task(spec, lane, environment, data, jnp.asarray(task, jnp.int32))
         before = state
-        if learner.boundaries:
-            first_epoch = (key, samples, spec.batch_size, task, jnp.int32(0), in_order)
-            places = order.places(*first_epoch)[0]
-            first = functools.partial(draw, places, jnp.int32(0))
-            begin = functools.partial(
-                _begun, learner, first, keys.role(key, keys.START, task), task
-            )
-            state = jax.lax.cond(begins, begin, lambda state: state, state)
-        main = environment.metrics[0].name
-        metrics = {}
+        if one.learner.boundaries:
+            state = _begin(one, state)
+        metrics: Metrics = {}
         started = [name for name in spec.probes if name.endswith(START)]
-        probe_key = keys.role(key, keys.PROBE, task)
-        probe_batch = functools.partial(of_task, jnp.arange(min(spec.probe_samples, samples)))
         if started:
-            metrics |= evaluation.measure(
-                spec, environment, net, before, state, probe_batch(), probe_key, task, start=True
-            )
-        state, (online, steps_of) = jax.lax.scan(one_epoch, state, jnp.arange(spec.epochs))
-        if spec.points:
-            within = {f"online_{main}": steps_of.metric, "online_loss": steps_of.loss}
-            for name, values in within.items():
-                metrics[f"{POINTS}{name}"] = evaluation.windows(values.reshape(-1), spec.points)
-        metrics |= {f"online_{main}": online.metric[-1]}
-        metrics |= {f"online_{main}_mean": online.metric.mean()}
-        metrics |= {"online_loss": online.loss[-1], "online_loss_mean": online.loss.mean()}
-        chunk = evaluation.evaluation_chunk(spec, environment)
-        examine = functools.partial(evaluation.examine, environment, net, state, data, chunk=chunk)
-        scores, losses = examine(plan.new)
+            metrics |= evaluation.measure(spec, one.learner, _moment(one, before, state), True)
+        state, online = _trained(one, state)
+        metrics |= online
+        scores, losses = _scores(one, state)
         metrics |= scores
         finite = numerics.finite([state.params, *losses])
-        was, now = lifting.recycled(before.opt), lifting.recycled(state.opt)
-        metrics |= {name: (now[name] - was[name]).astype(jnp.float32) for name in now}
+        metrics |= _recycled(before, state)
         if spec.revisit:
-            drawn = functools.partial(environment.task, keys.role(key, keys.TASK), data)
-            metrics |= evaluation.revisit(environment, drawn, examine, spec.revisit, task)
+            metrics |= _revisited(one, state)
         if len(started) < len(spec.probes):
-            metrics |= evaluation.measure(
-                spec, environment, net, before, state, probe_batch(), probe_key, task
-            )
+            metrics |= evaluation.measure(spec, one.learner, _moment(one, before, state))
         return state, numerics.known(finite, metrics) | {"loss": losses[0], "finite": finite}
 
     return Run(in_float32(init), in_float32(run_task))
 
 
-def _begun(
-    learner: step_.Learner,
-    first: Callable[[], Batch],
-    key: Key,
-    task: Array,
-    state: TrainState,
-) -> TrainState:
-    """The state after what methods do before a task; `first` is the task's first batch."""
-    environment, net, tx, _, boundaries = learner
+class _Task(NamedTuple):
+    """One task of one lane: what its steps share.
 
-    def loss(params):
-        batch = first()
-        logits, _, _ = net.apply(params, state.variables, batch.x, True)
-        return step_.mean_loss(environment, logits, batch)
+    Attributes:
+      number: [] int32, of the task.
+      in_order: whether examples are taken in the order in which they are drawn.
+      granularity, length: [] micro-tasks of the transition, and steps that it takes.
+      begins: [] bool, whether the task takes the place of another one, rather than going on.
+      begun: [] int32, steps of the task in its stages before this one.
+    """
 
-    start = Start(key, task, state.initial, jax.grad(loss), net.structure)
-    params, opt = lifting.begin(boundaries, tx, state.params, state.opt, start)
-    return state._replace(params=params, opt=opt)
+    spec: Spec
+    transition: Transition
+    learner: step_.Learner
+    data: Data
+    key: Key
+    number: Array
+    plan: order.Plan
+    in_order: bool
+    granularity: Array
+    length: Array
+    begins: Array
+    begun: Array
+
+    @property
+    def samples(self) -> int:
+        """Examples that a task has."""
+        return self.learner.environment.size(self.data)
+
+    @property
+    def per_epoch(self) -> int:
+        """Steps of an epoch."""
+        return order.steps_per_epoch(self.samples, self.spec.batch_size)
+
+    @property
+    def steps(self) -> int:
+        """Steps of the task."""
+        return self.per_epoch * self.spec.epochs
+
+    @property
+    def ahead(self) -> bool:
+        """Whether the batches of an epoch are drawn together, as is quicker for single examples."""
+        return self.spec.batch_size == 1
+
+
+def _task(spec: Spec, lane: Lane, environment: Environment, data: Data, number: Array) -> _Task:
+    transition = transitions.TRANSITIONS[spec.transition]
+    net = network.network(spec, environment, data)
+    key = jax.random.key(lane["seed"])
+    steps = order.steps_per_epoch(environment.size(data), spec.batch_size) * spec.epochs
+    in_order = order.alone(environment, transition, spec.epochs)
+    plan = order.plan(environment, key, data, number, transition.gradual, in_order)
+    stage = plan.stage
+    learner = step_.learner(spec, lane, environment, net, steps * stage.parts)
+    return _Task(
+        spec=spec,
+        transition=transition,
+        learner=learner,
+        data=data,
+        key=key,
+        number=number,
+        plan=plan,
+        in_order=in_order,
+        granularity=lane["granularity"],
+        length=transitions.transition_steps(lane["transition_fraction"], steps * stage.parts),
+        begins=(stage.part == 0) & (number > 0),
+        begun=stage.part * steps,
+    )
+
+
+def _places(one: _Task, epoch: Array) -> Array:
+    """The batches of an epoch, [steps, batch_size] places in the changeover order."""
+    batch_size = one.spec.batch_size
+    return order.places(one.key, one.samples, batch_size, one.number, epoch, one.in_order)
+
+
+def _drawn(one: _Task, places: Array, step: Array) -> Batch:
+    """The batch of these places at a step of the task."""
+    alpha = transitions.alpha_at(one.begun + step, one.length, one.granularity)
+    environment = one.learner.environment
+    return order.batch(environment, one.transition, one.plan, one.data, places, alpha)
+
+
+def _begin(one: _Task, state: TrainState) -> TrainState:
+    """The state after what methods do before a task, if one begins."""
+    places = _places(one, jnp.int32(0))[0]
+    key = keys.role(one.key, keys.START, one.number)
+
+    def begun(state: TrainState) -> TrainState:
+        environment, net, tx, _, boundaries = one.learner
+
+        def loss(params: PyTree) -> Array:
+            batch = _drawn(one, places, jnp.int32(0))
+            logits, _, _ = net.apply(params, state.variables, batch.x, True)
+            return step_.mean_loss(environment, logits, batch)
+
+        start = Start(key, one.number, state.initial, jax.grad(loss), net.structure)
+        params, opt = lifting.begin(boundaries, tx, state.params, state.opt, start)
+        return state._replace(params=params, opt=opt)
+
+    return jax.lax.cond(one.begins, begun, lambda state: state, state)
+
+
+def _trained(one: _Task, state: TrainState) -> tuple[TrainState, Metrics]:
+    """The state after the task's epochs, and what its minibatches scored before their updates."""
+
+    def one_step(state: TrainState, batch_and_step) -> tuple[TrainState, Online]:
+        batch, step = batch_and_step
+        if not one.ahead:
+            batch = _drawn(one, batch, step)
+        clock = one.number * one.steps + step
+        noise = keys.role(one.key, keys.NOISE, clock)
+        boundary = one.begins & (step == 0)
+        return step_.train_step(one.learner, state, batch, noise, clock, boundary)
+
+    def one_epoch(state: TrainState, epoch: Array) -> tuple[TrainState, tuple[Online, Any]]:
+        batches = _places(one, epoch)
+        numbers = epoch * one.per_epoch + jnp.arange(one.per_epoch)
+        if one.ahead:
+            batches = jax.vmap(functools.partial(_drawn, one))(batches, numbers)
+        state, online = jax.lax.scan(one_step, state, (batches, numbers))
+        mean = Online(online.metric.mean(), online.loss.mean())
+        return state, (mean, online if one.spec.points else None)
+
+    state, (online, within) = jax.lax.scan(one_epoch, state, jnp.arange(one.spec.epochs))
+    main = one.learner.environment.metrics[0].name
+    metrics: Metrics = {}
+    if one.spec.points:
+        for name, values in ((f"online_{main}", within.metric), ("online_loss", within.loss)):
+            metrics[f"{POINTS}{name}"] = evaluation.windows(values.reshape(-1), one.spec.points)
+    metrics[f"online_{main}"] = online.metric[-1]
+    metrics[f"online_{main}_mean"] = online.metric.mean()
+    metrics["online_loss"] = online.loss[-1]
+    metrics["online_loss_mean"] = online.loss.mean()
+    return state, metrics
+
+
+def _examine(one: _Task, state: TrainState) -> Callable[[PyTree], tuple[Metrics, list[Array]]]:
+    """Returns drawn task -> its scores and losses in this state."""
+    environment, net = one.learner.environment, one.learner.network
+    chunk = evaluation.evaluation_chunk(one.spec, environment)
+    return functools.partial(evaluation.examine, environment, net, state, one.data, chunk=chunk)
+
+
+def _scores(one: _Task, state: TrainState) -> tuple[Metrics, list[Array]]:
+    return _examine(one, state)(one.plan.new)
+
+
+def _revisited(one: _Task, state: TrainState) -> Metrics:
+    """The scores of earlier tasks."""
+    environment = one.learner.environment
+    drawn = functools.partial(environment.task, keys.role(one.key, keys.TASK), one.data)
+    examine = _examine(one, state)
+    return evaluation.revisit(environment, drawn, examine, one.spec.revisit, one.number)
+
+
+def _moment(one: _Task, before: TrainState, after: TrainState) -> evaluation.Moment:
+    """What probes see: the fixed probe batch is the first examples of the task."""
+    index = jnp.arange(min(one.spec.probe_samples, one.samples))
+    batch = one.learner.environment.examples(one.data, one.plan.new, index)
+    key = keys.role(one.key, keys.PROBE, one.number)
+    return evaluation.Moment(before, after, batch, key, one.number)
+
+
+def _recycled(before: TrainState, after: TrainState) -> Metrics:
+    """How many units methods recycled in the task."""
+    was, now = lifting.recycled(before.opt), lifting.recycled(after.opt)
+    return {name: (now[name] - was[name]).astype(jnp.float32) for name in now}
 
 
 def _check_task(spec: Spec, lane: Lane, state: Any, data: Any, task: Any, samples: int) -> None:
