@@ -1,8 +1,9 @@
 """Optimizers, all from optax, with their numbers named, and how a learning rate changes over time.
 
 A new optimizer is one factory and one line in OPTIMIZERS, a new schedule one in SCHEDULES. In a
-program of one's own a learning rate may be an optax schedule. Raises ValueError for numbers out of
-range, as the command line refuses them.
+program of one's own a learning rate may be an optax schedule. A schedule that can change over the
+whole run has an option `over` with the value "run" for it: such a run cannot become longer. Raises
+ValueError for numbers out of range, as the command line refuses them.
 """
 
 from collections.abc import Callable

@@ -233,6 +233,15 @@ class Spec:
             for n, v in registry.numbers(factory).items()
         }
 
+    @property
+    def open_ended(self) -> bool:
+        """Whether the first tasks are the same however many follow, so that a run may go on.
+
+        They are not where the learning rate changes over the run.
+        """
+        settings = {**self.known_options(), **dict(self.options)}
+        return settings.get(f"{self.schedule}.over") != "run"
+
     def record(self) -> dict[str, Any]:
         """Returns all fields by name, options as a dict: what is written of a Spec and compared
         with what was.

@@ -11,7 +11,7 @@ from helpers import tiny
 
 from plasticity_jax import lanes
 from plasticity_jax.execution import compiled as compiled_
-from plasticity_jax.execution import placement, sweep
+from plasticity_jax.execution import placement, tasks
 from plasticity_jax.execution import program as program_
 from plasticity_jax.execution.placement import Execution
 from plasticity_jax.stream import keys as keys_
@@ -259,7 +259,7 @@ def test_one_trace_and_one_compilation_for_all_lanes_and_tasks(monkeypatch, stra
     (program,) = program_.plan([(tiny.spec(tasks=4), [*FOUR, {"seed": 7}])], 64, strategy, width)
     jax.monitoring.register_event_duration_secs_listener(listen)
     try:
-        history = sweep.run_program(
+        history = tasks.run_program(
             program, DATA, report=lambda history: seen.append(len(compilations))
         )
     finally:

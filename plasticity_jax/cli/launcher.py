@@ -16,7 +16,7 @@ from plasticity_jax.cli import changes, dry_run, flags, help, settings
 from plasticity_jax.cli.settings import Settings
 from plasticity_jax.datasets import cache
 from plasticity_jax.estimates import profile
-from plasticity_jax.execution import memory, rows, sweep
+from plasticity_jax.execution import memory, rows, sweep, tasks
 from plasticity_jax.execution import program as program_
 from plasticity_jax.reporting import metrics
 from plasticity_jax.storage import workdir
@@ -95,7 +95,7 @@ def launch(experiment: Experiment, argv: Sequence[str] | None = None) -> int:
             return fault(error, ENVIRONMENT)
         try:
             _run(experiment, checked, values)
-        except sweep.Stopped as stopped:
+        except tasks.Stopped as stopped:
             _stopped(stopped)
         except KeyboardInterrupt:  # the second one
             _interrupted()
@@ -158,7 +158,7 @@ def _interruptible() -> Iterator[None]:
         workdir.restore(before)
 
 
-def _stopped(stopped: sweep.Stopped) -> None:
+def _stopped(stopped: tasks.Stopped) -> None:
     print(f"stopped: {stopped}; the same command goes on from there.", file=sys.stderr, flush=True)
     # a task may still be computing in the background, which an ordinary exit would wait for
     os._exit(128 + (stopped.signal or signal.SIGINT))

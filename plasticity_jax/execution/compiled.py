@@ -1,7 +1,7 @@
 """A program on its devices: compiled, with lanes and data in place."""
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -10,7 +10,7 @@ import numpy as np
 from plasticity_jax import lanes as lanes_
 from plasticity_jax.execution import placement
 from plasticity_jax.execution.program import Program
-from plasticity_jax.training.supervised import make_run
+from plasticity_jax.training.supervised import Run, make_run
 from plasticity_jax.types import Data, PyTree
 
 
@@ -45,26 +45,18 @@ def compile_program(program: Program, data: Data) -> Compiled:
         how = placement.Execution("vmap", how.width, 1)
     padding = placement.padded(count, how) - count
     where = placement.placement(how)
-    lanes = jax.device_put(
-        lanes_.stack([*program.lanes, *program.lanes[-1:] * padding]), where.lanes
-    )
+    padded = lanes_.stack([*program.lanes, *program.lanes[-1:] * padding])
+    lanes = jax.device_put(padded, where.lanes)
     data = jax.device_put(data, where.shared)
     run = make_run(program.spec)
-    init = placement.over_lanes(run.init, how, split=1)
-    options = placement.options(program.spec.model)
-    task = placement.over_lanes(run.run_task, how, split=2, options=options)
-    if how.strategy != "plain":
-        draws_only = program.spec.method == "none"  # else a method may compute sums as well
-        init = placement.jit_once(init) if draws_only else jax.jit(init)
-        task = jax.jit(task, donate_argnums=1, compiler_options=options)
+    init, task = _functions(program, run, how)
     one = jax.eval_shape(run.init, jax.tree.map(lambda a: a[0], lanes), data)
 
-    def place(states):
-        return jax.device_put(
-            jax.tree.map(lambda a: np.concatenate([a, *[a[-1:]] * padding]), states), where.lanes
-        )
+    def place(states: PyTree) -> PyTree:
+        filled = jax.tree.map(lambda a: np.concatenate([a, *[a[-1:]] * padding]), states)
+        return jax.device_put(filled, where.lanes)
 
-    def arguments(states, number):
+    def arguments(states: PyTree, number: int) -> tuple[PyTree, ...]:
         return lanes, states, data, jax.device_put(np.int32(number), where.shared)
 
     return Compiled(
@@ -76,3 +68,15 @@ def compile_program(program: Program, data: Data) -> Compiled:
         # (jax keeps what it compiled for the same arguments)
         executable=lambda states: task.lower(*arguments(states, 0)).compile(),
     )
+
+
+def _functions(program: Program, run: Run, how: placement.Execution) -> tuple[Any, Any]:
+    """`run.init` and `run.run_task` for all lanes, jitted but for the strategy "plain"."""
+    options = placement.options(program.spec.model)
+    init = placement.over_lanes(run.init, how, split=1)
+    task = placement.over_lanes(run.run_task, how, split=2, options=options)
+    if how.strategy == "plain":
+        return init, task
+    draws_only = program.spec.method == "none"  # else a method may compute sums as well
+    init = placement.jit_once(init) if draws_only else jax.jit(init)
+    return init, jax.jit(task, donate_argnums=1, compiler_options=options)

@@ -3,7 +3,7 @@
 import bisect
 import contextlib
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -18,7 +18,7 @@ from plasticity_jax.training.evaluation import evaluation_chunk
 from plasticity_jax.training.network import network
 from plasticity_jax.training.step import mean_loss
 from plasticity_jax.training.supervised import make_run
-from plasticity_jax.types import Data, PyTree
+from plasticity_jax.types import Array, Data, Environment, PyTree
 
 if TYPE_CHECKING:
     from plasticity_jax.execution.program import Program
@@ -52,49 +52,60 @@ def of_lane(spec: Spec, data: Data) -> Needs:
     batch keeps (of its gradient, for curvature) and two thirds of a chunk's activations in
     evaluation.
     """
-    run = make_run(spec)
+    lanes = lanes_.stack([lanes_.complete(spec, {})])
+    lane = {name: values[0] for name, values in lanes.items()}
+    state = jax.eval_shape(make_run(spec).init, lane, data)
     environment = spec.make_environment()
-    lane = {k: v[0] for k, v in lanes_.stack([lanes_.complete(spec, {})]).items()}
-    state = jax.eval_shape(run.init, lane, data)
-
-    def kept(count: int, training: bool, order: int) -> int:
-        """Bytes that reverse mode keeps of the loss (order 1) or of its gradient (order 2) on
-        `count` examples.
-        """
-
-        def backward(state, data):
-            net = network(spec, environment, data)
-            batch = environment.examples(
-                data, environment.task(jax.random.key(0), data, jnp.int32(0)), jnp.arange(count)
-            )
-
-            def loss(params):
-                return mean_loss(
-                    environment, net.apply(params, state.variables, batch.x, training)[0], batch
-                )
-
-            return jax.vjp(loss if order == 1 else jax.grad(loss), state.params)[1]
-
-        return _size(jax.eval_shape(backward, state, data))
-
-    def activations(state, data):
-        x = environment.examples(
-            data, environment.task(jax.random.key(0), data, jnp.int32(0)), jnp.zeros(1, int)
-        ).x
-        return x, network(spec, environment, data).apply(state.params, state.variables, x, False)[
-            :2
-        ]
-
     samples = environment.size(data)
-    phases = [kept(spec.batch_size, True, 1)]
+    phases = [_of_backward(spec, state, data, spec.batch_size, training=True)]
     if spec.probes:
-        order = 2 if CURVATURE & set(spec.probe_names()) else 1
-        phases.append(kept(min(spec.probe_samples, samples), False, order))
+        count = min(spec.probe_samples, samples)
+        twice = bool(CURVATURE & set(spec.probe_names()))
+        phases.append(_of_backward(spec, state, data, count, training=False, twice=twice))
     chunk = min(evaluation_chunk(spec, environment), samples)
-    phases.append(2 * chunk * _size(jax.eval_shape(activations, state, data)) // 3)
+    phases.append(2 * chunk * _of_forward(spec, state, data) // 3)
     return Needs(
-        _size(state), 6 * _size(state.params) + max(phases), _size(state) - _size(state.initial)
+        waiting=_size(state),
+        running=6 * _size(state.params) + max(phases),
+        changed=_size(state) - _size(state.initial),
     )
+
+
+def _of_backward(
+    spec: Spec, state: PyTree, data: Data, count: int, training: bool, twice: bool = False
+) -> int:
+    """Bytes that reverse mode keeps of the loss on `count` examples, or of its gradient (twice)."""
+
+    def backward(state: PyTree, data: Data) -> PyTree:
+        environment = spec.make_environment()
+        net = network(spec, environment, data)
+        batch = environment.examples(data, _drawn(environment, data), jnp.arange(count))
+
+        def loss(params: PyTree) -> Array:
+            logits, *_ = net.apply(params, state.variables, batch.x, training)
+            return mean_loss(environment, logits, batch)
+
+        return jax.vjp(jax.grad(loss) if twice else loss, state.params)[1]
+
+    return _size(jax.eval_shape(backward, state, data))
+
+
+def _of_forward(spec: Spec, state: PyTree, data: Data) -> int:
+    """Bytes of one example with its logits and activations."""
+
+    def forward(state: PyTree, data: Data) -> PyTree:
+        environment = spec.make_environment()
+        net = network(spec, environment, data)
+        x = environment.examples(data, _drawn(environment, data), jnp.zeros(1, int)).x
+        logits, hidden, _ = net.apply(state.params, state.variables, x, False)
+        return x, logits, hidden
+
+    return _size(jax.eval_shape(forward, state, data))
+
+
+def _drawn(environment: Environment, data: Data) -> PyTree:
+    """Some task."""
+    return environment.task(jax.random.key(0), data, jnp.int32(0))
 
 
 def _size(tree: PyTree) -> int:
@@ -133,13 +144,14 @@ def check(programs: Sequence["Program"], data: Data, saves: bool = False) -> Non
     """
     free = free_bytes()
     for program in programs:
-        needs, count, how = of_lane(program.spec, data), len(program.lanes), program.execution
-        taken, room = of_program(needs, count, how, saves), _room(free, how, data)
+        needs = of_lane(program.spec, data)
+        count, how = len(program.lanes), program.execution
+        taken = of_program(needs, count, how, saves)
+        room = _room(free, how, data)
         if taken > room:
             raise MemoryError(
                 f"{count} lanes of {program.spec.model}, {how.width * how.devices} at a time, need "
-                f"about {_words(taken)}, "
-                f"but {_words(max(room, 0))} are free: "
+                f"about {_words(taken)}, but {_words(max(room, 0))} are free: "
                 f"{_allowed(program, needs, free, data, saves)}."
             )
 
@@ -149,12 +161,14 @@ def _room(free: int, how: placement.Execution, data: Data) -> int:
     `free`.
     """
     # the devices of a CPU share one memory, accelerators have one each
-    return free * (1 if jax.default_backend() == "cpu" else how.devices) - how.devices * _size(data)
+    memories = 1 if jax.default_backend() == "cpu" else how.devices
+    return memories * free - how.devices * _size(data)
 
 
 def _allowed(program: "Program", needs: Needs, free: int, data: Data, saves: bool) -> str:
     """What would fit instead of a program that does not, in words."""
-    kind, count, how = placement.kind(program.spec), len(program.lanes), program.execution
+    kind = placement.kind(program.spec)
+    count, how = len(program.lanes), program.execution
 
     def fits(lanes: int, strategy: str, width: int | None) -> bool:
         # planned anew, as fewer lanes may use fewer devices
@@ -163,20 +177,21 @@ def _allowed(program: "Program", needs: Needs, free: int, data: Data, saves: boo
 
     # (a width that nobody gave follows the lanes)
     width = None if how == placement.execution(kind, count, how.strategy) else how.width
-    lanes = bisect.bisect(
-        range(1, count), False, key=lambda fewer: not fits(fewer, how.strategy, width)
-    )
-    narrower = bisect.bisect(
-        range(1, how.width), False, key=lambda width: not fits(count, how.strategy, width)
-    )
+    fewer = _most(count - 1, lambda lanes: fits(lanes, how.strategy, width))
+    narrower = _most(how.width - 1, lambda narrow: fits(count, how.strategy, narrow))
     allowed = []
-    if lanes:
-        allowed.append(f"at most {lanes} {'lanes fit' if lanes > 1 else 'lane fits'}")
+    if fewer:
+        allowed.append(f"at most {fewer} {'lanes fit' if fewer > 1 else 'lane fits'}")
     if narrower:
         allowed.append(f"lane_width is {how.width}, at most {narrower} fits")
     elif fits(count, "map", None):
         allowed.append("all fit with lane_strategy=map")
     return ", or ".join(allowed) or "a smaller model, batch or probe batch is allowed"
+
+
+def _most(limit: int, fits: Callable[[int], bool]) -> int:
+    """The largest number from 1 to `limit` that fits, 0 if none; what is smaller fits as well."""
+    return bisect.bisect(range(1, limit + 1), False, key=lambda number: not fits(number))
 
 
 def free_bytes() -> int:
@@ -187,10 +202,9 @@ def free_bytes() -> int:
     if limit:
         return limit
     try:
-        with open(PROC / "meminfo", encoding="ascii") as file:
-            free = next(
-                1024 * int(line.split()[1]) for line in file if line.startswith("MemAvailable:")
-            )
+        lines = (PROC / "meminfo").read_text(encoding="ascii").splitlines()
+        available = next(line for line in lines if line.startswith("MemAvailable:"))
+        free = 1024 * int(available.split()[1])
     except (OSError, StopIteration):
         free = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     return max(0, min([free, *_left_by_cgroups()]))
@@ -207,24 +221,43 @@ def _left_by_cgroups() -> Iterator[int]:
     for membership in memberships:
         _, controllers, path = membership.split(":", 2)
         if not controllers:
-            top, limit, used, cache = CGROUPS, "memory.max", "memory.current", "inactive_file"
+            files = _VERSION_2
         elif "memory" in controllers.split(","):
-            top, cache = CGROUPS / "memory", "total_inactive_file"
-            limit, used = "memory.limit_in_bytes", "memory.usage_in_bytes"
+            files = _VERSION_1
         else:
             continue
         # a limit holds for all groups below it; seen from a container, the path may not exist, but
         # its top does
+        top = CGROUPS / files.folder
         group = top / path.strip("/")
-        for folder in (group, *group.parents[: len(group.parts) - len(top.parts)]):
+        above = group.parents[: len(group.parts) - len(top.parts)]
+        for folder in (group, *above):
             with contextlib.suppress(OSError, ValueError):  # (no limit is the word "max")
-                left = int((folder / limit).read_text()) - int((folder / used).read_text())
-                # what is used counts files that the kernel keeps while there is room, such as
-                # checkpoints just written
-                statistics = dict(
-                    line.split() for line in (folder / "memory.stat").read_text().splitlines()
-                )
-                yield left + int(statistics.get(cache, 0))
+                yield _left(folder, files)
+
+
+class _Files(NamedTuple):
+    """What the files of a control group are called, and the count of cached files in its statistics."""
+
+    folder: str
+    limit: str
+    used: str
+    cache: str
+
+
+_VERSION_2 = _Files("", "memory.max", "memory.current", "inactive_file")
+_VERSION_1 = _Files(
+    "memory", "memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file"
+)
+
+
+def _left(folder: Path, files: _Files) -> int:
+    """Bytes that a control group allows. Raises OSError or ValueError if it says nothing of it."""
+    left = int((folder / files.limit).read_text()) - int((folder / files.used).read_text())
+    # what is used counts files that the kernel keeps while there is room, such as checkpoints just
+    # written
+    statistics = dict(line.split() for line in (folder / "memory.stat").read_text().splitlines())
+    return left + int(statistics.get(files.cache, 0))
 
 
 def _words(count: int) -> str:

@@ -139,26 +139,8 @@ def over_lanes(
     over the function, jitted with `options`; for the others it is a function to jit.
     """
     if how.strategy == "plain":
-        one = jax.jit(function, compiler_options=options)
-
-        def loop(*arguments):
-            own, shared = arguments[:split], arguments[split:]
-            count = len(jax.tree.leaves(own)[0])
-            with jax.transfer_guard("allow"):  # the lane's index comes from the host
-                results = [
-                    one(*jax.tree.map(lambda a, i=i: a[i], own), *shared) for i in range(count)
-                ]
-                return jax.tree.map(lambda *parts: jnp.stack(parts), *results)
-
-        return loop
-
-    def chunks(own, shared):
-        if how.width == 1:  # a vmap of one lane would be slower than none
-            return jax.lax.map(lambda lane: function(*lane, *shared), own)
-        together = jax.tree.map(lambda a: a.reshape(-1, how.width, *a.shape[1:]), own)
-        vmapped = jax.vmap(lambda lane: function(*lane, *shared))
-        return jax.tree.map(lambda a: a.reshape(-1, *a.shape[2:]), jax.lax.map(vmapped, together))
-
+        return _one_by_one(jax.jit(function, compiler_options=options), split)
+    chunks = functools.partial(_chunks, function, how.width)
     if how.strategy == "sharded":
         spread, copied = PartitionSpec("lane"), PartitionSpec()
         mesh = placement(how).lanes.mesh
@@ -166,6 +148,39 @@ def over_lanes(
             chunks, mesh=mesh, in_specs=(spread, copied), out_specs=spread, check_vma=False
         )
     return lambda *arguments: chunks(arguments[:split], arguments[split:])
+
+
+def _one_by_one(function: Callable[..., PyTree], split: int) -> Callable[..., PyTree]:
+    """A call for each lane."""
+
+    def loop(*arguments: PyTree) -> PyTree:
+        own, shared = arguments[:split], arguments[split:]
+        results = []
+        with jax.transfer_guard("allow"):  # the lane's index comes from the host
+            for number in range(len(jax.tree.leaves(own)[0])):
+                lane = jax.tree.map(lambda a, number=number: a[number], own)
+                results.append(function(*lane, *shared))
+            return jax.tree.map(lambda *parts: jnp.stack(parts), *results)
+
+    return loop
+
+
+def _chunks(
+    function: Callable[..., PyTree],
+    width: int,
+    own: tuple[PyTree, ...],
+    shared: tuple[PyTree, ...],
+) -> PyTree:
+    """`width` lanes at a time."""
+
+    def one(lane: tuple[PyTree, ...]) -> PyTree:
+        return function(*lane, *shared)
+
+    if width == 1:  # a vmap of one lane would be slower than none
+        return jax.lax.map(one, own)
+    together = jax.tree.map(lambda a: a.reshape(-1, width, *a.shape[1:]), own)
+    results = jax.lax.map(jax.vmap(one), together)
+    return jax.tree.map(lambda a: a.reshape(-1, *a.shape[2:]), results)
 
 
 def jit_once(function: Callable[..., PyTree]) -> Callable[..., PyTree]:

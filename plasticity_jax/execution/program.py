@@ -12,7 +12,7 @@ from plasticity_jax.execution import placement
 from plasticity_jax.reporting import metrics as metrics_
 from plasticity_jax.spec import Spec
 from plasticity_jax.storage import paths
-from plasticity_jax.types import Data
+from plasticity_jax.types import Data, Environment
 
 History = dict[str, np.ndarray]
 """Metrics of one program so far: {name: [tasks done, lanes]}."""
@@ -64,24 +64,28 @@ def sizes(specs: Sequence[Spec], data: Data) -> dict[Spec, int]:
     found = {}
     for spec in specs:
         environment = spec.make_environment()
-        real = data.classes == 0
-        if environment.data != "nothing" and real != (environment.data == "numbers"):
-            has, wants = ("real targets", "classes") if real else ("classes", "real targets")
-            raise ValueError(
-                f"dataset {spec.dataset!r} has {has}, but environment {spec.environment!r} needs "
-                f"{wants}: allowed is "
-                "another dataset or environment."
-            )
-        reads = models.inputs(models.MODELS[spec.model])
-        if environment.data != "nothing" and data.x.ndim == 2 and "vectors" not in reads:
-            raise ValueError(
-                f"dataset {spec.dataset!r} has rows of features, but model {spec.model!r} reads "
-                f"{' and '.join(reads)}: "
-                "allowed is mlp."
-            )
+        if environment.data != "nothing":
+            _check_data(spec, environment, data)
         environment.check(data, spec.tasks)
         found[spec] = environment.size(data)
     return found
+
+
+def _check_data(spec: Spec, environment: Environment, data: Data) -> None:
+    """Raises ValueError if the environment or the model cannot use these examples."""
+    real = data.classes == 0
+    if real != (environment.data == "numbers"):
+        has, wants = ("real targets", "classes") if real else ("classes", "real targets")
+        raise ValueError(
+            f"dataset {spec.dataset!r} has {has}, but environment {spec.environment!r} needs "
+            f"{wants}: allowed is another dataset or environment."
+        )
+    reads = models.inputs(models.MODELS[spec.model])
+    if data.x.ndim == 2 and "vectors" not in reads:
+        raise ValueError(
+            f"dataset {spec.dataset!r} has rows of features, but model {spec.model!r} reads "
+            f"{' and '.join(reads)}: allowed is mlp."
+        )
 
 
 def plan(
@@ -112,29 +116,29 @@ def plan(
 def settings(programs: Sequence[Program], dataset: datasets.Dataset) -> dict[str, Any]:
     """Returns everything that decides a run's numbers, as JSON types; a workdir is bound to it."""
     return {
-        "programs": [
-            {
-                "spec": p.spec.record(),
-                "lanes": p.lanes,
-                "lane_strategy": p.execution.strategy,
-                "lane_width": p.execution.width,
-                # with lanes vmapped, XLA fuses differently on another number of devices, and last
-                # bits follow
-                **({"lane_devices": p.execution.devices} if p.execution.width > 1 else {}),
-                **(
-                    {"compiler_options": options}
-                    if (options := placement.options(p.spec.model))
-                    else {}
-                ),
-            }
-            for p in programs
-        ],
+        "programs": [_settings(program) for program in programs],
         "data": {
             "name": dataset.name,
             "fingerprint": dataset.fingerprint,
             "classes": dataset.classes,
         },
     }
+
+
+def _settings(program: Program) -> dict[str, Any]:
+    how, options = program.execution, placement.options(program.spec.model)
+    found = {
+        "spec": program.spec.record(),
+        "lanes": program.lanes,
+        "lane_strategy": how.strategy,
+        "lane_width": how.width,
+    }
+    # with lanes vmapped, XLA fuses differently on another number of devices, and last bits follow
+    if how.width > 1:
+        found["lane_devices"] = how.devices
+    if options:
+        found["compiler_options"] = options
+    return found
 
 
 def load_common_dataset(
@@ -145,7 +149,8 @@ def load_common_dataset(
         given = list(dict.fromkeys(getattr(spec, name) for spec in specs))
         if len(given) > 1:
             raise ValueError(
-                f"{name} is {given[0]!r} and {given[1]!r}: allowed is one for all programs of a run."
+                f"{name} is {given[0]!r} and {given[1]!r}: allowed is one for all programs of a "
+                "run."
             )
     dataset = load_dataset(specs[0], data_dir, download)
     for spec in specs:

@@ -1,7 +1,7 @@
 """The tidy table of a run, from the programs and what they measured."""
 
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -18,9 +18,13 @@ if TYPE_CHECKING:
 
 def arm_columns(programs: Sequence[Program]) -> list[str]:
     """Returns the columns of the table that say what a lane is, apart from its seed."""
-    axes = dict.fromkeys(name for p in programs for name in p.spec.axes())
-    numbers = dict.fromkeys(name for p in programs for name in p.lanes[0] if name != "seed")
-    options = dict.fromkeys(name for p in programs for name, _ in p.spec.options)
+    axes: dict[str, None] = {}
+    numbers: dict[str, None] = {}
+    options: dict[str, None] = {}
+    for program in programs:
+        axes |= dict.fromkeys(program.spec.axes())
+        numbers |= dict.fromkeys(name for name in program.lanes[0] if name != "seed")
+        options |= dict.fromkeys(name for name, _ in program.spec.options)
     return [*axes, *numbers, *options]
 
 
@@ -30,55 +34,79 @@ def table(programs: Sequence[Program], histories: Sequence[History]) -> "pandas.
 
     Columns: lane, task, seed, then, where tasks come back or have parts, `task_number` and `part`:
     which task it is and which part of it. Then what the lane is (`arm_columns`; empty where a lane
-    has no such number), then metrics and probes. `finite` is false from the first task on at whose end a lane's
-    parameters, logits or losses were not finite; it has no measurement there. The table carries
-    along what is known of its metrics (see `metrics`).
+    has no such number), then metrics and probes. `finite` is false from the first task on at whose
+    end a lane's parameters, logits or losses were not finite; it has no measurement there. The
+    table carries along what is known of its metrics (see `metrics`).
     """
     import pandas
 
     known = ["lane", "task", "seed", *_staged(programs), *arm_columns(programs)]
-    frames, first = [], 0
-    for program, history in zip(programs, histories, strict=True):
-        count = len(program.lanes)
+    firsts = _first_lanes(programs)
+    frames = []
+    for first, program, history in zip(firsts, programs, histories, strict=True):
         if history:
-            done = len(history["finite"])
-            options = {**program.spec.known_options(), **dict(program.spec.options)}
-            numbers = {
-                k: np.repeat([lane[k] for lane in program.lanes], done) for k in program.lanes[0]
-            }
-            measured = {name: values for name, values in history.items() if values.ndim == 2}
-            measured["finite"] = np.logical_and.accumulate(history["finite"])
-            columns = {
-                "lane": np.repeat(np.arange(first, first + count), done),
-                "task": np.tile(np.arange(done), count),
-                "seed": numbers["seed"],
-                **_stages(program.spec, done, count),
-                **program.spec.axes(),
-                **numbers,
-                **{k: v for k, v in options.items() if k in known},
-                # lane after lane
-                **{name: values.ravel(order="F") for name, values in measured.items()},
-            }
+            columns = _settings(program, history, first, known) | _measured(history)
             frames.append(pandas.DataFrame(columns))
-        first += count
     if not frames:
         return pandas.DataFrame(columns=["lane", "task", "seed"])
     whole = pandas.concat(frames, ignore_index=True)
-    probes = [probe for p in programs for probe in p.spec.probes]
-    # settings, then metrics, then probes in the order of the Spec
-    rest = [c for c in whole.columns if c not in known]
-    rest.sort(
-        key=lambda c: probes.index(c.partition("/")[0]) if c.partition("/")[0] in probes else -1
-    )
+    measured = _in_order([name for name in whole.columns if name not in known], programs)
     # (a program that has no rows yet may be the only one with a number or an option)
-    whole = whole.reindex(columns=[*known, *rest])
-    whole.attrs[metrics_.KEY] = metrics_.record([p.spec for p in programs])
+    whole = whole.reindex(columns=[*known, *measured])
+    whole.attrs[metrics_.KEY] = metrics_.record([program.spec for program in programs])
     return whole
+
+
+def _first_lanes(programs: Sequence[Program]) -> list[int]:
+    """The number of each program's first lane."""
+    counts = [len(program.lanes) for program in programs]
+    return [sum(counts[:number]) for number in range(len(counts))]
+
+
+def _settings(
+    program: Program, history: History, first: int, known: Sequence[str]
+) -> dict[str, Any]:
+    """What the rows of a program are, lane after lane."""
+    lanes, done = len(program.lanes), len(history["finite"])
+    numbers = {}
+    for name in program.lanes[0]:
+        numbers[name] = np.repeat([lane[name] for lane in program.lanes], done)
+    options = {**program.spec.known_options(), **dict(program.spec.options)}
+    return {
+        "lane": np.repeat(np.arange(first, first + lanes), done),
+        "task": np.tile(np.arange(done), lanes),
+        "seed": numbers["seed"],
+        **_stages(program.spec, done, lanes),
+        **program.spec.axes(),
+        **numbers,
+        **{name: value for name, value in options.items() if name in known},
+    }
+
+
+def _measured(history: History) -> dict[str, np.ndarray]:
+    """What the rows of a program measured, lane after lane."""
+    single = {name: values for name, values in history.items() if values.ndim == 2}
+    single["finite"] = np.logical_and.accumulate(history["finite"])
+    return {name: values.ravel(order="F") for name, values in single.items()}
+
+
+def _in_order(columns: Sequence[str], programs: Sequence[Program]) -> list[str]:
+    """Columns of measurements: metrics, then probes in the order of the Specs."""
+    probes: list[str] = []
+    for program in programs:
+        probes += program.spec.probes
+
+    def place(column: str) -> int:
+        probe = column.partition("/")[0]
+        return probes.index(probe) if probe in probes else -1
+
+    return sorted(columns, key=place)
 
 
 def _staged(programs: Sequence[Program]) -> list[str]:
     """The columns that say which task it is, where that is not its place in the run."""
-    return list(STAGE) if any(_stages(p.spec, 1, 1) for p in programs) else []
+    staged = any(_stages(program.spec, 1, 1) for program in programs)
+    return list(STAGE) if staged else []
 
 
 def _stages(spec: Spec, done: int, lanes: int) -> dict[str, np.ndarray]:
@@ -114,10 +142,10 @@ def points(programs: Sequence[Program], histories: Sequence[History]) -> "pandas
         return None
     tasks, lanes, count = next(iter(found.values())).shape
     task, lane, point = np.indices((tasks, lanes, count)).reshape(3, -1)
-    seeds = np.array([lane["seed"] for p in programs for lane in p.lanes])
+    seeds = np.concatenate([[lane["seed"] for lane in program.lanes] for program in programs])
     columns = {"lane": lane, "task": task, "seed": seeds[lane], "point": point}
-    columns |= {name.removeprefix(POINTS): v.reshape(-1) for name, v in found.items()}
-    table = pandas.DataFrame(columns).dropna(subset=[name.removeprefix(POINTS) for name in found])
+    means = {name.removeprefix(POINTS): values.reshape(-1) for name, values in found.items()}
+    table = pandas.DataFrame(columns | means).dropna(subset=list(means))
     return table.sort_values(["lane", "task", "point"], ignore_index=True)
 
 
@@ -125,17 +153,21 @@ def _stacked(
     programs: Sequence[Program], histories: Sequence[History], wanted: Callable[[str], bool]
 ) -> dict[str, np.ndarray]:
     """{name: [tasks, lanes, K]} of what is measured as several numbers, over all programs."""
-    done = max((len(history["finite"]) for history in histories if history), default=0)
-    total, first = sum(len(p.lanes) for p in programs), 0
-    found: dict[str, np.ndarray] = {}
-    for program, history in zip(programs, histories, strict=True):
+    parts: dict[str, list[tuple[int, np.ndarray]]] = {}
+    for first, history in zip(_first_lanes(programs), histories, strict=True):
         for name, values in history.items():
             if values.ndim == 3 and wanted(name):
-                most = max(values.shape[2], found[name].shape[2] if name in found else 0)
-                whole = np.full((done, total, most), np.nan, np.float32)
-                if name in found:
-                    whole[..., : found[name].shape[2]] = found[name]
-                whole[: len(values), first : first + len(program.lanes), : values.shape[2]] = values
-                found[name] = whole
-        first += len(program.lanes)
-    return found
+                parts.setdefault(name, []).append((first, values))
+    tasks = max((len(history["finite"]) for history in histories if history), default=0)
+    lanes = sum(len(program.lanes) for program in programs)
+    return {name: _filled(placed, tasks, lanes) for name, placed in parts.items()}
+
+
+def _filled(placed: Sequence[tuple[int, np.ndarray]], tasks: int, lanes: int) -> np.ndarray:
+    """[tasks, lanes, K] from programs' values, each with its first lane; NaN where there is none."""
+    most = max(values.shape[2] for _, values in placed)
+    whole = np.full((tasks, lanes, most), np.nan, np.float32)
+    for first, values in placed:
+        done, count, width = values.shape
+        whole[:done, first : first + count, :width] = values
+    return whole

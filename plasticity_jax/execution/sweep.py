@@ -1,156 +1,21 @@
-"""The host loop: programs x tasks -> results, with checkpoints, progress and a way to stop."""
+"""Runs of many programs: in memory, or in a workdir that the same call goes on with."""
 
-import functools
-import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import jax
-import numpy as np
-
 from plasticity_jax import datasets, registry
 from plasticity_jax import lanes as lanes_
-from plasticity_jax.execution import memory
-from plasticity_jax.optimizers import SCHEDULES
+from plasticity_jax.execution import memory, record, rows, tasks
+from plasticity_jax.execution import program as program_
+from plasticity_jax.execution.program import History, Program
 from plasticity_jax.spec import Spec, comparable
 from plasticity_jax.storage import paths
 from plasticity_jax.storage import workdir as workdir_
 from plasticity_jax.storage.checkpoints import Checkpoints
-from plasticity_jax.types import Data, PyTree
 
 if TYPE_CHECKING:
     import pandas
-from plasticity_jax.execution import compiled as compiled_
-from plasticity_jax.execution import program as program_
-from plasticity_jax.execution import record, rows
-from plasticity_jax.execution.program import History, Program
-
-
-class Stopped(Exception):
-    """The run was asked to stop (signal number in `signal`) and everything it had is saved."""
-
-    def __init__(self, signal: int, message: str):
-        super().__init__(message)
-        self.signal = signal
-
-
-def _op_by_op() -> bool:
-    """Whether jax may take a program apart, whose constants then come from the host one by one."""
-    flags = ("jax_disable_jit", "jax_debug_nans", "jax_debug_infs")
-    return any(getattr(jax.config, flag) for flag in flags)
-
-
-def wait(arrays: PyTree, stop: workdir_.Stop | None) -> bool:
-    """Waits for arrays to be computed, or for a stop to be requested; returns whether they are
-    computed.
-
-    Polls, because Python notices a signal only between two of its own instructions.
-    """
-    pause = 0.0005
-    while not all(a.is_ready() for a in jax.tree.leaves(arrays)):
-        if stop is not None and stop.requested:
-            return False
-        time.sleep(pause)
-        pause = min(2 * pause, 0.02)
-    return True
-
-
-def longer(history: History, new: History) -> History:
-    """Returns a history with a further task. NaN stands for what one of the two has not: versions
-    measure more or less.
-    """
-    tasks = max(map(len, history.values()), default=0)
-
-    def column(name: str) -> np.ndarray:
-        shape = (new[name] if name in new else history[name]).shape[1:]
-        before = history.get(name, np.full((tasks, *shape), np.nan, np.float32))
-        return np.concatenate([before, new.get(name, np.full((1, *shape), np.nan, np.float32))])
-
-    return {name: column(name) for name in {**history, **new}}
-
-
-def run_program(
-    program: Program,
-    data: Data,
-    checkpoints: Checkpoints | None = None,
-    stop: workdir_.Stop | None = None,
-    checkpoint_every: int = 1,
-    report: Callable[[History], None] = lambda history: None,
-) -> History:
-    """Runs a program's tasks, from its newest checkpoint if there is one, and returns its metrics
-    {name: [tasks, lanes]}.
-
-    `report` is called with the metrics so far at the start and after each task that is safe on disk
-    (each task, without `checkpoints`); the next task is under way while one is saved and reported.
-    Raises Stopped when `stop` is requested: at once if the last checkpoint holds everything up to
-    the task in progress, else after that task and a checkpoint.
-    """
-    tasks, count = program.spec.tasks, len(program.lanes)
-    found = checkpoints.restore({"history": {}}) if checkpoints else None
-    if found and found[0] == tasks:
-        report(found[1]["history"])
-        return found[1]["history"]
-    compiled = compiled_.compile_program(program, data)
-    if checkpoints and found:
-        saved, tree = checkpoints.restore({"state": compiled.shapes, "history": {}}) or found
-        states, history = compiled.place(tree.pop("state")), tree["history"]
-    else:
-        saved, states, history = 0, compiled.init(), {}
-
-    def keep(done: int, state: PyTree, history: History) -> None:
-        nonlocal saved
-        if checkpoints and state is not None:
-            own = jax.tree.map(lambda a: a[:count], jax.device_get(state))
-            # (its memory would be held until the next checkpoint)
-            jax.tree.map(lambda a: a.delete(), state)
-            checkpoints.save(done, {"state": own, "history": history})
-            saved = done
-        if not checkpoints or saved == done:
-            report(history)
-
-    report(history)
-    pending: Callable[[], None] | None = None  # keeps what the task before has left
-    for number in range(saved, tasks):
-        with jax.transfer_guard("allow" if _op_by_op() else "disallow"):
-            # (else nothing goes to or from the host inside a task but what is said here)
-            states, metrics = compiled.run_task(states, number)
-        if pending:
-            pending()  # while the devices are at work
-        if not wait(metrics, stop if checkpoints and saved == number else None):
-            break
-        new = {name: values[None, :count] for name, values in jax.device_get(metrics).items()}
-        # (they are NaN already, but not where jax looks out for it)
-        if (number + 1) % program.spec.probe_every:
-            new |= {
-                name: np.full_like(v, np.nan)
-                for name, v in new.items()
-                if _probe(name) in program.spec.probes
-            }
-        history = longer(history, new)
-        stopping, due = stop is not None and stop.requested, None
-        if checkpoints and (
-            stopping or number + 1 - saved >= checkpoint_every or number + 1 == tasks
-        ):
-            # the next task consumes `states`; what is saved is fetched while it runs
-            due = compiled.copy(states)
-        pending = functools.partial(keep, number + 1, due, history)
-        if stopping:
-            pending()
-            break
-    else:
-        if pending:
-            pending()
-        return history
-    raise Stopped(
-        stop.signal if stop and stop.signal else 0,
-        f"{saved} of {tasks} tasks of this program are saved",
-    )
-
-
-def _probe(column: str) -> str:
-    """The probe whose number or detail a column is, if it is one's."""
-    return column.partition("/")[0]
 
 
 def run(
@@ -171,8 +36,7 @@ def run(
       spec: a Spec, with `lanes` as `grid` makes them (default: one lane of defaults); or a list of
         (Spec, lanes).
       workdir: where to keep results, checkpoints and config; the same call again goes on where it
-        was, also with more
-        tasks than before. None: memory only.
+        was, also with more tasks than before. None: memory only.
       data_dir, download: where the dataset's original files are, and whether to fetch them.
       lane_strategy, lane_width: see `lanes.Execution`; default by backend and model.
       checkpoint_every: tasks between checkpoints; "never": only at the end, or when stopped.
@@ -193,13 +57,10 @@ def run(
     checkpoint_every = registry.whole("checkpoint_every", checkpoint_every, 1, never=True)
     if workdir is not None:
         workdir = paths.expanded(workdir, "workdir")
-    dataset = program_.load_common_dataset([s for s, _ in runs], data_dir, download)
-    programs = program_.plan(
-        runs,
-        program_.sizes([s for s, _ in runs], program_.device_data(dataset)),
-        lane_strategy,
-        lane_width,
-    )
+    specs = [one for one, _ in runs]
+    dataset = program_.load_common_dataset(specs, data_dir, download)
+    samples = program_.sizes(specs, program_.device_data(dataset))
+    programs = program_.plan(runs, samples, lane_strategy, lane_width)
     if workdir is None:
         memory.check(programs, program_.device_data(dataset))
         return _run(programs, dataset, None, None, checkpoint_every, progress)
@@ -229,16 +90,14 @@ def run_in_workdir(
     """Runs planned programs in a workdir, from where they were, and returns the tidy table. Raises
     as `run` does.
     """
-    wanted = program_.settings(programs, dataset)
     check_in_workdir(programs, dataset, workdir)
     with workdir_.lock(workdir), workdir_.Stop() as stop:
-        if not check_config(workdir, wanted):
+        if not check_config(workdir, programs, dataset):
+            made = record.environment_record(dataset)
             before = workdir_.read_record(workdir)  # of a run that becomes longer
-            workdir_.write_config(
-                workdir,
-                wanted,
-                record.environment_record(dataset) | ({"before": before} if before else {}),
-            )
+            if before:
+                made["before"] = before
+            workdir_.write_config(workdir, program_.settings(programs, dataset), made)
         return _run(programs, dataset, Path(workdir), stop, checkpoint_every, progress)
 
 
@@ -253,21 +112,19 @@ def check_in_workdir(
     """
     memory.check(programs, program_.device_data(dataset), saves=True)
     workdir_.check_writable(workdir)
-    check_config(workdir, program_.settings(programs, dataset))
+    check_config(workdir, programs, dataset)
 
 
-def check_config(workdir: str | Path, wanted: dict[str, Any]) -> bool:
-    """Returns whether a workdir records these `settings`, see `workdir.check_config`; more tasks
-    may be asked for.
+def check_config(
+    workdir: str | Path, programs: Sequence[Program], dataset: datasets.Dataset
+) -> bool:
+    """Returns whether a workdir is of these programs, see `workdir.check_config`.
+
+    They may have more tasks than there, if the first tasks stay what they were.
     """
-    whole = any(
-        program["spec"]["options"].get(f"{schedule}.over") == "run"
-        for program in wanted["programs"]
-        for schedule in SCHEDULES
-    )
-    extendable = (
-        "" if whole else "tasks"
-    )  # (a schedule over the run is another one if it is longer)
+    wanted = program_.settings(programs, dataset)
+    open_ended = all(program.spec.open_ended for program in programs)
+    extendable = "tasks" if open_ended else ""
     return workdir_.check_config(workdir, wanted, extendable=extendable, today=_today)
 
 
@@ -292,36 +149,49 @@ def _run(
 ) -> "pandas.DataFrame":
     from tqdm import tqdm
 
-    from plasticity_jax.storage import table
-
-    def lane_tasks(history: History) -> int:
-        return history["finite"].size if history else 0
-
-    data, histories = program_.device_data(dataset), [{} for _ in programs]
-    total = sum(len(p.lanes) * p.spec.tasks for p in programs)
-    folders = [
-        path / "checkpoints" / str(number) if path else None for number in range(len(programs))
-    ]
-    # a run that became longer has rows of all programs from the start
-    for number, folder in enumerate(folders):
-        if folder and folder.is_dir() and (found := Checkpoints(folder).restore({"history": {}})):
-            histories[number] = found[1]["history"]
+    data = program_.device_data(dataset)
+    checkpoints = _checkpoints(path, len(programs))
+    # (a run that became longer has rows of all programs from the start)
+    histories = [_history(kept) for kept in checkpoints]
+    total = sum(len(program.lanes) * program.spec.tasks for program in programs)
     with tqdm(total=total, unit="lane-task", disable=not progress, smoothing=0.1) as bar:
         for number, program in enumerate(programs):
             bar.set_description(f"program {number + 1} of {len(programs)}")
-            folder = folders[number]
-            checkpoints = Checkpoints(folder) if folder else None
 
-            def report(history, number=number):
+            def report(history: History, number: int = number) -> None:
                 histories[number] = history
-                bar.update(sum(map(lane_tasks, histories)) - bar.n)
+                bar.update(sum(map(_lane_tasks, histories)) - bar.n)
                 if path and history:
-                    table.write(rows.table(programs, histories), path / "results.parquet")
-                    points = rows.points(programs, histories)
-                    if points is not None:
-                        table.write(points, path / "points.parquet")
-                    for name, values in rows.arrays(programs, histories).items():
-                        table.write_array(values, path / "arrays" / f"{name}.npy")
+                    _write(programs, histories, path)
 
-            run_program(program, data, checkpoints, stop, checkpoint_every, report)
+            tasks.run_program(program, data, checkpoints[number], stop, checkpoint_every, report)
     return rows.table(programs, histories)
+
+
+def _checkpoints(path: Path | None, programs: int) -> list[Checkpoints | None]:
+    """Those of each program in a workdir, none without one."""
+    if path is None:
+        return [None] * programs
+    return [Checkpoints(path / "checkpoints" / str(number)) for number in range(programs)]
+
+
+def _history(checkpoints: Checkpoints | None) -> History:
+    """What was measured so far."""
+    found = tasks.restored(checkpoints)
+    return found.history if found else {}
+
+
+def _lane_tasks(history: History) -> int:
+    return history["finite"].size if history else 0
+
+
+def _write(programs: Sequence[Program], histories: Sequence[History], path: Path) -> None:
+    """Writes the results so far into a workdir."""
+    from plasticity_jax.storage import table
+
+    table.write(rows.table(programs, histories), path / "results.parquet")
+    points = rows.points(programs, histories)
+    if points is not None:
+        table.write(points, path / "points.parquet")
+    for name, values in rows.arrays(programs, histories).items():
+        table.write_array(values, path / "arrays" / f"{name}.npy")

@@ -499,18 +499,18 @@ def test_a_workdir_from_before_is_known_by_what_its_model_reads(tmp_path):
     """Width and depth of a CNN were recorded as given, and meant nothing."""
     made = tiny.spec(dataset=tiny.arrays(tmp_path / "data"), model="cnn")
     dataset = program.load_dataset(made)
-    settings = program.settings(program.plan([(made, [{}])], 64), dataset)
-    old = json.loads(json.dumps(settings))
+    programs = program.plan([(made, [{}])], 64)
+    old = json.loads(json.dumps(program.settings(programs, dataset)))
     old["programs"][0]["spec"] |= {"width": 8, "depth": 1}
     workdir.write_config(tmp_path, old, {})
-    assert sweep.check_config(tmp_path, settings) is True
+    assert sweep.check_config(tmp_path, programs, dataset) is True
     old["programs"][0]["spec"] |= {"norm": "batch"}
     workdir.write_config(tmp_path, old, {})
     with pytest.raises(
         workdir.WorkdirError,
         match=r'another configuration: programs\.spec\.norm was "batch", now "none"; use',
     ):
-        sweep.check_config(tmp_path, settings)
+        sweep.check_config(tmp_path, programs, dataset)
 
 
 def test_versions_of_what_is_only_on_the_path(monkeypatch):

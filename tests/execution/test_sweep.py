@@ -16,7 +16,7 @@ from jax.experimental.compilation_cache import compilation_cache
 
 from plasticity_jax.datasets import load
 from plasticity_jax.execution import compiled as compiled_
-from plasticity_jax.execution import placement, rows, sweep
+from plasticity_jax.execution import placement, rows, sweep, tasks
 from plasticity_jax.execution import program as program_
 from plasticity_jax.storage import table as table_
 from plasticity_jax.storage import workdir
@@ -141,20 +141,20 @@ CHILD = """
 import sys
 import conftest  # the same devices as the tests
 from helpers import tiny
-from plasticity_jax.execution import sweep
+from plasticity_jax.execution import sweep, tasks
 from test_sweep import LANES, spec
 
-waited = sweep.wait
+waited = tasks.wait
 
 def wait(arrays, stop):
     print("running", flush=True)
     sys.stdin.readline()
     return waited(arrays, stop)
 
-sweep.wait = wait
+tasks.wait = wait
 try:
     sweep.run(spec(sys.argv[1]), LANES, sys.argv[2])
-except sweep.Stopped as stopped:
+except tasks.Stopped as stopped:
     print("stopped", stopped.signal, stopped, flush=True)
 """
 
@@ -203,25 +203,25 @@ def test_stop_saves_what_is_computed_and_drops_what_is_not(
     """A stop in task `at` leaves it unfinished if all before is saved, else waits for it and saves
     it.
     """
-    waited, tasks = sweep.wait, []
+    waited, seen = tasks.wait, []
 
     def wait(arrays, stop):
-        tasks.append(len(tasks))
-        if tasks[-1] == at:
+        seen.append(len(seen))
+        if seen[-1] == at:
             os.kill(os.getpid(), signal.SIGTERM)
             if stop is not None:
                 return False  # as if the task would still take long
         return waited(arrays, None)
 
-    monkeypatch.setattr(sweep, "wait", wait)
+    monkeypatch.setattr(tasks, "wait", wait)
     with pytest.raises(
-        sweep.Stopped, match=f"^{saved} of {TASKS} tasks of this program are saved$"
+        tasks.Stopped, match=f"^{saved} of {TASKS} tasks of this program are saved$"
     ) as caught:
         sweep.run(spec(dataset), LANES, tmp_path, checkpoint_every=every)
     assert caught.value.signal == signal.SIGTERM
     assert ended(tmp_path)[0] == saved
     assert len(table_.read(tmp_path / "results.parquet")) == saved * 3
-    monkeypatch.setattr(sweep, "wait", waited)
+    monkeypatch.setattr(tasks, "wait", waited)
     assert_same(sweep.run(spec(dataset), LANES, tmp_path, checkpoint_every=every), straight[0])
     assert ended(tmp_path) == straight[1]
 
@@ -233,9 +233,9 @@ def test_wait_returns_at_a_stop():
 
     stop = workdir.Stop()
     stop.requested = True
-    assert sweep.wait([Slow()], stop) is False
-    assert sweep.wait([jax.numpy.zeros(3)], stop) is True
-    assert sweep.wait([jax.numpy.zeros(3)], None) is True
+    assert tasks.wait([Slow()], stop) is False
+    assert tasks.wait([jax.numpy.zeros(3)], stop) is True
+    assert tasks.wait([jax.numpy.zeros(3)], None) is True
 
 
 def test_corrupt_newest_checkpoint(straight, dataset, tmp_path, caplog):
@@ -281,6 +281,23 @@ def test_a_finished_run_goes_on_with_more_tasks_as_if_it_had_begun_with_them(
     assert ended(tmp_path) == straight[1]
     with pytest.raises(workdir.WorkdirError, match=f"tasks was {TASKS}, now {TASKS - 2}"):
         sweep.run(shorter, LANES, tmp_path)
+
+
+@pytest.mark.parametrize(("over", "longer"), [("task", False), ("run", None)])
+def test_a_schedule_over_the_run_forbids_a_longer_one(dataset, tmp_path, over, longer):
+    """A rate that falls over the run has other values from the first task on if the run is longer."""
+    common = {"dataset": dataset, "schedule": "cosine", "options": {"cosine.over": over}}
+    data = program_.load_dataset(tiny.spec(**common))
+    two, three = (
+        program_.plan([(tiny.spec(**common, tasks=tasks), [{}])], len(data.images))
+        for tasks in (2, 3)
+    )
+    workdir.write_config(tmp_path, program_.settings(two, data), {})
+    if longer is None:
+        with pytest.raises(workdir.WorkdirError, match="tasks was 2, now 3"):
+            sweep.check_config(tmp_path, three, data)
+    else:
+        assert sweep.check_config(tmp_path, three, data) is longer
 
 
 # Several programs

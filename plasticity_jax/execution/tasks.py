@@ -1,0 +1,180 @@
+"""The tasks of one program, one after another, with checkpoints and a way to stop."""
+
+import time
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+import numpy as np
+
+from plasticity_jax.execution import compiled as compiled_
+from plasticity_jax.execution.program import History, Program
+from plasticity_jax.storage.checkpoints import Checkpoints
+from plasticity_jax.storage.workdir import Stop
+from plasticity_jax.types import Data, PyTree
+
+
+class Stopped(Exception):
+    """The run was asked to stop (signal number in `signal`) and everything it had is saved."""
+
+    def __init__(self, signal: int, message: str):
+        super().__init__(message)
+        self.signal = signal
+
+
+class _Done(NamedTuple):
+    """What is left of a task until it is kept.
+
+    Attributes:
+      tasks: how many are done.
+      states: a copy to save, None if none is due.
+      history: the metrics so far.
+    """
+
+    tasks: int
+    states: PyTree | None
+    history: History
+
+
+def run_program(
+    program: Program,
+    data: Data,
+    checkpoints: Checkpoints | None = None,
+    stop: Stop | None = None,
+    checkpoint_every: int = 1,
+    report: Callable[[History], None] = lambda history: None,
+) -> History:
+    """Runs a program's tasks, from its newest checkpoint if there is one, and returns its metrics
+    {name: [tasks, lanes]}.
+
+    `report` is called with the metrics so far at the start and after each task that is safe on disk
+    (each task, without `checkpoints`); the next task is under way while one is saved and reported.
+    Raises Stopped when `stop` is requested: at once if the last checkpoint holds everything up to
+    the task in progress, else after that task and a checkpoint.
+    """
+    tasks = program.spec.tasks
+    found = restored(checkpoints)
+    if found and found.tasks == tasks:
+        report(found.history)
+        return found.history
+    compiled = compiled_.compile_program(program, data)
+    found = restored(checkpoints, compiled.shapes) or _Done(0, None, {})
+    saved, history = found.tasks, found.history
+    states = compiled.init() if found.states is None else compiled.place(found.states)
+    del found  # (its states would be held as long as the run)
+
+    def keep(done: _Done) -> int:
+        """Saves a task if that is due, reports it if it is safe; returns the tasks saved."""
+        if checkpoints is None:
+            report(done.history)
+        if checkpoints is None or done.states is None:
+            return saved
+        _save(checkpoints, done, len(program.lanes))
+        report(done.history)
+        return done.tasks
+
+    report(history)
+    last: _Done | None = None  # the task before the one that runs
+    stopped = False
+    for number in range(saved, tasks):
+        states, metrics = _run_task(compiled, states, number)
+        if last:
+            saved = keep(last)  # while the devices are at work
+            last = None
+        safe = checkpoints is not None and saved == number
+        stopped = not wait(metrics, stop if safe else None)
+        if stopped:
+            break
+        history = longer(history, _measured(program, metrics, number))
+        stopped = stop is not None and stop.requested
+        due = stopped or number + 1 == tasks or number + 1 - saved >= checkpoint_every
+        # the next task consumes `states`; what is saved is fetched while it runs
+        copied = compiled.copy(states) if checkpoints and due else None
+        last = _Done(number + 1, copied, history)
+        if stopped:
+            break
+    if last:
+        saved = keep(last)
+    if stopped:
+        number = stop.signal if stop else 0
+        raise Stopped(number or 0, f"{saved} of {tasks} tasks of this program are saved")
+    return history
+
+
+def restored(checkpoints: Checkpoints | None, shapes: PyTree | None = None) -> _Done | None:
+    """Returns what the newest checkpoint holds, the states only if their `shapes` are given."""
+    wanted = {"history": {}} if shapes is None else {"state": shapes, "history": {}}
+    found = checkpoints.restore(wanted) if checkpoints else None
+    if found is None:
+        return None
+    tasks, tree = found
+    return _Done(tasks, tree.get("state"), tree["history"])
+
+
+def _save(checkpoints: Checkpoints, done: _Done, lanes: int) -> None:
+    """Saves the states of the program's own lanes, which padding follows."""
+    own = jax.tree.map(lambda a: a[:lanes], jax.device_get(done.states))
+    # (its memory would be held until the next checkpoint)
+    jax.tree.map(lambda a: a.delete(), done.states)
+    checkpoints.save(done.tasks, {"state": own, "history": done.history})
+
+
+def _run_task(
+    compiled: compiled_.Compiled, states: PyTree, number: int
+) -> tuple[PyTree, dict[str, jax.Array]]:
+    # nothing goes to or from the host inside a task but what is said in the program
+    with jax.transfer_guard("allow" if _op_by_op() else "disallow"):
+        return compiled.run_task(states, number)
+
+
+def _op_by_op() -> bool:
+    """Whether jax may take a program apart, whose constants then come from the host one by one."""
+    flags = ("jax_disable_jit", "jax_debug_nans", "jax_debug_infs")
+    return any(getattr(jax.config, flag) for flag in flags)
+
+
+def wait(arrays: PyTree, stop: Stop | None) -> bool:
+    """Waits for arrays to be computed, or for a stop to be requested; returns whether they are
+    computed.
+
+    Polls, because Python notices a signal only between two of its own instructions.
+    """
+    pause = 0.0005
+    while not all(a.is_ready() for a in jax.tree.leaves(arrays)):
+        if stop is not None and stop.requested:
+            return False
+        time.sleep(pause)
+        pause = min(2 * pause, 0.02)
+    return True
+
+
+def _measured(program: Program, metrics: dict[str, jax.Array], number: int) -> History:
+    """The metrics of a task as a history of one task, without padding."""
+    lanes = len(program.lanes)
+    found = {name: values[None, :lanes] for name, values in jax.device_get(metrics).items()}
+    if (number + 1) % program.spec.probe_every == 0:
+        return found
+    # (they are NaN already, but not where jax looks out for it)
+    for name, values in found.items():
+        if _probe(name) in program.spec.probes:
+            found[name] = np.full_like(values, np.nan)
+    return found
+
+
+def _probe(column: str) -> str:
+    """The probe whose number or detail a column is, if it is one's."""
+    return column.partition("/")[0]
+
+
+def longer(history: History, new: History) -> History:
+    """Returns a history with a further task. NaN stands for what one of the two has not: versions
+    measure more or less.
+    """
+    tasks = max(map(len, history.values()), default=0)
+
+    def column(name: str) -> np.ndarray:
+        shape = (new[name] if name in new else history[name]).shape[1:]
+        before = history.get(name, np.full((tasks, *shape), np.nan, np.float32))
+        return np.concatenate([before, new.get(name, np.full((1, *shape), np.nan, np.float32))])
+
+    return {name: column(name) for name in {**history, **new}}
