@@ -115,6 +115,8 @@ def run_two_lanes(**settings):
     small = {name: n for name, n in wanted.items() if name.partition(".")[0] in settings.values()}
     dataset, data = world_of(settings.get("environment", "random_labels"))
     deep = {} if "depth" in unread(settings.get("model", "mlp")) else {"depth": 2}
+    if settings.get("norm") == "group" and deep:  # (a group of one unit is always zero)
+        deep["width"] = 64
     spec = tiny.spec(options=small, **dataset, **deep, **settings)
     run = supervised.make_run(spec)
 

@@ -61,6 +61,9 @@ def test_what_is_not_given_is_the_environments_usual():
         "class_split": ("abrupt", "digits"),
         "regression": ("input", "digits"),
         "bit_flip": ("abrupt", "generated"),
+        "target_offset": ("abrupt", "digits"),
+        "composite": ("abrupt", "digits"),
+        "phased_shift": ("abrupt", "digits"),
     }
     for environment, wanted in usual.items():
         spec = Spec(environment=environment)

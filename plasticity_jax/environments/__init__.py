@@ -2,7 +2,10 @@
 
 from plasticity_jax.environments.bits import bit_flip
 from plasticity_jax.environments.classes import class_split
+from plasticity_jax.environments.composite import composite
 from plasticity_jax.environments.labels import random_labels
+from plasticity_jax.environments.offsets import target_offset
+from plasticity_jax.environments.phases import phased_shift
 from plasticity_jax.environments.pixels import permuted_pixels
 from plasticity_jax.environments.regression import regression
 from plasticity_jax.environments.text import bigram_cipher, random_seq2seq
@@ -12,10 +15,13 @@ __all__ = [
     "bigram_cipher",
     "bit_flip",
     "class_split",
+    "composite",
     "permuted_pixels",
+    "phased_shift",
     "random_labels",
     "random_seq2seq",
     "regression",
+    "target_offset",
 ]
 
 ENVIRONMENTS = {
@@ -26,4 +32,7 @@ ENVIRONMENTS = {
     "bit_flip": bit_flip,
     "class_split": class_split,
     "regression": regression,
+    "target_offset": target_offset,
+    "composite": composite,
+    "phased_shift": phased_shift,
 }

@@ -16,7 +16,8 @@ def random_labels(
 
     `draw="shuffle"` permutes the dataset's own labels over the images, so every task has the same
     class counts (as the paper's public code does); `"iid"` draws each label uniformly (as its text
-    says). There is nothing to generalise to, so there is no test split. `change=False` is a
+    says); `"classes"` gives the dataset's classes to each other in random order, so that images of
+    a class keep a label in common. There is no test split. `change=False` is a
     control: every task is the first one again, so that what a transition's schedule does by itself
       can be told from what change does.
     At every `every`-th task change a share `share` of the labels is drawn anew, without
@@ -26,7 +27,7 @@ def random_labels(
     1 draws all. Source: Liu & Mou, section 3, Random Image Labeling; Lyle et al. 2023. Raises
       ValueError for another `draw`, or numbers out of range.
     """
-    registry.one_of("random_labels.draw", draw, ("shuffle", "iid"))
+    registry.one_of("random_labels.draw", draw, ("shuffle", "iid", "classes"))
 
     accuracy = classification.ACCURACY
     if draw == "iid":  # of all classes, whether the dataset's own labels have them or not
@@ -36,6 +37,8 @@ def random_labels(
         key = jax.random.fold_in(key, number)
         if draw == "shuffle":
             return jax.random.permutation(key, data.y)
+        if draw == "classes":
+            return jax.random.permutation(key, data.classes)[data.y]
         return jax.random.randint(key, data.y.shape, 0, data.classes, data.y.dtype)
 
     def task(key, data, t):

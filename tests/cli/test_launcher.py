@@ -131,7 +131,7 @@ USAGE = {
     "--method=redo --redo.score=foo": "redo.score is 'foo': allowed are 'batch', 'running'.",
     "--method=l2 --l2.on=some": "l2.on is 'some': allowed are 'all', 'matrices'.",
     "--redo.threshold=0.1": "redo.threshold is '0.1', but no arm of this run uses redo: add redo or leave it out.",
-    "--random_labels.draw=coin": "random_labels.draw is 'coin': allowed are 'shuffle', 'iid'.",
+    "--random_labels.draw=coin": "random_labels.draw is 'coin': allowed are 'shuffle', 'iid', 'classes'.",
     "--transition=input": "'random_labels' share inputs: allowed are output, smoothing, annealing, sampling, abrupt.",
     "--environment=permuted_pixels --transition=output": "transition 'output' needs tasks that share inputs",
     "--probes=": "unknown probe '': known are hessian_top, ",
