@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 from experiments.benchmark import NOTHING, SCALES, Benchmark
 from plasticity_jax import lanes as lanes_
 from plasticity_jax import registry
-from plasticity_jax.cli import changes, flags, help, launcher, settings
+from plasticity_jax.cli import changes, flags, help, launcher, pictures, settings
 from plasticity_jax.cli.settings import Setting, Settings
 from plasticity_jax.execution import program, rows, sweep
 from plasticity_jax.execution.placement import Execution
@@ -274,7 +274,7 @@ def draw(
     path = Path(folder or values["workdir"]) / f"figure_{figure.name}"
     title = f"Figure {figure.name}: {figure.benchmark.title}"
     note = differences(one, values, table)
-    drawing = curves.Drawing(metric, values["band"], title, note)
+    drawing = pictures.drawing(values, metric, title, note)
     paths = curves.curves(table, columns, path, drawing._replace(panels=()))
     drawn(table, columns, metric).to_csv(f"{path}.csv", index=False)
     if not figure.metric:

@@ -55,6 +55,11 @@ RUN_HELP = {
     "profile": (None, "folder of a trace of one task; says what takes time instead of running"),
     "band": ("minmax", "band of the figure over seeds: minmax, sem, ci or t"),
     "last": ("5", "tasks at the end that the printed table averages over"),
+    "figure_title": (None, "title of the figures; default what was run"),
+    "figure_format": ("png,svg", "files of a figure: png, svg and pdf"),
+    "figure_width": ("page", "page, or a column of a paper: single or double"),
+    "arm_names": (None, "what arms are called, apart by ; and in the order of the printed table"),
+    "export": (None, "the printed table as a file too: markdown (final.md), latex (final.tex)"),
 }
 SWITCHES = {
     "download": "fetch the dataset's original files if they are not there",

@@ -11,8 +11,8 @@ from typing import Any, NamedTuple
 
 import jax
 
-from plasticity_jax import datasets, registry
-from plasticity_jax.cli import changes, dry_run, flags, help, settings
+from plasticity_jax import datasets
+from plasticity_jax.cli import changes, dry_run, flags, help, pictures, settings
 from plasticity_jax.cli.settings import Settings
 from plasticity_jax.datasets import cache
 from plasticity_jax.estimates import profile
@@ -262,14 +262,10 @@ def check(
 
     Raises ValueError, DataError or WorkdirError, one sentence each.
     """
-    # (pandas takes its time, which --help and --list need not wait for)
-    from plasticity_jax.reporting import panels
-
     runs = flags.runs(values, given, arms)
     specs = [one for one, _ in runs]
     numbers = {name: settings.read(name, values[name]) for name in ("checkpoint_every", "last")}
     width = settings.read("lane_width", values["lane_width"])
-    registry.one_of("band", values["band"], panels.BANDS)
     if not values["dry_run"]:
         kind = "workdir" if values["profile"] is None else "profile"
         if not values[kind]:
@@ -280,14 +276,15 @@ def check(
         metrics.check_measured(specs, metric, len(dataset.test_images) > 0)
     samples = program_.sizes(specs, program_.device_data(dataset))
     programs = program_.plan(runs, samples, values["lane_strategy"], width)
+    pictures.check(values, pictures.arms(programs))
     return Checked(dataset, programs, **numbers)
 
 
 def report(
     table: Any, checked: Checked, values: flags.Values, title: str = "", note: str = ""
 ) -> str:
-    """Writes summary.csv, curves.png and curves.svg into the workdir and returns the text to print
-    at the end.
+    """Writes summary.csv, final.csv, the figure and what --export asks for into the workdir and
+    returns the text to print at the end.
     """
     from plasticity_jax.reporting import curves, statistics, tables
 
@@ -295,8 +292,13 @@ def report(
     environments = [program.spec.make_environment() for program in checked.programs]
     metric = metrics.judged_by(environments, table)
     statistics.summary(table, columns).to_csv(folder / "summary.csv", index=False)
+    finals = tables.finals(table, columns, checked.last)
+    finals.to_csv(folder / "final.csv", index=False)
+    pictures.export(values, table, columns, metric)
     chance = metrics.chance(environments, program_.device_data(checked.dataset), metric)
-    drawing = curves.Drawing(metric, values["band"], title, note, chance)
+    title = title or pictures.title(checked.programs)
+    note = note or pictures.setting(checked.programs)
+    drawing = pictures.drawing(values, metric, title, note)._replace(chance=chance)
     figure, *_ = curves.curves(table, columns, folder / "curves", drawing)
     lines = [tables.final_table(table, columns, metric, last=checked.last)]
     lost, lanes = table.loc[~table["finite"], "lane"].nunique(), table["lane"].nunique()

@@ -50,12 +50,48 @@ _STYLE = {
 }
 
 
+FORMATS = {  # of files: what is left out of them, so that the same table gives the same bytes
+    "svg": {"Date": None, "Creator": None},
+    "png": {"Software": None},
+    "pdf": {"CreationDate": None, "Creator": None, "Producer": None},
+}
+
+
+class _Width(NamedTuple):
+    """How wide a figure is, in inches, and what else goes with it.
+
+    Attributes:
+      inches: of the whole figure.
+      font: size of letters, over that of the usual figure.
+      columns: of small panels at most.
+      height: of panels, over that of the usual figure.
+    """
+
+    inches: float
+    font: float
+    columns: int
+    height: float
+
+
+WIDTHS = {
+    "page": _Width(9.5, 1.0, 3, 1.0),
+    "double": _Width(6.9, 0.8, 3, 0.75),
+    "single": _Width(3.4, 0.78, 1, 0.75),
+}
+"""Widths of figures: for a screen, and for two columns or one of a paper."""
+
+
 @contextlib.contextmanager
-def style() -> Iterator[None]:
-    """Draws inside it with the same look whatever the user's matplotlib settings are, which come back afterwards."""
+def style(width: str = "page") -> Iterator[None]:
+    """Draws inside it with the same look whatever the user's matplotlib settings are, which come
+    back afterwards.
+    """
     import matplotlib.style
 
-    with matplotlib.style.context(["default", _STYLE]):
+    font = WIDTHS[width].font
+    sizes = {name: size * font for name, size in _STYLE.items() if "size" in name}
+    sizes |= {"lines.linewidth": _STYLE["lines.linewidth"] * font, "pdf.fonttype": 42}
+    with matplotlib.style.context(["default", _STYLE | sizes]):
         yield
 
 
@@ -69,6 +105,9 @@ class Drawing(NamedTuple):
         band are.
       chance: level of guessing, drawn as a dotted line in the wide panel.
       panels: columns of the small panels; default every probe.
+      names: what the arms are called, in the order of the printed table; default `labels.of_arms`.
+      width: one of `WIDTHS`.
+      formats: of the files, of `FORMATS`.
     """
 
     metric: str = "online_accuracy"
@@ -77,6 +116,9 @@ class Drawing(NamedTuple):
     note: str = ""
     chance: float | None = None
     panels: Sequence[str] | None = None
+    names: Sequence[str] | None = None
+    width: str = "page"
+    formats: Sequence[str] = ("png", "svg")
 
 
 _USUAL = Drawing()
@@ -88,24 +130,24 @@ def curves(
     path_without_suffix: str | os.PathLike,
     drawing: Drawing = _USUAL,
 ) -> list[pathlib.Path]:
-    """Returns the paths of the figure that it writes, `.png` and `.svg`; the same table gives the
+    """Returns the paths of the figure that it writes, one for each format; the same table gives the
     same bytes.
 
     Arguments and errors are those of `figure`; OSError if the folder is missing.
     """
-    # Neither date nor version goes into the files. The SVG comes first: drawing fixes the layout
-    # for both.
-    metadata = {"svg": {"Date": None, "Creator": None}, "png": {"Software": None}}
-    paths = []
-    with style():
+    for name in drawing.formats:
+        registry.lookup(FORMATS, "figure_format", name)
+    paths = {}
+    with style(drawing.width):
         drawn = figure(table, arm_columns, drawing)
-        for suffix, left_out in metadata.items():
+        # (the SVG comes first: drawing fixes the layout for all)
+        for suffix in sorted(drawing.formats, key=[*FORMATS].index):
             content = io.BytesIO()
-            drawn.savefig(content, format=suffix, metadata=left_out)
+            drawn.savefig(content, format=suffix, metadata=FORMATS[suffix])
             path = pathlib.Path(f"{os.fspath(path_without_suffix)}.{suffix}")
             path.write_bytes(content.getvalue())
-            paths.insert(0, path)
-    return paths
+            paths[suffix] = path
+    return [paths[suffix] for suffix in drawing.formats]
 
 
 def figure(table: pd.DataFrame, arm_columns: Sequence[str], drawing: Drawing = _USUAL) -> "Figure":
@@ -115,20 +157,21 @@ def figure(table: pd.DataFrame, arm_columns: Sequence[str], drawing: Drawing = _
     Lines are means over the seeds that have a value. A probe that did not run at every task is
     marked where it did; a metric without any value gets an empty panel that says so. Axes of shares
     stay within 0 to 1, an axis is logarithmic where all values are positive and means span more
-    than two decades. Arms that differ in granularity alone get one ramp of colour from coarse to
-    fine; abrupt arms are dashed where there are others. How many seeds of an arm diverged is told
-    in the legend.
+    than two decades, and one that a few points of a band would flatten leaves these out. How arms
+    look is said in `looks`. How many seeds of an arm diverged is told in the legend.
 
     Raises:
-      ValueError: unknown metric or band, no rows, or an arm with the same seed twice.
+      ValueError: unknown metric, band or width, more or fewer names than arms, no rows, or an arm
+        with the same seed twice.
     """
     registry.lookup(panels.BANDS, "band", drawing.band)
+    registry.lookup(WIDTHS, "figure_width", drawing.width)
     ends = statistics.final(table, arm_columns, drawing.metric)  # also checks the metric
     shown, long = _shown(table, arm_columns, drawing)
     about = {column: metrics.of_column(table, column) for column in shown}
-    arms = panels.lines(long, ends, statistics.arm_labels(table, arm_columns), arm_columns)
-    with style():
-        layout = _layout(len(shown) - 1, [arm.label for arm in arms])
+    arms = panels.lines(long, ends, _names(table, arm_columns, drawing), arm_columns)
+    with style(drawing.width):
+        layout = _layout(len(shown) - 1, [arm.label for arm in arms], WIDTHS[drawing.width])
         every = [layout.top, *layout.below]
         for axes, column in zip(every, shown, strict=True):
             panels.draw(axes, about[column], arms, drawing.band, max(table["task"]) + 1)
@@ -137,8 +180,22 @@ def figure(table: pd.DataFrame, arm_columns: Sequence[str], drawing: Drawing = _
             dotted = {"color": panels.GREY, "linewidth": 1, "linestyle": ":", "label": "chance"}
             layout.top.axhline(drawing.chance, **dotted).set_zorder(1)
         _legend(layout)
-        _words(layout.figure, drawing.title, f"{_caption(ends, drawing.band)} {drawing.note}")
+        caption = f"{_caption(ends, drawing.band)} {drawing.note}"
+        _words(layout.figure, drawing.title, caption, WIDTHS[drawing.width])
     return layout.figure
+
+
+def _names(table: pd.DataFrame, arm_columns: Sequence[str], drawing: Drawing) -> pd.Series:
+    """What each arm is called."""
+    usual = statistics.arm_labels(table, arm_columns)
+    if drawing.names is None:
+        return usual
+    if len(drawing.names) != len(usual):
+        raise ValueError(
+            f"arm_names are {len(drawing.names)}: allowed are as many as arms, {len(usual)}, in "
+            f"this order: {'; '.join(usual)}."
+        )
+    return pd.Series(drawing.names, name=usual.name)
 
 
 def _shown(
@@ -168,7 +225,7 @@ class _Layout(NamedTuple):
     legend_columns: int  # 0 if it is beside the wide panel
 
 
-def _layout(probes: int, labels: Sequence[str]) -> _Layout:
+def _layout(probes: int, labels: Sequence[str], width: _Width) -> _Layout:
     """The small panels are in rows of at most three. The legend is beside the wide panel, or, if
     the arms are too many for that, below everything.
     """
@@ -176,26 +233,28 @@ def _layout(probes: int, labels: Sequence[str]) -> _Layout:
     from matplotlib.figure import Figure
     from matplotlib.layout_engine import ConstrainedLayoutEngine
 
-    many = len(labels) > _BESIDE
-    legend_columns = 2 if max(map(len, labels)) <= _NARROW else 1
+    one = width.columns == 1
+    many = one or len(labels) > _BESIDE
+    legend_columns = 2 if not one and max(map(len, labels)) <= _NARROW else 1
     lines = math.ceil((len(labels) + 1) / legend_columns)
-    columns = 2 if probes == 4 else min(probes, 3)
+    columns = 2 if probes == 4 and not one else min(probes, width.columns)
     rows = math.ceil(probes / columns) if probes else 0
-    below_all = [0.19 * lines + 0.1] if many else []  # inches
-    size = 9.5, 3.6 + 2.5 * rows + sum(below_all)
+    below_all = [0.19 * lines * width.font + 0.1] if many else []  # inches
+    size = width.inches, (3.6 + 2.5 * rows) * width.height + sum(below_all)
     figure = Figure(figsize=size, layout=ConstrainedLayoutEngine(w_pad=0.1, h_pad=0.08))
     FigureCanvasAgg(figure)
-    heights = [3] + [2.2] * rows + below_all
+    heights = [3 * width.height] + [2.2 * width.height] * rows + below_all
     grid = figure.add_gridspec(len(heights), _GRID, height_ratios=heights)
     top = figure.add_subplot(grid[0, :] if many else grid[0, :4])
     legend = figure.add_subplot(grid[-1, :] if many else grid[0, 4:])
     legend.set_axis_off()
     # one small panel alone is as wide as the metric's, task under task
-    width = 4 if columns == 1 else _GRID // max(columns, 1)
+    wide = _GRID // max(columns, 1)
+    wide = 4 if columns == 1 and not many else wide
     below = []
     for number in range(probes):
         row, column = divmod(number, columns)
-        below.append(figure.add_subplot(grid[1 + row, column * width : (column + 1) * width]))
+        below.append(figure.add_subplot(grid[1 + row, column * wide : (column + 1) * wide]))
     return _Layout(figure, top, legend, below, legend_columns if many else 0)
 
 
@@ -204,18 +263,21 @@ def _legend(layout: _Layout) -> None:
     handles, labels = layout.top.get_legend_handles_labels()
     style = {"loc": "upper left", "frameon": False, "borderaxespad": 0, "handlelength": 2.6}
     if layout.legend_columns:  # a row of its own at the bottom, whose height is set aside
-        style |= {"ncols": layout.legend_columns, "fontsize": 8}
+        style |= {"ncols": layout.legend_columns, "fontsize": "small"}
     made = layout.legend.legend(handles, labels, **style)
     if layout.legend_columns:
         made.set_in_layout(False)
 
 
-def _words(figure: "Figure", title: str, text: str) -> None:
+def _words(figure: "Figure", title: str, text: str, width: _Width) -> None:
     """What is said above and below the figure."""
+    characters = int(150 * width.inches / WIDTHS["page"].inches / width.font)
+    left = {"x": 0.01, "ha": "left"}
     if title:
-        figure.suptitle(title, x=0.01, ha="left", fontsize=11, fontweight="bold")
-    lines = "\n".join(textwrap.wrap(text, 150))
-    figure.supxlabel(lines, x=0.01, ha="left", fontsize=8, color=panels.GREY)
+        lines = "\n".join(textwrap.wrap(title, int(0.6 * characters)))
+        figure.suptitle(lines, fontsize=11 * width.font, fontweight="bold", **left)
+    lines = "\n".join(textwrap.wrap(text, characters))
+    figure.supxlabel(lines, fontsize=8 * width.font, color=panels.GREY, **left)
 
 
 def _caption(ends: pd.DataFrame, band: str) -> str:

@@ -15,6 +15,17 @@ _TRANSITIONS = {
     "annealing": "annealed smoothing",
     "sampling": "task sampling",
 }
+METHODS = {
+    "l2": "L2",
+    "l2_init": "L2 Init",
+    "spectral": "Spectral",
+    "shrink_and_perturb": "Shrink & Perturb",
+    "redo": "ReDo",
+    "clip": "gradient clipping",
+    "continual_backprop": "Continual Backprop",
+}
+"""Proper names of methods; the others go by their own name's words."""
+
 _CHANGE = ("granularity", "transition", "method")  # named in words of their own
 
 
@@ -41,6 +52,12 @@ def of_arms(values: pd.DataFrame) -> list[str]:
         if len(set(labels)) == len(labels):
             break
     return labels
+
+
+def method_name(method: str) -> str:
+    """Returns a method, or several joined by +, in words: "Shrink & Perturb", "L2 + ReDo"."""
+    parts = method.split("+")
+    return " + ".join(METHODS.get(part, part.replace("_", " ")) for part in parts)
 
 
 def _majority(values: list[Any]) -> Any:
@@ -80,8 +97,8 @@ def _label(arm: dict[Any, Any], varying: list[str], thorough: bool, usual: dict[
         and (not varying or "method" in varying)
         and not (method == "none" and parts)
     ):
-        parts.insert(0, method)
-    return ", ".join(parts) or (method if isinstance(method, str) else "all lanes")
+        parts.insert(0, method_name(method))
+    return ", ".join(parts) or (method_name(method) if isinstance(method, str) else "all lanes")
 
 
 def _change(arm: dict[Any, Any], thorough: bool) -> str:

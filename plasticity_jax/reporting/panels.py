@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 import pandas as pd
 
+from plasticity_jax.reporting import looks
 from plasticity_jax.types import Metric
 
 if TYPE_CHECKING:
@@ -22,14 +23,12 @@ BANDS = {
 # columns of the summary that are a band's edges; a standard error is around the mean
 _EDGES = {"minmax": ("minimum", "maximum"), "ci": ("low", "high"), "t": ("t_low", "t_high")}
 
-# Colours that stay apart for colour-blind readers (Okabe and Ito 2008), without the yellow that is
-# faint on white.
-COLOURS = ("#000000", "#D55E00", "#0072B2", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
-_MARKERS = ("", "o", "s", "^", "D", "v", "P", "X")  # one more for each time round the colours
-_DASHED = (0, (4, 1.6))
 GREY = "#555555"
 _DECADES = 100  # an axis whose means span more than this factor is logarithmic
 _TINY = 1e-6  # of values, what is rounding
+_MANY = 20  # points of bands, of which a few may be called outliers
+_OUTLIERS = 0.05  # share of them at either end
+_FLATTENED = 3  # times what the rest needs
 _MARKED = 25  # points of a line that are marked at most
 
 
@@ -52,14 +51,13 @@ def lines(
 ) -> list[Line]:
     """Returns each arm's line; `ends` and `labels` have one row per arm.
 
-    Arms that differ in granularity alone get one ramp of colour; abrupt arms are dashed where there
-    are others. How many seeds diverged is told in the label.
+    How they look is said in `looks`. How many seeds diverged is told in the label.
     """
     columns = list(arm_columns)
     numbers = ends[columns].assign(number=range(len(ends)))
     numbered = summary.merge(numbers, on=columns) if columns else summary.assign(number=0)
     made = []
-    for number, look in enumerate(_looks(ends, columns)):
+    for number, look in enumerate(looks.of_arms(ends[columns])):
         rows = numbered[numbered["number"] == number]
         diverged, seeds = (ends[name].to_numpy()[number] for name in ("diverged", "seeds"))
         label = str(labels[number])
@@ -69,58 +67,23 @@ def lines(
     return made
 
 
-def _looks(ends: pd.DataFrame, columns: list[str]) -> list[dict[str, Any]]:
-    """Colour, marker and dashes of each arm."""
-    granularity = np.full(len(ends), np.nan)
-    if "granularity" in columns:
-        granularity = ends["granularity"].to_numpy(float)
-    varying = [column for column in columns if len(ends[column].drop_duplicates()) > 1]
-    abrupt = granularity == 1
-    looks = []
-    for number in range(len(ends)):
-        times_round, colour = divmod(number, len(COLOURS))
-        look: dict[str, Any] = {
-            "color": COLOURS[colour],
-            "marker": _MARKERS[times_round % len(_MARKERS)],
-        }
-        if varying == ["granularity"]:
-            look = {"color": ramp(granularity, number), "marker": ""}
-        look["linestyle"] = _DASHED if abrupt[number] and not abrupt.all() else "-"
-        looks.append(look)
-    return looks
-
-
-def ramp(granularity: np.ndarray, number: int) -> Any:
-    """Returns the colour of one granularity among all: abrupt is black, then from light (coarse) to
-    dark (fine).
-    """
-    import matplotlib
-
-    if granularity[number] == 1:
-        return "#000000"
-    finer = np.unique(granularity[granularity != 1])
-    place = 0.5
-    if len(finer) > 1:
-        place = np.searchsorted(finer, granularity[number]) / (len(finer) - 1)
-    return matplotlib.colormaps["viridis"](0.78 - 0.63 * place)
-
-
 def draw(axes: "Axes", metric: Metric, arms: Sequence[Line], band: str, tasks: int) -> None:
     """Draws one column of every arm into `axes`, over as many tasks."""
     from matplotlib.ticker import MaxNLocator
 
-    drawn = []
+    drawn, bands = [], []
     for order, arm in enumerate(arms):
         rows = arm.rows[(arm.rows["metric"] == metric.name) & (arm.rows["count"] > 0)]
         drawn.append(rows)
         task = rows["task"].to_numpy() + 1
-        look = arm.look | _marks(arm.look["marker"], len(rows), tasks)
+        look = arm.look | _marks(arm.look["marker"], task)
         axes.plot(task, rows["mean"].to_numpy(), label=arm.label, zorder=3 + order / 100, **look)
         several = (rows["count"] > 1).to_numpy()
         if several.any():
             low, high = _edges(rows, band)
             style = {"color": look["color"], "alpha": 0.14, "linewidth": 0, "zorder": 2}
             axes.fill_between(task, low, high, where=several.tolist(), **style)
+            bands.append(np.stack([low, high])[:, several])
     axes.set_xlabel("task")
     axes.set_ylabel(metric.label)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=7, steps=[1, 2, 5, 10]))
@@ -129,14 +92,21 @@ def draw(axes: "Axes", metric: Metric, arms: Sequence[Line], band: str, tasks: i
     else:
         axes.set_xlim(0.5, 1.5)
     _value_axis(axes, metric.share, pd.concat(drawn))
+    if bands:
+        _leave_out_outliers(axes, pd.concat(drawn)["mean"].to_numpy(), np.hstack(bands))
 
 
-def _marks(marker: str, points: int, tasks: int) -> dict[str, Any]:
-    """How points are marked: of arms that have a marker, and where a line has gaps or is a point."""
-    gaps = points < tasks - 1 or tasks == 1
-    if not points or not (marker or gaps):
+def _marks(marker: str, tasks: np.ndarray) -> dict[str, Any]:
+    """How points are marked: of arms that have a marker, and where a line has gaps or is a point.
+
+    A line that ends early, as a diverged arm's, is only shorter.
+    """
+    if not len(tasks):
         return {}
-    return {"marker": marker or "o", "markersize": 3, "markevery": max(1, points // _MARKED)}
+    gaps = len(tasks) == 1 or len(tasks) < tasks[-1] - tasks[0] + 1
+    if not (marker or gaps):
+        return {}
+    return {"marker": marker or "o", "markersize": 3, "markevery": max(1, len(tasks) // _MARKED)}
 
 
 def _edges(rows: Any, band: str) -> tuple[np.ndarray, np.ndarray]:
@@ -150,7 +120,7 @@ def _edges(rows: Any, band: str) -> tuple[np.ndarray, np.ndarray]:
 
 def _value_axis(axes: "Axes", share: bool, drawn: pd.DataFrame) -> None:
     """Scale, limits and ticks of the axis of values, of which rows of the summary are `drawn`."""
-    from matplotlib.ticker import PercentFormatter
+    from matplotlib.ticker import FuncFormatter, PercentFormatter
 
     if drawn.empty:
         middle = {"ha": "center", "va": "center", "transform": axes.transAxes, "color": GREY}
@@ -164,6 +134,8 @@ def _value_axis(axes: "Axes", share: bool, drawn: pd.DataFrame) -> None:
         axes.yaxis.set_major_formatter(PercentFormatter(1.0))
     if low > 0 and means.max() > _DECADES * means.min():
         axes.set_yscale("log")
+        if share:
+            axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{100 * value:g}%"))
         # a standard error may reach below zero, where a log scale has no end
         axes.set_ylim(bottom=low / 1.2)
     elif high - low <= _TINY * max(abs(low), abs(high)):
@@ -172,6 +144,25 @@ def _value_axis(axes: "Axes", share: bool, drawn: pd.DataFrame) -> None:
         axes.set_ylim(low - around, high + around)
     if share and low >= 0 and high <= 1:
         _limit_to_shares(axes)
+
+
+def _leave_out_outliers(axes: "Axes", means: np.ndarray, bands: np.ndarray) -> None:
+    """An axis that a few points of a band alone would flatten ends at what all lines and most of
+    the bands [2, points] need.
+    """
+    logarithmic = axes.get_yscale() == "log"
+    bands = bands[:, (bands > 0).all(axis=0)] if logarithmic else bands
+    if bands.shape[1] < _MANY:
+        return
+    scaled = np.log if logarithmic else np.asarray
+    edges, lines = scaled(bands), scaled(means)
+    low = min(lines.min(), np.quantile(edges[0], _OUTLIERS))
+    high = max(lines.max(), np.quantile(edges[1], 1 - _OUTLIERS))
+    if high <= low or max(edges[1].max() - edges[0].min(), 0) < _FLATTENED * (high - low):
+        return
+    room = 0.1 * (high - low)
+    limits = np.array([low - room, high + room])
+    axes.set_ylim(*(np.exp(limits) if logarithmic else limits).tolist())
 
 
 def _limit_to_shares(axes: "Axes") -> None:

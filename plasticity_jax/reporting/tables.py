@@ -63,6 +63,22 @@ def final_table(
     Raises:
       ValueError: as `statistics.final`, and a baseline that fits no arm or several.
     """
+    head, rows = final_cells(table, arm_columns, metric, baseline, last)
+    return "\n".join([*head, "", *_aligned(rows)])
+
+
+def final_cells(
+    table: pd.DataFrame,
+    arm_columns: Sequence[str],
+    metric: str = "online_accuracy",
+    baseline: dict[str, Any] | None = None,
+    last: int = 5,
+) -> tuple[list[str], list[list[str]]]:
+    """Returns the sentences at the head of `final_table`, and its cells by row.
+
+    Raises:
+      ValueError: as `statistics.final`, and a baseline that fits no arm or several.
+    """
     arms = statistics.arms(table, arm_columns)
     statistics.check(table, arm_columns, metric, last)
     means = statistics.final(table, arm_columns, metric, last)
@@ -97,7 +113,7 @@ def final_table(
     ]
     if not alone:
         head.append("differences: paired, same seed and same tasks")
-    return "\n".join([*head, "", *_aligned(rows)])
+    return head, rows
 
 
 class _Notation(NamedTuple):

@@ -125,7 +125,7 @@ def test_one_legend_with_arms_and_chance():
     assert len(legends) == 1
     assert [t.get_text() for t in legends[0].texts] == [
         "abrupt",
-        "l2, abrupt",
+        "L2, abrupt",
         "task sampling, K = 20",
         "chance",
     ]
@@ -157,7 +157,7 @@ def test_diverged_seeds_and_one_seed_are_told():
     table.loc[(table["lane"] == 4) & (table["task"] > 5), "finite"] = False
     table.loc[(table["lane"] == 4) & (table["task"] > 5), "online_accuracy"] = np.nan
     fig = curves.figure(table, ARMS, curves.Drawing(note="Two words."))
-    assert "l2, abrupt\n(1 of 3 seeds diverged)" in [
+    assert "L2, abrupt\n(1 of 3 seeds diverged)" in [
         t.get_text() for t in fig.axes[1].get_legend().texts
     ]
     caption = "Line: mean over 3 seeds; band: minimum to maximum. A diverged seed is left out where it has no value."
@@ -299,7 +299,7 @@ def test_a_metric_without_a_value_says_so():
     axes, fig = value_axis([[np.nan, np.inf]] * 2, chance=0.1)
     assert [text.get_text() for text in axes.texts] == ["nothing measured"]
     assert list(axes.get_yticks()) == []
-    assert [t.get_text() for t in fig.axes[1].get_legend().texts] == ["none", "l2", "chance"]
+    assert [t.get_text() for t in fig.axes[1].get_legend().texts] == ["none", "L2", "chance"]
 
 
 @pytest.mark.parametrize("values", [[[0.5]], [[np.nan]], [[0.5, np.nan, 0.7]], [[np.nan], [0.3]]])
@@ -331,3 +331,71 @@ def test_refusals(tmp_path):
         curves.figure(table.head(0), ARMS)
     with pytest.raises(FileNotFoundError):
         curves.curves(table, ARMS, tmp_path / "no" / "folder")
+
+
+def test_a_line_that_ends_early_has_no_beads():
+    table = made(METHODS)
+    table.loc[(table["granularity"] == 20) & (table["task"] > 4), "online_accuracy"] = np.nan
+    line = panels(curves.figure(table, ARMS))["online accuracy"].lines[-1]
+    assert len(line.get_xdata()) == 5
+    assert line.get_marker() in ("", "None")
+
+
+def test_one_outlier_of_a_band_does_not_flatten_a_panel():
+    values = np.tile(np.linspace(1.0, 2.0, 30), (3, 1))
+    values += 0.1 * np.arange(3)[:, None]
+    axes, _ = value_axis(values, "parameter_norm")
+    assert axes.get_ylim()[1] < 2.4
+    values[0, 10] = 100
+    means = values.mean(axis=0)
+    axes, _ = value_axis(values, "parameter_norm")
+    assert axes.get_ylim()[1] > means.max()  # the line is whole
+    values[:2, 10] = 100, -96.5  # the mean stays
+    axes, _ = value_axis(values, "parameter_norm")
+    low, high = axes.get_ylim()
+    assert low > -1
+    assert high < 5
+
+
+def test_percent_on_a_logarithmic_axis_too():
+    axes, fig = value_axis([[1e-4, 1e-2, 0.9], [2e-4, 2e-2, 0.95]], "dormant_fraction")
+    assert axes.get_yscale() == "log"
+    fig.canvas.draw()
+    shown = [label.get_text() for label in axes.get_yticklabels() if label.get_text()]
+    assert shown
+    assert all(text.endswith("%") for text in shown)
+
+
+@pytest.mark.parametrize("width", curves.WIDTHS)
+def test_widths_of_a_page_and_of_columns(width):
+    fig = curves.figure(made(METHODS), ARMS, curves.Drawing(width=width, title="A title " * 9))
+    fig.canvas.draw()
+    assert fig.get_size_inches()[0] == {"page": 9.5, "double": 6.9, "single": 3.4}[width]
+    boxes = [axes.get_tightbbox() for axes in fig.axes if axes.get_ylabel()]
+    boxes += [axes.get_legend().get_window_extent() for axes in fig.axes if axes.get_legend()]
+    boxes += [fig._suptitle.get_window_extent(), fig._supxlabel.get_window_extent()]
+    for i, box in enumerate(boxes):
+        assert box.x0 >= -1
+        assert box.x1 <= fig.bbox.x1 + 1
+        for other in boxes[:i]:
+            assert (
+                box.x1 <= other.x0 or other.x1 <= box.x0 or box.y1 <= other.y0 or other.y1 <= box.y0
+            )
+
+
+def test_names_and_formats(tmp_path):
+    drawing = curves.Drawing(names=["A", "B", "C"], formats=("pdf", "png"), panels=())
+    first = curves.curves(made(METHODS), ARMS, tmp_path / "a", drawing)
+    second = curves.curves(made(METHODS), ARMS, tmp_path / "b", drawing)
+    assert [path.name for path in first] == ["a.pdf", "a.png"]
+    assert [p.read_bytes() for p in first] == [p.read_bytes() for p in second]
+    fig = curves.figure(made(METHODS), ARMS, drawing)
+    assert [line.get_label() for line in panels(fig)["online accuracy"].lines] == ["A", "B", "C"]
+    with pytest.raises(
+        ValueError, match="arm_names are 1: allowed are as many as arms, 3, in this"
+    ):
+        curves.figure(made(METHODS), ARMS, curves.Drawing(names=["A"]))
+    with pytest.raises(ValueError, match="unknown figure_format 'gif': known are"):
+        curves.curves(made(METHODS), ARMS, tmp_path / "c", curves.Drawing(formats=("gif",)))
+    with pytest.raises(ValueError, match="unknown figure_width 'wide': known are"):
+        curves.figure(made(METHODS), ARMS, curves.Drawing(width="wide"))

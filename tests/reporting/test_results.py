@@ -459,7 +459,7 @@ def test_baseline_values_may_be_missing_numbers(small):
         (lambda t: statistics.paired_differences(t, ARMS, {"granularity": 3}), "fits no arm"),
         (
             lambda t: statistics.paired_differences(t, ARMS, {"granularity": 1}),
-            r"fits 2 arms \(abrupt; l2, abrupt\)",
+            r"fits 2 arms \(abrupt; L2, abrupt\)",
         ),
         (
             lambda t: statistics.paired_differences(t, ARMS, {"grain": 1}),
@@ -491,20 +491,20 @@ def labelled(*arms):
 def test_labels_name_what_varies():
     assert labelled(ABRUPT, L2, GRADUAL, GRADUAL | {"transition": "sampling"}).tolist() == [
         "abrupt",
-        "l2, abrupt",
+        "L2, abrupt",
         "output interpolation, K = 20",
         "task sampling, K = 20",
     ]
-    assert labelled(ABRUPT, L2).tolist() == ["none", "l2"]
+    assert labelled(ABRUPT, L2).tolist() == ["none", "L2"]
     assert labelled(ABRUPT).tolist() == ["abrupt"]
-    assert labelled(L2).tolist() == ["l2, abrupt"]
+    assert labelled(L2).tolist() == ["L2, abrupt"]
 
 
 def test_labels_name_numbers():
     assert labelled(ABRUPT, L2, L2 | {"l2.strength": 0.01}).tolist() == [
         "none",
-        "l2, l2.strength=0.001",
-        "l2, l2.strength=0.01",
+        "L2, l2.strength=0.001",
+        "L2, l2.strength=0.01",
     ]
     plain = {"method": "none", "learning_rate": 0.1, "norm": "none", "width": 64}
     assert labelled(plain, plain | {"learning_rate": 0.1234567, "norm": "layer_norm"}).tolist() == [
@@ -537,7 +537,7 @@ def test_final_table_whole(small):
     arm                           seeds  mean, %   95 % interval  minus abrupt, points   95 % interval
     abrupt                            2     22.5  -72.8 to 117.8
     output interpolation, K = 20      2     82.5  -12.8 to 177.8                 +60.0  +60.0 to +60.0
-    l2, abrupt                        1     45.0               -                 +15.0               -"""
+    L2, abrupt                        1     45.0               -                 +15.0               -"""
     assert tables.final_table(small, ARMS, last=2) == textwrap.dedent(expected)
 
 
