@@ -8,6 +8,8 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
+
 from experiments.benchmark import NOTHING, SCALES, Benchmark
 from plasticity_jax import lanes as lanes_
 from plasticity_jax import registry
@@ -86,6 +88,8 @@ class Kind(NamedTuple):
         for all of them.
       remarks: (figure, choices, table of a run) -> sentences on what differs between arms.
       told: settings that a caption names where they are not the paper's, besides the usual ones.
+      controls: (figure, choices, table) -> which rows are of control arms, [rows] bool; they have a
+        picture of their own. None if there are no controls.
     """
 
     arms: Callable[[Figure, Choices], list[dict[str, Setting]]]
@@ -93,6 +97,7 @@ class Kind(NamedTuple):
     taken: Callable[[Benchmark[Any], Choices], set[str]]
     remarks: Callable[[Figure, Choices, Any], list[str]]
     told: tuple[str, ...] = ()
+    controls: Callable[[Figure, Choices, Any], Any] | None = None
 
 
 class Plan(NamedTuple):
@@ -268,20 +273,34 @@ def draw(
     What is drawn is written beside it as figure_NAME.csv: statistics over seeds of the metric by
     arm and task; beside a figure of the benchmark's own metric, every probe as
     figure_NAME_probes.png and .svg, and all measurements over the last tasks as
-    figure_NAME_final.csv (`tables.finals`).
+    figure_NAME_final.csv (`tables.finals`). Control arms are drawn apart, as
+    figure_NAME_controls.png and .svg, beside the arms without a method.
     """
     figure, metric = one.figure, metric_of(one.figure)
     path = Path(folder or values["workdir"]) / f"figure_{figure.name}"
     title = f"Figure {figure.name}: {figure.benchmark.title}"
     note = differences(one, values, table)
     drawing = pictures.drawing(values, metric, title, note)
+    whole, control = table, _controls(one, table)
+    table = table[~control]
     paths = curves.curves(table, columns, path, drawing._replace(panels=()))
-    drawn(table, columns, metric).to_csv(f"{path}.csv", index=False)
+    if control.any():
+        apart = whole[control | (whole["method"] == "none")]
+        curves.curves(apart, columns, f"{path}_controls", drawing._replace(panels=()))
+    drawn(whole, columns, metric).to_csv(f"{path}.csv", index=False)
     if not figure.metric:
         curves.curves(table, columns, f"{path}_probes", drawing)
         last = settings.read("last", values["last"])
-        tables.finals(table, columns, last).round(6).to_csv(f"{path}_final.csv", index=False)
+        tables.finals(whole, columns, last).round(6).to_csv(f"{path}_final.csv", index=False)
     return f"figure {figure.name}: {paths[0]}"
+
+
+def _controls(one: Plan, table: Any) -> Any:
+    """Which rows of a table are of control arms, [rows] bool."""
+    found, choices = one.figure.kind.controls, one.choices
+    if not choices.controls or found is None:
+        return np.zeros(len(table), bool)
+    return np.asarray(found(one.figure, choices, table))
 
 
 def differences(one: Plan, values: flags.Values, table: Any) -> str:

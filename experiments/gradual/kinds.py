@@ -231,5 +231,31 @@ def _remarks_by_method(figure: Figure, choices: Choices, table: Any) -> list[str
     return said
 
 
-BY_METHOD = Kind(_by_method, _defaults, _taken, _remarks_by_method, told=("granularity",))
-BY_GRANULARITY = Kind(_by_granularity, _defaults, _taken_with_granularity, _remarks)
+def _controls_by_method(figure: Figure, choices: Choices, table: Any) -> Any:
+    """Which rows are of arms that `_controls` adds, [rows] bool."""
+    values = _values(figure.benchmark, choices)
+    control = (table["epochs"] != values["epochs"]) | (table["transition"] == "smoothing")
+    change = f"{values['environment']}.change"
+    return control | (table[change] == False) if change in table else control  # noqa: E712
+
+
+def _controls_by_granularity(figure: Figure, choices: Choices, table: Any) -> Any:
+    """Which rows are of the finest granularity, [rows] bool."""
+    return table["granularity"] == _finest(_values(figure.benchmark, choices))
+
+
+BY_METHOD = Kind(
+    _by_method,
+    _defaults,
+    _taken,
+    _remarks_by_method,
+    told=("granularity",),
+    controls=_controls_by_method,
+)
+BY_GRANULARITY = Kind(
+    _by_granularity,
+    _defaults,
+    _taken_with_granularity,
+    _remarks,
+    controls=_controls_by_granularity,
+)

@@ -36,10 +36,10 @@ MARKERS = ("", "o", "s", "^", "D", "v", "P", "X")  # of arms that look the same 
 _CHANGE = ("granularity", "transition", "method")
 
 
-def of_arms(values: pd.DataFrame) -> list[dict[str, Any]]:
+def of_arms(values: Any) -> list[dict[str, Any]]:
     """Returns keywords of `Axes.plot` for each arm: color, linestyle and marker.
 
-    `values` has a row of arm columns for each arm. Arms that differ in granularity have a ramp of
+    `values`, a DataFrame, has a row of arm columns for each arm. Arms that differ in granularity have a ramp of
     colour; else the colour is the method's, or that of the kind of gradual change where there is no
     method; else that of the first column that differs.
     """
@@ -66,7 +66,7 @@ def of_name(name: str) -> str:
 
 
 def _colours(
-    values: pd.DataFrame, rows: Sequence[dict[Any, Any]], varying: Sequence[str]
+    values: Any, rows: Sequence[dict[Any, Any]], varying: Sequence[str]
 ) -> tuple[list[Any], set[str]]:
     """Each arm's colour, and the columns that it tells."""
     if "granularity" in varying and not {"method", "transition"} & set(varying):
@@ -99,7 +99,7 @@ def _of_change(row: dict[Any, Any], by_method: bool) -> str:
     return of_name(method)
 
 
-def _differs(column: pd.Series, colours: Sequence[Any]) -> bool:
+def _differs(column: Any, colours: Sequence[Any]) -> bool:
     """Whether a column tells arms of one colour apart: a method's own strength does not, if it has
     one value.
     """

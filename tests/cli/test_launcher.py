@@ -9,6 +9,7 @@ import io
 import json
 import os
 import pathlib
+import shutil
 import signal
 import subprocess
 import sys
@@ -31,7 +32,7 @@ from plasticity_jax.storage import workdir
 ROOT = pathlib.Path(__file__).parents[2]
 TINY = "--samples=100 --epochs=2 --tasks=2 --batch_size=20 --seeds=1 --probes=none --noprogress --width=8 --depth=1"
 TINY = (TINY + " --norm=none --optimizer=sgd").split()
-FILES = {"results.parquet", "summary.csv", "config.json", "curves.png", "curves.svg"}
+FILES = {"results.parquet", "summary.csv", "final.csv", "config.json", "curves.png", "curves.svg"}
 
 
 @pytest.fixture(scope="session")
@@ -365,8 +366,39 @@ def test_a_run_leaves_summary_figure_and_a_table_to_read(finished):
         pd.read_csv(folder / "summary.csv").columns
     )
     assert text.startswith("online accuracy")
-    assert [words.split(",")[0] for words in text.splitlines()].count("l2") == 4
+    assert [words.split(",")[0] for words in text.splitlines()].count("L2") == 4
     assert text.endswith(f"\n\nfigure: {folder / 'curves.png'}\n")
+
+
+@pytest.mark.usefixtures("nothing_compiles")
+def test_a_finished_run_is_drawn_and_written_as_a_paper_wants_it(finished, tmp_path, capsys):
+    folder = tmp_path / "copy"
+    shutil.copytree(finished[0], folder)
+    asked = ["--figure_format=pdf", "--figure_width=single", "--figure_title=Mine"]
+    asked += ["--export=markdown,latex", "--arm_names=A;B;C;D;E;F"]
+    assert launch(f"--workdir={folder}", *GRID, *asked) == 0
+    assert f"figure: {folder / 'curves.pdf'}" in capsys.readouterr().out
+    assert (folder / "curves.pdf").read_bytes().startswith(b"%PDF")
+    assert "| B | 2 |" in (folder / "final.md").read_text()
+    assert r"\begin{tabular}" in (folder / "final.tex").read_text()
+    assert {"metric", "arm", "mean", "minus"} <= set(pd.read_csv(folder / "final.csv").columns)
+
+
+@pytest.mark.usefixtures("nothing_compiles")
+@pytest.mark.parametrize(
+    ("flag", "said"),
+    [
+        ("--figure_format=gif", "figure_format is 'gif': allowed are 'svg', 'png', 'pdf'."),
+        ("--figure_width=wide", "figure_width is 'wide': allowed are 'page', 'double', 'single'."),
+        ("--export=word", "export is 'word': allowed are 'markdown', 'latex'."),
+        ("--arm_names=A;B;C", "arm_names are 3: allowed are as many as arms, 1, apart by ;"),
+    ],
+)
+def test_pictures_that_there_are_not_are_refused_before_a_run(flag, said, tmp_path, capsys):
+    folder = tmp_path / "run"
+    assert launch(f"--workdir={folder}", *TINY, flag) == 2
+    assert said in capsys.readouterr().err
+    assert not folder.exists()
 
 
 @pytest.mark.usefixtures("nothing_compiles")

@@ -12,14 +12,13 @@ import jax.numpy as jnp
 import numpy as np
 import pandas as pd
 
-from plasticity_jax.reporting import curves
-from plasticity_jax.reporting import panels as panels_
+from plasticity_jax.reporting import curves, looks
 from plasticity_jax.theory.gradual import landscapes, panels
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-BLACK, ORANGE, BLUE, GREEN = panels_.COLOURS[:4]
+BLACK, (ORANGE, BLUE, GREEN) = looks.BLACK, looks.COLOURS[:3]
 NOTE = (
     "Not modelled by the theory: labels that mix (its change is linear, θ → Aθ, about an origin "
     "that means nothing to a "
@@ -185,7 +184,7 @@ def _arms(table: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame, Any]]:
         yield (
             label,
             table.loc[table["granularity"] == granularity],
-            panels_.ramp(granularities, order),
+            looks.ramp(granularities, order),
         )
 
 
