@@ -6,7 +6,7 @@ FIGURES ?= 1a 1b 1c 2 3 4 5a 5b
 EXTRA ?=
 COMMA := ,
 
-.PHONY: setup demo test lint types claims docs oracles sampler mutations smoke bench clean
+.PHONY: setup demo test lint types claims pictures docs oracles sampler mutations smoke bench clean
 
 setup: .venv/.installed
 
@@ -33,6 +33,10 @@ types: setup
 # what the notes and the readme say of the first paper, from the committed lane tables; `make test` checks that it is so
 claims: setup
 	$(BIN)/python -m experiments.gradual.claims
+
+# its figures, drawn again from the same tables
+pictures: setup
+	$(BIN)/python -m experiments.gradual.claims --pictures
 
 # the documentation as pages for a browser, in docs/_build
 .venv/.docs: .venv/.installed

@@ -241,7 +241,7 @@ def _draw_from(doc: str, one: Plan, workdirs: str) -> int:
         folder = values["workdir"] or folders[0]
         launcher.workdir.check_writable(folder)
         Path(folder).mkdir(parents=True, exist_ok=True)
-        launcher.say(draw(one, table, _arm_columns(runs), values, folder))
+        launcher.say(draw(one, table, arm_columns(runs), values, folder))
     except ValueError as error:
         return launcher.fault(error, launcher.USAGE)
     except (launcher.workdir.WorkdirError, OSError) as error:
@@ -249,8 +249,8 @@ def _draw_from(doc: str, one: Plan, workdirs: str) -> int:
     return 0
 
 
-def _arm_columns(runs: collect.Runs) -> list[str]:
-    """The columns of a run's table that name its arms."""
+def arm_columns(runs: collect.Runs) -> list[str]:
+    """Returns the columns of a run's table that name its arms."""
     alone = Execution("map", 1, 1)  # (how lanes are run names no arm)
     programs = [
         program.Program(spec, [lanes_.complete(spec, lane) for lane in lanes], alone)
@@ -279,14 +279,14 @@ def draw(
     figure, metric = one.figure, metric_of(one.figure)
     path = Path(folder or values["workdir"]) / f"figure_{figure.name}"
     title = f"Figure {figure.name}: {figure.benchmark.title}"
-    note = differences(one, values, table)
-    drawing = pictures.drawing(values, metric, title, note)
     whole, control = table, _controls(one, table)
     table = table[~control]
+    drawing = pictures.drawing(values, metric, title, differences(one, values, table))
     paths = curves.curves(table, columns, path, drawing._replace(panels=()))
     if control.any():
         apart = whole[control | (whole["method"] == "none")]
-        curves.curves(apart, columns, f"{path}_controls", drawing._replace(panels=()))
+        note = differences(one, values, apart)
+        curves.curves(apart, columns, f"{path}_controls", drawing._replace(panels=(), note=note))
     drawn(whole, columns, metric).to_csv(f"{path}.csv", index=False)
     if not figure.metric:
         curves.curves(table, columns, f"{path}_probes", drawing)

@@ -239,11 +239,6 @@ def _controls_by_method(figure: Figure, choices: Choices, table: Any) -> Any:
     return control | (table[change] == False) if change in table else control  # noqa: E712
 
 
-def _controls_by_granularity(figure: Figure, choices: Choices, table: Any) -> Any:
-    """Which rows are of the finest granularity, [rows] bool."""
-    return table["granularity"] == _finest(_values(figure.benchmark, choices))
-
-
 BY_METHOD = Kind(
     _by_method,
     _defaults,
@@ -252,10 +247,4 @@ BY_METHOD = Kind(
     told=("granularity",),
     controls=_controls_by_method,
 )
-BY_GRANULARITY = Kind(
-    _by_granularity,
-    _defaults,
-    _taken_with_granularity,
-    _remarks,
-    controls=_controls_by_granularity,
-)
+BY_GRANULARITY = Kind(_by_granularity, _defaults, _taken_with_granularity, _remarks)

@@ -116,7 +116,13 @@ def _dashes(rows: Sequence[dict[Any, Any]], columns: Sequence[str]) -> list[Any]
         others = tuple(str(row[column]) for column in columns)
         keys.append((not _is_gradual(row), others))
     order = sorted(dict.fromkeys(keys), key=lambda key: key[0])  # gradual ones first
-    return [DASHES[order.index(key) % len(DASHES)] for key in keys]
+    gradual = sum(not abrupt for abrupt, _ in order)
+    broken = DASHES[1:] if gradual else DASHES  # what abrupt change may have
+    looks = {}
+    for place, key in enumerate(order):
+        known, number = (broken, place - gradual) if key[0] else (DASHES, place)
+        looks[key] = known[number % len(known)]
+    return [looks[key] for key in keys]
 
 
 def ramp(granularity: np.ndarray, number: int) -> Any:

@@ -8,7 +8,16 @@ import pytest
 import scipy.stats
 
 from experiments.gradual.claims import __main__ as command
-from experiments.gradual.claims import chosen, decided, pictures, rule, statements, tables, text
+from experiments.gradual.claims import (
+    chosen,
+    decided,
+    pictures,
+    redrawn,
+    rule,
+    statements,
+    tables,
+    text,
+)
 
 
 def test_documents_say_what_the_tables_say(capsys):
@@ -317,8 +326,9 @@ def test_pictures_of_the_deciding_runs(tmp_path, monkeypatch, capsys):
     committed = pd.read_csv(tables.FOLDER / "figure_1a_paper.csv")
     pd.testing.assert_frame_equal(drawn[committed.columns], committed)
     monkeypatch.setattr(tables, "FOLDER", tmp_path)
+    monkeypatch.setattr(redrawn, "REDRAWN", ())
     assert command.main(["--pictures"]) == 0
-    assert "no deciding run is finished" in capsys.readouterr().out
+    assert "no lanes are kept" in capsys.readouterr().out
     assert command.main(["--chekc"]) == 2
 
 
@@ -337,3 +347,19 @@ def test_an_arm_that_never_learns_is_said_and_drawn(tmp_path):
     assert "Postponed at 0.001." in said
     pictures.postponed(table, tmp_path / "postponed.png")
     assert (tmp_path / "postponed.png").stat().st_size > 1000
+
+
+@pytest.mark.parametrize("name", ["3", "5b"])
+def test_what_is_beside_a_picture_is_of_the_kept_lanes(name, tmp_path, monkeypatch):
+    """`--pictures` gives the committed tables again."""
+    [one] = [one for one in redrawn.REDRAWN if one.figure.name == name]
+    monkeypatch.setattr(redrawn, "REDRAWN", (one,))
+    monkeypatch.setattr("plasticity_jax.reporting.curves.curves", lambda *_: [tmp_path / "none"])
+    redrawn.draw(tmp_path)
+    for path in (f"figure_{name}.csv", f"figure_{name}_final.csv"):
+        assert (tmp_path / path).read_text() == (tables.FOLDER / path).read_text()
+
+
+def test_every_kept_figure_has_a_picture():
+    for one in redrawn.REDRAWN:
+        assert (tables.FOLDER / f"figure_{one.figure.name}.png").exists()

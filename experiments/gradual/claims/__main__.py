@@ -2,7 +2,8 @@
 should be.
 
 Command: python -m experiments.gradual.claims [--check | --pictures]
---pictures draws the deciding runs that are finished, as experiments/gradual/results/NAME.png.
+--pictures draws every figure and deciding run whose lanes are kept into experiments/gradual/results,
+with its curves and final table.
 """
 
 import difflib
@@ -49,9 +50,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(__doc__)
         return 2
     if "--pictures" in arguments:
-        from experiments.gradual.claims import pictures
+        from experiments.gradual.claims import pictures, redrawn
 
-        print("\n".join(map(str, pictures.draw())) or "no deciding run is finished")
+        print("\n".join(map(str, [*redrawn.draw(), *pictures.draw()])) or "no lanes are kept")
         return 0
     wrong = 0
     for name, parts in PARTS.items():
