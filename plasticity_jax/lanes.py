@@ -150,17 +150,17 @@ def check(spec: Spec, lanes: Sequence[Mapping[str, Any]], samples: int) -> list[
     if not lanes:
         raise ValueError("there are no lanes: give at least one, e.g. grid(seed=range(5)).")
     steps = check_steps(spec, samples)
+    gradual = transitions.TRANSITIONS[spec.transition].gradual
     completed = [complete(spec, lane) for lane in lanes]
     limits = _limits(spec)
     for lane in completed:
         for name, value in lane.items():
             _within(name, value, *limits[name])
         transitions.check_plateaus(lane["granularity"], lane["transition_fraction"], steps)
-        if lane["granularity"] > 1 and not transitions.TRANSITIONS[spec.transition].gradual:
+        if lane["granularity"] > 1 and not gradual:
             raise ValueError(
                 f"granularity is {lane['granularity']}: allowed with transition "
-                f"{spec.transition!r} is 1, as nothing "
-                "mixes."
+                f"{spec.transition!r} is 1, as nothing mixes."
             )
     _check_together(spec, completed)
     check_distinct([(spec, completed)])
@@ -208,12 +208,13 @@ def check_distinct(runs: Iterable[tuple[Spec, Sequence[Mapping[str, Any]]]]) -> 
                     "their seed."
                 )
             changed = {name: value for name, value in lane.items() if value != before[1][name]}
-            changed |= {"transition": spec.transition} if spec != before[0] else {}
+            if spec != before[0]:
+                changed["transition"] = spec.transition
+            listed = ", ".join(f"{name} {value}" for name, value in changed.items())
             raise ValueError(
-                f"a lane with {', '.join(f'{k} {v}' for k, v in changed.items())} is the same run "
-                "as one before it: allowed "
-                "are lanes that differ as float32, and with granularity 1 in more than the "
-                "transition and its fraction."
+                f"a lane with {listed} is the same run as one before it: allowed are lanes that "
+                "differ as float32, and with granularity 1 in more than the transition and its "
+                "fraction."
             )
 
 
@@ -291,10 +292,8 @@ def arrays(spec: Spec, lane: Mapping[str, Any]) -> dict[str, jax.Array]:
 
 def _within(name: str, value: float, low: float | None, high: float | None) -> None:
     if (low is not None and value < low) or (high is not None and value > high):
-        raise ValueError(
-            f"{name} is {value}: allowed is "
-            f"{f'{low} to {high}' if high is not None else f'{low} or more'}."
-        )
+        allowed = f"{low} or more" if high is None else f"{low} to {high}"
+        raise ValueError(f"{name} is {value}: allowed is {allowed}.")
 
 
 def stack(lanes: Sequence[Mapping[str, Any]]) -> dict[str, np.ndarray]:
@@ -316,7 +315,8 @@ def stack(lanes: Sequence[Mapping[str, Any]]) -> dict[str, np.ndarray]:
     for lane in made:
         for name in LIMITS.keys() & lane.keys():
             _within(name, lane[name], *LIMITS[name])
-    return {
-        k: np.asarray([lane[k] for lane in made], np.int32 if is_whole(k) else np.float32)
-        for k in made[0]
-    }
+    arrays = {}
+    for name in made[0]:
+        kind = np.int32 if is_whole(name) else np.float32
+        arrays[name] = np.asarray([lane[name] for lane in made], kind)
+    return arrays

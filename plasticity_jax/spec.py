@@ -130,19 +130,18 @@ class Spec:
         known = cls.__dataclass_fields__
         for name in given:
             if name not in known:
-                near = difflib.get_close_matches(name, known, n=1)
-                meant = (
-                    f"did you mean {near[0]}?"
-                    if near
-                    else "options and numbers of lanes are given apart"
-                )
+                meant = "options and numbers of lanes are given apart"
+                for near in difflib.get_close_matches(name, known, n=1):
+                    meant = f"did you mean {near}?"
                 raise ValueError(
                     f"a Spec has no field {name!r} ({meant}): known are {', '.join(known)}."
                 )
         return super().__new__(cls)
 
     def __post_init__(self):
-        replace = lambda name, value: object.__setattr__(self, name, value)  # noqa: E731 (frozen, as dataclasses do it)
+        def replace(name: str, value: Any) -> None:
+            object.__setattr__(self, name, value)  # (frozen, as dataclasses do it)
+
         for kind, known in CHOICES.items():
             if kind == "transition" and self.transition is None:
                 continue
@@ -159,7 +158,8 @@ class Spec:
         for name in unread(self.model):
             if getattr(self, name) != _default(name):
                 raise ValueError(
-                    f"{name} is {getattr(self, name)!r}, but {self.model} has no {name}: leave it out."
+                    f"{name} is {getattr(self, name)!r}, but {self.model} has no {name}: leave it "
+                    "out."
                 )
         if self.samples is not None and self.samples < self.batch_size:
             raise ValueError(
@@ -192,12 +192,12 @@ class Spec:
                 raise ValueError(
                     f"option {registry.shown(name)} fits no part of this run: known are {listed}."
                 )
-            made[name] = _option(name, value, known[name])
-            if name.partition(".")[0] in self.probe_names() and not made[name] >= (
-                low := int(isinstance(made[name], int))
-            ):
+            read = _option(name, value, known[name])
+            made[name] = read
+            lowest = 1 if isinstance(read, int) else 0
+            if name.partition(".")[0] in self.probe_names() and not read >= lowest:
                 raise ValueError(
-                    f"option {name} is {registry.shown(value)}: allowed are numbers from {low}."
+                    f"option {name} is {registry.shown(value)}: allowed are numbers from {lowest}."
                 )
         return tuple(sorted(made.items()))
 
@@ -219,19 +219,18 @@ class Spec:
 
     def known_options(self) -> dict[str, Any]:
         """Returns the static options of this Spec's parts with their defaults."""
-        return {
-            f"{part}.{o}": v
-            for part, factory in self.parts().items()
-            for o, v in registry.options(factory).items()
-        }
+        return self._settings(registry.options)
 
     def known_numbers(self) -> dict[str, float]:
         """Returns the traced numbers of this Spec's parts with their defaults."""
-        return {
-            f"{part}.{n}": v
-            for part, factory in self.parts().items()
-            for n, v in registry.numbers(factory).items()
-        }
+        return self._settings(registry.numbers)
+
+    def _settings(self, own: Callable[[Callable], Mapping[str, Any]]) -> dict[str, Any]:
+        """{"<part>.<setting>": default} of what `own` says of each part."""
+        found: dict[str, Any] = {}
+        for part, factory in self.parts().items():
+            found |= {f"{part}.{name}": default for name, default in own(factory).items()}
+        return found
 
     @property
     def open_ended(self) -> bool:
@@ -299,13 +298,11 @@ class Spec:
                 f"{environment.inputs}: allowed are {', '.join(fitting)}."
             )
         if (self.dataset == "generated") != (environment.data == "nothing"):
-            wanted = (
-                "'generated'"
-                if environment.data == "nothing"
-                else "a set of images, such as digits"
-            )
+            draws = environment.data == "nothing"
+            wanted = "'generated'" if draws else "a set of images, such as digits"
             raise ValueError(
-                f"dataset is {self.dataset!r}: with environment {self.environment!r} it must be {wanted}."
+                f"dataset is {self.dataset!r}: with environment {self.environment!r} it must be "
+                f"{wanted}."
             )
         heads.check_fit(self.head, environment, repr(self.environment))
         transitions.check_fit(
@@ -313,12 +310,11 @@ class Spec:
         )
 
     def check_classes(self, classes: int) -> None:
-        """Raises ValueError if the transition cannot mix targets of a dataset with so few classes."""
+        """Raises ValueError if the transition cannot mix targets of so few classes."""
         if classes < 2 and TRANSITIONS[self.transition].targets == "distributions":
             raise ValueError(
                 f"transition {self.transition!r} needs targets of 2 or more classes, but the "
-                f"dataset has {classes}: "
-                "allowed are datasets with more, or another transition."
+                f"dataset has {classes}: allowed are datasets with more, or another transition."
             )
 
 
@@ -380,8 +376,11 @@ def _shape(model: str) -> list[str]:
 
 def unread(model: str) -> list[str]:
     """Returns the fields of Spec that other models are made from, and this one is not."""
-    every = dict.fromkeys(name for other in MODELS for name in _shape(other))
-    return [name for name in every if name not in _shape(model)]
+    own = _shape(model)
+    found: dict[str, None] = {}
+    for other in MODELS:
+        found |= dict.fromkeys(name for name in _shape(other) if name not in own)
+    return list(found)
 
 
 def _default(name: str) -> Any:

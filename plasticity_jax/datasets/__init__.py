@@ -12,24 +12,24 @@ the end of this file; for one made from published files see `builders`.
 
 from collections.abc import Callable
 
-from plasticity_jax.datasets import arrays, cache, digits, files, generated
+from plasticity_jax.datasets import arrays, cache, digits, generated, layouts
 from plasticity_jax.datasets.contract import DataError, Dataset, subsample
 
 __all__ = ["DATASETS", "DataError", "Dataset", "check_name", "load", "subsample"]
 
 
 def load(name: str, data_dir: str | None = None, download: bool = False) -> Dataset:
-    """The dataset `name`, on the host.
+    """Returns the dataset `name`, on the host.
 
     Args:
-        name: a key of `DATASETS`; "arrays:" is followed by a folder.
-        data_dir: folder of the original files; None: `$PLASTICITY_DATA_DIR`, else the cache folder
-          in the home.
-        download: whether missing original files may be downloaded.
+      name: a key of `DATASETS`; "arrays:" is followed by a folder.
+      data_dir: folder of the original files; None: `$PLASTICITY_DATA_DIR`, else the cache folder
+        in the home.
+      download: whether missing original files may be downloaded.
 
     Raises:
-        ValueError: an unknown name.
-        DataError: missing, corrupt or unreachable data.
+      ValueError: an unknown name.
+      DataError: missing, corrupt or unreachable data.
     """
     check_name(name)
     return DATASETS["arrays:PATH" if name.startswith("arrays:") else name](name, data_dir, download)
@@ -39,7 +39,7 @@ def check_name(name: str) -> None:
     """Nothing, when `name` is a known dataset; touches no file.
 
     Raises:
-        ValueError: an unknown name, with the known ones.
+      ValueError: an unknown name, with the known ones.
     """
     if not isinstance(name, str):
         from plasticity_jax import registry  # (it imports jax, which a dataset does not need)
@@ -55,8 +55,8 @@ def check_name(name: str) -> None:
 
 
 def originals(name: str) -> Callable[..., Dataset]:
-    """A loader of the dataset `name` of `files.ORIGINALS`, described by its docstring."""
-    layout = files.ORIGINALS[name]
+    """Returns a loader of the dataset `name` of `layouts.ORIGINALS`, described by its docstring."""
+    layout = layouts.ORIGINALS[name]
 
     def loader(name: str = name, data_dir: str | None = None, download: bool = False) -> Dataset:
         return cache.load_originals(name, data_dir, download)

@@ -2,6 +2,7 @@
 
 import os
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
@@ -25,11 +26,12 @@ def load_arrays(name: str, data_dir: str | None = None, download: bool = False) 
     classes, for regression. `data_dir` and `download` mean nothing here.
 
     Raises:
-        DataError: a file is missing or unreadable, or has another dtype, shape, length or other
-          labels.
+      DataError: a file is missing or unreadable, or has another dtype, shape, length or other
+        labels.
     """
     folder = contract.path_of(name.removeprefix("arrays:"))
-    images, labels = _part(name, folder, "train")
+    training = _part(name, folder, "train")
+    images, labels = training
     if len(images) == 0:
         raise DataError(
             f"{name}: {folder / 'train_images.npy'} holds no images, expected at least one."
@@ -37,24 +39,28 @@ def load_arrays(name: str, data_dir: str | None = None, download: bool = False) 
     real = labels.dtype == np.float32
     classes = 0 if real else _classes(name, folder / "train_labels.npy", labels)
     if any(os.path.lexists(folder / f"test_{what}.npy") for what in ("images", "labels")):
-        test_images, test_labels = _part(name, folder, "test")
-        _check_test(name, folder, images, labels, test_images, test_labels, classes)
+        test = _part(name, folder, "test")
+        _check_test(name, folder, training, test, classes)
     else:
-        test_images, test_labels = images[:0], labels[:0]
+        test = _Part(images[:0], labels[:0])
     mean, std = contract.statistics(images)
     if min(std) == 0.0:
         axis = "feature" if images.ndim == 2 else "channel"
         raise DataError(
             f"{name}: {axis} {std.index(0.0)} of {folder / 'train_images.npy'} has one value "
-            "throughout, expected at "
-            "least two, as inputs are divided by their standard deviation."
+            "throughout, expected at least two, as inputs are divided by their standard deviation."
         )
     kind = np.float32 if real else np.int32
-    parts = images, np.array(labels, kind), test_images, np.array(test_labels, kind)
+    parts = images, np.array(labels, kind), test.images, np.array(test.labels, kind)
     return Dataset(name, str(folder), contract.fingerprint(parts), classes, *parts, mean, std)
 
 
-def _part(name: str, folder: Path, part: str) -> tuple[np.ndarray, np.ndarray]:
+class _Part(NamedTuple):
+    images: np.ndarray
+    labels: np.ndarray
+
+
+def _part(name: str, folder: Path, part: str) -> _Part:
     """Inputs, uint8 [N, H, W, C] or float32 [N, ..., C], and labels [N] or float32 targets [N, T],
     of one part.
     """
@@ -80,7 +86,7 @@ def _part(name: str, folder: Path, part: str) -> tuple[np.ndarray, np.ndarray]:
             f"{name}: {label_file} holds {len(labels)} labels, expected {len(images)} as "
             f"{image_file.name}."
         )
-    return images, labels
+    return _Part(images, labels)
 
 
 def _finite(name: str, file: Path, array: np.ndarray) -> np.ndarray:
@@ -113,8 +119,8 @@ def _channels_last(name: str, file: Path, images: np.ndarray) -> np.ndarray:
         return images
     raise DataError(
         f"{name}: {file} holds uint8 {list(images.shape)}, of which {last} would be the channels, "
-        f"expected {_AXES}: "
-        "images with their channels first are turned by images.transpose(0, 2, 3, 1)."
+        f"expected {_AXES}: images with their channels first are turned by "
+        "images.transpose(0, 2, 3, 1)."
     )
 
 
@@ -128,51 +134,40 @@ def _classes(name: str, file: Path, labels: np.ndarray) -> int:
     if present[0] != 0 or present[-1] != len(present) - 1:
         raise DataError(
             f"{name}: {file} holds {len(present)} different labels in {present[0]}..{present[-1]}, "
-            "expected every one "
-            f"of 0..{len(present) - 1}: {_RECODING} numbers them so."
+            f"expected every one of 0..{len(present) - 1}: {_RECODING} numbers them so."
         )
     return len(present)
 
 
-def _check_test(
-    name: str,
-    folder: Path,
-    images: np.ndarray,
-    labels: np.ndarray,
-    test_images: np.ndarray,
-    test_labels: np.ndarray,
-    classes: int,
-) -> None:
+def _check_test(name: str, folder: Path, training: _Part, test: _Part, classes: int) -> None:
     """Raises DataError where the test part does not go with the training part; without classes
     targets are real.
     """
+    images, labels = training
+    test_images, test_labels = test
+    image_file, label_file = folder / "test_images.npy", folder / "test_labels.npy"
     if test_images.shape[1:] != images.shape[1:]:
         raise DataError(
-            f"{name}: {folder / 'test_images.npy'} holds images of shape "
-            f"{list(test_images.shape[1:])}, expected "
+            f"{name}: {image_file} holds images of shape {list(test_images.shape[1:])}, expected "
             f"{list(images.shape[1:])} as in train_images.npy."
         )
     if (test_images.dtype == np.float32) != (images.dtype == np.float32):
         raise DataError(
-            f"{name}: {folder / 'test_images.npy'} holds {test_images.dtype}, expected "
-            f"{images.dtype} as in "
+            f"{name}: {image_file} holds {test_images.dtype}, expected {images.dtype} as in "
             "train_images.npy."
         )
-    if (test_labels.dtype == np.float32) != (classes == 0) or test_labels.shape[1:] != labels.shape[
-        1:
-    ]:
+    real = classes == 0
+    if (test_labels.dtype == np.float32) != real or test_labels.shape[1:] != labels.shape[1:]:
         raise DataError(
-            f"{name}: {folder / 'test_labels.npy'} holds {_kind(test_labels)}, expected "
-            f"{_kind(labels)} but for the "
-            "length, as in train_labels.npy."
+            f"{name}: {label_file} holds {_kind(test_labels)}, expected {_kind(labels)} but for "
+            "the length, as in train_labels.npy."
         )
-    if classes == 0:
+    if real:
         return
     lowest, highest = test_labels.min(initial=0), test_labels.max(initial=0)
     if lowest < 0 or highest >= classes:
         raise DataError(
-            f"{name}: {folder / 'test_labels.npy'} holds labels {lowest}..{highest}, expected "
-            "those of "
+            f"{name}: {label_file} holds labels {lowest}..{highest}, expected those of "
             f"train_labels.npy, 0..{classes - 1}."
         )
 
@@ -187,13 +182,11 @@ def _array(name: str, file: Path) -> np.ndarray:
     except FileNotFoundError as fault:
         raise DataError(
             f"{name}: {file} not found; expected train_images.npy and train_labels.npy in that "
-            "folder, and "
-            "test_images.npy and test_labels.npy both or neither."
+            "folder, and test_images.npy and test_labels.npy both or neither."
         ) from fault
     except (OSError, ValueError) as fault:
         reason = getattr(fault, "strerror", None) or fault
         raise DataError(
             f"{name}: {file} cannot be read as an .npy array ({reason}): expected one of plain "
-            "numbers, as np.save "
-            "writes it."
+            "numbers, as np.save writes it."
         ) from fault

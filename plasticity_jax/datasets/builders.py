@@ -5,7 +5,7 @@ The stock builders import TensorFlow to prepare. These write ArrayRecord files f
 instead, keep the order of the originals, and check every file. They are registered nowhere, so that
 the stock ones keep their names.
 
-A new dataset is a `Layout` in `files.ORIGINALS`, its sums in `files.SHA256`, one builder class with
+A new dataset is a `Layout` in `layouts.ORIGINALS`, its sums in `layouts.SHA256`, one builder class with
 its `examples` (the format itself is read by a module without TFDS: `idx`, `cifar`,
 `tiny_imagenet`), and one line in `BUILDERS`. This module imports tensorflow_datasets (0.4 s):
 import it inside functions.
@@ -22,7 +22,7 @@ from typing import Any, ClassVar, NamedTuple
 import numpy as np
 import tensorflow_datasets as tfds
 
-from plasticity_jax.datasets import cifar, files, idx, tiny_imagenet
+from plasticity_jax.datasets import cifar, files, idx, layouts, tiny_imagenet
 from plasticity_jax.datasets.contract import DataError
 
 Example = dict[str, Any]
@@ -36,13 +36,13 @@ class OriginalsBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
     GB it needs TensorFlow.
 
     Args:
-        originals: the verified original files; None: download them.
-        download_folder: where downloaded originals are put under their own names.
-        options: as for any builder, e.g. `data_dir` and `config`.
+      originals: the verified original files; None: download them.
+      download_folder: where downloaded originals are put under their own names.
+      options: as for any builder, e.g. `data_dir` and `config`.
 
     Raises:
-        DataError: from `download_and_prepare`, where an original is missing, corrupt or cannot be
-          downloaded.
+      DataError: from `download_and_prepare`, where an original is missing, corrupt or cannot be
+        downloaded.
     """
 
     VERSION = tfds.core.Version(files.VERSION)
@@ -60,37 +60,37 @@ class OriginalsBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
 
     @property
     def dataset_name(self) -> str:
-        """Name in `files.ORIGINALS`, e.g. "emnist/letters"."""
+        """Name in `layouts.ORIGINALS`, e.g. "emnist/letters"."""
         return f"{self.name}/{self.builder_config.name}" if self.builder_config else self.name
 
     @property
     def classes(self) -> int:
         """Number of classes."""
-        return files.ORIGINALS[self.dataset_name].classes
+        return layouts.ORIGINALS[self.dataset_name].classes
 
     def examples(self, originals: files.Originals) -> dict[str, Iterable[Example]]:
-        """The examples of both parts, "train" and "test", as `features` describes them.
+        """Returns the examples of both parts, "train" and "test", as `features` describes them.
 
         The originals are checked, as far as that needs no decoding, before this returns.
         """
         raise NotImplementedError
 
     def features(self) -> dict[str, Any]:
-        """The features of an example: "label", and what `image` makes an image of."""
-        layout = files.ORIGINALS[self.dataset_name]
+        """Returns the features of an example: "label", and what `image` makes an image of."""
+        layout = layouts.ORIGINALS[self.dataset_name]
         return {
             "image": tfds.features.Tensor(shape=layout.shape, dtype=np.uint8),
             "label": tfds.features.ClassLabel(num_classes=self.classes),
         }
 
     def image(self, example: Example) -> np.ndarray:
-        """The image uint8 [H, W, C] of one example as it is read back."""
+        """Returns the image uint8 [H, W, C] of one example as it is read back."""
         return example["image"]
 
     def _info(self) -> tfds.core.DatasetInfo:
         return tfds.core.DatasetInfo(
             builder=self,
-            description=files.ORIGINALS[self.dataset_name].description,
+            description=layouts.ORIGINALS[self.dataset_name].description,
             features=tfds.features.FeaturesDict(self.features()),
             disable_shuffling=True,  # keeps the order of the original files
         )
@@ -113,7 +113,7 @@ class OriginalsBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
             raise ValueError(f"{name}: a builder without originals needs a download_folder.")
         staged = []
         # One at a time: of several at once, the others would go on writing after the first fault.
-        for file, url in files.ORIGINALS[name].urls.items():
+        for file, url in layouts.ORIGINALS[name].urls.items():
             try:
                 path = Path(str(dl_manager.download(url)))
                 staged.append(path.rename(path.with_name(file)))
@@ -134,12 +134,11 @@ class OriginalsBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
 
 def _configs(family: str) -> list[tfds.core.BuilderConfig]:
     """A config for each dataset of `family` that has a slash in its name."""
-    layouts = {
-        name: layout for name, layout in files.ORIGINALS.items() if name.startswith(f"{family}/")
-    }
+    every = layouts.ORIGINALS
+    known = {name: every[name] for name in every if name.startswith(f"{family}/")}
     return [
         tfds.core.BuilderConfig(name=name.partition("/")[2], description=layout.description)
-        for name, layout in layouts.items()
+        for name, layout in known.items()
     ]
 
 
@@ -218,14 +217,14 @@ class TinyImagenet(OriginalsBuilder, skip_registration=True):
 
     BUILDER_CONFIGS: ClassVar[list[tfds.core.BuilderConfig]] = [  # the first is the default
         tfds.core.BuilderConfig(
-            name="whole", description=files.ORIGINALS["tiny_imagenet"].description
+            name="whole", description=layouts.ORIGINALS["tiny_imagenet"].description
         ),
         *_configs("tiny_imagenet"),
     ]
 
     @property
     def dataset_name(self) -> str:
-        """Name in `files.ORIGINALS`."""
+        """Name in `layouts.ORIGINALS`."""
         return super().dataset_name.removesuffix("/whole")
 
     @property
@@ -238,7 +237,7 @@ class TinyImagenet(OriginalsBuilder, skip_registration=True):
         return len(tiny_imagenet.classes(self.dataset_name, _archive(self.originals)))
 
     def features(self) -> dict[str, Any]:
-        """The image as the bytes of its JPEG."""
+        """Returns the image as the bytes of its JPEG."""
         # of any bytes: features.Image decodes by OpenCV where installed, and never converts
         text = tfds.features.Text
         return {**super().features(), "image": text(), "file": text()}
@@ -250,7 +249,7 @@ class TinyImagenet(OriginalsBuilder, skip_registration=True):
         return {part: self._encoded(path, rows) for part, rows in parts.items()}
 
     def image(self, example: Example) -> np.ndarray:
-        """The decoded JPEG."""
+        """Returns the decoded JPEG."""
         return tiny_imagenet.pixels(self.dataset_name, example["file"].decode(), example["image"])
 
     def _encoded(self, path: Path, rows: tiny_imagenet.Rows) -> Iterator[Example]:
@@ -284,13 +283,13 @@ class Prepared(NamedTuple):
 def prepare(
     name: str, originals: files.Originals | None, download_folder: Path | None, work_folder: Path
 ) -> Prepared:
-    """Dataset `name` made by its builder.
+    """Returns dataset `name` made by its builder.
 
     Args:
-        name: a key of `files.ORIGINALS`.
-        originals: the verified original files; None: download them.
-        download_folder: where downloaded originals are put; needed only where `originals` is None.
-        work_folder: an existing folder for the ArrayRecord files, which the caller removes.
+      name: a key of `layouts.ORIGINALS`.
+      originals: the verified original files; None: download them.
+      download_folder: where downloaded originals are put; needed only where `originals` is None.
+      work_folder: an existing folder for the ArrayRecord files, which the caller removes.
     """
     downloads = contextlib.nullcontext()
     if originals is None:
@@ -301,7 +300,7 @@ def prepare(
     # caller's stdout.
     (tfds.enable_progress_bar if originals is None else tfds.disable_progress_bar)()
     with downloads as download_dir, contextlib.redirect_stdout(io.StringIO()):
-        builder = BUILDERS[files.family(name)](
+        builder = BUILDERS[layouts.family(name)](
             originals=originals,
             download_folder=download_folder,
             data_dir=work_folder,
@@ -329,7 +328,7 @@ def _read(builder: OriginalsBuilder, part: str) -> Part:
             labels = np.array([example["label"] for example in examples], np.int32)
             yield np.stack([builder.image(example) for example in examples]), labels
 
-    return Part(len(source), files.ORIGINALS[builder.dataset_name].shape, chunks())
+    return Part(len(source), layouts.ORIGINALS[builder.dataset_name].shape, chunks())
 
 
 def _examples(images: np.ndarray, labels: np.ndarray) -> Iterator[Example]:

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from plasticity_jax.datasets import contract, files, npy
+from plasticity_jax.datasets import contract, files, layouts, npy
 from plasticity_jax.datasets.contract import DataError, Dataset
 from plasticity_jax.storage.json_files import read_json
 
@@ -32,23 +32,23 @@ logger = logging.getLogger(__name__)
 
 
 def cache_folder() -> Path:
-    """`$PLASTICITY_CACHE_DIR`, else ~/.cache/plasticity_jax."""
+    """Returns `$PLASTICITY_CACHE_DIR`, else ~/.cache/plasticity_jax."""
     return contract.path_of(os.environ.get("PLASTICITY_CACHE_DIR") or "~/.cache/plasticity_jax")
 
 
 def load_originals(name: str, data_dir: str | None, download: bool) -> Dataset:
-    """The dataset `name` of `files.ORIGINALS`, from the cache where its entry is whole, else from
-    the original files.
+    """Returns the dataset `name` of `layouts.ORIGINALS`, from the cache where its entry is whole,
+    else from the original files.
 
     Args:
-        name: a key of `files.ORIGINALS`.
-        data_dir: folder of the original files, read only unless something is downloaded; None:
-            `$PLASTICITY_DATA_DIR`, else the cache.
-        download: whether missing originals may be downloaded, into `data_dir` where it can be
-          written.
+      name: a key of `layouts.ORIGINALS`.
+      data_dir: folder of the original files, read only unless something is downloaded; None:
+          `$PLASTICITY_DATA_DIR`, else the cache.
+      download: whether missing originals may be downloaded, into `data_dir` where it can be
+        written.
 
     Raises:
-        DataError: originals missing, corrupt or unreachable; the cache cannot be written.
+      DataError: originals missing, corrupt or unreachable; the cache cannot be written.
     """
     given = data_dir or os.environ.get("PLASTICITY_DATA_DIR")
     downloads = cache_folder() / "originals"
@@ -64,7 +64,7 @@ def load_originals(name: str, data_dir: str | None, download: bool) -> Dataset:
             return dataclasses.replace(dataset, source=originals.source) if originals else dataset
     download_folder = None
     if originals is None:
-        if not (download and files.ORIGINALS[name].url):
+        if not (download and layouts.ORIGINALS[name].url):
             raise files.missing(name, folders)
         files.check_reachable(name)
         download_folder = _writable_folder(name, [data_folder, downloads])
@@ -212,7 +212,7 @@ def _check_manifest(name: str, manifest: dict, arrays: tuple[np.ndarray, ...]) -
         [*manifest["std"]],
         type(manifest["source"]),
     ]
-    classes = files.ORIGINALS[name].classes or int(arrays[1].max()) + 1
+    classes = layouts.ORIGINALS[name].classes or int(arrays[1].max()) + 1
     if said != [name, classes, [*mean], [*std], str]:
         raise ValueError("the manifest does not describe the arrays")
 
@@ -228,7 +228,7 @@ def _dataset(manifest: dict, arrays: tuple[np.ndarray, ...]) -> Dataset:
 def _writable_folder(name: str, parents: list[Path]) -> Path:
     """`parent`/family of the first parent where a file can be created."""
     for parent in parents:
-        folder = parent / files.family(name)
+        folder = parent / layouts.family(name)
         try:
             folder.mkdir(parents=True, exist_ok=True)
             with tempfile.TemporaryFile(dir=folder):

@@ -8,11 +8,11 @@ from pathlib import Path
 
 import numpy as np
 
-from plasticity_jax.datasets import files
+from plasticity_jax.datasets import files, layouts
 from plasticity_jax.datasets.contract import DataError
 
 MEMBERS: dict[str, dict[str, tuple[str, ...]]] = {
-    "cifar10": {"train": files.CIFAR10[:-1], "test": files.CIFAR10[-1:]},
+    "cifar10": {"train": layouts.CIFAR10[:-1], "test": layouts.CIFAR10[-1:]},
     "cifar100": {"train": ("train.bin",), "test": ("test.bin",)},
 }
 """Dataset -> part -> the files inside its archive, in order, whose records are equally many."""
@@ -23,33 +23,30 @@ LABEL_BYTES = {"cifar10": 1, "cifar100": 2}
 def images_and_labels(
     name: str, originals: files.Originals
 ) -> dict[str, tuple[np.ndarray, np.ndarray]]:
-    """Images uint8 [N, 32, 32, 3] and labels uint8 [N] of both parts, "train" and "test".
+    """Returns images uint8 [N, 32, 32, 3] and labels uint8 [N] of both parts, "train" and "test".
 
     Raises:
-        DataError: a broken archive or one without a member, or other counts or labels than `name`
-          has.
+      DataError: a broken archive or one without a member, or other counts or labels than `name`
+        has.
     """
-    layout = files.ORIGINALS[name]
+    layout = layouts.ORIGINALS[name]
     (path,) = originals.paths.values()
     members = MEMBERS[name]
-    contents = _contents(name, path, {member for part in members.values() for member in part})
+    contents = _contents(name, path, set().union(*members.values()))
     parts = {}
     for part, number in (("train", layout.train), ("test", layout.test)):
-        arrays = [
-            _records(name, path, m, contents[m], number // len(members[part]))
-            for m in members[part]
-        ]
-        parts[part] = (
-            np.concatenate([a[0] for a in arrays]),
-            np.concatenate([a[1] for a in arrays]),
-        )
-        counts = np.bincount(parts[part][1], minlength=layout.classes)
+        each = number // len(members[part])
+        arrays = [_records(name, path, member, contents[member], each) for member in members[part]]
+        images = np.concatenate([images for images, _ in arrays])
+        labels = np.concatenate([labels for _, labels in arrays])
+        parts[part] = (images, labels)
+        counts = np.bincount(labels, minlength=layout.classes)
+        wanted = number // layout.classes
         # no sum is published of what is unpacked
-        if path.is_dir() and (counts != number // layout.classes).any():
+        if path.is_dir() and (counts != wanted).any():
             raise DataError(
                 f"{name}: {path} holds {counts.min()} to {counts.max()} {part} images of a class, "
-                "expected "
-                f"{number // layout.classes} of each."
+                f"expected {wanted} of each."
             )
     return parts
 
@@ -82,7 +79,7 @@ def _records(
     name: str, path: Path, member: str, content: bytes, number: int
 ) -> tuple[np.ndarray, np.ndarray]:
     """Images and labels of one member, which must hold `number` records."""
-    layout, label_bytes = files.ORIGINALS[name], LABEL_BYTES[name]
+    layout, label_bytes = layouts.ORIGINALS[name], LABEL_BYTES[name]
     height, width, channels = layout.shape
     record = label_bytes + height * width * channels
     if len(content) != number * record:

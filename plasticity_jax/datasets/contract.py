@@ -52,10 +52,10 @@ class Dataset:
 
 
 def path_of(given: str | os.PathLike) -> Path:
-    """The file or folder that a user named, absolute, with `~` and `~user` expanded.
+    """Returns the file or folder that a user named, absolute, with `~` and `~user` expanded.
 
     Raises:
-        DataError: the name can be none.
+      DataError: the name can be none.
     """
     text = os.fspath(given)
     try:
@@ -71,7 +71,7 @@ def path_of(given: str | os.PathLike) -> Path:
 
 
 def fingerprint(arrays: Iterable[np.ndarray]) -> str:
-    """SHA-256 in hex over the shape, dtype and bytes of each array in turn."""
+    """Returns SHA-256 in hex over the shape, dtype and bytes of each array in turn."""
     digest = hashlib.sha256()
     for array in arrays:
         digest.update(f"{array.shape}{array.dtype.str}".encode())
@@ -80,8 +80,8 @@ def fingerprint(arrays: Iterable[np.ndarray]) -> str:
 
 
 def statistics(images: np.ndarray) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Mean and standard deviation of each channel of uint8 `images` [N, H, W, C], in raw pixel
-    units.
+    """Returns mean and standard deviation of each channel of uint8 `images` [N, H, W, C], in raw
+    pixel units.
 
     Taken from a histogram of the 256 values, so the sums are exact and independent of the order of
     the images. Of float32 `images` [N, ..., C] they are summed in float64.
@@ -95,9 +95,8 @@ def statistics(images: np.ndarray) -> tuple[tuple[float, ...], tuple[float, ...]
     for channel in range(images.shape[-1]):
         counts = np.zeros(256, np.int64)
         for start in range(0, len(images), step):
-            counts += np.bincount(
-                images[start : start + step, ..., channel].reshape(-1), minlength=256
-            )
+            some = images[start : start + step, ..., channel].reshape(-1)
+            counts += np.bincount(some, minlength=256)
         mean = float(counts @ values) / float(counts.sum())
         means.append(mean)
         deviations.append(float(np.sqrt(counts @ (values - mean) ** 2 / counts.sum())))
@@ -107,8 +106,8 @@ def statistics(images: np.ndarray) -> tuple[tuple[float, ...], tuple[float, ...]
 def subsample(
     dataset: Dataset, samples: int | None, test_samples: int | None = None, seed: int = 0
 ) -> Dataset:
-    """A class-balanced part of `dataset`: `samples` training and `test_samples` test images (None:
-    all, unchanged).
+    """Returns a class-balanced part of `dataset`: `samples` training and `test_samples` test images
+    (None: all, unchanged).
 
     Without classes any rows are taken.
     Every class gives samples // classes images; where samples is not divisible by the classes, the
@@ -118,8 +117,8 @@ def subsample(
     those of the whole.
 
     Raises:
-        ValueError: more images asked for than there are, in all or in one class; samples < 1; seed
-          < 0.
+      ValueError: more images asked for than there are, in all or in one class; samples < 1; seed
+        < 0.
     """
     if seed < 0:
         raise ValueError(f"The subsampling seed must be 0 or more, not {seed}.")
@@ -129,27 +128,27 @@ def subsample(
         raise ValueError(f"The number of test samples must be 0 or more, not {test_samples}.")
     if samples is None and test_samples is None:
         return dataset
-    images, labels, test_images, test_labels = (
-        dataset.images,
-        dataset.labels,
-        dataset.test_images,
-        dataset.test_labels,
-    )
+    part = dataset
     if samples is not None:
-        rows = _balanced_rows(dataset, "training", labels, samples, seed)
-        images, labels = np.asarray(images[rows]), np.asarray(labels[rows])
+        rows = _balanced_rows(dataset, "training", dataset.labels, samples, seed)
+        part = dataclasses.replace(
+            part, images=np.asarray(part.images[rows]), labels=np.asarray(part.labels[rows])
+        )
     if test_samples is not None:
-        rows = _balanced_rows(dataset, "test", test_labels, test_samples, seed)
-        test_images, test_labels = np.asarray(test_images[rows]), np.asarray(test_labels[rows])
-    taken = f"{len(labels)} of {len(dataset.labels)} training, {len(test_labels)} of {len(dataset.test_labels)} test"
+        rows = _balanced_rows(dataset, "test", dataset.test_labels, test_samples, seed)
+        part = dataclasses.replace(
+            part,
+            test_images=np.asarray(part.test_images[rows]),
+            test_labels=np.asarray(part.test_labels[rows]),
+        )
+    training = f"{len(part.labels)} of {len(dataset.labels)} training"
+    test = f"{len(part.test_labels)} of {len(dataset.test_labels)} test"
+    arrays = (part.images, part.labels, part.test_images, part.test_labels)
     return dataclasses.replace(
-        dataset,
-        source=f"{dataset.source}; class-balanced subsample with seed {seed}: {taken} images",
-        fingerprint=fingerprint((images, labels, test_images, test_labels)),
-        images=images,
-        labels=labels,
-        test_images=test_images,
-        test_labels=test_labels,
+        part,
+        source=f"{dataset.source}; class-balanced subsample with seed {seed}: {training}, {test} "
+        "images",
+        fingerprint=fingerprint(arrays),
     )
 
 
@@ -159,7 +158,8 @@ def _balanced_rows(
     """Row numbers [samples] with equal class counts, in random order."""
     if samples > len(labels):
         raise ValueError(
-            f"{dataset.name} has {len(labels)} {part} images, fewer than the {samples} samples asked for."
+            f"{dataset.name} has {len(labels)} {part} images, fewer than the {samples} samples "
+            "asked for."
         )
     generator = np.random.Generator(np.random.PCG64(seed))
     if dataset.classes == 0:
@@ -171,8 +171,8 @@ def _balanced_rows(
         if wanted > len(rows):
             raise ValueError(
                 f"{dataset.name} has {len(rows)} {part} images of class {label}, fewer than the "
-                f"{wanted} that "
-                f"{samples} class-balanced samples over {dataset.classes} classes need."
+                f"{wanted} that {samples} class-balanced samples over {dataset.classes} classes "
+                "need."
             )
         # The whole class is permuted whatever is taken of it, so that subsamples of one seed are
         # nested.

@@ -7,20 +7,20 @@ from pathlib import Path
 
 import numpy as np
 
-from plasticity_jax.datasets import files
+from plasticity_jax.datasets import files, layouts
 from plasticity_jax.datasets.contract import DataError
 
 
 def images_and_labels(
     name: str, originals: files.Originals, part: str, first_label: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Images uint8 [N, 28, 28] and labels uint8 [N] from 0 of `part` ("train" or "test").
+    """Returns images uint8 [N, 28, 28] and labels uint8 [N] from 0 of `part` ("train" or "test").
 
     Raises:
-        DataError: a broken gzip or idx file, or other counts, image sizes or labels than `name`
-          has.
+      DataError: a broken gzip or idx file, or other counts, image sizes or labels than `name`
+        has.
     """
-    layout = files.ORIGINALS[name]
+    layout = layouts.ORIGINALS[name]
     image_file, label_file = layout.files[:2] if part == "train" else layout.files[2:]
     images = _array(name, originals, image_file, 3)
     labels = _array(name, originals, label_file, 1)

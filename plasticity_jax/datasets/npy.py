@@ -26,8 +26,8 @@ def mapped(path: Path) -> np.ndarray:
     anything else.
 
     Raises:
-        OSError: the file cannot be read.
-        ValueError: it is no .npy file of plain values; the text is a clause.
+      OSError: the file cannot be read.
+      ValueError: it is no .npy file of plain values; the text is a clause.
     """
     size = check_regular(path).st_size
     with path.open("rb") as file:

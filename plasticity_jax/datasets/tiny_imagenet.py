@@ -4,9 +4,8 @@ label, and its pixels.
 Inside lie wnids.txt (the classes, one a line), train/<wnid>/images/*.JPEG, val/images/*.JPEG and
 val/val_annotations.txt (file and wnid of every validation image). The labels of its test images are
 not published, so the validation images are the test part. A label is a line number in wnids.txt,
-from 0. Pixels are what pillow makes of
-the JPEGs: one built on another libjpeg may round otherwise, which the fingerprint of the dataset
-  then shows.
+from 0. Pixels are what pillow makes of the JPEGs: one built on another libjpeg may round otherwise,
+which the fingerprint of the dataset then shows.
 """
 
 import io
@@ -16,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
-from plasticity_jax.datasets import files
+from plasticity_jax.datasets import files, layouts
 from plasticity_jax.datasets.contract import DataError
 
 WHOLE = "tiny_imagenet"
@@ -26,37 +25,39 @@ Rows = list[tuple[str, int]]
 
 
 def classes(name: str, path: Path) -> list[str]:
-    """The lines of wnids.txt, by label.
+    """Returns the lines of wnids.txt, by label.
 
     Raises:
-        DataError: an unreadable archive or one without wnids.txt, a repeated line, or another
-          number of classes.
+      DataError: an unreadable archive or one without wnids.txt, a repeated line, or another
+        number of classes.
     """
     with files.reading(name, path), files.Members(path) as archive:
         wnids = _text(name, path, archive, _root(name, path, archive) + "wnids.txt").split()
-    whole, expected = files.ORIGINALS[WHOLE].classes, files.ORIGINALS[name].classes
+    whole, expected = layouts.ORIGINALS[WHOLE].classes, layouts.ORIGINALS[name].classes
     if expected and len(wnids) != expected:
         raise DataError(
             f"{name}: wnids.txt in {path} names {len(wnids)} classes, expected {expected}."
         )
     if not expected and not 0 < len(wnids) < whole:
         raise DataError(
-            f"{name}: wnids.txt in {path} names {len(wnids)} classes, expected 1..{whole - 1} for a part."
+            f"{name}: wnids.txt in {path} names {len(wnids)} classes, expected 1..{whole - 1} for "
+            "a part."
         )
     if len(set(wnids)) != len(wnids):
         raise DataError(
-            f"{name}: wnids.txt in {path} names {len(set(wnids))} different classes in {len(wnids)} lines."
+            f"{name}: wnids.txt in {path} names {len(set(wnids))} different classes in "
+            f"{len(wnids)} lines."
         )
     return wnids
 
 
 def rows(name: str, path: Path) -> dict[str, Rows]:
-    """The images of both parts, "train" and "test": those by class and then number, these as
-    val_annotations.txt.
+    """Returns the images of both parts, "train" and "test": those by class and then number, these
+    as val_annotations.txt.
 
     Raises:
-        DataError: as `classes`; an image is missing or of no known class; a class has too few or
-          too many images.
+      DataError: as `classes`; an image is missing or of no known class; a class has too few or
+        too many images.
     """
     labels = {wnid: label for label, wnid in enumerate(classes(name, path))}
     with files.reading(name, path), files.Members(path) as archive:
@@ -75,7 +76,7 @@ def rows(name: str, path: Path) -> dict[str, Rows]:
                 f"{name}: {path} has no member {member}, expected as val_annotations.txt names it."
             )
         test.append((member, _label(name, path, member, wnid, labels)))
-    whole = files.ORIGINALS[WHOLE]
+    whole = layouts.ORIGINALS[WHOLE]
     for part, part_rows, number in (
         ("train", train, whole.train),
         ("validation", test, whole.test),
@@ -91,15 +92,15 @@ def rows(name: str, path: Path) -> dict[str, Rows]:
 
 
 def pixels(name: str, member: str, jpeg: bytes) -> np.ndarray:
-    """The image uint8 [64, 64, 3] in the bytes of `member`, by pillow; grey and CMYK ones are
-    converted to RGB.
+    """Returns the image uint8 [64, 64, 3] in the bytes of `member`, by pillow; grey and CMYK ones
+    are converted to RGB.
 
     Raises:
-        DataError: no whole image, or one of another size.
+      DataError: no whole image, or one of another size.
     """
     import PIL.Image  # only where images are decoded
 
-    height, width, channels = files.ORIGINALS[name].shape
+    height, width, channels = layouts.ORIGINALS[name].shape
     try:
         # pillow warns of a size that would take much memory
         with (
@@ -141,6 +142,7 @@ def _text(name: str, path: Path, archive: files.Members, member: str) -> str:
 def _label(name: str, path: Path, member: str, wnid: str, labels: dict[str, int]) -> int:
     if wnid not in labels:
         raise DataError(
-            f"{name}: {member} in {path} is of class {wnid or 'nothing'}, expected one of wnids.txt."
+            f"{name}: {member} in {path} is of class {wnid or 'nothing'}, expected one of "
+            "wnids.txt."
         )
     return labels[wnid]

@@ -34,41 +34,19 @@ def collect(workdirs: Sequence[str | Path], runs: Runs) -> "pandas.DataFrame":
     """
     import pandas
 
-    found: dict[str, _Lane] = {}
-    for workdir in workdirs:
-        for key, lane in _lanes(Path(paths.expanded(workdir, "workdir"))).items():
-            if key not in found or len(found[key].rows) < len(lane.rows):
-                found[key] = lane
-    wanted = [(spec, lanes_.complete(spec, lane)) for spec, given in runs for lane in given]
-    keys = [_key(spec.record(), lane) for spec, lane in wanted]
-    missing = [number for number, key in enumerate(keys) if key not in found]
-    if missing:
-        raise WorkdirError(
-            f"{' nor '.join(map(str, workdirs))} lacks {len(missing)} of the {len(wanted)} lanes "
-            "asked for: "
-            f"{_nearest(keys[missing[0]], found)}; allowed are runs made with the same settings: "
-            "give those settings as flags, or run them."
-        )
-    for key, (spec, _) in zip(keys, wanted, strict=True):
-        lane = found[key]
-        if len(lane.rows) < spec.tasks:
-            raise WorkdirError(
-                f"{lane.workdir} has {len(lane.rows)} of {spec.tasks} tasks of a lane asked for: "
-                "allowed are finished runs; "
-                "the command that began it goes on from there."
-            )
-        first = found[keys[0]]
-        if lane.data != first.data:
-            raise WorkdirError(
-                f"{first.workdir} and {lane.workdir} were trained on different data of one name "
-                f"(fingerprints {first.data} "
-                f"and {lane.data}): allowed is one for all."
-            )
-    # (a table from before an axis or a number existed lacks its column)
-    parts = [
-        found[key].rows.query("task < @spec.tasks").assign(lane=number, **spec.axes(), **lane)
-        for number, (key, (spec, lane)) in enumerate(zip(keys, wanted, strict=True))
-    ]
+    found = _most_done([_lanes(Path(paths.expanded(name, "workdir"))) for name in workdirs])
+    wanted: list[_Wanted] = []
+    for spec, given in runs:
+        for lane in given:
+            whole = lanes_.complete(spec, lane)
+            wanted.append(_Wanted(_key(spec.record(), whole), spec, whole))
+    _check_found(workdirs, wanted, found)
+    parts = []
+    for number, one in enumerate(wanted):
+        rows = found[one.key].rows
+        rows = rows[rows["task"] < one.spec.tasks]
+        # (a table from before an axis or a number existed lacks its column)
+        parts.append(rows.assign(lane=number, **one.spec.axes(), **one.lane))
     table = pandas.concat(parts, ignore_index=True)
     table.attrs[metrics.KEY] = metrics.record([spec for spec, _ in runs])
     return table
@@ -80,19 +58,61 @@ class _Lane(NamedTuple):
     data: str  # fingerprint
 
 
+class _Wanted(NamedTuple):
+    key: str
+    spec: Spec
+    lane: Mapping[str, Any]  # completed
+
+
+def _most_done(workdirs: Sequence[Mapping[str, _Lane]]) -> dict[str, _Lane]:
+    """The lanes of all workdirs, each from the one with most of its tasks."""
+    found: dict[str, _Lane] = {}
+    for lanes in workdirs:
+        for key, lane in lanes.items():
+            if key not in found or len(found[key].rows) < len(lane.rows):
+                found[key] = lane
+    return found
+
+
+def _check_found(
+    workdirs: Sequence[str | Path], wanted: Sequence[_Wanted], found: Mapping[str, _Lane]
+) -> None:
+    """Raises WorkdirError for lanes that are missing, not finished or of other data."""
+    missing = [one.key for one in wanted if one.key not in found]
+    if missing:
+        raise WorkdirError(
+            f"{' nor '.join(map(str, workdirs))} lacks {len(missing)} of the {len(wanted)} lanes "
+            f"asked for: {_nearest(missing[0], found)}; allowed are runs made with the same "
+            "settings: give those settings as flags, or run them."
+        )
+    for one in wanted:
+        lane, first = found[one.key], found[wanted[0].key]
+        if len(lane.rows) < one.spec.tasks:
+            raise WorkdirError(
+                f"{lane.workdir} has {len(lane.rows)} of {one.spec.tasks} tasks of a lane asked "
+                "for: allowed are finished runs; the command that began it goes on from there."
+            )
+        if lane.data != first.data:
+            raise WorkdirError(
+                f"{first.workdir} and {lane.workdir} were trained on different data of one name "
+                f"(fingerprints {first.data} and {lane.data}): allowed is one for all."
+            )
+
+
 def _lanes(workdir: Path) -> dict[str, _Lane]:
     """The lanes in a workdir by their keys."""
     try:
         settings = read_json(workdir / "config.json", nan=True)["settings"]
-        programs, data = settings["programs"], settings["data"]["fingerprint"]
+        data = settings["data"]["fingerprint"]
         table = table_.read(workdir / "results.parquet")
         metrics.of_table(table)  # (what it carries along can be read)
-        keys = [key for program in programs for key in _keys(program["spec"], program["lanes"])]
+        keys: list[str] = []
+        for program in settings["programs"]:
+            keys += _keys(program["spec"], program["lanes"])
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise WorkdirError(
             f"{workdir} is not a workdir with results ({reason_of(error)}): expected the folder "
-            "that a run was given as "
-            "--workdir, with its config.json and results.parquet."
+            "that a run was given as --workdir, with its config.json and results.parquet."
         ) from error
     rows = dict(list(table.groupby("lane")))
     return {
@@ -106,22 +126,20 @@ def _keys(spec: Mapping[str, Any], lanes: Sequence[Mapping[str, Any]]) -> list[s
 
 
 def _key(spec: Mapping[str, Any], lane: Mapping[str, Any]) -> str:
-    plain = {
-        name: value for name, value in spec.items() if name not in ("options", "probes", "tasks")
-    }
+    apart = ("options", "probes", "tasks")
+    plain = {name: value for name, value in spec.items() if name not in apart}
     return json.dumps({**plain, **spec["options"], **lane}, sort_keys=True)
 
 
 def _nearest(key: str, found: Mapping[str, Any]) -> str:
-    """In words, how the lane of `found` that has most in common with that of `key` differs from it."""
+    """In words, how the lane of `found` that has most in common with that of `key` differs."""
     wanted = json.loads(key)
 
     def apart(other: Mapping[str, Any]) -> list[str]:
         return [name for name in {**wanted, **other} if wanted.get(name) != other.get(name)]
 
-    nearest = min(
-        (json.loads(other) for other in found), key=lambda other: len(apart(other)), default={}
-    )
+    others = [json.loads(other) for other in found]
+    nearest = min(others, key=lambda other: len(apart(other)), default={})
 
     def shown(values: Mapping[str, Any]) -> str:
         there = [f"{name} {values[name]}" for name in apart(nearest) if name in values]

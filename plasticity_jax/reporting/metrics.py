@@ -12,7 +12,7 @@ import dataclasses
 import functools
 import inspect
 import itertools
-from collections.abc import Container, Sequence
+from collections.abc import Container, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from plasticity_jax import spec as spec_
@@ -28,7 +28,8 @@ if TYPE_CHECKING:
 KEY = "metrics"  # of the attributes of a table
 # which every environment has, in units of its own
 LOSSES = ("loss", "online_loss", "online_loss_mean")
-TAKEN = ("lane", "task", "seed", "finite")  # columns that every table has
+# columns of tables that are no measurements
+TAKEN = ("lane", "task", "seed", "finite", "task_number", "part", "point")
 
 
 class Known(NamedTuple):
@@ -85,7 +86,7 @@ def of_environment(environment: Environment, revisit: int = 0) -> dict[str, Metr
             for prefix in ("", "test") if environment.test else ("",):
                 add(metric, prefix, words=ago, revisit=f"revisit_{back}")
     columns = {metric.name: metric for metric in found}
-    if len(columns) < len(found) or columns.keys() & set(TAKEN):
+    if len(columns) < len(found) or not columns.keys().isdisjoint(TAKEN):
         names = ", ".join(repr(metric.name) for metric in environment.metrics)
         raise ValueError(
             f"metrics are {names}: allowed are names that no other column has, as "
@@ -170,12 +171,14 @@ def check_measured(specs: Sequence[Spec], column: str, held_out: bool = True) ->
 
 def record(specs: Sequence[Spec]) -> dict[str, Any]:
     """Returns what is known of the columns of a run as JSON types: what its table carries along."""
+    known = of_specs(specs)
+    return {"scores": _recorded(known.scores), "probes": _recorded(known.probes)}
+
+
+def _recorded(columns: Mapping[str, Metric]) -> dict[str, dict[str, Any]]:
     return {
-        kind: {
-            column: {"label": m.label, "better": m.better, "share": m.share}
-            for column, m in columns.items()
-        }
-        for kind, columns in of_specs(specs)._asdict().items()
+        column: {"label": metric.label, "better": metric.better, "share": metric.share}
+        for column, metric in columns.items()
     }
 
 
@@ -190,9 +193,8 @@ def of_table(table: "pandas.DataFrame") -> Known:
     said = table.attrs.get(KEY, {})
     try:
         for kind, columns in known._asdict().items():
-            columns |= {
-                column: _read(column, **entry) for column, entry in said.get(kind, {}).items()
-            }
+            for column, entry in said.get(kind, {}).items():
+                columns[column] = _read(column, **entry)
     except (TypeError, AttributeError):
         raise ValueError(
             f"what the table carries along of its metrics is damaged: {str(said)[:200]}."
@@ -209,7 +211,10 @@ def _read(column: str, label: str, better: str | None, share: bool) -> Metric:
 
 
 def of_column(table: "pandas.DataFrame", column: str) -> Metric:
-    """Returns what is known of one column; a probe's details are in its unit. Raises as `of_table`."""
+    """Returns what is known of one column; a probe's details are in its unit.
+
+    Raises as `of_table`.
+    """
     whole, _, detail = column.partition("/")
     known = of_table(table)
     metric = {**known.probes, **known.scores}.get(whole, Metric())
@@ -225,21 +230,16 @@ def judged_by(environments: Sequence[Environment], columns: Container[str]) -> s
     if there is one.
     """
     orders = [list(of_environment(environment)) for environment in environments]
-    there = [column for column in dict.fromkeys(itertools.chain(*orders)) if column in columns]
-    common = [
-        column
-        for column in there
-        if column not in LOSSES and all(column in order for order in orders)
-    ]
-    return (common or there)[0]
+    every = dict.fromkeys(itertools.chain(*orders))
+    there = [column for column in every if column in columns]
+    common = set(every).intersection(*orders) - set(LOSSES)
+    return next((column for column in there if column in common), there[0])
 
 
 def chance(environments: Sequence[Environment], data: Data, column: str) -> float | None:
     """Returns the value of guessing in a column of scores: None where there is none, or not one for
     all environments.
     """
-    values = {
-        of_environment(environment).get(column, Metric()).guess(data)
-        for environment in environments
-    }
+    metrics = [of_environment(environment).get(column, Metric()) for environment in environments]
+    values = {metric.guess(data) for metric in metrics}
     return values.pop() if len(values) == 1 else None

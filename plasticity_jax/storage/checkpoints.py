@@ -88,8 +88,8 @@ class Checkpoints:
             raise WorkdirError(f"{what} ({reason_of(error)}).") from error
 
     def restore(self, like: Any) -> tuple[int, Any] | None:
-        """The newest checkpoint that verifies, (step, tree of numpy arrays), or None if there is
-        none at all.
+        """Returns the newest checkpoint that verifies, (step, tree of numpy arrays), or None if
+        there is none at all.
 
         `like` is a dict that gives structure, dtypes and shapes (arrays or jax.ShapeDtypeStruct);
         nothing is ever cast. A top-level key with the value {} stands for a dict of arrays that is

@@ -32,7 +32,7 @@ class WorkdirError(Exception):
 
 
 def reason_of(error: BaseException) -> str:
-    """The error as part of one sentence: its first line, shortened, without a full stop."""
+    """Returns the error as part of one sentence: its first line, shortened, without a full stop."""
     text = getattr(error, "strerror", None) or str(error).strip() or type(error).__name__
     # tensorstore's text begins with long paths, the cause is last
     system = re.search(r"os_error_code='(\d+)'", text)

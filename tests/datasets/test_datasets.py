@@ -20,7 +20,7 @@ import pytest
 from helpers.data_files import TEST, TRAIN, idx, tiny_arrays, unpacked, write_originals
 
 from plasticity_jax import datasets
-from plasticity_jax.datasets import builders, cache, contract, digits, files
+from plasticity_jax.datasets import builders, cache, contract, digits, files, layouts
 from plasticity_jax.datasets import idx as idx_files
 
 pytestmark = pytest.mark.usefixtures("cache_root")  # every test has a cache of its own
@@ -88,14 +88,14 @@ def test_every_name_is_known_and_described(name):
 
 
 def test_every_original_has_a_builder_and_its_files():
-    assert {files.family(name) for name in files.ORIGINALS} == set(builders.BUILDERS)
+    assert {layouts.family(name) for name in layouts.ORIGINALS} == set(builders.BUILDERS)
     for family, builder in builders.BUILDERS.items():
         configs = {f"{family}/{config.name}" for config in builder.BUILDER_CONFIGS}
-        assert configs >= {name for name in files.ORIGINALS if name.startswith(f"{family}/")}
-    assert set(files.ORIGINALS) <= set(datasets.DATASETS)
-    assert {len(layout.files) for layout in files.ORIGINALS.values()} == {1, 4}
+        assert configs >= {name for name in layouts.ORIGINALS if name.startswith(f"{family}/")}
+    assert set(layouts.ORIGINALS) <= set(datasets.DATASETS)
+    assert {len(layout.files) for layout in layouts.ORIGINALS.values()} == {1, 4}
     assert all(
-        len(published) == 64 for sums in files.SHA256.values() for published in sums.values()
+        len(published) == 64 for sums in layouts.SHA256.values() for published in sums.values()
     )
 
 
@@ -199,7 +199,7 @@ PEOPLE: dict = {
 def test_files_as_people_have_them(mnist, monkeypatch, prepares, way):
     plain = {f.name.removesuffix(".gz"): gzip.decompress(f.read_bytes()) for f in mnist.iterdir()}
     sums = {name: hashlib.sha256(content).hexdigest() for name, content in plain.items()}
-    monkeypatch.setitem(files.SHA256, "mnist", files.SHA256["mnist"] | sums)
+    monkeypatch.setitem(layouts.SHA256, "mnist", layouts.SHA256["mnist"] | sums)
     first = datasets.load("mnist", str(mnist))
     PEOPLE[way](mnist)
     again = datasets.load("mnist", str(mnist))
@@ -276,13 +276,13 @@ def test_emnist_inside_the_archive(tmp_path, monkeypatch):
     )
     loose = datasets.load("emnist/balanced", str(tmp_path / "data"))
     with zipfile.ZipFile(folder / "gzip.zip", "w") as archive:
-        for file in files.ORIGINALS["emnist/balanced"].files:
+        for file in layouts.ORIGINALS["emnist/balanced"].files:
             archive.write(folder / file, f"gzip/{file}")
             (folder / file).unlink()
     assert_same(loose, datasets.load("emnist/balanced", str(tmp_path / "data")))
     (folder / "gzip.zip").rename(folder / "Gzip.ZIP")
     assert_same(loose, datasets.load("emnist/balanced", str(tmp_path / "data")))
-    files.SHA256["emnist"]["gzip.zip"] = "0" * 64
+    layouts.SHA256["emnist"]["gzip.zip"] = "0" * 64
     with pytest.raises(
         datasets.DataError,
         match=r"Gzip\.ZIP is cut short at .* of 561,753,746 bytes.*expected 0{64}",
@@ -400,7 +400,7 @@ def test_flipped_byte(mnist):
         file,
         "SHA-256",
         hashlib.sha256(content).hexdigest(),
-        files.SHA256["mnist"][file.name],
+        layouts.SHA256["mnist"][file.name],
     )
 
 
@@ -466,7 +466,7 @@ def server(mnist, monkeypatch):
     threading.Thread(target=service.serve_forever, daemon=True).start()
     monkeypatch.setenv("no_proxy", "127.0.0.1")
     url = f"http://127.0.0.1:{service.server_port}/"
-    monkeypatch.setitem(files.ORIGINALS, "mnist", files.ORIGINALS["mnist"]._replace(url=url))
+    monkeypatch.setitem(layouts.ORIGINALS, "mnist", layouts.ORIGINALS["mnist"]._replace(url=url))
     yield service
     service.shutdown()
     service.server_close()
@@ -477,7 +477,7 @@ def test_download_into_data_dir(server, mnist, tmp_path, prepares, capsys):
     data = datasets.load("mnist", str(target), download=True)
     assert data.source == str(target / "mnist")
     assert sorted(p.name for p in (target / "mnist").iterdir()) == sorted(
-        files.ORIGINALS["mnist"].files
+        layouts.ORIGINALS["mnist"].files
     )
     assert capsys.readouterr().out == ""
     again = datasets.load("mnist", str(target))
@@ -521,7 +521,9 @@ def test_unreachable_host(monkeypatch):
         closed.bind(("127.0.0.1", 0))
         url = f"http://127.0.0.1:{closed.getsockname()[1]}/"
         monkeypatch.setenv("no_proxy", "127.0.0.1")
-        monkeypatch.setitem(files.ORIGINALS, "mnist", files.ORIGINALS["mnist"]._replace(url=url))
+        monkeypatch.setitem(
+            layouts.ORIGINALS, "mnist", layouts.ORIGINALS["mnist"]._replace(url=url)
+        )
         with pytest.raises(datasets.DataError) as fault:
             datasets.load("mnist", download=True)
     assert_sentence(fault, "mnist: 127.0.0.1", "cannot be reached", "--data_dir")
@@ -550,9 +552,9 @@ def test_preparing_imports_no_tensorflow(mnist):
     code = f"""
 import sys
 from plasticity_jax import datasets
-from plasticity_jax.datasets import files
-files.ORIGINALS["mnist"] = files.ORIGINALS["mnist"]._replace(train={TRAIN}, test={TEST})
-files.SHA256["mnist"] = {files.SHA256["mnist"]!r}
+from plasticity_jax.datasets import files, layouts
+layouts.ORIGINALS["mnist"] = layouts.ORIGINALS["mnist"]._replace(train={TRAIN}, test={TEST})
+layouts.SHA256["mnist"] = {layouts.SHA256["mnist"]!r}
 assert len(datasets.load("mnist", {str(mnist)!r}).images) == {TRAIN}
 assert "tensorflow_datasets" in sys.modules
 assert "tensorflow" not in sys.modules

@@ -29,7 +29,7 @@ from helpers.archive_files import (
 )
 
 from plasticity_jax import datasets
-from plasticity_jax.datasets import builders, cache, contract, files
+from plasticity_jax.datasets import builders, cache, contract, files, layouts
 
 # read before the fixture removes it
 REAL = pathlib.Path(os.environ.get("PLASTICITY_DATA_DIR", "/nonexistent"))
@@ -137,7 +137,7 @@ def test_cifar_wrong_sum(tmp_path, monkeypatch):
         path,
         "corrupt or another file",
         found,
-        files.SHA256["cifar10"][path.name],
+        layouts.SHA256["cifar10"][path.name],
     )
 
 
@@ -147,7 +147,7 @@ def test_cifar_cut_short(tmp_path, monkeypatch, cache_root):
     path.write_bytes(content[:100_000])
     sums = [hashlib.sha256(c).hexdigest() for c in (content[:100_000], content)]
     fault_of("cifar10", tmp_path, path, f"cut short at 100,000 of {len(content):,} bytes", *sums)
-    files.SHA256["cifar10"].clear()  # and where no sum would tell
+    layouts.SHA256["cifar10"].clear()  # and where no sum would tell
     fault_of("cifar10", tmp_path, path, "no whole compressed file")
     path.write_bytes(b"Please log in")
     fault_of("cifar10", tmp_path, path, "no whole compressed file")
@@ -184,8 +184,10 @@ def test_cifar_download(tmp_path, monkeypatch):
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as service:
         threading.Thread(target=service.serve_forever, daemon=True).start()
         monkeypatch.setenv("no_proxy", "127.0.0.1")
-        layout = files.ORIGINALS["cifar10"]._replace(url=f"http://127.0.0.1:{service.server_port}/")
-        monkeypatch.setitem(files.ORIGINALS, "cifar10", layout)
+        layout = layouts.ORIGINALS["cifar10"]._replace(
+            url=f"http://127.0.0.1:{service.server_port}/"
+        )
+        monkeypatch.setitem(layouts.ORIGINALS, "cifar10", layout)
         data = datasets.load("cifar10", str(tmp_path / "new"), download=True)
         service.shutdown()
     np.testing.assert_array_equal(data.images, cifar_arrays(10)[0][:TRAIN])
@@ -390,7 +392,7 @@ def test_tiny_imagenet_structure(tmp_path, monkeypatch, cache_root, change, part
 
 def test_tiny_imagenet_flipped_bit_where_no_sum_tells(tmp_path, monkeypatch):
     path = write_tiny(tmp_path, monkeypatch)
-    files.SHA256["tiny_imagenet"].clear()
+    layouts.SHA256["tiny_imagenet"].clear()
     content = path.read_bytes()
     # inside the first JPEG: the zip's own checksum is all there is
     place = content.index(b"\xff\xd8") + 300
@@ -426,7 +428,7 @@ def test_part_of_tiny_imagenet_only_under_its_name(tmp_path, monkeypatch, prepar
     path = path.rename(path.with_name("tiny-imagenet-200.zip"))
     text = fault_of("tiny_imagenet", tmp_path / "data", found)
     assert "expected" in text
-    files.SHA256["tiny_imagenet"].clear()
+    layouts.SHA256["tiny_imagenet"].clear()
     fault_of("tiny_imagenet", tmp_path / "data", "names 2 classes, expected 3")
 
 
@@ -447,15 +449,15 @@ def test_part_of_tiny_imagenet_faults(tmp_path, monkeypatch):
 
 def test_preparing_an_archive_imports_no_tensorflow_and_warns_of_nothing(tmp_path, monkeypatch):
     path = write_tiny(tmp_path, monkeypatch)
-    layout = files.ORIGINALS["tiny_imagenet"]
+    layout = layouts.ORIGINALS["tiny_imagenet"]
     code = f"""
 import sys
 from plasticity_jax import datasets
-from plasticity_jax.datasets import files
-sums = {files.SHA256["tiny_imagenet"]!r}
-files.SHA256["tiny_imagenet"] = sums
+from plasticity_jax.datasets import files, layouts
+sums = {layouts.SHA256["tiny_imagenet"]!r}
+layouts.SHA256["tiny_imagenet"] = sums
 numbers = dict(classes={layout.classes}, train={layout.train}, test={layout.test})
-files.ORIGINALS["tiny_imagenet"] = files.ORIGINALS["tiny_imagenet"]._replace(**numbers)
+layouts.ORIGINALS["tiny_imagenet"] = layouts.ORIGINALS["tiny_imagenet"]._replace(**numbers)
 assert len(datasets.load("tiny_imagenet", {str(path.parent)!r}).images) == {layout.train}
 assert "tensorflow_datasets" in sys.modules
 assert not {{"tensorflow", "cv2"}} & set(sys.modules)
@@ -478,8 +480,8 @@ def test_statistics_of_many_pixels(monkeypatch):
 
 
 def test_published_numbers():
-    layouts = {name: files.ORIGINALS[name] for name in ("cifar10", "cifar100", "tiny_imagenet")}
-    numbers = {n: (x.shape, x.classes, x.train, x.test) for n, x in layouts.items()}
+    known = {name: layouts.ORIGINALS[name] for name in ("cifar10", "cifar100", "tiny_imagenet")}
+    numbers = {n: (x.shape, x.classes, x.train, x.test) for n, x in known.items()}
     assert numbers == {
         "cifar10": ((32, 32, 3), 10, 50_000, 10_000),
         "cifar100": ((32, 32, 3), 100, 50_000, 10_000),
@@ -501,9 +503,9 @@ def test_sums_are_those_of_tensorflow_datasets():
             .read_text()
             .split("\t")
         )
-        (file,) = files.ORIGINALS[name].files
-        assert listed[0] == files.ORIGINALS[name].urls[file]
-        assert (int(listed[1]), listed[2]) == (files.BYTES[file], files.SHA256[name][file])
+        (file,) = layouts.ORIGINALS[name].files
+        assert listed[0] == layouts.ORIGINALS[name].urls[file]
+        assert (int(listed[1]), listed[2]) == (layouts.BYTES[file], layouts.SHA256[name][file])
 
 
 # Real files
@@ -546,7 +548,7 @@ def test_real_part_of_cifar10_as_arrays():
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["cifar10", "cifar100", "tiny_imagenet"])
 def test_real_archive(name):
-    layout = files.ORIGINALS[name]
+    layout = layouts.ORIGINALS[name]
     if not any((folder / layout.files[0]).is_file() for folder in files.search_folders(name, REAL)):
         pytest.skip(f"needs {layout.files[0]} in $PLASTICITY_DATA_DIR")
     data = datasets.load(name, str(REAL))

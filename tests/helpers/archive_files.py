@@ -8,18 +8,18 @@ import zipfile
 import numpy as np
 import PIL.Image
 
-from plasticity_jax.datasets import cifar, files
+from plasticity_jax.datasets import cifar, layouts
 
 WNIDS = ["n03", "n01", "n02"]  # not sorted: labels go by line
 
 
 def publish(name, path, monkeypatch, **numbers):
     """Makes the file `path` the original of `name`, with these numbers of classes and images."""
-    monkeypatch.setitem(files.ORIGINALS, name, files.ORIGINALS[name]._replace(**numbers))
+    monkeypatch.setitem(layouts.ORIGINALS, name, layouts.ORIGINALS[name]._replace(**numbers))
     monkeypatch.setitem(
-        files.SHA256, name, {path.name: hashlib.sha256(path.read_bytes()).hexdigest()}
+        layouts.SHA256, name, {path.name: hashlib.sha256(path.read_bytes()).hexdigest()}
     )
-    monkeypatch.setitem(files.BYTES, path.name, path.stat().st_size)
+    monkeypatch.setitem(layouts.BYTES, path.name, path.stat().st_size)
 
 
 TRAIN, TEST = 50, 10
@@ -64,10 +64,10 @@ def write_tar(path, members):
 
 def write_cifar(name, folder, monkeypatch, change=None):
     """A tiny archive as the published one of `name`; `change` edits its members first."""
-    members = cifar_members(name, *cifar_arrays(files.ORIGINALS[name].classes))
+    members = cifar_members(name, *cifar_arrays(layouts.ORIGINALS[name].classes))
     if change:
         change(members)
-    path = write_tar(folder / files.ORIGINALS[name].files[0], members)
+    path = write_tar(folder / layouts.ORIGINALS[name].files[0], members)
     publish(name, path, monkeypatch, **NUMBERS)
     return path
 

@@ -6,7 +6,7 @@ import struct
 
 import numpy as np
 
-from plasticity_jax.datasets import files
+from plasticity_jax.datasets import layouts
 
 TRAIN, TEST = 52, 26
 
@@ -28,14 +28,14 @@ def write_originals(name, folder, arrays, monkeypatch, sums=True):
     folder.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    layout = files.ORIGINALS[name]._replace(train=TRAIN, test=TEST)
+    layout = layouts.ORIGINALS[name]._replace(train=TRAIN, test=TEST)
     for file, array in zip(layout.files, arrays, strict=True):
         (folder / file).write_bytes(gzip.compress(idx(array), mtime=0))
     known = {
         file: hashlib.sha256((folder / file).read_bytes()).hexdigest() for file in layout.files
     }
-    monkeypatch.setitem(files.ORIGINALS, name, layout)
-    monkeypatch.setitem(files.SHA256, files.family(name), known if sums else {})
+    monkeypatch.setitem(layouts.ORIGINALS, name, layout)
+    monkeypatch.setitem(layouts.SHA256, layouts.family(name), known if sums else {})
     return folder
 
 

@@ -104,7 +104,9 @@ def test_columns_say_what_they_are():
     assert metrics.of_environment(plain)["loss"] == Metric("loss", "loss after the task", "lower")
 
 
-@pytest.mark.parametrize("name", ["loss", "finite", "seed", "online_loss"])
+@pytest.mark.parametrize(
+    "name", ["loss", "finite", "seed", "online_loss", "task_number", "part", "point"]
+)
 def test_a_metric_does_not_take_the_name_of_another_column(name):
     with pytest.raises(
         ValueError, match=f"metrics are '{name}': allowed are names that no other column has"

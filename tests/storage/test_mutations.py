@@ -18,7 +18,7 @@ from helpers.states import assert_same, like, small
 
 from experiments import selection
 from plasticity_jax import datasets, lanes
-from plasticity_jax.datasets import cache, cifar, contract, files, idx, tiny_imagenet
+from plasticity_jax.datasets import cache, cifar, contract, files, idx, layouts, tiny_imagenet
 from plasticity_jax.reporting import collect
 from plasticity_jax.storage import table as table_
 from plasticity_jax.storage import workdir
@@ -189,7 +189,9 @@ def test_idx_files_of_which_no_sum_is_published(tmp_path, monkeypatch, number, p
     if not packed:
         unpacked(folder)
     file = folder / (
-        files.ORIGINALS[name].files[which] if packed else files.ORIGINALS[name].files[which][:-3]
+        layouts.ORIGINALS[name].files[which]
+        if packed
+        else layouts.ORIGINALS[name].files[which][:-3]
     )
     original = gzip.decompress(file.read_bytes()) if packed else b""
 
@@ -211,7 +213,7 @@ def test_idx_files_of_which_no_sum_is_published(tmp_path, monkeypatch, number, p
 def test_an_archive_of_cifar(tmp_path, monkeypatch, number, sums):
     file = write_cifar("cifar10", tmp_path, monkeypatch)
     if not sums:
-        files.SHA256["cifar10"].clear()
+        layouts.SHA256["cifar10"].clear()
     images, labels = cifar_arrays(10)
 
     def read():
@@ -234,7 +236,7 @@ def test_an_archive_of_tiny_imagenet(tmp_path, monkeypatch, number, damaged):
     they say.
     """
     name, path = "tiny_imagenet", write_tiny(tmp_path, monkeypatch)
-    files.SHA256[name].clear()
+    layouts.SHA256[name].clear()
     if damaged != "the archive":
         with zipfile.ZipFile(path) as archive:
             archive.extractall(tmp_path)
