@@ -206,7 +206,7 @@ def test_options_belong_to_the_parts_in_use():
         "option cnn.base is 5.0: allowed are values of type int."
     )
     assert refused(Spec, options={"random_labels.draw": "both"}) == (
-        "random_labels.draw is 'both': allowed are 'shuffle', 'iid'."
+        "random_labels.draw is 'both': allowed are 'shuffle', 'iid', 'classes'."
     )
 
 
