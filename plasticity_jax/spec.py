@@ -24,6 +24,10 @@ from plasticity_jax.types import Data, Environment, Structure
 START = ":start"  # of a probe that is run before the first step of a task
 WHOLE = (1, registry.LARGEST_WHOLE)  # smallest and largest of a count
 COUNT = (0, registry.LARGEST_WHOLE)  # of what may be left out
+EARLIER = (
+    0,
+    1000,
+)  # of earlier tasks: each is columns of the table, and an evaluation of every task
 SEEDS = (0, 2**63 - 1)  # (this one enters no program)
 
 
@@ -115,7 +119,7 @@ class Spec:
         limits=COUNT,
     )
     revisit: int = _field(
-        0, "what is measured", "tasks before this one that are evaluated again", limits=COUNT
+        0, "what is measured", "tasks before this one that are evaluated again", limits=EARLIER
     )
     cycle: int = _field(
         0,

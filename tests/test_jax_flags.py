@@ -21,6 +21,7 @@ from plasticity_jax.estimates import profile
 from plasticity_jax.execution import program as program_
 from plasticity_jax.models.cnn import CNN
 from plasticity_jax.models.t5 import T5
+from plasticity_jax.probes import numerics
 from plasticity_jax.storage import table as table_
 from plasticity_jax.stream import order
 from plasticity_jax.text import decoding
@@ -216,17 +217,33 @@ def test_op_by_op(table):
     check_op_by_op(table, *RUNS[0], tasks=1)
 
 
+@pytest.mark.parametrize("kind", [jnp.float32, jnp.bfloat16])
+def test_no_nan_is_made_of_what_is_known_op_by_op_in_a_vmap(kind):
+    values = jnp.array([1, 2], kind)
+    known = jax.vmap(numerics.known)
+    with jax_set(jax_disable_jit=True):
+        found = known(jnp.array([True, False]), values).astype(jnp.float32)
+        np.testing.assert_array_equal(found, [1, np.nan])
+        with jax_set(jax_debug_nans=True):
+            found = known(jnp.array([True, True]), values)
+    assert found.dtype == kind
+    np.testing.assert_array_equal(found, values)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(("model", "environment"), [*RUNS, *MORE_RUNS])
 def test_op_by_op_everywhere(table, model, environment):
     check_op_by_op(table, model, environment)
 
 
-def test_a_task_without_probes_is_no_nan_to_be_debugged(table):
+def test_what_is_not_measured_is_no_nan_to_be_debugged(table):
+    """A task without its probes, and tasks before the first."""
+    asked = {"probe_every": 2, "probes": ("parameter_norm",), "revisit": 1}
     with jax_set(jax_debug_nans=True):
-        found = table(*RUNS[0], probe_every=2, probes=("parameter_norm",))
+        found = table(*RUNS[0], **asked)
     assert found["parameter_norm"].isna().tolist() == [True, False] * 2
-    assert_same(found, table.plain(*RUNS[0], probe_every=2, probes=("parameter_norm",)))
+    assert found["revisit_1_accuracy"].isna().tolist() == [True, False] * 2
+    assert_same(found, table.plain(*RUNS[0], **asked))
 
 
 DIVERGES = [

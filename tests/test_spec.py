@@ -279,6 +279,9 @@ def test_numbers_have_a_largest():
         word = ", or 'never'" if name == "probe_every" else ""
         allowed = f"allowed are whole numbers from 1 to 2147483647{word}."
         assert message == f"{name} is 2147483648: {allowed}"
+    assert (
+        refused(Spec, revisit=1001) == "revisit is 1001: allowed are whole numbers from 0 to 1000."
+    )
     assert refused(Spec, depth=5000) == "depth is 5000: allowed are whole numbers from 1 to 1000."
     assert refused(Spec, method="redo", options={"redo.period": 10**10}) == (
         "option redo.period is 10000000000: allowed are whole numbers from 0 to 2147483647, "

@@ -1,5 +1,6 @@
 """The tasks of one program, one after another, with checkpoints and a way to stop."""
 
+import re
 import time
 from collections.abc import Callable
 from typing import NamedTuple
@@ -9,6 +10,7 @@ import numpy as np
 
 from plasticity_jax.execution import compiled as compiled_
 from plasticity_jax.execution.program import History, Program
+from plasticity_jax.spec import Spec
 from plasticity_jax.storage.checkpoints import Checkpoints
 from plasticity_jax.storage.workdir import Stop
 from plasticity_jax.types import Data, PyTree
@@ -152,13 +154,21 @@ def _measured(program: Program, metrics: dict[str, jax.Array], number: int) -> H
     """The metrics of a task as a history of one task, without padding."""
     lanes = len(program.lanes)
     found = {name: values[None, :lanes] for name, values in jax.device_get(metrics).items()}
-    if (number + 1) % program.spec.probe_every == 0:
-        return found
     # (they are NaN already, but not where jax looks out for it)
     for name, values in found.items():
-        if _probe(name) in program.spec.probes:
+        if not _is_measured(program.spec, name, number):
             found[name] = np.full_like(values, np.nan)
     return found
+
+
+def _is_measured(spec: Spec, column: str, task: int) -> bool:
+    """Whether a column has a value at a task: it is the turn of its probe, or there is such an
+    earlier task.
+    """
+    if _probe(column) in spec.probes:
+        return (task + 1) % spec.probe_every == 0
+    earlier = re.match(r"revisit_(\d+)_", column)
+    return earlier is None or int(earlier[1]) <= task
 
 
 def _probe(column: str) -> str:

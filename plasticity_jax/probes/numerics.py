@@ -83,7 +83,13 @@ def known(sound: Array, value: PyTree) -> PyTree:
 
     def one(number):
         # numpy's NaN, as `jax_debug_nans` stops at one that jax makes, even one that is not taken
-        return jax.lax.select(sound, number, np.full(number.shape, np.nan, number.dtype))
+        nan = np.full(number.shape, np.nan, number.dtype)
+        if not jax.config.jax_disable_jit:  # pyright: ignore[reportAttributeAccessIssue]
+            return jax.lax.select(sound, number, nan)
+        # (op by op, vmap makes one for each of its lanes: as whole numbers of the same bits)
+        bits = np.dtype(f"int{8 * nan.itemsize}")
+        chosen = jax.lax.select(sound, jax.lax.bitcast_convert_type(number, bits), nan.view(bits))
+        return jax.lax.bitcast_convert_type(chosen, number.dtype)
 
     return jax.tree.map(one, value)
 

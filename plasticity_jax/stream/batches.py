@@ -125,7 +125,7 @@ def task_set(
     `split="test"` gives the held-out ones. Raises ValueError (one sentence) for what is not
     allowed, and for the held-out examples of an environment or of data without any.
     """
-    order.transition_for(environment, environment.transition)
+    order.check_environment(environment)
     order.check_data(data)
     registry.one_of("split", split, SPLITS)
     task, seed = registry.whole("task", task, 0), registry.whole("seed", seed, 0)

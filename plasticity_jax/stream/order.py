@@ -184,13 +184,18 @@ def make_stream(
     return at
 
 
-def transition_for(environment: Any, transition: Any) -> Transition:
-    """Returns a transition by name or as it is. Raises ValueError if it does not fit."""
+def check_environment(environment: Any) -> None:
+    """Raises ValueError for what is no Environment."""
     if not isinstance(environment, Environment):
         shown = registry.shown(environment)
         raise ValueError(
             f"environment is {shown}: allowed is an Environment, such as environments.random_labels()."
         )
+
+
+def transition_for(environment: Any, transition: Any) -> Transition:
+    """Returns a transition by name or as it is. Raises ValueError if it does not fit."""
+    check_environment(environment)
     if isinstance(transition, Transition):
         found, name = transition, registry.shown(getattr(transition.mix, "__name__", "given"))
     else:

@@ -119,10 +119,12 @@ def test_what_is_not_allowed_is_said_before_the_first_batch(changed, said):
     ("given", "said"),
     [
         ({"task": -1}, "task is -1: allowed are whole numbers from 0."),
+        ({"task": 0, "data": 3}, "data is a int: allowed is a Data, as load_data gives it."),
+        ({"task": 0, "environment": "random_labels"}, "allowed is an Environment, such as"),
         ({"task": 0, "split": "dev"}, "split is 'dev': allowed are 'train', 'test'."),
         ({"task": 0, "split": "test"}, "split is 'test': allowed is 'train'"),
     ],
 )
 def test_task_sets_that_there_are_not(given, said):
     with pytest.raises(ValueError, match=re.escape(said)):
-        pj.task_set(environments.random_labels(), DATA, **given)
+        pj.task_set(**{"environment": environments.random_labels(), "data": DATA, **given})
