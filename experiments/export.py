@@ -38,8 +38,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         paths = export(own["from"].split(","), own["name"], own["code"], own["folder"])
     except ValueError as error:
         return launcher.fault(error, launcher.USAGE)
-    except (OSError, workdir.WorkdirError) as error:
+    except workdir.WorkdirError as error:
         return launcher.fault(error, launcher.ENVIRONMENT)
+    except OSError as error:
+        reason = workdir.reason_of(error)
+        sentence = f"{error.filename} cannot be read or written ({reason}): allowed are workdirs."
+        return launcher.fault(workdir.WorkdirError(sentence), launcher.ENVIRONMENT)
     print("\n".join(map(str, paths)))
     return 0
 

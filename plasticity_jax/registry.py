@@ -42,6 +42,19 @@ def lookup(registry: Mapping[str, Any], kind: str, name: str) -> Any:
     return registry[name]
 
 
+def signature_of(factory: Callable) -> inspect.Signature:
+    """Returns a factory's signature with annotations as objects, also where its module has them as
+    text (`from __future__ import annotations`).
+    """
+    return inspect.signature(factory, eval_str=True)
+
+
+def returned(factory: Callable) -> Any:
+    """Returns what a factory is annotated to return, None where it does not say."""
+    annotation = signature_of(factory).return_annotation
+    return None if annotation is inspect.Signature.empty else annotation
+
+
 def numbers(factory: Callable) -> dict[str, float]:
     """Returns the traced numbers of a factory with their defaults."""
     return {p.name: p.default for p in _keyword_only(factory) if p.annotation in BOUNDS}
@@ -72,7 +85,7 @@ def positional(factory: Callable) -> list[str]:
     """Returns the names of a factory's positional parameters: what it must be given."""
     return [
         p.name
-        for p in inspect.signature(factory).parameters.values()
+        for p in signature_of(factory).parameters.values()
         if p.kind is p.POSITIONAL_OR_KEYWORD
     ]
 
@@ -186,7 +199,7 @@ def shown(value: Any) -> str:
 
 
 def _keyword_only(factory: Callable) -> list[inspect.Parameter]:
-    return [p for p in inspect.signature(factory).parameters.values() if p.kind is p.KEYWORD_ONLY]
+    return [p for p in signature_of(factory).parameters.values() if p.kind is p.KEYWORD_ONLY]
 
 
 def make(
@@ -214,7 +227,7 @@ def checked(factory: Callable[P, R]) -> Callable[P, R]:
     tracer, whose value is not looked at, and `learning_rate` a schedule. Raises ValueError that
     names the setting, the value and what is allowed.
     """
-    signature = inspect.signature(factory)
+    signature = signature_of(factory)
 
     @functools.wraps(factory)
     def call(*args: P.args, **kwargs: P.kwargs) -> R:

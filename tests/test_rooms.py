@@ -20,7 +20,7 @@ ROOMS = (
     ("optimizers", "stream"),
     ("text", "probes", "methods", "heads"),
     ("environments", "models"),
-    ("spec",),
+    ("spec", "own_parts"),
     ("lanes",),
     ("training",),
     ("reporting",),

@@ -15,7 +15,7 @@ from typing import Any
 
 from absl import flags
 
-from plasticity_jax import lanes, methods, registry, spec
+from plasticity_jax import lanes, methods, own_parts, registry, spec
 from plasticity_jax.cli import settings
 from plasticity_jax.cli.settings import Settings
 from plasticity_jax.environments import ENVIRONMENTS
@@ -36,6 +36,7 @@ LANE_HELP = {
 # name -> (default, help); strings, None where there is no default
 PATHS = ("workdir", "data_dir", "profile")  # among these:
 RUN_HELP = {
+    "import": (None, "modules or files with parts of your own (docs/adding.md)"),
     "seeds": ("5", "number of seeds; each seed is a lane of every arm"),
     "first_seed": ("0", "the first of them"),
     "workdir": (
@@ -103,6 +104,7 @@ def parse(argv: Sequence[str], defaults: Settings | None = None) -> tuple[Values
     """
     own = flags.FlagValues()
     arguments = _checked(own, argv)
+    _import(arguments)
     known = _defaults()
     for name, value in (defaults or {}).items():
         known[name] = settings.text(value)
@@ -130,6 +132,18 @@ def parse(argv: Sequence[str], defaults: Settings | None = None) -> tuple[Values
         if values[name]:
             values[name] = paths.expanded(values[name], name)
     return values, {name for name in own if own[name].present}
+
+
+def _import(arguments: Sequence[str]) -> None:
+    """Loads the modules of --import: what they enter has flags like all other parts."""
+    known = flags.FlagValues()
+    flags.DEFINE_string("import", None, "", flag_values=known)
+    try:
+        known(["", *_joined(arguments, ())], known_only=True)
+    except flags.Error as error:
+        raise ValueError(sentence(error)) from None
+    if known["import"].value is not None:
+        own_parts.load(known["import"].value.split(","))
 
 
 def _checked(known: flags.FlagValues, argv: Sequence[str]) -> list[str]:

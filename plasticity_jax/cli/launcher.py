@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 import jax
 
-from plasticity_jax import datasets
+from plasticity_jax import datasets, own_parts
 from plasticity_jax.cli import changes, dry_run, flags, help, pictures, settings
 from plasticity_jax.cli.settings import Settings
 from plasticity_jax.datasets import cache
@@ -120,6 +120,9 @@ def _try(checked: Checked, values: flags.Values) -> None:
 
 def _run(experiment: Experiment, checked: Checked, values: flags.Values) -> None:
     """Runs what was checked, or goes on with it, and reports."""
+    before = workdir.read_record(values["workdir"]) or {}
+    for name in own_parts.changed(before.get("imports", {})):
+        print(f"note: {name} has changed since this run began.", file=sys.stderr)
     table = sweep.run_in_workdir(
         checked.programs,
         checked.dataset,

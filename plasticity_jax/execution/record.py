@@ -5,7 +5,7 @@ from typing import Any
 
 import jax
 
-from plasticity_jax import datasets
+from plasticity_jax import datasets, own_parts
 
 
 def code_version(folder: Path = Path(__file__).parent) -> str:
@@ -44,6 +44,7 @@ def environment_record(dataset: datasets.Dataset) -> dict[str, Any]:
         "versions": {"python": platform.python_version(), **{p: _version(p) for p in packages}},
         "code_version": code_version(),
         "device": f"{jax.local_device_count()} x {jax.devices()[0].device_kind} ({jax.default_backend()})",
+        "imports": dict(own_parts.LOADED),
         "xla_flags": os.environ.get("XLA_FLAGS", ""),
         "data_source": dataset.source,
         "data_shape": list(dataset.images.shape),

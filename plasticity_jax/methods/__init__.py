@@ -72,7 +72,7 @@ def names(method: str) -> tuple[str, ...]:
             raise ValueError(
                 f"method {method!r} has {part!r} twice: each method may be given once."
             )
-    kind = {part: METHODS[part].__annotations__["return"] for part in parts}
+    kind = {part: registry.returned(METHODS[part]) for part in parts}
     penalties = sorted(part for part in parts if kind[part] is Penalty)
     rewrites = [part for part in parts if kind[part] in (Rewrite, Rewrite | Boundary)]
     others = [part for part in parts if part not in penalties and part not in rewrites]

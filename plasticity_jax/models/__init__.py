@@ -16,6 +16,7 @@ activation function made (none).
 from collections.abc import Callable
 from typing import Any
 
+from plasticity_jax import registry
 from plasticity_jax.models.cnn import CNN, cnn
 from plasticity_jax.models.layers import ACTIVATIONS, INITIALIZATIONS, NORMS
 from plasticity_jax.models.mlp import MLP, mlp
@@ -54,4 +55,4 @@ def head(model: Any) -> tuple[str, ...] | None:
 
 def inputs(factory: Callable) -> tuple[str, ...]:
     """Returns what the models of a factory read, of "images", "vectors" and "text"."""
-    return getattr(factory.__annotations__["return"], "inputs", ("images",))
+    return getattr(registry.returned(factory), "inputs", ("images",))
