@@ -237,19 +237,23 @@ def tests(folders: tuple[str, ...], *names: str) -> dict[str, list[str]]:
     word = re.compile(rf"\b({'|'.join(map(re.escape, {*names}))})\b")
     for folder in folders:
         for path in sorted((ROOT / "tests" / folder).rglob("test_*.py")):
-            source = path.read_text(encoding="utf-8")
-            mine = [
-                node.name
-                for node in ast.parse(source).body
-                if isinstance(node, ast.FunctionDef)
-                and node.name.startswith("test_")
-                and word.search(ast.get_source_segment(source, node) or "")
-            ]
+            mine = [name for name, source in _tests_of(path) if word.search(source)]
             if mine:
                 said = [f"`{name}`" for name in mine[:6]]
                 more = [f"and {len(mine) - 6} more"] if len(mine) > 6 else []
                 found[path.relative_to(ROOT).as_posix()] = said + more
     return found
+
+
+@functools.cache
+def _tests_of(path: pathlib.Path) -> list[tuple[str, str]]:
+    """Name and code of every test of a file."""
+    lines = path.read_text(encoding="utf-8").splitlines()
+    return [
+        (node.name, "\n".join(lines[node.lineno - 1 : node.end_lineno]))
+        for node in ast.parse("\n".join(lines)).body
+        if isinstance(node, ast.FunctionDef) and node.name.startswith("test_")
+    ]
 
 
 def flags() -> str:

@@ -19,10 +19,11 @@ EXAMPLE = ROOT / "examples" / "parts" / "your_parts.py"
 def registries_come_back(monkeypatch):
     """Registries, modules and paths are after a test what they were before."""
     monkeypatch.setattr(own_parts, "LOADED", {})
-    monkeypatch.setattr(sys, "modules", dict(sys.modules))
     monkeypatch.setattr(sys, "path", list(sys.path))
     before = {kind: dict(known) for kind, known in own_parts.REGISTRIES.items()}
     yield
+    for name in ("mine", "your_parts"):
+        sys.modules.pop(name, None)
     for kind, known in own_parts.REGISTRIES.items():
         known.clear()
         known.update(before[kind])

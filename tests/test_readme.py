@@ -18,7 +18,7 @@ import pytest
 
 import plasticity_jax as pj
 from experiments.gradual import theory
-from plasticity_jax import datasets
+from plasticity_jax import datasets, own_parts
 from plasticity_jax.cli import launcher
 from plasticity_jax.execution import sweep
 from plasticity_jax.optimizers import OPTIMIZERS, SCHEDULES
@@ -129,12 +129,20 @@ def nothing_trains(tmp_path, monkeypatch):
     ):
         (tmp_path / place).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(results / "selected.json", tmp_path / place)
+    shutil.copytree(ROOT / "examples", tmp_path / "examples")
+    monkeypatch.setattr(own_parts, "LOADED", {})
+    before = {kind: dict(known) for kind, known in own_parts.REGISTRIES.items()}
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("PLASTICITY_CACHE_DIR", str(tmp_path / "cache"))
     monkeypatch.delenv("PLASTICITY_DATA_DIR", raising=False)
     monkeypatch.setattr(launcher, "prepare_jax", lambda *_: None)
     monkeypatch.setattr(sweep, "run_in_workdir", take)
     monkeypatch.setattr(theory, "run", take)
+    yield
+    sys.modules.pop("your_parts", None)
+    for kind, known in own_parts.REGISTRIES.items():
+        known.clear()
+        known.update(before[kind])
 
 
 def exit_code(module, arguments, monkeypatch):
