@@ -179,11 +179,17 @@ def identity(spec: Spec, lane: Mapping[str, Any]) -> Any:
     """Returns what is equal for the same run and hashable, of a completed lane.
 
     Numbers are the same if they are as float32. An abrupt change (granularity 1) is the same
-    whatever the transition and its fraction.
+    whatever the transition and its fraction, and a part that is asked never to act is whatever its
+    other numbers are.
     """
     numbers = {
         name: value if is_whole(name) else float(np.float32(value)) for name, value in lane.items()
     }
+    periods = {name: v for name, v in {**dict(spec.options), **numbers}.items() if is_period(name)}
+    idle = {name.partition(".")[0] for name, v in periods.items() if v == registry.LARGEST_WHOLE}
+    for name in numbers:
+        if name.partition(".")[0] in idle and name not in periods:
+            numbers[name] = 0.0
     if lane["granularity"] == 1:
         spec, numbers["transition_fraction"] = _abrupt(spec), 0.0
     return spec, tuple(sorted(numbers.items()))
@@ -213,8 +219,8 @@ def check_distinct(runs: Iterable[tuple[Spec, Sequence[Mapping[str, Any]]]]) -> 
             listed = ", ".join(f"{name} {value}" for name, value in changed.items())
             raise ValueError(
                 f"a lane with {listed} is the same run as one before it: allowed are lanes that "
-                "differ as float32, and with granularity 1 in more than the transition and its "
-                "fraction."
+                "differ as float32, with granularity 1 in more than the transition and its "
+                "fraction, and with a part that never acts in more than its numbers."
             )
 
 

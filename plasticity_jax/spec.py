@@ -346,7 +346,7 @@ def _probes(given: Any) -> tuple[str, ...]:
         registry.lookup(
             PROBES, "probe", name.removesuffix(START) if isinstance(name, str) else name
         )
-    return tuple(dict.fromkeys(wanted))
+    return tuple(dict.fromkeys(map(str, wanted)))
 
 
 def _option(name: str, value: Any, default: Any) -> Any:

@@ -122,6 +122,24 @@ def test_an_abrupt_change_under_two_transitions_is_refused_in_python():
     )
 
 
+@pytest.mark.parametrize(
+    ("settings", "one", "two"),
+    [
+        ({}, {"random_labels.share": 0.5}, {"random_labels.share": 1.0}),
+        ({"method": "redo"}, {"redo.threshold": 0.1}, {"redo.threshold": 5.0}),
+        ({"method": "shrink_and_perturb"}, {}, {"shrink_and_perturb.shrink": 0.5}),
+    ],
+)
+def test_numbers_of_what_never_acts_change_no_run(settings, one, two):
+    made = dataclasses.replace(SPEC, **settings)
+    part = settings.get("method", "random_labels")
+    if settings:
+        made = dataclasses.replace(made, options={f"{part}.period": "never"})
+    never = {} if settings else {"random_labels.every": 2**31 - 1}
+    with pytest.raises(ValueError, match=r"is the same run as one before it: .* that never acts"):
+        lanes.check(made, [{**one, **never}, {**two, **never}], 64)
+
+
 def test_stack_has_a_lane_axis_and_fixed_dtypes():
     checked = lanes.check(SPEC, [{"seed": 2**31 - 1}, {"learning_rate": 1, "granularity": 5}], 64)
     stacked = lanes.stack(checked)

@@ -344,6 +344,8 @@ def test_settings_of_environments_optimizers_and_probes_are_flags_too():
         ("--method=none,none", 1),
         ("--method=redo+l2,l2+redo,none+l2+redo", 1),
         ("--method=redo --redo.relative=true,True", 1),
+        ("--method=redo --redo.threshold=0.1,0.2 --redo.period=never,5", 3),
+        ("--random_labels.share=0.1,0.2 --random_labels.every=never,2", 3),
         ("--method=l2_init+l2,l2+l2_init", 1),  # the order of penalties is of no consequence
         ("--method=redo+shrink_and_perturb,shrink_and_perturb+redo", 2),  # that of rewrites is
     ],
