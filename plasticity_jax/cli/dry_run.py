@@ -11,16 +11,28 @@ from plasticity_jax.spec import Spec
 from plasticity_jax.types import Data
 
 _MEBIBYTE = 2**20
+MANY = 20  # arms and programs, of which more are counted
 
 
-def describe(programs: Sequence[program_.Program], dataset: datasets.Dataset) -> str:
-    """Returns the text of what would be run, without what must be tried: see `time`."""
+def describe(
+    programs: Sequence[program_.Program], dataset: datasets.Dataset, long: bool = False
+) -> str:
+    """Returns the text of what would be run, without what must be tried: see `time`.
+
+    Of more than `MANY` programs the first are described, of more than `MANY` arms in all none is
+    listed, unless `long`.
+    """
     data = program_.device_data(dataset)
     lines = [f"data: {dataset.name}, {len(dataset.images):,} examples, {dataset.source}"]
-    for number, program in enumerate(programs, 1):
+    arms = [_arms(program.lanes) for program in programs]
+    listed = long or sum(map(len, arms)) <= MANY
+    shown = len(programs) if long else MANY
+    for number, (program, own) in enumerate(zip(programs[:shown], arms, strict=False), 1):
         lines.append(f"program {number}: {_settings(program.spec)}")
-        lines += [f"    {arm}" for arm in _arms(program.lanes)]
+        lines += [f"    {arm}" for arm in (own if listed else _counted(program.lanes, own))]
         lines.append(f"    {_size(program, data)}")
+    if len(programs) > shown:
+        lines.append(f"and {_count(len(programs) - shown, 'program')} more (--long lists them)")
     lanes = sum(len(program.lanes) for program in programs)
     total = sum(len(program.lanes) * _steps(program.spec, data) for program in programs)
     compiled = _count(len(programs), "compiled program")
@@ -30,8 +42,30 @@ def describe(programs: Sequence[program_.Program], dataset: datasets.Dataset) ->
 
 def time(programs: Sequence[program_.Program], dataset: datasets.Dataset) -> str:
     """Returns a line on how long it takes, by a trial."""
-    taken = _duration(cost.seconds(programs, dataset))
-    return f"about {taken} on this machine, besides compiling (a trial says so)"
+    found = cost.estimate(programs, dataset)
+    says = "a trial says so"
+    if found.tried < found.kinds:
+        says = f"trials of {found.tried} of {found.kinds:,} kinds of program say so"
+    return f"about {_duration(found.seconds)} on this machine, besides compiling ({says})"
+
+
+def _counted(lanes: Sequence[Mapping[str, Any]], arms: Sequence[str]) -> list[str]:
+    """How many arms a program has, and the values of what differs between them."""
+    axes = {}
+    for name in lanes[0]:
+        values = list(dict.fromkeys(lane[name] for lane in lanes))
+        if name != "seed" and len(values) > 1:
+            axes[name] = values
+    words = [
+        f"{len(values)} x {name} from {_word(name, min(values))} to {_word(name, max(values))}"
+        for name, values in axes.items()
+    ]
+    seeds = len({lane["seed"] for lane in lanes})
+    return [f"{_count(len(arms), 'arm')}: {', '.join([*words, _count(seeds, 'seed')])}"]
+
+
+def _word(name: str, value: Any) -> str:
+    return spec.word(name, value, f"{value:g}")
 
 
 def _settings(one: Spec) -> str:
@@ -69,7 +103,7 @@ def _arms(lanes: Sequence[Mapping[str, Any]]) -> list[str]:
         seeds.setdefault(arm, []).append(lane["seed"])
     lines = []
     for arm, own in seeds.items():
-        numbers = ", ".join(f"{name} {spec.word(name, value, f'{value:g}')}" for name, value in arm)
+        numbers = ", ".join(f"{name} {_word(name, value)}" for name, value in arm)
         which = f"seed {own[0]}" if len(own) == 1 else f"seeds {own[0]} to {own[-1]}"
         lines.append(f"{numbers}; {which}")
     return lines

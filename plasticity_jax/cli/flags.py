@@ -66,6 +66,7 @@ SWITCHES = {
     "download": "fetch the dataset's original files if they are not there",
     "deterministic": "the same bits in every run on a GPU too, where it is slower",
     "dry_run": "print the grid, programs, lanes, steps and memory, and stop",
+    "long": "with --dry_run: list every arm and program, however many",
     "list": "print everything that can be named in a flag, and stop",
     "progress": "show a progress bar; --noprogress for none",
     "help": "print this",

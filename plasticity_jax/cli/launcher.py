@@ -109,7 +109,7 @@ def _try(checked: Checked, values: flags.Values) -> None:
     dataset, programs = checked.dataset, checked.programs
     data = program_.device_data(dataset)
     if values["dry_run"]:
-        say(dry_run.describe(programs, dataset))
+        say(dry_run.describe(programs, dataset, values["long"]))
         memory.check(programs, data, saves=True)
         say(dry_run.time(programs, dataset))
         return

@@ -1,6 +1,7 @@
 """How long a run will take on this machine, from a few seconds of it, before it starts."""
 
 import dataclasses
+import statistics
 import time
 from collections.abc import Container, Sequence
 from typing import Any, NamedTuple
@@ -10,10 +11,11 @@ import jax
 from plasticity_jax import datasets
 from plasticity_jax.execution import compiled as compiled_
 from plasticity_jax.execution import program as program_
+from plasticity_jax.execution.placement import Execution
 from plasticity_jax.methods import METHODS
 from plasticity_jax.probes import PROBES
 from plasticity_jax.spec import Spec
-from plasticity_jax.types import PyTree
+from plasticity_jax.types import Data, PyTree
 
 BATCHES = 4  # at least, in an epoch of a trial
 # epochs that a longer trial has more, until they take half as long as the shorter trial, or LONG
@@ -21,6 +23,7 @@ BATCHES = 4  # at least, in an epoch of a trial
 EXTRA = (2, 16, 128)
 # a trial is run so many times, but only once if that takes more than LONG seconds
 REPEATS, LONG = 3, 2.0
+WITHIN = 15.0  # seconds of trials, after which no other is begun
 FEWER = 8  # probes are tried on so many times fewer samples if already the steps take so long
 
 
@@ -38,34 +41,72 @@ class Trial(NamedTuple):
     probing: float
 
 
-def seconds(programs: Sequence[program_.Program], dataset: datasets.Dataset) -> float:
-    """Returns the estimated wall time of a run, without compiling: good to about a factor of 1.5 on
-    a quiet machine.
+class Estimate(NamedTuple):
+    """What a run will take.
 
-    One block of lanes of each program is tried for a few epochs on part of the data, once for all
-    programs that differ in nothing but method, transition and number of epochs, whose cost differs
-    less than that.
+    Attributes:
+      seconds: wall time without compiling.
+      tried, kinds: how many kinds of program were tried, of how many there are.
     """
-    known: dict[tuple, Trial] = {}
-    total = 0.0
+
+    seconds: float
+    tried: int
+    kinds: int
+
+
+class _Kind(NamedTuple):
+    """Programs that cost the same but for their number of lanes, steps and tasks."""
+
+    spec: Spec
+    how: Execution
+
+
+def estimate(
+    programs: Sequence[program_.Program], dataset: datasets.Dataset, within: float = WITHIN
+) -> Estimate:
+    """Returns the estimated time of a run: good to about a factor of 1.5 on a quiet machine.
+
+    One block of lanes of each kind of program is tried for a few epochs on part of the data;
+    programs are of one kind that differ in nothing but method, transition and number of epochs,
+    whose cost differs less than that. Once trials took `within` seconds, the kinds that are left,
+    those with the least to do, are taken to cost what the others do.
+    """
+    kinds: dict[_Kind, list[program_.Program]] = {}
     for program in programs:
-        spec, how = program.spec, program.execution
-        plain = _plain(spec)
-        if (plain, how) not in known:
-            known[plain, how] = _trial(program._replace(spec=plain), dataset)
-        trial = known[plain, how]
-        samples = spec.make_environment().size(program_.device_data(dataset))
-        per_epoch = samples // spec.batch_size
-        # the whole task is evaluated once at its end, which takes about a third of a step for each
-        # batch
-        task = (
-            trial.step * per_epoch * (spec.epochs + 1 / 3)
-            + trial.rest
-            + trial.probing / spec.probe_every
-        )
-        blocks = -(-len(program.lanes) // (how.width * how.devices))
-        total += blocks * spec.tasks * task
-    return total
+        kinds.setdefault(_Kind(_plain(program.spec), program.execution), []).append(program)
+    data = program_.device_data(dataset)
+    most_work = sorted(kinds, key=lambda kind: -sum(_steps(p, data) for p in kinds[kind]))
+    began, known = time.perf_counter(), {}
+    for kind in most_work:
+        if known and time.perf_counter() - began > within:
+            break
+        known[kind] = _trial(kinds[kind][0]._replace(spec=kind.spec), dataset)
+    mean = Trial(*(statistics.fmean(column) for column in zip(*known.values(), strict=True)))
+    total = sum(
+        _seconds(program, known.get(kind, mean), data)
+        for kind, members in kinds.items()
+        for program in members
+    )
+    return Estimate(total, len(known), len(kinds))
+
+
+def _steps(program: program_.Program, data: Data) -> int:
+    """Training steps of all lanes of a program in all tasks."""
+    spec = program.spec
+    per_epoch = spec.make_environment().size(data) // spec.batch_size
+    return len(program.lanes) * spec.tasks * spec.epochs * per_epoch
+
+
+def _seconds(program: program_.Program, trial: Trial, data: Data) -> float:
+    """Seconds of a program, given what a block of its lanes takes."""
+    spec, how = program.spec, program.execution
+    per_epoch = spec.make_environment().size(data) // spec.batch_size
+    # the whole task is evaluated once at its end, which takes about a third of a step for each
+    # batch
+    steps = trial.step * per_epoch * (spec.epochs + 1 / 3)
+    task = steps + trial.rest + trial.probing / spec.probe_every
+    blocks = -(-len(program.lanes) // (how.width * how.devices))
+    return blocks * spec.tasks * task
 
 
 def _plain(spec: Spec) -> Spec:

@@ -55,7 +55,7 @@ def nothing_compiles(monkeypatch):
         compiled, "compile_program", lambda *_: pytest.fail("something was compiled")
     )
     # --dry_run's trial, which has its own test
-    monkeypatch.setattr(cost, "seconds", lambda *_: 5400.0)
+    monkeypatch.setattr(cost, "estimate", lambda *_: cost.Estimate(5400.0, 1, 1))
 
 
 def launch(*argv, doc="What it is.", **experiment):
@@ -278,6 +278,25 @@ def test_dry_run_prints_grid_programs_lanes_steps_and_memory(tmp_path, capsys):
         "about 1.5 hours on this machine, besides compiling (a trial says so)",
     ]
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.usefixtures("nothing_compiles")
+def test_a_dry_run_counts_what_is_many(tmp_path, capsys, monkeypatch):
+    grid = "--granularity=1,2,5 --method=l2 --l2.strength=1e-3,2e-3,3e-3,4e-3,5e-3,6e-3,7e-3"
+    monkeypatch.setattr(cost, "estimate", lambda *_: cost.Estimate(60.0, 2, 5))
+    assert launch("--dry_run", *grid.split(), "--seeds=2") == 0
+    out = capsys.readouterr().out
+    words = "21 arms: 3 x granularity from 1 to 5, 7 x l2.strength from 0.001 to 0.007, 2 seeds"
+    assert words in out
+    assert "seeds 0 to 1" not in out
+    assert out.endswith("(trials of 2 of 5 kinds of program say so)\n")
+    assert launch("--dry_run", "--long", *grid.split(), "--seeds=2") == 0
+    assert capsys.readouterr().out.count("seeds 0 to 1") == 21
+    widths = f"--width={','.join(map(str, range(1, 23)))}"
+    assert launch("--dry_run", widths) == 0
+    out = capsys.readouterr().out
+    assert out.count("\nprogram ") == 20
+    assert "and 2 programs more (--long lists them)\nin all 22 compiled programs" in out
 
 
 @pytest.mark.usefixtures("nothing_compiles")

@@ -31,10 +31,12 @@ def test_time_is_that_of_blocks_of_lanes_tasks_steps_and_ends_of_tasks(monkeypat
     devices = program.execution.devices
     # 64 // 16 = 4 steps an epoch, 6 epochs and a third of one to evaluate
     task = 0.5 * 4 * (6 + 1 / 3) + 7.0 + 2.0
-    assert cost.seconds([program], DIGITS) == pytest.approx(-(-8 // devices) * 3 * task)
+    assert cost.estimate([program], DIGITS).seconds == pytest.approx(-(-8 // devices) * 3 * task)
     assert seen == [dataclasses.replace(program.spec, epochs=1, tasks=2, transition="sampling")]
     rarely = programs(epochs=6, tasks=3, probe_every=2)
-    assert cost.seconds(rarely, DIGITS) == pytest.approx(-(-8 // devices) * 3 * (task - 1.0))
+    assert cost.estimate(rarely, DIGITS).seconds == pytest.approx(
+        -(-8 // devices) * 3 * (task - 1.0)
+    )
 
 
 def test_programs_that_differ_in_method_share_a_trial(monkeypatch):
@@ -43,14 +45,36 @@ def test_programs_that_differ_in_method_share_a_trial(monkeypatch):
         cost, "_trial", lambda program, dataset: seen.append(program) or cost.Trial(1.0, 0.0, 0.0)
     )
     both = [*programs(), *programs(method="redo", options={"redo.period": 7}), *programs(width=16)]
-    cost.seconds(both, DIGITS)
+    assert cost.estimate(both, DIGITS)[1:] == (2, 2)
     assert [(p.spec.method, p.spec.width) for p in seen] == [("none", 8), ("none", 16)]
+
+
+def test_after_its_time_the_kinds_with_least_to_do_are_taken_for_like_the_others(monkeypatch):
+    seen = []
+
+    def trial(program, dataset):
+        seen.append(program.spec.width)
+        return cost.Trial(1.0 if program.spec.width == 16 else 3.0, 0.0, 0.0)
+
+    monkeypatch.setattr(cost, "_trial", trial)
+    clock = iter([0.0, 1.0, 99.0])
+    monkeypatch.setattr(cost.time, "perf_counter", lambda: next(clock))
+    grid = [*programs(count=1), *programs(count=3, width=16), *programs(count=2, width=32)]
+    alone = [grid[1], grid[2]]
+    found = cost.estimate(grid, DIGITS)
+    assert seen == [16, 32]  # the most to do first
+    assert found[1:] == (2, 3)
+    clock = iter([0.0, 1.0, 2.0, 3.0])
+    two = cost.estimate(alone, DIGITS).seconds
+    clock = iter([0.0, 1.0])
+    monkeypatch.setattr(cost, "_trial", lambda *_: cost.Trial(2.0, 0.0, 0.0))  # their mean
+    assert found.seconds == pytest.approx(two + cost.estimate(grid[:1], DIGITS).seconds)
 
 
 def test_a_trial_takes_time_and_leaves_methods_numbers_out():
     (program,) = programs(method="l2")
     assert "l2.strength" in program.lanes[0]
-    assert cost.seconds([program], DIGITS) > 0
+    assert cost.estimate([program], DIGITS).seconds > 0
 
 
 @pytest.mark.parametrize("wanted", [64, 512])
