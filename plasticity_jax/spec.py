@@ -134,9 +134,10 @@ class Spec:
         known = cls.__dataclass_fields__
         for name in given:
             if name not in known:
-                meant = "options and numbers of lanes are given apart"
-                for near in difflib.get_close_matches(name, known, n=1):
+                meant = _place(name)
+                for near in difflib.get_close_matches(name, known, n=1) if not meant else ():
                     meant = f"did you mean {near}?"
+                meant = meant or "options and numbers of lanes are given apart"
                 raise ValueError(
                     f"a Spec has no field {name!r} ({meant}): known are {', '.join(known)}."
                 )
@@ -193,6 +194,8 @@ class Spec:
         for name, value in given.items():
             if name not in known:
                 listed = ", ".join(known) or "none"
+                if name in self.known_numbers() or name in LANE_NUMBERS:
+                    raise ValueError(f"option {name!r} is none: {_place(name)}.")
                 raise ValueError(
                     f"option {registry.shown(name)} fits no part of this run: known are {listed}."
                 )
@@ -389,6 +392,24 @@ def unread(model: str) -> list[str]:
 
 def _default(name: str) -> Any:
     return Spec.__dataclass_fields__[name].default
+
+
+LANE_NUMBERS = ("seed", "granularity", "learning_rate", "transition_fraction")
+"""Numbers that every lane has, besides those of its parts."""
+
+
+def _place(name: str) -> str:
+    """Where a setting that is no field of a Spec is given; empty if there is no such setting."""
+    part, dot, setting = name.partition(".")
+    if name in LANE_NUMBERS:
+        return f"it is a number of lanes: grid({name}=...)"
+    if not dot or part not in PARTS:
+        return ""
+    if setting in registry.numbers(PARTS[part]):
+        return f'it is a number of lanes: grid(**{{"{name}": ...}})'
+    if setting in registry.options(PARTS[part]):
+        return f'it is an option: options={{"{name}": ...}}'
+    return ""
 
 
 def is_period(name: str) -> bool:

@@ -326,7 +326,7 @@ def test_fields_that_a_model_does_not_read_are_left_alone(model, read):
 
 def test_fields_that_there_are_not():
     assert refused(Spec, learning_rate=1e-3).startswith(
-        "a Spec has no field 'learning_rate' (options and numbers of lanes are given apart): known "
+        "a Spec has no field 'learning_rate' (it is a number of lanes: grid(learning_rate=...)): known "
         "are dataset, samples, "
     )
     assert "(did you mean width?)" in refused(Spec, widht=3)
@@ -449,4 +449,30 @@ def test_execution_that_cannot_run():
     assert (
         refused(placement.execution, "mlp", 5, "map", 2)
         == "lane_width is 2: allowed with map is 1."
+    )
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ({"seed": 1}, "(it is a number of lanes: grid(seed=...))"),
+        ({"l2.strength": 0.1}, '(it is a number of lanes: grid(**{"l2.strength": ...}))'),
+        ({"redo.period": 5}, '(it is an option: options={"redo.period": ...})'),
+        ({"widht": 5}, "(did you mean width?)"),
+        ({"no.such": 5}, "(options and numbers of lanes are given apart)"),
+    ],
+)
+def test_what_is_no_field_is_told_where_it_belongs(given, said):
+    assert said in refused(Spec, **given)
+
+
+def test_a_number_among_the_options_is_told_where_it_belongs():
+    told = refused(Spec, method="l2", options={"l2.strength": 0.1})
+    said = "option 'l2.strength' is none: it is a number of lanes: grid"
+    assert told == said + '(**{"l2.strength": ...}).'
+
+
+def test_a_field_among_the_lanes_is_told_where_it_belongs():
+    assert refused(lanes.grid, width=[32, 64]).startswith(
+        "width is no number of lanes: it is a field of Spec, Spec(width=...)"
     )

@@ -49,6 +49,10 @@ def run(
         runs = [(spec, [{}] if lanes is None else lanes)]
     elif lanes is None:
         runs = checked_runs(spec)
+    elif not registry.several(spec):
+        raise ValueError(
+            f"spec is {registry.shown(spec)}: allowed is a Spec, or a list of (Spec, lanes)."
+        )
     else:
         raise ValueError(
             "lanes are given twice: with a list of (Spec, lanes) leave the argument `lanes` out."

@@ -353,6 +353,8 @@ def test_programs_share_a_dataset(dataset):
     message = "^samples is None and 32: allowed is one for all programs of a run.$"
     with pytest.raises(ValueError, match=message):
         sweep.run([(spec(dataset), LANES), (spec(dataset, samples=32), LANES)])
+    with pytest.raises(ValueError, match=r"^spec is 3: allowed is a Spec, or a list of .*\.$"):
+        sweep.run(3, [{"seed": 0}])  # pyright: ignore
     with pytest.raises(ValueError, match=r"^lanes are given twice: .*\.$"):
         sweep.run([(spec(dataset), LANES)], LANES)
 
