@@ -9,7 +9,7 @@ import types
 from collections.abc import Callable, Mapping
 from typing import Any, cast
 
-from plasticity_jax import datasets, heads, methods, models, registry
+from plasticity_jax import datasets, heads, methods, models, probes, registry
 from plasticity_jax.environments import ENVIRONMENTS
 from plasticity_jax.heads import HEADS
 from plasticity_jax.models import MODELS
@@ -296,6 +296,12 @@ class Spec:
         structure = Structure({}, lambda key: {}, models.head(model))
         methods.build(self.method, structure, dict(self.options))
         registry.make(SCHEDULES, "schedule", self.schedule, dict(self.options))
+        refused = [name for name in self.probe_names() if name in probes.OF_ROWS]
+        for name in refused if environment.inputs == "text" else ():
+            raise ValueError(
+                f"probe {name!r} reads one row of outputs for each example, and a text of "
+                f"{self.environment!r} has one for each position: leave it out."
+            )
         reads = {name: models.inputs(factory) for name, factory in MODELS.items()}
         if environment.inputs not in reads[self.model]:
             fitting = [name for name, kinds in reads.items() if environment.inputs in kinds]

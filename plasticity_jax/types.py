@@ -379,8 +379,8 @@ class Snapshot(NamedTuple):
       linear: names of those groups that no activation function made, which have no dormant units.
       previous_hidden: the same inputs through the network as it was at the end of the task before.
       key: for probes that draw.
-      view: params -> View of the probe batch through these parameters; what no probe asks for is
-        not computed.
+      view: (params, count) -> View of the first `count` examples of the probe batch, of all where
+        it is not given, through these parameters; what no probe asks for is not computed.
     """
 
     params: PyTree
@@ -391,7 +391,7 @@ class Snapshot(NamedTuple):
     previous_hidden: Mapping[str, Array]
     key: Key
     linear: frozenset[str] = frozenset()
-    view: Callable[[PyTree], View] | None = None
+    view: Callable[..., View] | None = None
 
 
 Probe = Callable[[Snapshot], "Array | dict[str, Array]"]

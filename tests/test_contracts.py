@@ -175,7 +175,8 @@ def check_run(one, before, after, metrics):
     )
     assert {f"online_{score}", score, "loss"} <= metrics.keys()
     for name, values in metrics.items():
-        several = (32,) if name == "feature_spectrum" else ()  # (kept beside the table)
+        # (kept beside the table)
+        several = {"feature_spectrum": (32,), "preactivation/histogram": (40,)}.get(name, ())
         assert (values.dtype, values.shape) == (np.float32, (2, *several)), name
         assert np.isfinite(values).all(), name
     for name in (f"online_{score}", score):

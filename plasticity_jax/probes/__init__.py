@@ -9,13 +9,14 @@ A number that depends on anything not finite is NaN: of a network that diverged 
 measured. Arguments that are none are refused with one sentence (ValueError).
 """
 
+from collections.abc import Callable
 from typing import Annotated
 
 import jax
 import jax.numpy as jnp
 import optax
 
-from plasticity_jax.probes import numerics
+from plasticity_jax.probes import numerics, taps
 from plasticity_jax.probes.curvature import (
     Ritz,
     hessian_ritz,
@@ -23,10 +24,24 @@ from plasticity_jax.probes.curvature import (
     hessian_vector_product,
     top_eigenvalue,
 )
+from plasticity_jax.probes.kernel import (
+    empirical_ntk,
+    kernel_change,
+    kernel_summary,
+    layerwise_ntk,
+)
 from plasticity_jax.probes.parameters import distance_from_init, gradient_norm, parameter_norm
+from plasticity_jax.probes.preactivations import (
+    gradient_alignment,
+    histogram,
+    linear_fraction,
+    moments,
+)
 from plasticity_jax.probes.representation import (
     effective_rank,
     feature_spectrum,
+    largest_singular_value,
+    output_shares,
     representation_change,
 )
 from plasticity_jax.probes.units import (
@@ -35,7 +50,7 @@ from plasticity_jax.probes.units import (
     never_active_fraction,
     tau_dormant_fraction,
 )
-from plasticity_jax.types import Array, Metric, Snapshot
+from plasticity_jax.types import Array, Metric, PyTree, Snapshot, View
 
 __all__ = [
     "PROBES",
@@ -43,13 +58,23 @@ __all__ = [
     "distance_from_init",
     "dormant_fraction",
     "effective_rank",
+    "empirical_ntk",
     "feature_spectrum",
+    "gradient_alignment",
     "gradient_norm",
     "hessian_ritz",
     "hessian_top",
     "hessian_vector_product",
+    "histogram",
+    "kernel_change",
+    "kernel_summary",
+    "largest_singular_value",
+    "layerwise_ntk",
+    "linear_fraction",
     "linearized_fraction",
+    "moments",
     "never_active_fraction",
+    "output_shares",
     "parameter_norm",
     "representation_change",
     "tau_dormant_fraction",
@@ -151,19 +176,111 @@ def _effective_rank(snapshot: Snapshot) -> Measured:
 def _linearized_fraction(
     snapshot: Snapshot, *, share: float = 0.99
 ) -> Annotated[Measured, Metric(label="linearized units", share=True)]:
-    """Fraction of units whose preactivation is positive on at least 99 % of the inputs; per layer."""
-    if snapshot.view is None:
-        raise ValueError(
-            "linearized_fraction needs a Snapshot with a view: allowed is any function."
-        )
-    found = snapshot.view(snapshot.params).preactivations
+    """Fraction of units whose preactivation is positive on at least 99 % of the inputs; per layer.
+
+    The detail `line` is of units that a straight line fits, for smooth activations too.
+    """
+    view = _view(snapshot, "linearized_fraction")(snapshot.params)
+    found = view.preactivations
     layers = {group: linearized_fraction(before, share) for group, before in found.items()}
-    return {"": linearized_fraction(found, share), **layers}
+    hidden = {group: view.hidden[group] for group in found}
+    return {
+        "": linearized_fraction(found, share),
+        "line": linear_fraction(hidden, found),
+        **layers,
+    }
+
+
+def _view(snapshot: Snapshot, probe: str) -> Callable[..., View]:
+    if snapshot.view is None:
+        raise ValueError(f"{probe} needs a Snapshot with a view: allowed is any function.")
+    return snapshot.view
 
 
 def _feature_spectrum(snapshot: Snapshot, *, count: int = 32) -> Measured:
-    """Largest singular values of the last hidden layer over their sum: several numbers, kept apart."""
-    return {"": feature_spectrum(list(snapshot.hidden.values())[-1], count)}
+    """Largest singular values of the last hidden layer over their sum: several numbers, kept apart.
+
+    Details: the largest itself; of networks that end in a dense layer, the shares of the outputs
+    that the first singular direction of its inputs and the bias carry.
+    """
+    last = list(snapshot.hidden.values())[-1]
+    found = {"": feature_spectrum(last, count), "largest": largest_singular_value(last)}
+    if snapshot.view is None:
+        return found
+    view = snapshot.view
+
+    def outputs(params: PyTree) -> Array:
+        return view(params).outputs
+
+    made, seen = taps.tapped(outputs, snapshot.params)
+    layers = [tap for tap in seen.values() if "kernel" in tap.parameters]
+    if not layers or not layers[-1].dense or layers[-1].after.shape != made.shape or made.ndim != 2:
+        return found
+    head = layers[-1]
+    bias = head.parameters.get("bias")
+    direction, offset = output_shares(head.before, head.parameters["kernel"], bias, made)
+    return {**found, "top_direction": direction, "bias": offset}
+
+
+def _preactivation(snapshot: Snapshot, *, bins: int = 40, edge: float = 10.0) -> Measured:
+    """Mean over units of the mean preactivation on the inputs; its deviations, histogram, layers.
+
+    Details: `size`, the mean over units of the mean's magnitude; `deviation`, of the deviation over
+    inputs; `histogram` [bins], the shares of units by their mean, from -edge to edge.
+    """
+    found = _view(snapshot, "preactivation")(snapshot.params).preactivations
+    means, deviations = moments(found)
+    layers = {group: moments(before)[0].mean() for group, before in found.items()}
+    return {
+        "": means.mean(),
+        "size": jnp.abs(means).mean(),
+        "deviation": deviations.mean(),
+        "histogram": histogram(means, bins, edge),
+        **layers,
+    }
+
+
+def _gradient_alignment(
+    snapshot: Snapshot,
+) -> Annotated[Measured, Metric(label="alignment of gradients with inputs")]:
+    """How uniformly a gradient step moves first-layer units over the inputs, mean over units: 1 if
+    all inputs of a unit move one way; detail: mean size of the cosine.
+    """
+    view = _view(snapshot, "gradient_alignment")
+
+    def outputs(params: PyTree) -> Array:
+        return view(params).outputs
+
+    uniform, cosine = gradient_alignment(snapshot.loss, outputs, snapshot.params)
+    return {"": uniform.mean(), "cosine": jnp.abs(cosine).mean()}
+
+
+def _ntk(
+    snapshot: Snapshot, *, samples: int = 64, churn: bool = False
+) -> Annotated[Measured, Metric(label="effective rank of the tangent kernel")]:
+    """Effective rank of the empirical tangent kernel of the first `samples` inputs, mean of classes.
+
+    Details: `normalised_rank` of the kernel of unit diagonal, `cosine` its mean off the diagonal,
+    `top_share` largest eigenvalue over trace, `condition`; with `churn` the relative change of the
+    kernel since the end of the task before, for twice the work.
+    """
+    view = _view(snapshot, "ntk")
+
+    def outputs(params: PyTree) -> Array:
+        return view(params, samples).outputs
+
+    def kernel(params: PyTree) -> Array:
+        fast = layerwise_ntk(outputs, params)
+        return empirical_ntk(outputs, params, class_mean=True) if fast is None else fast
+
+    now = kernel(snapshot.params)
+    sound = numerics.finite(now)
+    found = kernel_summary(jnp.where(sound, now, 0.0))
+    if churn:
+        before = kernel(snapshot.previous)
+        found["churn"] = kernel_change(now, before)
+    found = numerics.known(sound, found)
+    return {"": found.pop("rank"), **found}
 
 
 PROBES = {
@@ -178,6 +295,11 @@ PROBES = {
     "effective_rank": _effective_rank,
     "linearized_fraction": _linearized_fraction,
     "feature_spectrum": _feature_spectrum,
+    "preactivation": _preactivation,
+    "gradient_alignment": _gradient_alignment,
+    "ntk": _ntk,
 }
+# those that read a row of outputs for each example, which texts do not have
+OF_ROWS = frozenset({"gradient_alignment", "ntk"})
 # those that differentiate the gradient, which takes most memory
 CURVATURE = frozenset({"hessian_top"})

@@ -53,6 +53,16 @@ def _shares(activations: Array) -> tuple[Array, Array]:
     return sigma / jnp.maximum(sigma.sum(), jnp.finfo(sigma.dtype).tiny), finite
 
 
+def largest_singular_value(activations: Array) -> Array:
+    """Returns the largest singular value of [N, ..., H] as rows, [] >= 0. Not centred."""
+    activations = numerics.activations("activations", activations)
+    matrix = activations.reshape(-1, activations.shape[-1])
+    finite = numerics.finite(matrix)
+    scale = numerics.scale_of(matrix)
+    sigma = _singular_values(jnp.where(finite, matrix, 0.0) / scale)
+    return numerics.known(finite, sigma[0] * scale)
+
+
 def feature_spectrum(activations: Array, count: int = 32) -> Array:
     """Returns [count] the largest singular values of [N, H] over their sum, in falling order.
 
@@ -61,6 +71,35 @@ def feature_spectrum(activations: Array, count: int = 32) -> Array:
     """
     shares, finite = _shares(activations)
     return numerics.known(finite, jnp.pad(shares, (0, max(0, count - len(shares))))[:count])
+
+
+def output_shares(
+    features: Array, kernel: Array, bias: Array | None, outputs: Array
+) -> tuple[Array, Array]:
+    """Returns the shares of the outputs' squared size that the features' top singular direction and
+    the bias carry, [] and [].
+
+    Outputs f [N, C] are features [N, H] times `kernel` [H, C], plus `bias` [C]. With u, v the first
+    singular vectors of the features, the first is |u u' features kernel|^2 / |f|^2, the second
+    N |bias|^2 / |f|^2; they need not add up to 1. 0 where all outputs are zero. Source: Lyle et
+    al., "Disentangling the Causes of Plasticity Loss", appendix (singular values); ours as a share.
+    """
+    sound = numerics.finite(features, kernel, outputs, () if bias is None else bias)
+    scale = numerics.scale_of(features)
+    matrix = jnp.where(sound, features, 0.0) / scale
+    direction = _first_direction(matrix)  # [H]
+    along = matrix @ direction
+    top = scale * (along[:, None] * (direction @ kernel)[None])
+    total = (outputs**2).sum()
+    whole = jnp.where(total > 0, total, 1.0)
+    size = jnp.zeros(()) if bias is None else len(outputs) * (bias**2).sum()
+    return numerics.known(sound, ((top**2).sum() / whole, size / whole))
+
+
+@jax.custom_batching.sequential_vmap
+def _first_direction(matrix: Array) -> Array:
+    """The first right singular vector of one matrix [N, H]; of several one after another."""
+    return jnp.linalg.eigh(matrix.T @ matrix)[1][:, -1]
 
 
 def effective_rank(activations: Array) -> Array:

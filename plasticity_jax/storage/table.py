@@ -85,6 +85,6 @@ def _digest(table: pd.DataFrame) -> str:
 
 def write_array(values: np.ndarray, path: str | os.PathLike) -> None:
     """Writes an array as .npy, whole or not at all; the folder is made. Raises OSError."""
-    pathlib.Path(path).parent.mkdir(exist_ok=True)
+    pathlib.Path(path).parent.mkdir(parents=True, exist_ok=True)
     with writing.whole(path) as file:
         np.save(file, values)

@@ -171,8 +171,9 @@ def _snapshot(learner: step.Learner, at: Moment) -> Snapshot:
         logits, *_ = net.apply(params, after.variables, batch.x, False)
         return step.mean_loss(environment, logits, batch)
 
-    def view(params: PyTree) -> View:
-        return net.view(params, after.variables, batch, after.initial)
+    def view(params: PyTree, count: int | None = None) -> View:
+        part = jax.tree.map(lambda leaf: leaf[:count], batch)
+        return net.view(params, after.variables, part, after.initial)
 
     return Snapshot(
         params=after.params,

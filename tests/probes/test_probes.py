@@ -470,6 +470,10 @@ def test_norms_and_distance():
 # on a Snapshot
 
 
+# those that look into the layers of a Flax network: in test_mechanisms.py and test_kernel.py
+OF_NETWORKS = ("gradient_alignment", "ntk")
+
+
 def viewing(hidden):
     """The view of a Snapshot whose preactivations are its activations."""
     return lambda params: View(None, None, hidden, hidden, params, params)
@@ -487,10 +491,15 @@ def test_columns_of_every_probe():
     found = {
         name: jax.tree.map(float, jax.jit(lambda probe=probe: probe(snapshot))())
         for name, probe in PROBES.items()
-        if name != "feature_spectrum"
+        if name not in (*OF_NETWORKS, "feature_spectrum", "preactivation")
     }
     spectrum = PROBES["feature_spectrum"](snapshot)[""]  # of rank 1
     np.testing.assert_allclose(spectrum, np.eye(1, 32)[0], atol=1e-6)
+    preactivation = PROBES["preactivation"](snapshot)
+    assert float(preactivation["h1"]) == 1
+    assert float(preactivation["histogram"].sum()) == pytest.approx(1)
+    units = np.concatenate([RARE.mean(0), np.ones(2)])
+    assert float(preactivation[""]) == pytest.approx(units.mean(), abs=1e-5)
     gradient = jax.grad(loss)(params)
 
     def norm(tree):
@@ -523,7 +532,13 @@ def test_columns_of_every_probe():
             "two": norm(gradient["two"]),
         },
         "effective_rank": {"": 1, "h0": found["effective_rank"]["h0"], "h1": 1},
-        "linearized_fraction": {"": (linear + 2) / 7, "h0": linear / 5, "h1": 1},
+        # (what goes in comes out: a line, but for units that never change)
+        "linearized_fraction": {
+            "": (linear + 2) / 7,
+            "line": (RARE.std(0) > 0).sum() / 7,
+            "h0": linear / 5,
+            "h1": 1,
+        },
     }
     assert set(found) == set(want)
     for name, columns in want.items():
@@ -587,7 +602,12 @@ def columns_that_depend(path, columns):
     if kind in ("hidden", "previous_hidden"):
         partly = partly | {"representation_change": last}
     if kind == "hidden":
-        partly = partly | {"effective_rank": last, "feature_spectrum": last}
+        partly = partly | {
+            "effective_rank": last,
+            "feature_spectrum": (*last, *(("largest",) if last else ())),
+            "linearized_fraction": ("", "line"),
+            "preactivation": ("", "size", "deviation", "histogram"),
+        }
     found = {(name, column) for name, column in columns if name in everywhere}
     some = {(name, column) for name, others in partly.items() for column in (*others, layer)}
     return found | (some & set(columns))
@@ -609,7 +629,8 @@ def test_what_depends_on_something_not_finite_is_nan_and_nothing_else():
 
     def columns(arrays):
         snapshot = snapshot_of(arrays)
-        return {(name, c): v for name, probe in PROBES.items() for c, v in probe(snapshot).items()}
+        known = {name: probe for name, probe in PROBES.items() if name not in OF_NETWORKS}
+        return {(name, c): v for name, probe in known.items() for c, v in probe(snapshot).items()}
 
     found = jax.tree.map(
         np.asarray, quickly(jax.vmap(columns), jax.tree.map(lambda *a: jnp.stack(a), *lanes))
@@ -624,7 +645,7 @@ def test_what_depends_on_something_not_finite_is_nan_and_nothing_else():
                 numbers[lane], wanted, err_msg=f"{column} with {path} not finite"
             )
     assert touched == set(found), "a column that depends on nothing"
-    assert {name for name, _ in touched} == set(PROBES)
+    assert {name for name, _ in touched} == set(PROBES) - set(OF_NETWORKS)
 
 
 @pytest.mark.parametrize("scale", [1e-30, 1e30])
