@@ -82,7 +82,8 @@ def _of_backward(
         batch = environment.examples(data, _drawn(environment, data), jnp.arange(count))
 
         def loss(params: PyTree) -> Array:
-            logits, *_ = net.apply(params, state.variables, batch.x, training)
+            key = jax.random.key(0)
+            logits, *_ = net.apply(params, state.variables, batch.x, training, key)
             return mean_loss(environment, logits, batch)
 
         return jax.vjp(jax.grad(loss) if twice else loss, state.params)[1]

@@ -2,7 +2,7 @@
 
 import flax.linen as nn
 
-from plasticity_jax.models import layers
+from plasticity_jax.models import layers, norms
 from plasticity_jax.models.cpu import convolution
 from plasticity_jax.types import Array, UnitGroup
 
@@ -12,7 +12,7 @@ class CNN(layers.Model):
     units, a dense head.
 
     Each convolution is followed by norm -> activation -> 2x2 max pooling, the dense layer by norm
-    -> activation. Pooling keeps odd rows and columns at the end, so that nothing is cut off and any
+    -> activation -> dropout. Pooling keeps odd rows and columns at the end, so that nothing is cut off and any
     image is large enough. Unit groups h0, h1, h2 are the activations before pooling [B, H, W,
     filters], h3 those of the dense layer. Source: ours; about what is common for these datasets,
     not the network of one paper.
@@ -24,6 +24,8 @@ class CNN(layers.Model):
     initialization: str = "torch"
     base: int = 32
     dense: int = 256
+    norm_affine: bool = True
+    dropout: float = 0.0
 
     @nn.compact
     def __call__(self, x: Array, train: bool = False) -> Array:
@@ -32,13 +34,14 @@ class CNN(layers.Model):
             layer = convolution.Conv(
                 self.base * 2**i, initialization=self.initialization, name=f"layer{i}"
             )
-            x = convolution.NORMS[self.norm](layer(x), train, f"norm{i}")
+            x = norms.OF_IMAGES[self.norm](layer(x), train, f"norm{i}", self.norm_affine)
             x = layers.activated(self, f"h{i}", x, self.activation)
             x = convolution.max_pool(x, whole=False)
         x = x.reshape(len(x), -1)  # channels fastest, as unit groups want it
         x = layers.dense(x, self.dense, self.initialization, name="layer3")
-        x = layers.NORMS[self.norm](x, train, "norm3")
+        x = norms.NORMS[self.norm](x, train, "norm3", self.norm_affine)
         x = layers.activated(self, "h3", x, self.activation)
+        x = layers.dropped(x, self.dropout, train)
         return layers.dense(x, self.outputs, self.initialization, name="head")
 
     def output_layer(self) -> tuple[str, ...]:
@@ -52,7 +55,8 @@ class CNN(layers.Model):
     def units(self) -> dict[str, UnitGroup]:
         """Returns where each group's incoming and outgoing weights are."""
         layer = ["layer0", "layer1", "layer2", "layer3", "head"]
-        norm = [None if self.norm == "none" else (f"norm{i}",) for i in range(4)]
+        learned = self.norm != "none" and self.norm_affine
+        norm = [(f"norm{i}",) if learned else None for i in range(4)]
         return {f"h{i}": UnitGroup((layer[i],), norm[i], (layer[i + 1],)) for i in range(4)}
 
 
@@ -64,10 +68,14 @@ def cnn(
     *,
     base: int = 32,
     dense: int = 256,
+    norm_affine: bool = True,
+    dropout: float = 0.0,
 ) -> CNN:
     """Small convolutional network: 3x3 convolutions of base, 2 base, 4 base filters with pooling, a
     dense layer, a head.
 
-    Raises ValueError for `base` or `dense` < 1.
+    That of Joudaki et al. 2025 has base 64, dense 512 and dropout 0.1, which is of the dense layer
+    alone. `norm_affine` says whether norms learn scale and offset. Raises ValueError for `base` or
+    `dense` < 1, or a `dropout` that is not from 0 to below 1.
     """
-    return CNN(outputs, norm, activation, initialization, base, dense)
+    return CNN(outputs, norm, activation, initialization, base, dense, norm_affine, dropout)

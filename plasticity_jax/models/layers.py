@@ -1,10 +1,9 @@
-"""Layers that several models use: initialization as PyTorch, He or LeCun have it, normalisation,
-activation.
+"""Layers that several models use: initialization as PyTorch, He or LeCun have it, activation,
+dropout.
 """
 
 import dataclasses
 import functools
-import math
 from collections.abc import Callable, Mapping
 from typing import Any, ClassVar
 
@@ -14,6 +13,7 @@ import jax.numpy as jnp
 from jax.nn import initializers
 
 from plasticity_jax import registry
+from plasticity_jax.models.norms import NORMS
 from plasticity_jax.types import Array
 
 DEEPEST = 1000  # a program is as long as its network is deep: more would take hours to compile
@@ -84,42 +84,6 @@ def activated(module: nn.Module, group: str, x: Array, activation: str) -> Array
     return units
 
 
-def _no_norm(x: Array, train: bool, name: str) -> Array:
-    del train, name
-    return x
-
-
-def _layer_norm(x: Array, train: bool, name: str) -> Array:
-    del train
-    return nn.LayerNorm(epsilon=1e-5, use_fast_variance=False, name=name)(x)
-
-
-def _batch_norm(x: Array, train: bool, name: str) -> Array:
-    # momentum 0.9 is PyTorch's 0.1; the running variance is the biased one, PyTorch keeps the
-    # unbiased one. The "fast" variance, E x^2 - (E x)^2, loses digits where few values of one
-    # channel are alike.
-    return nn.BatchNorm(not train, momentum=0.9, epsilon=1e-5, use_fast_variance=False, name=name)(
-        x
-    )
-
-
-def _group_norm(x: Array, train: bool, name: str) -> Array:
-    del train
-    # 32 groups, as Wu & He 2018 have it, or the most that divide both 32 and the channels
-    return nn.GroupNorm(
-        num_groups=math.gcd(32, x.shape[-1]), epsilon=1e-5, use_fast_variance=False, name=name
-    )(x)
-
-
-# name -> (x, train, name) -> normalised x; scale and offset are learned, epsilon is PyTorch's
-NORMS = {
-    "none": _no_norm,
-    "layer": _layer_norm,
-    "batch": _batch_norm,
-    "group": _group_norm,
-}
-
-
 def crelu(x: Array) -> Array:
     """Returns [relu(x), relu(-x)], [..., 2H]. Source: Shang et al. 2016; Abbas et al. 2023 for
     plasticity.
@@ -132,20 +96,38 @@ def gelu(x: Array) -> Array:
     return nn.gelu(x, approximate=False)
 
 
+def _identity(x: Array) -> Array:
+    return x
+
+
 ACTIVATIONS = {
     "relu": nn.relu,
     "leaky_relu": nn.leaky_relu,
     "tanh": nn.tanh,
     "gelu": gelu,
+    "selu": nn.selu,
+    "elu": nn.elu,
+    "sigmoid": nn.sigmoid,
+    "silu": nn.silu,
+    "identity": _identity,
     "crelu": crelu,
 }
+
+
+def dropped(x: Array, rate: float, train: bool) -> Array:
+    """Returns `x` with a share `rate` of its values set to 0 and the others divided by 1 - rate, in
+    training; as it is in evaluation, and where the rate is 0.
+
+    Draws from the collection "dropout". Source: Srivastava et al. 2014.
+    """
+    return nn.Dropout(rate, deterministic=not train)(x) if rate else x
 
 
 class Model(nn.Module):
     """What all models share: their settings are checked when one is made, by hand or by its
     factory.
 
-    Whole numbers are those from 1; `norm`, `activation` and `initialization` are names in NORMS,
+    Whole numbers are those from 1, `dropout` is below 1; `norm`, `activation` and `initialization` are names in NORMS,
     ACTIVATIONS and INITIALIZATIONS. Raises ValueError, one sentence with what was given and what is
     allowed.
 
@@ -165,6 +147,10 @@ class Model(nn.Module):
             if field.type is int:
                 most = DEEPEST if name == "depth" else registry.LARGEST_WHOLE
                 object.__setattr__(self, name, int(registry.whole(f"{own}.{name}", value, 1, most)))
+            elif field.type is bool:
+                registry.one_of(f"{own}.{name}", value, (True, False))
+            elif field.type is float:
+                object.__setattr__(self, name, _rate(f"{own}.{name}", value))
             elif name in _NAMED:
                 registry.lookup(_NAMED[name], name, value)
             elif name in self.CHOICES:
@@ -176,6 +162,15 @@ class Model(nn.Module):
                     [known for known in ACTIVATIONS if known != "crelu"],
                 )
         super().__post_init__()
+
+
+def _rate(name: str, value: Any) -> float:
+    """A share of values that are dropped, as a float."""
+    allowed = "numbers from 0 to below 1"
+    found = registry.number(name, value, allowed)
+    if not 0 <= found < 1:
+        raise ValueError(f"{name} is {registry.shown(value)}: allowed are {allowed}.")
+    return found
 
 
 _NAMED: dict[str, Mapping[str, Any]] = {

@@ -4,15 +4,18 @@ from typing import ClassVar
 
 import flax.linen as nn
 
-from plasticity_jax.models import layers
+from plasticity_jax.models import layers, norms
 from plasticity_jax.types import Array, UnitGroup
 
 
 class MLP(layers.Model):
-    """`depth` hidden layers of `width` units: dense -> norm -> activation; then a dense head.
+    """`depth` hidden layers of `width` units: dense -> norm -> activation -> dropout; then a dense
+    head.
 
-    Inputs [B, ...] are flattened. Unit groups h0, h1, ... are the activations. Source: Liu & Mou,
-    section 5.1 (4 x 256, layer norm, ReLU); initialization as in PyTorch.
+    Inputs [B, ...] are flattened. `norm_affine` says whether norms learn scale and offset,
+    `dropout` is the share of activations dropped in training. Unit groups h0, h1, ... are the
+    activations, before what is dropped. Source: Liu & Mou, section 5.1 (4 x 256, layer norm, ReLU);
+    Joudaki et al. 2025 have 5 x 128; initialization as in PyTorch.
     """
 
     inputs: ClassVar[tuple[str, ...]] = ("images", "vectors")
@@ -23,6 +26,8 @@ class MLP(layers.Model):
     norm: str = "layer"
     activation: str = "relu"
     initialization: str = "torch"
+    norm_affine: bool = True
+    dropout: float = 0.0
 
     @nn.compact
     def __call__(self, x: Array, train: bool = False) -> Array:
@@ -30,8 +35,9 @@ class MLP(layers.Model):
         x = x.reshape(len(x), -1)
         for i in range(self.depth):
             x = layers.dense(x, self.width, self.initialization, name=f"layer{i}")
-            x = layers.NORMS[self.norm](x, train, name=f"norm{i}")
+            x = norms.NORMS[self.norm](x, train, f"norm{i}", self.norm_affine)
             x = layers.activated(self, f"h{i}", x, self.activation)
+            x = layers.dropped(x, self.dropout, train)
         return layers.dense(x, self.outputs, self.initialization, name="head")
 
     def output_layer(self) -> tuple[str, ...]:
@@ -45,16 +51,28 @@ class MLP(layers.Model):
     def units(self) -> dict[str, UnitGroup]:
         """Returns where each group's incoming and outgoing weights are."""
         layer = [f"layer{i}" for i in range(self.depth)] + ["head"]
-        norm = [None if self.norm == "none" else (f"norm{i}",) for i in range(self.depth)]
+        learned = self.norm != "none" and self.norm_affine
+        norm = [(f"norm{i}",) if learned else None for i in range(self.depth)]
         return {
             f"h{i}": UnitGroup((layer[i],), norm[i], (layer[i + 1],)) for i in range(self.depth)
         }
 
 
 def mlp(
-    outputs: int, width: int, depth: int, norm: str, activation: str, initialization: str
+    outputs: int,
+    width: int,
+    depth: int,
+    norm: str,
+    activation: str,
+    initialization: str,
+    *,
+    norm_affine: bool = True,
+    dropout: float = 0.0,
 ) -> MLP:
     """Multi-layer perceptron: `depth` layers of `width` units, each dense -> norm -> activation,
     and a dense head.
+
+    `norm_affine` says whether norms learn scale and offset; `dropout` is the share of activations
+    dropped in training. Raises ValueError for a `dropout` that is not from 0 to below 1.
     """
-    return MLP(outputs, width, depth, norm, activation, initialization)
+    return MLP(outputs, width, depth, norm, activation, initialization, norm_affine, dropout)

@@ -6,7 +6,7 @@ from typing import ClassVar
 import flax.linen as nn
 
 from plasticity_jax import registry
-from plasticity_jax.models import layers
+from plasticity_jax.models import layers, norms
 from plasticity_jax.models.cpu import convolution
 from plasticity_jax.models.pretrained import keys, reading
 from plasticity_jax.types import Array, PyTree, UnitGroup
@@ -45,6 +45,8 @@ class ResNet18(layers.Model):
     base: int = 64
     stem: str = "3x3"
     pretrained: str = ""
+    norm_affine: bool = True
+    dropout: float = 0.0
 
     CHOICES: ClassVar[Mapping[str, tuple[str, ...]]] = {"stem": STEMS}
     CRELU: ClassVar[bool] = False
@@ -56,7 +58,7 @@ class ResNet18(layers.Model):
         def normalised(x: Array, features: int, size: int, stride: int, name: str) -> Array:
             bias = self.norm == "none"
             layer = convolution.Conv(features, size, stride, bias, self.initialization, name=name)
-            return convolution.NORMS[self.norm](layer(x), train, f"{name}_norm")
+            return norms.OF_IMAGES[self.norm](layer(x), train, f"{name}_norm", self.norm_affine)
 
         large = self.stem == "7x7"
         x = normalised(x, self.base, 7 if large else 3, 2 if large else 1, "stem")
@@ -73,7 +75,8 @@ class ResNet18(layers.Model):
             )
             x = normalised(inner, features, 3, 1, f"block{i}_second") + shortcut
             x = layers.activated(self, f"stream{i + 1}", x, self.activation)
-        return layers.dense(x.mean(axis=(1, 2)), self.outputs, self.initialization, name="head")
+        x = layers.dropped(x.mean(axis=(1, 2)), self.dropout, train)
+        return layers.dense(x, self.outputs, self.initialization, name="head")
 
     def output_layer(self) -> tuple[str, ...]:
         """Returns the path of the head in the parameter tree."""
@@ -109,7 +112,8 @@ class ResNet18(layers.Model):
 
     def units(self) -> dict[str, UnitGroup]:
         """Returns where the incoming and outgoing weights of the `inner` groups are."""
-        norm = [None if self.norm == "none" else (f"block{i}_first_norm",) for i in range(BLOCKS)]
+        learned = self.norm != "none" and self.norm_affine
+        norm = [(f"block{i}_first_norm",) if learned else None for i in range(BLOCKS)]
         return {
             f"inner{i}": UnitGroup((f"block{i}_first",), norm[i], (f"block{i}_second",))
             for i in range(BLOCKS)
@@ -125,20 +129,25 @@ def resnet18(
     base: int = 64,
     stem: str = "3x3",
     pretrained: str = "",
+    norm_affine: bool = True,
+    dropout: float = 0.0,
 ) -> ResNet18:
     """ResNet-18: a 3x3 or 7x7 stem, eight basic blocks of `base` to 8 `base` channels, a head; 11 M
     parameters at 64.
 
     The sources use norm "batch". `pretrained` is a folder with a Hugging Face checkpoint of a
     ResNet-18 (7x7 stem, batch norm, ReLU), whose values the run starts from; what methods draw
-    afresh is random all the same. Raises ValueError for another `stem`, `base` < 1, or activation
+    afresh is random all the same. `norm_affine` says whether norms learn scale and offset, `dropout`
+    is of what the head reads. Raises ValueError for another `stem`, `base` < 1, or activation
     "crelu", which doubles the channels and so does not fit a residual stream; DataError or
     ValueError for a checkpoint that is none or does not fit.
     """
-    model = ResNet18(outputs, norm, activation, initialization, base, stem, pretrained)
+    shape = (outputs, norm, activation, initialization, base, stem)
+    model = ResNet18(*shape, pretrained, norm_affine, dropout)
     if pretrained:
         registry.one_of("resnet18.stem of a pretrained network", stem, ["7x7"])
         registry.one_of("norm of a pretrained resnet18", norm, ["batch"])
+        registry.one_of("resnet18.norm_affine of a pretrained network", norm_affine, [True])
         # (in transformers hidden_act is that of the stem and of the sums alone: within a block
         # stays ReLU)
         registry.one_of("activation of a pretrained resnet18", activation, ["relu"])
@@ -147,11 +156,11 @@ def resnet18(
             "depths": [2] * 4,
             "embedding_size": base,
         }
-        shape = {
+        kind = {
             "layer_type": "basic",
             "hidden_act": activation,
             "downsample_in_first_stage": False,
         }
         layout = keys.RESNET
-        reading.compare(pretrained, layout, reading.config(pretrained, layout), {**sizes, **shape})
+        reading.compare(pretrained, layout, reading.config(pretrained, layout), {**sizes, **kind})
     return model

@@ -1,7 +1,7 @@
 """A Spec's model as pure functions, bound to the shape of its data."""
 
 from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -30,7 +30,7 @@ class Network(NamedTuple):
 
     Attributes:
       init: key -> {"params": .., other collections}, as the model starts: drawn, or a checkpoint's.
-      apply: (params, other collections, x, train) -> (logits, {group: activations in the order of
+      apply: (params, other collections, x, train, key of what is dropped) -> (logits, {group: activations in the order of
         the layers}, other collections), all float32; computed in the Spec's precision if `train`.
       structure: what methods may know of it.
       view: (params, other collections, batch, initial params) -> View in evaluation mode.
@@ -41,7 +41,7 @@ class Network(NamedTuple):
     """
 
     init: Callable[[Key], PyTree]
-    apply: Callable[[PyTree, PyTree, Any, bool], tuple[Array, Mapping[str, Array], PyTree]]
+    apply: Callable[..., tuple[Array, Mapping[str, Array], PyTree]]
     view: Callable[[PyTree, PyTree, Batch, PyTree], View]
     structure: Structure
     linear: frozenset[str]
@@ -64,10 +64,14 @@ def network(spec: Spec, environment: Environment, data: Data) -> Network:
         x = jax.tree.map(lambda a: jnp.zeros(a.shape, a.dtype), jax.eval_shape(example).x)
         return {k: v for k, v in model.init(key, x, False).items() if k not in SOWN}
 
-    def apply(params, variables, x, train):
+    drops = getattr(model, "dropout", 0.0) > 0
+
+    def apply(params, variables, x, train, key=None):
         mutable = ["hidden", *(variables if train else ())]
         params, x = cast((params, x), precision.dtype if train else jnp.float32)
-        logits, changed = model.apply({"params": params, **variables}, x, train, mutable=mutable)
+        noise = {"dropout": key} if drops and train else None
+        collections = {"params": params, **variables}
+        logits, changed = model.apply(collections, x, train, mutable=mutable, rngs=noise)
         # (one by one: jax.tree.map would sort the groups by name, and the last one is the last
         # hidden layer)
         hidden = {group: cast(changed["hidden"][group], jnp.float32) for group in groups}

@@ -10,6 +10,7 @@ from plasticity_jax.optimizers import OPTIMIZERS, SCHEDULES, scheduled
 from plasticity_jax.spec import Spec
 from plasticity_jax.training.network import Network
 from plasticity_jax.types import (
+    FIXED,
     Array,
     Batch,
     Context,
@@ -93,6 +94,11 @@ def mean_loss(environment: Environment, logits: Array, batch: Batch) -> Array:
     return (environment.loss(logits, batch) * batch.weight).sum() / batch.weight.sum()
 
 
+def dropout_key(key: Key) -> Key:
+    """Returns the key of what a network drops, from that of a step, which methods draw from."""
+    return jax.random.fold_in(key, FIXED)
+
+
 def train_step(
     learner: Learner,
     state: TrainState,
@@ -109,7 +115,8 @@ def train_step(
 
     @jax.named_scope("forward")
     def objective(params):
-        logits, hidden, variables = net.apply(params, state.variables, batch.x, True)
+        dropped = dropout_key(key)
+        logits, hidden, variables = net.apply(params, state.variables, batch.x, True, dropped)
         loss = mean_loss(environment, logits, batch)
         if not terms:
             return loss, (loss, logits, hidden, variables)

@@ -199,7 +199,8 @@ def _begin(one: _Task, state: TrainState) -> TrainState:
 
         def loss(params: PyTree) -> Array:
             batch = _drawn(one, places, jnp.int32(0))
-            logits, _, _ = net.apply(params, state.variables, batch.x, True)
+            dropped = step_.dropout_key(key)
+            logits, *_ = net.apply(params, state.variables, batch.x, True, dropped)
             return step_.mean_loss(environment, logits, batch)
 
         start = Start(key, one.number, state.initial, jax.grad(loss), net.structure)

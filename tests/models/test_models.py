@@ -17,6 +17,7 @@ from plasticity_jax.models import (
     NORMS,
     T5,
     ResNet18,
+    cnn,
     mlp,
 )
 
@@ -62,6 +63,11 @@ def torch_forward(torch, params, statistics, x, norm, activation, train):
             "leaky_relu": functional.leaky_relu,
             "tanh": torch.tanh,
             "gelu": functional.gelu,
+            "selu": functional.selu,
+            "elu": functional.elu,
+            "sigmoid": torch.sigmoid,
+            "silu": functional.silu,
+            "identity": lambda v: v,
             "crelu": lambda v: torch.relu(torch.cat([v, -v], dim=1)),
         }[activation](x)
         hidden[f"h{i}"] = x
@@ -264,6 +270,26 @@ def test_parameter_count_of_the_mnist_network(norm, count):
     assert sum(p.size for p in jax.tree.leaves(params)) == count
 
 
+@pytest.mark.parametrize("norm", NORMS)
+@pytest.mark.parametrize("make", [mlp, cnn])
+def test_a_norm_without_scale_and_offset_is_one_whose_scale_is_1_and_offset_0(norm, make):
+    """Also in its running statistics; and the network has no parameters that it does not use."""
+    sizes = {"width": 64, "depth": 2} if make is mlp else {"base": 4, "dense": 8}
+    settings = {"norm": norm, "activation": "tanh", "initialization": "torch", **sizes}
+    plain, learned = make(3, **settings, norm_affine=False), make(3, **settings)
+    x = jnp.asarray(np.random.default_rng(0).normal(size=(5, 4, 4, 2)), jnp.float32)
+    variables = learned.init(jax.random.key(0), x)
+    params = variables.pop("params")
+    fewer = {name: layer for name, layer in params.items() if not name.startswith("norm")}
+    own = plain.init(jax.random.key(0), x)
+    assert jax.tree.structure(own) == jax.tree.structure({"params": fewer, **variables})
+    mutable = ["hidden", *variables]
+    want = learned.apply({"params": params, **variables}, x, True, mutable=mutable)
+    got = plain.apply({"params": fewer, **variables}, x, True, mutable=mutable)
+    jax.tree.map(lambda g, w: np.testing.assert_allclose(g, w, rtol=1e-6, atol=1e-6), got, want)
+    assert all(unit.norm is None for unit in plain.units().values())
+
+
 # --- what is made by hand ---
 
 MADE = {
@@ -310,10 +336,11 @@ def test_models_refuse_in_a_sentence(name):
     }
     for field, kind in fields.items():
         numbers = [-1, 0, 10**20, 2**31, 1.5, 2.0, True, None, "4", float("nan"), np.zeros(2)]
-        for value in numbers if kind is int else ["rel", "", None, 1, ["relu"]]:
+        wrong = {int: numbers, bool: [0, 1.0, None, "yes"], float: [-0.1, 1, 1.5, None, "a", True]}
+        for value in wrong.get(kind, ["rel", "", None, 1, ["relu"]]):
             told = (
                 f"{name}.{field} is "
-                if kind is int or field in ("stem", "head")
+                if kind is not str or field in ("stem", "head")
                 else f"unknown {field} "
             )
             for make in [

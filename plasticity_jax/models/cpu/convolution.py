@@ -272,17 +272,6 @@ def max_pool(
     return functools.reduce(jnp.maximum, parts)
 
 
-def _layer_norm(x: Array, train: bool, name: str) -> Array:
-    del train
-    return nn.GroupNorm(num_groups=1, epsilon=1e-5, use_fast_variance=False, name=name)(x)
-
-
-NORMS = {**layers.NORMS, "layer": _layer_norm}
-"""As `layers.NORMS` for images, but "layer" is over positions and channels together, as GroupNorm
-with one group.
-"""
-
-
 class Conv(nn.Module):
     """A convolution layer: `features` filters, square, initialized like the other layers;
     parameters `kernel`, `bias`.
