@@ -381,6 +381,7 @@ class Snapshot(NamedTuple):
       key: for probes that draw.
       view: (params, count) -> View of the first `count` examples of the probe batch, of all where
         it is not given, through these parameters; what no probe asks for is not computed.
+      activation: the network's activation function.
     """
 
     params: PyTree
@@ -392,6 +393,7 @@ class Snapshot(NamedTuple):
     key: Key
     linear: frozenset[str] = frozenset()
     view: Callable[..., View] | None = None
+    activation: Callable[[Array], Array] | None = None
 
 
 Probe = Callable[[Snapshot], "Array | dict[str, Array]"]

@@ -38,14 +38,22 @@ from plasticity_jax.probes.preactivations import (
     moments,
 )
 from plasticity_jax.probes.representation import (
+    clone_r2,
+    clone_score,
     effective_rank,
     feature_spectrum,
+    hard_rank,
     largest_singular_value,
     output_shares,
+    participation_ratio,
     representation_change,
+    stable_rank,
 )
 from plasticity_jax.probes.units import (
+    dead_fraction,
     dormant_fraction,
+    duplicate_fraction,
+    frozen_fraction,
     linearized_fraction,
     never_active_fraction,
     tau_dormant_fraction,
@@ -55,13 +63,19 @@ from plasticity_jax.types import Array, Metric, PyTree, Snapshot, View
 __all__ = [
     "PROBES",
     "Ritz",
+    "clone_r2",
+    "clone_score",
+    "dead_fraction",
     "distance_from_init",
     "dormant_fraction",
+    "duplicate_fraction",
     "effective_rank",
     "empirical_ntk",
     "feature_spectrum",
+    "frozen_fraction",
     "gradient_alignment",
     "gradient_norm",
+    "hard_rank",
     "hessian_ritz",
     "hessian_top",
     "hessian_vector_product",
@@ -76,7 +90,9 @@ __all__ = [
     "never_active_fraction",
     "output_shares",
     "parameter_norm",
+    "participation_ratio",
     "representation_change",
+    "stable_rank",
     "tau_dormant_fraction",
     "top_eigenvalue",
 ]
@@ -283,6 +299,69 @@ def _ntk(
     return {"": found.pop("rank"), **found}
 
 
+def _dead_fraction(
+    snapshot: Snapshot, *, share: float = 0.95, zero: float = 1e-7
+) -> Annotated[Measured, Metric(label="dead units", share=True)]:
+    """Fraction of units below 1e-7 in magnitude on more than 95 % of the inputs; per layer."""
+    units = _units(snapshot)
+    layers = {g: dead_fraction(h, share, zero) for g, h in units.items()}
+    return {"": dead_fraction(units, share, zero), **layers}
+
+
+def _duplicate_fraction(
+    snapshot: Snapshot, *, cosine: float = 0.95
+) -> Annotated[Measured, Metric(label="duplicate units", share=True)]:
+    """Fraction of units that a later one of their layer resembles by a cosine above 0.95; per layer."""
+    units = _units(snapshot)
+    layers = {g: duplicate_fraction(h, cosine) for g, h in units.items()}
+    return {"": duplicate_fraction(units, cosine), **layers}
+
+
+def _frozen_fraction(
+    snapshot: Snapshot, *, share: float = 0.95, slope: float = 1e-3
+) -> Annotated[Measured, Metric(label="frozen units", share=True)]:
+    """Fraction of units whose activation has almost no slope on 95 % of the inputs; per layer."""
+    function = snapshot.activation
+    if function is None:
+        raise ValueError(
+            "frozen_fraction needs a Snapshot with an activation: allowed is any function."
+        )
+    found = _view(snapshot, "frozen_fraction")(snapshot.params).preactivations
+    layers = {g: frozen_fraction(before, function, share, slope) for g, before in found.items()}
+    return {"": frozen_fraction(found, function, share, slope), **layers}
+
+
+def _participation_ratio(snapshot: Snapshot) -> Measured:
+    """Participation ratio of the last hidden layer's covariance; per layer."""
+    layers = {g: participation_ratio(h) for g, h in snapshot.hidden.items()}
+    return {"": list(layers.values())[-1], **layers}
+
+
+def _stable_rank(snapshot: Snapshot) -> Measured:
+    """Stable rank, ||A||_F^2 / ||A||_2^2, of the last hidden layer's activations; per layer."""
+    layers = {g: stable_rank(h) for g, h in snapshot.hidden.items()}
+    return {"": list(layers.values())[-1], **layers}
+
+
+def _hard_rank(snapshot: Snapshot, *, cutoff: float = 1e-5) -> Measured:
+    """Number of singular values of the last hidden layer above 1e-5 of the largest; per layer."""
+    layers = {g: hard_rank(h, cutoff) for g, h in snapshot.hidden.items()}
+    return {"": list(layers.values())[-1], **layers}
+
+
+def _clone_r2(
+    snapshot: Snapshot, *, factor: int = 2
+) -> Annotated[Measured, Metric(label="clone R2")]:
+    """Share of the variance between units that is between groups of `factor` neighbours, mean of
+    layers; per layer, and `as_published` the form of the paper's code.
+    """
+    units = _units(snapshot)
+    layers = {g: clone_r2(h, factor) for g, h in units.items()}
+    scores = [clone_score(h, factor) for h in units.values()]
+    published = jnp.stack(scores).mean()
+    return {"": jnp.stack([*layers.values()]).mean(), "as_published": published, **layers}
+
+
 PROBES = {
     "hessian_top": _hessian_top,
     "representation_change": _representation_change,
@@ -298,6 +377,13 @@ PROBES = {
     "preactivation": _preactivation,
     "gradient_alignment": _gradient_alignment,
     "ntk": _ntk,
+    "dead_fraction": _dead_fraction,
+    "duplicate_fraction": _duplicate_fraction,
+    "frozen_fraction": _frozen_fraction,
+    "participation_ratio": _participation_ratio,
+    "stable_rank": _stable_rank,
+    "hard_rank": _hard_rank,
+    "clone_r2": _clone_r2,
 }
 # those that read a row of outputs for each example, which texts do not have
 OF_ROWS = frozenset({"gradient_alignment", "ntk"})

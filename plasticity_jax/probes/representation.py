@@ -6,6 +6,7 @@ Each is NaN where an activation is not finite. Results are float32, or float64 f
 import jax
 import jax.numpy as jnp
 
+from plasticity_jax import registry
 from plasticity_jax.probes import numerics
 from plasticity_jax.types import Array
 
@@ -43,13 +44,18 @@ def _singular_values(matrix: Array) -> Array:
     return jnp.linalg.svd(matrix, compute_uv=False)
 
 
-def _shares(activations: Array) -> tuple[Array, Array]:
-    """Singular values of [N, ..., H] as rows over their sum, 0 of zeros, and whether all is finite."""
+def _shares(activations: Array, centred: bool = False) -> tuple[Array, Array]:
+    """Singular values of [N, ..., H] as rows over their sum, 0 of zeros, and whether all is finite;
+    if `centred` of what is left when each unit's mean is taken away.
+    """
     activations = numerics.activations("activations", activations)
     matrix = activations.reshape(-1, activations.shape[-1])
     finite = numerics.finite(matrix)
     matrix = jnp.where(finite, matrix, 0.0)
-    sigma = _singular_values(matrix / numerics.scale_of(matrix))
+    matrix = matrix / numerics.scale_of(matrix)
+    if centred:
+        matrix = matrix - matrix.mean(axis=0, keepdims=True)
+    sigma = _singular_values(matrix)
     return sigma / jnp.maximum(sigma.sum(), jnp.finfo(sigma.dtype).tiny), finite
 
 
@@ -112,3 +118,80 @@ def effective_rank(activations: Array) -> Array:
     p, finite = _shares(activations)
     entropy = -jnp.where(p > 0, p * jnp.log(jnp.where(p > 0, p, 1.0)), 0.0).sum()
     return numerics.known(finite, jnp.where(p.max() > 0, jnp.exp(entropy), 0.0))
+
+
+def participation_ratio(activations: Array) -> Array:
+    """Returns (tr C)^2 / tr C^2 of the covariance C of the units over [N, H], [] in [1, min(N, H)].
+
+    0 if no unit varies. Positions count as inputs. The same number is called stable rank by Joudaki
+    et al. 2025, who write it ||H||_F^4 / tr((H'H)^2) of centred H. Source: Gao et al. 2017.
+    """
+    p, finite = _shares(activations, centred=True)
+    squares = p**2
+    largest = jnp.maximum((squares**2).sum(), jnp.finfo(p.dtype).tiny)
+    return numerics.known(finite, squares.sum() ** 2 / largest)
+
+
+def stable_rank(activations: Array) -> Array:
+    """Returns ||A||_F^2 / ||A||_2^2 of [N, H], [] in [1, min(N, H)].
+
+    0 if all activations are zero. Not centred; positions count as inputs. Source: Rudelson &
+    Vershynin 2007; some papers call other numbers so, see `participation_ratio`.
+    """
+    p, finite = _shares(activations)
+    largest = jnp.maximum(p.max() ** 2, jnp.finfo(p.dtype).tiny)
+    return numerics.known(finite, (p**2).sum() / largest)
+
+
+def hard_rank(activations: Array, cutoff: float = 1e-5) -> Array:
+    """Returns how many singular values of [N, H] are above `cutoff` times the largest, [] float.
+
+    0 if all activations are zero. Not centred; positions count as inputs. Source: Joudaki et al.
+    2025, figure A.1, with a cutoff of 1e-6, which needs float64: what float32 leaves of a zero is
+    about as large.
+    """
+    numerics.check_number("cutoff", cutoff, high=1)
+    p, finite = _shares(activations)
+    return numerics.known(finite, (p > cutoff * p.max()).sum(dtype=p.dtype))
+
+
+def clone_r2(activations: Array, factor: int = 2) -> Array:
+    """Returns how much of the variance between units is that between groups of clones, [] <= 1.
+
+    R2 = 1 - sum (h - mean of its group)^2 / sum (h - mean of all units)^2, sums over inputs and
+    units; 1 where no two units differ. Groups are `factor` units next to each other. Positions
+    count as inputs. Source: Joudaki et al. 2025, section 4; what the total is about, the mean of
+    all units on the same input, is ours. Raises ValueError for a `factor` that does not divide the
+    number of units or is below 2.
+    """
+    groups, finite = _groups(activations, factor)
+    within = ((groups - groups.mean(axis=2, keepdims=True)) ** 2).sum()
+    total = ((groups - groups.mean(axis=(1, 2), keepdims=True)) ** 2).sum()
+    return numerics.known(finite, 1 - within / jnp.where(total > 0, total, 1))
+
+
+def clone_score(activations: Array, factor: int = 2) -> Array:
+    """Returns 1 - mean of (deviation within a group of clones / deviation between all units), [].
+
+    Means are over inputs and groups; deviations, not variances, as in the public code of Joudaki et
+    al. 2025. 1 where no two units differ. Raises ValueError as `clone_r2` does.
+    """
+    groups, finite = _groups(activations, factor)
+    total = groups.std(axis=(1, 2))[:, None]
+    ratio = groups.std(axis=2) / jnp.where(total > 0, total, 1)
+    return numerics.known(finite, 1 - ratio.mean())
+
+
+def _groups(activations: Array, factor: int) -> tuple[Array, Array]:
+    """Activations as [N, groups, factor], zeros if not all are finite, and whether they are."""
+    activations = numerics.activations("activations", activations)
+    units = activations.shape[-1]
+    number = registry.whole("factor", factor, 2)
+    if units % number:
+        raise ValueError(
+            f"factor is {number}: allowed are whole numbers from 2 that divide the {units} units."
+        )
+    finite = numerics.finite(activations)
+    activations = jnp.where(finite, activations, 0.0)
+    scaled = activations / numerics.scale_of(activations)
+    return scaled.reshape(-1, units // number, number), finite

@@ -89,3 +89,65 @@ def tau_dormant_fraction(activations: PyTree, tau: float = 0.1) -> Array:
         return magnitude <= tau * magnitude.mean()
 
     return _share(activations, mark)
+
+
+def dead_fraction(activations: PyTree, share: float = 0.95, zero: float = 1e-7) -> Array:
+    """Returns the fraction of units whose magnitude is below `zero` on more than `share` of the
+    inputs, all groups pooled.
+
+    Source: Joudaki et al. 2025, public code.
+    """
+    numerics.check_number("share", share, high=1)
+    numerics.check_number("zero", zero)
+
+    def mark(group):
+        silent = (jnp.abs(group) < zero).sum(axis=0, dtype=jnp.int32)
+        return silent > share * len(group) * (1 + _ROUNDING)
+
+    return _share(activations, mark)
+
+
+def duplicate_fraction(activations: PyTree, cosine: float = 0.95) -> Array:
+    """Returns the fraction of units that a later unit of their group resembles: the cosine of their
+    activations over the inputs is above `cosine`.
+
+    Of two equal units one counts, of H equal ones H - 1. A unit that is zero on all inputs
+    resembles none. Source: Joudaki et al. 2025, public code (0.95; bit flip 0.98).
+    """
+    numerics.check_number("cosine", cosine, high=1)
+
+    def mark(group):
+        sound = jnp.where(jnp.isfinite(group), group, 0.0)
+        columns = sound / jax.vmap(numerics.scale_of, in_axes=1)(sound)[None]
+        size = jnp.linalg.norm(columns, axis=0, keepdims=True)
+        unit = columns / jnp.where(size > 0, size, 1)
+        alike = jnp.matmul(unit.T, unit, precision="highest") > cosine
+        return jnp.triu(alike, 1).any(axis=1)
+
+    return _share(activations, mark)
+
+
+def frozen_fraction(
+    preactivations: PyTree,
+    activation: Callable[[Array], Array],
+    share: float = 0.95,
+    slope: float = 1e-3,
+) -> Array:
+    """Returns the fraction of units whose activation function has a derivative of magnitude below
+    `slope` on at least `share` of the inputs, all groups pooled.
+
+    Of such a unit next to nothing reaches the incoming weights. `activation` acts number by number;
+    where it makes several numbers of one, as CReLU does, the largest derivative counts. Source:
+    Joudaki et al. 2025, definition 4.1 with the thresholds of their public code for tanh and
+    sigmoid; theirs for ReLU, a preactivation of at most 1e-6, is the same but for those 1e-6.
+    """
+    numerics.check_number("share", share, high=1)
+    numerics.check_number("slope", slope)
+
+    def mark(group):
+        _, slopes = jax.jvp(activation, (group,), (jnp.ones_like(group),))
+        largest = jnp.abs(slopes).reshape(len(group), -1, group.shape[-1]).max(axis=1)
+        flat = (largest < slope).sum(axis=0, dtype=jnp.int32)
+        return flat >= share * len(group) * (1 - _ROUNDING)
+
+    return _share(preactivations, mark)

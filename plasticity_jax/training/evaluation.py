@@ -185,6 +185,7 @@ def _snapshot(learner: step.Learner, at: Moment) -> Snapshot:
         key=at.key,
         linear=net.linear,
         view=view,
+        activation=net.activation,
     )
 
 

@@ -38,6 +38,7 @@ class Network(NamedTuple):
       generate: (params, other collections, source [B, S], Decoding) -> ids [B, length], of sequence
         models.
       products: precision of matrix products in a training step, as in `Precision`.
+      activation: the activation function; None of a model that does not say.
     """
 
     init: Callable[[Key], PyTree]
@@ -47,6 +48,7 @@ class Network(NamedTuple):
     linear: frozenset[str]
     generate: Callable[[PyTree, PyTree, Array, Decoding], Array]
     products: str
+    activation: Callable[[Array], Array] | None = None
 
 
 def network(spec: Spec, environment: Environment, data: Data) -> Network:
@@ -105,4 +107,6 @@ def network(spec: Spec, environment: Environment, data: Data) -> Network:
 
     structure = Structure(model.units(), lambda key: drawn(key)["params"], models.head(model))
     linear = frozenset(getattr(model, "LINEAR_GROUPS", ()))
-    return Network(init, apply, view, structure, linear, generate, precision.products)
+    activation = models.ACTIVATIONS.get(getattr(model, "activation", ""))
+    products = precision.products
+    return Network(init, apply, view, structure, linear, generate, products, activation)

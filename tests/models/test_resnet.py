@@ -261,7 +261,8 @@ def test_refusals():
     with pytest.raises(ValueError, match=r"resnet18.base is 0: allowed are whole numbers from 1\."):
         Spec(model="resnet18", options={"resnet18.base": 0})
     with pytest.raises(
-        ValueError, match=r"activation of resnet18 is 'crelu': allowed are 'relu', .*'gelu'\."
+        ValueError,
+        match=r"activation of resnet18 is 'crelu': allowed are 'relu', .*'gelu', .*'identity'\.",
     ):
         Spec(model="resnet18", activation="crelu")
 

@@ -472,6 +472,9 @@ def test_norms_and_distance():
 
 # those that look into the layers of a Flax network: in test_mechanisms.py and test_kernel.py
 OF_NETWORKS = ("gradient_alignment", "ntk")
+# those for groups of units that can be clones of each other
+OF_CLONES = ("clone_r2",)
+ANY_WIDTH = [name for name in PROBES if name not in (*OF_NETWORKS, *OF_CLONES)]
 
 
 def viewing(hidden):
@@ -486,13 +489,17 @@ def test_columns_of_every_probe():
         {"h0": f32(RARE), "h1": jnp.ones((200, 2))},
         {"h0": f32(2 * RARE), "h1": 4 * jnp.ones((200, 2))},
     )
-    snapshot = Snapshot(params, params, initial, loss, now, before, KEY, view=viewing(now))
+    snapshot = Snapshot(
+        params, params, initial, loss, now, before, KEY, view=viewing(now), activation=jnp.tanh
+    )
     linear = float(((RARE > 0).mean(0) >= 0.99).sum())
     found = {
         name: jax.tree.map(float, jax.jit(lambda probe=probe: probe(snapshot))())
         for name, probe in PROBES.items()
-        if name not in (*OF_NETWORKS, "feature_spectrum", "preactivation")
+        if name not in (*OF_NETWORKS, *OF_CLONES, "feature_spectrum", "preactivation")
     }
+    flat = float((1 - np.tanh(RARE[0, 4]) ** 2 < 1e-3).sum())
+    centred = np.linalg.svd(RARE - RARE.mean(0), compute_uv=False)
     spectrum = PROBES["feature_spectrum"](snapshot)[""]  # of rank 1
     np.testing.assert_allclose(spectrum, np.eye(1, 32)[0], atol=1e-6)
     preactivation = PROBES["preactivation"](snapshot)
@@ -539,6 +546,20 @@ def test_columns_of_every_probe():
             "h0": linear / 5,
             "h1": 1,
         },
+        "dead_fraction": {"": 4 / 7, "h0": 4 / 5, "h1": 0},
+        "duplicate_fraction": {"": 1 / 7, "h0": 0, "h1": 1 / 2},
+        "frozen_fraction": {"": flat, "h0": flat, "h1": flat},
+        "participation_ratio": {
+            "": 0,
+            "h0": (centred**2).sum() ** 2 / (centred**4).sum(),
+            "h1": 0,
+        },
+        "stable_rank": {
+            "": 1,
+            "h0": (RARE**2).sum() / np.linalg.norm(RARE, 2) ** 2,
+            "h1": 1,
+        },
+        "hard_rank": {"": 1, "h0": 4, "h1": 1},
     }
     assert set(found) == set(want)
     for name, columns in want.items():
@@ -562,6 +583,7 @@ def snapshot_of(arrays):
         previous_hidden,
         KEY,
         view=viewing(hidden),
+        activation=jnp.tanh,
     )
 
 
@@ -590,6 +612,9 @@ def columns_that_depend(path, columns):
                     "never_active_fraction",
                     "tau_dormant_fraction",
                     "linearized_fraction",
+                    "dead_fraction",
+                    "duplicate_fraction",
+                    "frozen_fraction",
                 ),
                 ("",),
             ),
@@ -602,8 +627,9 @@ def columns_that_depend(path, columns):
     if kind in ("hidden", "previous_hidden"):
         partly = partly | {"representation_change": last}
     if kind == "hidden":
+        ranks = ("effective_rank", "participation_ratio", "stable_rank", "hard_rank")
         partly = partly | {
-            "effective_rank": last,
+            **dict.fromkeys(ranks, last),
             "feature_spectrum": (*last, *(("largest",) if last else ())),
             "linearized_fraction": ("", "line"),
             "preactivation": ("", "size", "deviation", "histogram"),
@@ -629,8 +655,7 @@ def test_what_depends_on_something_not_finite_is_nan_and_nothing_else():
 
     def columns(arrays):
         snapshot = snapshot_of(arrays)
-        known = {name: probe for name, probe in PROBES.items() if name not in OF_NETWORKS}
-        return {(name, c): v for name, probe in known.items() for c, v in probe(snapshot).items()}
+        return {(name, c): v for name in ANY_WIDTH for c, v in PROBES[name](snapshot).items()}
 
     found = jax.tree.map(
         np.asarray, quickly(jax.vmap(columns), jax.tree.map(lambda *a: jnp.stack(a), *lanes))
@@ -645,13 +670,21 @@ def test_what_depends_on_something_not_finite_is_nan_and_nothing_else():
                 numbers[lane], wanted, err_msg=f"{column} with {path} not finite"
             )
     assert touched == set(found), "a column that depends on nothing"
-    assert {name for name, _ in touched} == set(PROBES) - set(OF_NETWORKS)
+    assert {name for name, _ in touched} == set(ANY_WIDTH)
 
 
 @pytest.mark.parametrize("scale", [1e-30, 1e30])
 def test_shares_and_ranks_have_no_scale(scale):
     activations = np.abs(np.random.default_rng(0).normal(size=(40, 6))).astype(np.float32)
-    for function in (probes.effective_rank, lambda a: probes.tau_dormant_fraction(a, 0.9)):
+    for function in (
+        probes.effective_rank,
+        probes.participation_ratio,
+        probes.stable_rank,
+        probes.hard_rank,
+        probes.clone_r2,
+        lambda a: probes.duplicate_fraction(a, 0.5),
+        lambda a: probes.tau_dormant_fraction(a, 0.9),
+    ):
         assert float(function(f32(activations * scale))) == pytest.approx(
             float(function(f32(activations))), rel=1e-5
         )
@@ -669,6 +702,9 @@ def test_norms_whose_squares_overflow_are_nan():
 # trees and dtypes
 
 
+OF_ONE_ARRAY = ("rank", "change", "participation", "stable", "hard", "clone", "score")
+
+
 def every_number(dtype, second=None):
     """All probes of plain arguments on random arrays of a dtype, one leaf of each tree of a second
     one.
@@ -683,6 +719,14 @@ def every_number(dtype, second=None):
         "tau": probes.tau_dormant_fraction(mixed, 0.9),
         "rank": probes.effective_rank(first),
         "change": probes.representation_change(first, other),
+        "dead": probes.dead_fraction(mixed, 0.05, 0.5),
+        "duplicate": probes.duplicate_fraction(mixed, 0.1),
+        "frozen": probes.frozen_fraction(mixed, jnp.tanh, 0.2, 0.5),
+        "participation": probes.participation_ratio(first),
+        "stable": probes.stable_rank(first),
+        "hard": probes.hard_rank(first),
+        "clone": probes.clone_r2(first),
+        "score": probes.clone_score(first),
         "norm": probes.parameter_norm(mixed),
         "distance": probes.distance_from_init(mixed, jax.tree.map(jnp.zeros_like, mixed)),
         "gradient": probes.gradient_norm(loss, mixed),
@@ -705,7 +749,7 @@ def test_dtypes():
         single, double, wide = found("float32"), found("float64"), found("float32", "float64")
         assert {number.dtype for number in single.values()} == {jnp.dtype("float32")}
         assert {number.dtype for number in double.values()} == {jnp.dtype("float64")}
-        assert {n.dtype for name, n in wide.items() if name not in ("rank", "change")} == {
+        assert {n.dtype for name, n in wide.items() if name not in OF_ONE_ARRAY} == {
             jnp.dtype("float64")
         }
     for name in plain.keys() - {"residual"}:
@@ -799,6 +843,21 @@ REFUSED = {
         probes.effective_rank,
         ((GOOD,),),
         "activations is a tuple: allowed is one array of activations",
+    ),
+    "a factor of one": (
+        probes.clone_r2,
+        (GOOD, 1),
+        "factor is 1: allowed are whole numbers from 2",
+    ),
+    "a factor that does not divide": (
+        probes.clone_score,
+        (GOOD, 2),
+        "factor is 2: allowed are whole numbers from 2 that divide the 3 units",
+    ),
+    "cosine": (
+        probes.duplicate_fraction,
+        (GOOD, 1.5),
+        "cosine is 1.5: allowed are numbers from 0 to 1",
     ),
     "other inputs": (
         probes.representation_change,
