@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from plasticity_jax import registry
+from plasticity_jax.methods.constraints import weight_norm_constraint
 from plasticity_jax.methods.features import feature_norm
 from plasticity_jax.methods.lifting import (
     Boundary,
@@ -48,6 +49,7 @@ __all__ = [
     "redo",
     "shrink_and_perturb",
     "spectral",
+    "weight_norm_constraint",
 ]
 
 
@@ -107,4 +109,5 @@ METHODS = {
     "clip": clip,
     "head_reset": head_reset,
     "feature_norm": feature_norm,
+    "weight_norm_constraint": weight_norm_constraint,
 }

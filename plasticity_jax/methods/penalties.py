@@ -12,10 +12,26 @@ from plasticity_jax.methods import trees
 from plasticity_jax.methods.lifting import Penalty
 from plasticity_jax.types import Array, Number, PyTree
 
+ON = ("all", "matrices", "not_norms", "not_biases")
+
 
 def _squares(params: PyTree, on: str) -> Array:
-    kept = [p for p in jax.tree.leaves(params) if on == "all" or p.ndim >= 2]
+    if on == "all":
+        kept = jax.tree.leaves(params)
+    elif on == "matrices":
+        kept = [p for p in jax.tree.leaves(params) if p.ndim >= 2]
+    else:
+        kept = _named_otherwise(params, on)
     return jnp.asarray(sum(jnp.sum(p**2) for p in kept)) if kept else jnp.zeros(())
+
+
+def _named_otherwise(params: PyTree, on: str) -> list[Array]:
+    """The parameters but those of norms (what lies beside a scale), or but those called a bias."""
+    named = trees.named(params)
+    scaled = {name[:-1] for name in named if name[-1] == "scale"}
+    if on == "not_norms":
+        return [p for name, p in named.items() if name[:-1] not in scaled]
+    return [p for name, p in named.items() if name[-1] not in ("bias", "b")]
 
 
 @registry.checked
@@ -23,12 +39,13 @@ def l2(*, strength: Number = 1e-3, on: str = "all") -> Penalty:
     """L2 regularization: loss + strength * sum p^2, of all parameters or (`on="matrices"`) of those
     with 2 or more axes.
 
-    No factor 1/2, as Liu & Mou's code has it: PyTorch's weight_decay is 2 * strength. Optimizer
-    moments see the sum of
-    both gradients. Source: Krogh & Hertz 1991; Liu & Mou, section 5. Raises ValueError for another
-      `on`.
+    Also `on="not_norms"`, all but scale and offset of norms (what lies beside a parameter called
+    scale), and `on="not_biases"`, all but what is called a bias, offsets of norms too. No factor
+    1/2, as Liu & Mou's code has it: PyTorch's weight_decay is 2 * strength. Optimizer moments see
+    the sum of both gradients. Source: Krogh & Hertz 1991; Liu & Mou, section 5. Raises ValueError
+    for another `on`.
     """
-    registry.one_of("l2.on", on, ("all", "matrices"))
+    registry.one_of("l2.on", on, ON)
 
     def value(params, memory):
         del memory

@@ -130,7 +130,7 @@ USAGE = {
     "--method=redo --redo.period=0": "redo.period is 0: allowed are whole numbers from 1, or 'never'.",
     "--schedule=cosine --cosine.over=foo": "cosine.over is 'foo': allowed are 'task', 'run'.",
     "--method=redo --redo.score=foo": "redo.score is 'foo': allowed are 'batch', 'running'.",
-    "--method=l2 --l2.on=some": "l2.on is 'some': allowed are 'all', 'matrices'.",
+    "--method=l2 --l2.on=some": "l2.on is 'some': allowed are 'all', 'matrices', 'not_norms', 'not_biases'.",
     "--redo.threshold=0.1": "redo.threshold is '0.1', but no arm of this run uses redo: add redo or leave it out.",
     "--random_labels.draw=coin": "random_labels.draw is 'coin': allowed are 'shuffle', 'iid', 'classes'.",
     "--transition=input": "'random_labels' share inputs: allowed are output, smoothing, annealing, sampling, abrupt.",

@@ -58,6 +58,7 @@ METHODS = {
     "clip": methods.clip(norm=0.5),
     "head_reset": methods.head_reset(HEAD, INIT),
     "feature_norm": methods.feature_norm(),
+    "weight_norm_constraint": methods.weight_norm_constraint(),
 }
 
 

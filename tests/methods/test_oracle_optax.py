@@ -67,6 +67,9 @@ FACTORIES = {
     "feature_norm": lambda learning_rate, strength: told(
         methods.feature_norm(strength=strength), learning_rate
     ),
+    "weight_norm_constraint": lambda learning_rate, pull: told(
+        methods.weight_norm_constraint(pull=pull), learning_rate
+    ),
     **OPTIMIZERS,
 }
 # so weak that the minima of optax's test functions stay where they are
@@ -81,6 +84,7 @@ KEYWORDS = {
     "clip": {"learning_rate": 1e-2, "norm": 1e3},
     "head_reset": {"learning_rate": 1e-2},
     "feature_norm": {"learning_rate": 1e-2, "strength": 1e-5},
+    "weight_norm_constraint": {"learning_rate": 1e-2, "pull": 1e-6},
     "adam": {"learning_rate": 1e-2},
     "adamw": {"learning_rate": 1e-2, "weight_decay": 1e-4},
     "sgd": {"learning_rate": 1e-3},
