@@ -229,7 +229,6 @@ class Head(NamedTuple):
         None where it is the environment's.
       read: the model's outputs -> the environment's, of which its metrics are.
       metrics: what is measured besides, of the model's outputs.
-      loss_metric: what is known of the loss; None where it is the environment's.
     """
 
     targets: str = "anything"
@@ -237,7 +236,6 @@ class Head(NamedTuple):
     loss: Callable[[Callable[[Array, Batch], Array], Array, Batch], Array] | None = None
     read: Callable[[Array], Array] = lambda outputs: outputs
     metrics: tuple[Metric, ...] = ()
-    loss_metric: Metric | None = None
 
 
 class Transition(NamedTuple):

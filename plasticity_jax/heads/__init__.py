@@ -40,7 +40,6 @@ def attached(environment: Environment, head: Head) -> Environment:
         outputs=lambda data: head.outputs(environment.outputs(data)),
         loss=loss,
         metrics=(*map(of_reading, environment.metrics), *head.metrics),
-        loss_metric=head.loss_metric or environment.loss_metric,
     )
 
 

@@ -110,7 +110,6 @@ def _categorical(
         metrics=(
             Metric("outside_range", "targets outside the range", "lower", share=True, of=outside),
         ),
-        loss_metric=Metric("loss", "loss in nats", better="lower"),
     )
 
 
