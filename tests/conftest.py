@@ -2,13 +2,22 @@
 tests marked oracle.
 """
 
+import os
 import signal
+import tempfile
 
 import jax
 import pytest
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
 jax.config.update("jax_num_cpu_devices", 2)
+# what one test compiled, another of the same process need not compile again; a folder for each
+# process, as two that write the same file could read it half written
+COMPILED = tempfile.TemporaryDirectory(prefix="plasticity_jax_tests_")
+if not os.environ.get("JAX_COMPILATION_CACHE_DIR"):  # as a test's own process is given
+    jax.config.update("jax_compilation_cache_dir", COMPILED.name)
+jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
+jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
 # a suite that nohup began has this signal ignored, as have the runs that it starts; the tests of
 # stops send it
 signal.signal(signal.SIGHUP, signal.SIG_DFL)

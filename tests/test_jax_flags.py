@@ -98,7 +98,7 @@ def table(tmp_path_factory):
             own = {f"{environment}.word_length": 2, f"{environment}.decoded": 8}
         else:
             kind, own = {"dataset": dataset, "norm": "batch"}, {}
-        options = PARTS[model] | PARTS.get(environment, {}) | own
+        options = PARTS[model] | PARTS.get(environment, {}) | own | dict(changes.pop("options", ()))
         sizes = SIZES if model in ("mlp", "t5") else {}
         what = {"model": model, "environment": environment, "options": options}
         return pj.Spec(**SMALL | sizes | kind | what | changes)
@@ -214,7 +214,7 @@ def check_op_by_op(table, model, environment, **changes):
 
 
 def test_op_by_op(table):
-    check_op_by_op(table, *RUNS[0], tasks=1)
+    check_op_by_op(table, *RUNS[0], tasks=1, options=(("hessian_top.iterations", 3),))
 
 
 @pytest.mark.parametrize("kind", [jnp.float32, jnp.bfloat16])

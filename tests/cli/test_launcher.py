@@ -632,9 +632,8 @@ def test_processes_end_with_the_exit_code_and_one_sentence_or_none(tmp_path):
         assert (status, out, err.count("\n")) == (code, "", 1)
         assert told in err
     assert list(tmp_path.iterdir()) == []
-    status, out, err = finish(
-        process("experiments.demo", "--dry_run", "--method=none,l2", "--tasks=2")
-    )
+    small = ["--method=none,l2", "--tasks=2", "--width=8", "--depth=1", "--probes=none"]
+    status, out, err = finish(process("experiments.demo", "--dry_run", *small))
     assert (status, err) == (0, "")
     assert "12 lanes x 2 tasks, 4,800 steps a lane; " in out
 

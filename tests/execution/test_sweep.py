@@ -12,7 +12,6 @@ import pandas
 import pandas.testing
 import pytest
 from helpers import tiny
-from jax.experimental.compilation_cache import compilation_cache
 
 from plasticity_jax.datasets import load
 from plasticity_jax.execution import compiled as compiled_
@@ -25,21 +24,6 @@ from plasticity_jax.storage.checkpoints import Checkpoints
 ROOT = pathlib.Path(__file__).parents[2]
 LANES = [{"seed": 0, "granularity": 3}, {"seed": 1}, {"seed": 0}]  # three on two devices: one pads
 TASKS = 4
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _compile_once(tmp_path_factory):
-    """Lets runs of one program share its compilation, as runs from the command line do."""
-    before = {
-        name: getattr(jax.config, name) for name in ("jax_compilation_cache_dir", *THRESHOLDS)
-    }
-    jax.config.update("jax_compilation_cache_dir", str(tmp_path_factory.mktemp("compiled")))
-    for name, value in THRESHOLDS.items():
-        jax.config.update(name, value)
-    yield
-    for name, value in before.items():
-        jax.config.update(name, value)
-    compilation_cache.reset_cache()
 
 
 THRESHOLDS = {
