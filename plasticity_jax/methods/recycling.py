@@ -1,13 +1,14 @@
 """Methods that find unused units and start them afresh."""
 
 from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
 from plasticity_jax import registry
 from plasticity_jax.methods import lifting, trees
-from plasticity_jax.types import Array, Key, Number, Period, PyTree, Share, UnitGroup
+from plasticity_jax.types import Array, Context, Key, Number, Period, PyTree, Share, UnitGroup
 
 
 @registry.checked
@@ -51,76 +52,134 @@ def redo(
     dtype = {
         group: jnp.promote_types(kernel.dtype, jnp.float32) for group, kernel in kernels.items()
     }
+    rule = _Redo(
+        units=units,
+        init=init,
+        width=width,
+        dtype=dtype,
+        threshold=threshold,
+        max_fraction=max_fraction,
+        running=score == "running",
+        relative=relative,
+        outgoing=outgoing,
+        reset_norm=reset_norm,
+    )
+    return lifting.Rewrite(rule.apply, lifting.every(period, warmup), rule.begin, rule.look)
 
-    def start():
-        # sums over the batches since the last check, and how many they are
-        return {group: jnp.zeros(h, dtype[group]) for group, h in width.items()}, jnp.zeros(
-            (), jnp.float32
-        )
 
-    def observe(memory, ctx):
-        total, count = memory
-        return {
-            group: t + batch_mean(group, ctx).astype(t.dtype) for group, t in total.items()
-        }, count + 1
+class _Redo(NamedTuple):
+    """ReDo of a network: its settings, and of each group of units their number and the dtype of
+    what is remembered of them.
+    """
 
-    def batch_mean(group, ctx):
+    units: Mapping[str, UnitGroup]
+    init: Callable[[Key], PyTree]
+    width: Mapping[str, int]
+    dtype: Mapping[str, Any]
+    threshold: float | Array
+    max_fraction: float | Array
+    running: bool
+    relative: bool
+    outgoing: str
+    reset_norm: bool
+
+    def begin(self, params: PyTree) -> lifting.Counted:
+        """Returns what is remembered before the first step."""
+        del params
+        return lifting.Counted(jnp.int32(0), self._nothing_seen())
+
+    def _nothing_seen(self) -> tuple:
+        """Sums over the batches since the last check, and how many they are."""
+        if not self.running:
+            return ()
+        sums = {group: jnp.zeros(h, self.dtype[group]) for group, h in self.width.items()}
+        return sums, jnp.zeros((), jnp.float32)
+
+    def look(self, state: lifting.Counted, ctx: Context) -> lifting.Counted:
+        """Returns what is remembered after a step's batch."""
+        if not self.running:
+            return state
+        sums, count = state.memory
+        seen = {}
+        for group, total in sums.items():
+            seen[group] = total + self._batch_mean(group, ctx).astype(total.dtype)
+        return state._replace(memory=(seen, count + 1))
+
+    def _batch_mean(self, group: str, ctx: Context) -> Array:
         if group not in ctx.hidden:
             known = ", ".join(map(repr, ctx.hidden)) or "none"
             raise ValueError(
                 f"redo needs the activations {group!r} in ctx.hidden, which has {known}."
             )
-        return magnitude(ctx.hidden[group], width[group])
+        return magnitude(ctx.hidden[group], self.width[group])
 
-    def dormant_units(group, ctx, memory):
-        if score == "running":
-            total, count = memory
-            activity = total[group] / count
+    def _dormant(self, group: str, ctx: Context, memory: tuple) -> Array:
+        """Which units of a group are to be recycled, [units] bool."""
+        if self.running:
+            sums, count = memory
+            activity = sums[group] / count
         else:
-            activity = batch_mean(group, ctx)
-        few = _place(activity) < jnp.floor(max_fraction * width[group] + 1e-4)
-        return few & (activity <= threshold * (activity.mean() if relative else 1.0))
+            activity = self._batch_mean(group, ctx)
+        few = _place(activity) < jnp.floor(self.max_fraction * self.width[group] + 1e-4)
+        usual = activity.mean() if self.relative else 1.0
+        return few & (activity <= self.threshold * usual)
 
-    def apply(params, ctx, state):
-        old, fresh = trees.named(params), trees.named(init(ctx.key))
-        new, touched = dict(old), {name: jnp.zeros(p.shape, bool) for name, p in old.items()}
-        dormant = {group: dormant_units(group, ctx, state.memory) for group in units}
-        for group, unit in units.items():
-            for path in (unit.made_by, *([unit.norm] if reset_norm and unit.norm else [])):
-                for name in _layer(old, path):
-                    zero = path == unit.made_by and name[-1] == "bias"
-                    drawn = jnp.zeros_like(fresh[name]) if zero else fresh[name]
-                    ours = jnp.broadcast_to(dormant[group], old[name].shape)
-                    new[name] = jnp.where(ours, drawn, new[name])
-                    touched[name] = touched[name] | ours
+    def apply(
+        self, params: PyTree, ctx: Context, state: lifting.Counted
+    ) -> tuple[PyTree, PyTree, lifting.Counted]:
+        """Returns new parameters, which entries of them were touched, and what is remembered."""
+        old, fresh = trees.named(params), trees.named(self.init(ctx.key))
+        change = _Change(old, fresh, dict(old), {})
+        for name, leaf in old.items():
+            change.touched[name] = jnp.zeros(leaf.shape, bool)
+        dormant = {group: self._dormant(group, ctx, state.memory) for group in self.units}
+        for group, unit in self.units.items():
+            self._redraw_incoming(change, unit, dormant[group])
         # after all incoming weights, so that a weight between two recycled units ends at zero
-        for group, unit in units.items() if outgoing != "keep" else ():
-            name = (*trees.path_of(unit.feeds), "kernel")
-            if name not in old:
-                continue
-            # the unit index runs fastest over the inputs of the layer that reads the units
-            inputs = jnp.tile(dormant[group], old[name].shape[-2] // width[group])[:, None]
-            rows = jnp.broadcast_to(inputs, old[name].shape)
-            new[name] = jnp.where(rows, 0 if outgoing == "zero" else fresh[name], new[name])
-            touched[name] = touched[name] | rows
+        if self.outgoing != "keep":
+            for group, unit in self.units.items():
+                self._rewrite_outgoing(change, unit, dormant[group])
         structure = jax.tree.structure(params)
-        after, mask = (
-            jax.tree.unflatten(structure, list(part.values())) for part in (new, touched)
-        )
+        after = jax.tree.unflatten(structure, list(change.new.values()))
+        mask = jax.tree.unflatten(structure, list(change.touched.values()))
         number = sum((d.sum(dtype=jnp.int32) for d in dormant.values()), jnp.int32(0))
-        return after, mask, lifting.Counted(state.units + number, remembered())
+        return after, mask, lifting.Counted(state.units + number, self._nothing_seen())
 
-    def remembered():
-        return start() if score == "running" else ()
+    def _redraw_incoming(self, change: "_Change", unit: UnitGroup, dormant: Array) -> None:
+        paths = [unit.made_by]
+        if self.reset_norm and unit.norm:
+            paths.append(unit.norm)
+        for path in paths:
+            for name in _layer(change.old, path):
+                drawn = change.fresh[name]
+                if path == unit.made_by and name[-1] == "bias":
+                    drawn = jnp.zeros_like(drawn)
+                ours = jnp.broadcast_to(dormant, change.old[name].shape)
+                change.put(name, ours, drawn)
 
-    def begin(params):
-        del params
-        return lifting.Counted(jnp.int32(0), remembered())
+    def _rewrite_outgoing(self, change: "_Change", unit: UnitGroup, dormant: Array) -> None:
+        name = (*trees.path_of(unit.feeds), "kernel")
+        if name not in change.old:
+            return
+        # the unit index runs fastest over the inputs of the layer that reads the units
+        shape = change.old[name].shape
+        inputs = jnp.tile(dormant, shape[-2] // len(dormant))[:, None]
+        rows = jnp.broadcast_to(inputs, shape)
+        change.put(name, rows, 0 if self.outgoing == "zero" else change.fresh[name])
 
-    def look(state, ctx):
-        return state._replace(memory=observe(state.memory, ctx)) if score == "running" else state
 
-    return lifting.Rewrite(apply, lifting.every(period, warmup), begin, look)
+class _Change(NamedTuple):
+    """Parameters by name: as they were, drawn afresh, as they become, and which entries change."""
+
+    old: Mapping[trees.Path, Array]
+    fresh: Mapping[trees.Path, Array]
+    new: dict[trees.Path, Array]
+    touched: dict[trees.Path, Array]
+
+    def put(self, name: trees.Path, where: Array, values: Any) -> None:
+        """Puts `values` where a mask says so."""
+        self.new[name] = jnp.where(where, values, self.new[name])
+        self.touched[name] = self.touched[name] | where
 
 
 def magnitude(hidden: Array, units: int) -> Array:
