@@ -471,12 +471,15 @@ SMALL = tiny.spec(width=4, epochs=3, transition="output")
 def walks(spec, granularities, rounds):
     data = tiny.data()
     functions = bridge.make_bridge(spec)
-    start = bridge.train_rounds(functions, functions.init(0, data), data, 0, 1.0, 2)
+    training = bridge.Training(rounds)
+    start = bridge.train_rounds(
+        functions, functions.init(0, data), data, 0, 1.0, bridge.Training(2)
+    )
     return (
         data,
         functions,
         start,
-        {k: bridge.walk(functions, start, data, k, rounds) for k in granularities},
+        {k: bridge.walk(functions, start, data, k, training) for k in granularities},
     )
 
 
@@ -490,7 +493,7 @@ def small():
 def test_a_bridge_measures_what_dense_algebra_says(small):
     data, functions, start, found = small
     environment = ENVIRONMENTS[SMALL.environment]()
-    after = bridge.train_rounds(functions, start, data, 1, 1.0, 2)
+    after = bridge.train_rounds(functions, start, data, 1, 1.0, bridge.Training(2))
     key = jax.random.key(0)
     plan_ = order.plan(environment, key, data, jnp.int32(1))
     batch = environment.examples(data, plan_.new, jnp.arange(len(data.x)))
@@ -538,7 +541,7 @@ def test_a_bridge_refuses_what_it_cannot_walk(small):
     with pytest.raises(
         ValueError, match="granularity is 3: allowed are divisors of the number of rounds, 2"
     ):
-        bridge.walk(functions, start, data, 3, 2)
+        bridge.walk(functions, start, data, 3, bridge.Training(2))
     with pytest.raises(ValueError, match="norm"):
         bridge.make_bridge(tiny.spec(norm="batch"))
 

@@ -9,7 +9,7 @@ of training stand in for the theorem's minima, which need not exist.
 
 import functools
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -24,7 +24,7 @@ from plasticity_jax.spec import Spec
 from plasticity_jax.stream import keys, order, transitions
 from plasticity_jax.training import network
 from plasticity_jax.training import step as step_
-from plasticity_jax.types import Array, Data, Key, TrainState
+from plasticity_jax.types import Array, Data, Environment, PyTree, TrainState, Transition
 
 POINTS = 41  # on the segment between two consecutive ends
 
@@ -107,49 +107,32 @@ def make_bridge(spec: Spec, lanczos: int = 60) -> Bridge:
     Spec with batch norm or with a transition that does not fit.
     """
     registry.one_of("norm", spec.norm, ("none", "layer"))
-    environment = spec.make_environment()
-    transition = transitions.TRANSITIONS[spec.transition]
-
-    def batch_of(key: Key, data: Data, task: Array, places: Array, alpha: Array):
-        return order.batch(
-            environment, transition, order.plan(environment, key, data, task), data, places, alpha
-        )
-
-    def optimizer(data: Data, learning_rate: Array):
-        steps = spec.epochs * order.steps_per_epoch(len(data.x), spec.batch_size)
-        return optax.with_extra_args_support(
-            optax.adam(lambda count: learning_rate * (1 - jnp.asarray(count) % steps / steps))
-        )
+    course = _Course(spec, spec.make_environment(), transitions.TRANSITIONS[spec.transition])
 
     @in_float32
     def init(seed: Array, data: Data) -> TrainState:
-        variables = network.network(spec, environment, data).init(
-            keys.role(jax.random.key(seed), keys.INIT)
-        )
+        variables = course.network(data).init(keys.role(jax.random.key(seed), keys.INIT))
         params = variables["params"]
-        return TrainState(params, {}, params, optimizer(data, jnp.float32(0)).init(params))
+        optimizer = course.optimizer(data, jnp.float32(0))
+        return TrainState(params, {}, params, optimizer.init(params))
 
     @in_float32
     def settle(
         seed, state: TrainState, data: Data, task: Array, alpha: Array, learning_rate: Array
     ) -> TrainState:
-        net, key, tx = (
-            network.network(spec, environment, data),
-            jax.random.key(seed),
-            optimizer(data, learning_rate),
-        )
-        plan = order.plan(environment, key, data, task)
+        key = jax.random.key(seed)
+        plan = order.plan(course.environment, key, data, task)
+        tx = course.optimizer(data, learning_rate)
+        learner = step_.Learner(course.environment, course.network(data), tx)
 
         def one_step(state, places):
-            batch = order.batch(environment, transition, plan, data, places, alpha)
-            learner = step_.Learner(environment, net, tx)
+            batch = order.batch(course.environment, course.transition, plan, data, places, alpha)
             never = jnp.asarray(False)
             return step_.train_step(learner, state, batch, key, jnp.int32(0), never)
 
         def one_epoch(state, epoch):
-            return jax.lax.scan(
-                one_step, state, order.epoch(key, len(data.x), spec.batch_size, task, epoch)
-            )
+            places = order.epoch(key, len(data.x), spec.batch_size, task, epoch)
+            return jax.lax.scan(one_step, state, places)
 
         return jax.lax.scan(one_epoch, state, jnp.arange(spec.epochs))[0]
 
@@ -157,103 +140,152 @@ def make_bridge(spec: Spec, lanczos: int = 60) -> Bridge:
     def measure(
         seed, before: TrainState, after: TrainState, data: Data, task: Array, alpha: Array
     ) -> Step:
-        net, key = network.network(spec, environment, data), jax.random.key(seed)
-        whole = batch_of(key, data, task, jnp.arange(len(data.x)), alpha)
-
-        def loss(params):
-            return step_.mean_loss(environment, net.apply(params, {}, whole.x, False)[0], whole)
-
+        key = jax.random.key(seed)
+        environment, net = course.environment, course.network(data)
+        plan, everyone = order.plan(environment, key, data, task), jnp.arange(len(data.x))
+        whole = order.batch(environment, course.transition, plan, data, everyone, alpha)
         here, unravel = ravel_pytree(after.params)
-        there = ravel_pytree(before.params)[0]
-        step, flat_loss = here - there, lambda flat: loss(unravel(flat))
-        length = jnp.linalg.norm(step)
-        loss_before, gradient_before = jax.value_and_grad(flat_loss)(there)
-        loss_after, gradient_after = jax.value_and_grad(flat_loss)(here)
-        product = curvature.hessian_vector_product(flat_loss, here)
+        there, _ = ravel_pytree(before.params)
+
+        def loss(flat: Array) -> Array:
+            logits, *_ = net.apply(unravel(flat), {}, whole.x, False)
+            return step_.mean_loss(environment, logits, whole)
+
         start = jax.random.normal(keys.role(key, keys.PROBE, task), here.shape)
-        signs = jnp.array([1.0, -1.0])  # -H has the lower end of the spectrum on top
-        ends = jax.lax.map(
-            lambda sign: curvature.top_eigenvalue(lambda v: sign * product(v), start, lanczos),
-            signs,
-        )
-        share = jnp.linspace(0, 1, POINTS)
-        on_segment = jax.lax.map(lambda s: flat_loss(there + s * step), share)
-        chord = (1 - share) * loss_before + share * loss_after
-        alike = jax.tree.map(jnp.zeros_like, after.params)
-        alike["head"]["bias"] = jnp.ones_like(alike["head"]["bias"]) / data.classes**0.5
-        shift = ravel_pytree(alike)[0]
-        null = shift @ product(shift)
-        moved = length / jnp.linalg.norm(there)
-        return Step(
-            alpha=alpha,
-            loss_before=loss_before,
-            loss=loss_after,
-            gradient_norm=jnp.linalg.norm(gradient_after),
-            moved=moved,
-            epsilon=moved / (1 + moved),
-            top=ends.value[0],
-            top_residual=ends.residual[0],
-            bottom=jnp.minimum(-ends.value[1], null),
-            bottom_residual=ends.residual[1],
-            along=step @ product(step) / length**2,
-            secant_convexity=gradient_before @ -step / length**2,
-            secant_smoothness=jnp.linalg.norm(gradient_before) / length,
-            barrier=jnp.maximum(on_segment.max() - jnp.maximum(loss_before, loss_after), 0),
-            bulge=jnp.maximum((on_segment - chord).max(), 0),
-            null=null,
-        )
+        curved = _curved(loss, here, start, _all_alike(after.params, data.classes), lanczos)
+        return _between(loss, there, here, curved, alpha)
 
     return Bridge(jax.jit(init), jax.jit(settle), jax.jit(measure))
 
 
-def train_rounds(
-    bridge: Bridge,
-    state: TrainState,
-    data: Data,
-    task: int,
-    alpha: float,
-    rounds: int,
-    seed: int = 0,
-    learning_rate: float = 1e-3,
-) -> TrainState:
-    """Returns the state after `rounds` rounds on the mixture `alpha` of `task` with the one before
-    it.
+class _Course(NamedTuple):
+    """What is trained, and how."""
+
+    spec: Spec
+    environment: Environment
+    transition: Transition
+
+    def network(self, data: Data) -> network.Network:
+        """Returns the network for the examples of `data`."""
+        return network.network(self.spec, self.environment, data)
+
+    def optimizer(self, data: Data, learning_rate: Array) -> optax.GradientTransformationExtraArgs:
+        """Returns Adam with a step size that falls to zero within each round."""
+        steps = self.spec.epochs * order.steps_per_epoch(len(data.x), self.spec.batch_size)
+
+        def falling(count: Any) -> Array:
+            return learning_rate * (1 - jnp.asarray(count) % steps / steps)
+
+        return optax.with_extra_args_support(optax.adam(falling))
+
+
+def _all_alike(params: PyTree, classes: int) -> Array:
+    """The direction of unit length in which all head biases change alike, flat."""
+    alike = jax.tree.map(jnp.zeros_like, params)
+    alike["head"]["bias"] = jnp.ones_like(alike["head"]["bias"]) / classes**0.5
+    return ravel_pytree(alike)[0]
+
+
+class _Curved(NamedTuple):
+    """The Hessian at the end: its product with a vector, the upper and lower end of its spectrum as
+    found on it and on its negative, and its curvature along a direction that changes nothing.
     """
-    for _ in range(rounds):
-        state = bridge.settle(
-            seed, state, data, jnp.int32(task), jnp.float32(alpha), jnp.float32(learning_rate)
-        )
+
+    product: Callable[[Array], Array]
+    ends: curvature.Ritz
+    null: Array
+
+
+def _curved(
+    loss: Callable[[Array], Array], here: Array, start: Array, shift: Array, lanczos: int
+) -> _Curved:
+    product = curvature.hessian_vector_product(loss, here)
+
+    def top(sign: Array) -> curvature.Ritz:
+        return curvature.top_eigenvalue(lambda v: sign * product(v), start, lanczos)
+
+    signs = jnp.array([1.0, -1.0])  # -H has the lower end of the spectrum on top
+    return _Curved(product, jax.lax.map(top, signs), shift @ product(shift))
+
+
+def _between(
+    loss: Callable[[Array], Array], there: Array, here: Array, curved: _Curved, alpha: Array
+) -> Step:
+    """What a step from `there` to `here` did."""
+    step = here - there
+    length = jnp.linalg.norm(step)
+    moved = length / jnp.linalg.norm(there)
+    loss_before, gradient_before = jax.value_and_grad(loss)(there)
+    loss_after, gradient_after = jax.value_and_grad(loss)(here)
+    share = jnp.linspace(0, 1, POINTS)
+    on_segment = jax.lax.map(lambda s: loss(there + s * step), share)
+    chord = (1 - share) * loss_before + share * loss_after
+    top, bottom = curved.ends.value
+    top_residual, bottom_residual = curved.ends.residual
+    return Step(
+        alpha=alpha,
+        loss_before=loss_before,
+        loss=loss_after,
+        gradient_norm=jnp.linalg.norm(gradient_after),
+        moved=moved,
+        epsilon=moved / (1 + moved),
+        top=top,
+        top_residual=top_residual,
+        bottom=jnp.minimum(-bottom, curved.null),
+        bottom_residual=bottom_residual,
+        along=step @ curved.product(step) / length**2,
+        secant_convexity=gradient_before @ -step / length**2,
+        secant_smoothness=jnp.linalg.norm(gradient_before) / length,
+        barrier=jnp.maximum(on_segment.max() - jnp.maximum(loss_before, loss_after), 0),
+        bulge=jnp.maximum((on_segment - chord).max(), 0),
+        null=curved.null,
+    )
+
+
+class Training(NamedTuple):
+    """How long the network is trained, and from which seed and learning rate.
+
+    Attributes:
+      rounds: of a Bridge's `settle`, in all.
+    """
+
+    rounds: int
+    seed: int = 0
+    learning_rate: float = 1e-3
+
+
+def train_rounds(
+    bridge: Bridge, state: TrainState, data: Data, task: int, alpha: float, training: Training
+) -> TrainState:
+    """Returns the state after training on the mixture `alpha` of `task` with the one before it."""
+    number, share = jnp.int32(task), jnp.float32(alpha)
+    rate = jnp.float32(training.learning_rate)
+    for _ in range(training.rounds):
+        state = bridge.settle(training.seed, state, data, number, share, rate)
     return state
 
 
 def walk(
-    bridge: Bridge,
-    state: TrainState,
-    data: Data,
-    granularity: int,
-    rounds: int,
-    seed: int = 0,
-    learning_rate: float = 1e-3,
+    bridge: Bridge, state: TrainState, data: Data, granularity: int, training: Training
 ) -> list[Step]:
     """Returns the Steps of a transition from task 0, where `state` was trained, to task 1 in
     `granularity` micro-tasks.
 
-    Every walk trains for as many `rounds` in all, shared equally between its micro-tasks, so that
+    Every walk trains for as many rounds in all, shared equally between its micro-tasks, so that
     granularities compare at the same cost. Numbers as numpy float32. Raises ValueError if
     granularity does not divide rounds.
     """
+    rounds = training.rounds
     if granularity < 1 or rounds % granularity:
         raise ValueError(
             f"granularity is {granularity}: allowed are divisors of the number of rounds, {rounds}."
         )
+    each = training._replace(rounds=rounds // granularity)
     steps = []
     for k in range(1, granularity + 1):
+        after = train_rounds(bridge, state, data, 1, k / granularity, each)
         alpha = jnp.float32(k / granularity)
-        after = train_rounds(
-            bridge, state, data, 1, k / granularity, rounds // granularity, seed, learning_rate
-        )
-        steps.append(
-            jax.tree.map(np.asarray, bridge.measure(seed, state, after, data, jnp.int32(1), alpha))
-        )
+        found = bridge.measure(training.seed, state, after, data, jnp.int32(1), alpha)
+        steps.append(jax.tree.map(np.asarray, found))
         state = after
     return steps

@@ -168,10 +168,11 @@ def bridges(scale: Scale, data: Data, seed: int = 0) -> pd.DataFrame:
     """
     functions, tables = bridge.make_bridge(scale.spec), []
     fresh = functions.init(seed, data)
-    start = bridge.train_rounds(functions, fresh, data, 0, 1.0, scale.rounds, seed)
+    training = bridge.Training(scale.rounds, seed)
+    start = bridge.train_rounds(functions, fresh, data, 0, 1.0, training)
     for granularity in scale.granularities:
-        steps = bridge.walk(functions, start, data, granularity, scale.rounds, seed)
-        table = pd.DataFrame([{k: float(v) for k, v in one._asdict().items()} for one in steps])
+        steps = bridge.walk(functions, start, data, granularity, training)
+        table = pd.DataFrame(steps, columns=bridge.Step._fields).astype(float)
         table.insert(0, "granularity", granularity)
         table.insert(1, "micro_task", range(1, granularity + 1))
         table["radius_left"] = (1 / (1 + table["epsilon"])).cumprod()
@@ -209,8 +210,7 @@ def text(tables: dict[str, pd.DataFrame]) -> str:
     wells = plan_[plan_["landscape"] != BUMPED].iloc[0]
     lines.append(
         f"two wells: guaranteed from {wells['theorem']:.0f} on by the theorem, from "
-        f"{wells['sharper']:.0f} on by exact "
-        f"constants; {wells['works']:.0f} work"
+        f"{wells['sharper']:.0f} on by exact constants; {wells['works']:.0f} work"
     )
     plan_ = plan_[plan_["landscape"] == BUMPED]
     lines += [
@@ -219,19 +219,20 @@ def text(tables: dict[str, pd.DataFrame]) -> str:
     ]
     for row in plan_.iloc[:: max(1, len(plan_) // 6)].to_dict("records"):
         lines.append(
-            f"{np.degrees(row['angle']):5.0f}°{row['theorem']:10.0f}{row['sharper']:10.0f}{row['works']:8.0f}"
-            f"{row['steps']:30.3g}"
+            f"{np.degrees(row['angle']):5.0f}°{row['theorem']:10.0f}{row['sharper']:10.0f}"
+            f"{row['works']:8.0f}{row['steps']:30.3g}"
         )
     lines += [
         "",
-        f"{'granularity':>11}{'moved, sum':>12}{'largest':>9}{'radius left':>13}{'top at end':>12}{'loss':>9}",
+        f"{'granularity':>11}{'moved, sum':>12}{'largest':>9}{'radius left':>13}"
+        f"{'top at end':>12}{'loss':>9}",
     ]
     lines[-1] += "   conditions: " + "; ".join(CONDITIONS)
     for granularity, rows in walk.groupby("granularity"):
         end = rows.iloc[-1]
         shares = [f"{int(holds_(rows).sum())} of {len(rows)}" for holds_ in CONDITIONS.values()]
         lines.append(
-            f"{granularity:11}{rows['moved'].sum():12.2f}{rows['moved'].max():9.2f}{end['radius_left']:13.1%}"
-            f"{end['top']:12.3g}{end['loss']:9.2g}   {'; '.join(shares)}"
+            f"{granularity:11}{rows['moved'].sum():12.2f}{rows['moved'].max():9.2f}"
+            f"{end['radius_left']:13.1%}{end['top']:12.3g}{end['loss']:9.2g}   {'; '.join(shares)}"
         )
     return "\n".join(lines)
