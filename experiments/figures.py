@@ -252,10 +252,10 @@ def _draw_from(doc: str, one: Plan, workdirs: str) -> int:
 def arm_columns(runs: collect.Runs) -> list[str]:
     """Returns the columns of a run's table that name its arms."""
     alone = Execution("map", 1, 1)  # (how lanes are run names no arm)
-    programs = [
-        program.Program(spec, [lanes_.complete(spec, lane) for lane in lanes], alone)
-        for spec, lanes in runs
-    ]
+    programs = []
+    for spec, lanes in runs:
+        completed = [lanes_.complete(spec, lane) for lane in lanes]
+        programs.append(program.Program(spec, completed, alone))
     return rows.arm_columns(programs)
 
 

@@ -15,7 +15,7 @@ with equal effort: selection.csv says how much.
 """
 
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -137,35 +137,43 @@ def chosen(
     the name of its transition. All settings of an arm's methods are written, those that `values`
     (the flags) have for every configuration as well.
     """
-    scores = statistics.final(
-        table, columns, metric=benchmark.metric, last=int(table["task"].max()) + 1
-    )
-    lower = metrics.of_column(table, benchmark.metric).better == "lower"
+    tasks = int(table["task"].max()) + 1
+    scores = statistics.final(table, columns, metric=benchmark.metric, last=tasks)
     abrupt = scores["granularity"] == 1
     scores.insert(0, "arm", scores["method"].where(abrupt, scores["transition"]))
     scores["known"] = scores["count"] == scores["seeds"]
-    scores["chosen"] = False
-    selected: dict[str, dict[str, str]] = {}
-    for arm, rows in scores[scores["known"]].groupby("arm", sort=False):
-        best = rows.index[int((np.argmin if lower else np.argmax)(rows["mean"]))]
-        scores.loc[best, "chosen"] = True
-        row = scores.loc[best]
-        tuned = ("learning_rate", *row["method"].split("+"))
-        texts = {
-            flag: values.get(flag) if _empty(row.get(flag)) else _text(row[flag])
-            for flag in ("learning_rate", *flags.part_settings())
-            if flag.partition(".")[0] in tuned
-        }
-        selected[str(arm)] = {flag: text for flag, text in texts.items() if text is not None}
+    better = metrics.of_column(table, benchmark.metric).better
+    best = _best(scores[scores["known"]], np.argmin if better == "lower" else np.argmax)
+    scores["chosen"] = scores.index.isin(list(best.values()))
     scores.to_csv(folder / benchmark.name / "selection.csv", index=False)
+    selected = {arm: _tuned(scores.loc[row], values) for arm, row in best.items()}
     file = folder / FILE
     selection.write(file, benchmark.name, scale, sorted(set(table["seed"])), selected)
-    lines = [
-        f"{arm}: {', '.join(f'{k} {v}' for k, v in best.items())}" for arm, best in selected.items()
-    ]
-    return "\n".join(
-        ["", "chosen by the mean over all tasks and tuning seeds:", *lines, f"written: {file}"]
-    )
+    lines = ["", "chosen by the mean over all tasks and tuning seeds:"]
+    for arm, settings_ in selected.items():
+        lines.append(f"{arm}: {', '.join(f'{name} {text}' for name, text in settings_.items())}")
+    return "\n".join([*lines, f"written: {file}"])
+
+
+def _best(scores: Any, position: Callable[[Any], Any]) -> dict[str, Any]:
+    """{arm: the index of its best row}; `position` finds the place of the best mean."""
+    return {
+        str(arm): rows.index[int(position(rows["mean"]))]
+        for arm, rows in scores.groupby("arm", sort=False)
+    }
+
+
+def _tuned(row: Any, values: Mapping[str, Any]) -> dict[str, str]:
+    """The learning rate and the methods' settings of a configuration, as text of their flags."""
+    parts = ("learning_rate", *row["method"].split("+"))
+    texts = {}
+    for flag in ("learning_rate", *flags.part_settings()):
+        if flag.partition(".")[0] not in parts:
+            continue
+        text = values.get(flag) if _empty(row.get(flag)) else _text(row[flag])
+        if text is not None:
+            texts[flag] = text
+    return texts
 
 
 def _text(value: Any) -> str:

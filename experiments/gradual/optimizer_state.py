@@ -10,6 +10,7 @@ Cost: reduced, 2,400 steps a task, 50 lanes of 50 tasks, 6 million steps, half a
 Shows: bursts without any change, and what of abrupt change's loss goes with the state of Adam.
 """
 
+import itertools
 import sys
 
 from experiments.gradual import beyond
@@ -28,11 +29,8 @@ ABRUPT = {"transition": "sampling", "granularity": 1}
 
 def arms(_) -> list[dict[str, Setting]]:
     """Returns every variant on the unchanging task and under abrupt change."""
-    return [
-        {**ABRUPT, "random_labels.change": change, **variant}
-        for change in (False, True)
-        for variant in VARIANTS.values()
-    ]
+    pairs = itertools.product((False, True), VARIANTS.values())
+    return [{**ABRUPT, "random_labels.change": change, **variant} for change, variant in pairs]
 
 
 def rates(_) -> list[dict[str, Setting]]:

@@ -1,5 +1,6 @@
 """Which settings of a finished run are other than an experiment's own, as captions tell it."""
 
+import itertools
 import math
 from collections.abc import Sequence
 from typing import Any
@@ -58,8 +59,8 @@ def _has(table: Any, name: str, values: flags.Values) -> bool:
     there = table[name].dropna().unique() if name in table else ()
     if not len(there):
         return True
-    texts = settings.items(str(values[name]))
-    return any(_same(name, text, value) for text in texts for value in there)
+    pairs = itertools.product(settings.items(str(values[name])), there)
+    return any(_same(name, text, value) for text, value in pairs)
 
 
 def _parts(table: Any) -> set[str]:

@@ -50,9 +50,8 @@ def random_seq2seq(
     ValueError for sizes or beams < 1, more than 1,000 beams or 10,000 characters.
     """
     sizes = {"words": words, "target_words": target_words, "word_length": word_length}
-    texts = _texts(
-        "random_seq2seq", sizes, target_words, vocabulary, mask_padding, beams, decoded, bleu
-    )
+    how = _How(vocabulary, mask_padding, beams, decoded, bleu)
+    texts = _texts("random_seq2seq", sizes, target_words, how)
 
     def task(key, data, t):
         keys = jax.random.split(jax.random.fold_in(key, t if change else 0))
@@ -92,7 +91,8 @@ def bigram_cipher(
     beams < 1.
     """
     sizes = {"words": words, "word_length": word_length}
-    texts = _texts("bigram_cipher", sizes, words, vocabulary, mask_padding, beams, decoded, bleu)
+    how = _How(vocabulary, mask_padding, beams, decoded, bleu)
+    texts = _texts("bigram_cipher", sizes, words, how)
     registry.one_of("bigram_cipher.test", test, ("clean", "leaked"))
 
     def task(key, data, t):
@@ -150,34 +150,44 @@ class _Texts(NamedTuple):
         return Batch(Text(ids, inputs), y, weight.astype(jnp.float32))
 
 
-def _texts(
-    name: str,
-    sizes: Mapping[str, int],
-    target_words: int,
-    vocabulary: str,
-    mask_padding: bool,
-    beams: int,
-    decoded: int,
-    bleu: str,
-) -> _Texts:
-    for setting, value in {**sizes, "decoded": decoded}.items():
+class _How(NamedTuple):
+    """The options that both environments have."""
+
+    vocabulary: str
+    mask_padding: bool
+    beams: int
+    decoded: int
+    bleu: str
+
+
+def _texts(name: str, sizes: Mapping[str, int], target_words: int, how: _How) -> _Texts:
+    for setting, value in {**sizes, "decoded": how.decoded}.items():
         registry.whole(f"{name}.{setting}", value, 1)
-    registry.whole(f"{name}.beams", beams, 1, MOST_BEAMS)
+    registry.whole(f"{name}.beams", how.beams, 1, MOST_BEAMS)
     most = max(sizes["words"], target_words)
-    if (characters := most * (sizes["word_length"] + 1)) > LONGEST:
+    characters = most * (sizes["word_length"] + 1)
+    if characters > LONGEST:
         raise ValueError(
             f"{name} has texts of {most} words of {sizes['word_length']} letters, {characters} "
             f"characters with spaces: allowed are up to {LONGEST}."
         )
-    registry.one_of(f"{name}.bleu", bleu, bleu_.UNITS)
-    symbols = _vocabulary(vocabulary)
+    registry.one_of(f"{name}.bleu", how.bleu, bleu_.UNITS)
+    symbols = _vocabulary(how.vocabulary)
 
     def counts(ids, y):
-        return bleu_.counts(symbols.spell(ids), symbols.spell(y), bleu)
+        return bleu_.counts(symbols.spell(ids), symbols.spell(y), how.bleu)
 
-    length = symbols.length(target_words, sizes["word_length"])
-    how = Decoding(symbols.start, symbols.end, length, beams, decoded, counts, bleu_.bleu, BLEU)
-    return _Texts(symbols, mask_padding, how)
+    decoding = Decoding(
+        start=symbols.start,
+        end=symbols.end,
+        length=symbols.length(target_words, sizes["word_length"]),
+        beams=how.beams,
+        samples=how.decoded,
+        counts=counts,
+        score=bleu_.bleu,
+        metric=BLEU,
+    )
+    return _Texts(symbols, how.mask_padding, decoding)
 
 
 @functools.cache

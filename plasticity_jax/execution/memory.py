@@ -238,7 +238,7 @@ def _left_by_cgroups() -> Iterator[int]:
 
 
 class _Files(NamedTuple):
-    """What the files of a control group are called, and the count of cached files in its statistics."""
+    """What the files of a control group are called, and the cached files in its statistics."""
 
     folder: str
     limit: str

@@ -1,5 +1,6 @@
 """The tidy table of a run, from the programs and what they measured."""
 
+import itertools
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -142,7 +143,8 @@ def points(programs: Sequence[Program], histories: Sequence[History]) -> "pandas
         return None
     tasks, lanes, count = next(iter(found.values())).shape
     task, lane, point = np.indices((tasks, lanes, count)).reshape(3, -1)
-    seeds = np.concatenate([[lane["seed"] for lane in program.lanes] for program in programs])
+    whole = itertools.chain.from_iterable(program.lanes for program in programs)
+    seeds = np.array([lane["seed"] for lane in whole])
     columns = {"lane": lane, "task": task, "seed": seeds[lane], "point": point}
     means = {name.removeprefix(POINTS): values.reshape(-1) for name, values in found.items()}
     table = pandas.DataFrame(columns | means).dropna(subset=list(means))
@@ -164,7 +166,7 @@ def _stacked(
 
 
 def _filled(placed: Sequence[tuple[int, np.ndarray]], tasks: int, lanes: int) -> np.ndarray:
-    """[tasks, lanes, K] from programs' values, each with its first lane; NaN where there is none."""
+    """[tasks, lanes, K] from programs' values, each with its first lane; NaN where none is."""
     most = max(values.shape[2] for _, values in placed)
     whole = np.full((tasks, lanes, most), np.nan, np.float32)
     for first, values in placed:

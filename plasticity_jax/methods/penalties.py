@@ -187,7 +187,9 @@ def _layers(params: PyTree) -> tuple[dict[str, Array], list[Array]]:
     apart = [path for path in leaves if _is_named_apart(path, containers[path[:-1]])]
     partners = {path: _partners(path, leaves) for path in apart}
     told = {path: _is_bias_apart(path, leaves[path], partners[path]) for path in apart}
-    scales = {k for found in partners.values() for k, (_, q) in found.items() if _is_vector(q)}
+    scales: set[trees.Path] = set()
+    for found in partners.values():
+        scales |= {path for path, (_, partner) in found.items() if _is_vector(partner)}
     ours = {path for path in apart if told[path]}
     for path, beside in containers.items():
         known = [

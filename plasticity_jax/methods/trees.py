@@ -1,6 +1,7 @@
 """Parameter trees of any container, by the names of their leaves."""
 
 import collections
+import itertools
 from typing import Any
 
 import jax
@@ -46,7 +47,7 @@ def _leaves(params: PyTree, masked: bool) -> list[tuple[tuple, Any]]:
 
 def path_of(path: tuple) -> Path:
     """Returns a path of jax's keys, or of names and indices, as names."""
-    return tuple(part for key in path for part in _names(key))
+    return tuple(itertools.chain.from_iterable(map(_names, path)))
 
 
 def _names(key: Any) -> Path:

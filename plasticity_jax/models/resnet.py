@@ -84,10 +84,10 @@ class ResNet18(layers.Model):
 
     def groups(self) -> list[str]:
         """Returns the names of the groups of activations, in order."""
-        return [
-            "stream0",
-            *(name for i in range(BLOCKS) for name in (f"inner{i}", f"stream{i + 1}")),
-        ]
+        names = ["stream0"]
+        for i in range(BLOCKS):
+            names += [f"inner{i}", f"stream{i + 1}"]
+        return names
 
     def load(self, variables: PyTree) -> PyTree:
         """Returns `variables` with the pretrained checkpoint's values; a head for other classes

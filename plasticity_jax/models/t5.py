@@ -2,6 +2,7 @@
 decoding step by step.
 """
 
+import itertools
 from collections.abc import Mapping
 from typing import Any, ClassVar, NamedTuple
 
@@ -355,7 +356,8 @@ class T5(layers.Model):
 
     def units(self) -> dict[str, UnitGroup]:
         """Returns where the incoming and outgoing weights of the feed-forward units are."""
-        blocks = [f"{side}{i}" for side in ("encoder", "decoder") for i in range(self.depth)]
+        sides = itertools.product(("encoder", "decoder"), range(self.depth))
+        blocks = [f"{side}{i}" for side, i in sides]
         layer = {block: (block, "feed_forward") for block in blocks}
         return {
             f"{block}_units": UnitGroup((*layer[block], "wi"), None, (*layer[block], "wo"))
@@ -515,23 +517,18 @@ def _check_vocabulary(folder: str, rows: int, outputs: int) -> None:
     allowed = [outputs]
     if isinstance(outputs, Size):
         if outputs.special != SPECIAL:
-            expected, found = (
-                ", ".join(f"{name} {i}" for name, i in special.items())
-                for special in (SPECIAL, outputs.special)
-            )
+            expected = ", ".join(f"{name} {i}" for name, i in SPECIAL.items())
+            found = ", ".join(f"{name} {i}" for name, i in outputs.special.items())
             raise ValueError(
                 f"{folder} is a T5, whose ids that are no text are {expected}, but those of the "
-                "run's SentencePiece model "
-                f"are {found}: allowed is the SentencePiece model that the checkpoint was trained "
-                "with."
+                f"run's SentencePiece model are {found}: allowed is the SentencePiece model that "
+                "the checkpoint was trained with."
             )
         counts, step = (outputs, outputs + EXTRA_IDS), reading.ROWS_ALIGNED
         allowed = sorted({*counts, *(-(-count // step) * step for count in counts)})
     if rows not in allowed:
         raise ValueError(
             f"{folder} has a vocabulary of {reading.shown(rows)} ids, but that of the run has "
-            f"{outputs}: allowed are "
-            f"checkpoints of {' or '.join(map(str, allowed))} ids, or a run with the vocabulary "
-            "that the checkpoint was "
-            "trained with."
+            f"{outputs}: allowed are checkpoints of {' or '.join(map(str, allowed))} ids, or a run "
+            "with the vocabulary that the checkpoint was trained with."
         )

@@ -32,11 +32,10 @@ def distance_from_init(params: PyTree, initial: PyTree) -> Array:
         raise ValueError(
             "params and initial are different trees: allowed are two of the same containers and names."
         )
-    shapes = [[leaf.shape for leaf in jax.tree.leaves(tree)] for tree in (params, initial)]
-    if shapes[0] != shapes[1]:
+    now, then = (list(map(jnp.shape, jax.tree.leaves(tree))) for tree in (params, initial))
+    if now != then:
         raise ValueError(
-            f"params has shapes {shapes[0]}, initial {shapes[1]}: allowed are two trees of the "
-            "same shapes."
+            f"params has shapes {now}, initial {then}: allowed are two trees of the same shapes."
         )
     return numerics.if_finite(optax.tree.norm(jax.tree.map(jnp.subtract, params, initial)))
 

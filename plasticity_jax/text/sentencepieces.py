@@ -101,32 +101,21 @@ def read(path: str | Path) -> Model:
         )
     # settings stand behind the pieces, so that a file cut between two pieces parses but has none
     messages = {"trainer": _TRAINER, "normalizer": _NORMALIZER}
-    lacking = [
-        name for name, number in messages.items() if all(number != given for given, _ in fields)
-    ]
+    numbers = {number for number, _ in fields}
+    lacking = [name for name, number in messages.items() if number not in numbers]
     if lacking:
         raise DataError(
             f"SentencePiece model {path} is cut short: behind {len(pieces)} pieces its "
-            f"{len(content)} bytes lack settings "
-            f"of the {' and the '.join(lacking)}, expected both the trainer's and the normalizer's."
+            f"{len(content)} bytes lack settings of the {' and the '.join(lacking)}, expected both "
+            "the trainer's and the normalizer's."
         )
     if cut:
         raise DataError(
             f"SentencePiece model {path} is cut short: it has {len(pieces)} pieces, expected at "
-            "least the "
-            f"{trainer[_COUNT]} that it was trained with."
+            f"least the {trainer[_COUNT]} that it was trained with."
         )
     _check_pieces(path, pieces)
-    algorithm = trainer.get(_MODEL_TYPE, 1)
-    if algorithm != 1:
-        found = _ALGORITHMS.get(algorithm, f"of type {algorithm}")
-        raise ValueError(f"SentencePiece model {path} is {found}: allowed is unigram.")
-    if trainer.get(_MARK_BEHIND, 0) or not (
-        normalizer.get(_MARK_FIRST, 1) and normalizer.get(_ESCAPE_SPACES, 1)
-    ):
-        raise ValueError(
-            f"SentencePiece model {path} does not put {MARK} before every word: allowed is one that does."
-        )
+    _check_settings(path, trainer, normalizer)
     controls = {piece.text: i for i, piece in enumerate(pieces) if piece.type == CONTROL}
     missing = [name for name in names if name not in controls]
     if missing:
@@ -135,6 +124,22 @@ def read(path: str | Path) -> Model:
             "and end."
         )
     return Model(pieces, *(controls[name] for name in names))
+
+
+def _check_settings(
+    path: str | Path, trainer: Mapping[int, Any], normalizer: Mapping[int, Any]
+) -> None:
+    """Raises ValueError for a model of another kind than is read here."""
+    algorithm = trainer.get(_MODEL_TYPE, 1)
+    if algorithm != 1:
+        found = _ALGORITHMS.get(algorithm, f"of type {algorithm}")
+        raise ValueError(f"SentencePiece model {path} is {found}: allowed is unigram.")
+    first = normalizer.get(_MARK_FIRST, 1) and normalizer.get(_ESCAPE_SPACES, 1)
+    if trainer.get(_MARK_BEHIND, 0) or not first:
+        raise ValueError(
+            f"SentencePiece model {path} does not put {MARK} before every word: allowed is one "
+            "that does."
+        )
 
 
 def _settings(fields: Sequence[tuple[int, Any]], number: int) -> dict[int, Any]:
@@ -238,7 +243,8 @@ def check(pieces: Sequence[Piece]) -> None:
     ]
     if across:
         raise ValueError(
-            f"vocabulary does not fit: piece {across[0]!r} ends a word, expected {MARK} in front only."
+            f"vocabulary does not fit: piece {across[0]!r} ends a word, expected {MARK} in front "
+            "only."
         )
     forced = [piece.text for piece in lettered if piece.type == USER_DEFINED]
     if forced:
@@ -274,13 +280,11 @@ def tokenizer(pieces: Sequence[Piece]) -> Callable[[Array], tuple[Array, Array]]
             kept.append(cut == e)
             cut = jnp.where(cut == e, e - taken[..., e], cut)
         kept = jnp.stack(kept[::-1], axis=-1)
-        ending = [
-            jnp.stack([ids[n][..., e - n] for n in range(e + 1)], axis=-1)
-            for e in range(length + 1)
-        ]
-        chosen = [
-            jnp.take_along_axis(e, taken[..., i : i + 1] - 1, axis=-1) for i, e in enumerate(ending)
-        ]
+        chosen = []
+        for end in range(length + 1):
+            ending = jnp.stack([ids[n][..., end - n] for n in range(end + 1)], axis=-1)
+            longest = taken[..., end : end + 1] - 1
+            chosen.append(jnp.take_along_axis(ending, longest, axis=-1))
         return jnp.concatenate(chosen, axis=-1).reshape(batch, -1), kept.reshape(batch, -1)
 
     return tokenize
@@ -309,7 +313,9 @@ def _trie(pieces: Sequence[Piece], longest: int) -> _Trie:
         for i, piece in enumerate(pieces)
         if piece.type == NORMAL and 0 < len(piece.text) <= longest and fits.fullmatch(piece.text)
     }
-    inner = {text[:n] for text in words for n in range(len(text))}
+    inner: set[str] = set()
+    for text in words:
+        inner |= {text[:n] for n in range(len(text))}
     prefixes = ["", *sorted(inner - {""}), *sorted(words.keys() - inner)]
     number = {prefix: i + 1 for i, prefix in enumerate(prefixes)}
     children = np.zeros((len(inner) + 1, len(_SYMBOLS)), np.int32)

@@ -2,6 +2,7 @@
 verdicts.
 """
 
+import itertools
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -116,7 +117,8 @@ def optimizer_state(table: Frame) -> str:
 
 
 def _tested(one: rule.Estimate, p: float) -> str:
-    return f"{shown(one.mean, ACCURACY, '+')} {interval(one.low, one.high, ACCURACY, '+')}, {p_text(p)}"
+    ends = interval(one.low, one.high, ACCURACY, "+")
+    return f"{shown(one.mean, ACCURACY, '+')} {ends}, {p_text(p)}"
 
 
 def _listed(names: list[str]) -> str:
@@ -196,8 +198,9 @@ def word(arm: Survival, later: bool, base: float) -> str:
 
 def postponed(table: Frame) -> str:
     """Returns the table and the verdict of rule 2 as Markdown."""
-    made = {(rate, arm): survival(table, rate, arm) for rate in rates(table) for arm in ARMS}
-    pairs = [(rate, arm) for rate in rates(table) for arm in ARMS if arm != "abrupt"]
+    every = list(itertools.product(rates(table), ARMS))
+    made = {(rate, arm): survival(table, rate, arm) for rate, arm in every}
+    pairs = [(rate, arm) for rate, arm in every if arm != "abrupt"]
     words = {pair: "never at 90 %, so nothing to compare" for pair in pairs}
     later = {pair: (made[pair].first - made[pair[0], "abrupt"].first).dropna() for pair in pairs}
     pairs = [pair for pair in pairs if len(later[pair])]
@@ -225,11 +228,8 @@ def postponed(table: Frame) -> str:
         ]
         lines.append(f"| {rate:g}, {arm} | {' | '.join(cells)} |")
     lost = [rate for rate in rates(table) if made[rate, "abrupt"].first.median() <= 50]
-    ends = [
-        rate
-        for rate in lost
-        if any(words[rate, a].startswith("prevented") for a in ARMS if a != "abrupt")
-    ]
+    kept = {rate for (rate, _), said in words.items() if said.startswith("prevented")}
+    ends = [rate for rate in lost if rate in kept]
     delays = {rate for (rate, _), said in words.items() if said.startswith("postponed")}
     verdict = (
         f"Verdict by the rule: abrupt change falls within 50 tasks at {_rates(lost)}; there a "
@@ -246,11 +246,9 @@ def _low_rates(made: dict[tuple[float, str], Survival]) -> str:
     base, said = abrupt[1e-3].first, []
     for rate in (3e-5, 1e-4):
         if rate in abrupt:
-            later = rule.estimate((abrupt[rate].first - base).dropna(), ">", 0.0)
-            said.append(
-                f"at {rate:g} "
-                f"{word(abrupt[rate], later.p < rule.LEVEL and later.side > 0, float(base.median()))}"
-            )
+            test = rule.estimate((abrupt[rate].first - base).dropna(), ">", 0.0)
+            later = test.p < rule.LEVEL and test.side > 0
+            said.append(f"at {rate:g} {word(abrupt[rate], later, float(base.median()))}")
     said = [one.replace("not told from abrupt", "not told from 1e-3") for one in said]
     return f"Abrupt change at a low rate against 1e-3: {'; '.join(said)}."
 
@@ -260,9 +258,13 @@ def _rates(found: list[float]) -> str:
 
 
 def _tasks(series: Series) -> str:
-    return ", ".join(
-        "never above" if np.isnan(v) else "-" if v == NEVER else f"{int(v)}" for v in series
-    )
+    return ", ".join(map(_task, series))
+
+
+def _task(number: float) -> str:
+    if np.isnan(number):
+        return "never above"
+    return "-" if number == NEVER else f"{int(number)}"
 
 
 # 3. Does early curvature foretell?
@@ -344,23 +346,26 @@ def foretold(table: Frame) -> dict[str, Foretold]:
     made = {}
     for probe in PROBES:
         early = pd.DataFrame({a: by_task(rows, probe).loc[EARLY] for a, rows in arms.items()})
-        doses_, kinds_ = (
-            pd.Series({s: correlation(early.loc[s, names], end.loc[s, names]) for s in end.index})
-            for names in (doses, kinds)
+        made[probe] = Foretold(
+            _correlations(early[doses], end[doses]),
+            _correlations(early[kinds], end[kinds]),
+            *within(early, end),
         )
-        made[probe] = Foretold(doses_, kinds_, *within(early, end))
     return made
+
+
+def _correlations(early: Frame, end: Frame) -> Series:
+    """The rank correlation over arms (columns) by seed (rows)."""
+    return pd.Series({seed: correlation(early.loc[seed], end.loc[seed]) for seed in end.index})
 
 
 def foretelling(table: Frame) -> str:
     """Returns the table and the verdict of rule 3 as Markdown."""
     made = foretold(table)
     ways = ("doses", "kinds")
-    tests = {
-        (p, way): rule.estimate(getattr(one, way), "<", 0.0)
-        for p, one in made.items()
-        for way in ways
-    }
+    tests = {}
+    for probe, way in itertools.product(made, ways):
+        tests[probe, way] = rule.estimate(getattr(made[probe], way), "<", 0.0)
     raw = {
         **{key: one.p for key, one in tests.items()},
         **{(p, "within"): one.p_within for p, one in made.items()},
@@ -383,29 +388,23 @@ def foretelling(table: Frame) -> str:
     said = []
     for way, words in (("doses", "over granularities"), ("kinds", "over kinds of change")):
         test, p = tests["hessian_top", way], corrected["hessian_top", way]
-        does = p < rule.LEVEL and test.mean < 0
-        said.append(
-            f"{words} it "
-            f"{'foretells' if does else 'does not foretell'}{' and orders' if does and test.mean <= -0.8 else ''}"
-        )
+        verb = "does not foretell"
+        if p < rule.LEVEL and test.mean < 0:
+            verb = "foretells and orders" if test.mean <= -0.8 else "foretells"
+        said.append(f"{words} it {verb}")
     inside = corrected["hessian_top", "within"] < rule.LEVEL and made["hessian_top"].within < 0
     said.append(f"within an arm it {'foretells' if inside else 'does not'}")
     others = [p for p in PROBES if p != "hessian_top"]
     for way, words in (("doses", "granularities"), ("kinds", "kinds")):
-        margin = [
-            rule.estimate(
-                getattr(made["hessian_top"], way).abs() - getattr(made[p], way).abs(), ">", 0.0
-            )
-            for p in others
-        ]
-        better = [
-            PROBES[p]
-            for p, m, c in zip(others, margin, rule.holm([m.p for m in margin]), strict=True)
-            if c < rule.LEVEL and m.side > 0
-        ]
-        said.append(
-            f"over {words} it is told to exceed {_listed(better) if better else 'no other probe'}"
-        )
+        top = getattr(made["hessian_top"], way).abs()
+        margins = [rule.estimate(top - getattr(made[p], way).abs(), ">", 0.0) for p in others]
+        levels = rule.holm([margin.p for margin in margins])
+        better = []
+        for probe, margin, level in zip(others, margins, levels, strict=True):
+            if level < rule.LEVEL and margin.side > 0:
+                better.append(PROBES[probe])
+        told = _listed(better) if better else "no other probe"
+        said.append(f"over {words} it is told to exceed {told}")
     return "\n".join(
         [*lines, "", f"Verdict by the rule, for the largest eigenvalue: {'; '.join(said)}."]
     )

@@ -77,8 +77,6 @@ def verdict(found: Estimate, corrected: float, direction: str, bound: float) -> 
     """Returns "agrees", "disagrees" or "not told", the latter with what single seeds say."""
     if corrected < LEVEL:
         return "agrees" if found.side > 0 else "disagrees"
-    v = found.values
-    holds = (
-        np.abs(v) < bound if direction == "within" else v > bound if direction == ">" else v < bound
-    )
-    return f"not told ({int(holds.sum())} of {len(v)} seeds for it)"
+    values = found.values
+    holds = {">": values > bound, "<": values < bound, "within": np.abs(values) < bound}[direction]
+    return f"not told ({int(holds.sum())} of {len(values)} seeds for it)"

@@ -2,6 +2,7 @@
 tables.
 """
 
+import itertools
 import re
 from collections.abc import Sequence
 
@@ -129,7 +130,8 @@ def describe(table: str, test: Test, found: rule.Estimate) -> str:
         others = " or ".join(map(name_of, test.minus.split()))
         others = f"the best of {others.replace(' or ', ', ')}" if " " in test.minus else others
         if metric in tables.LOGARITHMIC:
-            text = f"{level}, {shown(found.mean, metric)} times {others} {interval(found.low, found.high, metric)}"
+            ends = interval(found.low, found.high, metric)
+            text = f"{level}, {shown(found.mean, metric)} times {others} {ends}"
         else:
             since = (
                 f"fallen since tasks {test.early[0]} to {test.early[1]} by"
@@ -147,29 +149,24 @@ def describe(table: str, test: Test, found: rule.Estimate) -> str:
 
 
 def _run(table: str, claim: Claim) -> bool:
-    return all(
-        tables.has(table, arm)
-        for test in claim.tests
-        for arm in [*test.arm.split(), *test.minus.split()]
-    )
+    arms: list[str] = []
+    for test in claim.tests:
+        arms += [*test.arm.split(), *test.minus.split()]
+    return all(tables.has(table, arm) for arm in arms)
 
 
 def judged(table: str) -> list[tuple[Claim, list[tuple[Test, rule.Estimate, float]]]]:
     """Returns the claims of a table with each test's estimate and corrected p value."""
-    rows = statements.CLAIMS[table]
-    rows = [
-        claim if _run(table, claim) else claim._replace(tests=(), remark="not run yet")
-        for claim in rows
-    ]
-    found = [
-        [rule.estimate(values(table, test), test.direction, test.bound) for test in claim.tests]
-        for claim in rows
-    ]
-    corrected = iter(rule.holm([one.p for many in found for one in many]))
-    return [
-        (claim, [(test, one, next(corrected)) for test, one in zip(claim.tests, many, strict=True)])
-        for claim, many in zip(rows, found, strict=True)
-    ]
+    rows = []
+    for claim in statements.CLAIMS[table]:
+        if not _run(table, claim):
+            claim = claim._replace(tests=(), remark="not run yet")
+        rows.append(claim)
+    tests = list(itertools.chain.from_iterable(claim.tests for claim in rows))
+    found = [rule.estimate(values(table, test), test.direction, test.bound) for test in tests]
+    corrected = rule.holm([one.p for one in found])
+    tested = zip(tests, found, corrected, strict=True)
+    return [(claim, list(itertools.islice(tested, len(claim.tests)))) for claim in rows]
 
 
 def claims(table: str) -> str:

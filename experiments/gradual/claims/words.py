@@ -34,7 +34,9 @@ def interval(low: float, high: float, metric: str, sign: str = "") -> str:
 
 def p_text(value: float) -> str:
     """Returns a p value as text."""
-    return "p < 0.001" if value < 0.001 else f"p = {value:.2g}" if value < 0.995 else "p = 1"
+    if value < 0.001:
+        return "p < 0.001"
+    return f"p = {value:.2g}" if value < 0.995 else "p = 1"
 
 
 def mean_text(per_seed: tables.Series, metric: str) -> str:

@@ -10,6 +10,7 @@ many (for a kernel's gradient, very many).
 """
 
 import functools
+import itertools
 import math
 from collections.abc import Callable
 from typing import Any
@@ -205,10 +206,7 @@ def _into_image(shape: tuple[int, ...], kernel: Array, stride: int, g: Array) ->
     kernel alone, so a phase is a convolution of g by itself: no zeros are multiplied, as they would
     be between the rows of a dilated g.
     """
-    rows, columns = (
-        [_phase(a, width, stride, -(-size // stride), out) for a in range(stride)]
-        for size, width, out in zip(shape[1:3], kernel.shape[:2], g.shape[1:3], strict=True)
-    )
+    rows, columns = (_phases(shape[i + 1], kernel.shape[i], stride, g.shape[i + 1]) for i in (0, 1))
 
     if _by_products(g, kernel, stride, CHANNELS):
         return _products(g, kernel[::-1, ::-1], 3)
@@ -224,11 +222,17 @@ def _into_image(shape: tuple[int, ...], kernel: Array, stride: int, g: Array) ->
 
     if stride == 1:
         return of_phase(rows[0], columns[0])
-    phases = jnp.stack(
-        [jnp.stack([of_phase(row, column) for column in columns], axis=3) for row in rows], axis=2
-    )
+    by_row = []
+    for row in rows:
+        by_row.append(jnp.stack([of_phase(row, column) for column in columns], axis=3))
+    phases = jnp.stack(by_row, axis=2)
     whole = phases.reshape(shape[0], stride * phases.shape[1], stride * phases.shape[3], shape[3])
     return whole[:, : shape[1], : shape[2]]
+
+
+def _phases(size: int, width: int, stride: int, out: int) -> list[tuple[slice, tuple[int, int]]]:
+    """`_phase` of every phase along one axis."""
+    return [_phase(a, width, stride, -(-size // stride), out) for a in range(stride)]
 
 
 def _phase(a: int, width: int, stride: int, count: int, out: int) -> tuple[slice, tuple[int, int]]:
@@ -264,11 +268,9 @@ def max_pool(
     around = ((0, 0), *((padding, padding + more) for more in beyond), (0, 0))
     x = jnp.pad(x, around, constant_values=-jnp.inf)
     height, width = ((side - size) // stride * stride + 1 for side in x.shape[1:3])
-    parts = [
-        x[:, i : i + height : stride, j : j + width : stride]
-        for i in range(size)
-        for j in range(size)
-    ]
+    parts = []
+    for i, j in itertools.product(range(size), repeat=2):
+        parts.append(x[:, i : i + height : stride, j : j + width : stride])
     return functools.reduce(jnp.maximum, parts)
 
 

@@ -49,8 +49,9 @@ def to_outputs(entries: Array, shape: tuple[int, ...]) -> Array:
 
     count, height, width, channels = shape
     grid = entries.reshape(4, 4, count, height // TILE, width // TILE, channels)
-    tiles = [along(column) for column in zip(*[along(row) for row in grid], strict=True)]
-    return jnp.stack([jnp.stack(column, axis=2) for column in tiles], axis=4).reshape(shape)
+    half = [along(row) for row in grid]
+    tiles = [jnp.stack(along(column), axis=2) for column in zip(*half, strict=True)]
+    return jnp.stack(tiles, axis=4).reshape(shape)
 
 
 def of_outputs(y: Array) -> Array:
