@@ -2,6 +2,7 @@
 tests marked oracle.
 """
 
+import atexit
 import os
 import signal
 import tempfile
@@ -14,6 +15,7 @@ jax.config.update("jax_num_cpu_devices", 2)
 # what one test compiled, another of the same process need not compile again; a folder for each
 # process, as two that write the same file could read it half written
 COMPILED = tempfile.TemporaryDirectory(prefix="plasticity_jax_tests_")
+atexit.register(COMPILED.cleanup)
 if not os.environ.get("JAX_COMPILATION_CACHE_DIR"):  # as a test's own process is given
     jax.config.update("jax_compilation_cache_dir", COMPILED.name)
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
