@@ -192,9 +192,11 @@ def test_options_belong_to_the_parts_in_use():
     )
     assert refused(
         Spec, probes=(), environment="permuted_pixels", transition="input", options={"x": 1}
-    ) == ("option 'x' fits no part of this run: known are permuted_pixels.change.")
+    ) == (
+        "option 'x' fits no part of this run: known are permuted_pixels.change, mlp.norm_affine, mlp.dropout."
+    )
     assert refused(Spec, method="redo", options={"redo.threshold": 0.1}).startswith(
-        "option 'redo.threshold' fits no"
+        "option 'redo.threshold' is none: it is a number of lanes"
     )
     assert refused(Spec, method="redo", options={"redo.period": 5.0}) == (
         "option redo.period is 5.0: allowed are whole numbers from 0, or 'never'."
