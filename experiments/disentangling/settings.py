@@ -1,0 +1,177 @@
+"""The benchmarks of Lyle et al. at three scales; every figure file takes its numbers from here.
+
+Source: Lyle et al., "Disentangling the Causes of Plasticity Loss in Neural Networks" (arXiv
+2402.18762). The paper gives no learning rates, batch sizes, depths or lengths of tasks, and no bins
+or smoothing: Adam at 1e-3, batches of 128 and four layers of 256 units are ours, the last because
+its figure 2 counts units of a last layer of 256. Scales as in the first paper: `paper`, `reduced`
+for one machine with two cores, `smoke`, which shows only that it runs.
+"""
+
+from typing import Any
+
+from experiments import figures
+from experiments.benchmark import Benchmark, Settings
+from plasticity_jax.cli.settings import Setting
+
+Arms = tuple[Settings, ...]  # the recipe of these benchmarks: grids whose union is run
+OFFSETS = (0.0, 1.0, 10.0, 100.0, 1000.0)
+SHARES = ((0.01, 1), (0.03, 3), (0.1, 10), (0.3, 30), (1.0, 100))  # share, at every n-th stage
+
+COMMON = {
+    "samples": 5120,
+    "batch_size": 128,
+    "epochs": 40,
+    "tasks": 20,
+    "seeds": 5,
+    "norm": "none",
+    "l2.strength": 1e-5,
+}
+REDUCED = {"samples": 1280, "batch_size": 64, "epochs": 40, "width": 64, "probe_samples": 256}
+SMOKE = {
+    "dataset": "digits",
+    "samples": 128,
+    "batch_size": 32,
+    "epochs": 2,
+    "tasks": 3,
+    "seeds": 2,
+    "width": 16,
+    "probe_samples": 64,
+}
+LABELS = {
+    "environment": "random_labels",
+    "random_labels.draw": "iid",
+    "transition": "abrupt",
+    "dataset": "cifar10",
+    "learning_rate": 1e-3,
+}
+ON_MNIST = {**REDUCED, "dataset": "mnist"}
+
+
+def benchmark(
+    name: str,
+    title: str,
+    metric: str,
+    arms: Arms,
+    paper: Settings,
+    reduced: Settings | None = None,
+    smoke: Settings | None = None,
+) -> Benchmark[Arms]:
+    """Returns a benchmark with what all of this paper share filled in."""
+    return Benchmark(
+        name,
+        title,
+        metric,
+        {**COMMON, **paper},
+        {**ON_MNIST, **(reduced or {})},
+        {**SMOKE, **(smoke or {})},
+        arms,
+    )
+
+
+BENCHMARKS = {
+    one.name: one
+    for one in (
+        benchmark(
+            "offsets",
+            "Targets with an offset",
+            "squared_error",
+            ({"target_offset.offset": OFFSETS},),
+            {
+                "environment": "target_offset",
+                "dataset": "mnist",
+                "probes": ("feature_spectrum", "ntk"),
+            },
+        ),
+        benchmark(
+            "shares",
+            "Labels redrawn in shares, as many changes in all",
+            "online_accuracy",
+            tuple(
+                {"random_labels.share": share, "random_labels.every": every}
+                for share, every in SHARES
+            ),
+            # 40 times all labels, in 100 stages each
+            {**LABELS, "tasks": 4000, "epochs": 3, "probes": ("none",)},
+            {"tasks": 2000, "epochs": 1},
+        ),
+        benchmark(
+            "units",
+            "Units that became linear",
+            "linearized_fraction/line",
+            tuple(
+                {"random_labels.draw": draw, "activation": activation, "norm": ("none", "layer")}
+                for draw in ("iid", "classes")
+                for activation in ("gelu", "leaky_relu")
+            ),
+            {
+                **LABELS,
+                "probes": ("linearized_fraction", "preactivation", "gradient_alignment:start"),
+            },
+        ),
+        benchmark(
+            "norms_and_kernels",
+            "Parameter norm, sharpness and tangent kernel",
+            "parameter_norm",
+            ({"activation": ("relu", "leaky_relu"), "norm": ("none", "layer")},),
+            {**LABELS, "probes": ("parameter_norm", "hessian_top", "ntk", "ntk:start")},
+        ),
+        benchmark(
+            "interventions",
+            "Each intervention alone",
+            "online_accuracy",
+            (
+                {"method": ("none", "l2", "weight_norm_constraint", "feature_norm", "redo")},
+                {"norm": ("layer", "batch"), "method": ("none", "l2")},
+                {"activation": ("leaky_relu", "crelu")},
+            ),
+            {**LABELS, "probes": ("parameter_norm", "dormant_fraction")},
+        ),
+        benchmark(
+            "composite",
+            "Inputs, labels and the mean of targets change",
+            "online_accuracy",
+            (
+                {"norm": ("none", "layer"), "method": ("none", "l2"), "head": "linear"},
+                {"norm": ("none", "layer"), "method": ("none", "l2"), "head": "two_hot"},
+            ),
+            {
+                "environment": "composite",
+                "dataset": "cifar10",
+                "two_hot.low": -10.0,
+                "two_hot.high": 210.0,
+                "two_hot.bins": 221,
+                "probes": ("parameter_norm", "ntk"),
+            },
+        ),
+    )
+}
+
+
+def _arms(figure: figures.Figure, choices: figures.Choices) -> list[dict[str, Setting]]:
+    """Returns the grids of a benchmark. Raises ValueError for flags of other papers' figures."""
+    for name in ("methods", "selection", "controls", "as_published"):
+        if getattr(choices, name):
+            raise ValueError(
+                f"{name} is given, but figure {figure.name} has arms of its own: leave it out."
+            )
+    return [dict(arm) for arm in figure.benchmark.recipe]
+
+
+def _defaults(benchmark: Benchmark[Any], choices: figures.Choices) -> dict[str, Any]:
+    return benchmark.at(choices.scale)
+
+
+def _nothing(*_: Any) -> set[str]:
+    return set()
+
+
+def _no_remarks(*_: Any) -> list[str]:
+    return []
+
+
+KIND = figures.Kind(_arms, _defaults, _nothing, _no_remarks)
+
+
+def figure(name: str, benchmark: str, metric: str = "") -> figures.Figure:
+    """Returns a figure of this paper."""
+    return figures.Figure(name, BENCHMARKS[benchmark], KIND, metric)

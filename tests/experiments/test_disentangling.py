@@ -1,0 +1,116 @@
+"""The figures and the factorial of Lyle et al.: what they run, and the factorial's arithmetic."""
+
+import importlib
+import pathlib
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from experiments import disentangling, figures
+from experiments.disentangling import factorial, settings
+from plasticity_jax.cli import flags
+
+FILES = sorted(
+    path.stem for path in pathlib.Path(disentangling.__file__).parent.glob("figure_*.py")
+)
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_a_file_says_what_it_shows_and_how_it_is_run(name):
+    text = importlib.import_module(f"experiments.disentangling.{name}").__doc__ or ""
+    assert f"python -m experiments.disentangling.{name} " in text
+    for word in ("Source: Lyle et al.", "--scale=reduced", "Paper", "Cost:"):
+        assert word in text
+
+
+@pytest.mark.parametrize("name", settings.BENCHMARKS)
+@pytest.mark.parametrize("scale", ["paper", "reduced", "smoke"])
+def test_every_benchmark_is_a_run_that_measures_its_metric(name, scale):
+    figure = settings.figure("x", name)
+    plan = figures.plan(figure, figures.Choices(scale=scale))
+    values, given = flags.parse([], plan.defaults)
+    runs = flags.runs(values, given, plan.arms)
+    figures.metrics.check_measured([spec for spec, _ in runs], figures.metric_of(figure))
+
+
+def test_offsets_and_shares_are_lanes_of_one_program():
+    for name, count in (("offsets", 5), ("shares", 5)):
+        plan = figures.plan(settings.figure("1", name), figures.Choices(scale="reduced"))
+        values, given = flags.parse([], plan.defaults)
+        ((_, lanes),) = flags.runs(values, given, plan.arms)
+        assert len(lanes) == count * 5
+    ratios = {share / every for share, every in settings.SHARES}
+    assert max(ratios) == pytest.approx(min(ratios))
+
+
+@pytest.mark.parametrize("name", factorial.STREAMS)
+def test_a_factorial_has_eight_cells_in_four_programs(name):
+    stream = factorial.STREAMS[name]
+    values, given = flags.parse([], factorial.defaults(stream, "reduced"))
+    runs = flags.runs(values, given, factorial.arms(stream))
+    assert sorted((spec.norm, spec.head) for spec, _ in runs) == sorted(
+        (norm, head) for norm in ("none", "layer") for head in ("linear", stream.head)
+    )
+    assert all(len(lanes) == 2 * 5 for _, lanes in runs)
+
+
+def table(seeds=4, noise=0.1):
+    """Accuracies with main effects 2, 1, 0.5 and an interaction of the first two, 0.4."""
+    random, rows = np.random.default_rng(0), []
+    for seed in range(seeds):
+        own = random.normal()
+        for cell in np.ndindex(2, 2, 2):
+            a, b, c = cell
+            mean = own + 2 * a + b + 0.5 * c + 0.8 * a * b + noise * random.normal()
+            for task in range(3):
+                row = {"norm": ("none", "layer")[a], "l2.strength": 1e-4 * b, "seed": seed}
+                rows.append(row | {"head": ("linear", "two_hot")[c], "task": task, "score": mean})
+    return pd.DataFrame(rows)
+
+
+def test_effects_are_those_of_a_linear_model_with_paired_seeds():
+    cells = factorial.outcomes(table(), "score", 2)
+    found = factorial.effects(cells).set_index("effect")
+    signs = {name: 2 * cells[name].to_numpy() - 1 for name in factorial.FACTORS}
+    columns = [pd.get_dummies(cells["seed"]).to_numpy(float)]
+    for name in found.index:
+        columns.append(np.prod([signs[part] for part in name.split(" x ")], axis=0)[:, None])
+    fit = np.linalg.lstsq(np.hstack(columns), cells["outcome"].to_numpy(), rcond=None)[0]
+    np.testing.assert_allclose(found["mean"], 2 * fit[4:], atol=1e-10)
+    exact = factorial.effects(factorial.outcomes(table(noise=0.0), "score", 1))
+    means = exact.set_index("effect")["mean"]
+    assert means["layer norm"] == pytest.approx(2.4)
+    assert means["L2"] == pytest.approx(1.4)
+    assert means["layer norm x L2"] == pytest.approx(0.4)
+    assert means["layer norm x L2 x output"] == pytest.approx(0, abs=1e-12)
+    assert (found["low"] < found["mean"]).all()
+
+
+def test_verdicts_tell_more_less_none_and_saturated():
+    cells = factorial.outcomes(table(noise=0.01), "score", 2)
+    found = factorial.effects(cells)
+    first, *_ = factorial.verdicts(cells, found, None)
+    assert first == "layer norm x L2: together more than the sum."
+    found.loc[3, ["low", "high"]] = -2.0, -1.0
+    found.loc[4, ["low", "high"]] = -1.0, 1.0
+    told = factorial.verdicts(cells, found, None)
+    assert told[0].endswith("together less than the sum.")
+    assert told[1].endswith("no interaction seen, the interval holds 0.")
+    assert all("saturated" in one for one in factorial.verdicts(cells, found, -100.0))
+
+
+def test_a_cell_without_a_seed_is_refused():
+    part = table().query("not (seed == 1 and head == 'linear')")
+    with pytest.raises(ValueError, match="allowed are all of 8 cells with each seed"):
+        factorial.outcomes(part, "score", 1)
+
+
+def test_flags_of_the_first_papers_figures_are_refused():
+    with pytest.raises(ValueError, match=r"^controls is given, but figure 1a has arms of its own"):
+        settings.KIND.arms(settings.figure("1a", "offsets"), figures.Choices(controls=True))
+
+
+def test_an_unknown_stream_is_a_fault_of_the_command_line(capsys):
+    assert factorial.main(["--stream=x", "--workdir=nowhere"]) == 2
+    assert "unknown stream 'x': known are labels, offset, composite." in capsys.readouterr().err
