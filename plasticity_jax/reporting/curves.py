@@ -177,8 +177,7 @@ def figure(table: pd.DataFrame, arm_columns: Sequence[str], drawing: Drawing = _
             panels.draw(axes, about[column], arms, drawing.band, max(table["task"]) + 1)
         layout.figure.align_ylabels(every)
         if drawing.chance is not None and math.isfinite(drawing.chance):
-            dotted = {"color": panels.GREY, "linewidth": 1, "linestyle": ":", "label": "chance"}
-            layout.top.axhline(drawing.chance, **dotted).set_zorder(1)
+            _chance(layout.top, drawing.chance)
         _legend(layout)
         caption = f"{_caption(ends, drawing.band)} {drawing.note}"
         _words(layout.figure, drawing.title, caption, WIDTHS[drawing.width])
@@ -256,6 +255,16 @@ def _layout(probes: int, labels: Sequence[str], width: _Width) -> _Layout:
         row, column = divmod(number, columns)
         below.append(figure.add_subplot(grid[1 + row, column * wide : (column + 1) * wide]))
     return _Layout(figure, top, legend, below, legend_columns if many else 0)
+
+
+def _chance(axes: "Axes", level: float) -> None:
+    """A dotted line, if the axis shows its place: else the legend would name what is not there."""
+    dotted = {"color": panels.GREY, "linewidth": 1, "linestyle": ":", "label": "chance"}
+    line = axes.axhline(level, **dotted)
+    line.set_zorder(1)
+    low, high = axes.get_ylim()
+    if not low <= level <= high:
+        line.remove()
 
 
 def _legend(layout: _Layout) -> None:

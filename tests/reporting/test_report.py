@@ -120,7 +120,7 @@ def test_an_arm_without_any_value_keeps_its_place():
 
 
 def test_one_legend_with_arms_and_chance():
-    fig = curves.figure(made(METHODS), ARMS, curves.Drawing(chance=0.1))
+    fig = curves.figure(made(METHODS), ARMS, curves.Drawing(chance=0.5))
     legends = [axes.get_legend() for axes in fig.axes if axes.get_legend()]
     assert len(legends) == 1
     assert [t.get_text() for t in legends[0].texts] == [
@@ -129,7 +129,7 @@ def test_one_legend_with_arms_and_chance():
         "task sampling, K = 20",
         "chance",
     ]
-    assert list(panels(fig)["online accuracy"].lines[-1].get_ydata()) == [0.1, 0.1]
+    assert list(panels(fig)["online accuracy"].lines[-1].get_ydata()) == [0.5, 0.5]
     assert not fig.axes[1].get_ylabel()  # the legend has a place of its own
 
 
@@ -399,3 +399,12 @@ def test_names_and_formats(tmp_path):
         curves.curves(made(METHODS), ARMS, tmp_path / "c", curves.Drawing(formats=("gif",)))
     with pytest.raises(ValueError, match="unknown figure_width 'wide': known are"):
         curves.figure(made(METHODS), ARMS, curves.Drawing(width="wide"))
+
+
+@pytest.mark.parametrize(("values", "there"), [([0.6, 0.9], False), ([0.05, 0.9], True)])
+def test_a_chance_beyond_the_axis_is_not_named(values, there):
+    axes, fig = value_axis(values, chance=0.1)
+    named = [text.get_text() for text in fig.axes[1].get_legend().texts]
+    assert ("chance" in named) == there
+    low, high = axes.get_ylim()
+    assert (low <= 0.1 <= high) == there
