@@ -104,6 +104,9 @@ def run_two_lanes(**settings):
         "cnn.dense": 8,
         "t5.feed_forward": 8,
         "t5.heads": 2,
+        "vit.embedding": 8,
+        "vit.blocks": 1,
+        "vit.heads": 2,
     }
     wanted |= {
         f"{e}.{size}": 2 for e in ENVIRONMENTS for size in ("words", "target_words", "word_length")

@@ -24,6 +24,7 @@ from plasticity_jax.models.mlp import MLP, mlp
 from plasticity_jax.models.norms import NORMS
 from plasticity_jax.models.resnet import ResNet18, resnet18
 from plasticity_jax.models.t5 import T5, t5
+from plasticity_jax.models.vit import ViT, vit
 
 __all__ = [
     "ACTIVATIONS",
@@ -34,12 +35,14 @@ __all__ = [
     "NORMS",
     "T5",
     "ResNet18",
+    "ViT",
     "cnn",
     "head",
     "inputs",
     "mlp",
     "resnet18",
     "t5",
+    "vit",
 ]
 
 MODELS = {
@@ -47,6 +50,7 @@ MODELS = {
     "cnn": cnn,
     "resnet18": resnet18,
     "t5": t5,
+    "vit": vit,
 }
 
 

@@ -318,6 +318,7 @@ MADE = {
         "stem": "7x7",
     },
     "t5": {"outputs": 5, "width": 4, "depth": 1, "activation": "gelu", "heads": 2, "head": "own"},
+    "vit": {"outputs": 3, "norm": "layer", "embedding": 8, "blocks": 1, "heads": 2},
 }
 
 
