@@ -87,7 +87,7 @@ def nothing_trains():
     """In place of whatever trains, compiles or draws: an exception."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(launcher, "prepare_jax", lambda *_: None)
-        patch.setattr(cost, "seconds", lambda *_: 1.0)
+        patch.setattr(cost, "estimate", lambda *_: cost.Estimate(1.0, 1, 1))
         patch.setattr(launcher.profile, "profile", take)
         patch.setattr(sweep, "_run", take)
         patch.setattr(theory, "run", take)

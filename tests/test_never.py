@@ -219,7 +219,7 @@ def test_a_workdir_that_says_it_with_the_number_is_the_same_run(tmp_path, capsys
 def test_the_word_is_shown(tmp_path, capsys):
     argv = [*TINY, "--method=redo", "--redo.period=never", "--random_labels.every=never"]
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(cost, "seconds", lambda *_: 1.0)
+        patch.setattr(cost, "estimate", lambda *_: cost.Estimate(1.0, 1, 1))
         assert launcher.launch(launcher.Experiment(""), [*argv, "--dry_run"]) == 0
     out = capsys.readouterr().out
     assert "redo.period never" in out

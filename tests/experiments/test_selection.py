@@ -185,7 +185,7 @@ def test_select_takes_methods_and_refuses_others(capsys):
 
 
 def test_a_grid_of_ones_own_replaces_the_ready_made_one(monkeypatch, capsys):
-    monkeypatch.setattr(cost, "seconds", lambda programs, dataset: 1.0)
+    monkeypatch.setattr(cost, "estimate", lambda *_: cost.Estimate(1.0, 1, 1))
     assert (
         select.main(
             [
