@@ -120,7 +120,7 @@ def _try(checked: Checked, values: flags.Values) -> None:
 
 def _run(experiment: Experiment, checked: Checked, values: flags.Values) -> None:
     """Runs what was checked, or goes on with it, and reports."""
-    before = workdir.read_record(values["workdir"]) or {}
+    before = workdir.read_record(values["workdir"]) if own_parts.LOADED else {}
     for name in own_parts.changed(before.get("imports", {})):
         print(f"note: {name} has changed since this run began.", file=sys.stderr)
     table = sweep.run_in_workdir(

@@ -183,9 +183,15 @@ def _longer(was: Any, now: Any) -> bool:
 
 
 def read_record(path: str | os.PathLike) -> dict[str, Any]:
-    """Returns what `path/config.json` records besides settings; empty if there is no such file."""
+    """Returns what `path/config.json` records besides settings; empty if there is no such file.
+
+    Raises WorkdirError for one that is damaged.
+    """
     file = pathlib.Path(path, "config.json")
-    content = read_json(file, nan=True) if file.exists() else {}
+    try:
+        content = read_json(file, nan=True) if file.exists() else {}
+    except (OSError, ValueError) as error:
+        raise WorkdirError(f"{file} cannot be read ({reason_of(error)}).") from error
     return {name: value for name, value in content.items() if name != "settings"}
 
 

@@ -272,7 +272,7 @@ def test_only_what_acts_at_times_needs_the_context():
     params = STRUCTURE.init(jax.random.key(2))
     for name in methods.METHODS:
         tx = methods.build(name, STRUCTURE, {})(optax.sgd(0.1))
-        if name in ("redo", "shrink_and_perturb", "optimizer_reset"):
+        if name in ("redo", "shrink_and_perturb", "optimizer_reset", "weight_norm_constraint"):
             with pytest.raises(
                 ValueError, match=r"needs update\(\.\.\., params, ctx=Context\(\.\.\.\)\)"
             ):

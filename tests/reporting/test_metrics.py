@@ -275,7 +275,10 @@ def test_a_table_whose_record_is_damaged_is_told(said, tmp_path):
 
 def test_a_probe_says_beside_itself_whether_it_is_a_share(monkeypatch):
     assert {name for name in PROBES if metrics.of_probe(name).share} == {
+        "dead_fraction",
         "dormant_fraction",
+        "duplicate_fraction",
+        "frozen_fraction",
         "linearized_fraction",
         "never_active_fraction",
         "tau_dormant_fraction",
@@ -338,4 +341,3 @@ def test_an_environment_with_a_metric_of_its_own_from_the_command_line_to_table_
     )
     picture = (tmp_path / "a" / "curves.svg").read_text()
     assert "<!-- online mistakes -->" in picture
-    assert "<!-- chance -->" in picture

@@ -248,6 +248,10 @@ UNCHANGING = {name: {f"{name}.change": False} for name in environments.ENVIRONME
     # tasks that flip no bit and tasks of the same classes are no control of anything
     "bit_flip": None,
     "class_split": None,
+    # these always change: what they do is switched by options of their own
+    "target_offset": None,
+    "composite": None,
+    "phased_shift": None,
 }
 
 
@@ -345,7 +349,8 @@ def test_permuted_pixels_move_positions_and_nothing_else():
 
 def test_other_draws_are_refused():
     with pytest.raises(
-        ValueError, match=r"^random_labels\.draw is 'both': allowed are 'shuffle', 'iid'\.$"
+        ValueError,
+        match=r"^random_labels\.draw is 'both': allowed are 'shuffle', 'iid', 'classes'\.$",
     ):
         random_labels(draw="both")
 
