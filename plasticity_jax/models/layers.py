@@ -17,6 +17,7 @@ from plasticity_jax.models.norms import NORMS
 from plasticity_jax.types import Array
 
 DEEPEST = 1000  # a program is as long as its network is deep: more would take hours to compile
+LARGEST = {"depth": DEEPEST, "blocks": DEEPEST, "patch": 2**12}  # of whole numbers by name
 
 
 def _torch_bias(fan_in: int):
@@ -145,7 +146,7 @@ class Model(nn.Module):
         for field in dataclasses.fields(self):
             name, value = field.name, getattr(self, field.name)
             if field.type is int:
-                most = DEEPEST if name == "depth" else registry.LARGEST_WHOLE
+                most = LARGEST.get(name, registry.LARGEST_WHOLE)
                 object.__setattr__(self, name, int(registry.whole(f"{own}.{name}", value, 1, most)))
             elif field.type is bool:
                 registry.one_of(f"{own}.{name}", value, (True, False))
