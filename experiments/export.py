@@ -92,7 +92,8 @@ def _rows(path: str, table: Any, programs: Sequence[dict[str, Any]], code: str) 
         rows = kept[kept["lane"].between(first, first + count - 1)]
         if len(rows) != count * spec["tasks"]:
             raise ValueError(
-                f"{path} has {len(rows)} rows of {count * spec['tasks']}: allowed are finished runs."
+                f"{path} has {len(rows)} rows of {count * spec['tasks']}: allowed are finished "
+                "runs."
             )
         options = program.get("compiler_options") or {}
         made.append(

@@ -36,7 +36,7 @@ This figure's own flags
   --only=a|b                           of a file with two figures, this one
   --methods=none,l2,...                the abrupt arms of a figure by method
   --controls                           add the control arms that the paper lacks
-  --as_published                       do as the public code did where that is not a clean comparison
+  --as_published                       as the public code did, where that is no clean comparison
   --selection=FILE                     each method's settings as experiments.select chose them
 """
 

@@ -177,8 +177,12 @@ def _check_together(spec: Spec, completed: Sequence[Mapping[str, Any]]) -> None:
     """Raises ValueError for numbers of one part that do not go together, such as an empty range."""
     parts = (spec.environment, spec.head)
     names = [name for name in completed[0] if name.partition(".")[0] in parts]
-    for numbers in {tuple(lane[name] for name in names) for lane in completed}:
-        spec.make_environment(dict(zip(names, numbers, strict=True)))
+    seen = set()
+    for lane in completed:
+        numbers = {name: lane[name] for name in names}
+        if tuple(numbers.values()) not in seen:
+            seen.add(tuple(numbers.values()))
+            spec.make_environment(numbers)
 
 
 def identity(spec: Spec, lane: Mapping[str, Any]) -> Any:
@@ -323,10 +327,12 @@ def stack(lanes: Sequence[Mapping[str, Any]]) -> dict[str, np.ndarray]:
         if len(lane) < len(lanes[0]):
             missing = next(name for name in lanes[0] if name not in lane)
             raise ValueError(f"a lane lacks {missing}: allowed are lanes with the same numbers.")
-    made = [{name: _read(name, value) for name, value in lane.items()} for lane in lanes]
-    for lane in made:
-        for name in LIMITS.keys() & lane.keys():
-            _within(name, lane[name], *LIMITS[name])
+    made = []
+    for lane in lanes:
+        read = {name: _read(name, value) for name, value in lane.items()}
+        for name in LIMITS.keys() & read.keys():
+            _within(name, read[name], *LIMITS[name])
+        made.append(read)
     arrays = {}
     for name in made[0]:
         kind = np.int32 if is_whole(name) else np.float32

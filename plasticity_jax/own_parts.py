@@ -43,9 +43,9 @@ LOADED: dict[str, str] = {}
 def load(names: Iterable[str]) -> None:
     """Imports modules by name, or Python files by path, that enter parts in registries.
 
-    What was loaded before is left as it is. Raises ValueError, one sentence with file and line where
-    they are known, for a module that cannot be imported, enters nothing, or takes the name of a part
-    that there is; then no registry is changed.
+    What was loaded before is left as it is. Raises ValueError, one sentence with file and line
+    where they are known, for a module that cannot be imported, enters nothing, or takes the name of
+    a part that there is; then no registry is changed.
     """
     for name in names:
         if name in LOADED:
@@ -167,6 +167,7 @@ def _check_settings(kind: str, part: str, factory: Any, place: pathlib.Path) -> 
         raise ValueError(f"the {kind} {part!r} of {place} cannot be read ({reason}).") from error
     if without:
         raise ValueError(
-            f"the {kind} {part!r} of {place} has no default for {', '.join(without)}: every setting "
+            f"the {kind} {part!r} of {place} has no default for {', '.join(without)}: every "
+            "setting "
             "needs one."
         )

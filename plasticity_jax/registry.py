@@ -152,7 +152,9 @@ def number(name: str, value: Any, allowed: str = "finite numbers") -> float:
 
 
 def is_logical(value: Any) -> bool:
-    """Returns whether `value` is true or false, which Python and numpy otherwise take for 1 or 0."""
+    """Returns whether `value` is true or false, which Python and numpy otherwise take for 1 or
+    0.
+    """
     return isinstance(value, bool) or getattr(getattr(value, "dtype", None), "kind", "") == "b"
 
 
@@ -223,9 +225,9 @@ def checked(factory: Callable[P, R]) -> Callable[P, R]:
     """Returns `factory` with its settings checked at each call, so that a library call is refused
     as a flag is.
 
-    Checked are parameters annotated Number, Share, Real, Whole, Period, int or bool. A number may be a jax array or a
-    tracer, whose value is not looked at, and `learning_rate` a schedule. Raises ValueError that
-    names the setting, the value and what is allowed.
+    Checked are parameters annotated Number, Share, Real, Whole, Period, int or bool. A number may
+    be a jax array or a tracer, whose value is not looked at, and `learning_rate` a schedule. Raises
+    ValueError that names the setting, the value and what is allowed.
     """
     signature = signature_of(factory)
 

@@ -1,15 +1,16 @@
-"""The factorial that the paper lacks: layer norm x L2 x two-hot or smoothed targets, on each stream.
+"""The factorial that the paper lacks: layer norm x L2 x two-hot or smoothed targets, on each
+stream.
 
 Question: are the remedies additive, less or more than that, and on which stream?
 Source: Lyle et al. name the mechanisms independent and the remedies additive; there is no factorial
 design in the paper, so this one is ours.
 Command: python -m experiments.disentangling.factorial --data_dir=DIR
---workdir=runs/disentangling_factorial --scale=reduced (--stream=labels, offset or composite for one;
---granularity=1,20 with --stream=labels and --transition=output adds how gradual a change is)
+--workdir=runs/disentangling_factorial --scale=reduced (--stream=labels, offset or composite for
+one; --granularity=1,20 with --stream=labels and --transition=output adds how gradual a change is)
 Rule: the outcome is a seed's mean over the last tasks (--last), of accuracy or of minus the
-logarithm of the squared error to base 10. An effect is the mean with a remedy less that without,
-an interaction half the difference of two such differences, with Student's intervals over seeds. A
-pair with a cell at its ceiling is called saturated, not additive.
+logarithm of the squared error to base 10. An effect is the mean with a remedy less that without, an
+interaction half the difference of two such differences, with Student's intervals over seeds. A pair
+with a cell at its ceiling is called saturated, not additive.
 """
 
 import itertools
@@ -167,7 +168,9 @@ def picture(found: Any, title: str, path: Path) -> None:
 
 
 def analysed(stream: str, table: Any, values: flags.Values) -> str:
-    """Writes factorial.csv and factorial.png of a stream into the workdir; returns what was found."""
+    """Writes factorial.csv and factorial.png of a stream into the workdir; returns what was
+    found.
+    """
     metric = STREAMS[stream].metric
     cells = outcomes(table, metric, int(values["last"]))
     found = effects(cells)

@@ -25,7 +25,8 @@ class Question(NamedTuple):
     Attributes:
       title: of its figure.
       reduced, smoke: settings that differ from the benchmark's at that scale.
-      arms: settings of the scale -> the grids whose union is run, as `launcher.Experiment` has them.
+      arms: settings of the scale -> the grids whose union is run, as `launcher.Experiment` has
+        them.
     """
 
     title: str

@@ -36,7 +36,8 @@ def arguments(argv: Sequence[str]) -> tuple[str, str] | None:
     own, rest = flags.own({"workdir": None, "scale": "full", "help": False}, argv)
     if rest:
         raise ValueError(
-            f"argument {rest[0]!r} is not a flag of this: allowed are --workdir=DIR, --scale and --help."
+            f"argument {rest[0]!r} is not a flag of this: allowed are --workdir=DIR, --scale and "
+            "--help."
         )
     if own["help"]:
         return None

@@ -19,7 +19,8 @@ _BESIDE = 4  # settings of a part in a line of --list
 _END = """
 A comma list on a flag marked * is an axis of the grid. Methods join with + (--method=none,redo+l2).
 
-A part's own settings are flags too, and axes; --list shows which, e.g. --redo.threshold=0.1,0.025."""
+A part's own settings are flags too, and axes; --list shows which, e.g. --redo.threshold=0.1,0.025.\
+"""
 
 
 def usage(doc: str, defaults: Settings | None = None) -> str:

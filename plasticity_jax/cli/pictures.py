@@ -1,5 +1,8 @@
-"""What the flags say of figures and tables of a run, and what a figure says of its run by itself."""
+"""What the flags say of figures and tables of a run, and what a figure says of its run by
+itself.
+"""
 
+import itertools
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -33,11 +36,11 @@ def check(values: flags.Values, arms: int) -> None:
 
 def arms(programs: Sequence[program_.Program]) -> int:
     """Returns how many arms a run has: settings without their seeds."""
-    apart = {
-        (number, *sorted((name, value) for name, value in lane.items() if name != "seed"))
-        for number, program in enumerate(programs)
-        for lane in program.lanes
-    }
+    apart: set[tuple[Any, ...]] = set()
+    for number, program in enumerate(programs):
+        for lane in program.lanes:
+            arm = sorted((name, value) for name, value in lane.items() if name != "seed")
+            apart.add((number, *arm))
     return len(apart)
 
 
@@ -101,7 +104,8 @@ def setting(programs: Sequence[program_.Program]) -> str:
         found = {getattr(program.spec, name) for program in programs}
         if len(found) == 1:
             words.append(words_of(found.pop()))
-    rates = {lane["learning_rate"] for program in programs for lane in program.lanes}
+    lanes = itertools.chain.from_iterable(program.lanes for program in programs)
+    rates = {lane["learning_rate"] for lane in lanes}
     if len(rates) == 1:
         words.append(f"learning rate {float(rates.pop()):g}")
     return f"{', '.join(words).capitalize()}." if words else ""

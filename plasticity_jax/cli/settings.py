@@ -47,7 +47,9 @@ def _short(value: float) -> str:
 
 
 def default_text(value: Any) -> str | None:
-    """Returns the default of a registered part as --help and --list show it: as Python writes it."""
+    """Returns the default of a registered part as --help and --list show it: as Python writes
+    it.
+    """
     return str(value) if isinstance(value, float) and value != 2 / 3 else text(value)
 
 

@@ -5,8 +5,8 @@ The stock builders import TensorFlow to prepare. These write ArrayRecord files f
 instead, keep the order of the originals, and check every file. They are registered nowhere, so that
 the stock ones keep their names.
 
-A new dataset is a `Layout` in `layouts.ORIGINALS`, its sums in `layouts.SHA256`, one builder class with
-its `examples` (the format itself is read by a module without TFDS: `idx`, `cifar`,
+A new dataset is a `Layout` in `layouts.ORIGINALS`, its sums in `layouts.SHA256`, one builder class
+with its `examples` (the format itself is read by a module without TFDS: `idx`, `cifar`,
 `tiny_imagenet`), and one line in `BUILDERS`. This module imports tensorflow_datasets (0.4 s):
 import it inside functions.
 """

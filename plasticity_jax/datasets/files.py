@@ -32,8 +32,8 @@ they change.
 
 
 class Originals(NamedTuple):
-    """Original files found on this machine: file name in `layouts.Layout.files` -> path (of the file or
-    what holds it).
+    """Original files found on this machine: file name in `layouts.Layout.files` -> path (of the
+    file or what holds it).
 
     `sums` holds the SHA-256 of every file by the name it was published under: together with
     `VERSION` they decide what is prepared.

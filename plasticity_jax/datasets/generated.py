@@ -1,4 +1,6 @@
-"""The dataset of environments that draw their examples themselves: nothing but how many there are."""
+"""The dataset of environments that draw their examples themselves: nothing but how many there
+are.
+"""
 
 import numpy as np
 

@@ -1,4 +1,6 @@
-"""Reading idx files, the format of the MNIST family: a header with the shape, then unsigned bytes."""
+"""Reading idx files, the format of the MNIST family: a header with the shape, then unsigned
+bytes.
+"""
 
 import gzip
 import io

@@ -1,4 +1,6 @@
-"""How each dataset is published: its files, where they lie, what is in them, and their checksums."""
+"""How each dataset is published: its files, where they lie, what is in them, and their
+checksums.
+"""
 
 import itertools
 from typing import NamedTuple

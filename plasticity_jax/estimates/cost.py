@@ -82,11 +82,10 @@ def estimate(
             break
         known[kind] = _trial(kinds[kind][0]._replace(spec=kind.spec), dataset)
     mean = Trial(*(statistics.fmean(column) for column in zip(*known.values(), strict=True)))
-    total = sum(
-        _seconds(program, known.get(kind, mean), data)
-        for kind, members in kinds.items()
-        for program in members
-    )
+    total = 0.0
+    for kind, members in kinds.items():
+        trial = known.get(kind, mean)
+        total += sum(_seconds(program, trial, data) for program in members)
     return Estimate(total, len(known), len(kinds))
 
 

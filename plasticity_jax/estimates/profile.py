@@ -29,7 +29,8 @@ SLOW = 1.2  # times that a trace may take more before it is said
 EACH_STEP = ("data", "forward", "backward", "method", "optimizer")
 PARTS = (*EACH_STEP, "evaluation", "probes", "other", "host")
 MARK = re.compile(
-    r"(?:^|/)((?:(?:jvp|transpose|vmap|checkpoint)\()*)(data|forward|method|optimizer|evaluation|probes)\)*(?=/|$)"
+    r"(?:^|/)((?:(?:jvp|transpose|vmap|checkpoint)\()*)"
+    r"(data|forward|method|optimizer|evaluation|probes)\)*(?=/|$)"
 )
 COMPUTATION = re.compile(r"^(?:ENTRY )?%?([\w.\-]+) \(.*\{$")
 INSTRUCTION = re.compile(r"^ +(?:ROOT )?%?([\w.\-]+) = ")
@@ -61,7 +62,7 @@ def profile(program: program_.Program, dataset: datasets.Dataset, folder: str | 
     cut, part = shortened(program, dataset)
     # the compilation cache takes programs for equal that differ in marks only, as with one from
     # before it had them
-    by_marks = jax.config.jax_compilation_cache_include_metadata_in_key  # pyright: ignore[reportAttributeAccessIssue]
+    by_marks = jax.config.values["jax_compilation_cache_include_metadata_in_key"]
     jax.config.update("jax_compilation_cache_include_metadata_in_key", True)
     try:
         compiled = compiled_.compile_program(cut, program_.device_data(part))

@@ -32,6 +32,11 @@ def code_version(folder: Path = Path(__file__).parent) -> str:
         return "not recorded"
 
 
+def _devices() -> str:
+    kind = jax.devices()[0].device_kind
+    return f"{jax.local_device_count()} x {kind} ({jax.default_backend()})"
+
+
 def environment_record(dataset: datasets.Dataset) -> dict[str, Any]:
     """Returns what is worth knowing about where a run was made: versions, commit, device, source of
     the data.
@@ -43,7 +48,7 @@ def environment_record(dataset: datasets.Dataset) -> dict[str, Any]:
     return {
         "versions": {"python": platform.python_version(), **{p: _version(p) for p in packages}},
         "code_version": code_version(),
-        "device": f"{jax.local_device_count()} x {jax.devices()[0].device_kind} ({jax.default_backend()})",
+        "device": _devices(),
         "imports": dict(own_parts.LOADED),
         "xla_flags": os.environ.get("XLA_FLAGS", ""),
         "data_source": dataset.source,

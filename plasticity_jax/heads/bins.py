@@ -21,14 +21,15 @@ MOST_BINS = 100_000
 def two_hot(
     *, bins: int = 101, low: Real = -10.0, high: Real = 10.0, smoothing: Share = 0.0
 ) -> Head:
-    """Two-hot: a target is shared by the two bins beside it, so that its expected position is exact.
+    """Two-hot: a target is shared by the two bins beside it, so that its expected position is
+    exact.
 
     Bins are at z_1 = `low` to z_B = `high`, equally far apart; y between z_k and z_k+1 has p_k =
     (z_k+1 - y) / (z_k+1 - z_k) and p_k+1 = 1 - p_k, then p <- (1 - s) p + s / B with s =
     `smoothing`. A target outside the range has the nearest end's bin and counts in the column
-    `outside_range`. Source: Lyle et al., "Disentangling the Causes of Plasticity Loss"; Schrittwieser
-    et al. 2020. Number of bins and range are ours. Raises ValueError for fewer than 2 bins or an
-    empty range.
+    `outside_range`. Source: Lyle et al., "Disentangling the Causes of Plasticity Loss";
+    Schrittwieser et al. 2020. Number of bins and range are ours. Raises ValueError for fewer than 2
+    bins or an empty range.
     """
     _check("two_hot", bins, low, high)
 

@@ -33,7 +33,8 @@ def shrink_and_perturb(
 
     if period and moment == "before":
         raise ValueError(
-            f"shrink_and_perturb.moment is 'before' and shrink_and_perturb.period {period}: allowed "
+            f"shrink_and_perturb.moment is 'before' and shrink_and_perturb.period {period}: "
+            "allowed "
             "is one of the two, as a period counts steps."
         )
 
@@ -52,7 +53,8 @@ def shrink_and_perturb(
 
 
 def head_reset(head: tuple[str, ...] | None, init: Callable[[Key], PyTree]) -> lifting.Boundary:
-    """Head reset: the output layer is drawn afresh before every new task, and its moments forgotten.
+    """Head reset: the output layer is drawn afresh before every new task, and its moments
+    forgotten.
 
     It is told task boundaries. Source: Nikishin et al. 2022, who reset the last layers of an agent
     periodically. Raises ValueError for a network whose output layer shares its weights.

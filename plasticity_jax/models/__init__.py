@@ -3,8 +3,8 @@ one line in MODELS.
 
 A model is called as `model.apply(variables, x, train)`, returns logits [B, outputs] and sows groups
 of activations into the collection "hidden", and what an activation function was applied to into
-"preactivations" (`layers.activated` does both). What it drops it draws from "dropout"; its field `dropout`, if it
-has one, says whether it does. `groups()` names the groups in the order of the
+"preactivations" (`layers.activated` does both). What it drops it draws from "dropout"; its field
+`dropout`, if it has one, says whether it does. `groups()` names the groups in the order of the
 layers, for probes; `units()` says of those that a method may recycle where they live in the
 parameter tree; `output_layer()`, which may be left out, is the path of the head there. A factory's
 positional parameters are fields of Spec, its keyword-only ones the model's own options.

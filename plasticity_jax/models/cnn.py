@@ -12,10 +12,10 @@ class CNN(layers.Model):
     units, a dense head.
 
     Each convolution is followed by norm -> activation -> 2x2 max pooling, the dense layer by norm
-    -> activation -> dropout. Pooling keeps odd rows and columns at the end, so that nothing is cut off and any
-    image is large enough. Unit groups h0, h1, h2 are the activations before pooling [B, H, W,
-    filters], h3 those of the dense layer. Source: ours; about what is common for these datasets,
-    not the network of one paper.
+    -> activation -> dropout. Pooling keeps odd rows and columns at the end, so that nothing is cut
+    off and any image is large enough. Unit groups h0, h1, h2 are the activations before pooling [B,
+    H, W, filters], h3 those of the dense layer. Source: ours; about what is common for these
+    datasets, not the network of one paper.
     """
 
     outputs: int

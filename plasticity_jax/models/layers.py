@@ -38,7 +38,9 @@ INITIALIZATIONS = {
 
 
 def dense(x: Array, features: int, initialization: str, name: str) -> Array:
-    """Returns a named dense layer of `x` [..., in] -> [..., features], inside an `nn.compact` call."""
+    """Returns a named dense layer of `x` [..., in] -> [..., features], inside an `nn.compact`
+    call.
+    """
     kernel, bias = INITIALIZATIONS[initialization]
     return nn.Dense(features, kernel_init=kernel, bias_init=bias(x.shape[-1]), name=name)(x)
 
@@ -128,9 +130,9 @@ class Model(nn.Module):
     """What all models share: their settings are checked when one is made, by hand or by its
     factory.
 
-    Whole numbers are those from 1, `dropout` is below 1; `norm`, `activation` and `initialization` are names in NORMS,
-    ACTIVATIONS and INITIALIZATIONS. Raises ValueError, one sentence with what was given and what is
-    allowed.
+    Whole numbers are those from 1, `dropout` is below 1; `norm`, `activation` and `initialization`
+    are names in NORMS, ACTIVATIONS and INITIALIZATIONS. Raises ValueError, one sentence with what
+    was given and what is allowed.
 
     Class attributes:
       CHOICES: {field: what it may be}, of settings that are a model's own.

@@ -137,10 +137,10 @@ def resnet18(
 
     The sources use norm "batch". `pretrained` is a folder with a Hugging Face checkpoint of a
     ResNet-18 (7x7 stem, batch norm, ReLU), whose values the run starts from; what methods draw
-    afresh is random all the same. `norm_affine` says whether norms learn scale and offset, `dropout`
-    is of what the head reads. Raises ValueError for another `stem`, `base` < 1, or activation
-    "crelu", which doubles the channels and so does not fit a residual stream; DataError or
-    ValueError for a checkpoint that is none or does not fit.
+    afresh is random all the same. `norm_affine` says whether norms learn scale and offset,
+    `dropout` is of what the head reads. Raises ValueError for another `stem`, `base` < 1, or
+    activation "crelu", which doubles the channels and so does not fit a residual stream; DataError
+    or ValueError for a checkpoint that is none or does not fit.
     """
     shape = (outputs, norm, activation, initialization, base, stem)
     model = ResNet18(*shape, pretrained, norm_affine, dropout)

@@ -187,7 +187,9 @@ class FeedForward(nn.Module):
         self.wo = Linear(self.units, self.width, self.units**-0.5)
 
     def __call__(self, x: Array) -> tuple[Array, Array, Array]:
-        """Returns the output [B, L, D], and the units [B, L, units] before and after the activation."""
+        """Returns the output [B, L, D], and the units [B, L, units] before and after the
+        activation.
+        """
         before = self.wi(x)
         units = layers.ACTIVATIONS[self.activation](before)
         return self.wo(units), before, units
@@ -368,7 +370,9 @@ class T5(layers.Model):
         return [getattr(self, f"{side}{i}") for i in range(self.depth)]
 
     def _encode(self, source: Array) -> tuple[Array, Array]:
-        """Returns the encoder's final state [B, S, D], and where the source is seen, [B, 1, 1, S]."""
+        """Returns the encoder's final state [B, S, D], and where the source is seen, [B, 1, 1,
+        S].
+        """
         seen = (source != PADDING)[:, None, None]
         offset = _offset(source.shape[1])
         bias = _bias(

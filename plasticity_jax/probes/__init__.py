@@ -274,7 +274,8 @@ def _gradient_alignment(
 def _ntk(
     snapshot: Snapshot, *, samples: int = 64, churn: bool = False
 ) -> Annotated[Measured, Metric(label="effective rank of the tangent kernel")]:
-    """Effective rank of the empirical tangent kernel of the first `samples` inputs, mean of classes.
+    """Effective rank of the empirical tangent kernel of the first `samples` inputs, mean of
+    classes.
 
     Details: `normalised_rank` of the kernel of unit diagonal, `cosine` its mean off the diagonal,
     `top_share` largest eigenvalue over trace, `condition`; with `churn` the relative change of the
@@ -311,7 +312,9 @@ def _dead_fraction(
 def _duplicate_fraction(
     snapshot: Snapshot, *, cosine: float = 0.95
 ) -> Annotated[Measured, Metric(label="duplicate units", share=True)]:
-    """Fraction of units that a later one of their layer resembles by a cosine above 0.95; per layer."""
+    """Fraction of units that a later one of their layer resembles by a cosine above 0.95; per
+    layer.
+    """
     units = _units(snapshot)
     layers = {g: duplicate_fraction(h, cosine) for g, h in units.items()}
     return {"": duplicate_fraction(units, cosine), **layers}

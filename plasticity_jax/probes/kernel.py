@@ -124,12 +124,12 @@ def _gram(rows: list[Array]) -> Array:
 def kernel_summary(kernel: Array) -> dict[str, Array]:
     """Returns ranks, shares and angles that are read off a kernel [N, N], each [].
 
-    `rank` is the effective rank exp(-sum p ln p) of its eigenvalues' shares p; `normalised_rank` the same
-    of the kernel with unit diagonal, K_nm / sqrt(K_nn K_mm); `top_share` largest eigenvalue over
-    trace; `cosine` mean of the latter kernel off the diagonal; `condition` largest over smallest
-    eigenvalue, at most 1 / eps of float32. A kernel of zeros has 0 of all but `condition`, which is
-    1. Source: Roy & Vetterli 2007 for the rank; the choice is ours, as Lyle et al. give pictures
-    only.
+    `rank` is the effective rank exp(-sum p ln p) of its eigenvalues' shares p; `normalised_rank`
+    the same of the kernel with unit diagonal, K_nm / sqrt(K_nn K_mm); `top_share` largest
+    eigenvalue over trace; `cosine` mean of the latter kernel off the diagonal; `condition` largest
+    over smallest eigenvalue, at most 1 / eps of float32. A kernel of zeros has 0 of all but
+    `condition`, which is 1. Source: Roy & Vetterli 2007 for the rank; the choice is ours, as Lyle
+    et al. give pictures only.
     """
     count = len(kernel)
     diagonal = jnp.diagonal(kernel)

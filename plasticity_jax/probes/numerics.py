@@ -24,7 +24,8 @@ def floating(name: str, tree: PyTree) -> PyTree:
     leaves = jax.tree_util.tree_leaves_with_path(tree)
     if not leaves:
         raise ValueError(
-            f"{name} has no arrays: allowed is a tree of at least one array of floating-point numbers."
+            f"{name} has no arrays: allowed is a tree of at least one array of floating-point "
+            "numbers."
         )
     for path, leaf in leaves:
         kind = getattr(leaf, "dtype", type(leaf))

@@ -30,7 +30,8 @@ def distance_from_init(params: PyTree, initial: PyTree) -> Array:
     params, initial = numerics.floating("params", params), numerics.floating("initial", initial)
     if jax.tree.structure(params) != jax.tree.structure(initial):
         raise ValueError(
-            "params and initial are different trees: allowed are two of the same containers and names."
+            "params and initial are different trees: allowed are two of the same containers and "
+            "names."
         )
     now, then = (list(map(jnp.shape, jax.tree.leaves(tree))) for tree in (params, initial))
     if now != then:

@@ -92,7 +92,8 @@ def gradient_alignment(
     first = next((path for path, tap in found.items() if "kernel" in tap.parameters), None)
     if first is None:
         raise ValueError(
-            "gradient_alignment needs a Flax network: allowed is one with a layer that has a kernel."
+            "gradient_alignment needs a Flax network: allowed is one with a layer that has a "
+            "kernel."
         )
     value, gradient = jax.value_and_grad(loss)(params)
     # (the layer is linear in its parameters, and convolutions on a CPU have no forward mode)

@@ -22,7 +22,8 @@ def representation_change(now: Array, before: Array) -> Array:
     now, before = numerics.activations("now", now), numerics.activations("before", before)
     if now.shape != before.shape:
         raise ValueError(
-            f"now has shape {now.shape}, before {before.shape}: allowed are two arrays of the same shape."
+            f"now has shape {now.shape}, before {before.shape}: allowed are two arrays of the same "
+            "shape."
         )
     now, before = now.reshape(len(now), -1), before.reshape(len(before), -1)
     size = jnp.linalg.norm(before, axis=1)

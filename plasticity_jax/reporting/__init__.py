@@ -1,1 +1,3 @@
-"""Reporting: statistics over seeds, what columns mean, curves and pictures, tables of several runs."""
+"""Reporting: statistics over seeds, what columns mean, curves and pictures, tables of several
+runs.
+"""

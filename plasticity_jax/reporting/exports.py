@@ -59,8 +59,9 @@ def latex(shown: Final) -> str:
     """Returns the table as a LaTeX tabular, which needs the package booktabs."""
     lines = [f"% {sentence}" for sentence in shown.head]
     lines += [rf"\begin{{tabular}}{{l{'r' * (len(shown.rows[0]) - 1)}}}", r"\toprule"]
+    escapes = str.maketrans(LATEX)
     for number, row in enumerate(shown.rows):
-        cells = ["".join(LATEX.get(letter, letter) for letter in cell) for cell in row]
+        cells = [cell.translate(escapes) for cell in row]
         lines.append(f"{' & '.join(cells)} " + r"\\")
         if number == 0:
             lines.append(r"\midrule")

@@ -1,7 +1,7 @@
 """How an arm looks: a method, or a kind of gradual change, has one colour in every figure.
 
-What tells arms apart besides is in dashes, and where these run out, in markers. Granularity alone is
-a ramp of colour.
+What tells arms apart besides is in dashes, and where these run out, in markers. Granularity alone
+is a ramp of colour.
 """
 
 import zlib
@@ -39,9 +39,9 @@ _CHANGE = ("granularity", "transition", "method")
 def of_arms(values: Any) -> list[dict[str, Any]]:
     """Returns keywords of `Axes.plot` for each arm: color, linestyle and marker.
 
-    `values`, a DataFrame, has a row of arm columns for each arm. Arms that differ in granularity have a ramp of
-    colour; else the colour is the method's, or that of the kind of gradual change where there is no
-    method; else that of the first column that differs.
+    `values`, a DataFrame, has a row of arm columns for each arm. Arms that differ in granularity
+    have a ramp of colour; else the colour is the method's, or that of the kind of gradual change
+    where there is no method; else that of the first column that differs.
     """
     rows = values.to_dict("records")
     varying = [str(column) for column in values if len(values[column].drop_duplicates()) > 1]
@@ -83,7 +83,9 @@ def _colours(
 
 
 def _methods_change_gradually(rows: Sequence[dict[Any, Any]]) -> bool:
-    """Whether methods are combined with gradual change, so that the colour is the method's alone."""
+    """Whether methods are combined with gradual change, so that the colour is the method's
+    alone.
+    """
     return any(row.get("method", "none") != "none" and _is_gradual(row) for row in rows)
 
 

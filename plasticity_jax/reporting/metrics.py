@@ -138,7 +138,8 @@ def of_specs(specs: Sequence[Spec]) -> Known:
                     f"{spec.environment} means by {column!r} something else than another "
                     "environment does."
                 )
-    return Known(scores, {name: of_probe(name) for spec in specs for name in spec.probes})
+    probes = itertools.chain.from_iterable(spec.probes for spec in specs)
+    return Known(scores, {name: of_probe(name) for name in probes})
 
 
 def check_measured(specs: Sequence[Spec], column: str, held_out: bool = True) -> None:

@@ -28,7 +28,9 @@ _TEXT_SHOWN = 240  # characters of a value or of a library's message that are qu
 
 
 class WorkdirError(Exception):
-    """A workdir that cannot be used (environment fault, exit code 1); the message is one sentence."""
+    """A workdir that cannot be used (environment fault, exit code 1); the message is one
+    sentence.
+    """
 
 
 def reason_of(error: BaseException) -> str:

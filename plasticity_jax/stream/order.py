@@ -189,7 +189,8 @@ def check_environment(environment: Any) -> None:
     if not isinstance(environment, Environment):
         shown = registry.shown(environment)
         raise ValueError(
-            f"environment is {shown}: allowed is an Environment, such as environments.random_labels()."
+            f"environment is {shown}: allowed is an Environment, such as "
+            "environments.random_labels()."
         )
 
 

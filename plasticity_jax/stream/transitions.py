@@ -156,9 +156,15 @@ def check_fit(transition: Transition, environment: Environment, name: str, where
     if _fits(transition, environment):
         return
     if transition.needs not in ("nothing", environment.shared):
-        reason = f"needs tasks that share {transition.needs}, but those of {where} share {environment.shared}"
+        reason = (
+            f"needs tasks that share {transition.needs}, but those of {where} share "
+            f"{environment.shared}"
+        )
     else:
-        reason = f"needs targets that are {transition.targets}, but those of {where} are {environment.targets}"
+        reason = (
+            f"needs targets that are {transition.targets}, but those of {where} are "
+            f"{environment.targets}"
+        )
     raise ValueError(f"transition {name} {reason}: allowed are {', '.join(fitting(environment))}.")
 
 

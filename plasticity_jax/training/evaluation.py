@@ -191,7 +191,7 @@ def _snapshot(learner: step.Learner, at: Moment) -> Snapshot:
 
 def not_measured() -> float:
     """Returns what stands for a number that was not measured: NaN, 0 where jax looks out for it."""
-    return 0.0 if jax.config.jax_debug_nans else jnp.nan  # pyright: ignore[reportAttributeAccessIssue]
+    return 0.0 if jax.config.values["jax_debug_nans"] else jnp.nan
 
 
 def revisit(

@@ -30,8 +30,9 @@ class Network(NamedTuple):
 
     Attributes:
       init: key -> {"params": .., other collections}, as the model starts: drawn, or a checkpoint's.
-      apply: (params, other collections, x, train, key of what is dropped) -> (logits, {group: activations in the order of
-        the layers}, other collections), all float32; computed in the Spec's precision if `train`.
+      apply: (params, other collections, x, train, key of what is dropped) -> (logits, {group:
+        activations in the order of the layers}, other collections), all float32; computed in the
+        Spec's precision if `train`.
       structure: what methods may know of it.
       view: (params, other collections, batch, initial params) -> View in evaluation mode.
       linear: groups of activations that no activation function made.

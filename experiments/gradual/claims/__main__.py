@@ -1,9 +1,9 @@
-"""Writes the generated parts of documents (see PARTS), or with --check says whether they are as they
-should be.
+"""Writes the generated parts of documents (see PARTS), or with --check says whether they are as
+they should be.
 
 Command: python -m experiments.gradual.claims [--check | --pictures]
---pictures draws every figure and deciding run whose lanes are kept into experiments/gradual/results,
-with its curves and final table.
+--pictures draws every figure and deciding run whose lanes are kept into
+experiments/gradual/results, with its curves and final table.
 """
 
 import difflib

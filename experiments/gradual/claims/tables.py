@@ -176,7 +176,9 @@ def there(name: str) -> bool:
 
 @functools.cache
 def lanes(name: str) -> Frame:
-    """Returns the rows of a table, with `task` counted from 1. Raises OSError if a file is missing."""
+    """Returns the rows of a table, with `task` counted from 1. Raises OSError if a file is
+    missing.
+    """
     first, *more = (FOLDER / "lanes" / f"{file}.parquet" for file in TABLES[name].files)
     frames = [table_.read(path) for path in (first, *filter(pathlib.Path.exists, more))]
     whole = pd.concat(frames, ignore_index=True)
@@ -184,7 +186,9 @@ def lanes(name: str) -> Frame:
 
 
 def has(name: str, which: str) -> bool:
-    """Returns whether a table has rows of an arm; those of a run that is not finished come later."""
+    """Returns whether a table has rows of an arm; those of a run that is not finished come
+    later.
+    """
     try:
         arm(name, which)
     except ValueError:

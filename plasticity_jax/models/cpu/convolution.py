@@ -84,7 +84,9 @@ def _outputs(x: Array, kernel: Array, stride: int) -> Array:
 # instead of kept)
 @functools.partial(jax.checkpoint, static_argnums=2)
 def _products(x: Array, kernel: Array, axis: int) -> Array:
-    """Returns the 3x3 convolution of `x` with `kernel`, of which `axis` 2 or 3 counts the inputs."""
+    """Returns the 3x3 convolution of `x` with `kernel`, of which `axis` 2 or 3 counts the
+    inputs.
+    """
     # the barriers keep XLA from computing both again for every piece and entry
     x, factors = lax.optimization_barrier((x, winograd.of_kernel(kernel)))
     shape = (*x.shape[:3], kernel.shape[5 - axis])

@@ -25,7 +25,9 @@ def of_kernel(kernel: Array) -> Array:
 
 
 def to_kernel(entries: Array) -> Array:
-    """Returns G^T u G, [3, 3, in, out], of `entries` u [16, in, out]: the adjoint of `of_kernel`."""
+    """Returns G^T u G, [3, 3, in, out], of `entries` u [16, in, out]: the adjoint of
+    `of_kernel`.
+    """
     return (jnp.asarray(BOTH_WAYS.T) @ entries.reshape(16, -1)).reshape(3, 3, *entries.shape[1:])
 
 

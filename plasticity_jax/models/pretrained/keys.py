@@ -105,13 +105,17 @@ _WITHOUT_EFFECT = {
         "torch_dtype torchscript "
         "use_bfloat16"
     ),
-    "what a call returns beside logits": "output_attentions output_hidden_states return_dict use_cache",
+    "what a call returns beside logits": (
+        "output_attentions output_hidden_states return_dict use_cache"
+    ),
     "losses, other heads, fine-tuning": (
         "finetuning_task id2label label2id num_labels problem_type task_specific_params "
         "tf_legacy_loss"
     ),
     "models that are joined from two": "add_cross_attention cross_attention_hidden_size",
-    "the tokenizer, and ids that have no meaning to T5": "bos_token_id prefix sep_token_id tokenizer_class",
+    "the tokenizer, and ids that have no meaning to T5": (
+        "bos_token_id prefix sep_token_id tokenizer_class"
+    ),
     "generation, for which a run has settings of its own": (
         "assistant_confidence_threshold assistant_lookbehind bad_words_ids begin_suppress_tokens "
         "diversity_penalty "

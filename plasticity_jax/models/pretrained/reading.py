@@ -76,7 +76,8 @@ def config(folder: str, layout: Layout) -> dict[str, Any]:
     ):
         allowed = ", ".join(map(repr, layout.classes))
         raise DataError(
-            f"{folder} has architectures {shown(classes)} in config.json, expected any of {allowed}."
+            f"{folder} has architectures {shown(classes)} in config.json, expected any of "
+            f"{allowed}."
         )
     for key in keys.OFF:
         if value := found.pop(key, None):
@@ -170,7 +171,8 @@ def value(folder: str, tensors: Tensors, name: str) -> np.ndarray:
         tensor = opened.get_tensor(name).astype(np.float32)
     if not np.isfinite(tensor).all():
         raise DataError(
-            f"{file} has values in {name} that are not finite: expected the weights of a trained model."
+            f"{file} has values in {name} that are not finite: expected the weights of a trained "
+            "model."
         )
     return tensor
 
@@ -306,7 +308,8 @@ def _weight_files(folder: str, layout: Layout) -> str:
     others = sorted(file.name for file in path.glob("*") if file.name != "config.json")
     has = _listed(others) if others else "config.json alone"
     raise DataError(
-        f"{folder} has no {SINGLE}, expected the weights there, or in shards with {INDEX}; it has {has}."
+        f"{folder} has no {SINGLE}, expected the weights there, or in shards with {INDEX}; it has "
+        f"{has}."
     )
 
 
@@ -326,11 +329,13 @@ def _listing(index: Path) -> dict[str, str]:
     for file in sorted(set(listed.values())):
         if os.path.basename(file) != file or not file.endswith(".safetensors"):
             raise DataError(
-                f"{index} lists the file {shown(file)}, expected names of .safetensors files beside it."
+                f"{index} lists the file {shown(file)}, expected names of .safetensors files "
+                "beside it."
             )
         if not index.with_name(file).is_file():
             raise DataError(
-                f"{index} lists the file {shown(file)}, which is not there: expected all shards beside it."
+                f"{index} lists the file {shown(file)}, which is not there: expected all shards "
+                "beside it."
             )
     return listed
 
@@ -353,7 +358,8 @@ def _opened(file: Path) -> Iterator[Any]:
 def _header(file: Path) -> Tensors:
     with _opened(file) as opened:
         written = (opened.metadata() or {}).get("format", "pt")
-        slices = {name: opened.get_slice(name) for name in opened.keys()}  # noqa: SIM118 (it is no mapping)
+        names = list(opened.keys())  # (it is no mapping)
+        slices = {name: opened.get_slice(name) for name in names}
         tensors = {
             name: Stored(file, s.get_dtype(), tuple(s.get_shape())) for name, s in slices.items()
         }
