@@ -50,6 +50,14 @@ GRADUAL = {"granularity": 20}
 FULL = {"epochs": 120, "random_labels.change": True}
 STILL = {"random_labels.change": False}
 GRANULARITIES = {f"K{k}": {"granularity": k} for k in (1, 2, 4, 10, 20, 40, 1600)}
+WITH_CONTROLS = {
+    **_by_method({"output": {**GRADUAL, **OUTPUT}, "sampling": {**GRADUAL, **SAMPLING}}, **FULL),
+    "smoothing": {"transition": "smoothing"},
+    "transition": {"epochs": 80},
+    "stable": {"epochs": 40},
+    "still": {**STILL, "granularity": 1},
+    "still_gradual": {**STILL, "granularity": 20},
+}
 CIPHER = {f"K{k}": {"granularity": k} for k in (1, 2, 4, 10, 20)}
 
 TABLES = {
@@ -65,21 +73,8 @@ TABLES = {
             "spectral": {"method": "spectral"},
         },
     ),
-    "1a": Table(
-        ("figure_1a",),
-        "online_accuracy",
-        (46, 50),
-        {
-            **_by_method(
-                {"output": {**GRADUAL, **OUTPUT}, "sampling": {**GRADUAL, **SAMPLING}}, **FULL
-            ),
-            "smoothing": {"transition": "smoothing"},
-            "transition": {"epochs": 80},
-            "stable": {"epochs": 40},
-            "still": {**STILL, "granularity": 1},
-            "still_gradual": {**STILL, "granularity": 20},
-        },
-    ),
+    "1a": Table(("figure_1a",), "online_accuracy", (46, 50), WITH_CONTROLS),
+    "1a norm": Table(("figure_1a_norm",), "online_accuracy", (46, 50), WITH_CONTROLS),
     "80": Table(("figure_5a_80_epochs",), "online_accuracy", (46, 50), {"abrupt": {}}),
     "5a": Table(("figure_5a", "figure_5a_finest"), "online_accuracy", (46, 50), GRANULARITIES),
     "5a dormancy": Table(("figure_5a_dormancy",), "online_accuracy", (46, 50), GRANULARITIES),
