@@ -89,7 +89,8 @@ def _rows(path: str, table: Any, programs: Sequence[dict[str, Any]], code: str) 
     made, first = [], 0
     for program in programs:
         spec, count = program["spec"], len(program["lanes"])
-        rows = kept[kept["lane"].between(first, first + count - 1)]
+        numbers = program.get("numbers", range(first, first + count))
+        rows = kept[kept["lane"].isin(numbers)]
         if len(rows) != count * spec["tasks"]:
             raise ValueError(
                 f"{path} has {len(rows)} rows of {count * spec['tasks']}: allowed are finished "

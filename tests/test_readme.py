@@ -39,6 +39,7 @@ DOCUMENTS = (
     "docs/literature.md",
     "docs/parts.md",
     "docs/python.md",
+    "docs/slices.md",
     "docs/statistics.md",
     "experiments/gradual/README.md",
     "experiments/gradual/rules.md",

@@ -129,6 +129,7 @@ def _run(experiment: Experiment, checked: Checked, values: flags.Values) -> None
         values["workdir"],
         checked.checkpoint_every,
         progress=values["progress"],
+        tell=say,
     )
     note = _note(experiment, values, table)
     say(report(table, checked, values, experiment.title, note))

@@ -42,6 +42,7 @@ class Execution(NamedTuple):
     devices: int
 
 
+ANY = ""  # a model that stands in no table
 STRATEGIES = ("plain", "vmap", "map", "sharded")
 
 # (backend, model) -> (strategy, width). On CPUs as measured on two cores by `python -m benchmarks

@@ -113,34 +113,6 @@ def plan(
     ]
 
 
-def settings(programs: Sequence[Program], dataset: datasets.Dataset) -> dict[str, Any]:
-    """Returns everything that decides a run's numbers, as JSON types; a workdir is bound to it."""
-    return {
-        "programs": [_settings(program) for program in programs],
-        "data": {
-            "name": dataset.name,
-            "fingerprint": dataset.fingerprint,
-            "classes": dataset.classes,
-        },
-    }
-
-
-def _settings(program: Program) -> dict[str, Any]:
-    how, options = program.execution, placement.options(program.spec.model)
-    found = {
-        "spec": program.spec.record(),
-        "lanes": program.lanes,
-        "lane_strategy": how.strategy,
-        "lane_width": how.width,
-    }
-    # with lanes vmapped, XLA fuses differently on another number of devices, and last bits follow
-    if how.width > 1:
-        found["lane_devices"] = how.devices
-    if options:
-        found["compiler_options"] = options
-    return found
-
-
 def load_common_dataset(
     specs: Sequence[Spec], data_dir: str | None, download: bool
 ) -> datasets.Dataset:

@@ -29,9 +29,14 @@ def arm_columns(programs: Sequence[Program]) -> list[str]:
     return [*axes, *numbers, *options]
 
 
-def table(programs: Sequence[Program], histories: Sequence[History]) -> "pandas.DataFrame":
-    """Returns the tidy results: one row per lane and task done, lanes numbered through all
-    programs.
+Numbers = Sequence[Sequence[int]] | None
+"""The numbers of each program's lanes in the table; None: numbered through all programs."""
+
+
+def table(
+    programs: Sequence[Program], histories: Sequence[History], numbers: Numbers = None
+) -> "pandas.DataFrame":
+    """Returns the tidy results: one row per lane and task done, in the order of the lanes' numbers.
 
     Columns: lane, task, seed, then, where tasks come back or have parts, `task_number` and `part`:
     which task it is and which part of it. Then what the lane is (`arm_columns`; empty where a lane
@@ -42,11 +47,12 @@ def table(programs: Sequence[Program], histories: Sequence[History]) -> "pandas.
     import pandas
 
     known = ["lane", "task", "seed", *_staged(programs), *arm_columns(programs)]
-    firsts = _first_lanes(programs)
     frames = []
-    for first, program, history in zip(firsts, programs, histories, strict=True):
+    for own, program, history in zip(
+        _numbered(programs, numbers), programs, histories, strict=True
+    ):
         if history:
-            columns = _settings(program, history, first, known) | _measured(history)
+            columns = _settings(program, history, own, known) | _measured(history)
             frames.append(pandas.DataFrame(columns))
     if not frames:
         return pandas.DataFrame(columns=["lane", "task", "seed"])
@@ -54,18 +60,25 @@ def table(programs: Sequence[Program], histories: Sequence[History]) -> "pandas.
     measured = _in_order([name for name in whole.columns if name not in known], programs)
     # (a program that has no rows yet may be the only one with a number or an option)
     whole = whole.reindex(columns=[*known, *measured])
+    if numbers is not None:
+        whole = whole.sort_values("lane", kind="stable", ignore_index=True)
     whole.attrs[metrics_.KEY] = metrics_.record([program.spec for program in programs])
     return whole
 
 
-def _first_lanes(programs: Sequence[Program]) -> list[int]:
-    """The number of each program's first lane."""
-    counts = [len(program.lanes) for program in programs]
-    return [sum(counts[:number]) for number in range(len(counts))]
+def _numbered(programs: Sequence[Program], numbers: Numbers) -> list[np.ndarray]:
+    """The numbers of each program's lanes."""
+    if numbers is not None:
+        return [np.asarray(own) for own in numbers]
+    found, first = [], 0
+    for program in programs:
+        found.append(np.arange(first, first + len(program.lanes)))
+        first += len(program.lanes)
+    return found
 
 
 def _settings(
-    program: Program, history: History, first: int, known: Sequence[str]
+    program: Program, history: History, own: np.ndarray, known: Sequence[str]
 ) -> dict[str, Any]:
     """What the rows of a program are, lane after lane."""
     lanes, done = len(program.lanes), len(history["finite"])
@@ -74,7 +87,7 @@ def _settings(
         numbers[name] = np.repeat([lane[name] for lane in program.lanes], done)
     options = {**program.spec.known_options(), **dict(program.spec.options)}
     return {
-        "lane": np.repeat(np.arange(first, first + lanes), done),
+        "lane": np.repeat(own, done),
         "task": np.tile(np.arange(done), lanes),
         "seed": numbers["seed"],
         **_stages(program.spec, done, lanes),
@@ -123,14 +136,19 @@ def _stages(spec: Spec, done: int, lanes: int) -> dict[str, np.ndarray]:
     }
 
 
-def arrays(programs: Sequence[Program], histories: Sequence[History]) -> dict[str, np.ndarray]:
+def arrays(
+    programs: Sequence[Program], histories: Sequence[History], numbers: Numbers = None
+) -> dict[str, np.ndarray]:
     """Returns {probe: [tasks, lanes, K]} of probes that measure several numbers, lanes numbered as
     in the table; NaN where a lane has no such task or probe yet.
     """
-    return _stacked(programs, histories, lambda name: not name.startswith(POINTS))
+    own = _numbered(programs, numbers)
+    return _stacked(own, histories, lambda name: not name.startswith(POINTS))
 
 
-def points(programs: Sequence[Program], histories: Sequence[History]) -> "pandas.DataFrame | None":
+def points(
+    programs: Sequence[Program], histories: Sequence[History], numbers: Numbers = None
+) -> "pandas.DataFrame | None":
     """Returns the values within tasks: a row for each lane, task and part of its steps.
 
     Columns: lane, task, seed, point (the part of the task's steps, from 0), then the means
@@ -138,13 +156,15 @@ def points(programs: Sequence[Program], histories: Sequence[History]) -> "pandas
     """
     import pandas
 
-    found = _stacked(programs, histories, lambda name: name.startswith(POINTS))
+    own = _numbered(programs, numbers)
+    found = _stacked(own, histories, lambda name: name.startswith(POINTS))
     if not found:
         return None
     tasks, lanes, count = next(iter(found.values())).shape
     task, lane, point = np.indices((tasks, lanes, count)).reshape(3, -1)
     whole = itertools.chain.from_iterable(program.lanes for program in programs)
     seeds = np.array([lane["seed"] for lane in whole])
+    seeds[np.concatenate(own)] = seeds.copy()
     columns = {"lane": lane, "task": task, "seed": seeds[lane], "point": point}
     means = {name.removeprefix(POINTS): values.reshape(-1) for name, values in found.items()}
     table = pandas.DataFrame(columns | means).dropna(subset=list(means))
@@ -152,24 +172,24 @@ def points(programs: Sequence[Program], histories: Sequence[History]) -> "pandas
 
 
 def _stacked(
-    programs: Sequence[Program], histories: Sequence[History], wanted: Callable[[str], bool]
+    numbers: Sequence[np.ndarray], histories: Sequence[History], wanted: Callable[[str], bool]
 ) -> dict[str, np.ndarray]:
     """{name: [tasks, lanes, K]} of what is measured as several numbers, over all programs."""
-    parts: dict[str, list[tuple[int, np.ndarray]]] = {}
-    for first, history in zip(_first_lanes(programs), histories, strict=True):
+    parts: dict[str, list[tuple[np.ndarray, np.ndarray]]] = {}
+    for own, history in zip(numbers, histories, strict=True):
         for name, values in history.items():
             if values.ndim == 3 and wanted(name):
-                parts.setdefault(name, []).append((first, values))
+                parts.setdefault(name, []).append((own, values))
     tasks = max((len(history["finite"]) for history in histories if history), default=0)
-    lanes = sum(len(program.lanes) for program in programs)
+    lanes = sum(map(len, numbers))
     return {name: _filled(placed, tasks, lanes) for name, placed in parts.items()}
 
 
-def _filled(placed: Sequence[tuple[int, np.ndarray]], tasks: int, lanes: int) -> np.ndarray:
-    """[tasks, lanes, K] from programs' values, each with its first lane; NaN where none is."""
+def _filled(placed: Sequence[tuple[np.ndarray, np.ndarray]], tasks: int, lanes: int) -> np.ndarray:
+    """[tasks, lanes, K] from programs' values, each with its lanes; NaN where there is none."""
     most = max(values.shape[2] for _, values in placed)
     whole = np.full((tasks, lanes, most), np.nan, np.float32)
-    for first, values in placed:
-        done, count, width = values.shape
-        whole[:done, first : first + count, :width] = values
+    for own, values in placed:
+        done, _, width = values.shape
+        whole[:done, own, :width] = values
     return whole

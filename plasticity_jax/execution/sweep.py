@@ -1,15 +1,16 @@
 """Runs of many programs: in memory, or in a workdir that the same call goes on with."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from plasticity_jax import datasets, registry
 from plasticity_jax import lanes as lanes_
-from plasticity_jax.execution import memory, record, rows, tasks
+from plasticity_jax.execution import growth, memory, record, rows, slices, tasks
 from plasticity_jax.execution import program as program_
 from plasticity_jax.execution.program import History, Program
-from plasticity_jax.spec import Spec, comparable
+from plasticity_jax.execution.slices import Slice
+from plasticity_jax.spec import Spec
 from plasticity_jax.storage import paths
 from plasticity_jax.storage import workdir as workdir_
 from plasticity_jax.storage.checkpoints import Checkpoints
@@ -36,7 +37,9 @@ def run(
       spec: a Spec, with `lanes` as `grid` makes them (default: one lane of defaults); or a list of
         (Spec, lanes).
       workdir: where to keep results, checkpoints and config; the same call again goes on where it
-        was, also with more tasks than before. None: memory only.
+        was. A workdir also takes more tasks, more lanes, and other Specs; the table returned is of
+        the lanes asked for, numbered as in the workdir, whose results.parquet has those that were
+        asked for before as well. None: memory only.
       data_dir, download: where the dataset's original files are, and whether to fetch them.
       lane_strategy, lane_width: see `lanes.Execution`; default by backend and model.
       checkpoint_every: tasks between checkpoints; "never": only at the end, or when stopped.
@@ -67,7 +70,8 @@ def run(
     programs = program_.plan(runs, samples, lane_strategy, lane_width)
     if workdir is None:
         memory.check(programs, program_.device_data(dataset))
-        return _run(programs, dataset, None, None, checkpoint_every, progress)
+        made = slices.in_order(programs)
+        return _run(_Runs(made, made, None), dataset, None, checkpoint_every, progress)
     return run_in_workdir(programs, dataset, workdir, checkpoint_every, progress)
 
 
@@ -90,63 +94,65 @@ def run_in_workdir(
     workdir: str | Path,
     checkpoint_every: int = 1,
     progress: bool = False,
+    tell: Callable[[str], None] = lambda line: None,
 ) -> "pandas.DataFrame":
-    """Runs planned programs in a workdir, from where they were, and returns the tidy table. Raises
-    as `run` does.
+    """Runs planned programs in a workdir, from where they were, and returns the tidy table of their
+    lanes; `tell` is called with lines on what is new in a workdir with lanes. Raises as `run` does.
     """
     check_in_workdir(programs, dataset, workdir)
     with workdir_.lock(workdir), workdir_.Stop() as stop:
-        if not check_config(workdir, programs, dataset):
-            made = record.environment_record(dataset)
-            before = workdir_.read_record(workdir)  # of a run that becomes longer
-            if before:
-                made["before"] = before
-            workdir_.write_config(workdir, program_.settings(programs, dataset), made)
-        return _run(programs, dataset, Path(workdir), stop, checkpoint_every, progress)
+        planned = growth.plan(workdir, programs, dataset)
+        for line in planned.news:
+            tell(line)
+        if not planned.is_recorded:
+            _grow(workdir, planned, dataset)
+        runs = _Runs(planned.slices, planned.running, Path(workdir))
+        table = _run(runs, dataset, stop, checkpoint_every, progress)
+    asked = table["lane"].isin(list(planned.asked))
+    return table.loc[asked].reset_index(drop=True)
+
+
+def _grow(workdir: str | Path, planned: growth.Plan, dataset: datasets.Dataset) -> None:
+    """Makes a workdir what is planned."""
+    growth.apply(workdir, planned)
+    made = record.environment_record(dataset)
+    before = workdir_.read_record(workdir)  # of a run that grows
+    if before:
+        made["before"] = before
+    workdir_.write_config(workdir, slices.settings(planned.slices, dataset), made)
+    growth.tidy(workdir, planned)
 
 
 def check_in_workdir(
     programs: Sequence[Program], dataset: datasets.Dataset, workdir: str | Path
-) -> None:
-    """Raises what would keep `run_in_workdir` from running these programs there; nothing is
-    compiled or written.
+) -> growth.Plan:
+    """Raises what would keep `run_in_workdir` from running these programs there, and returns what
+    the workdir will consist of; nothing is compiled or written.
 
     MemoryError or WorkdirError; whether another process holds the workdir only `run_in_workdir` can
     tell.
     """
-    memory.check(programs, program_.device_data(dataset), saves=True)
     workdir_.check_writable(workdir)
-    check_config(workdir, programs, dataset)
+    planned = growth.plan(workdir, programs, dataset)
+    running = [one.program for one in planned.running]
+    memory.check(running, program_.device_data(dataset), saves=True)
+    return planned
 
 
-def check_config(
-    workdir: str | Path, programs: Sequence[Program], dataset: datasets.Dataset
-) -> bool:
-    """Returns whether a workdir is of these programs, see `workdir.check_config`.
+class _Runs(NamedTuple):
+    """Slices, those of them that are run, and the workdir that they are in, if any."""
 
-    They may have more tasks than there, if the first tasks stay what they were.
-    """
-    wanted = program_.settings(programs, dataset)
-    open_ended = all(program.spec.open_ended for program in programs)
-    extendable = "tasks" if open_ended else ""
-    return workdir_.check_config(workdir, wanted, extendable=extendable, today=_today)
+    slices: Sequence[Slice]
+    running: Sequence[Slice]
+    path: Path | None
 
-
-def _today(recorded: Any) -> Any:
-    """Settings that a workdir records, perhaps from long ago, as they would be recorded today."""
-    if "programs" not in recorded:
-        return recorded
-    programs = []
-    for program in recorded["programs"]:
-        own = [lanes_.comparable(program["spec"], lane) for lane in program["lanes"]]
-        programs.append({**program, "spec": comparable(program["spec"]), "lanes": own})
-    return {**recorded, "programs": programs}
+    def checkpoints(self, one: Slice) -> Checkpoints | None:
+        return Checkpoints(one.checkpoints(self.path)) if self.path else None
 
 
 def _run(
-    programs: Sequence[Program],
+    runs: _Runs,
     dataset: datasets.Dataset,
-    path: Path | None,
     stop: workdir_.Stop | None,
     checkpoint_every: int,
     progress: bool,
@@ -154,29 +160,26 @@ def _run(
     from tqdm import tqdm
 
     data = program_.device_data(dataset)
-    checkpoints = _checkpoints(path, len(programs))
-    # (a run that became longer has rows of all programs from the start)
-    histories = [_history(kept) for kept in checkpoints]
+    # (slices of a run that grew have rows from the start)
+    histories = [_history(runs.checkpoints(one)) for one in runs.slices]
+    active = [number for number, one in enumerate(runs.slices) if one in runs.running]
+    programs = [runs.slices[number].program for number in active]
     total = sum(len(program.lanes) * program.spec.tasks for program in programs)
     with tqdm(total=total, unit="lane-task", disable=not progress, smoothing=0.1) as bar:
-        for number, program in enumerate(programs):
-            bar.set_description(f"program {number + 1} of {len(programs)}")
+        for count, number in enumerate(active, 1):
+            bar.set_description(f"program {count} of {len(active)}")
 
             def report(history: History, number: int = number) -> None:
                 histories[number] = history
-                bar.update(sum(map(_lane_tasks, histories)) - bar.n)
-                if path and history:
-                    _write(programs, histories, path)
+                done = sum(_lane_tasks(histories[other]) for other in active)
+                bar.update(done - bar.n)
+                if runs.path and history:
+                    _write(runs.slices, histories, runs.path)
 
-            tasks.run_program(program, data, checkpoints[number], stop, checkpoint_every, report)
-    return rows.table(programs, histories)
-
-
-def _checkpoints(path: Path | None, programs: int) -> list[Checkpoints | None]:
-    """Those of each program in a workdir, none without one."""
-    if path is None:
-        return [None] * programs
-    return [Checkpoints(path / "checkpoints" / str(number)) for number in range(programs)]
+            one = runs.slices[number]
+            kept = runs.checkpoints(one)
+            tasks.run_program(one.program, data, kept, stop, checkpoint_every, report)
+    return rows.table(*_laid_out(runs.slices, histories))
 
 
 def _history(checkpoints: Checkpoints | None) -> History:
@@ -189,13 +192,21 @@ def _lane_tasks(history: History) -> int:
     return history["finite"].size if history else 0
 
 
-def _write(programs: Sequence[Program], histories: Sequence[History], path: Path) -> None:
+def _laid_out(
+    slices: Sequence[Slice], histories: Sequence[History]
+) -> tuple[list[Program], Sequence[History], list[list[int]]]:
+    """The arguments of what makes tables."""
+    return [one.program for one in slices], histories, [one.numbers for one in slices]
+
+
+def _write(slices: Sequence[Slice], histories: Sequence[History], path: Path) -> None:
     """Writes the results so far into a workdir."""
     from plasticity_jax.storage import table
 
-    table.write(rows.table(programs, histories), path / "results.parquet")
-    points = rows.points(programs, histories)
+    laid_out = _laid_out(slices, histories)
+    table.write(rows.table(*laid_out), path / "results.parquet")
+    points = rows.points(*laid_out)
     if points is not None:
         table.write(points, path / "points.parquet")
-    for name, values in rows.arrays(programs, histories).items():
+    for name, values in rows.arrays(*laid_out).items():
         table.write_array(values, path / "arrays" / f"{name}.npy")

@@ -106,9 +106,7 @@ def _lanes(workdir: Path) -> dict[str, _Lane]:
         data = settings["data"]["fingerprint"]
         table = table_.read(workdir / "results.parquet")
         metrics.of_table(table)  # (what it carries along can be read)
-        keys: list[str] = []
-        for program in settings["programs"]:
-            keys += _keys(program["spec"], program["lanes"])
+        keys = _numbered(settings["programs"])
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise WorkdirError(
             f"{workdir} is not a workdir with results ({reason_of(error)}): expected the folder "
@@ -116,8 +114,18 @@ def _lanes(workdir: Path) -> dict[str, _Lane]:
         ) from error
     rows = dict(list(table.groupby("lane")))
     return {
-        key: _Lane(rows[number], workdir, data) for number, key in enumerate(keys) if number in rows
+        key: _Lane(rows[number], workdir, data) for number, key in keys.items() if number in rows
     }
+
+
+def _numbered(programs: Sequence[Mapping[str, Any]]) -> dict[int, str]:
+    """The keys of recorded programs' lanes by their numbers in the table."""
+    found: dict[int, str] = {}
+    for program in programs:
+        own = _keys(program["spec"], program["lanes"])
+        numbers = program.get("numbers", range(len(found), len(found) + len(own)))
+        found |= dict(zip(numbers, own, strict=True))
+    return found
 
 
 def _keys(spec: Mapping[str, Any], lanes: Sequence[Mapping[str, Any]]) -> list[str]:

@@ -10,7 +10,7 @@ import math
 import os
 import pathlib
 import shutil
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import jax
@@ -59,7 +59,10 @@ class Checkpoints:
           WorkdirError: a later step is there already, or the disk does not take it (older
             checkpoints stay).
         """
-        leaves = {name: np.asarray(leaf) for name, leaf in _named(jax.device_get(tree)).items()}
+        named = _named(jax.device_get(tree))
+        self._write(step, {name: np.asarray(leaf) for name, leaf in named.items()})
+
+    def _write(self, step: int, leaves: dict[str, np.ndarray]) -> None:
         manifest = _manifest(step, leaves)
         data, chunk = _joined(leaves.values())
         present = self._steps()
@@ -101,24 +104,46 @@ class Checkpoints:
           WorkdirError: there are checkpoints but none verifies (they are left alone), or `like`
             does not fit.
         """
+        found = self._newest()
+        if found is None:
+            return None
+        step, leaves, damaged = found
+        tree = self._fitted(step, leaves, like)
+        self._delete(damaged, step)
+        return step, tree
+
+    def latest(self) -> int | None:
+        """Returns the step of the newest checkpoint, whether it verifies or not; None if there is
+        none.
+        """
+        return max(self._steps(), default=None)
+
+    def copy(
+        self, other: "Checkpoints", change: Callable[[str, np.ndarray], np.ndarray]
+    ) -> int | None:
+        """Writes the newest checkpoint that verifies into `other`, each leaf as `change` makes it
+        from its name and values; returns its step, None if there is none at all.
+
+        Raises:
+          WorkdirError: there are checkpoints but none verifies, or the disk does not take it.
+        """
+        found = self._newest()
+        if found is None:
+            return None
+        step, leaves, _ = found
+        other._write(step, {name: change(name, leaf) for name, leaf in leaves.items()})
+        return step
+
+    def _newest(self) -> tuple[int, dict[str, np.ndarray], dict[int, str]] | None:
+        """Step and leaves of the newest checkpoint that verifies, and why each newer one does
+        not; None if there is none at all.
+        """
         damaged: dict[int, str] = {}
         for step in reversed(self._steps()):
             try:
-                leaves = self._verified(step)
+                return step, self._verified(step), damaged
             except _Damaged as error:
                 damaged[step] = str(error)
-                continue
-            tree = self._fitted(step, leaves, like)
-            for bad, reason in damaged.items():
-                text = "Checkpoint %d in %s is damaged (%s): deleted, going on from step %d."
-                absl_logging.warning(text, bad, self._folder, reason, step)
-                try:
-                    shutil.rmtree(self._folder / str(bad))
-                except OSError as error:
-                    raise WorkdirError(
-                        f"{self._folder / str(bad)} cannot be deleted ({reason_of(error)})."
-                    ) from error
-            return step, tree
         if damaged:
             # Kept, because after deleting them the next run would start from zero as if nothing had
             # been there.
@@ -128,6 +153,18 @@ class Checkpoints:
                 "start from zero."
             )
         return None
+
+    def _delete(self, damaged: dict[int, str], step: int) -> None:
+        """Deletes damaged checkpoints, so that their steps can be saved again."""
+        for bad, reason in damaged.items():
+            text = "Checkpoint %d in %s is damaged (%s): deleted, going on from step %d."
+            absl_logging.warning(text, bad, self._folder, reason, step)
+            try:
+                shutil.rmtree(self._folder / str(bad))
+            except OSError as error:
+                raise WorkdirError(
+                    f"{self._folder / str(bad)} cannot be deleted ({reason_of(error)})."
+                ) from error
 
     def close(self) -> None:
         """Frees orbax's resources; every save is on disk already."""

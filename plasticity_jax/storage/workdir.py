@@ -23,7 +23,6 @@ from typing import Any
 from plasticity_jax.storage import writing
 from plasticity_jax.storage.json_files import read_json
 
-_DIFFERENCES_SHOWN = 8
 _TEXT_SHOWN = 240  # characters of a value or of a library's message that are quoted in a sentence
 
 
@@ -125,63 +124,23 @@ def _holder(path: str | os.PathLike) -> str:
         return "another process"
 
 
-def check_config(
-    path: str | os.PathLike,
-    settings: dict,
-    extendable: str = "",
-    today: Callable[[Any], Any] = lambda recorded: recorded,
-) -> bool:
-    """Whether `path/config.json` records these settings: False if it is to be written, True if they
-    agree.
-
-    It is to be written for a new run, and if all that differs are numbers named `extendable` that
-    are larger than
-    recorded: the run is to go on for longer. `today` turns settings recorded long ago into what
-      would be recorded now.
+def read_settings(path: str | os.PathLike) -> dict[str, Any] | None:
+    """Returns the settings that `path/config.json` records, None if there is no such file.
 
     Raises:
-      WorkdirError: they differ (the message lists how), or the file cannot be read.
+      WorkdirError: it cannot be read.
     """
     file = pathlib.Path(path, "config.json")
     try:
-        recorded = today(read_json(file, nan=True)["settings"])
-        if not isinstance(recorded, dict):
+        settings = read_json(file, nan=True)["settings"]
+        if not isinstance(settings, dict):
             raise TypeError("its settings are no object")
     except (FileNotFoundError, NotADirectoryError):
-        return False
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        return None
+    except (OSError, ValueError, KeyError, TypeError) as error:
         reason = f"cannot be read as the record of a run ({reason_of(error)})"
         raise WorkdirError(f"{file} {reason}; use another --workdir.") from error
-    old, new = _flat(recorded), _flat(json.loads(json.dumps(settings)))
-    differences, longer = [], False
-    # what changed before what came or went: more lanes are many keys, and the change may be
-    # elsewhere
-    for key in sorted(
-        old.keys() | new.keys(), key=lambda key: (key not in old or key not in new, key)
-    ):
-        was, now = (json.dumps(side[key]) if key in side else "absent" for side in (old, new))
-        # (nan equals nan as text only)
-        if was == now or (key in old and key in new and old[key] == new[key]):
-            continue
-        if _longer(old.get(key), new.get(key)) and key.rpartition(".")[2] == extendable:
-            longer = True
-        else:
-            # many lanes may differ in the same way: said once
-            name = re.sub(r"\.\d+(?=\.|$)", "", key)
-            differences.append(f"{name} was {was[:_TEXT_SHOWN]}, now {now[:_TEXT_SHOWN]}")
-    differences = list(dict.fromkeys(differences))
-    if not differences:
-        return not longer
-    more = len(differences) - _DIFFERENCES_SHOWN
-    shown = differences[:_DIFFERENCES_SHOWN] + ([f"and {more} more"] if more > 0 else [])
-    raise WorkdirError(
-        f"{path} was made with another configuration: {'; '.join(shown)}; use another --workdir or "
-        "the old settings."
-    )
-
-
-def _longer(was: Any, now: Any) -> bool:
-    return type(was) is type(now) is int and now > was
+    return settings
 
 
 def read_record(path: str | os.PathLike) -> dict[str, Any]:
@@ -195,20 +154,6 @@ def read_record(path: str | os.PathLike) -> dict[str, Any]:
     except (OSError, ValueError) as error:
         raise WorkdirError(f"{file} cannot be read ({reason_of(error)}).") from error
     return {name: value for name, value in content.items() if name != "settings"}
-
-
-def _flat(tree: Any, prefix: str = "") -> dict[str, Any]:
-    """Nested dicts and lists of dicts as one dict with dotted keys; other lists and empty dicts are
-    values.
-    """
-    if isinstance(tree, list) and tree and all(isinstance(entry, dict) for entry in tree):
-        tree = {str(index): entry for index, entry in enumerate(tree)}
-    if not isinstance(tree, dict) or (not tree and prefix):
-        return {prefix: tree}
-    flat = {}
-    for key, value in tree.items():
-        flat |= _flat(value, f"{prefix}.{key}" if prefix else key)
-    return flat
 
 
 def write_config(path: str | os.PathLike, settings: dict, record: dict) -> None:

@@ -26,7 +26,7 @@ from experiments.gradual import random_mnist
 from plasticity_jax import spec
 from plasticity_jax.cli import launcher
 from plasticity_jax.estimates import cost, profile
-from plasticity_jax.execution import compiled, program, record, sweep
+from plasticity_jax.execution import compiled, growth, program, record, slices, sweep
 from plasticity_jax.storage import workdir
 
 ROOT = pathlib.Path(__file__).parents[2]
@@ -551,17 +551,17 @@ def test_a_workdir_from_before_is_known_by_what_its_model_reads(tmp_path):
     made = tiny.spec(dataset=tiny.arrays(tmp_path / "data"), model="cnn")
     dataset = program.load_dataset(made)
     programs = program.plan([(made, [{}])], 64)
-    old = json.loads(json.dumps(program.settings(programs, dataset)))
+    old = json.loads(json.dumps(slices.settings(slices.in_order(programs), dataset)))
     old["programs"][0]["spec"] |= {"width": 8, "depth": 1}
+    for name in ("numbers", "folder"):
+        del old["programs"][0][name]
     workdir.write_config(tmp_path, old, {})
-    assert sweep.check_config(tmp_path, programs, dataset) is True
+    planned = growth.plan(tmp_path, programs, dataset)
+    assert planned.is_recorded
+    assert planned.slices[0].folder == "0"
     old["programs"][0]["spec"] |= {"norm": "batch"}
     workdir.write_config(tmp_path, old, {})
-    with pytest.raises(
-        workdir.WorkdirError,
-        match=r'another configuration: programs\.spec\.norm was "batch", now "none"; use',
-    ):
-        sweep.check_config(tmp_path, programs, dataset)
+    assert growth.plan(tmp_path, programs, dataset).news == ["norm none is new: 1 lane"]
 
 
 def test_versions_of_what_is_only_on_the_path(monkeypatch):

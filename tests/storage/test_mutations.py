@@ -19,6 +19,8 @@ from helpers.states import assert_same, like, small
 from experiments import selection
 from plasticity_jax import datasets, lanes
 from plasticity_jax.datasets import cache, cifar, contract, files, idx, layouts, tiny_imagenet
+from plasticity_jax.execution import program as program_
+from plasticity_jax.execution import slices
 from plasticity_jax.reporting import collect
 from plasticity_jax.storage import table as table_
 from plasticity_jax.storage import workdir
@@ -353,34 +355,25 @@ def loaded(file):
     return json.loads(file.read_bytes())
 
 
-PROGRAMS = {
-    "programs": [{"spec": {"tasks": 3, "floor": float("nan")}, "lanes": [{"seed": 0}]}],
-    "data": {"name": "x"},
-}
-
-
 @pytest.mark.parametrize("number", mutations.NUMBERS)
 def test_the_record_of_a_workdir(tmp_path, number):
-    """The settings are those that were recorded, or the folder is refused; a longer run is one with
-    more tasks.
-    """
-    workdir.write_config(tmp_path, PROGRAMS, {"version": "1", "started": "now"})
+    """The lanes are those that are written there, or the folder is refused."""
+    program = program_.plan([(tiny.spec(options={}), [{"seed": 0}, {"seed": 1}])], 64)
+    settings = {
+        "programs": [one.record() for one in slices.in_order(program)],
+        "data": {"name": "x", "fingerprint": "0" * 64, "classes": 4},
+    }
+    workdir.write_config(tmp_path, settings, {"version": "1", "started": "now"})
 
-    def right(same):
+    def right(found):
         there = loaded(tmp_path / "config.json")["settings"]
-        tasks = there["programs"][0]["spec"].pop("tasks")
-        assert type(tasks) is int
-        there["programs"][0]["spec"]["tasks"] = 3
-        return (
-            json.dumps(there) == json.dumps(PROGRAMS, sort_keys=True)
-            and same == (tasks == 3)
-            and tasks <= 3
-        )
+        programs = json.loads(json.dumps([one.record() for one in found.slices]))
+        return (programs, found.data) == (there["programs"], there["data"])
 
     refused, read = mutations.check(
         tmp_path / "config.json",
         number,
-        lambda: workdir.check_config(tmp_path, PROGRAMS, "tasks"),
+        lambda: slices.read(tmp_path),
         right,
         (workdir.WorkdirError,),
         str(tmp_path),

@@ -1,0 +1,379 @@
+"""A workdir that grows: which lanes of a run are there already, which are new, and what cannot be
+added (see docs/slices.md).
+"""
+
+import dataclasses
+import functools
+import shutil
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from plasticity_jax import datasets
+from plasticity_jax import lanes as lanes_
+from plasticity_jax.execution import placement
+from plasticity_jax.execution import slices as slices_
+from plasticity_jax.execution.program import Program
+from plasticity_jax.execution.slices import MAY_CHANGE, Recorded, Slice
+from plasticity_jax.reporting import metrics as metrics_
+from plasticity_jax.spec import Spec
+from plasticity_jax.storage.checkpoints import Checkpoints
+from plasticity_jax.storage.workdir import WorkdirError
+
+# values that are named of something new before the rest is counted
+_NAMED = 4
+
+
+class Part(NamedTuple):
+    """A slice made of some lanes of one that was there.
+
+    Attributes:
+      places: of its lanes among those of the slice `before`.
+    """
+
+    after: Slice
+    before: Slice
+    places: list[int]
+
+
+class Plan(NamedTuple):
+    """What a workdir will consist of.
+
+    Attributes:
+      slices: all of them.
+      asked: the numbers of the lanes that this run asks for.
+      parts: slices to be made from others before anything is run.
+      is_recorded: whether config.json says all of this already.
+      news: what is new in a workdir with lanes, in words.
+    """
+
+    slices: list[Slice]
+    asked: frozenset[int]
+    parts: list[Part]
+    is_recorded: bool
+    news: list[str]
+
+    @property
+    def running(self) -> list[Slice]:
+        """The slices with lanes that this run asks for."""
+        return [one for one in self.slices if self.asked.intersection(one.numbers)]
+
+
+class _Goal(NamedTuple):
+    """How far lanes that are there shall go, and what is measured from there on.
+
+    Attributes:
+      options: of the probes.
+    """
+
+    tasks: int
+    probes: tuple[str, ...]
+    probe_every: int
+    options: tuple[tuple[str, Any], ...]
+
+
+def plan(workdir: str | Path, programs: Sequence[Program], dataset: datasets.Dataset) -> Plan:
+    """Returns what a workdir consists of once these programs are run in it; writes nothing.
+
+    Lanes are known again by what they are, wherever in which program they stand: see
+    `lanes.identity`, without what is measured and how many tasks follow. Raises WorkdirError for
+    what cannot be added to the lanes there, and for a config.json that cannot be read.
+    """
+    recorded = slices_.read(workdir)
+    if recorded is None:
+        new = _new(programs, [])
+        return Plan(new, _numbers(new), [], False, [])
+    for program in programs:
+        _check_columns(workdir, recorded, program.spec)
+    _check_data(workdir, recorded, dataset)
+    known: dict[Any, tuple[int, int]] = {}
+    for index, one in enumerate(recorded.slices):
+        for place, lane in enumerate(one.program.lanes):
+            known[_identity(one.program.spec, lane)] = index, place
+    goals: list[dict[int, _Goal]] = [{} for _ in recorded.slices]
+    new = []
+    for program in programs:
+        unknown = []
+        for lane in program.lanes:
+            found = known.get(_identity(program.spec, lane))
+            if found is None:
+                unknown.append(lane)
+                continue
+            index, place = found
+            _check_same(workdir, recorded.slices[index], program)
+            goals[index][place] = _goal(program.spec)
+        if unknown:
+            new.append(program._replace(lanes=unknown))
+    return _planned(workdir, recorded, goals, new)
+
+
+def _planned(
+    workdir: str | Path,
+    recorded: Recorded,
+    goals: Sequence[Mapping[int, _Goal]],
+    new: Sequence[Program],
+) -> Plan:
+    """The plan of a workdir with lanes, of which some have goals."""
+    kept: list[Slice] = []
+    parts: list[Part] = []
+    asked = set()
+    for one, own in zip(recorded.slices, goals, strict=True):
+        asked |= {one.numbers[place] for place in own}
+        made = _parted(workdir, one, own)
+        parts += made
+        kept += [part.after for part in made] or [_gone_on(one, own)]
+    added = _new(new, kept)
+    every = [*kept, *added]
+    metrics_.of_specs([one.program.spec for one in every])  # (checks their names)
+    before = [one.record() for one in recorded.slices]
+    is_recorded = before == [one.record() for one in every]
+    news = [_told(one.program, recorded.slices) for one in added]
+    return Plan(every, frozenset(asked | _numbers(added)), parts, is_recorded, news)
+
+
+def _numbers(slices: Iterable[Slice]) -> frozenset[int]:
+    return frozenset(number for one in slices for number in one.numbers)
+
+
+def _gone_on(one: Slice, goals: Mapping[int, _Goal]) -> Slice:
+    """A slice that stays whole, with the goal of its lanes."""
+    if len(goals) < len(one.numbers):
+        return one
+    return _aimed(one, next(iter(goals.values())))
+
+
+def _goal(spec: Spec) -> _Goal:
+    trained = _of_training(spec)
+    measured = tuple(option for option in dict(spec.options).items() if option not in trained)
+    return _Goal(spec.tasks, spec.probes, spec.probe_every, measured)
+
+
+def _aimed(one: Slice, goal: _Goal) -> Slice:
+    spec = one.program.spec
+    trained = _of_training(spec)
+    spec = dataclasses.replace(
+        spec,
+        tasks=goal.tasks,
+        probes=goal.probes,
+        probe_every=goal.probe_every,
+        options=(*trained, *goal.options),
+    )
+    return one._replace(program=one.program._replace(spec=spec))
+
+
+def _of_training(spec: Spec) -> tuple[tuple[str, Any], ...]:
+    """The options but those of probes."""
+    probes, options = spec.probe_names(), dict(spec.options)
+    return tuple(
+        (name, value) for name, value in options.items() if name.partition(".")[0] not in probes
+    )
+
+
+def _parted(workdir: str | Path, one: Slice, goals: Mapping[int, _Goal]) -> list[Part]:
+    """The slices that one becomes of which only some lanes go on, or not equally far; [] if it
+    stays whole.
+    """
+    groups: dict[_Goal | None, list[int]] = {}
+    for place in range(len(one.numbers)):
+        groups.setdefault(goals.get(place), []).append(place)
+    done = Checkpoints(one.checkpoints(workdir)).latest() or 0
+    if len(groups) < 2 or all(goal.tasks <= done for goal in groups if goal):
+        return []
+    return [Part(_part(one, goal, places), one, places) for goal, places in groups.items()]
+
+
+def _part(one: Slice, goal: _Goal | None, places: Sequence[int]) -> Slice:
+    """The slice of some lanes of another one; a lane's numbers depend on the width alone."""
+    how = one.program.execution
+    lanes = [one.program.lanes[place] for place in places]
+    program = one.program._replace(lanes=lanes, execution=_spread(how, len(lanes)))
+    numbers = [one.numbers[place] for place in places]
+    part = Slice(program, numbers, slices_.name(program, one.options), one.options)
+    return _aimed(part, goal) if goal else part
+
+
+def _spread(how: placement.Execution, lanes: int) -> placement.Execution:
+    """The same strategy and width for another number of lanes. Where several lanes are vmapped,
+    the number of devices decides last bits, and stays.
+    """
+    if how.width > 1:
+        return how
+    return placement.execution(placement.ANY, lanes, how.strategy, how.width)
+
+
+def _new(programs: Sequence[Program], there: Sequence[Slice]) -> list[Slice]:
+    """Slices of new lanes, numbered behind those there, at the width of their like."""
+    made: list[Slice] = []
+    for program in programs:
+        like = [one for one in there if _neutral(one.program.spec) == _neutral(program.spec)]
+        if there:
+            how = like[0].program.execution if like else program.execution
+            program = program._replace(execution=_spread(how, len(program.lanes)))
+        first = len(_numbers(there)) + len(_numbers(made))
+        made.append(slices_.made(program, first))
+    return made
+
+
+def apply(workdir: str | Path, planned: Plan) -> None:
+    """Makes the parts of slices. What they were made from stays, until `tidy`."""
+    for part in planned.parts:
+        folder = part.after.checkpoints(workdir)
+        # (of an attempt that was killed)
+        shutil.rmtree(folder, ignore_errors=True)
+        own = np.asarray(part.places)
+
+        def cut(leaf: str, values: np.ndarray, own: np.ndarray = own) -> np.ndarray:
+            return values.take(own, axis=1 if leaf.startswith("['history']") else 0)
+
+        Checkpoints(part.before.checkpoints(workdir)).copy(Checkpoints(folder), cut)
+
+
+def tidy(workdir: str | Path, planned: Plan) -> None:
+    """Removes checkpoints that no slice has any more, once config.json says so."""
+    for part in planned.parts:
+        shutil.rmtree(part.before.checkpoints(workdir), ignore_errors=True)
+
+
+# What lanes are known by
+
+
+@functools.lru_cache(maxsize=1024)
+def _neutral(spec: Spec) -> Spec:
+    """A Spec without how many tasks there are and what is measured."""
+    trained = _of_training(spec)
+    return dataclasses.replace(spec, tasks=1, probes=(), probe_every=1, options=trained)
+
+
+def _identity(spec: Spec, lane: Mapping[str, Any]) -> Any:
+    return lanes_.identity(_neutral(spec), lane)
+
+
+# What cannot be added
+
+
+def _check_data(workdir: str | Path, recorded: Recorded, dataset: datasets.Dataset) -> None:
+    """Raises WorkdirError if the lanes there were trained on other data."""
+    was = recorded.data
+    if (was["fingerprint"], was["classes"]) != (dataset.fingerprint, dataset.classes):
+        raise WorkdirError(
+            f"dataset {dataset.name} is not what the lanes in {workdir} were trained on: its "
+            f"fingerprint is {dataset.fingerprint} and was {was['fingerprint']}; use the old data "
+            "or another --workdir."
+        )
+
+
+def _check_columns(workdir: str | Path, recorded: Recorded, spec: Spec) -> None:
+    """Raises WorkdirError for a setting that the lanes there have otherwise and that no column of
+    the table tells.
+    """
+    there = recorded.slices[0].program.spec
+    for field in dataclasses.fields(Spec):
+        if field.metadata["axis"] or field.name in (*MAY_CHANGE, "options"):
+            continue
+        was, now = getattr(there, field.name), getattr(spec, field.name)
+        if was != now:
+            raise WorkdirError(
+                f"{field.name} is {_shown(now)}, but the lanes in {workdir} have {_shown(was)}: "
+                "allowed is one in a workdir, whose table does not tell them apart; use another "
+                "--workdir."
+            )
+
+
+def _shown(value: Any) -> Any:
+    return "not given" if value is None else value
+
+
+def _check_same(workdir: str | Path, one: Slice, program: Program) -> None:
+    """Raises WorkdirError if lanes that are there cannot go on as is asked."""
+    was, now = one.program.spec, program.spec
+    if now.tasks < was.tasks:
+        raise WorkdirError(
+            f"tasks is {now.tasks}, but lanes in {workdir} have {was.tasks}: allowed are as many "
+            "or more; use another --workdir."
+        )
+    if now.tasks > was.tasks and not was.open_ended:
+        raise WorkdirError(
+            f"tasks is {now.tasks}, but the learning rate of lanes in {workdir} changes over their "
+            f"{was.tasks} tasks: allowed are {was.tasks}; use another --workdir."
+        )
+    _check_probe_options(workdir, was, now)
+    _check_execution(workdir, one.program, program)
+    if (one.options or None) != (placement.options(now.model) or None):
+        raise WorkdirError(
+            f"the lanes in {workdir} were compiled with other options of XLA, as on another kind "
+            "of device or with another version, and would end with other last digits: use another "
+            "--workdir."
+        )
+
+
+def _check_probe_options(workdir: str | Path, was: Spec, now: Spec) -> None:
+    probes = set(was.probe_names()) & set(now.probe_names())
+    before = {**was.known_options(), **dict(was.options)}
+    after = {**now.known_options(), **dict(now.options)}
+    for name in before:
+        if name.partition(".")[0] in probes and before[name] != after[name]:
+            raise WorkdirError(
+                f"{name} is {after[name]}, but lanes in {workdir} were measured with "
+                f"{before[name]}: allowed is the same; use another --workdir."
+            )
+
+
+def _check_execution(workdir: str | Path, was: Program, now: Program) -> None:
+    """Raises WorkdirError if a way to execute lanes is asked for that is not theirs. What a run of
+    so many lanes does by itself counts as not asked for: they keep their way.
+    """
+    usual = placement.execution(placement.kind(now.spec), len(now.lanes))
+    if now.execution != usual:
+        for name, place in (("lane_strategy", 0), ("lane_width", 1)):
+            before, after = was.execution[place], now.execution[place]
+            if before != after:
+                raise WorkdirError(
+                    f"{name} is {after}, but the lanes in {workdir} were run with {before}: "
+                    f"allowed is --{name}={before}; or use another --workdir."
+                )
+    devices = jax.local_device_count()
+    if was.execution.width > 1 and was.execution.devices > devices:
+        raise WorkdirError(
+            f"the lanes in {workdir} were run {was.execution.width} at a time on each of "
+            f"{was.execution.devices} devices, but there are {devices} here, and last digits "
+            "follow: use a machine with as many, or another --workdir."
+        )
+
+
+# What is new
+
+
+def _told(program: Program, there: Sequence[Slice]) -> str:
+    """What is new about lanes, such as "method l2 is new: 6 lanes"."""
+    count = f"{len(program.lanes):,} lane{'' if len(program.lanes) == 1 else 's'}"
+    known: dict[str, set[Any]] = {}
+    for one in there:
+        for name, value in _values(one.program):
+            known.setdefault(name, set()).add(value)
+    new: dict[str, dict[Any, None]] = {}
+    for name, value in _values(program):
+        # (a number of a part that is new says nothing more)
+        if name in known and value not in known[name]:
+            new.setdefault(name, {})[value] = None
+    if not new:
+        return f"a combination of settings is new: {count}"
+    words = [_words(name, list(values)) for name, values in new.items()]
+    several = len(words) > 1 or len(next(iter(new.values()))) > 1
+    return f"{', '.join(words)} {'are' if several else 'is'} new: {count}"
+
+
+def _words(name: str, values: Sequence[Any]) -> str:
+    more = len(values) - _NAMED
+    texts = [f"{value:g}" if isinstance(value, float) else str(value) for value in values]
+    return f"{name} {', '.join(texts[:_NAMED])}" + (f" and {more} more" if more > 0 else "")
+
+
+def _values(program: Program) -> Iterable[tuple[str, Any]]:
+    """What its lanes are, as the table tells it."""
+    yield from program.spec.axes().items()
+    yield from {**program.spec.known_options(), **dict(program.spec.options)}.items()
+    for lane in program.lanes:
+        yield from lane.items()

@@ -1,0 +1,190 @@
+"""Slices: what a workdir consists of (see docs/slices.md)."""
+
+import hashlib
+import json
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from plasticity_jax import datasets
+from plasticity_jax import lanes as lanes_
+from plasticity_jax.execution import placement
+from plasticity_jax.execution.program import Program
+from plasticity_jax.spec import Spec, comparable
+from plasticity_jax.storage import workdir as workdir_
+from plasticity_jax.storage.workdir import WorkdirError, reason_of
+
+# fields that may change while a slice is run: how many tasks follow, and what is measured
+MAY_CHANGE = ("tasks", "probes", "probe_every")
+
+_KEYS = {
+    "spec",
+    "lanes",
+    "lane_strategy",
+    "lane_width",
+    "lane_devices",
+    "compiler_options",
+    "numbers",
+    "folder",
+}
+_FOLDER = re.compile(r"[0-9a-f]{1,64}")
+
+
+class Slice(NamedTuple):
+    """A program in a workdir: what was run together, and goes on together.
+
+    Attributes:
+      numbers: of the lanes, in the table of the workdir.
+      folder: name of the folder of its checkpoints, in `checkpoints`.
+      options: those of XLA that it is compiled with, None for XLA's own.
+    """
+
+    program: Program
+    numbers: list[int]
+    folder: str
+    options: Mapping[str, Any] | None
+
+    def record(self) -> dict[str, Any]:
+        """Returns what is written of a slice in config.json, as JSON types."""
+        return {
+            **_decisive(self.program, self.options),
+            "numbers": self.numbers,
+            "folder": self.folder,
+        }
+
+    def checkpoints(self, workdir: str | Path) -> Path:
+        """Returns the folder of its checkpoints."""
+        return Path(workdir, "checkpoints", self.folder)
+
+
+class Recorded(NamedTuple):
+    """What config.json says of a workdir.
+
+    Attributes:
+      data: the name of the data, their fingerprint and how many classes they have.
+    """
+
+    slices: list[Slice]
+    data: Mapping[str, Any]
+
+
+def in_order(programs: Sequence[Program]) -> list[Slice]:
+    """Returns new slices, whose lanes are numbered through all programs."""
+    found, first = [], 0
+    for program in programs:
+        found.append(made(program, first))
+        first += len(program.lanes)
+    return found
+
+
+def made(program: Program, first: int) -> Slice:
+    """Returns a new slice, whose lanes are numbered from `first`."""
+    options = placement.options(program.spec.model)
+    numbers = list(range(first, first + len(program.lanes)))
+    return Slice(program, numbers, name(program, options), options)
+
+
+def name(program: Program, options: Mapping[str, Any] | None) -> str:
+    """Returns the name of a new slice's folder: 16 digits of a SHA-256 of all that decides the
+    numbers of its lanes, which neither `MAY_CHANGE` nor the order of its lanes does.
+    """
+    decisive = _decisive(program, options)
+    spec = {name: value for name, value in decisive["spec"].items() if name not in MAY_CHANGE}
+    lanes = sorted(json.dumps(lane, sort_keys=True) for lane in decisive["lanes"])
+    text = json.dumps({**decisive, "spec": spec, "lanes": lanes}, sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def _decisive(program: Program, options: Mapping[str, Any] | None) -> dict[str, Any]:
+    """What decides the numbers of a program, as JSON types."""
+    how = program.execution
+    found = {
+        "spec": program.spec.record(),
+        "lanes": program.lanes,
+        "lane_strategy": how.strategy,
+        "lane_width": how.width,
+    }
+    # with lanes vmapped, XLA fuses differently on another number of devices, and last bits follow
+    if how.width > 1:
+        found["lane_devices"] = how.devices
+    if options:
+        found["compiler_options"] = dict(options)
+    return found
+
+
+def settings(slices: Sequence[Slice], dataset: datasets.Dataset) -> dict[str, Any]:
+    """Returns everything that decides the numbers of a workdir, as JSON types."""
+    data = {
+        "name": dataset.name,
+        "fingerprint": dataset.fingerprint,
+        "classes": dataset.classes,
+    }
+    return {"programs": [one.record() for one in slices], "data": data}
+
+
+def read(workdir: str | Path) -> Recorded | None:
+    """Returns what a workdir consists of, None for a folder in which nothing was run yet.
+
+    A record from long ago is read as it would be written today. Raises WorkdirError if there is
+    a config.json that is not the record of a run.
+    """
+    settings = workdir_.read_settings(workdir)
+    if settings is None:
+        return None
+    try:
+        data = settings["data"]
+        if not {"name", "fingerprint", "classes"} <= data.keys():
+            raise KeyError("data")
+        found, first = [], 0
+        for index, program in enumerate(settings["programs"]):
+            found.append(_read(program, first, str(index)))
+            first += len(program["lanes"])
+        _check_numbers(found)
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise WorkdirError(
+            f"{Path(workdir, 'config.json')} cannot be read as the record of a run "
+            f"({reason_of(error)}); use another --workdir."
+        ) from error
+    return Recorded(found, data)
+
+
+def _read(recorded: Mapping[str, Any], first: int, index: str) -> Slice:
+    """A slice from its record. Older ones lack numbers and folder: both count through."""
+    if not recorded.keys() <= _KEYS or ("numbers" in recorded) != ("folder" in recorded):
+        raise ValueError(f"a program with {', '.join(recorded)}")
+    spec = Spec(**comparable(recorded["spec"]))
+    _check_whole(spec.record(), recorded["spec"])
+    lanes = []
+    for lane in recorded["lanes"]:
+        given = lanes_.comparable(recorded["spec"], lane)
+        lanes.append(lanes_.complete(spec, given))
+        _check_whole(lanes[-1], given)
+    how = placement.execution(
+        placement.ANY, len(lanes), recorded["lane_strategy"], recorded["lane_width"]
+    )
+    if how.width > 1:
+        how = how._replace(devices=recorded["lane_devices"])
+    folder = recorded.get("folder", index)
+    if not _FOLDER.fullmatch(folder):
+        raise ValueError(f"folder {folder!r}")
+    numbers = recorded.get("numbers", list(range(first, first + len(lanes))))
+    if not lanes or len(numbers) != len(lanes):
+        raise ValueError("lanes and their numbers")
+    return Slice(Program(spec, lanes, how), numbers, folder, recorded.get("compiler_options"))
+
+
+def _check_whole(read: Mapping[str, Any], given: Mapping[str, Any]) -> None:
+    """Raises ValueError for a record that lacks something, which a default would take the place of."""
+    lacking = read.keys() - given.keys()
+    if lacking:
+        raise ValueError(f"there is no {', '.join(sorted(lacking))}")
+
+
+def _check_numbers(slices: Sequence[Slice]) -> None:
+    """Raises ValueError unless lanes are numbered from 0 without gaps."""
+    numbers = [number for one in slices for number in one.numbers]
+    if any(type(number) is not int for number in numbers) or sorted(numbers) != list(
+        range(len(numbers))
+    ):
+        raise ValueError("lanes are not numbered from 0")
