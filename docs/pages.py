@@ -20,6 +20,7 @@ from plasticity_jax import (
     optimizers,
     probes,
     registry,
+    surgery,
 )
 from plasticity_jax.stream import transitions
 
@@ -71,6 +72,12 @@ KINDS = {
         "How the outputs of a network are read and scored.",
         heads.HEADS,
         ("heads",),
+    ),
+    "surgery": Kind(
+        "Surgery",
+        "What is done to a trained network before a run begins from it.",
+        surgery.SURGERIES,
+        ("surgery",),
     ),
     "methods": Kind(
         "Methods",

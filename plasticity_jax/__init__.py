@@ -2,7 +2,16 @@
 in one program.
 """
 
-from plasticity_jax import datasets, environments, heads, methods, models, optimizers, probes
+from plasticity_jax import (
+    datasets,
+    environments,
+    heads,
+    methods,
+    models,
+    optimizers,
+    probes,
+    surgery,
+)
 from plasticity_jax.execution.program import load_data
 from plasticity_jax.execution.sweep import run
 from plasticity_jax.lanes import grid, stack
@@ -19,6 +28,7 @@ from plasticity_jax.types import (
     Metric,
     Snapshot,
     Structure,
+    Surgery,
     TrainState,
     Transition,
     UnitGroup,
@@ -35,6 +45,7 @@ __all__ = [
     "Snapshot",
     "Spec",
     "Structure",
+    "Surgery",
     "TrainState",
     "Transition",
     "UnitGroup",
@@ -52,6 +63,7 @@ __all__ = [
     "probes",
     "run",
     "stack",
+    "surgery",
     "task_set",
     "transitions",
 ]

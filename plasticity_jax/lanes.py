@@ -264,9 +264,10 @@ def check_steps(spec: Spec, samples: int) -> int:
         raise ValueError(
             f"points is {spec.points}, but a task has {steps} steps: allowed are as many as steps."
         )
-    if spec.tasks * steps >= most:
+    if (spec.first_task + spec.tasks) * steps >= most:
         raise ValueError(
-            f"{spec.tasks} tasks have {spec.tasks * steps} steps: allowed are fewer than {most}."
+            f"{spec.first_task + spec.tasks} tasks have {(spec.first_task + spec.tasks) * steps} "
+            f"steps: allowed are fewer than {most}."
         )
     return steps
 

@@ -22,6 +22,7 @@ from plasticity_jax.optimizers import OPTIMIZERS, SCHEDULES
 from plasticity_jax.probes import PROBES
 from plasticity_jax.storage import paths
 from plasticity_jax.stream.transitions import TRANSITIONS
+from plasticity_jax.surgery import SURGERIES
 from plasticity_jax.types import Transition
 
 EMPTY = inspect.Parameter.empty
@@ -35,6 +36,7 @@ REGISTRIES: dict[str, dict[str, Any]] = {
     "optimizer": OPTIMIZERS,
     "schedule": SCHEDULES,
     "probe": PROBES,
+    "surgery": SURGERIES,
 }
 LOADED: dict[str, str] = {}
 """{name as it was given: SHA-256 of the module's file} of every module that was loaded."""

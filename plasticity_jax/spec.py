@@ -19,6 +19,7 @@ from plasticity_jax.precision import PRECISIONS
 from plasticity_jax.probes import PROBES
 from plasticity_jax.stream import transitions
 from plasticity_jax.stream.transitions import TRANSITIONS
+from plasticity_jax.surgery import SURGERIES
 from plasticity_jax.types import Data, Environment, Structure
 
 START = ":start"  # of a probe that is run before the first step of a task
@@ -127,6 +128,18 @@ class Spec:
         "tasks come back after so many; 0 for new ones all the time",
         limits=COUNT,
     )
+    surgery: str = _field(
+        "none", "where it begins", "what is done to the networks of --start", axis=True
+    )
+    start_optimizer: str = _field(
+        "kept", "where it begins", "the optimizer's state of --start: kept or fresh"
+    )
+    first_task: int = _field(
+        0,
+        "where it begins",
+        "number of the first task in the stream; those before are left out",
+        limits=COUNT,
+    )
     options: Mapping[str, Any] | tuple[tuple[str, Any], ...] = _field((), "", "")
 
     def __new__(cls, *_: Any, **given: Any) -> "Spec":
@@ -154,6 +167,7 @@ class Spec:
             replace(kind, str(getattr(self, kind)))
         replace("method", "+".join(methods.names(self.method)))
         replace("probes", _probes(self.probes))
+        registry.one_of("start_optimizer", self.start_optimizer, ("kept", "fresh"))
         for field in dataclasses.fields(self):
             value = getattr(self, field.name)
             limits = field.metadata["limits"]
@@ -172,6 +186,11 @@ class Spec:
                 f"{self.samples}."
             )
         replace("options", self._checked_options())
+        if self.first_task and not self.open_ended:
+            raise ValueError(
+                f"first_task is {self.first_task}, but the learning rate changes over the run: "
+                "allowed is 0."
+            )
         environment = self.make_environment()
         if self.transition is None:
             replace("transition", environment.transition)
@@ -218,6 +237,8 @@ class Spec:
             self.schedule: SCHEDULES[self.schedule],
         }
         named[self.model] = MODELS[self.model]
+        if self.surgery != "none":
+            named[self.surgery] = SURGERIES[self.surgery]
         return named | {probe: PROBES[probe] for probe in self.probe_names()}
 
     def probe_names(self) -> tuple[str, ...]:
@@ -280,9 +301,9 @@ class Spec:
     def make_model(self, outputs: int) -> Any:
         """Returns the model with `outputs` logits. Raises ValueError if it refuses a setting."""
         given = {name: getattr(self, name) for name in _shape(self.model)}
-        return registry.make(
-            MODELS, "model", self.model, dict(self.options), outputs=outputs, **given
-        )
+        options = dict(self.options)
+        made = registry.make(MODELS, "model", self.model, options, outputs=outputs, **given)
+        return registry.make(SURGERIES, "surgery", self.surgery, options).model(made)
 
     def check_parts(self) -> None:
         """Raises ValueError if dataset, model or transition do not fit the environment, or a part
@@ -387,6 +408,14 @@ def _shape(model: str) -> list[str]:
     return [name for name in registry.positional(MODELS[model]) if name != "outputs"]
 
 
+def of_model(spec: Spec) -> dict[str, Any]:
+    """Returns the settings that a network has by its model, but for how it is drawn."""
+    fields = {name: getattr(spec, name) for name in _shape(spec.model) if name != "initialization"}
+    options = {**spec.known_options(), **dict(spec.options)}
+    own = {name: v for name, v in options.items() if name.partition(".")[0] == spec.model}
+    return {"model": spec.model, **fields, **own}
+
+
 def unread(model: str) -> list[str]:
     """Returns the fields of Spec that other models are made from, and this one is not."""
     own = _shape(model)
@@ -447,10 +476,13 @@ LATER = {
     "revisit": 0,
     "cycle": 0,
     "head": "linear",
+    "surgery": "none",
+    "start_optimizer": "kept",
+    "first_task": 0,
 }
 
 PARTS = collections.ChainMap[str, Callable](
-    ENVIRONMENTS, HEADS, MODELS, OPTIMIZERS, SCHEDULES, methods.METHODS, PROBES
+    ENVIRONMENTS, HEADS, MODELS, OPTIMIZERS, SCHEDULES, methods.METHODS, PROBES, SURGERIES
 )
 """{name: factory} of everything whose settings are named `<part>.<setting>`; no name stands in two
 registries.
@@ -467,4 +499,5 @@ CHOICES: dict[str, Mapping[str, Any]] = {
     "optimizer": OPTIMIZERS,
     "schedule": SCHEDULES,
     "precision": PRECISIONS,
+    "surgery": SURGERIES,
 }

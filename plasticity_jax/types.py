@@ -400,6 +400,20 @@ Probe = Callable[[Snapshot], "Array | dict[str, Array]"]
 """
 
 
+class Surgery(NamedTuple):
+    """What is done to a trained network before a run begins from it.
+
+    Attributes:
+      operate: (key, state) -> state, of a lane that ended. One that changes sizes gives parameters,
+        other variables, initial parameters and the optimizer's state of the new sizes.
+      model: the model of the Spec's sizes, which are those of the lane that ended -> the model of
+        what `operate` gives.
+    """
+
+    operate: "Callable[[Key, TrainState], TrainState]"
+    model: Callable[[Any], Any] = lambda model: model
+
+
 class TrainState(NamedTuple):
     """One lane between two steps. The clock is not in it, so that it stays unbatched under vmap.
 

@@ -186,6 +186,7 @@ KINDS = {
     "schedule": SCHEDULES,
     "method": methods.METHODS,
     "probes": pj.probes.PROBES,
+    "surgery": pj.surgery.SURGERIES,
 }
 TEXT = ("random_seq2seq", "bigram_cipher", "t5")
 

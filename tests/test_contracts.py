@@ -23,6 +23,7 @@ from plasticity_jax.reporting import metrics as measures
 from plasticity_jax.spec import unread
 from plasticity_jax.stream import transitions
 from plasticity_jax.stream.transitions import TRANSITIONS
+from plasticity_jax.surgery import SURGERIES
 from plasticity_jax.training import network, supervised
 from plasticity_jax.types import Data
 
@@ -34,6 +35,7 @@ FACTORIES = {
     "probe": PROBES,
     "optimizer": OPTIMIZERS,
     "schedule": SCHEDULES,
+    "surgery": SURGERIES,
     "dataset": datasets.DATASETS,
 }
 AXES = {

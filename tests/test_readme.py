@@ -250,6 +250,7 @@ PARTS = {
     *SCHEDULES,
     *pj.methods.METHODS,
     *pj.probes.PROBES,
+    *pj.surgery.SURGERIES,
 }
 
 

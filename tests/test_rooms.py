@@ -18,7 +18,7 @@ ROOMS = (
     ("storage",),
     ("datasets",),
     ("optimizers", "stream"),
-    ("text", "probes", "methods", "heads"),
+    ("text", "probes", "methods", "heads", "surgery"),
     ("environments", "models"),
     ("spec", "own_parts"),
     ("lanes",),

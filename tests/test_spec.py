@@ -17,6 +17,7 @@ from plasticity_jax.precision import PRECISIONS
 from plasticity_jax.probes import PROBES
 from plasticity_jax.spec import CHOICES, Spec, comparable, unread
 from plasticity_jax.stream.transitions import TRANSITIONS
+from plasticity_jax.surgery import SURGERIES
 
 KNOWN = {
     "environment": ENVIRONMENTS,
@@ -29,6 +30,7 @@ KNOWN = {
     "optimizer": OPTIMIZERS,
     "schedule": SCHEDULES,
     "precision": PRECISIONS,
+    "surgery": SURGERIES,
     "method": methods.METHODS,
 }
 

@@ -25,6 +25,7 @@ from plasticity_jax.models import MODELS
 from plasticity_jax.optimizers import OPTIMIZERS, SCHEDULES
 from plasticity_jax.probes import PROBES
 from plasticity_jax.storage import paths
+from plasticity_jax.surgery import SURGERIES
 
 Values = dict[str, Any]
 
@@ -34,7 +35,7 @@ LANE_HELP = {
     "transition_fraction": "share of a task's steps that the transition takes",
 }
 # name -> (default, help); strings, None where there is no default
-PATHS = ("workdir", "data_dir", "profile")  # among these:
+PATHS = ("workdir", "data_dir", "profile", "start")  # among these:
 RUN_HELP = {
     "import": (None, "modules or files with parts of your own (docs/adding.md)"),
     "seeds": ("5", "number of seeds; each seed is a lane of every arm"),
@@ -43,6 +44,8 @@ RUN_HELP = {
         None,
         "folder of results, checkpoints and figures; the same command goes on where it was",
     ),
+    "start": (None, "workdir of a finished run, from whose trained networks this one begins"),
+    "start_task": (None, "the task after whose end they are taken; default the last"),
     "data_dir": (None, "folder of original data files; default $PLASTICITY_DATA_DIR, else a cache"),
     "lane_strategy": (
         None,
@@ -72,7 +75,16 @@ SWITCHES = {
     "help": "print this",
 }
 PROGRAMS = 10_000  # of a run at most: more would take days to compile
-PART_REGISTRIES = (ENVIRONMENTS, HEADS, MODELS, OPTIMIZERS, SCHEDULES, methods.METHODS, PROBES)
+PART_REGISTRIES = (
+    ENVIRONMENTS,
+    HEADS,
+    MODELS,
+    OPTIMIZERS,
+    SCHEDULES,
+    methods.METHODS,
+    PROBES,
+    SURGERIES,
+)
 
 
 def part_settings() -> dict[str, Any]:

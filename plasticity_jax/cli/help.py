@@ -12,6 +12,7 @@ from plasticity_jax.models import MODELS
 from plasticity_jax.optimizers import OPTIMIZERS, SCHEDULES
 from plasticity_jax.probes import PROBES
 from plasticity_jax.stream.transitions import TRANSITIONS
+from plasticity_jax.surgery import SURGERIES
 
 _FLAG, _NAME = 34, 24  # columns of a flag in --help, of a part in --list
 _BESIDE = 4  # settings of a part in a line of --list
@@ -77,6 +78,7 @@ def listing() -> str:
         "optimizers": OPTIMIZERS,
         "learning rate schedules": SCHEDULES,
         "probes": PROBES,
+        "surgery": SURGERIES,
     }
     lines = []
     for kind, known in kinds.items():

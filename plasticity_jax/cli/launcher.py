@@ -16,7 +16,7 @@ from plasticity_jax.cli import changes, dry_run, flags, help, pictures, settings
 from plasticity_jax.cli.settings import Settings
 from plasticity_jax.datasets import cache
 from plasticity_jax.estimates import profile
-from plasticity_jax.execution import memory, rows, sweep, tasks
+from plasticity_jax.execution import memory, rows, starts, sweep, tasks
 from plasticity_jax.execution import program as program_
 from plasticity_jax.reporting import metrics
 from plasticity_jax.storage import workdir
@@ -280,6 +280,9 @@ def check(
         metrics.check_measured(specs, metric, len(dataset.test_images) > 0)
     samples = program_.sizes(specs, program_.device_data(dataset))
     programs = program_.plan(runs, samples, values["lane_strategy"], width)
+    task = settings.read("start_task", values["start_task"]) if values["start_task"] else None
+    data = program_.device_data(dataset)
+    programs = starts.attached(programs, values["start"], task, data)
     pictures.check(values, pictures.arms(programs))
     return Checked(dataset, programs, **numbers)
 

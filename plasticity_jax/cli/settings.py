@@ -22,6 +22,7 @@ RUN_LIMITS = {
     "seeds": (1, 2**63),
     "first_seed": (0, registry.LARGEST_WHOLE),
     "lane_width": (1, registry.LARGEST_WHOLE),
+    "start_task": (0, registry.LARGEST_WHOLE),
     "checkpoint_every": (1, registry.LARGEST_WHOLE),
     "last": (1, registry.LARGEST_WHOLE),
 }

@@ -1,5 +1,6 @@
 """A program on its devices: compiled, with lanes and data in place."""
 
+import functools
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -10,6 +11,7 @@ import numpy as np
 from plasticity_jax import lanes as lanes_
 from plasticity_jax.execution import placement
 from plasticity_jax.execution.program import Program
+from plasticity_jax.training import beginning
 from plasticity_jax.training.supervised import Run, make_run
 from plasticity_jax.types import Data, PyTree
 
@@ -18,9 +20,9 @@ class Compiled(NamedTuple):
     """A program on its devices, with lanes and data in place.
 
     Attributes:
-      init: () -> states of all padded lanes.
-      run_task: (states, task number) -> (states, metrics), both with a lane axis; consumes
-        `states`.
+      init: () -> states of all padded lanes, drawn, or begun from those of the program's start.
+      run_task: (states, number of the run's task) -> (states, metrics), both with a lane axis;
+        consumes `states`.
       place: numpy states of the program's own lanes -> states of all padded lanes on the devices.
       copy: states -> a copy of them on the devices, which the next `run_task` leaves alone; waits
         for nothing.
@@ -59,9 +61,17 @@ def compile_program(program: Program, data: Data) -> Compiled:
     def arguments(states: PyTree, number: int) -> tuple[PyTree, ...]:
         return lanes, states, data, jax.device_put(np.int32(number), where.shared)
 
+    def begin() -> PyTree:
+        if program.start is None:
+            return init(lanes, data)
+        begun = placement.over_lanes(functools.partial(beginning.begun, program.spec), how, split=2)
+        begun = begun if how.strategy == "plain" else jax.jit(begun)
+        return begun(lanes, place(program.start.states()), data)
+
+    first = program.spec.first_task
     return Compiled(
-        init=lambda: init(lanes, data),
-        run_task=lambda states, number: task(*arguments(states, number)),
+        init=begin,
+        run_task=lambda states, number: task(*arguments(states, first + number)),
         place=place,
         copy=jax.jit(lambda states: jax.tree.map(jnp.copy, states)),
         shapes=jax.tree.map(lambda a: jax.ShapeDtypeStruct((count, *a.shape), a.dtype), one),

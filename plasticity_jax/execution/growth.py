@@ -96,17 +96,24 @@ def plan(workdir: str | Path, programs: Sequence[Program], dataset: datasets.Dat
     goals: list[dict[int, _Goal]] = [{} for _ in recorded.slices]
     new = []
     for program in programs:
-        unknown = []
-        for lane in program.lanes:
+        unknown, sources = [], {}
+        for own, lane in enumerate(program.lanes):
             found = known.get(_identity(program.spec, lane))
             if found is None:
-                unknown.append(lane)
+                unknown.append(own)
                 continue
             index, place = found
             _check_same(workdir, recorded.slices[index], program)
+            _check_start(workdir, recorded.slices[index].program, place, program, own)
             goals[index][place] = _goal(program.spec)
+            sources.setdefault(index, {})[place] = own
+        for index, places in sources.items():
+            if len(places) == len(recorded.slices[index].numbers):
+                order = [places[place] for place in sorted(places)]
+                recorded.slices[index] = _with_states(recorded.slices[index], program, order)
         if unknown:
-            new.append(program._replace(lanes=unknown))
+            _check_new_start(workdir, recorded, program)
+            new.append(_some(program, unknown))
     return _planned(workdir, recorded, goals, new)
 
 
@@ -179,7 +186,7 @@ def _parted(workdir: str | Path, one: Slice, goals: Mapping[int, _Goal]) -> list
     groups: dict[_Goal | None, list[int]] = {}
     for place in range(len(one.numbers)):
         groups.setdefault(goals.get(place), []).append(place)
-    done = Checkpoints(one.checkpoints(workdir)).latest() or 0
+    done = max(Checkpoints(one.checkpoints(workdir)).steps(), default=0)
     if len(groups) < 2 or all(goal.tasks <= done for goal in groups if goal):
         return []
     return [Part(_part(one, goal, places), one, places) for goal, places in groups.items()]
@@ -187,12 +194,40 @@ def _parted(workdir: str | Path, one: Slice, goals: Mapping[int, _Goal]) -> list
 
 def _part(one: Slice, goal: _Goal | None, places: Sequence[int]) -> Slice:
     """The slice of some lanes of another one; a lane's numbers depend on the width alone."""
-    how = one.program.execution
-    lanes = [one.program.lanes[place] for place in places]
-    program = one.program._replace(lanes=lanes, execution=_spread(how, len(lanes)))
+    program = _some(one.program, places)
+    program = program._replace(execution=_spread(program.execution, len(places)))
     numbers = [one.numbers[place] for place in places]
     part = Slice(program, numbers, slices_.name(program, one.options), one.options)
     return _aimed(part, goal) if goal else part
+
+
+def _some(program: Program, places: Sequence[int]) -> Program:
+    """The program of some of its lanes."""
+    some = program._replace(lanes=[program.lanes[place] for place in places])
+    start = program.start
+    if start is None:
+        return some
+    own = np.asarray(places)
+    return some._replace(
+        start=start._replace(
+            tasks=[start.tasks[place] for place in places],
+            digests=[start.digests[place] for place in places],
+            states=lambda: jax.tree.map(lambda leaf: leaf[own], start.states()),
+        )
+    )
+
+
+def _with_states(one: Slice, program: Program, order: Sequence[int]) -> Slice:
+    """A recorded slice with the states that its lanes begin from, which are those of a program's
+    lanes in this order; it may have no checkpoint of its own yet.
+    """
+    start = one.program.start
+    if start is None or program.start is None:
+        return one
+    states = _some(program, order).start
+    assert states is not None  # (as the program has one)
+    start = start._replace(states=states.states)
+    return one._replace(program=one.program._replace(start=start))
 
 
 def _spread(how: placement.Execution, lanes: int) -> placement.Execution:
@@ -307,6 +342,40 @@ def _check_same(workdir: str | Path, one: Slice, program: Program) -> None:
             "of device or with another version, and would end with other last digits: use another "
             "--workdir."
         )
+
+
+def _check_start(workdir: str | Path, was: Program, place: int, now: Program, own: int) -> None:
+    """Raises WorkdirError if a lane that is there began from something else."""
+    before = was.start.digests[place] if was.start else ""
+    after = now.start.digests[own] if now.start else ""
+    if before == after:
+        return
+    if was.start and now.start:
+        raise WorkdirError(
+            f"start is {now.start.folder} after task {now.start.tasks[own]}, whose states are other "
+            f"ones than the lanes in {workdir} began from: allowed is the start as it was, or "
+            "another --workdir."
+        )
+    raise _other_start(workdir, was, now)
+
+
+def _other_start(workdir: str | Path, was: Program, now: Program) -> WorkdirError:
+    said = f"start is {now.start.folder}" if now.start else "start is not given"
+    before = f"began from {was.start.folder}" if was.start else "were drawn afresh"
+    return WorkdirError(
+        f"{said}, but the lanes in {workdir} {before}: allowed is one start in a workdir, whose "
+        "table does not tell them apart; use another --workdir."
+    )
+
+
+def _check_new_start(workdir: str | Path, recorded: Recorded, now: Program) -> None:
+    """Raises WorkdirError if new lanes began elsewhere than those there."""
+    was = recorded.slices[0].program
+    before, after = was.start, now.start
+    if (before is None) != (after is None):
+        raise _other_start(workdir, was, now)
+    if before and after and (before.folder, before.tasks[0]) != (after.folder, after.tasks[0]):
+        raise _other_start(workdir, was, now)
 
 
 def _check_probe_options(workdir: str | Path, was: Spec, now: Spec) -> None:

@@ -1,6 +1,6 @@
 """Programs: a Spec with its lanes and its data, planned and checked before anything is compiled."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -12,18 +12,39 @@ from plasticity_jax.execution import placement
 from plasticity_jax.reporting import metrics as metrics_
 from plasticity_jax.spec import Spec
 from plasticity_jax.storage import paths
-from plasticity_jax.types import Data, Environment
+from plasticity_jax.types import Data, Environment, PyTree
 
 History = dict[str, np.ndarray]
 """Metrics of one program so far: {name: [tasks done, lanes]}."""
 
 
 class Program(NamedTuple):
-    """One Spec with all its lanes (completed: every number given) and how they are executed."""
+    """One Spec with all its lanes (completed: every number given) and how they are executed.
+
+    Attributes:
+      start: what they begin from; None: they are drawn.
+    """
 
     spec: Spec
     lanes: list[dict[str, Any]]
     execution: placement.Execution
+    start: "Start | None" = None
+
+
+class Start(NamedTuple):
+    """The trained states that lanes begin from, each from the lane of its seed.
+
+    Attributes:
+      folder: the workdir that they are in.
+      tasks: after whose end they are, of each lane.
+      digests: SHA-256 of the state of each lane, shortened.
+      states: () -> the states [lanes, ...].
+    """
+
+    folder: str
+    tasks: list[int]
+    digests: list[str]
+    states: Callable[[], PyTree]
 
 
 def device_data(dataset: datasets.Dataset) -> Data:
@@ -66,7 +87,7 @@ def sizes(specs: Sequence[Spec], data: Data) -> dict[Spec, int]:
         environment = spec.make_environment()
         if environment.data != "nothing":
             _check_data(spec, environment, data)
-        environment.check(data, spec.tasks)
+        environment.check(data, spec.first_task + spec.tasks)
         found[spec] = environment.size(data)
     return found
 

@@ -128,7 +128,8 @@ def _stages(spec: Spec, done: int, lanes: int) -> dict[str, np.ndarray]:
     environment = spec.make_environment()
     if environment.schedule is one_after_another:
         return {}
-    stages = [environment.schedule(number) for number in range(done)]
+    first = spec.first_task
+    stages = [environment.schedule(first + number) for number in range(done)]
     number, part = STAGE
     return {
         number: np.tile([int(stage.task) for stage in stages], lanes),

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 from plasticity_jax import datasets
 from plasticity_jax import lanes as lanes_
 from plasticity_jax.execution import placement
-from plasticity_jax.execution.program import Program
+from plasticity_jax.execution.program import Program, Start
 from plasticity_jax.spec import Spec, comparable
 from plasticity_jax.storage import workdir as workdir_
 from plasticity_jax.storage.workdir import WorkdirError, reason_of
@@ -27,7 +27,9 @@ _KEYS = {
     "compiler_options",
     "numbers",
     "folder",
+    "start",
 }
+_START = ("folder", "tasks", "digests")
 _FOLDER = re.compile(r"[0-9a-f]{1,64}")
 
 
@@ -91,8 +93,11 @@ def name(program: Program, options: Mapping[str, Any] | None) -> str:
     """
     decisive = _decisive(program, options)
     spec = {name: value for name, value in decisive["spec"].items() if name not in MAY_CHANGE}
-    lanes = sorted(json.dumps(lane, sort_keys=True) for lane in decisive["lanes"])
-    text = json.dumps({**decisive, "spec": spec, "lanes": lanes}, sort_keys=True)
+    lanes = [json.dumps(lane, sort_keys=True) for lane in decisive["lanes"]]
+    start = decisive.pop("start", None)
+    if start:  # (wherever its folder is)
+        lanes = [f"{lane} from {own}" for lane, own in zip(lanes, start["digests"], strict=True)]
+    text = json.dumps({**decisive, "spec": spec, "lanes": sorted(lanes)}, sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
@@ -110,6 +115,9 @@ def _decisive(program: Program, options: Mapping[str, Any] | None) -> dict[str, 
         found["lane_devices"] = how.devices
     if options:
         found["compiler_options"] = dict(options)
+    if program.start:
+        start = program.start._asdict()
+        found["start"] = {name: start[name] for name in _START}
     return found
 
 
@@ -171,7 +179,19 @@ def _read(recorded: Mapping[str, Any], first: int, index: str) -> Slice:
     numbers = recorded.get("numbers", list(range(first, first + len(lanes))))
     if not lanes or len(numbers) != len(lanes):
         raise ValueError("lanes and their numbers")
-    return Slice(Program(spec, lanes, how), numbers, folder, recorded.get("compiler_options"))
+    start = _read_start(recorded["start"], len(lanes)) if "start" in recorded else None
+    program = Program(spec, lanes, how, start)
+    return Slice(program, numbers, folder, recorded.get("compiler_options"))
+
+
+def _read_start(recorded: Mapping[str, Any], lanes: int) -> Start:
+    """What is recorded of a start; its states come with the run that asks for these lanes."""
+    folder, tasks, digests = (recorded[name] for name in _START)
+    if len(recorded) != len(_START) or not isinstance(folder, str):
+        raise ValueError("start")
+    if not len(tasks) == len(digests) == lanes:
+        raise ValueError("lanes and what they begin from")
+    return Start(folder, tasks, digests, dict)
 
 
 def _check_whole(read: Mapping[str, Any], given: Mapping[str, Any]) -> None:

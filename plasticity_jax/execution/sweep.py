@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from plasticity_jax import datasets, registry
 from plasticity_jax import lanes as lanes_
-from plasticity_jax.execution import growth, memory, record, rows, slices, tasks
+from plasticity_jax.execution import growth, memory, record, rows, slices, starts, tasks
 from plasticity_jax.execution import program as program_
 from plasticity_jax.execution.program import History, Program
 from plasticity_jax.execution.slices import Slice
@@ -30,6 +30,8 @@ def run(
     lane_width: int | None = None,
     checkpoint_every: int | str = 1,
     progress: bool = False,
+    start: str | Path | None = None,
+    start_task: int | None = None,
 ) -> "pandas.DataFrame":
     """Runs lanes of a Spec through all tasks and returns the tidy table (see `table`).
 
@@ -44,6 +46,9 @@ def run(
       lane_strategy, lane_width: see `lanes.Execution`; default by backend and model.
       checkpoint_every: tasks between checkpoints; "never": only at the end, or when stopped.
       progress: show a progress bar on standard error.
+      start: workdir of a finished run, from whose trained networks the lanes begin, each from that
+        of its seed, after the Spec's `surgery`; None: they are drawn.
+      start_task: the task after whose end they are taken; None: the last.
     `~` at the start of a folder is expanded. Raises ValueError (settings), DataError (data),
     MemoryError (by an estimate), WorkdirError (workdir), Stopped (a signal of `workdir.Stop`, such
     as SIGTERM or Ctrl-C, with a workdir).
@@ -68,6 +73,8 @@ def run(
     dataset = program_.load_common_dataset(specs, data_dir, download)
     samples = program_.sizes(specs, program_.device_data(dataset))
     programs = program_.plan(runs, samples, lane_strategy, lane_width)
+    data = program_.device_data(dataset)
+    programs = starts.attached(programs, start, start_task, data)
     if workdir is None:
         memory.check(programs, program_.device_data(dataset))
         made = slices.in_order(programs)

@@ -168,7 +168,7 @@ def _is_measured(spec: Spec, column: str, task: int) -> bool:
     if _probe(column) in spec.probes:
         return (task + 1) % spec.probe_every == 0
     earlier = re.match(r"revisit_(\d+)_", column)
-    return earlier is None or int(earlier[1]) <= task
+    return earlier is None or int(earlier[1]) <= spec.first_task + task
 
 
 def _probe(column: str) -> str:

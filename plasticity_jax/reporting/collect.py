@@ -123,6 +123,12 @@ def _numbered(programs: Sequence[Mapping[str, Any]]) -> dict[int, str]:
     found: dict[int, str] = {}
     for program in programs:
         own = _keys(program["spec"], program["lanes"])
+        if "start" in program:  # (which no run that is asked for has)
+            digests = program["start"]["digests"]
+            own = [
+                json.dumps({**json.loads(key), "start": digest}, sort_keys=True)
+                for key, digest in zip(own, digests, strict=True)
+            ]
         numbers = program.get("numbers", range(len(found), len(found) + len(own)))
         found |= dict(zip(numbers, own, strict=True))
     return found

@@ -28,6 +28,10 @@ class _Damaged(Exception):
     """One checkpoint that does not verify; the message says which leaf or file and how."""
 
 
+class Misfit(WorkdirError):
+    """A sound checkpoint of something else than is asked for; the message is one sentence."""
+
+
 class Checkpoints:
     """Checkpoints of one program in `folder`, the newest `keep` of them, each with a SHA-256 of
     every leaf.
@@ -65,7 +69,7 @@ class Checkpoints:
     def _write(self, step: int, leaves: dict[str, np.ndarray]) -> None:
         manifest = _manifest(step, leaves)
         data, chunk = _joined(leaves.values())
-        present = self._steps()
+        present = self.steps()
         if present and step < present[-1]:
             raise WorkdirError(
                 f"{self._folder} holds step {present[-1]} already, so step {step} cannot follow it."
@@ -81,7 +85,7 @@ class Checkpoints:
                     manifest=ocp.args.JsonSave(manifest),
                 )
                 checkpointer.save(self._folder / str(step), args=items, force=True)
-            for old in self._steps()[: -self._keep]:
+            for old in self.steps()[: -self._keep]:
                 shutil.rmtree(self._folder / str(old))
         # tensorstore reports a full disk as ValueError
         except (OSError, ValueError, RuntimeError) as error:
@@ -90,9 +94,9 @@ class Checkpoints:
             what = f"The checkpoint of step {step} could not be saved in {self._folder}"
             raise WorkdirError(f"{what} ({reason_of(error)}).") from error
 
-    def restore(self, like: Any) -> tuple[int, Any] | None:
+    def restore(self, like: Any, step: int | None = None) -> tuple[int, Any] | None:
         """Returns the newest checkpoint that verifies, (step, tree of numpy arrays), or None if
-        there is none at all.
+        there is none at all; with `step` only the one of that step, and nothing is deleted.
 
         `like` is a dict that gives structure, dtypes and shapes (arrays or jax.ShapeDtypeStruct);
         nothing is ever cast. A top-level key with the value {} stands for a dict of arrays that is
@@ -101,22 +105,22 @@ class Checkpoints:
         verify, deleted, so that its step can be saved again.
 
         Raises:
-          WorkdirError: there are checkpoints but none verifies (they are left alone), or `like`
-            does not fit.
+          WorkdirError: there are checkpoints but none verifies (they are left alone), or, as
+            `Misfit`, `like` does not fit.
         """
-        found = self._newest()
+        found = self._newest(self.steps() if step is None else [step])
         if found is None:
             return None
-        step, leaves, damaged = found
-        tree = self._fitted(step, leaves, like)
-        self._delete(damaged, step)
-        return step, tree
+        at, leaves, damaged = found
+        tree = self._fitted(at, leaves, like)
+        self._delete(damaged, at)
+        return at, tree
 
-    def latest(self) -> int | None:
-        """Returns the step of the newest checkpoint, whether it verifies or not; None if there is
-        none.
-        """
-        return max(self._steps(), default=None)
+    def steps(self) -> list[int]:
+        """Returns the steps of all checkpoints, whether they verify or not, the newest last."""
+        if not self._folder.is_dir():
+            return []
+        return sorted(int(entry.name) for entry in self._folder.iterdir() if entry.name.isdecimal())
 
     def copy(
         self, other: "Checkpoints", change: Callable[[str, np.ndarray], np.ndarray]
@@ -127,19 +131,19 @@ class Checkpoints:
         Raises:
           WorkdirError: there are checkpoints but none verifies, or the disk does not take it.
         """
-        found = self._newest()
+        found = self._newest(self.steps())
         if found is None:
             return None
         step, leaves, _ = found
         other._write(step, {name: change(name, leaf) for name, leaf in leaves.items()})
         return step
 
-    def _newest(self) -> tuple[int, dict[str, np.ndarray], dict[int, str]] | None:
+    def _newest(self, steps: list[int]) -> tuple[int, dict[str, np.ndarray], dict[int, str]] | None:
         """Step and leaves of the newest checkpoint that verifies, and why each newer one does
         not; None if there is none at all.
         """
         damaged: dict[int, str] = {}
-        for step in reversed(self._steps()):
+        for step in reversed(steps):
             try:
                 return step, self._verified(step), damaged
             except _Damaged as error:
@@ -189,11 +193,6 @@ class Checkpoints:
             )
         return ocp, self._orbax
 
-    def _steps(self) -> list[int]:
-        if not self._folder.is_dir():
-            return []
-        return sorted(int(entry.name) for entry in self._folder.iterdir() if entry.name.isdecimal())
-
     def _remove_unfinished(self) -> None:
         for entry in self._folder.glob("*.orbax-checkpoint-tmp*"):
             shutil.rmtree(entry)
@@ -230,7 +229,7 @@ class Checkpoints:
     def _fitted(
         self, step: int, leaves: dict[str, np.ndarray], like: dict[str, Any]
     ) -> dict[str, Any]:
-        """The leaves in the structure of `like`; raises WorkdirError where they do not fit."""
+        """The leaves in the structure of `like`; raises Misfit where they do not fit."""
         where = f"The checkpoint of step {step} in {self._folder} does not fit this program"
         parts = {}
         for key, part in like.items():
@@ -252,16 +251,14 @@ class Checkpoints:
                     sorted(wanted.keys() - found.keys()),
                     sorted(found.keys() - wanted.keys()),
                 )
-                raise WorkdirError(
+                raise Misfit(
                     f"{where}: {key} lacks {lacking[:3] or 'nothing'} and has unknown "
                     f"{extra[:3] or 'nothing'}."
                 )
             for name, leaf in wanted.items():
                 texts = [f"{side.dtype}{list(side.shape)}" for side in (found[name], leaf)]
                 if texts[0] != texts[1]:
-                    raise WorkdirError(
-                        f"{where}: {prefix}{name} is {texts[0]} but must be {texts[1]}."
-                    )
+                    raise Misfit(f"{where}: {prefix}{name} is {texts[0]} but must be {texts[1]}.")
             parts[key] = jax.tree.unflatten(
                 jax.tree.structure(part), [found[name] for name in wanted]
             )

@@ -130,30 +130,33 @@ def read_settings(path: str | os.PathLike) -> dict[str, Any] | None:
     Raises:
       WorkdirError: it cannot be read.
     """
+    content = _content(path)
+    return None if content is None else content["settings"]
+
+
+def read_record(path: str | os.PathLike) -> dict[str, Any]:
+    """Returns what `path/config.json` records besides settings; empty if there is no such file.
+
+    Raises:
+      WorkdirError: it cannot be read.
+    """
+    content = _content(path) or {}
+    return {name: value for name, value in content.items() if name != "settings"}
+
+
+def _content(path: str | os.PathLike) -> dict[str, Any] | None:
+    """What is in `path/config.json`; None if there is no such file."""
     file = pathlib.Path(path, "config.json")
     try:
-        settings = read_json(file, nan=True)["settings"]
-        if not isinstance(settings, dict):
+        content = read_json(file, nan=True)
+        if not isinstance(content["settings"], dict):
             raise TypeError("its settings are no object")
     except (FileNotFoundError, NotADirectoryError):
         return None
     except (OSError, ValueError, KeyError, TypeError) as error:
         reason = f"cannot be read as the record of a run ({reason_of(error)})"
         raise WorkdirError(f"{file} {reason}; use another --workdir.") from error
-    return settings
-
-
-def read_record(path: str | os.PathLike) -> dict[str, Any]:
-    """Returns what `path/config.json` records besides settings; empty if there is no such file.
-
-    Raises WorkdirError for one that is damaged.
-    """
-    file = pathlib.Path(path, "config.json")
-    try:
-        content = read_json(file, nan=True) if file.exists() else {}
-    except (OSError, ValueError) as error:
-        raise WorkdirError(f"{file} cannot be read ({reason_of(error)}).") from error
-    return {name: value for name, value in content.items() if name != "settings"}
+    return content
 
 
 def write_config(path: str | os.PathLike, settings: dict, record: dict) -> None:

@@ -6,7 +6,7 @@ from plasticity_jax.types import Array, Key
 
 # Roles: one independent stream of randomness each. Never renumber: it would change every published
 # run.
-TASK, ORDER, RANK, NOISE, INIT, PROBE, START = range(7)
+TASK, ORDER, RANK, NOISE, INIT, PROBE, START, SURGERY = range(8)
 
 
 def role(key: Key, name: int, *index: Array | int) -> Key:

@@ -262,6 +262,7 @@ AXES = {
     "schedule": "constant,cosine",
     "precision": "float32,tensorfloat32,bfloat16",
     "method": "none,l2,redo+l2",
+    "surgery": "none,perturb",
 }
 
 
@@ -437,10 +438,16 @@ def test_help_is_grouped_short_and_whole():
     text = help.usage("What it is.\n", {"tasks": "77"})
     assert text.startswith("What it is.\n\nwhat changes\n")
     groups = [line for line in text.splitlines()[2:] if line and line[0] != " " and "." not in line]
-    assert groups == ["what changes", "what learns", "what is measured", "how it runs"]
+    assert groups == [
+        "what changes",
+        "what learns",
+        "what is measured",
+        "where it begins",
+        "how it runs",
+    ]
     assert "--tasks=77 " in text
     assert "--transition_fraction=2/3 " in text
-    assert len(text.splitlines()) < 72
+    assert len(text.splitlines()) < 80
     assert max(map(len, text.splitlines())) <= 120
     named = [
         line.split()[0][2:].partition("=")[0]
@@ -575,7 +582,7 @@ def test_the_home_folder_is_expanded_in_every_folder(monkeypatch):
     monkeypatch.setenv("HOME", "/home/me")
     argv = [f"--{name}=~/x" for name in flags.PATHS]
     values, _ = flags.parse(argv)
-    assert [values[name] for name in flags.PATHS] == ["/home/me/x"] * 3
+    assert [values[name] for name in flags.PATHS] == ["/home/me/x"] * len(flags.PATHS)
     assert flags.parse(["--workdir=runs/~"])[0]["workdir"] == "runs/~"
     with pytest.raises(
         ValueError, match="workdir is '~nobody-here/x': allowed are other paths, as that home"

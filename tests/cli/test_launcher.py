@@ -438,23 +438,21 @@ def test_a_finished_run_is_not_run_again(finished, capsys):
 @pytest.mark.parametrize(
     ("change", "told"),
     [
-        ("--tasks=1", ".tasks was 2, now 1"),
-        ("--l2.strength=1e-3,2e-4", ".l2.strength was 0.0001, now 0.0002"),
-        ("--activation=tanh", '.activation was "relu", now "tanh"'),
-        ("--lane_width=7", ".lane_width was "),
-        ("--precision=bfloat16", '.precision was absent, now "bfloat16"'),
-        ("--subsample_seed=1", ".subsample_seed was 0, now 1"),
+        ("--tasks=1", "tasks is 1, but lanes in "),
+        ("--batch_size=10", "batch_size is 10, but the lanes in "),
+        ("--lane_width=7", "lane_width is 7, but the lanes in "),
+        ("--probe_samples=7", "probe_samples is 7, but the lanes in "),
+        ("--subsample_seed=1", "subsample_seed is 1, but the lanes in "),
     ],
 )
-def test_other_settings_in_the_same_workdir_are_refused_with_the_difference(
-    finished, change, told, capsys
-):
+def test_what_a_workdir_cannot_take_is_refused(finished, change, told, capsys):
     folder = finished[0]
     before = contents(folder)
     code, sentence = refused(capsys, f"--workdir={folder}", *GRID, change)
     assert code == 1
     assert told in sentence
     assert "use another --workdir" in sentence
+    assert ": allowed " in sentence
     assert contents(folder) == before
 
 

@@ -15,7 +15,6 @@ from plasticity_jax.execution import program as program_
 from plasticity_jax.storage import table as table_
 from plasticity_jax.storage import workdir
 
-pytestmark = pytest.mark.usefixtures("compiled_once")
 SEEDS = [{"seed": 0}, {"seed": 1}, {"seed": 2}]
 
 

@@ -1,0 +1,211 @@
+"""Runs that begin from the trained networks of another workdir."""
+
+import dataclasses
+import json
+import pathlib
+import shutil
+
+import numpy as np
+import pandas as pd
+import pytest
+from helpers import tiny
+
+from plasticity_jax.cli import launcher
+from plasticity_jax.execution import compiled as compiled_
+from plasticity_jax.execution import slices, sweep, tasks
+from plasticity_jax.reporting import collect
+from plasticity_jax.storage import workdir
+
+SEEDS = [{"seed": 3}, {"seed": 1}]
+MEASURED = ["seed", "loss", "accuracy", "online_accuracy"]
+
+
+@pytest.fixture(scope="module")
+def spec(tmp_path_factory):
+    dataset = tiny.arrays(tmp_path_factory.mktemp("data"))
+    return tiny.spec(dataset=dataset, tasks=2, optimizer="adam", probes="distance_from_init")
+
+
+@pytest.fixture(scope="module")
+def donor(spec, tmp_path_factory) -> pathlib.Path:
+    folder = tmp_path_factory.mktemp("donor")
+    sweep.run(spec, [*SEEDS, {"seed": 0}], folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def longer(spec):
+    """The same as the donor, and two more tasks."""
+    table = sweep.run(dataclasses.replace(spec, tasks=4), SEEDS)
+    return table[table["task"] >= 2].reset_index(drop=True)
+
+
+@pytest.fixture
+def nothing_compiles(monkeypatch):
+    def refuse(*_):
+        raise AssertionError("nothing is to be compiled or trained")
+
+    monkeypatch.setattr(compiled_, "compile_program", refuse)
+
+
+def going_on(spec, **changes):
+    return dataclasses.replace(spec, first_task=2, **changes)
+
+
+def assert_measured(table, expected):
+    columns = [*MEASURED, "distance_from_init"]
+    pd.testing.assert_frame_equal(
+        table[columns].reset_index(drop=True), expected[columns], check_exact=True
+    )
+
+
+def test_a_run_that_begins_where_another_ended_goes_on_as_that_would(spec, donor, longer, tmp_path):
+    assert_measured(sweep.run(going_on(spec), SEEDS, tmp_path, start=donor), longer)
+    recorded = json.loads((tmp_path / "config.json").read_text())["settings"]["programs"][0]
+    assert recorded["start"]["folder"] == str(donor)
+    assert recorded["start"]["tasks"] == [1, 1]
+    assert len(set(recorded["start"]["digests"])) == 2
+    # in memory, and with noise of scale 0 beside other noise
+    scales = [{**lane, "perturb.scale": scale} for lane in SEEDS for scale in (0, 0.5)]
+    moved = sweep.run(going_on(spec, surgery="perturb"), scales, start=donor)
+    assert_measured(moved[moved["perturb.scale"] == 0], longer)
+    assert (moved.loc[moved["perturb.scale"] == 0.5, "loss"].to_numpy() != longer["loss"]).all()
+    assert set(moved["surgery"]) == {"perturb"}
+
+
+def test_a_stream_may_begin_anew(spec, donor):
+    """Task 0 is the task 0 of the donor, which a trained network finds easier."""
+    first = sweep.run(spec, SEEDS, start=donor).query("task == 0")
+    fresh = sweep.run(spec, SEEDS).query("task == 0")
+    assert (first["distance_from_init"].to_numpy() > fresh["distance_from_init"].to_numpy()).all()
+
+
+def test_resumed_and_grown_equals_straight_through(spec, donor, longer, tmp_path):
+    one = dataclasses.replace(going_on(spec), tasks=1)
+    sweep.run(one, SEEDS[:1], tmp_path, start=donor)
+    table = sweep.run(going_on(spec), SEEDS, tmp_path, start=donor)
+    assert_measured(table, longer)
+
+
+def test_a_run_killed_before_its_first_checkpoint_begins_from_the_same(
+    spec, donor, longer, tmp_path, monkeypatch
+):
+    with monkeypatch.context() as context:
+        context.setattr(tasks, "run_program", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        with pytest.raises(KeyboardInterrupt):
+            sweep.run(going_on(spec), SEEDS, tmp_path, start=donor)
+    (recorded,) = slices.read(tmp_path).slices
+    assert recorded.program.start.folder == str(donor)
+    assert_measured(sweep.run(going_on(spec), SEEDS, tmp_path, start=donor), longer)
+
+
+def test_a_run_with_a_start_is_not_taken_for_one_without(spec, donor, tmp_path):
+    sweep.run(spec, SEEDS, tmp_path, start=donor)
+    with pytest.raises(workdir.WorkdirError, match="lacks 2 of the 2 lanes asked for"):
+        collect.collect([tmp_path], [(spec, SEEDS)])
+    assert len(collect.collect([donor], [(spec, SEEDS)])) == 4
+
+
+# Refused
+
+
+@pytest.mark.usefixtures("nothing_compiles")
+def test_what_is_no_start_is_said_in_one_sentence(spec, donor, tmp_path):
+    empty, twice, unfinished = (tmp_path / name for name in ("empty", "twice", "unfinished"))
+    for folder in (empty, twice, unfinished):
+        folder.mkdir()
+    data = sweep.program_.load_dataset(spec)
+    arms = [{**lane, "learning_rate": rate} for lane in SEEDS for rate in (1e-3, 1e-2)]
+    programs = sweep.program_.plan([(spec, arms)], 64)
+    workdir.write_config(twice, slices.settings(slices.in_order(programs), data), {})
+    programs = sweep.program_.plan([(spec, SEEDS)], 64)
+    workdir.write_config(unfinished, slices.settings(slices.in_order(programs), data), {})
+    target = tmp_path / "run"
+    cases = [
+        ({}, {"start": tmp_path / "gone"}, "start is .+gone, which is no folder: allowed is"),
+        ({}, {"start": empty}, "start is .+empty, which has no config.json: allowed is"),
+        ({}, {"start": twice}, "which has 2 lanes of seed 1: allowed is a folder with one arm"),
+        ({}, {"start": unfinished}, "which has 0 of 2 tasks of lanes asked for: allowed are"),
+        ({"width": 9}, {"start": donor}, "width is 9, but the networks in .+ have 8: allowed is"),
+        ({"norm": "batch"}, {"start": donor}, "norm is batch, but the networks in .+ have none"),
+        (
+            {"optimizer": "sgd", "method": "l2_init"},
+            {"start": donor},
+            "optimizer sgd with method l2_init cannot go on with .+ or --start_optimizer=fresh",
+        ),
+        ({}, {"start": donor, "start_task": 9}, "start_task is 9, but .+ after task 0 and 1: allo"),
+        ({"surgery": "perturb"}, {}, "surgery is 'perturb', but there is no start to operate on"),
+        ({"start_optimizer": "fresh"}, {}, "start_optimizer is 'fresh', but there is no start"),
+        ({}, {"start_task": 0}, "start_task is 0, but there is no start: give --start=DIR as well"),
+    ]
+    for changes, how, said in cases:
+        with pytest.raises((ValueError, workdir.WorkdirError), match=said) as caught:
+            sweep.run(dataclasses.replace(spec, **changes), SEEDS, target, **how)
+        assert str(caught.value).count(". ") == 0
+        assert not target.exists()
+    with pytest.raises(workdir.WorkdirError, match=r"no lane of seed 7: .+ there \(0, 1, 3\)"):
+        sweep.run(spec, [{"seed": 7}], target, start=donor)
+
+
+def test_data_of_another_shape_are_refused(spec, donor, tmp_path, nothing_compiles):
+    other = dataclasses.replace(spec, dataset="digits", samples=64)
+    with pytest.raises(
+        workdir.WorkdirError, match="allowed are data of the same shape and as many"
+    ):
+        sweep.run(other, SEEDS, tmp_path / "run", start=donor)
+
+
+def test_a_start_that_has_changed_is_refused(spec, donor, tmp_path):
+    moved = tmp_path / "moved"
+    shutil.copytree(donor, moved)
+    run = tmp_path / "run"
+    one = dataclasses.replace(spec, tasks=1)
+    sweep.run(one, SEEDS, run, start=moved)
+    files = [file for file in run.rglob("*") if file.is_file() and file.name != "lock"]
+    before = {file: file.read_bytes() for file in files}
+    # the same states from elsewhere are the same
+    sweep.run(one, SEEDS, run, start=donor)
+    sweep.run(dataclasses.replace(spec, tasks=3), [*SEEDS, {"seed": 0}], moved)
+    for start, said in [
+        (moved, r"start is .+moved after task 2, whose states are other ones than the lanes in"),
+        (None, r"start is not given, but the lanes in .+run began from .+moved: allowed is one"),
+    ]:
+        with pytest.raises(workdir.WorkdirError, match=said):
+            sweep.run(one, SEEDS, run, start=start)
+    fresh = dataclasses.replace(one, method="l2")
+    with pytest.raises(workdir.WorkdirError, match="start is not given, but the lanes in"):
+        sweep.run(fresh, SEEDS, run)
+    assert {file: file.read_bytes() for file in before} == before
+
+
+def test_the_command_line_has_it_all(spec, donor, longer, tmp_path, capsys):
+    argv = [
+        f"--dataset={spec.dataset}",
+        "--tasks=2",
+        "--epochs=2",
+        "--batch_size=16",
+        "--width=8",
+        "--depth=1",
+        "--norm=none",
+        "--probes=distance_from_init",
+        "--first_seed=3",
+        "--seeds=1",
+        "--noprogress",
+        f"--workdir={tmp_path / 'run'}",
+        "--first_task=2",
+        f"--start={donor}",
+        "--surgery=none,perturb",
+        "--perturb.scale=0,0.1",
+    ]
+    experiment = launcher.Experiment("")
+    assert launcher.launch(experiment, argv) == 0
+    table = pd.read_parquet(tmp_path / "run" / "results.parquet")
+    assert table["lane"].nunique() == 3
+    expected = longer[longer["seed"] == 3]
+    for query in ("surgery == 'none'", "`perturb.scale` == 0"):
+        assert np.array_equal(table.query(query)["loss"], expected["loss"])
+    assert "perturb" in capsys.readouterr().out
+    assert launcher.launch(experiment, [*argv, "--start_task=9"]) == 1
+    assert "start_task is 9" in capsys.readouterr().err
+    assert launcher.launch(experiment, [f for f in argv if "--start" not in f]) == 2
+    assert "there is no start to operate on: give --start=DIR" in capsys.readouterr().err
