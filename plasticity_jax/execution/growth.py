@@ -4,6 +4,7 @@ added (see docs/slices.md).
 
 import dataclasses
 import functools
+import itertools
 import shutil
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -142,7 +143,7 @@ def _planned(
 
 
 def _numbers(slices: Iterable[Slice]) -> frozenset[int]:
-    return frozenset(number for one in slices for number in one.numbers)
+    return frozenset(itertools.chain.from_iterable(one.numbers for one in slices))
 
 
 def _gone_on(one: Slice, goals: Mapping[int, _Goal]) -> Slice:
@@ -352,9 +353,9 @@ def _check_start(workdir: str | Path, was: Program, place: int, now: Program, ow
         return
     if was.start and now.start:
         raise WorkdirError(
-            f"start is {now.start.folder} after task {now.start.tasks[own]}, whose states are other "
-            f"ones than the lanes in {workdir} began from: allowed is the start as it was, or "
-            "another --workdir."
+            f"start is {now.start.folder} after task {now.start.tasks[own]}, whose states are "
+            f"other ones than the lanes in {workdir} began from: allowed is the start as it was, "
+            "or another --workdir."
         )
     raise _other_start(workdir, was, now)
 

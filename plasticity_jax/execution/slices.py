@@ -1,6 +1,7 @@
 """Slices: what a workdir consists of (see docs/slices.md)."""
 
 import hashlib
+import itertools
 import json
 import re
 from collections.abc import Mapping, Sequence
@@ -195,7 +196,7 @@ def _read_start(recorded: Mapping[str, Any], lanes: int) -> Start:
 
 
 def _check_whole(read: Mapping[str, Any], given: Mapping[str, Any]) -> None:
-    """Raises ValueError for a record that lacks something, which a default would take the place of."""
+    """Raises ValueError for a record without something, where a default would take its place."""
     lacking = read.keys() - given.keys()
     if lacking:
         raise ValueError(f"there is no {', '.join(sorted(lacking))}")
@@ -203,7 +204,7 @@ def _check_whole(read: Mapping[str, Any], given: Mapping[str, Any]) -> None:
 
 def _check_numbers(slices: Sequence[Slice]) -> None:
     """Raises ValueError unless lanes are numbered from 0 without gaps."""
-    numbers = [number for one in slices for number in one.numbers]
+    numbers = list(itertools.chain.from_iterable(one.numbers for one in slices))
     if any(type(number) is not int for number in numbers) or sorted(numbers) != list(
         range(len(numbers))
     ):

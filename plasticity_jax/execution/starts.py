@@ -4,6 +4,7 @@ not fit.
 
 import functools
 import hashlib
+import itertools
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -57,7 +58,8 @@ def attached(
         raise WorkdirError(
             f"start is {where}, which {what}: allowed is the folder of a finished run."
         )
-    seeds = {lane["seed"] for program in programs for lane in program.lanes}
+    lanes = itertools.chain.from_iterable(program.lanes for program in programs)
+    seeds = {lane["seed"] for lane in lanes}
     donors = _by_seed(where, recorded.slices, seeds)
     for program in programs:
         for lane in program.lanes:
@@ -71,7 +73,8 @@ def _check_without(spec: Spec, task: int | None) -> None:
     for name, value in (("surgery", spec.surgery), ("start_optimizer", spec.start_optimizer)):
         if value != Spec.__dataclass_fields__[name].default:
             raise ValueError(
-                f"{name} is {value!r}, but there is no start to operate on: give --start=DIR as well."
+                f"{name} is {value!r}, but there is no start to operate on: give --start=DIR as "
+                "well."
             )
     if task is not None:
         raise ValueError(f"start_task is {task}, but there is no start: give --start=DIR as well.")
@@ -92,8 +95,8 @@ def _by_seed(where: str, there: Sequence[Slice], seeds: set[int]) -> dict[int, _
             )
         if len(found[seed]) > 1:
             raise WorkdirError(
-                f"start is {where}, which has {len(found[seed])} lanes of seed {seed}: allowed is a "
-                "folder with one arm, so that it is known which to begin from."
+                f"start is {where}, which has {len(found[seed])} lanes of seed {seed}: allowed is "
+                "a folder with one arm, so that it is known which to begin from."
             )
     return {seed: found[seed][0] for seed in seeds}
 
@@ -196,7 +199,8 @@ def _other_data(where: str) -> WorkdirError:
 def _unlike(where: str, spec: Spec) -> WorkdirError:
     return WorkdirError(
         f"optimizer {spec.optimizer} with method {spec.method} cannot go on with the optimizer's "
-        f"state of the lanes in {where}: allowed are those of the start, or --start_optimizer=fresh."
+        f"state of the lanes in {where}: allowed are those of the start, or "
+        "--start_optimizer=fresh."
     )
 
 
