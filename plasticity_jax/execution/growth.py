@@ -302,17 +302,16 @@ def _check_data(workdir: str | Path, recorded: Recorded, dataset: datasets.Datas
 
 
 def _check_columns(workdir: str | Path, recorded: Recorded, spec: Spec) -> None:
-    """Raises WorkdirError for a setting that the lanes there have otherwise and that no column of
-    the table tells.
-    """
-    there = recorded.slices[0].program.spec
+    """Raises WorkdirError for a setting that no lane there has and no column of the table tells."""
+    there = [one.program.spec for one in recorded.slices]
     for field in dataclasses.fields(Spec):
         if field.metadata["axis"] or field.name in (*MAY_CHANGE, "options"):
             continue
-        was, now = getattr(there, field.name), getattr(spec, field.name)
-        if was != now:
+        now, known = getattr(spec, field.name), [getattr(one, field.name) for one in there]
+        if now not in known:
+            was = " and ".join(str(_shown(value)) for value in dict.fromkeys(known))
             raise WorkdirError(
-                f"{field.name} is {_shown(now)}, but the lanes in {workdir} have {_shown(was)}: "
+                f"{field.name} is {_shown(now)}, but the lanes in {workdir} have {was}: "
                 "allowed is one in a workdir, whose table does not tell them apart; use another "
                 "--workdir."
             )
