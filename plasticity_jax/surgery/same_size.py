@@ -19,8 +19,8 @@ def perturb(*, scale: Number = 0.1) -> Surgery:
 
     p <- p + scale * std(p) * N(0, 1). A tensor whose entries are equal stays as it is, and with
     `scale=0` all do, to the bit. Initial parameters, what the model keeps besides and the
-    optimizer's state are left alone. Source: ours, for aged networks that are moved a little; without shrinking
-    it is the perturbation of Ash & Adams 2020, relative to each tensor.
+    optimizer's state are left alone. Source: ours, for aged networks that are moved a little;
+    without shrinking it is the perturbation of Ash & Adams 2020, relative to each tensor.
     """
 
     def operate(key: Key, state: TrainState) -> TrainState:
