@@ -42,9 +42,7 @@ def batch(number):
 
 
 def loss(params, examples):
-    """Mean squared error of one hidden layer, and its activations, for methods that look at
-    them.
-    """
+    """Mean squared error, and activations for methods that look at them."""
     x, y = examples
     hidden = jax.nn.relu(x @ params["hidden"])
     return ((hidden @ params["output"] - y) ** 2).mean(), {"hidden": hidden}

@@ -683,7 +683,7 @@ def test_a_stopped_run_goes_on_to_the_same_results(tmp_path):
 
     def newest():
         return max(
-            (int(path.name) for path in folder.glob("checkpoints/0/*") if path.name.isdigit()),
+            (int(path.name) for path in folder.glob("checkpoints/*/*") if path.name.isdigit()),
             default=0,
         )
 

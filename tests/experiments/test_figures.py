@@ -549,7 +549,7 @@ def test_methods_can_be_chosen_and_one_of_two_figures(capsys, tmp_path):
             1,
             "none cannot be read (No such file or directory)",
         ),
-        (["--methods=none"], 1, "bigram_cipher was made with another configuration"),
+        (["--methods=none"], 1, "bigram_cipher/config.json cannot be read as the record of a run"),
     ],
 )
 def test_what_the_second_of_two_figures_lacks_is_told_before_the_first_runs(
