@@ -14,6 +14,7 @@ from plasticity_jax.execution import compiled as compiled_
 from plasticity_jax.execution import placement, tasks
 from plasticity_jax.execution import program as program_
 from plasticity_jax.execution.placement import Execution
+from plasticity_jax.models import MODELS
 from plasticity_jax.stream import keys as keys_
 from plasticity_jax.training import supervised
 
@@ -189,6 +190,9 @@ def test_a_default_width_is_no_larger_than_a_devices_share_of_the_lanes():
         "sharded", 64, 1
     )  # given, so left as it is
     assert placement.execution("mlp", 2, "vmap", 8) == Execution("vmap", 8, 1)
+    # a model of one's own uses all devices
+    assert placement.execution("mine", 5) == Execution("sharded", 1, 2)
+    assert {model for _, model in placement.STRATEGY_TABLE} >= set(MODELS)
 
 
 # How lanes are run does not change what they compute

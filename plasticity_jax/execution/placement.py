@@ -56,15 +56,21 @@ STRATEGY_TABLE = {
     ("cpu", "cnn"): ("sharded", 1),  # 1.27, 1.43
     ("cpu", "resnet18"): ("sharded", 1),  # 1.78, 1.38
     ("cpu", "t5"): ("sharded", 1),  # 1.04, 1.03
+    ("cpu", "vit"): ("sharded", 1),
     ("gpu", "mlp"): ("sharded", 64),
     ("gpu", "cnn"): ("sharded", 1),
     ("gpu", "resnet18"): ("sharded", 1),
     ("gpu", "t5"): ("sharded", 8),
+    ("gpu", "vit"): ("sharded", 8),
     ("tpu", "mlp"): ("sharded", 64),
     ("tpu", "cnn"): ("sharded", 1),
     ("tpu", "resnet18"): ("sharded", 1),
     ("tpu", "t5"): ("sharded", 8),
+    ("tpu", "vit"): ("sharded", 8),
 }
+# a model without a row, such as one of one's own, uses all devices, and no vmap that may be slower
+# than none; a line in the table says otherwise
+WITHOUT_ROW = ("sharded", 1)
 
 
 def kind(spec: Spec) -> str:
@@ -87,7 +93,7 @@ def execution(
     A width that is not given is no larger than a device's share of the lanes. Raises ValueError for
     an unknown strategy, a width < 1, or a width > 1 with a strategy that has width 1.
     """
-    chosen, usual = STRATEGY_TABLE.get((backend or jax.default_backend(), model), ("map", 1))
+    chosen, usual = STRATEGY_TABLE.get((backend or jax.default_backend(), model), WITHOUT_ROW)
     if strategy is not None and registry.one_of("lane_strategy", strategy, STRATEGIES) != chosen:
         chosen, usual = strategy, 8 if strategy == "vmap" else 1
     devices = jax.local_device_count() if chosen == "sharded" else 1

@@ -11,7 +11,8 @@ positional parameters are fields of Spec, its keyword-only ones the model's own 
 
 Class attributes, where they differ from the usual: `inputs`, what it reads ("images"; "text": a
 Text, and `start` and `step` for decoding, see `text.decoding`), and `LINEAR_GROUPS`, groups that no
-activation function made (none).
+activation function made (none). How its lanes are spread and vmapped is a line in
+`execution.placement.STRATEGY_TABLE`; without one they are spread over all devices, one at a time.
 """
 
 from collections.abc import Callable

@@ -1,7 +1,7 @@
-"""What is measured at the end of a task: evaluation in chunks, and probes."""
+"""What is measured of a task: evaluation in chunks, and probes."""
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -133,24 +133,30 @@ class Moment(NamedTuple):
 
 
 @jax.named_scope("probes")
-def measure(spec: Spec, learner: step.Learner, at: Moment, start: bool = False) -> Metrics:
-    """Returns {column: [] or [K]} of the Spec's probes at the end of a task, or at its `start`; NaN
-    where it is not their turn.
+def measure(spec: Spec, learner: step.Learner, at: Moment, begun: TrainState) -> Metrics:
+    """Returns {column: [] or [K]} of the Spec's probes at the end of a task, and of those that it
+    asks for before the first step, in the state `begun`; NaN where it is not their turn.
+
+    A probe that is asked for at both is traced once, as a second time would double what it costs
+    to compile.
     """
-    suffix = START if start else ""
-    names = [name for name in spec.probes if name.endswith(START) == start]
+    starts = [name.removesuffix(START) for name in spec.probes if name.endswith(START)]
+    ends = [name for name in spec.probes if not name.endswith(START)]
+    twice = [name for name in ends if name in starts]
+
+    def probes(names: Sequence[str], after: TrainState) -> dict[str, Any]:
+        snapshot = _snapshot(learner, at._replace(after=after))
+        return {name: _with_options(spec, name)(snapshot) for name in names}
 
     def probed() -> Metrics:
-        snapshot = _snapshot(learner, at)
-        columns: Metrics = {}
-        for name in names:
-            found: Any = _with_options(spec, name.removesuffix(suffix))(snapshot)
-            if not isinstance(found, dict):
-                columns[name] = found
-                continue
-            for detail, value in found.items():
-                columns[f"{name}/{detail}" if detail else name] = value
-        return columns
+        first = probes([name for name in starts if name not in twice], begun)
+        last = probes([name for name in ends if name not in twice], at.after)
+        if twice:
+            states = jax.tree.map(lambda *leaves: jnp.stack(leaves), begun, at.after)
+            found = jax.lax.map(lambda after: probes(twice, after), states)
+            first |= jax.tree.map(lambda leaf: leaf[0], found)
+            last |= jax.tree.map(lambda leaf: leaf[1], found)
+        return _columns(first, START) | _columns(last)
 
     if spec.probe_every == 1:
         return probed()
@@ -160,6 +166,16 @@ def measure(spec: Spec, learner: step.Learner, at: Moment, start: bool = False) 
         return jax.tree.map(lambda a: jnp.full(a.shape, not_measured(), a.dtype), shapes)
 
     return jax.lax.cond((at.task + 1) % spec.probe_every == 0, probed, absent)
+
+
+def _columns(found: Mapping[str, Any], suffix: str = "") -> Metrics:
+    """What probes found, by column: a probe with several numbers has one for each."""
+    columns: Metrics = {}
+    for name, values in found.items():
+        several = values if isinstance(values, dict) else {"": values}
+        for detail, value in several.items():
+            columns[f"{name}{suffix}/{detail}" if detail else f"{name}{suffix}"] = value
+    return columns
 
 
 def _snapshot(learner: step.Learner, at: Moment) -> Snapshot:

@@ -13,7 +13,7 @@ from plasticity_jax import lanes, registry
 from plasticity_jax.methods import lifting
 from plasticity_jax.precision import in_float32
 from plasticity_jax.probes import numerics
-from plasticity_jax.spec import START, Spec
+from plasticity_jax.spec import Spec
 from plasticity_jax.stream import keys, order, transitions
 from plasticity_jax.training import evaluation, network
 from plasticity_jax.training import step as step_
@@ -87,20 +87,16 @@ def make_run(spec: Spec) -> Run:
         before = state
         if one.learner.boundaries:
             state = _begin(one, state)
-        metrics: Metrics = {}
-        started = [name for name in spec.probes if name.endswith(START)]
-        if started:
-            metrics |= evaluation.measure(spec, one.learner, _moment(one, before, state), True)
-        state, online = _trained(one, state)
-        metrics |= online
+        begun = state
+        state, metrics = _trained(one, state)
         scores, losses = _scores(one, state)
         metrics |= scores
         finite = numerics.finite([state.params, *losses])
         metrics |= _recycled(before, state)
         if spec.revisit:
             metrics |= _revisited(one, state)
-        if len(started) < len(spec.probes):
-            metrics |= evaluation.measure(spec, one.learner, _moment(one, before, state))
+        if spec.probes:
+            metrics |= evaluation.measure(spec, one.learner, _moment(one, before, state), begun)
         return state, numerics.known(finite, metrics) | {"loss": losses[0], "finite": finite}
 
     return Run(in_float32(init), in_float32(run_task))

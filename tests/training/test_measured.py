@@ -62,6 +62,24 @@ def test_a_probe_at_the_start_is_of_the_state_before_and_the_new_task():
     assert found[0]["parameter_norm"] == found[1]["parameter_norm:start"]
 
 
+def test_what_is_measured_at_start_and_end_is_traced_once(monkeypatch):
+    traced = []
+
+    def counted(snapshot):
+        traced.append(snapshot)
+        return {"": snapshot.loss(snapshot.params), "twice": 2 * snapshot.params["head"]["bias"][0]}
+
+    monkeypatch.setitem(probes.PROBES, "counted", counted)
+    both = tiny.spec(probes=("counted:start", "counted", "parameter_norm:start"))
+    _, found = states_of(both, tasks=1)
+    assert len(traced) == 1
+    for alone in ("counted:start", "counted"):
+        _, single = states_of(tiny.spec(probes=(alone,)), tasks=1)
+        for column in (alone, f"{alone}/twice"):
+            np.testing.assert_allclose(found[0][column], single[0][column], rtol=1e-6)
+    assert found[0]["counted"] < found[0]["counted:start"]
+
+
 def test_names_of_probes_at_the_start():
     spec = Spec(probes=("hessian_top:start",), options={"hessian_top.iterations": 5})
     assert spec.probe_names() == ("hessian_top",)
