@@ -29,6 +29,7 @@ DOCUMENTS = (
     "README.md",
     "CONTRIBUTING.md",
     "BUILD_NOTES.md",
+    "docs/benchmarks.md",
     "docs/adding.md",
     "docs/choosing.md",
     "docs/command_line.md",
