@@ -7,6 +7,7 @@ ValueError for numbers out of range, as the command line refuses them.
 """
 
 from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -24,6 +25,46 @@ def adam(
 ) -> Transformation:
     """Adam with PyTorch's defaults. Source: Kingma & Ba 2015."""
     return optax.adam(learning_rate, b1, b2, eps)
+
+
+class _PerWeight(NamedTuple):
+    """Moments of each weight, and how many steps [] int32 are in them, like params."""
+
+    count: Any
+    mu: Any
+    nu: Any
+
+
+@registry.checked
+def adam_per_weight(
+    learning_rate: Number, *, b1: Share = 0.9, b2: Share = 0.999, eps: Number = 1e-8
+) -> Transformation:
+    """Adam that counts the steps of each weight: one that a method starts afresh steps as at first.
+
+    Where no method does so it is `adam`; there a weight whose moments became zero makes a step of
+    about 3.2 times the learning rate. Source: Dohare et al. 2024, the optimizer of continual
+    backprop.
+    """
+
+    def init(params):
+        zeros = jax.tree.map(jnp.zeros_like, params)
+        count = jax.tree.map(lambda p: jnp.zeros(p.shape, jnp.int32), params)
+        return _PerWeight(count, zeros, zeros)
+
+    def step(g, mu, nu, count):
+        mean = mu / (1 - jnp.asarray(b1, g.dtype) ** count)
+        square = nu / (1 - jnp.asarray(b2, g.dtype) ** count)
+        return (mean / (jnp.sqrt(square) + eps)).astype(g.dtype)
+
+    def update(updates, state, params=None):
+        del params
+        count = jax.tree.map(lambda c: c + 1, state.count)
+        mu = optax.tree.update_moment(updates, state.mu, b1, 1)
+        nu = optax.tree.update_moment_per_elem_norm(updates, state.nu, b2, 2)
+        return jax.tree.map(step, updates, mu, nu, count), _PerWeight(count, mu, nu)
+
+    scale = optax.scale_by_learning_rate(learning_rate)
+    return optax.chain(optax.GradientTransformation(init, update), scale)
 
 
 @registry.checked
@@ -112,6 +153,7 @@ SCHEDULES = {
 
 OPTIMIZERS = {
     "adam": adam,
+    "adam_per_weight": adam_per_weight,
     "adamw": adamw,
     "sgd": sgd,
     "momentum": momentum,

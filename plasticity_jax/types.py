@@ -265,11 +265,13 @@ class UnitGroup(NamedTuple):
       norm: path of the normalisation between that layer and the activation, or None.
       feeds: path of the layer that reads them (`kernel` [..., m * H, out], unit index fastest; m >
         1 where an activation copies units, as CReLU, or positions are flattened).
+      copies: how many activations a unit has (2 with CReLU), unit index fastest.
     """
 
     made_by: tuple[str, ...]
     norm: tuple[str, ...] | None
     feeds: tuple[str, ...]
+    copies: int = 1
 
 
 class Structure(NamedTuple):

@@ -15,6 +15,7 @@ GRADIENTS = np.random.default_rng(0).normal(size=(25, 3)).astype(np.float32)
 NUMBERS = {
     "adam": [{}, {"b1": 0.5, "b2": 0.9, "eps": 0.1}],
     "adamw": [{}, {"b1": 0.5, "b2": 0.9, "eps": 0.1, "weight_decay": 0.3}],
+    "adam_per_weight": [{}, {"b1": 0.5, "b2": 0.9, "eps": 0.1}],
     "sgd": [{}],
     "momentum": [{}, {"decay": 0.5}],
 }
@@ -78,7 +79,12 @@ def test_as_pytorch(torch, name, numbers):
     if name == "momentum":
         given["momentum"] = numbers.get("decay", 0.9)
     params = torch.tensor(START, requires_grad=True)
-    kind = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}.get(name, torch.optim.SGD)
+    adams = {
+        "adam": torch.optim.Adam,
+        "adam_per_weight": torch.optim.Adam,
+        "adamw": torch.optim.AdamW,
+    }
+    kind = adams.get(name, torch.optim.SGD)
     theirs = kind([params], lr=0.03, **given)
     for gradient, ours in zip(GRADIENTS, path(name, 0.03, numbers, GRADIENTS), strict=True):
         params.grad = torch.tensor(gradient)

@@ -20,9 +20,17 @@ from plasticity_jax.methods.lifting import (
     extended,
     objective,
 )
+from plasticity_jax.methods.noise import gradient_noise
 from plasticity_jax.methods.penalties import l2, l2_init, spectral
 from plasticity_jax.methods.recycling import redo
-from plasticity_jax.methods.resets import clip, head_reset, optimizer_reset, shrink_and_perturb
+from plasticity_jax.methods.replacement import continual_backprop
+from plasticity_jax.methods.resets import (
+    clip,
+    full_reset,
+    head_reset,
+    optimizer_reset,
+    shrink_and_perturb,
+)
 from plasticity_jax.types import Method, Structure
 
 __all__ = [
@@ -36,8 +44,11 @@ __all__ = [
     "build",
     "clip",
     "compose",
+    "continual_backprop",
     "every",
     "feature_norm",
+    "full_reset",
+    "gradient_noise",
     "head_reset",
     "l2",
     "l2_init",
@@ -105,9 +116,12 @@ METHODS = {
     "spectral": spectral,
     "shrink_and_perturb": shrink_and_perturb,
     "redo": redo,
+    "continual_backprop": continual_backprop,
     "optimizer_reset": optimizer_reset,
     "clip": clip,
     "head_reset": head_reset,
+    "full_reset": full_reset,
+    "gradient_noise": gradient_noise,
     "feature_norm": feature_norm,
     "weight_norm_constraint": weight_norm_constraint,
 }

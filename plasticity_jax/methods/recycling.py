@@ -47,7 +47,7 @@ def redo(
     registry.one_of("redo.outgoing", outgoing, ("zero", "keep", "redraw"))
     registry.whole("redo.period", period, 1, never=True)
     shapes = trees.named(jax.eval_shape(init, jax.random.key(0)))
-    kernels = {group: _kernel(group, unit, shapes) for group, unit in units.items()}
+    kernels = {group: kernel_of("redo", group, unit, shapes) for group, unit in units.items()}
     width = {group: kernel.shape[-1] for group, kernel in kernels.items()}
     dtype = {
         group: jnp.promote_types(kernel.dtype, jnp.float32) for group, kernel in kernels.items()
@@ -106,12 +106,7 @@ class _Redo(NamedTuple):
         return state._replace(memory=(seen, count + 1))
 
     def _batch_mean(self, group: str, ctx: Context) -> Array:
-        if group not in ctx.hidden:
-            known = ", ".join(map(repr, ctx.hidden)) or "none"
-            raise ValueError(
-                f"redo needs the activations {group!r} in ctx.hidden, which has {known}."
-            )
-        return magnitude(ctx.hidden[group], self.width[group])
+        return magnitude(hidden_of("redo", group, ctx), self.width[group])
 
     def _dormant(self, group: str, ctx: Context, memory: tuple) -> Array:
         """Which units of a group are to be recycled, [units] bool."""
@@ -120,7 +115,7 @@ class _Redo(NamedTuple):
             activity = sums[group] / count
         else:
             activity = self._batch_mean(group, ctx)
-        few = _place(activity) < jnp.floor(self.max_fraction * self.width[group] + 1e-4)
+        few = place(activity) < jnp.floor(self.max_fraction * self.width[group] + 1e-4)
         usual = activity.mean() if self.relative else 1.0
         return few & (activity <= self.threshold * usual)
 
@@ -182,6 +177,16 @@ class _Change(NamedTuple):
         self.touched[name] = self.touched[name] | where
 
 
+def hidden_of(method: str, group: str, ctx: Context) -> Array:
+    """Returns the activations of a group; raises ValueError where a loop gives none."""
+    if group not in ctx.hidden:
+        known = ", ".join(map(repr, ctx.hidden)) or "none"
+        raise ValueError(
+            f"{method} needs the activations {group!r} in ctx.hidden, which has {known}."
+        )
+    return ctx.hidden[group]
+
+
 def magnitude(hidden: Array, units: int) -> Array:
     """Returns E|h| of each unit, [units], from activations [B, ..., m * units]; copies and
     positions are averaged.
@@ -189,7 +194,7 @@ def magnitude(hidden: Array, units: int) -> Array:
     return jnp.abs(hidden).reshape(-1, units).mean(axis=0)
 
 
-def _place(values: Array) -> Array:
+def place(values: Array) -> Array:
     """Returns each value's place in ascending order, 0 for the lowest; ties in order of index."""
     return jnp.argsort(jnp.argsort(values))
 
@@ -199,7 +204,9 @@ def _layer(params: Mapping[trees.Path, Array], path: tuple) -> list[trees.Path]:
     return [name for name in params if name[:-1] == trees.path_of(path)]
 
 
-def _kernel(group: str, unit: UnitGroup, shapes: Mapping[trees.Path, Array]) -> Array:
+def kernel_of(
+    method: str, group: str, unit: UnitGroup, shapes: Mapping[trees.Path, Array]
+) -> Array:
     """Returns the shape of the kernel that makes the units; raises ValueError where a layer is
     missing.
     """
@@ -207,6 +214,7 @@ def _kernel(group: str, unit: UnitGroup, shapes: Mapping[trees.Path, Array]) -> 
         if (*trees.path_of(path), "kernel") not in shapes:
             layer = "/".join(map(str, path))
             raise ValueError(
-                f"redo's units {group!r} are of a layer {layer!r}, of which init draws no kernel."
+                f"{method}'s units {group!r} are of a layer {layer!r}, of which init draws no "
+                "kernel."
             )
     return shapes[(*trees.path_of(unit.made_by), "kernel")]

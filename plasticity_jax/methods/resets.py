@@ -76,6 +76,24 @@ def head_reset(head: tuple[str, ...] | None, init: Callable[[Key], PyTree]) -> l
     return lifting.Boundary(apply)
 
 
+def full_reset(init: Callable[[Key], PyTree]) -> lifting.Boundary:
+    """Full reset: all parameters are drawn afresh before every new task, and all moments forgotten.
+
+    It is told task boundaries. What else a network keeps stays: running statistics of batch norm,
+    and Adam's step count, which `full_reset+optimizer_reset` sets back too: each task is then
+    learned as by a new network. Anchors (`l2_init`) and distances (`distance_from_init`) remain
+    those of the first network. Source: the usual upper control, as in Dohare et al. 2024.
+    """
+
+    def apply(params, start):
+        old, fresh = trees.named(params), trees.named(init(start.key))
+        new = [fresh[name].astype(value.dtype) for name, value in old.items()]
+        after = jax.tree.unflatten(jax.tree.structure(params), new)
+        return after, jax.tree.map(lambda p: jnp.ones(p.shape, bool), params)
+
+    return lifting.Boundary(apply)
+
+
 @registry.checked
 def clip(*, norm: Number = 1.0) -> Method:
     """Gradient clipping: the whole gradient, penalties included, scaled down to at most `norm`.

@@ -57,7 +57,8 @@ class CNN(layers.Model):
         layer = ["layer0", "layer1", "layer2", "layer3", "head"]
         learned = self.norm != "none" and self.norm_affine
         norm = [(f"norm{i}",) if learned else None for i in range(4)]
-        return {f"h{i}": UnitGroup((layer[i],), norm[i], (layer[i + 1],)) for i in range(4)}
+        copies = layers.copies(self.activation)
+        return {f"h{i}": UnitGroup((layer[i],), norm[i], (layer[i + 1],), copies) for i in range(4)}
 
 
 def cnn(

@@ -94,6 +94,11 @@ def crelu(x: Array) -> Array:
     return jnp.concatenate([nn.relu(x), nn.relu(-x)], axis=-1)
 
 
+def copies(activation: str) -> int:
+    """Returns how many activations a unit has."""
+    return 2 if activation == "crelu" else 1
+
+
 def gelu(x: Array) -> Array:
     """Returns the exact GELU, x times the normal distribution function, as PyTorch has it."""
     return nn.gelu(x, approximate=False)

@@ -53,8 +53,10 @@ class MLP(layers.Model):
         layer = [f"layer{i}" for i in range(self.depth)] + ["head"]
         learned = self.norm != "none" and self.norm_affine
         norm = [(f"norm{i}",) if learned else None for i in range(self.depth)]
+        copies = layers.copies(self.activation)
         return {
-            f"h{i}": UnitGroup((layer[i],), norm[i], (layer[i + 1],)) for i in range(self.depth)
+            f"h{i}": UnitGroup((layer[i],), norm[i], (layer[i + 1],), copies)
+            for i in range(self.depth)
         }
 
 

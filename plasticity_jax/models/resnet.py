@@ -114,8 +114,9 @@ class ResNet18(layers.Model):
         """Returns where the incoming and outgoing weights of the `inner` groups are."""
         learned = self.norm != "none" and self.norm_affine
         norm = [(f"block{i}_first_norm",) if learned else None for i in range(BLOCKS)]
+        copies = layers.copies(self.activation)
         return {
-            f"inner{i}": UnitGroup((f"block{i}_first",), norm[i], (f"block{i}_second",))
+            f"inner{i}": UnitGroup((f"block{i}_first",), norm[i], (f"block{i}_second",), copies)
             for i in range(BLOCKS)
         }
 

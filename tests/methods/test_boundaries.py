@@ -73,6 +73,39 @@ def test_a_head_reset_draws_the_head_and_forgets_its_moments():
     assert fresh[0].count == 3
 
 
+def test_a_full_reset_draws_everything_and_forgets_all_moments():
+    method = methods.full_reset(STRUCTURE.init)
+    tx = method(optax.adam(0.1))
+    params, state = drive(tx, STRUCTURE.init(jax.random.key(1)), 3)[-1]
+    after, fresh = begun(method, tx, params, state)
+    assert_bitwise(after, STRUCTURE.init(jax.random.fold_in(KEY, 0)))
+    assert not any(np.any(leaf) for leaf in jax.tree.leaves((fresh[0].mu, fresh[0].nu)))
+    assert fresh[0].count == 3
+
+
+def test_a_full_reset_with_a_new_optimizer_is_a_new_network():
+    given = (STRUCTURE, {})
+    parts = methods.parts("full_reset+optimizer_reset", *given)
+    boundaries = [part for part in parts if isinstance(part, methods.Boundary)]
+    tx = methods.compose(*parts)(optax.adam(0.1))
+    params, state = drive(tx, STRUCTURE.init(jax.random.key(1)), 3)[-1]
+    params, state = methods.begin(boundaries, tx, params, state, start(params))
+
+    def four(optimizer, params, state, told):
+        for number in range(4):
+            given = jax.tree.map(lambda p, n=number: jnp.sin(p + n), params)
+            ctx = context(number, boundary=told and number == 0)
+            updates, state = optimizer.update(given, state, params, ctx=ctx)
+            params = optax.apply_updates(params, updates)
+        return params
+
+    bare = methods.none()(optax.adam(0.1))
+    drawn = STRUCTURE.init(jax.random.fold_in(KEY, 0))
+    with jax.disable_jit():
+        got, want = four(tx, params, state, True), four(bare, drawn, bare.init(drawn), False)
+    assert_bitwise(got, want)
+
+
 def test_a_head_reset_needs_a_head():
     with pytest.raises(ValueError, match="head_reset needs a network with an output layer of its"):
         Spec(environment="random_seq2seq", model="t5", method="head_reset")
@@ -81,10 +114,14 @@ def test_a_head_reset_needs_a_head():
 
 @pytest.mark.parametrize(
     ("method", "options"),
-    [("shrink_and_perturb", {"shrink_and_perturb.moment": "before"}), ("head_reset", {})],
+    [
+        ("shrink_and_perturb", {"shrink_and_perturb.moment": "before"}),
+        ("head_reset", {}),
+        ("full_reset", {}),
+    ],
 )
 def test_a_run_acts_before_each_task_but_the_first(method, options):
-    """The first task is that of no method; the second begins where `begin` leaves the parameters."""
+    """The first task is that of no method; the second begins where `begin` leaves parameters."""
     spec, plain = tiny.spec(method=method, options=options), tiny.spec()
     lane = {name: jnp.asarray(v) for name, v in lanes.complete(spec, {"seed": 3}).items()}
     bare = {name: value for name, value in lane.items() if "." not in name or "labels" in name}

@@ -140,6 +140,11 @@ OFF = {
     "shrink_and_perturb": {"shrink_and_perturb.shrink": 1.0, "shrink_and_perturb.noise": 0.0},
     "redo": {"redo.max_fraction": 0.0, "redo.period": 1},
     "clip": {"clip.norm": 1e30},
+    "gradient_noise": {"gradient_noise.scale": 0.0},
+    "continual_backprop": {
+        "continual_backprop.replacement_rate": 0.0,
+        "continual_backprop.maturity": 0.0,
+    },
 }
 
 
@@ -268,11 +273,21 @@ def test_any_method_in_a_plain_optax_loop(name, optimizer):
     assert values[-1] < 0.9 * values[0]
 
 
+NEEDS_CONTEXT = (
+    "redo",
+    "shrink_and_perturb",
+    "optimizer_reset",
+    "gradient_noise",
+    "continual_backprop",
+    "weight_norm_constraint",
+)
+
+
 def test_only_what_acts_at_times_needs_the_context():
     params = STRUCTURE.init(jax.random.key(2))
     for name in methods.METHODS:
         tx = methods.build(name, STRUCTURE, {})(optax.sgd(0.1))
-        if name in ("redo", "shrink_and_perturb", "optimizer_reset", "weight_norm_constraint"):
+        if name in NEEDS_CONTEXT:
             with pytest.raises(
                 ValueError, match=r"needs update\(\.\.\., params, ctx=Context\(\.\.\.\)\)"
             ):

@@ -46,6 +46,10 @@ def redo(**settings):
     return methods.redo(UNITS, INIT, **{"period": 1, **settings})
 
 
+def continual_backprop(maturity):
+    return methods.continual_backprop(UNITS, INIT, count="at_least_one", maturity=maturity)
+
+
 METHODS = {
     "none": methods.none(),
     "l2": methods.l2(),
@@ -59,6 +63,9 @@ METHODS = {
     "head_reset": methods.head_reset(HEAD, INIT),
     "feature_norm": methods.feature_norm(),
     "weight_norm_constraint": methods.weight_norm_constraint(),
+    "continual_backprop": continual_backprop(maturity=1.0),
+    "full_reset": methods.full_reset(INIT),
+    "gradient_noise": methods.gradient_noise(),
 }
 
 
@@ -87,6 +94,7 @@ ACTING = {  # name -> (acts at step 1, never acts)
         methods.shrink_and_perturb(period=1000),
     ),
     "optimizer_reset": (methods.optimizer_reset(), methods.none()),
+    "continual_backprop": (continual_backprop(maturity=1.0), continual_backprop(maturity=1e6)),
 }
 REMEMBERING = {
     "l2_init": methods.l2_init(),
@@ -95,6 +103,7 @@ REMEMBERING = {
     "clipping": clipping,
 }
 PAIRS = [(a, o) for a in ACTING for o in REMEMBERING if a.partition(",")[0] != o.partition(",")[0]]
+PAIRS.remove(("continual_backprop", "redo, running"))  # whose memories have one name
 
 
 HOWS = ["composed", "composed the other way", "around", "inside"]
@@ -118,7 +127,9 @@ def test_no_method_touches_what_another_remembers(acting, other, how):
     }[how]
     told = lambda step: context(step, boundary=step == 1)  # noqa: E731
     acted, still = (after(build(a), 2, ctx=told)[1] for a in ACTING[acting])
-    own = [".mu", ".nu", ".count", ".memory.units"] + [".memory"] * (acting == "redo, running")
+    own = [".mu", ".nu", ".count", ".memory.units"] + [".memory"] * (
+        acting in ("redo, running", "continual_backprop")
+    )
     if acting == "optimizer_reset":
         assert int(optax.tree.get(acted, "count")) == 1
     elif acting != "shrink_and_perturb":
@@ -648,7 +659,8 @@ def test_redo_says_what_it_lacks():
 
 def wrong_settings():
     optimizers = {name: {"learning_rate": 0.1} for name in OPTIMIZERS}
-    needed = {"redo": {"units": UNITS, "init": INIT}}
+    recycling = {"units": UNITS, "init": INIT}
+    needed = {"redo": recycling, "continual_backprop": recycling}
     for registered in (methods.METHODS, OPTIMIZERS):
         for name, factory in registered.items():
             given = needed.get(name, optimizers.get(name, {}))

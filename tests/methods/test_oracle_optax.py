@@ -70,6 +70,13 @@ FACTORIES = {
     "weight_norm_constraint": lambda learning_rate, pull: told(
         methods.weight_norm_constraint(pull=pull), learning_rate
     ),
+    "full_reset": lambda learning_rate: told(methods.full_reset(lambda key: {}), learning_rate),
+    "gradient_noise": lambda learning_rate, scale: told(
+        methods.gradient_noise(scale=scale), learning_rate
+    ),
+    "continual_backprop": lambda learning_rate, decay: told(
+        methods.continual_backprop({}, lambda key: {}, decay=decay), learning_rate
+    ),
     **OPTIMIZERS,
 }
 # so weak that the minima of optax's test functions stay where they are
@@ -85,7 +92,11 @@ KEYWORDS = {
     "head_reset": {"learning_rate": 1e-2},
     "feature_norm": {"learning_rate": 1e-2, "strength": 1e-5},
     "weight_norm_constraint": {"learning_rate": 1e-2, "pull": 1e-6},
+    "full_reset": {"learning_rate": 1e-2},
+    "gradient_noise": {"learning_rate": 1e-2, "scale": 1e-5},
+    "continual_backprop": {"learning_rate": 1e-2, "decay": 0.9},
     "adam": {"learning_rate": 1e-2},
+    "adam_per_weight": {"learning_rate": 1e-2},
     "adamw": {"learning_rate": 1e-2, "weight_decay": 1e-4},
     "sgd": {"learning_rate": 1e-3},
     "momentum": {"learning_rate": 1e-3, "decay": 0.8},
