@@ -382,6 +382,8 @@ class Snapshot(NamedTuple):
       view: (params, count) -> View of the first `count` examples of the probe batch, of all where
         it is not given, through these parameters; what no probe asks for is not computed.
       activation: the network's activation function.
+      unit_gradients: params -> {group: [N, ..., H]} gradient of the loss by each activation, of
+        those groups that an activation function made.
     """
 
     params: PyTree
@@ -394,6 +396,7 @@ class Snapshot(NamedTuple):
     linear: frozenset[str] = frozenset()
     view: Callable[..., View] | None = None
     activation: Callable[[Array], Array] | None = None
+    unit_gradients: Callable[[PyTree], Mapping[str, Array]] | None = None
 
 
 Probe = Callable[[Snapshot], "Array | dict[str, Array]"]

@@ -82,8 +82,17 @@ def _as_is(values: Array) -> Array:
 
 def activated(module: nn.Module, group: str, x: Array, activation: str) -> Array:
     """Returns the activation of `x` [..., H], both readable from outside as `group`."""
-    units = ACTIVATIONS[activation](x)
+    units = shifted(module, group, ACTIVATIONS[activation](x))
     sow(module, group, units, x)
+    return units
+
+
+def shifted(module: nn.Module, group: str, units: Array) -> Array:
+    """Returns activations with what the collection "shifts" has as `group` added, as they are if it
+    has nothing: so a loss is differentiated by activations.
+    """
+    if module.has_variable("shifts", group):
+        return units + module.get_variable("shifts", group)
     return units
 
 

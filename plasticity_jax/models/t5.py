@@ -2,8 +2,9 @@
 decoding step by step.
 """
 
+import functools
 import itertools
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, ClassVar, NamedTuple
 
 import flax.linen as nn
@@ -17,6 +18,8 @@ from plasticity_jax.models.pretrained import keys as keys_
 from plasticity_jax.models.pretrained import reading
 from plasticity_jax.text.vocabulary import Size
 from plasticity_jax.types import Array, PyTree, Text, UnitGroup
+
+Passed = Callable[[Array], Array]
 
 PADDING = 0  # the id that `source` is filled up with
 EPSILON = 1e-6  # of the norms
@@ -174,6 +177,10 @@ class Attention(nn.Module):
         return x.reshape(*x.shape[:2], self.heads, self.head_width).transpose(0, 2, 1, 3)
 
 
+def _as_is(units: Array) -> Array:
+    return units
+
+
 class FeedForward(nn.Module):
     """Dense -> activation -> dense, without biases."""
 
@@ -186,12 +193,12 @@ class FeedForward(nn.Module):
         self.wi = Linear(self.width, self.units, self.width**-0.5)
         self.wo = Linear(self.units, self.width, self.units**-0.5)
 
-    def __call__(self, x: Array) -> tuple[Array, Array, Array]:
+    def __call__(self, x: Array, passed: Passed = _as_is) -> tuple[Array, Array, Array]:
         """Returns the output [B, L, D], and the units [B, L, units] before and after the
-        activation.
+        activation; `passed` is what becomes of these.
         """
         before = self.wi(x)
-        units = layers.ACTIVATIONS[self.activation](before)
+        units = passed(layers.ACTIVATIONS[self.activation](before))
         return self.wo(units), before, units
 
 
@@ -238,11 +245,11 @@ class Block(nn.Module):
         """Returns `x` [B, T, D] after cross-attention to `source`."""
         return x + self.cross_attention(self.cross_attention_norm(x), source, seen)
 
-    def feed(self, x: Array) -> tuple[Array, Array, Array]:
+    def feed(self, x: Array, passed: Passed = _as_is) -> tuple[Array, Array, Array]:
         """Returns `x` [B, L, D] after the feed-forward layer, and that layer's units [B, L, units]
-        before and after the activation.
+        before and after the activation; `passed` is what becomes of these.
         """
-        y, before, units = self.feed_forward(self.feed_forward_norm(x))
+        y, before, units = self.feed_forward(self.feed_forward_norm(x), passed)
         return x + y, before, units
 
 
@@ -311,7 +318,8 @@ class T5(layers.Model):
         for i, block in enumerate(self._blocks("decoder")):
             h = block.attend(h, causal, bias)
             h = block.attend_source(h, block.cross_attention.memory(state), seen)
-            h, before, units = block.feed(h)
+            passed = functools.partial(layers.shifted, self, f"decoder{i}_units")
+            h, before, units = block.feed(h, passed)
             layers.sow(self, f"decoder{i}_units", units, before)
         return self._logits(h)
 
@@ -380,7 +388,8 @@ class T5(layers.Model):
         )
         h = self.shared(source)
         for i, block in enumerate(self._blocks("encoder")):
-            h, before, units = block.feed(block.attend(h, seen, bias))
+            passed = functools.partial(layers.shifted, self, f"encoder{i}_units")
+            h, before, units = block.feed(block.attend(h, seen, bias), passed)
             layers.sow(self, f"encoder{i}_units", units, before)
         return self.encoder_norm(h), seen
 

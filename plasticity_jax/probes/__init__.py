@@ -16,6 +16,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from plasticity_jax import registry
 from plasticity_jax.probes import numerics, taps
 from plasticity_jax.probes.curvature import (
     Ritz,
@@ -56,6 +57,7 @@ from plasticity_jax.probes.units import (
     frozen_fraction,
     linearized_fraction,
     never_active_fraction,
+    saturated_fraction,
     tau_dormant_fraction,
 )
 from plasticity_jax.types import Array, Metric, PyTree, Snapshot, View
@@ -92,6 +94,7 @@ __all__ = [
     "parameter_norm",
     "participation_ratio",
     "representation_change",
+    "saturated_fraction",
     "stable_rank",
     "tau_dormant_fraction",
     "top_eigenvalue",
@@ -334,6 +337,27 @@ def _frozen_fraction(
     return {"": frozen_fraction(found, function, share, slope), **layers}
 
 
+def _saturated_fraction(
+    snapshot: Snapshot, *, share: float = 0.99, size: float = 1e-4, gradient: str = "mean"
+) -> Annotated[Measured, Metric(label="saturated units", share=True)]:
+    """Fraction of units of which the loss hardly depends, relative to their mean magnitude; per
+    layer.
+
+    `gradient` is that of the "mean" loss of the probe batch, or of each "example"'s own loss.
+    """
+    registry.one_of("saturated_fraction.gradient", gradient, ("mean", "example"))
+    if snapshot.unit_gradients is None:
+        raise ValueError(
+            "saturated_fraction needs a Snapshot with unit_gradients: allowed is any function."
+        )
+    found = dict(snapshot.unit_gradients(snapshot.params))
+    hidden = {group: snapshot.hidden[group] for group in found}
+    if gradient == "example":
+        found = {group: len(hidden[group]) * g for group, g in found.items()}
+    layers = {g: saturated_fraction(h, found[g], share, size) for g, h in hidden.items()}
+    return {"": saturated_fraction(hidden, found, share, size), **layers}
+
+
 def _participation_ratio(snapshot: Snapshot) -> Measured:
     """Participation ratio of the last hidden layer's covariance; per layer."""
     layers = {g: participation_ratio(h) for g, h in snapshot.hidden.items()}
@@ -383,6 +407,7 @@ PROBES = {
     "dead_fraction": _dead_fraction,
     "duplicate_fraction": _duplicate_fraction,
     "frozen_fraction": _frozen_fraction,
+    "saturated_fraction": _saturated_fraction,
     "participation_ratio": _participation_ratio,
     "stable_rank": _stable_rank,
     "hard_rank": _hard_rank,

@@ -127,6 +127,42 @@ def duplicate_fraction(activations: PyTree, cosine: float = 0.95) -> Array:
     return _share(activations, mark)
 
 
+def saturated_fraction(
+    activations: PyTree, gradients: PyTree, share: float = 0.99, size: float = 1e-4
+) -> Array:
+    """Returns the fraction of units with |g| / max(E|h|, 1e-12) < `size` on more than `share` of
+    the inputs, all groups pooled.
+
+    `gradients` g are of a loss by each activation, a tree like `activations` h; E|h| is a unit's
+    mean over the inputs. Source: Joudaki et al. 2025, public code (1e-4 and 0.99; bit flip 0.05 and
+    0.8), where g is of the mean loss of a batch and so the smaller the larger the batch: times the
+    number of examples it is that of each example's own loss. Raises ValueError for trees of
+    different structure or shapes.
+    """
+    numerics.check_number("share", share, high=1)
+    numerics.check_number("size", size)
+    shapes = [_shapes(activations), _shapes(gradients)]
+    if shapes[0] != shapes[1]:
+        raise ValueError(
+            f"gradients have shapes {shapes[1]}, activations {shapes[0]}: allowed are trees of the "
+            "same shapes."
+        )
+    both = jax.tree.map(lambda h, g: jnp.stack([h, g], axis=-2), activations, gradients)
+
+    def mark(group):
+        hidden, gradient = (group.reshape(-1, 2, group.shape[-1])[:, part] for part in (0, 1))
+        usual = jnp.maximum(jnp.abs(hidden).mean(axis=0, keepdims=True), 1e-12)
+        small = (jnp.abs(gradient) < size * usual).sum(axis=0, dtype=jnp.int32)
+        return small > share * len(gradient) * (1 + _ROUNDING)
+
+    return _share(both, mark)
+
+
+def _shapes(tree: PyTree) -> dict[str, tuple[int, ...]]:
+    leaves = jax.tree_util.tree_leaves_with_path(tree)
+    return {jax.tree_util.keystr(path): jnp.shape(leaf) for path, leaf in leaves}
+
+
 def frozen_fraction(
     preactivations: PyTree,
     activation: Callable[[Array], Array],

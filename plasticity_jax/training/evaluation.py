@@ -191,6 +191,13 @@ def _snapshot(learner: step.Learner, at: Moment) -> Snapshot:
         part = jax.tree.map(lambda leaf: leaf[:count], batch)
         return net.view(params, after.variables, part, after.initial)
 
+    def unit_gradients(params: PyTree) -> dict[str, Array]:
+        def of_logits(logits: Array) -> Array:
+            return step.mean_loss(environment, logits, batch)
+
+        assert net.unit_gradients is not None  # (networks of a Spec have it)
+        return dict(net.unit_gradients(of_logits, params, after.variables, batch.x))
+
     return Snapshot(
         params=after.params,
         previous=before.params,
@@ -202,6 +209,7 @@ def _snapshot(learner: step.Learner, at: Moment) -> Snapshot:
         linear=net.linear,
         view=view,
         activation=net.activation,
+        unit_gradients=unit_gradients,
     )
 
 

@@ -1,7 +1,8 @@
 """A Spec's model as pure functions, bound to the shape of its data."""
 
+import functools
 from collections.abc import Callable, Mapping
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -40,6 +41,8 @@ class Network(NamedTuple):
         models.
       products: precision of matrix products in a training step, as in `Precision`.
       activation: the activation function; None of a model that does not say.
+      unit_gradients: (loss of logits, params, other collections, x) -> {group: [B, ..., H] gradient
+        by the activations}, of groups that an activation function made, in evaluation mode.
     """
 
     init: Callable[[Key], PyTree]
@@ -50,6 +53,7 @@ class Network(NamedTuple):
     generate: Callable[[PyTree, PyTree, Array, Decoding], Array]
     products: str
     activation: Callable[[Array], Array] | None = None
+    unit_gradients: Callable[..., Mapping[str, Array]] | None = None
 
 
 def network(spec: Spec, environment: Environment, data: Data) -> Network:
@@ -110,4 +114,22 @@ def network(spec: Spec, environment: Environment, data: Data) -> Network:
     linear = frozenset(getattr(model, "LINEAR_GROUPS", ()))
     activation = models.ACTIVATIONS.get(getattr(model, "activation", ""))
     products = precision.products
-    return Network(init, apply, view, structure, linear, generate, products, activation)
+    by_units = functools.partial(_unit_gradients, model)
+    return Network(init, apply, view, structure, linear, generate, products, activation, by_units)
+
+
+def _unit_gradients(
+    model: Any, loss: Callable[[Array], Array], params: PyTree, variables: PyTree, x: Any
+) -> dict[str, Array]:
+    """What `Network.unit_gradients` returns."""
+    collections = {"params": params, **variables}
+    sown = jax.eval_shape(lambda: model.apply(collections, x, False, mutable=SOWN)[1])
+    hidden, before = sown["hidden"], sown.get("preactivations", {})
+    # (activations that are pooled before they are read are not those that the function made)
+    made = [g for g in before if hidden[g].shape[:-1] == before[g].shape[:-1]]
+
+    def of_shifts(shifts: PyTree) -> Array:
+        return loss(model.apply({**collections, "shifts": shifts}, x, False))
+
+    found = jax.grad(of_shifts)({g: jnp.zeros(hidden[g].shape) for g in made})
+    return {group: found[group] for group in model.groups() if group in made}

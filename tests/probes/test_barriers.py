@@ -6,9 +6,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from helpers import tiny
+from helpers.networks import quickly
 
 from plasticity_jax import probes
 from plasticity_jax.models import ACTIVATIONS
+from plasticity_jax.probes import PROBES
+from plasticity_jax.training import network
+from plasticity_jax.types import Snapshot
 
 RANDOM = np.random.default_rng(0)
 
@@ -68,6 +73,90 @@ def test_a_frozen_unit_has_no_slope_on_nearly_all_inputs():
     assert float(frozen(f32(before), ACTIVATIONS["identity"])) == 0
     assert float(frozen(f32(before), ACTIVATIONS["tanh"])) == 0
     assert float(frozen(f32(3 * before), ACTIVATIONS["tanh"])) == 1  # 1 - tanh(6)^2 is 2.5e-5
+
+
+def test_saturated_units_by_hand():
+    """Beside a mean magnitude of 2, gradients below 2e-4 are small; 99 of 100 are not enough."""
+    hidden = np.repeat(np.r_[np.full(50, 1.0), np.full(50, -3.0)][:, None], 3, axis=1)
+    gradient = np.full((100, 3), 1e-5)
+    gradient[:, 1] *= -1
+    gradient[0, 1], gradient[0, 2] = 1.0, -2.1e-4
+    saturated = probes.saturated_fraction
+    assert float(saturated(f32(hidden), f32(gradient))) == pytest.approx(1 / 3)
+    assert float(saturated(f32(hidden), f32(gradient), 0.98)) == 1
+    assert float(saturated(f32(hidden), f32(gradient), 0.99, 1.1e-4)) == pytest.approx(2 / 3)
+    assert float(saturated(f32(hidden), 30 * f32(gradient), 0.98)) == 0
+    silent = saturated(jnp.zeros((4, 2)), f32([[0, 1e-15]] * 4))
+    assert float(silent) == pytest.approx(1 / 2)
+    with pytest.raises(ValueError, match=r"^gradients have shapes \{'': \(2,\)\}, activations "):
+        saturated(jnp.ones((2, 2)), jnp.ones(2))
+
+
+@pytest.mark.parametrize("activation", ["tanh", "crelu"])
+def test_gradients_by_activations_are_those_of_the_layer_above(activation):
+    """By the chain rule on a network of two hidden layers, in numpy; and both forms of the probe."""
+    spec = tiny.spec(depth=2, activation=activation, probes=("saturated_fraction",))
+    environment, data = spec.make_environment({}), jax.tree.map(jnp.asarray, tiny.data())
+    net = network.network(spec, environment, data)
+    params = net.init(jax.random.key(0))["params"]
+    x, y = f32(RANDOM.normal(size=(6, 3, 3, 1))), f32(RANDOM.normal(size=(6, 4)))
+
+    def loss(logits):
+        return jnp.square(logits - y).mean(axis=0).sum()
+
+    assert net.unit_gradients is not None
+    found = jax.jit(lambda p: net.unit_gradients(loss, p, {}, x))(params)
+    logits, hidden, _ = net.apply(params, {}, x, False)
+    last = np.asarray(2 / 6 * (logits - y) @ params["head"]["kernel"].T)
+    np.testing.assert_allclose(found["h1"], last, rtol=1e-4, atol=1e-6)
+    before = hidden["h0"] @ params["layer1"]["kernel"] + params["layer1"]["bias"][None]
+    _, pull = jax.vjp(ACTIVATIONS[activation], before)
+    first = pull(jnp.asarray(last))[0] @ params["layer1"]["kernel"].T
+    np.testing.assert_allclose(found["h0"], first, rtol=1e-4, atol=1e-6)
+
+
+def test_every_model_has_gradients_by_all_that_an_activation_made():
+    """Also T5, whose groups are made inside its blocks; none is zero altogether."""
+    for model, options in (("t5", {"t5.feed_forward": 8, "t5.heads": 2}), ("vit", TINY_VIT)):
+        text = model == "t5"
+        environment = "bigram_cipher" if text else "random_labels"
+        words = {f"bigram_cipher.{size}": 2 for size in ("words", "word_length")} if text else {}
+        spec = tiny.spec(model=model, environment=environment, options=options | words)
+        made, data = spec.make_environment({}), jax.tree.map(jnp.asarray, tiny.data())
+        net = network.network(spec, made, data)
+        batch = made.examples(data, made.task(jax.random.key(0), data, 0), jnp.arange(3))
+        params = net.init(jax.random.key(0))["params"]
+        found = quickly(lambda p, n=net, x=batch.x: n.unit_gradients(jnp.max, p, {}, x), params)
+        assert found.keys() == spec.make_model(4).units().keys()
+        assert all(np.abs(gradient).max() > 0 for gradient in found.values())
+
+
+TINY_VIT = {"vit.embedding": 8, "vit.blocks": 2, "vit.heads": 2, "vit.patch": 2}
+
+
+def test_both_forms_of_saturated_units_in_a_run():
+    hidden = {"h0": f32(RANDOM.normal(size=(12, 5, 3)))}
+    gradient = {"h0": f32(RANDOM.normal(size=(12, 5, 3)) ** 3)}
+    snapshot = probes_snapshot(hidden, lambda params: gradient)
+    probe = PROBES["saturated_fraction"]
+    shares = []
+    for size in (0.5, 1.0, 2.0, 4.0):
+        mean = probe(snapshot, share=0.7, size=size)
+        own = probe(snapshot, share=0.7, size=12 * size, gradient="example")
+        assert mean == own
+        shares.append(float(mean["h0"]))
+    assert shares[0] < shares[-1]
+    with pytest.raises(ValueError, match=r"^saturated_fraction.gradient is 'x': allowed are"):
+        probe(snapshot, gradient="x")
+    with pytest.raises(ValueError, match="saturated_fraction needs a Snapshot with unit_gradients"):
+        probe(snapshot._replace(unit_gradients=None))
+
+
+def probes_snapshot(hidden, unit_gradients):
+    key = jax.random.key(0)
+    return Snapshot(
+        {}, {}, {}, lambda p: jnp.float32(0), hidden, hidden, key, unit_gradients=unit_gradients
+    )
 
 
 def test_ranks_of_matrices_with_known_singular_values():

@@ -482,6 +482,11 @@ def viewing(hidden):
     return lambda params: View(None, None, hidden, hidden, params, params)
 
 
+def gradients_of(hidden):
+    """Gradients by activations that make those of magnitude below 1e-4 of their mean few."""
+    return lambda params: {g: 1e-3 * (h - h[:1]) for g, h in hidden.items()}
+
+
 def test_columns_of_every_probe():
     loss, params = mlp_loss()
     initial = jax.tree.map(lambda p: p + 1, params)
@@ -489,15 +494,17 @@ def test_columns_of_every_probe():
         {"h0": f32(RARE), "h1": jnp.ones((200, 2))},
         {"h0": f32(2 * RARE), "h1": 4 * jnp.ones((200, 2))},
     )
-    snapshot = Snapshot(
-        params, params, initial, loss, now, before, KEY, view=viewing(now), activation=jnp.tanh
-    )
+    seen = {"view": viewing(now), "activation": jnp.tanh, "unit_gradients": gradients_of(now)}
+    snapshot = Snapshot(params, params, initial, loss, now, before, KEY, **seen)
     linear = float(((RARE > 0).mean(0) >= 0.99).sum())
     found = {
         name: jax.tree.map(float, jax.jit(lambda probe=probe: probe(snapshot))())
         for name, probe in PROBES.items()
         if name not in (*OF_NETWORKS, *OF_CLONES, "feature_spectrum", "preactivation")
     }
+    usual = np.maximum(np.abs(RARE).mean(0), 1e-12)
+    small = np.abs(RARE - RARE[:1]) < 0.1 * usual
+    still = int((small.mean(0) > 0.99).sum())
     flat = float((1 - np.tanh(RARE[0, 4]) ** 2 < 1e-3).sum())
     centred = np.linalg.svd(RARE - RARE.mean(0), compute_uv=False)
     spectrum = PROBES["feature_spectrum"](snapshot)[""]  # of rank 1
@@ -549,6 +556,8 @@ def test_columns_of_every_probe():
         "dead_fraction": {"": 4 / 7, "h0": 4 / 5, "h1": 0},
         "duplicate_fraction": {"": 1 / 7, "h0": 0, "h1": 1 / 2},
         "frozen_fraction": {"": flat, "h0": flat, "h1": flat},
+        # (units that never change have no gradient here)
+        "saturated_fraction": {"": (2 + still) / 7, "h0": still / 5, "h1": 1},
         "participation_ratio": {
             "": 0,
             "h0": (centred**2).sum() ** 2 / (centred**4).sum(),
@@ -584,6 +593,7 @@ def snapshot_of(arrays):
         KEY,
         view=viewing(hidden),
         activation=jnp.tanh,
+        unit_gradients=gradients_of(hidden),
     )
 
 
@@ -615,6 +625,7 @@ def columns_that_depend(path, columns):
                     "dead_fraction",
                     "duplicate_fraction",
                     "frozen_fraction",
+                    "saturated_fraction",
                 ),
                 ("",),
             ),

@@ -285,6 +285,7 @@ def test_a_probe_says_beside_itself_whether_it_is_a_share(monkeypatch):
         "frozen_fraction",
         "linearized_fraction",
         "never_active_fraction",
+        "saturated_fraction",
         "tau_dormant_fraction",
     }
 
