@@ -405,17 +405,30 @@ Probe = Callable[[Snapshot], "Array | dict[str, Array]"]
 """
 
 
+class Recipient(NamedTuple):
+    """The run that a network goes on in after surgery.
+
+    Attributes:
+      model: its model, as `Surgery.model` makes it.
+      shapes: () -> the state that it would draw itself, as shapes.
+    """
+
+    model: Any
+    shapes: "Callable[[], TrainState]"
+
+
 class Surgery(NamedTuple):
     """What is done to a trained network before a run begins from it.
 
     Attributes:
-      operate: (key, state) -> state, of a lane that ended. One that changes sizes gives parameters,
-        other variables, initial parameters and the optimizer's state of the new sizes.
+      operate: (key, state, Recipient) -> state, of a lane that ended. One that changes sizes gives
+        parameters, other variables, initial parameters and the optimizer's state of the new sizes.
+        The state has () for that of an optimizer that starts afresh.
       model: the model of the Spec's sizes, which are those of the lane that ended -> the model of
         what `operate` gives.
     """
 
-    operate: "Callable[[Key, TrainState], TrainState]"
+    operate: "Callable[[Key, TrainState, Recipient], TrainState]"
     model: Callable[[Any], Any] = lambda model: model
 
 

@@ -9,6 +9,9 @@ layers, for probes; `units()` says of those that a method may recycle where they
 parameter tree; `output_layer()`, which may be left out, is the path of the head there. A factory's
 positional parameters are fields of Spec, its keyword-only ones the model's own options.
 
+A model that can be cloned (`surgery.clone`) has `widened(factor)`, the model with each unit
+`factor` times, and may have `rescaled(factor)`, {path of a layer: a factor of its parameters}.
+
 Class attributes, where they differ from the usual: `inputs`, what it reads ("images"; "text": a
 Text, and `start` and `step` for decoding, see `text.decoding`), and `LINEAR_GROUPS`, groups that no
 activation function made (none). How its lanes are spread and vmapped is a line in

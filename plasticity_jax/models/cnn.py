@@ -44,6 +44,15 @@ class CNN(layers.Model):
         x = layers.dropped(x, self.dropout, train)
         return layers.dense(x, self.outputs, self.initialization, name="head")
 
+    def widened(self, factor: int) -> "CNN":
+        """Returns the model that has each unit `factor` times, for clones of this one.
+
+        Raises ValueError for group norm whose groups clones would part.
+        """
+        channels = [self.base, 2 * self.base, 4 * self.base, self.dense]
+        norms.check_cloned("cnn", self.norm, channels, factor)
+        return self.clone(base=factor * self.base, dense=factor * self.dense)
+
     def output_layer(self) -> tuple[str, ...]:
         """Returns the path of the head in the parameter tree."""
         return ("head",)

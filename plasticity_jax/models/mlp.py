@@ -40,6 +40,14 @@ class MLP(layers.Model):
             x = layers.dropped(x, self.dropout, train)
         return layers.dense(x, self.outputs, self.initialization, name="head")
 
+    def widened(self, factor: int) -> "MLP":
+        """Returns the model that has each unit `factor` times, for clones of this one.
+
+        Raises ValueError for group norm whose groups clones would part.
+        """
+        norms.check_cloned("mlp", self.norm, [self.width], factor)
+        return self.clone(width=factor * self.width)
+
     def output_layer(self) -> tuple[str, ...]:
         """Returns the path of the head in the parameter tree."""
         return ("head",)

@@ -5,7 +5,7 @@ learned if `affine`; epsilon is PyTorch's.
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 import flax.linen as nn
 
@@ -54,6 +54,20 @@ def _group(x: Array, train: bool, name: str, affine: bool = True) -> Array:
     del train
     # 32 groups, as Wu & He 2018 have it, or the most that divide both 32 and the channels
     return _groups(x, math.gcd(32, x.shape[-1]), name, affine)
+
+
+def check_cloned(model: str, norm: str, channels: Iterable[int], factor: int) -> None:
+    """Raises ValueError where group norm of `factor` times the channels, clones side by side, would
+    have groups that are no clones of those of `channels`.
+    """
+    for count in channels if norm == "group" else ():
+        groups = math.gcd(32, count)
+        if groups != math.gcd(32, factor * count) and groups != count:
+            raise ValueError(
+                f"norm of {model} is 'group' of {count} channels, whose groups clones of factor "
+                f"{factor} would part: allowed are multiples of 32, powers of two below it, or an "
+                "odd factor."
+            )
 
 
 def _image(x: Array, train: bool, name: str, affine: bool = True) -> Array:

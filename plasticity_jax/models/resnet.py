@@ -78,6 +78,15 @@ class ResNet18(layers.Model):
         x = layers.dropped(x.mean(axis=(1, 2)), self.dropout, train)
         return layers.dense(x, self.outputs, self.initialization, name="head")
 
+    def widened(self, factor: int) -> "ResNet18":
+        """Returns the model that has each unit `factor` times, for clones of this one.
+
+        It starts from no checkpoint. Raises ValueError for group norm whose groups clones would
+        part.
+        """
+        norms.check_cloned("resnet18", self.norm, [self.base * k for k in (1, 2, 4, 8)], factor)
+        return self.clone(base=factor * self.base, pretrained="")
+
     def output_layer(self) -> tuple[str, ...]:
         """Returns the path of the head in the parameter tree."""
         return ("head",)

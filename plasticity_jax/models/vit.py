@@ -104,6 +104,21 @@ class ViT(layers.Model):
     def _dropped(self, x: Array, train: bool) -> Array:
         return layers.dropped(x, self.dropout, train)
 
+    def widened(self, factor: int) -> "ViT":
+        """Returns the model that has each unit `factor` times, for clones of this one.
+
+        Each head has its units `factor` times. Raises ValueError for group norm whose groups clones
+        would part.
+        """
+        norms.check_cloned("vit", self.norm, [self.embedding], factor)
+        return self.clone(embedding=factor * self.embedding)
+
+    def rescaled(self, factor: int) -> dict[tuple[str, ...], float]:
+        """Returns {path of a layer: what its parameters are multiplied by} in clones: a head's
+        scores, of `factor` times as many products, are divided by the root of its size.
+        """
+        return {(f"block{i}_query",): factor**-0.5 for i in range(self.blocks)}
+
     def output_layer(self) -> tuple[str, ...]:
         """Returns the path of the head in the parameter tree."""
         return ("head",)

@@ -5,11 +5,13 @@ A surgery takes the whole state of a lane, so it may change sizes: then it also 
 the tree that it makes, and sees to the initial parameters and the optimizer's state.
 """
 
+from plasticity_jax.surgery.clone import clone
 from plasticity_jax.surgery.same_size import none, perturb
 
-__all__ = ["SURGERIES", "none", "perturb"]
+__all__ = ["SURGERIES", "clone", "none", "perturb"]
 
 SURGERIES = {
     "none": none,
     "perturb": perturb,
+    "clone": clone,
 }

@@ -5,12 +5,12 @@ import jax.numpy as jnp
 from jax.flatten_util import ravel_pytree
 
 from plasticity_jax import registry
-from plasticity_jax.types import Array, Key, Number, Surgery, TrainState
+from plasticity_jax.types import Array, Key, Number, Recipient, Surgery, TrainState
 
 
 def none() -> Surgery:
     """The network as it is."""
-    return Surgery(lambda key, state: state)
+    return Surgery(lambda key, state, into: state)
 
 
 @registry.checked
@@ -23,7 +23,8 @@ def perturb(*, scale: Number = 0.1) -> Surgery:
     without shrinking it is the perturbation of Ash & Adams 2020, relative to each tensor.
     """
 
-    def operate(key: Key, state: TrainState) -> TrainState:
+    def operate(key: Key, state: TrainState, into: Recipient) -> TrainState:
+        del into
         flat, unravel = ravel_pytree(state.params)
         drawn = unravel(jax.random.normal(key, flat.shape, flat.dtype))
 

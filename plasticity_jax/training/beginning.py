@@ -9,22 +9,38 @@ from plasticity_jax.stream import keys
 from plasticity_jax.surgery import SURGERIES
 from plasticity_jax.training import network
 from plasticity_jax.training import step as step_
-from plasticity_jax.types import Data, Lane, TrainState
+from plasticity_jax.types import Data, Lane, PyTree, Recipient, TrainState
 
 
 @in_float32
 def begun(spec: Spec, lane: Lane, state: TrainState, data: Data) -> TrainState:
     """Returns the state in which a lane begins, from the state in which another one ended.
 
-    First the optimizer starts afresh, if the Spec says so, then the Spec's surgery operates. The
-    initial parameters stay those of the other lane.
+    First the optimizer starts afresh, if the Spec says so, then the Spec's surgery operates; where
+    that changes sizes, the optimizer starts afresh with the parameters that it gives. The initial
+    parameters stay those of the other lane.
     """
     lane = lanes.arrays(spec, lane)
-    if spec.start_optimizer == "fresh":
-        net = network.network(spec, spec.make_environment(lane), data)
-        optimizer = step_.optimizer(spec, lane, net.structure)
-        state = state._replace(opt=optimizer.init(state.params))
+    environment = spec.make_environment(lane)
+    net = network.network(spec, environment, data)
+    optimizer = step_.optimizer(spec, lane, net.structure)
+
+    def drawn() -> TrainState:
+        variables = net.init(jax.random.key(0))
+        params = variables.pop("params")
+        return TrainState(params, variables, params, optimizer.init(params))
+
     settings = {**dict(spec.options), **lane}
     surgery = registry.make(SURGERIES, "surgery", spec.surgery, settings)
+    model = spec.make_model(environment.outputs(data))
+    into = Recipient(model, lambda: jax.eval_shape(drawn))
     key = keys.role(jax.random.key(lane["seed"]), keys.SURGERY)
-    return surgery.operate(key, state)
+    if spec.start_optimizer != "fresh":
+        return surgery.operate(key, state, into)
+    after = surgery.operate(key, state._replace(opt=()), into)
+    params = state.params if _shapes(after.params) == _shapes(state.params) else after.params
+    return after._replace(opt=optimizer.init(params))
+
+
+def _shapes(params: PyTree) -> PyTree:
+    return jax.tree.map(lambda leaf: str(leaf.shape), params)

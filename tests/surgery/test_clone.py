@@ -1,0 +1,191 @@
+"""Clones: outputs, variance explained and training as before, of every model under every norm."""
+
+import dataclasses
+import itertools
+import math
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from helpers import tiny
+from helpers.networks import quickly
+
+from plasticity_jax import lanes, models, probes, surgery
+from plasticity_jax.execution import sweep
+from plasticity_jax.spec import Spec
+from plasticity_jax.storage.workdir import WorkdirError
+from plasticity_jax.surgery.clone import axes
+from plasticity_jax.training import beginning, network, step
+from plasticity_jax.training.supervised import make_run
+
+DATA = jax.tree.map(jnp.asarray, tiny.data(samples=16, shape=(4, 4, 1)))
+SMALL = {
+    "mlp": {},
+    "cnn": {"cnn.base": 4, "cnn.dense": 64},
+    "resnet18": {"resnet18.base": 4},
+    "vit": {"vit.embedding": 64, "vit.blocks": 2, "vit.heads": 2, "vit.patch": 2, "vit.ratio": 1},
+}
+
+
+def wide_of(spec, factor=2, **changes):
+    options = {**dict(spec.options), "clone.factor": factor}
+    return dataclasses.replace(spec, surgery="clone", options=options, **changes)
+
+
+def spec_of(model, norm, **changes):
+    sizes = {"width": 64, "depth": 2} if model == "mlp" else {}
+    if model == "vit":
+        changes = {"options": {**SMALL["vit"], "vit.dropout": 0.0}} | changes
+    return tiny.spec(**{"model": model, "norm": norm, "options": SMALL[model], **sizes, **changes})
+
+
+def trained(spec, random):
+    """A state all of whose numbers are drawn, so that nothing is equal by its start."""
+    lane = lanes.complete(spec, {"seed": 0})
+    shapes = jax.eval_shape(make_run(spec).init, lane, DATA)
+
+    def draw(path, leaf):
+        name = jax.tree_util.keystr(path)
+        if not jnp.issubdtype(leaf.dtype, jnp.floating):
+            return jnp.full(leaf.shape, 3, leaf.dtype)
+        spread = 0.5 if leaf.ndim < 2 else math.prod(leaf.shape[:-1]) ** -0.5
+        drawn = random.normal(0, spread, leaf.shape)
+        drawn = np.abs(drawn) + 0.5 if "var" in name or "nu" in name else drawn
+        return jnp.asarray(drawn + (1.0 if "scale" in name else 0.0), jnp.float32)
+
+    return lane, jax.tree_util.tree_map_with_path(draw, shapes)
+
+
+def seen(spec, params, variables, train=False):
+    net = network.network(spec, spec.make_environment({}), DATA)
+    x = jnp.asarray(np.random.default_rng(5).normal(size=(6, 4, 4, 1)), jnp.float32)
+    return quickly(lambda p, v: net.apply(p, v, x, train)[:2], params, variables)
+
+
+def assert_close(left, right, relative=1e-5):
+    left, right = np.asarray(left, np.float64), np.asarray(right, np.float64)
+    assert np.abs(left - right).max() <= relative * np.abs(right).max()
+
+
+@pytest.mark.parametrize(("model", "norm"), [*itertools.product(SMALL, models.NORMS)])
+def test_outputs_are_the_same_and_units_are_clones(model, norm):
+    spec = spec_of(model, norm)
+    lane, state = trained(spec, np.random.default_rng(0))
+    wide = wide_of(spec)
+    after = jax.jit(lambda s: beginning.begun(wide, lane, s, DATA))(state)
+    shapes = jax.eval_shape(make_run(wide).init, lane, DATA)
+    assert jax.tree.map(jnp.shape, after) == jax.tree.map(jnp.shape, shapes)
+    for train in (False, True) if norm == "batch" else (False,):
+        before, _ = seen(spec, state.params, state.variables, train)
+        logits, hidden = seen(wide, after.params, after.variables, train)
+        # (a variance of the six values of a channel may be small, which makes rounding large)
+        assert_close(logits, before, 2e-4 if train else 1e-5)
+        assert np.abs(before).max() > 1e-3
+        for group, units in hidden.items():
+            score = float(probes.clone_r2(units, 2))
+            assert score == pytest.approx(1, abs=1e-6), group
+
+
+@pytest.mark.parametrize("activation", ["crelu", "tanh"])
+def test_other_factors_activations_and_norms_without_parameters(activation):
+    options = {"mlp.norm_affine": False}
+    spec = spec_of("mlp", "layer", activation=activation, options=options)
+    lane, state = trained(spec, np.random.default_rng(1))
+    wide = wide_of(spec, 3)
+    after = beginning.begun(wide, lane, state, DATA)
+    assert after.params["layer1"]["kernel"].shape[-1] == 192
+    before, _ = seen(spec, state.params, {})
+    assert_close(seen(wide, after.params, {})[0], before)
+
+
+@pytest.mark.parametrize(
+    ("model", "optimizer"),
+    [("mlp", "adam"), ("mlp", "momentum"), ("mlp", "adam_per_weight"), ("vit", "adam")],
+)
+def test_what_an_optimizer_remembers_is_what_it_would_of_clones(model, optimizer):
+    """Moments after steps with given gradients, cloned, are moments of the clones' own gradients."""
+    spec = spec_of(model, "layer", optimizer=optimizer, epochs=1)
+    lane, state = trained(spec, np.random.default_rng(2))
+    wide = wide_of(spec)
+    cloned = beginning.begun(wide, lane, state, DATA)
+
+    def gradient(spec, params):
+        net = network.network(spec, spec.make_environment({}), DATA)
+        x = jnp.asarray(np.random.default_rng(3).normal(size=(6, 4, 4, 1)), jnp.float32)
+        return jax.grad(lambda p: jnp.square(net.apply(p, {}, x, False)[0]).mean())(params)
+
+    def remembered(spec, start):
+        tx = make_optimizer(spec, lane)
+        fresh = tx.init(start.params)
+        given = quickly(lambda p: gradient(spec, p), start.params)
+        return tx.update(given, fresh, start.params)[1]
+
+    narrow, expected = remembered(spec, state), remembered(wide, cloned)
+    found = beginning.begun(wide, lane, state._replace(opt=narrow), DATA).opt
+    assert jax.tree.structure(found) == jax.tree.structure(expected)
+    for left, right in zip(jax.tree.leaves(found), jax.tree.leaves(expected), strict=True):
+        if np.abs(right).max() > 1e-9:  # (keys of attention have biases that change nothing)
+            assert_close(left, right, 2e-4)
+
+
+def make_optimizer(spec, lane):
+    net = network.network(spec, spec.make_environment({}), DATA)
+    return step.optimizer(spec, lanes.arrays(spec, lane), net.structure)
+
+
+def test_clones_stay_clones_in_training_with_moments_kept_or_fresh(tmp_path):
+    """A run that begins from another: same outputs at first, clones in the end, sizes of the donor
+    in the Spec.
+    """
+    dataset = tiny.arrays(tmp_path / "data")
+    spec = tiny.spec(dataset=dataset, tasks=1, depth=2, optimizer="adam", probes=("clone_r2",))
+    lanes_ = [{"seed": 0}]
+    sweep.run(spec, lanes_, tmp_path / "base")
+    begin = {"start": tmp_path / "base"}
+    names = ("clone_r2", "clone_r2:start")
+    for changes in ({}, {"start_optimizer": "fresh"}):
+        table = sweep.run(wide_of(spec, probes=names, **changes), lanes_, **begin)
+        assert table[[*names]].to_numpy().min() > 1 - 1e-5
+        assert set(table["clone.factor"]) == {2}
+
+
+def test_what_cannot_be_cloned_is_refused_in_one_sentence(tmp_path):
+    with pytest.raises(ValueError, match=r"^surgery is 'clone', but a t5 cannot become wider: all"):
+        Spec(model="t5", environment="bigram_cipher", surgery="clone", dataset="digits").make_model(
+            3
+        )
+    for factor in (1, 0, 2.0, True):
+        with pytest.raises(ValueError, match=r"^clone\.factor is .*: allowed are whole numbers"):
+            surgery.clone(factor=factor)
+    with pytest.raises(
+        ValueError, match=r"^norm of mlp is 'group' of 12 channels, whose groups clones of factor 2"
+    ):
+        surgery.clone(factor=2).model(models.MLP(3, width=12, norm="group"))
+    assert surgery.clone(factor=3).model(models.MLP(3, width=12, norm="group")).width == 36
+    with pytest.raises(
+        ValueError, match=r"^parameter a/kernel has shape \(2, 3\), of which clones"
+    ):
+        axes(("a", "kernel"), (2, 3), (2, 7), 2)
+    dataset = tiny.arrays(tmp_path / "data")
+    spec = tiny.spec(dataset=dataset, tasks=1, method="redo", options={"redo.score": "running"})
+    sweep.run(spec, [{"seed": 0}], tmp_path / "base")
+    with pytest.raises(WorkdirError, match=r"cannot go on with the optimizer's state .*=fresh\.$"):
+        sweep.run(wide_of(spec), [{"seed": 0}], start=tmp_path / "base")
+    fresh = wide_of(spec, start_optimizer="fresh")
+    assert len(sweep.run(fresh, [{"seed": 0}], start=tmp_path / "base")) == 1
+
+
+def test_anchors_are_at_the_clones_where_the_optimizer_starts_afresh():
+    spec = spec_of("mlp", "none", method="l2_init")
+    lane, state = trained(spec, np.random.default_rng(4))
+    state = state._replace(opt=make_optimizer(spec, lane).init(state.params), initial=state.params)
+    with pytest.raises(ValueError, match="of which clones know nothing: allowed are moments"):
+        beginning.begun(wide_of(spec), lane, state, DATA)
+    after = beginning.begun(wide_of(spec, start_optimizer="fresh"), lane, state, DATA)
+    anchors = [leaf for leaf in jax.tree.leaves(after.opt) if leaf.ndim == 2]
+    kernels = [leaf for leaf in jax.tree.leaves(after.params) if leaf.ndim == 2]
+    for left, right in zip(anchors, kernels, strict=True):
+        assert jnp.array_equal(left, right)
+    assert jnp.array_equal(after.initial["head"]["kernel"], after.params["head"]["kernel"])
+    assert jnp.array_equal(after.params["head"]["kernel"][::2], state.params["head"]["kernel"] / 2)
