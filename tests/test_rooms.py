@@ -19,6 +19,7 @@ ROOMS = (
     ("datasets",),
     ("optimizers", "stream"),
     ("text", "probes", "methods", "heads", "surgery"),
+    ("manifolds",),
     ("environments", "models"),
     ("spec", "own_parts"),
     ("lanes",),
