@@ -144,7 +144,7 @@ def test_redo_that_did_not_act_is_told():
         "3": True,
         "4": False,
     }
-    assert "| did not act |" in text.claims("2")
+    assert "| not seen to act |" in text.claims("2")
 
 
 def test_units_that_were_reset_say_whether_redo_acted(monkeypatch):
@@ -272,6 +272,7 @@ def made_up() -> dict[str, pd.DataFrame]:
             **variant,
         }
         | {"random_labels.change": change, "seed": s, "task": task, "online_accuracy": accuracy}
+        | {"loss": 1.0 if accuracy == 1 else 11.0}
         for name, variant in decided.VARIANTS.items()
         for change in (True, False)
         for s in range(20, 25)
@@ -306,6 +307,9 @@ def test_deciding_runs_come_out_as_they_were_made_up():
     said = decided.optimizer_state(found["optimizer_state"])
     assert "the bursts are of Adam's state" in said
     assert "goes with eps 1e-6, b2 0.99, optimizer_reset, momentum." in said
+    # (of 50 tasks every tenth to every fourteenth)
+    assert "| Adam | 5, 4, 4, 3, 3 |  |" in said
+    assert "| momentum | 0, 0, 0, 0, 0 | -3.8 " in said
     said = decided.postponed(found["postponed"])
     assert "| 0.001, abrupt | 45, 46, 47, 48, 49 |" in said
     assert said.count("postponed by a factor of 1.6") == 2
@@ -321,10 +325,6 @@ def test_pictures_of_the_deciding_runs(tmp_path, monkeypatch, capsys):
         "foretelling.png",
     ]
     assert all(path.stat().st_size > 5000 for path in paths)
-    assert pictures.paper(tables.lanes("paper"), tmp_path).stat().st_size > 50_000
-    drawn = pd.read_csv(tmp_path / "figure_1a_paper.csv")
-    committed = pd.read_csv(tables.FOLDER / "figure_1a_paper.csv")
-    pd.testing.assert_frame_equal(drawn[committed.columns], committed)
     monkeypatch.setattr(tables, "FOLDER", tmp_path)
     monkeypatch.setattr(redrawn, "REDRAWN", ())
     assert command.main(["--pictures"]) == 0
@@ -347,6 +347,43 @@ def test_an_arm_that_never_learns_is_said_and_drawn(tmp_path):
     assert "Postponed at 0.001." in said
     pictures.postponed(table, tmp_path / "postponed.png")
     assert (tmp_path / "postponed.png").stat().st_size > 1000
+
+
+@pytest.mark.parametrize("one", pictures.WHOLE, ids=lambda one: one.file)
+def test_final_tables_of_whole_runs_are_of_the_kept_lanes(one, tmp_path):
+    made = pictures.whole(one._replace(title=""), tmp_path)
+    committed = (tables.FOLDER / f"{one.file}_final.csv").read_text()
+    assert made.read_text() == committed
+    assert "t_low" in committed
+
+
+def test_a_picture_of_a_whole_run(tmp_path):
+    assert pictures.whole(pictures.WHOLE[0], tmp_path).stat().st_size > 50_000
+    drawn = pd.read_csv(tmp_path / "figure_1a_paper.csv")
+    committed = pd.read_csv(tables.FOLDER / "figure_1a_paper.csv")
+    pd.testing.assert_frame_equal(drawn[committed.columns], committed)
+
+
+def test_the_theory_is_told_as_its_tables_say():
+    said = (command.ROOT / "experiments/gradual/README.md").read_text(encoding="utf-8")
+    steps = pd.read_csv(tables.FOLDER / "theory_contraction.csv")
+    exact, paper = ((steps["measured"] / steps[name]).max() for name in ("exact", "bound"))
+    assert f"{exact:.3f} of our exact one, {paper:.3f} of the paper's" in said
+    plan = pd.read_csv(tables.FOLDER / "theory_plan.csv")
+    wells = plan[plan["landscape"] == "two wells"].iloc[-1]
+    assert f"two wells turned by {np.degrees(wells['angle']):.0f}°" in said
+    counts = f"from {wells['theorem']} on, ours from {wells['sharper']} on, {wells['works']} work"
+    assert counts in said
+    half = plan[plan["landscape"] == "bumped quadratic"].iloc[-1]
+    enough = f"{half['theorem']} guaranteed by the theorem, {half['sharper']} by our constants"
+    assert f"half a turn: {enough}, {half['works']} work" in said
+    way = pd.read_csv(tables.FOLDER / "theory_bridge.csv")
+    convex = (way["bottom"] > way["bottom_residual"]).sum()
+    assert f"nowhere ({convex} of {len(way)} steps)" in said
+    # (a bulge below this is rounding)
+    straight = (way["bulge"] < 1e-6).groupby(way["granularity"]).agg(["sum", "size"])
+    (one, _), (three, four), (many, all_) = straight.to_numpy()
+    assert f"{one} of 1 step of the abrupt change, {three} of {four} and {many} of {all_}" in said
 
 
 @pytest.mark.parametrize("name", ["3", "5b"])

@@ -2,6 +2,8 @@
 
 import json
 import pathlib
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -39,7 +41,7 @@ def configurations(benchmark: str) -> tables.Frame:
 
 
 def block(benchmark: str) -> str:
-    """Returns what each arm's grid gave as a Markdown table; brackets are the two seeds."""
+    """Returns what each arm's grid gave as a Markdown table; "97 % (96, 98)" has the two seeds."""
     every = configurations(benchmark)
     path = pathlib.Path(tables.FOLDER, "selected.json")
     selected = json.loads(path.read_text(encoding="utf-8"))[benchmark]["arms"]
@@ -64,16 +66,14 @@ def block(benchmark: str) -> str:
                 np.isclose(chosen[name].astype(float), float(selected[arm][name]), rtol=1e-4)
             ]
         (row,) = chosen.to_dict("records")
-        ties = int((own["mean"] == row["mean"]).sum()) - 1
+        equal = own[(own["mean"] == row["mean"]) & (own.index != chosen.index[0])]
+        ties = [_values(other, varied) for other in equal.to_dict("records")]
         edges = [
             n for n in varied if np.isclose(row[n], [own[n].min(), own[n].max()], rtol=1e-6).any()
         ]
-        values = ", ".join(
-            f"{name.partition('.')[2] or 'rate'} {float(f'{row[name]:.2g}'):g}" for name in varied
-        )
         cells += [
-            values,
-            str(ties) if ties else "",
+            _values(row, varied),
+            "; ".join(ties),
             ", ".join(n.partition(".")[2] or "rate" for n in edges),
         ]
         lines.append(f"| {words} | {len(own)} | {' | '.join(cells)} |")
@@ -85,4 +85,12 @@ def _best(rows: tables.Frame) -> str:
         return "-"
     row = rows.loc[rows["mean"].idxmax()]
     seeds = [row[c] for c in rows.columns if isinstance(c, int | np.integer)]
-    return f"{100 * row['mean']:.1f} % [{100 * min(seeds):.1f}, {100 * max(seeds):.1f}]"
+    return f"{100 * row['mean']:.1f} % ({100 * min(seeds):.1f}, {100 * max(seeds):.1f})"
+
+
+def _values(row: Mapping[str, Any], varied: Sequence[str]) -> str:
+    """A configuration in words: "rate 0.001, strength 0.1"."""
+    words = []
+    for name in varied:
+        words.append(f"{name.partition('.')[2] or 'rate'} {float(f'{row[name]:.2g}'):g}")
+    return ", ".join(words)

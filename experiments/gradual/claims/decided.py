@@ -113,7 +113,43 @@ def optimizer_state(table: Frame) -> str:
         f"Verdict by the rule: {bursts} (fewer by the rule with {_listed(removes)}). "
         f"Half or more of what abrupt change loses goes with {_listed(half)}."
     )
-    return "\n".join([*lines, "", verdict])
+    return "\n".join([*lines, "", verdict, "", _jumps(table)])
+
+
+JUMP = 10  # times the loss of the task before
+
+
+def jumps(table: Frame) -> Frame:
+    """Returns how often the loss of the unchanging task jumps up, tasks 2 to 50; columns are
+    variants and rows are seeds.
+    """
+    found = {}
+    for name in VARIANTS:
+        loss = by_task(variant(table, name, False), "loss")
+        found[name] = (loss / loss.shift() > JUMP).loc[2:50].sum().astype(float)
+    return pd.DataFrame(found)
+
+
+def _jumps(table: Frame) -> str:
+    """The same question by the loss, as a table; it has no rule of its own."""
+    count = jumps(table)
+    others = [name for name in VARIANTS if name != "Adam"]
+    tests = {name: rule.estimate(count[name] - count["Adam"], "<", 0.0) for name in others}
+    corrected = dict(zip(others, rule.holm([tests[n].p for n in others]), strict=True))
+    lines = [
+        f"| optimizer | tasks whose loss is over {JUMP} times that of the task before, no change, "
+        "by seed | minus Adam |",
+        "|---|---|---|",
+    ]
+    for name in VARIANTS:
+        seeds = ", ".join(f"{number:.0f}" for number in count[name])
+        difference = ""
+        if name in others:
+            test = tests[name]
+            ends = f"[{test.low:+.1f}, {test.high:+.1f}]"
+            difference = f"{test.mean:+.1f} {ends}, {p_text(corrected[name])}"
+        lines.append(f"| {name} | {seeds} | {difference} |")
+    return "\n".join(lines)
 
 
 def _tested(one: rule.Estimate, p: float) -> str:
@@ -196,8 +232,20 @@ def word(arm: Survival, later: bool, base: float) -> str:
     return f"not told, at least a factor of {NEVER / base:.1f}"
 
 
-def postponed(table: Frame) -> str:
-    """Returns the table and the verdict of rule 2 as Markdown."""
+Pair = tuple[float, str]
+
+
+class Judged(NamedTuple):
+    """Rule 2 for every rate and arm; tests, their corrected p and the words are of gradual arms."""
+
+    made: dict[Pair, Survival]
+    tests: dict[Pair, rule.Estimate]
+    corrected: dict[Pair, float]
+    words: dict[Pair, str]
+
+
+def judged(table: Frame) -> Judged:
+    """Returns the statistics, tests and words of rule 2."""
     every = list(itertools.product(rates(table), ARMS))
     made = {(rate, arm): survival(table, rate, arm) for rate, arm in every}
     pairs = [(rate, arm) for rate, arm in every if arm != "abrupt"]
@@ -206,18 +254,25 @@ def postponed(table: Frame) -> str:
     pairs = [pair for pair in pairs if len(later[pair])]
     tests = {pair: rule.estimate(later[pair], ">", 0.0) for pair in pairs}
     corrected = dict(zip(pairs, rule.holm([tests[pair].p for pair in pairs]), strict=True))
+    for pair in pairs:
+        base = float(made[pair[0], "abrupt"].first.median())
+        is_later = corrected[pair] < rule.LEVEL and tests[pair].side > 0
+        words[pair] = word(made[pair], is_later, base)
+    return Judged(made, tests, corrected, words)
+
+
+def postponed(table: Frame) -> str:
+    """Returns the table and the verdict of rule 2 as Markdown."""
+    made, tests, corrected, words = judged(table)
     lines = [
         "| learning rate, arm | first task below 90 %, by seed | two in a row | minus abrupt, "
         "tasks | slope 51 to 100, points a task | verdict |",
         "|---|---|---|---|---|---|",
     ]
     for (rate, arm), one in made.items():
-        base = float(made[rate, "abrupt"].first.median())
         difference = ""
         if (rate, arm) in tests:
-            test, p = tests[rate, arm], corrected[rate, arm]
-            words[rate, arm] = word(one, p < rule.LEVEL and test.side > 0, base)
-            difference = f"{test.mean:+.1f} [{test.low:+.1f}, {test.high:+.1f}], {p_text(p)}"
+            difference = _later(tests[rate, arm], corrected[rate, arm])
         slope = 100 * one.slope
         cells = [
             _tasks(one.first),
@@ -239,18 +294,84 @@ def postponed(table: Frame) -> str:
     return "\n".join([*lines, "", verdict])
 
 
-def _low_rates(made: dict[tuple[float, str], Survival]) -> str:
+def _later(test: rule.Estimate, p: float) -> str:
+    """A difference in tasks, with interval and p."""
+    return f"{test.mean:+.1f} [{test.low:+.1f}, {test.high:+.1f}], {p_text(p)}"
+
+
+LOW_RATES = (3e-5, 1e-4)
+
+
+def low_rates(made: dict[Pair, Survival]) -> dict[float, tuple[str, str]]:
+    """Returns, of abrupt change at each low rate, rule 2's word against 1e-3, and by how many tasks
+    it is later, corrected over the two.
+    """
     abrupt = {rate: one for (rate, arm), one in made.items() if arm == "abrupt"}
-    if 1e-3 not in abrupt or len(abrupt) < 2:
+    low = [rate for rate in LOW_RATES if rate in abrupt]
+    if 1e-3 not in abrupt:
+        return {}
+    base, found = abrupt[1e-3].first, {}
+    tests = [rule.estimate((abrupt[rate].first - base).dropna(), ">", 0.0) for rate in low]
+    corrected = rule.holm([test.p for test in tests])
+    for rate, test, p in zip(low, tests, corrected, strict=True):
+        said = word(abrupt[rate], p < rule.LEVEL and test.side > 0, float(base.median()))
+        said = said.replace("not told from abrupt", "not told from 1e-3")
+        found[rate] = said, f"{_later(test, p)}"
+    return found
+
+
+def _low_rates(made: dict[Pair, Survival]) -> str:
+    found = low_rates(made)
+    if not found:
         return ""
-    base, said = abrupt[1e-3].first, []
-    for rate in (3e-5, 1e-4):
-        if rate in abrupt:
-            test = rule.estimate((abrupt[rate].first - base).dropna(), ">", 0.0)
-            later = test.p < rule.LEVEL and test.side > 0
-            said.append(f"at {rate:g} {word(abrupt[rate], later, float(base.median()))}")
-    said = [one.replace("not told from abrupt", "not told from 1e-3") for one in said]
-    return f"Abrupt change at a low rate against 1e-3: {'; '.join(said)}."
+    words = [f"at {rate:g} {said} ({later})" for rate, (said, later) in found.items()]
+    return f"Abrupt change at a low rate against 1e-3, in tasks: {'; '.join(words)}."
+
+
+def factors() -> str:
+    """Returns by which factors gradual change postponed the fall, the least and the most."""
+    words = judged(_kept("postponed")).words.values()
+    found = [float(said.rpartition(" ")[2]) for said in words if said.startswith("postponed")]
+    return f"{min(found):.1f} to {max(found):.1f}"
+
+
+def low_rate() -> str:
+    """Returns by which factor a tenth of the learning rate postpones the fall."""
+    said = low_rates(judged(_kept("postponed")).made)[1e-4][0]
+    return said.rpartition(" ")[2]
+
+
+def lowest_rate() -> str:
+    """Returns how much later abrupt change falls at a thirtieth of the learning rate, in tasks."""
+    ends, _, p = low_rates(judged(_kept("postponed")).made)[3e-5][1].partition("], p ")
+    return f"{ends}] tasks, p {p}"
+
+
+def momentum_loses() -> str:
+    """Returns what momentum keeps after abrupt change, minus Adam's, with p corrected over the
+    variants.
+    """
+    end = adam(_kept("optimizer_state")).end
+    others = [name for name in VARIANTS if name != "Adam"]
+    tests = {name: rule.estimate(end[name] - end["Adam"], ">", 0.0) for name in others}
+    corrected = dict(zip(others, rule.holm([tests[n].p for n in others]), strict=True))
+    ends, _, p = _tested(tests["momentum"], corrected["momentum"]).partition(", p ")
+    return f"{ends} points, p {p}"
+
+
+def _kept(name: str) -> Frame:
+    table = found(name)
+    if table is None:
+        raise ValueError(f"there is no table of {name}: allowed is what is in results/lanes.")
+    return table
+
+
+SAID = {
+    "factors": factors,
+    "low rate": low_rate,
+    "lowest rate": lowest_rate,
+    "momentum": momentum_loses,
+}
 
 
 def _rates(found: list[float]) -> str:

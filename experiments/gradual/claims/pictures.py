@@ -3,6 +3,7 @@
 """
 
 import pathlib
+from typing import NamedTuple
 
 import matplotlib
 
@@ -16,6 +17,7 @@ from experiments.gradual.claims import decided, tables
 from experiments.gradual.claims.tables import Frame
 from plasticity_jax.reporting import curves
 from plasticity_jax.reporting import tables as tables_
+from plasticity_jax.storage import table as table_
 
 
 def optimizer_state(table: Frame, path: pathlib.Path) -> None:
@@ -99,24 +101,6 @@ def _finish(figure, axes, across: str, up: str, path: pathlib.Path) -> None:
     plt.close(figure)
 
 
-def paper(table: Frame, folder: pathlib.Path) -> pathlib.Path:
-    """Draws figure 1a at the paper's scale with all its arms, as its own file does, and writes its
-    tables.
-    """
-    path = folder / "figure_1a_paper"
-    columns = ["transition", "method", "granularity"]
-    every = [
-        c for c in table if c in columns or c in ("lane", "task", "seed", "finite") or c in PAPER
-    ]
-    table = table[every].assign(task=table["task"] - 1)
-    title = "Figure 1a: Random MNIST, MLP, at the paper's scale, 50 of 100 tasks, 2 of 5 seeds"
-    drawn, *_ = curves.curves(table, columns, path, curves.Drawing(metric=PAPER[0], title=title))
-    path.with_suffix(".svg").unlink()
-    figures.drawn(table, columns, PAPER[0]).to_csv(f"{path}.csv", index=False)
-    tables_.finals(table, columns).round(6).to_csv(f"{path}_final.csv", index=False)
-    return drawn
-
-
 PAPER = (
     "online_accuracy",
     "accuracy",
@@ -124,8 +108,86 @@ PAPER = (
     "hessian_top",
     "representation_change",
     "dormant_fraction",
+    "distance_from_init",
+    "parameter_norm",
 )
-PAPER = (*PAPER, "distance_from_init", "parameter_norm")
+ARMS = ("transition", "method", "granularity")
+
+
+class Whole(NamedTuple):
+    """A run that is drawn and averaged apart from any figure's own settings.
+
+    Attributes:
+      lanes: names of its tables in results/lanes.
+      file: name of its final table, without ending; `title`: of its picture and curves, which have
+        the same name; none without one.
+      arms: columns that tell its arms apart.
+      metrics: what is drawn and averaged, the main one first.
+    """
+
+    lanes: tuple[str, ...]
+    file: str
+    title: str = ""
+    arms: tuple[str, ...] = ARMS
+    metrics: tuple[str, ...] = PAPER
+
+
+SEQ2SEQ = ("bleu2", *PAPER[2:])
+CONTROLS = (*ARMS, "epochs", "transition_fraction", "random_seq2seq.change")
+WHOLE = (
+    Whole(
+        ("figure_1a_paper", "figure_1a_paper_methods"),
+        "figure_1a_paper",
+        "Figure 1a: Random MNIST, MLP, at the paper's scale, 50 of 100 tasks, 2 of 5 seeds",
+    ),
+    Whole(("figure_1a_selected",), "figure_1a_selected", arms=(*ARMS, "learning_rate")),
+    Whole(("figure_5a_80_epochs",), "abrupt_80_epochs", arms=(*ARMS, "epochs")),
+    Whole(
+        ("figure_2_selected",),
+        "figure_2_selected",
+        "Figure 2 with selected settings: Random Seq2Seq, T5, reduced scale",
+        (*ARMS, "learning_rate"),
+        SEQ2SEQ,
+    ),
+    Whole(
+        ("figure_2_controls",),
+        "figure_2_controls",
+        "Figure 2, controls: Random Seq2Seq, T5, reduced scale",
+        CONTROLS,
+        SEQ2SEQ,
+    ),
+)
+
+
+def whole(one: Whole, folder: pathlib.Path) -> pathlib.Path:
+    """Writes the final table of a run with all its arms, and with a title its picture and curves;
+    returns the path of the picture, else that of the table.
+    """
+    table = pd.concat([_lanes(name) for name in one.lanes], ignore_index=True)
+    table["lane"] = table.groupby([*one.arms, "seed"]).ngroup()
+    wanted = {"lane", "task", "seed", "finite", *one.arms, *one.metrics}
+    table = table[[column for column in table if column in wanted]]
+    columns = [column for column in one.arms if column in table]
+    final = folder / f"{one.file}_final.csv"
+    tables_.finals(table, columns).round(6).to_csv(final, index=False)
+    if not one.title:
+        return final
+    path = folder / one.file
+    drawing = curves.Drawing(metric=one.metrics[0], title=one.title)
+    drawn, *_ = curves.curves(table, columns, path, drawing)
+    path.with_suffix(".svg").unlink()
+    figures.drawn(table, columns, one.metrics[0]).to_csv(f"{path}.csv", index=False)
+    return drawn
+
+
+def _kept(one: Whole) -> bool:
+    return all((tables.FOLDER / "lanes" / f"{name}.parquet").exists() for name in one.lanes)
+
+
+def _lanes(name: str) -> Frame:
+    return table_.read(tables.FOLDER / "lanes" / f"{name}.parquet")
+
+
 PICTURES = {"optimizer_state": optimizer_state, "postponed": postponed, "foretelling": foretelling}
 
 
@@ -141,6 +203,6 @@ def draw(
         if table is not None:
             made.append((folder or tables.FOLDER) / f"{name}.png")
             picture(table, made[-1])
-    if found is None and (tables.FOLDER / "lanes" / "figure_1a_paper_methods.parquet").exists():
-        made.append(paper(tables.lanes("paper"), tables.FOLDER))
+    if found is None:
+        made += [whole(one, tables.FOLDER) for one in WHOLE if _kept(one)]
     return made

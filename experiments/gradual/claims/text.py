@@ -94,7 +94,8 @@ def acted(table: str, method: str) -> bool:
 
     Where units are counted: whether it reset one a task or more on the mean. In older tables:
     whether a digit of the first task differs from shrink and perturb's, which acts at task changes
-    only, and has a program of the same shape, so that it says what last bits do.
+    only, and has a program of the same shape, so that it says what last bits do. What happened in
+    later tasks these do not tell.
     """
     if "units_reset" in tables.lanes(table):
         return bool(tables.arm(table, method)["units_reset"].mean() >= 1)
@@ -182,7 +183,8 @@ def claims(table: str) -> str:
             "not tested"
         ]
         if claim.method and not acted(table, claim.method):
-            words = ["did not act"]
+            counted = "units_reset" in tables.lanes(table)
+            words = ["did not act" if counted else "not seen to act"]
         if len(set(words)) == 1:
             words = words[:1]
         remark = fill(claim.remark, table)
@@ -275,14 +277,19 @@ def _number(table: str, which: str, metric: str, window: tuple[int, int], how: s
     return f"{shown(float(found.mean()), metric)}{unit(metric)}"
 
 
-BLOCKS = {"claims": claims, "decided": decided.block, "selection": chosen.block}
+BLOCKS = {
+    "claims": claims,
+    "decided": decided.block,
+    "selection": chosen.block,
+    "said": lambda name: decided.SAID[name](),
+}
 
 
 def fill(template: str, table: str = "") -> str:
     """Returns a template with every {...} replaced by a number (see `number`) or by a table.
 
     {claims: TABLE}, {grid: TABLE; ARMS; METRICS; WINDOW}, {decided: RUN} and {selection: BENCHMARK}
-    are tables.
+    are tables, {said: WHAT} is a number of a deciding run.
     """
 
     def one(match: re.Match) -> str:
