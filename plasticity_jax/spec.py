@@ -221,7 +221,8 @@ class Spec:
             read = _option(name, value, known[name])
             made[name] = read
             lowest = 1 if isinstance(read, int) else 0
-            if name.partition(".")[0] in self.probe_names() and not read >= lowest:
+            probes_ = self.probe_names() if not isinstance(read, str) else ()
+            if name.partition(".")[0] in probes_ and not read >= lowest:
                 raise ValueError(
                     f"option {name} is {registry.shown(value)}: allowed are numbers from {lowest}."
                 )
@@ -299,11 +300,17 @@ class Spec:
         return in_turn(made, self.cycle) if self.cycle else made
 
     def make_model(self, outputs: int) -> Any:
-        """Returns the model with `outputs` logits. Raises ValueError if it refuses a setting."""
+        """Returns the model with `outputs` logits, after surgery. Raises ValueError if it refuses a
+        setting.
+        """
+        before = self.make_model_of_start(outputs)
+        return registry.make(SURGERIES, "surgery", self.surgery, dict(self.options)).model(before)
+
+    def make_model_of_start(self, outputs: int) -> Any:
+        """Returns the model of the Spec's sizes, which are those before surgery."""
         given = {name: getattr(self, name) for name in _shape(self.model)}
         options = dict(self.options)
-        made = registry.make(MODELS, "model", self.model, options, outputs=outputs, **given)
-        return registry.make(SURGERIES, "surgery", self.surgery, options).model(made)
+        return registry.make(MODELS, "model", self.model, options, outputs=outputs, **given)
 
     def check_parts(self) -> None:
         """Raises ValueError if dataset, model or transition do not fit the environment, or a part
@@ -408,12 +415,21 @@ def _shape(model: str) -> list[str]:
     return [name for name in registry.positional(MODELS[model]) if name != "outputs"]
 
 
-def of_model(spec: Spec) -> dict[str, Any]:
-    """Returns the settings that a network has by its model, but for how it is drawn."""
+def of_model(spec: Spec, ended: bool = False) -> dict[str, Any]:
+    """Returns the settings that a network has by its model, but for how it is drawn: as it begins,
+    before surgery, or as it `ended`, after that.
+    """
     fields = {name: getattr(spec, name) for name in _shape(spec.model) if name != "initialization"}
     options = {**spec.known_options(), **dict(spec.options)}
     own = {name: v for name, v in options.items() if name.partition(".")[0] == spec.model}
-    return {"model": spec.model, **fields, **own}
+    found = {"model": spec.model, **fields, **own}
+    if ended and spec.surgery != "none":
+        before, after = spec.make_model_of_start(1), spec.make_model(1)
+        for name in found:
+            field = name.removeprefix(f"{spec.model}.")
+            if getattr(before, field, None) != getattr(after, field, None):
+                found[name] = getattr(after, field)
+    return found
 
 
 def unread(model: str) -> list[str]:

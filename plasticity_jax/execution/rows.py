@@ -26,6 +26,9 @@ def arm_columns(programs: Sequence[Program]) -> list[str]:
         axes |= dict.fromkeys(program.spec.axes())
         numbers |= dict.fromkeys(name for name in program.lanes[0] if name != "seed")
         options |= dict.fromkeys(name for name, _ in program.spec.options)
+        # (how the network was changed is told even where it is the usual way)
+        own = f"{program.spec.surgery}."
+        options |= dict.fromkeys(n for n in program.spec.known_options() if n.startswith(own))
     return [*axes, *numbers, *options]
 
 

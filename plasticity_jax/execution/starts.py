@@ -164,7 +164,7 @@ def _digest(state: TrainState) -> str:
 
 def _check_model(where: str, was: Spec, now: Spec) -> None:
     """Raises WorkdirError unless both networks are made from the same settings."""
-    before, after = of_model(was), of_model(now)
+    before, after = of_model(was, ended=True), of_model(now)
     for name in {**before, **after}:
         if before.get(name) != after.get(name):
             raise WorkdirError(

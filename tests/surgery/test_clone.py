@@ -13,7 +13,7 @@ from helpers.networks import quickly
 
 from plasticity_jax import lanes, models, probes, surgery
 from plasticity_jax.execution import sweep
-from plasticity_jax.spec import Spec
+from plasticity_jax.spec import Spec, of_model
 from plasticity_jax.storage.workdir import WorkdirError
 from plasticity_jax.surgery.clone import axes
 from plasticity_jax.training import beginning, network, step
@@ -134,23 +134,34 @@ def make_optimizer(spec, lane):
     return step.optimizer(spec, lanes.arrays(spec, lane), net.structure)
 
 
-def test_clones_stay_clones_in_training_with_moments_kept_or_fresh(tmp_path):
-    """A run that begins from another: same outputs at first, clones in the end, sizes of the donor
-    in the Spec.
-    """
-    dataset = tiny.arrays(tmp_path / "data")
-    spec = tiny.spec(dataset=dataset, tasks=1, depth=2, optimizer="adam", probes=("clone_r2",))
-    lanes_ = [{"seed": 0}]
-    sweep.run(spec, lanes_, tmp_path / "base")
-    begin = {"start": tmp_path / "base"}
-    names = ("clone_r2", "clone_r2:start")
-    for changes in ({}, {"start_optimizer": "fresh"}):
-        table = sweep.run(wide_of(spec, probes=names, **changes), lanes_, **begin)
-        assert table[[*names]].to_numpy().min() > 1 - 1e-5
-        assert set(table["clone.factor"]) == {2}
+@pytest.fixture(scope="module")
+def base(tmp_path_factory):
+    """A Spec, and the folder of its run, with a method that remembers units."""
+    folder = tmp_path_factory.mktemp("clone")
+    sizes = {"dataset": tiny.arrays(folder / "data"), "tasks": 1, "epochs": 1, "depth": 2}
+    spec = tiny.spec(**sizes, optimizer="adam", method="redo", options={"redo.score": "running"})
+    sweep.run(spec, [{"seed": 0}], folder / "base")
+    return spec, folder / "base"
 
 
-def test_what_cannot_be_cloned_is_refused_in_one_sentence(tmp_path):
+def test_clones_stay_clones_in_training_and_can_be_cloned_again(base, tmp_path):
+    """Sizes in the Spec are those of the donor; a run that begins from a clone has the clone's."""
+    spec, folder = base
+    plain = dataclasses.replace(spec, method="none", options={}, probes=("clone_r2",))
+    wide = dataclasses.replace(plain, surgery="clone", start_optimizer="fresh")
+    table = sweep.run(wide, [{"seed": 0}], tmp_path / "wide", start=folder)
+    assert table["clone_r2"].min() > 1 - 1e-5
+    assert (table["clone.factor"][0], table["width"][0]) == (2, 8)
+    again = dataclasses.replace(plain, width=16)
+    assert sweep.run(again, [{"seed": 0}], start=tmp_path / "wide")["clone_r2"][0] > 1 - 1e-5
+    with pytest.raises(WorkdirError, match=r"^width is 8, but the networks in .* have 16: allowed"):
+        sweep.run(plain, [{"seed": 0}], start=tmp_path / "wide")
+    twice = dataclasses.replace(again, surgery="clone", options={"clone.factor": 3})
+    assert of_model(twice)["width"] == of_model(wide, ended=True)["width"] == 16
+    assert of_model(twice, ended=True)["width"] == 48
+
+
+def test_what_cannot_be_cloned_is_refused_in_one_sentence(base):
     with pytest.raises(ValueError, match=r"^surgery is 'clone', but a t5 cannot become wider: all"):
         Spec(model="t5", environment="bigram_cipher", surgery="clone", dataset="digits").make_model(
             3
@@ -167,13 +178,14 @@ def test_what_cannot_be_cloned_is_refused_in_one_sentence(tmp_path):
         ValueError, match=r"^parameter a/kernel has shape \(2, 3\), of which clones"
     ):
         axes(("a", "kernel"), (2, 3), (2, 7), 2)
-    dataset = tiny.arrays(tmp_path / "data")
-    spec = tiny.spec(dataset=dataset, tasks=1, method="redo", options={"redo.score": "running"})
-    sweep.run(spec, [{"seed": 0}], tmp_path / "base")
+    spec, folder = base
     with pytest.raises(WorkdirError, match=r"cannot go on with the optimizer's state .*=fresh\.$"):
-        sweep.run(wide_of(spec), [{"seed": 0}], start=tmp_path / "base")
+        sweep.run(wide_of(spec), [{"seed": 0}], start=folder)
+    lane, state = trained(spec, np.random.default_rng(6))
     fresh = wide_of(spec, start_optimizer="fresh")
-    assert len(sweep.run(fresh, [{"seed": 0}], start=tmp_path / "base")) == 1
+    after = jax.eval_shape(lambda s: beginning.begun(fresh, lane, s, DATA), state)
+    shapes = jax.eval_shape(make_run(fresh).init, lane, DATA)
+    assert jax.tree.map(jnp.shape, after) == jax.tree.map(jnp.shape, shapes)
 
 
 def test_anchors_are_at_the_clones_where_the_optimizer_starts_afresh():
