@@ -164,6 +164,8 @@ def whole(one: Whole, folder: pathlib.Path) -> pathlib.Path:
     returns the path of the picture, else that of the table.
     """
     table = pd.concat([_lanes(name) for name in one.lanes], ignore_index=True)
+    for column in table[list({*one.arms} & {*table})].select_dtypes("float32"):
+        table[column] = table[column].map(lambda number: float(f"{number:.6g}"))
     table["lane"] = table.groupby([*one.arms, "seed"]).ngroup()
     wanted = {"lane", "task", "seed", "finite", *one.arms, *one.metrics}
     table = table[[column for column in table if column in wanted]]
