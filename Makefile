@@ -21,7 +21,7 @@ demo: setup
 	$(BIN)/python -m experiments.demo --workdir=runs/demo
 
 test: setup lint types
-	$(BIN)/python -m pytest -m "not oracle and not slow" -n $(WORKERS)
+	$(BIN)/python -m pytest -m "not oracle and not slow" -n $(WORKERS) --dist loadfile
 
 lint: setup
 	$(BIN)/ruff check .
