@@ -3,8 +3,8 @@
 Command: python -m experiments.export --from=DIR,... --name=NAME [--code=COMMIT] [--folder=DIR]
 (--code only where the workdir does not say it, as those of code from before it was recorded.)
 Writes NAME.parquet into the folder (experiments/gradual/results/lanes), without the columns of
-  single layers and with the columns dataset, samples, batch_size, code_version and
-  compiler_options; and NAME.json, the workdirs' config.json (without the data's folder).
+  single layers and with the columns code_version and compiler_options; and NAME.json, the workdirs'
+  config.json (without the data's folder).
 """
 
 import json
@@ -16,6 +16,7 @@ from typing import Any
 import pandas as pd
 
 from plasticity_jax.cli import flags, launcher
+from plasticity_jax.spec import Spec, comparable
 from plasticity_jax.storage import table as table_
 from plasticity_jax.storage import workdir
 
@@ -99,9 +100,7 @@ def _rows(path: str, table: Any, programs: Sequence[dict[str, Any]], code: str) 
         options = program.get("compiler_options") or {}
         made.append(
             rows.assign(
-                dataset=spec["dataset"],
-                samples=spec["samples"],
-                batch_size=spec["batch_size"],
+                **Spec(**comparable(spec)).settings(),
                 code_version=code,
                 compiler_options=" ".join(f"{k}={v}" for k, v in options.items())
                 or "XLA's defaults",

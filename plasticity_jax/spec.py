@@ -32,6 +32,10 @@ EARLIER = (
 SEEDS = (0, 2**63 - 1)  # (this one enters no program)
 
 
+# fields that decide no row of a table by themselves
+_OF_NO_ROW = ("tasks", "probes", "probe_every", "points", "revisit", "options")
+
+
 def _field(
     default: Any, group: str, text: str, axis: bool = False, limits: tuple[int, int] | None = None
 ) -> Any:
@@ -288,6 +292,28 @@ class Spec:
             f.name: getattr(self, f.name) for f in dataclasses.fields(self) if f.metadata["axis"]
         }
 
+    def settings(self) -> dict[str, Any]:
+        """Returns what else decides a row of its table, by name: further columns. These are
+        `fields`, then every option of its parts, given or not.
+
+        `samples` is NaN where all examples are taken.
+        """
+        fields = self.fields()
+        if self.samples is None:
+            fields["samples"] = float("nan")
+        return {**fields, **self.known_options(), **dict(self.options)}
+
+    def fields(self) -> dict[str, Any]:
+        """Returns the fields that are no axes, by name, as far as they decide a row of its table.
+
+        How many tasks there are, and what is measured at which of them, does not.
+        """
+        return {
+            f.name: getattr(self, f.name)
+            for f in dataclasses.fields(self)
+            if not f.metadata["axis"] and f.name not in _OF_NO_ROW
+        }
+
     def make_environment(self, lane: Mapping[str, Any] = types.MappingProxyType({})) -> Environment:
         """Returns the environment, seen through the head, with the numbers of a lane, which may be
         traced, else with its usual ones.
@@ -461,6 +487,14 @@ def _place(name: str) -> str:
     if setting in registry.options(PARTS[part]):
         return f'it is an option: options={{"{name}": ...}}'
     return ""
+
+
+def is_setting(column: str) -> bool:
+    """Returns whether a column of a table is a setting by its name, and so no measurement: a field
+    of a Spec, a number of lanes, or "<part>.<setting>".
+    """
+    named = column in Spec.__dataclass_fields__ or column in LANE_NUMBERS
+    return named or "." in column.partition("/")[0]
 
 
 def is_period(name: str) -> bool:

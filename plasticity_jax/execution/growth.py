@@ -18,7 +18,7 @@ from plasticity_jax import lanes as lanes_
 from plasticity_jax.execution import placement
 from plasticity_jax.execution import slices as slices_
 from plasticity_jax.execution.program import Program
-from plasticity_jax.execution.slices import MAY_CHANGE, Recorded, Slice
+from plasticity_jax.execution.slices import Recorded, Slice
 from plasticity_jax.reporting import metrics as metrics_
 from plasticity_jax.spec import Spec
 from plasticity_jax.storage.checkpoints import Checkpoints
@@ -26,6 +26,8 @@ from plasticity_jax.storage.workdir import WorkdirError
 
 # values that are named of something new before the rest is counted
 _NAMED = 4
+# settings of which a workdir has one: those of its data, and those that no column of a row tells
+_OF_ALL = ("dataset", "samples", "subsample_seed", "points", "revisit")
 
 
 class Part(NamedTuple):
@@ -302,18 +304,15 @@ def _check_data(workdir: str | Path, recorded: Recorded, dataset: datasets.Datas
 
 
 def _check_columns(workdir: str | Path, recorded: Recorded, spec: Spec) -> None:
-    """Raises WorkdirError for a setting that no lane there has and no column of the table tells."""
+    """Raises WorkdirError for a setting that no lane there has and of which a workdir has one."""
     there = [one.program.spec for one in recorded.slices]
-    for field in dataclasses.fields(Spec):
-        if field.metadata["axis"] or field.name in (*MAY_CHANGE, "options"):
-            continue
-        now, known = getattr(spec, field.name), [getattr(one, field.name) for one in there]
+    for name in _OF_ALL:
+        now, known = getattr(spec, name), [getattr(one, name) for one in there]
         if now not in known:
             was = " and ".join(str(_shown(value)) for value in dict.fromkeys(known))
             raise WorkdirError(
-                f"{field.name} is {_shown(now)}, but the lanes in {workdir} have {was}: "
-                "allowed is one in a workdir, whose table does not tell them apart; use another "
-                "--workdir."
+                f"{name} is {_shown(now)}, but the lanes in {workdir} have {was}: "
+                "allowed is one in a workdir; use another --workdir."
             )
 
 

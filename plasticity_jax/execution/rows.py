@@ -1,7 +1,7 @@
 """The tidy table of a run, from the programs and what they measured."""
 
 import itertools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -18,10 +18,13 @@ if TYPE_CHECKING:
 
 
 def arm_columns(programs: Sequence[Program]) -> list[str]:
-    """Returns the columns of the table that say what a lane is, apart from its seed."""
+    """Returns the columns of the table that tell arms apart: axes, numbers but for the seed,
+    options that are given, and other fields that not all programs have alike.
+    """
     axes: dict[str, None] = {}
     numbers: dict[str, None] = {}
     options: dict[str, None] = {}
+    fields: dict[str, set[Any]] = {}
     for program in programs:
         axes |= dict.fromkeys(program.spec.axes())
         numbers |= dict.fromkeys(name for name in program.lanes[0] if name != "seed")
@@ -29,7 +32,10 @@ def arm_columns(programs: Sequence[Program]) -> list[str]:
         # (how the network was changed is told even where it is the usual way)
         own = f"{program.spec.surgery}."
         options |= dict.fromkeys(n for n in program.spec.known_options() if n.startswith(own))
-    return [*axes, *numbers, *options]
+        for name in program.spec.fields():
+            fields.setdefault(name, set()).add(getattr(program.spec, name))
+    several = [name for name, values in fields.items() if len(values) > 1]
+    return [*axes, *numbers, *options, *several]
 
 
 Numbers = Sequence[Sequence[int]] | None
@@ -42,20 +48,21 @@ def table(
     """Returns the tidy results: one row per lane and task done, in the order of the lanes' numbers.
 
     Columns: lane, task, seed, then, where tasks come back or have parts, `task_number` and `part`:
-    which task it is and which part of it. Then what the lane is (`arm_columns`; empty where a lane
-    has no such number), then metrics and probes. `finite` is false from the first task on at whose
+    which task it is and which part of it. Then what tells arms apart (`arm_columns`; empty where a
+    lane has no such number) and whatever else decides a row (`Spec.settings`), then metrics and
+    probes. `finite` is false from the first task on at whose
     end a lane's parameters, logits or losses were not finite; it has no measurement there. The
     table carries along what is known of its metrics (see `metrics`).
     """
     import pandas
 
-    known = ["lane", "task", "seed", *_staged(programs), *arm_columns(programs)]
+    known = list(dict.fromkeys(_known(programs)))
     frames = []
     for own, program, history in zip(
         _numbered(programs, numbers), programs, histories, strict=True
     ):
         if history:
-            columns = _settings(program, history, own, known) | _measured(history)
+            columns = _settings(program, history, own) | _measured(history)
             frames.append(pandas.DataFrame(columns))
     if not frames:
         return pandas.DataFrame(columns=["lane", "task", "seed"])
@@ -69,6 +76,13 @@ def table(
     return whole
 
 
+def _known(programs: Sequence[Program]) -> Iterator[str]:
+    """The columns that say what a row is, in order; some of them again."""
+    yield from ("lane", "task", "seed", *_staged(programs), *arm_columns(programs))
+    for program in programs:
+        yield from program.spec.settings()
+
+
 def _numbered(programs: Sequence[Program], numbers: Numbers) -> list[np.ndarray]:
     """The numbers of each program's lanes."""
     if numbers is not None:
@@ -80,15 +94,12 @@ def _numbered(programs: Sequence[Program], numbers: Numbers) -> list[np.ndarray]
     return found
 
 
-def _settings(
-    program: Program, history: History, own: np.ndarray, known: Sequence[str]
-) -> dict[str, Any]:
+def _settings(program: Program, history: History, own: np.ndarray) -> dict[str, Any]:
     """What the rows of a program are, lane after lane."""
     lanes, done = len(program.lanes), len(history["finite"])
     numbers = {}
     for name in program.lanes[0]:
         numbers[name] = np.repeat([lane[name] for lane in program.lanes], done)
-    options = {**program.spec.known_options(), **dict(program.spec.options)}
     return {
         "lane": np.repeat(own, done),
         "task": np.tile(np.arange(done), lanes),
@@ -96,7 +107,7 @@ def _settings(
         **_stages(program.spec, done, lanes),
         **program.spec.axes(),
         **numbers,
-        **{name: value for name, value in options.items() if name in known},
+        **program.spec.settings(),
     }
 
 

@@ -45,8 +45,9 @@ def collect(workdirs: Sequence[str | Path], runs: Runs) -> "pandas.DataFrame":
     for number, one in enumerate(wanted):
         rows = found[one.key].rows
         rows = rows[rows["task"] < one.spec.tasks]
-        # (a table from before an axis or a number existed lacks its column)
-        parts.append(rows.assign(lane=number, **one.spec.axes(), **one.lane))
+        # (a table from before an axis, a number or a setting was a column lacks it)
+        own = {**one.spec.axes(), **one.lane, **one.spec.settings()}
+        parts.append(rows.assign(lane=number, **own))
     table = pandas.concat(parts, ignore_index=True)
     table.attrs[metrics.KEY] = metrics.record([spec for spec, _ in runs])
     return table

@@ -128,7 +128,7 @@ def of_specs(specs: Sequence[Spec]) -> Known:
             *spec.probes,
         }
         for column, metric in of_environment(spec.make_environment(), spec.revisit).items():
-            if column in settings:
+            if column in settings or spec_.is_setting(column):
                 raise ValueError(
                     f"metric {column!r} of {spec.environment} has the name of a setting or a probe."
                 )

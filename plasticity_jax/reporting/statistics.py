@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 
+from plasticity_jax import spec
 from plasticity_jax.reporting import labels, over_seeds
 
 FIXED = ("lane", "task", "seed")
@@ -29,10 +30,12 @@ STAGE = ("task_number", "part")
 def metric_columns(table: pd.DataFrame, arm_columns: Sequence[str]) -> list[str]:
     """Returns the columns that hold measurements, probes included, in the table's order.
 
-    These are the numeric columns that are neither fixed, nor `finite`, nor name an arm.
+    These are the numeric columns that are neither fixed, nor `finite`, nor name an arm, nor have
+    the name of a setting.
     """
     others = {*FIXED, *STAGE, *arm_columns, "finite"}
-    return [c for c in table.columns if c not in others and pd.api.types.is_numeric_dtype(table[c])]
+    left = [c for c in table.columns if c not in others and not spec.is_setting(c)]
+    return [c for c in left if pd.api.types.is_numeric_dtype(table[c])]
 
 
 class Arms(NamedTuple):

@@ -10,8 +10,9 @@ import pytest
 from helpers import tiny
 
 from plasticity_jax.execution import compiled as compiled_
-from plasticity_jax.execution import growth, placement, slices, sweep
+from plasticity_jax.execution import growth, placement, rows, slices, sweep
 from plasticity_jax.execution import program as program_
+from plasticity_jax.reporting import statistics
 from plasticity_jax.storage import table as table_
 from plasticity_jax.storage import workdir
 
@@ -197,6 +198,36 @@ def test_a_probe_is_measured_from_now_on(spec, straight, tmp_path):
     assert without.groupby("task")["parameter_norm"].count().tolist() == [0, 3, 3, 0]
 
 
+def test_every_row_says_what_decides_it(spec, dataset, tmp_path):
+    """Whatever is added, and arms that differ in what is no axis are told apart."""
+    cut = dataclasses.replace(spec, tasks=1, samples=48)
+    sweep.run(cut, SEEDS[:1], tmp_path)
+    shifted = dataclasses.replace(
+        cut, batch_size=12, environment="permuted_pixels", transition="input", first_task=2
+    )
+    sweep.run(shifted, SEEDS[:1], tmp_path)
+    rows_ = everything(tmp_path)
+    assert rows_["dataset"].tolist() == [dataset] * 2
+    for name, values in {
+        "samples": [48, 48],
+        "subsample_seed": [0, 0],
+        "batch_size": [16, 12],
+        "first_task": [0, 2],
+        "cycle": [0, 0],
+    }.items():
+        assert rows_[name].tolist() == values
+    for one in (cut, shifted):
+        own = rows_[rows_["environment"] == one.environment].iloc[0]
+        for name, value in one.known_options().items():
+            assert own[name] == value
+    programs = program_.plan([(cut, SEEDS[:1]), (shifted, SEEDS[:1])], 48)
+    columns = rows.arm_columns(programs)
+    assert columns[-2:] == ["batch_size", "first_task"]
+    assert "samples" not in columns
+    assert statistics.metric_columns(rows_, columns)[0] == "accuracy"
+    assert not set(cut.settings()) & set(statistics.metric_columns(rows_, ["method"]))
+
+
 @pytest.mark.usefixtures("nothing_compiles")
 def test_what_is_new_is_told(spec, tmp_path):
     data = program_.load_dataset(spec)
@@ -233,12 +264,7 @@ def test_what_cannot_be_added_is_said_in_the_words_of_the_flags(spec, tmp_path):
             {},
             f"tasks is 2, but lanes in {where} have 3: allowed are as many or more; use another",
         ),
-        (
-            {"batch_size": 8},
-            {},
-            f"batch_size is 8, but the lanes in {where} have 16: allowed is one in a workdir",
-        ),
-        ({"cycle": 2}, {}, f"cycle is 2, but the lanes in {where} have 0: allowed is one"),
+        ({"revisit": 2}, {}, f"revisit is 2, but the lanes in {where} have 0: allowed is one"),
         ({"samples": 32}, {}, f"samples is 32, but the lanes in {where} have not given: allowed"),
         (
             {},

@@ -67,6 +67,11 @@ def test_it_is_known_again_and_collected(old):
     before = pd.read_parquet(old / "results.parquet")
     values, given = flags.parse([*ARGUMENTS, "--tasks=1"])
     found = collect.collect([str(old)], flags.runs(values, given))
+    assert found["dataset"].eq("digits").all()
+    for spec, _ in flags.runs(values, given):
+        own = found[found["method"] == spec.method]
+        for name, value in spec.settings().items():
+            assert own[name].eq(value).all(), name
     columns = ["lane", "task", "seed", "method", "granularity", "accuracy", "loss"]
     pd.testing.assert_frame_equal(
         found[columns].reset_index(drop=True), before[columns], check_dtype=False, check_exact=True
