@@ -13,7 +13,9 @@ from plasticity_jax import (
     probes,
     surgery,
 )
+from plasticity_jax.execution.merging import load
 from plasticity_jax.execution.program import load_data
+from plasticity_jax.execution.states import load_state
 from plasticity_jax.execution.sweep import run
 from plasticity_jax.lanes import grid, stack
 from plasticity_jax.spec import Spec
@@ -55,7 +57,9 @@ __all__ = [
     "environments",
     "grid",
     "heads",
+    "load",
     "load_data",
+    "load_state",
     "make_run",
     "make_stream",
     "manifolds",

@@ -56,6 +56,10 @@ RUN_HELP = {
         "1",
         "tasks between checkpoints, or never: only at the end, or when stopped",
     ),
+    "keep_checkpoints": (
+        "last",
+        "states that stay besides the last two: every:10 for each tenth task; last for no more",
+    ),
     "profile": (None, "folder of a trace of one task; says what takes time instead of running"),
     "band": ("minmax", "band of the figure over seeds: minmax, sem, ci or t"),
     "last": ("5", "tasks at the end that the printed table averages over"),

@@ -20,6 +20,7 @@ from plasticity_jax.execution import memory, rows, starts, sweep, tasks
 from plasticity_jax.execution import program as program_
 from plasticity_jax.reporting import metrics
 from plasticity_jax.storage import workdir
+from plasticity_jax.storage.checkpoints import keeping
 
 # exit codes: a fault of the command line; a fault of data, disk or machine
 USAGE, ENVIRONMENT = 2, 1
@@ -63,12 +64,14 @@ class Checked(NamedTuple):
       programs: with all their lanes, in the order of the table.
       checkpoint_every: tasks between checkpoints.
       last: tasks at the end that the printed table averages over.
+      always: which checkpoints stay, by tasks done.
     """
 
     dataset: datasets.Dataset
     programs: list[program_.Program]
     checkpoint_every: int
     last: int
+    always: Callable[[int], bool]
 
 
 def launch(experiment: Experiment, argv: Sequence[str] | None = None) -> int:
@@ -130,6 +133,7 @@ def _run(experiment: Experiment, checked: Checked, values: flags.Values) -> None
         checked.checkpoint_every,
         progress=values["progress"],
         tell=say,
+        always=checked.always,
     )
     note = _note(experiment, values, table)
     say(report(table, checked, values, experiment.title, note))
@@ -270,6 +274,7 @@ def check(
     specs = [one for one, _ in runs]
     numbers = {name: settings.read(name, values[name]) for name in ("checkpoint_every", "last")}
     width = settings.read("lane_width", values["lane_width"])
+    always = keeping(values["keep_checkpoints"])
     if not values["dry_run"]:
         kind = "workdir" if values["profile"] is None else "profile"
         if not values[kind]:
@@ -284,7 +289,7 @@ def check(
     data = program_.device_data(dataset)
     programs = starts.attached(programs, values["start"], task, data)
     pictures.check(values, pictures.arms(programs))
-    return Checked(dataset, programs, **numbers)
+    return Checked(dataset, programs, **numbers, always=always)
 
 
 def report(

@@ -27,7 +27,7 @@ from plasticity_jax.storage.workdir import WorkdirError
 # values that are named of something new before the rest is counted
 _NAMED = 4
 # settings of which a workdir has one: those of its data, and those that no column of a row tells
-_OF_ALL = ("dataset", "samples", "subsample_seed", "points", "revisit")
+OF_ALL = ("dataset", "samples", "subsample_seed", "points", "revisit")
 
 
 class Part(NamedTuple):
@@ -95,13 +95,13 @@ def plan(workdir: str | Path, programs: Sequence[Program], dataset: datasets.Dat
     known: dict[Any, tuple[int, int]] = {}
     for index, one in enumerate(recorded.slices):
         for place, lane in enumerate(one.program.lanes):
-            known[_identity(one.program.spec, lane)] = index, place
+            known[identity(one.program.spec, lane)] = index, place
     goals: list[dict[int, _Goal]] = [{} for _ in recorded.slices]
     new = []
     for program in programs:
         unknown, sources = [], {}
         for own, lane in enumerate(program.lanes):
-            found = known.get(_identity(program.spec, lane))
+            found = known.get(identity(program.spec, lane))
             if found is None:
                 unknown.append(own)
                 continue
@@ -116,7 +116,7 @@ def plan(workdir: str | Path, programs: Sequence[Program], dataset: datasets.Dat
                 recorded.slices[index] = _with_states(recorded.slices[index], program, order)
         if unknown:
             _check_new_start(workdir, recorded, program)
-            new.append(_some(program, unknown))
+            new.append(some(program, unknown))
     return _planned(workdir, recorded, goals, new)
 
 
@@ -197,21 +197,21 @@ def _parted(workdir: str | Path, one: Slice, goals: Mapping[int, _Goal]) -> list
 
 def _part(one: Slice, goal: _Goal | None, places: Sequence[int]) -> Slice:
     """The slice of some lanes of another one; a lane's numbers depend on the width alone."""
-    program = _some(one.program, places)
+    program = some(one.program, places)
     program = program._replace(execution=_spread(program.execution, len(places)))
     numbers = [one.numbers[place] for place in places]
     part = Slice(program, numbers, slices_.name(program, one.options), one.options)
     return _aimed(part, goal) if goal else part
 
 
-def _some(program: Program, places: Sequence[int]) -> Program:
-    """The program of some of its lanes."""
-    some = program._replace(lanes=[program.lanes[place] for place in places])
+def some(program: Program, places: Sequence[int]) -> Program:
+    """Returns the program of some of its lanes."""
+    found = program._replace(lanes=[program.lanes[place] for place in places])
     start = program.start
     if start is None:
-        return some
+        return found
     own = np.asarray(places)
-    return some._replace(
+    return found._replace(
         start=start._replace(
             tasks=[start.tasks[place] for place in places],
             digests=[start.digests[place] for place in places],
@@ -227,7 +227,7 @@ def _with_states(one: Slice, program: Program, order: Sequence[int]) -> Slice:
     start = one.program.start
     if start is None or program.start is None:
         return one
-    states = _some(program, order).start
+    states = some(program, order).start
     assert states is not None  # (as the program has one)
     start = start._replace(states=states.states)
     return one._replace(program=one.program._replace(start=start))
@@ -261,12 +261,20 @@ def apply(workdir: str | Path, planned: Plan) -> None:
         folder = part.after.checkpoints(workdir)
         # (of an attempt that was killed)
         shutil.rmtree(folder, ignore_errors=True)
-        own = np.asarray(part.places)
+        copy_lanes(part.before.checkpoints(workdir), folder, part.places)
 
-        def cut(leaf: str, values: np.ndarray, own: np.ndarray = own) -> np.ndarray:
-            return values.take(own, axis=1 if leaf.startswith("['history']") else 0)
 
-        Checkpoints(part.before.checkpoints(workdir)).copy(Checkpoints(folder), cut)
+def copy_lanes(before: Path, after: Path, places: Sequence[int]) -> None:
+    """Writes the checkpoints in the folder `before` into that of `after`, of the lanes at these
+    places alone.
+    """
+    own = np.asarray(places)
+
+    def cut(leaf: str, values: np.ndarray) -> np.ndarray:
+        return values.take(own, axis=1 if leaf.startswith("['history']") else 0)
+
+    source = Checkpoints(before)
+    source.copy(Checkpoints(after, always=source.is_kept), cut)
 
 
 def tidy(workdir: str | Path, planned: Plan) -> None:
@@ -285,7 +293,10 @@ def _neutral(spec: Spec) -> Spec:
     return dataclasses.replace(spec, tasks=1, probes=(), probe_every=1, options=trained)
 
 
-def _identity(spec: Spec, lane: Mapping[str, Any]) -> Any:
+def identity(spec: Spec, lane: Mapping[str, Any]) -> Any:
+    """Returns what a completed lane is known by in a workdir: equal for the same run, whatever is
+    measured and however many tasks follow.
+    """
     return lanes_.identity(_neutral(spec), lane)
 
 
@@ -306,7 +317,7 @@ def _check_data(workdir: str | Path, recorded: Recorded, dataset: datasets.Datas
 def _check_columns(workdir: str | Path, recorded: Recorded, spec: Spec) -> None:
     """Raises WorkdirError for a setting that no lane there has and of which a workdir has one."""
     there = [one.program.spec for one in recorded.slices]
-    for name in _OF_ALL:
+    for name in OF_ALL:
         now, known = getattr(spec, name), [getattr(one, name) for one in there]
         if now not in known:
             was = " and ".join(str(_shown(value)) for value in dict.fromkeys(known))

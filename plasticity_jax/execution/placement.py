@@ -86,17 +86,23 @@ def execution(
     strategy: str | None = None,
     width: int | None = None,
     backend: str | None = None,
+    devices: int | None = None,
 ) -> Execution:
     """Returns how `lanes` lanes of `model` are run: the table's default for the backend, or what is
     asked for.
 
-    A width that is not given is no larger than a device's share of the lanes. Raises ValueError for
-    an unknown strategy, a width < 1, or a width > 1 with a strategy that has width 1.
+    `backend` and `devices`, how many there are, are those of this process if not given. A width
+    that is not given is no larger than a device's share of the lanes. Raises ValueError for an
+    unknown strategy, a width < 1, or a width > 1 with a strategy that has width 1.
     """
-    chosen, usual = STRATEGY_TABLE.get((backend or jax.default_backend(), model), WITHOUT_ROW)
+    backend = jax.default_backend() if backend is None else backend
+    chosen, usual = STRATEGY_TABLE.get((backend, model), WITHOUT_ROW)
     if strategy is not None and registry.one_of("lane_strategy", strategy, STRATEGIES) != chosen:
         chosen, usual = strategy, 8 if strategy == "vmap" else 1
-    devices = jax.local_device_count() if chosen == "sharded" else 1
+    if chosen != "sharded":
+        devices = 1
+    elif devices is None:
+        devices = jax.local_device_count()
     width = (
         min(usual, -(-lanes // devices))
         if width is None

@@ -1,19 +1,39 @@
 """What is written down about how a run was made: versions, commit, device, source of the data."""
 
+import datetime
+import shlex
+import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 
 from plasticity_jax import datasets, own_parts
 
 
-def code_version(folder: Path = Path(__file__).parent) -> str:
-    """Returns the commit of the git checkout that `folder` lies in, with "+" if its files differ
-    from that commit.
+class Checkout(NamedTuple):
+    """The git checkout of the package; both are None where there is none, as where it is installed.
 
-    "not recorded" where there is none, as in an installed package.
+    Attributes:
+      dirty: whether its files differ from those of the commit.
     """
+
+    commit: str | None
+    dirty: bool | None
+
+
+def code_version(folder: Path = Path(__file__).parent) -> str:
+    """Returns the first 12 digits of the commit of `checkout`, with "+" if its files differ from
+    that commit; "not recorded" where there is none.
+    """
+    found = checkout(folder)
+    if found.commit is None:
+        return "not recorded"
+    return found.commit[:12] + ("+" if found.dirty else "")
+
+
+def checkout(folder: Path = Path(__file__).parent) -> Checkout:
+    """Returns the git checkout of the package that `folder` lies in, wherever it is run from."""
     import subprocess
 
     def git(*words: str) -> str:
@@ -24,12 +44,36 @@ def code_version(folder: Path = Path(__file__).parent) -> str:
     try:
         # a checkout of something else
         if not Path(git("rev-parse", "--show-toplevel"), "plasticity_jax").is_dir():
-            return "not recorded"
-        return git("rev-parse", "--short=12", "HEAD") + (
-            "+" if git("status", "--porcelain", "-uno") else ""
-        )
+            return Checkout(None, None)
+        return Checkout(git("rev-parse", "HEAD"), bool(git("status", "--porcelain", "-uno")))
     except (OSError, subprocess.CalledProcessError):
-        return "not recorded"
+        return Checkout(None, None)
+
+
+def now() -> str:
+    """Returns the time, such as "2026-01-31T12:00:00+00:00"."""
+    return datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+
+
+def call() -> dict[str, Any]:
+    """Returns what is written down of a command that begins to run something, or to go on: `ended`
+    stays None where its process is killed.
+    """
+    import platform
+    import socket
+
+    found = checkout()
+    return {
+        "command": shlex.join(sys.orig_argv),
+        "commit": found.commit,
+        "dirty": found.dirty,
+        "started": now(),
+        "ended": None,
+        "host": socket.gethostname(),
+        "platform": platform.platform(),
+        "device": _devices(),
+        "versions": {package: _version(package) for package in ("jax", "jaxlib")},
+    }
 
 
 def _devices() -> str:

@@ -1,7 +1,7 @@
 """The tidy table of a run, from the programs and what they measured."""
 
 import itertools
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -56,7 +56,6 @@ def table(
     """
     import pandas
 
-    known = list(dict.fromkeys(_known(programs)))
     frames = []
     for own, program, history in zip(
         _numbered(programs, numbers), programs, histories, strict=True
@@ -67,20 +66,29 @@ def table(
     if not frames:
         return pandas.DataFrame(columns=["lane", "task", "seed"])
     whole = pandas.concat(frames, ignore_index=True)
+    if numbers is not None:
+        whole = whole.sort_values("lane", kind="stable", ignore_index=True)
+    return arranged(whole, programs)
+
+
+def arranged(whole: "pandas.DataFrame", programs: Sequence[Program]) -> "pandas.DataFrame":
+    """Returns a table of programs' rows with its columns in order, and what is known of its
+    metrics.
+    """
+    known = setting_columns(programs)
     measured = _in_order([name for name in whole.columns if name not in known], programs)
     # (a program that has no rows yet may be the only one with a number or an option)
     whole = whole.reindex(columns=[*known, *measured])
-    if numbers is not None:
-        whole = whole.sort_values("lane", kind="stable", ignore_index=True)
     whole.attrs[metrics_.KEY] = metrics_.record([program.spec for program in programs])
     return whole
 
 
-def _known(programs: Sequence[Program]) -> Iterator[str]:
-    """The columns that say what a row is, in order; some of them again."""
-    yield from ("lane", "task", "seed", *_staged(programs), *arm_columns(programs))
+def setting_columns(programs: Sequence[Program]) -> list[str]:
+    """Returns the columns of the table that say what a row is, in order."""
+    found = ["lane", "task", "seed", *_staged(programs), *arm_columns(programs)]
     for program in programs:
-        yield from program.spec.settings()
+        found += program.spec.settings()
+    return list(dict.fromkeys(found))
 
 
 def _numbered(programs: Sequence[Program], numbers: Numbers) -> list[np.ndarray]:
@@ -97,18 +105,25 @@ def _numbered(programs: Sequence[Program], numbers: Numbers) -> list[np.ndarray]
 def _settings(program: Program, history: History, own: np.ndarray) -> dict[str, Any]:
     """What the rows of a program are, lane after lane."""
     lanes, done = len(program.lanes), len(history["finite"])
+    columns = of_lanes(program, own)
+    for name, values in columns.items():
+        if isinstance(values, np.ndarray):
+            columns[name] = np.repeat(values, done)
+    return {
+        **columns,
+        "task": np.tile(np.arange(done), lanes),
+        **_stages(program.spec, done, lanes),
+    }
+
+
+def of_lanes(program: Program, own: np.ndarray) -> dict[str, Any]:
+    """Returns what the lanes of a program are by column, apart from any task: an array [lanes], or
+    one value for all of them; `own` are their numbers.
+    """
     numbers = {}
     for name in program.lanes[0]:
-        numbers[name] = np.repeat([lane[name] for lane in program.lanes], done)
-    return {
-        "lane": np.repeat(own, done),
-        "task": np.tile(np.arange(done), lanes),
-        "seed": numbers["seed"],
-        **_stages(program.spec, done, lanes),
-        **program.spec.axes(),
-        **numbers,
-        **program.spec.settings(),
-    }
+        numbers[name] = np.asarray([lane[name] for lane in program.lanes])
+    return {"lane": own, **program.spec.axes(), **numbers, **program.spec.settings()}
 
 
 def _measured(history: History) -> dict[str, np.ndarray]:

@@ -71,6 +71,10 @@ class Recorded(NamedTuple):
     slices: list[Slice]
     data: Mapping[str, Any]
 
+    def settings(self) -> dict[str, Any]:
+        """Returns what is written of it in config.json, as JSON types."""
+        return {"programs": [one.record() for one in self.slices], "data": dict(self.data)}
+
 
 def in_order(programs: Sequence[Program]) -> list[Slice]:
     """Returns new slices, whose lanes are numbered through all programs."""
@@ -129,14 +133,15 @@ def settings(slices: Sequence[Slice], dataset: datasets.Dataset) -> dict[str, An
         "fingerprint": dataset.fingerprint,
         "classes": dataset.classes,
     }
-    return {"programs": [one.record() for one in slices], "data": data}
+    return Recorded(list(slices), data).settings()
 
 
-def read(workdir: str | Path) -> Recorded | None:
+def read(workdir: str | Path, devices: int | None = None) -> Recorded | None:
     """Returns what a workdir consists of, None for a folder in which nothing was run yet.
 
-    A record from long ago is read as it would be written today. Raises WorkdirError if there is
-    a config.json that is not the record of a run.
+    A record from long ago is read as it would be written today. Where nothing is to be run,
+    `devices`, any number, keeps jax from starting to count those that there are. Raises
+    WorkdirError if there is a config.json that is not the record of a run.
     """
     settings = workdir_.read_settings(workdir)
     if settings is None:
@@ -147,7 +152,7 @@ def read(workdir: str | Path) -> Recorded | None:
             raise KeyError("data")
         found, first = [], 0
         for index, program in enumerate(settings["programs"]):
-            found.append(_read(program, first, str(index)))
+            found.append(_read(program, first, str(index), devices))
             first += len(program["lanes"])
         _check_numbers(found)
     except (KeyError, TypeError, ValueError, AttributeError) as error:
@@ -158,7 +163,7 @@ def read(workdir: str | Path) -> Recorded | None:
     return Recorded(found, data)
 
 
-def _read(recorded: Mapping[str, Any], first: int, index: str) -> Slice:
+def _read(recorded: Mapping[str, Any], first: int, index: str, devices: int | None) -> Slice:
     """A slice from its record. Older ones lack numbers and folder: both count through."""
     if not recorded.keys() <= _KEYS or ("numbers" in recorded) != ("folder" in recorded):
         raise ValueError(f"a program with {', '.join(recorded)}")
@@ -169,9 +174,9 @@ def _read(recorded: Mapping[str, Any], first: int, index: str) -> Slice:
         given = lanes_.comparable(recorded["spec"], lane)
         lanes.append(lanes_.complete(spec, given))
         _check_whole(lanes[-1], given)
-    how = placement.execution(
-        placement.ANY, len(lanes), recorded["lane_strategy"], recorded["lane_width"]
-    )
+    asked = recorded["lane_strategy"], recorded["lane_width"]
+    # (a model in no table has the same strategy on every backend, which is not asked for then)
+    how = placement.execution(placement.ANY, len(lanes), *asked, placement.ANY, devices)
     if how.width > 1:
         how = how._replace(devices=recorded["lane_devices"])
     folder = recorded.get("folder", index)

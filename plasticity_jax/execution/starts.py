@@ -15,7 +15,7 @@ import numpy as np
 
 from plasticity_jax import lanes as lanes_
 from plasticity_jax import registry
-from plasticity_jax.execution import slices
+from plasticity_jax.execution import slices, states
 from plasticity_jax.execution.program import Program, Start
 from plasticity_jax.execution.slices import Slice
 from plasticity_jax.spec import Spec, of_model
@@ -120,12 +120,8 @@ def _states(where: str, task: int | None, data: Data, one: Slice) -> tuple[int, 
             f"start_task is {task}, but {where} keeps the states after task {there}: allowed is "
             "one of these."
         )
-    lane = {name: values[0] for name, values in lanes_.stack(one.program.lanes[:1]).items()}
-    count = len(one.numbers)
     try:
-        state = jax.eval_shape(make_run(one.program.spec).init, lane, data)
-        shapes = jax.tree.map(lambda a: jax.ShapeDtypeStruct((count, *a.shape), a.dtype), state)
-        found = kept.restore({"state": shapes}, step)
+        found = kept.restore({"state": states.shapes(one.program, data)}, step)
     except (TypeError, ValueError, Misfit) as error:
         raise _other_data(where) from error
     assert found is not None  # (there is such a step)
@@ -140,15 +136,15 @@ def _attached(
     data: Data,
 ) -> Program:
     """A program with its start; `kept` are task and states of each slice, by its folder."""
-    states, tasks = [], []
+    own, tasks = [], []
     for lane in program.lanes:
         donor = donors[lane["seed"]]
         task, every = kept[donor.slice.folder]
         tasks.append(task)
-        states.append(jax.tree.map(lambda leaf, place=donor.place: leaf[place], every))
-    _check_states(where, program, states[0], data)
-    digests = [_digest(state) for state in states]
-    together = jax.tree.map(lambda *leaves: np.stack(leaves), *states)
+        own.append(jax.tree.map(lambda leaf, place=donor.place: leaf[place], every))
+    _check_states(where, program, own[0], data)
+    digests = [_digest(state) for state in own]
+    together = jax.tree.map(lambda *leaves: np.stack(leaves), *own)
     return program._replace(start=Start(str(where), tasks, digests, lambda: together))
 
 

@@ -1,6 +1,7 @@
 """Runs of many programs: in memory, or in a workdir that the same call goes on with."""
 
-from collections.abc import Callable, Mapping, Sequence
+import contextlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -13,7 +14,7 @@ from plasticity_jax.execution.slices import Slice
 from plasticity_jax.spec import Spec
 from plasticity_jax.storage import paths
 from plasticity_jax.storage import workdir as workdir_
-from plasticity_jax.storage.checkpoints import Checkpoints
+from plasticity_jax.storage.checkpoints import Checkpoints, keeping
 
 if TYPE_CHECKING:
     import pandas
@@ -29,6 +30,7 @@ def run(
     lane_strategy: str | None = None,
     lane_width: int | None = None,
     checkpoint_every: int | str = 1,
+    keep_checkpoints: str = "last",
     progress: bool = False,
     start: str | Path | None = None,
     start_task: int | None = None,
@@ -45,6 +47,8 @@ def run(
       data_dir, download: where the dataset's original files are, and whether to fetch them.
       lane_strategy, lane_width: see `lanes.Execution`; default by backend and model.
       checkpoint_every: tasks between checkpoints; "never": only at the end, or when stopped.
+      keep_checkpoints: those that stay besides the newest two: "every:10" of each tenth task (which
+        `load_state` reads), "last" no more.
       progress: show a progress bar on standard error.
       start: workdir of a finished run, from whose trained networks the lanes begin, each from that
         of its seed, after the Spec's `surgery`; None: they are drawn.
@@ -67,6 +71,7 @@ def run(
         )
     runs = [(one, lanes_.listed(given)) for one, given in runs]
     checkpoint_every = registry.whole("checkpoint_every", checkpoint_every, 1, never=True)
+    always = keeping(keep_checkpoints)
     if workdir is not None:
         workdir = paths.expanded(workdir, "workdir")
     specs = [one for one, _ in runs]
@@ -79,7 +84,9 @@ def run(
         memory.check(programs, program_.device_data(dataset))
         made = slices.in_order(programs)
         return _run(_Runs(made, made, None), dataset, None, checkpoint_every, progress)
-    return run_in_workdir(programs, dataset, workdir, checkpoint_every, progress)
+    return run_in_workdir(
+        programs, dataset, workdir, checkpoint_every, progress=progress, always=always
+    )
 
 
 def checked_runs(runs: Any) -> list[tuple[Spec, Any]]:
@@ -100,11 +107,14 @@ def run_in_workdir(
     dataset: datasets.Dataset,
     workdir: str | Path,
     checkpoint_every: int = 1,
+    *,
     progress: bool = False,
     tell: Callable[[str], None] = lambda line: None,
+    always: Callable[[int], bool] = lambda step: False,
 ) -> "pandas.DataFrame":
     """Runs planned programs in a workdir, from where they were, and returns the tidy table of their
-    lanes; `tell` is called with lines on what is new in a workdir with lanes. Raises as `run` does.
+    lanes; `tell` is called with lines on what is new in a workdir with lanes, `always` says which
+    checkpoints stay (see `checkpoints.keeping`). Raises as `run` does.
     """
     check_in_workdir(programs, dataset, workdir)
     with workdir_.lock(workdir), workdir_.Stop() as stop:
@@ -113,8 +123,9 @@ def run_in_workdir(
             tell(line)
         if not planned.is_recorded:
             _grow(workdir, planned, dataset)
-        runs = _Runs(planned.slices, planned.running, Path(workdir))
-        table = _run(runs, dataset, stop, checkpoint_every, progress)
+        runs = _Runs(planned.slices, planned.running, Path(workdir), always)
+        with _noted(runs):
+            table = _run(runs, dataset, stop, checkpoint_every, progress)
     asked = table["lane"].isin(list(planned.asked))
     return table.loc[asked].reset_index(drop=True)
 
@@ -125,6 +136,7 @@ def _grow(workdir: str | Path, planned: growth.Plan, dataset: datasets.Dataset) 
     made = record.environment_record(dataset)
     before = workdir_.read_record(workdir)  # of a run that grows
     if before:
+        made["calls"] = before.pop("calls", [])
         made["before"] = before
     workdir_.write_config(workdir, slices.settings(planned.slices, dataset), made)
     growth.tidy(workdir, planned)
@@ -152,9 +164,41 @@ class _Runs(NamedTuple):
     slices: Sequence[Slice]
     running: Sequence[Slice]
     path: Path | None
+    always: Callable[[int], bool] = lambda step: False
 
     def checkpoints(self, one: Slice) -> Checkpoints | None:
-        return Checkpoints(one.checkpoints(self.path)) if self.path else None
+        if self.path is None:
+            return None
+        return Checkpoints(one.checkpoints(self.path), always=self.always)
+
+    def is_done(self) -> bool:
+        """Whether there is nothing to run."""
+        return all(self._done(one) >= one.program.spec.tasks for one in self.running)
+
+    def _done(self, one: Slice) -> int:
+        kept = self.checkpoints(one)
+        return max(kept.steps(), default=0) if kept else 0
+
+
+@contextlib.contextmanager
+def _noted(runs: _Runs) -> Iterator[None]:
+    """Writes into config.json by which command, when and where something is run, if anything is;
+    when it ended as well, unless the process is killed.
+    """
+    if runs.path is None or runs.is_done():
+        yield
+        return
+    settings, kept = workdir_.read_settings(runs.path), workdir_.read_record(runs.path)
+    call = record.call()
+    kept["calls"] = [*kept.get("calls", []), call]
+    workdir_.write_config(runs.path, settings or {}, kept)
+    try:
+        yield
+    finally:
+        call["ended"] = record.now()
+        # (what went wrong before, such as a full disk, is what is to be told)
+        with contextlib.suppress(workdir_.WorkdirError):
+            workdir_.write_config(runs.path, settings or {}, kept)
 
 
 def _run(
@@ -168,7 +212,7 @@ def _run(
 
     data = program_.device_data(dataset)
     # (slices of a run that grew have rows from the start)
-    histories = [_history(runs.checkpoints(one)) for one in runs.slices]
+    histories = [history(runs.checkpoints(one)) for one in runs.slices]
     active = [number for number, one in enumerate(runs.slices) if one in runs.running]
     programs = [runs.slices[number].program for number in active]
     total = sum(len(program.lanes) * program.spec.tasks for program in programs)
@@ -181,7 +225,7 @@ def _run(
                 done = sum(_lane_tasks(histories[other]) for other in active)
                 bar.update(done - bar.n)
                 if runs.path and history:
-                    _write(runs.slices, histories, runs.path)
+                    write(runs.slices, histories, runs.path)
 
             one = runs.slices[number]
             kept = runs.checkpoints(one)
@@ -189,8 +233,8 @@ def _run(
     return rows.table(*_laid_out(runs.slices, histories))
 
 
-def _history(checkpoints: Checkpoints | None) -> History:
-    """What was measured so far."""
+def history(checkpoints: Checkpoints | None) -> History:
+    """Returns what was measured so far, {} if nothing was."""
     found = tasks.restored(checkpoints)
     return found.history if found else {}
 
@@ -206,8 +250,8 @@ def _laid_out(
     return [one.program for one in slices], histories, [one.numbers for one in slices]
 
 
-def _write(slices: Sequence[Slice], histories: Sequence[History], path: Path) -> None:
-    """Writes the results so far into a workdir."""
+def write(slices: Sequence[Slice], histories: Sequence[History], path: Path) -> None:
+    """Writes the results so far into a workdir. Raises OSError."""
     from plasticity_jax.storage import table
 
     laid_out = _laid_out(slices, histories)

@@ -90,6 +90,7 @@ def run_program(
         history = longer(history, _measured(program, metrics, number))
         stopped = stop is not None and stop.requested
         due = stopped or number + 1 == tasks or number + 1 - saved >= checkpoint_every
+        due = due or (checkpoints is not None and checkpoints.always(number + 1))
         # the next task consumes `states`; what is saved is fetched while it runs
         copied = compiled.copy(states) if checkpoints and due else None
         last = _Done(number + 1, copied, history)
@@ -103,10 +104,14 @@ def run_program(
     return history
 
 
-def restored(checkpoints: Checkpoints | None, shapes: PyTree | None = None) -> _Done | None:
-    """Returns what the newest checkpoint holds, the states only if their `shapes` are given."""
+def restored(
+    checkpoints: Checkpoints | None, shapes: PyTree | None = None, mend: bool = True
+) -> _Done | None:
+    """Returns what the newest checkpoint holds, the states only if their `shapes` are given; `mend`
+    as in `Checkpoints.restore`.
+    """
     wanted = {"history": {}} if shapes is None else {"state": shapes, "history": {}}
-    found = checkpoints.restore(wanted) if checkpoints else None
+    found = checkpoints.restore(wanted, mend=mend) if checkpoints else None
     if found is None:
         return None
     tasks, tree = found

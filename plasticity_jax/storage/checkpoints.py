@@ -17,11 +17,31 @@ import jax
 import numpy as np
 from absl import logging as absl_logging
 
+from plasticity_jax import registry
 from plasticity_jax.storage.json_files import read_json
 from plasticity_jax.storage.workdir import WorkdirError, reason_of
 
 # at most, of a checkpoint's array: chunks are compressed in parallel, 2.5 times as fast
 _CHUNK_BYTES = 16 << 20
+
+
+def keeping(given: str) -> Callable[[int], bool]:
+    """Returns which checkpoints stay besides the newest two, by the number of tasks done: of a list
+    with commas of "last" (none further) and "every:N" (after each N-th task).
+
+    Raises ValueError for text that says something else.
+    """
+    periods = []
+    for item in str(given).split(","):
+        kind, colon, count = item.strip().partition(":")
+        if kind == "every" and count.isdecimal() and int(count):
+            periods.append(int(count))
+        elif kind != "last" or colon:
+            raise ValueError(
+                f"keep_checkpoints is {registry.shown(given)}: allowed are last, every:N with a "
+                "whole number from 1, such as every:10, or several apart by commas."
+            )
+    return lambda step: any(step % period == 0 for period in periods)
 
 
 class _Damaged(Exception):
@@ -33,8 +53,8 @@ class Misfit(WorkdirError):
 
 
 class Checkpoints:
-    """Checkpoints of one program in `folder`, the newest `keep` of them, each with a SHA-256 of
-    every leaf.
+    """Checkpoints of one program in `folder`, the newest `keep` of them and those whose step is to
+    be kept `always`, each with a SHA-256 of every leaf.
 
     One checkpoint is one orbax folder `folder/STEP`, written under another name and then renamed,
     with two items: `data`, the bytes of all leaves in one array, and `manifest`, which says where
@@ -46,9 +66,15 @@ class Checkpoints:
     it clears away what killed saves left behind.
     """
 
-    def __init__(self, folder: str | os.PathLike, keep: int = 2):
+    def __init__(
+        self,
+        folder: str | os.PathLike,
+        keep: int = 2,
+        always: Callable[[int], bool] = lambda step: False,
+    ):
         if keep < 1:
             raise ValueError(f"keep must be at least 1, not {keep}.")
+        self.always = always
         self._folder = pathlib.Path(folder).absolute()  # orbax refuses relative paths
         self._keep = keep
         self._orbax: Any = None  # made at first use: importing orbax takes 0.2 s
@@ -57,7 +83,7 @@ class Checkpoints:
         """Writes `tree` (any pytree of arrays) as checkpoint `step`; returns when it is on disk.
 
         A checkpoint of the same step is replaced. Only then are those beyond the newest `keep`
-        removed.
+        removed, but for those that were to be kept when they were written.
 
         Raises:
           WorkdirError: a later step is there already, or the disk does not take it (older
@@ -85,8 +111,11 @@ class Checkpoints:
                     manifest=ocp.args.JsonSave(manifest),
                 )
                 checkpointer.save(self._folder / str(step), args=items, force=True)
+            if self.always(step):
+                self._mark(step).touch()
             for old in self.steps()[: -self._keep]:
-                shutil.rmtree(self._folder / str(old))
+                if not self.is_kept(old):
+                    shutil.rmtree(self._folder / str(old))
         # tensorstore reports a full disk as ValueError
         except (OSError, ValueError, RuntimeError) as error:
             with contextlib.suppress(OSError):
@@ -94,9 +123,12 @@ class Checkpoints:
             what = f"The checkpoint of step {step} could not be saved in {self._folder}"
             raise WorkdirError(f"{what} ({reason_of(error)}).") from error
 
-    def restore(self, like: Any, step: int | None = None) -> tuple[int, Any] | None:
+    def restore(
+        self, like: Any, step: int | None = None, mend: bool = True
+    ) -> tuple[int, Any] | None:
         """Returns the newest checkpoint that verifies, (step, tree of numpy arrays), or None if
-        there is none at all; with `step` only the one of that step, and nothing is deleted.
+        there is none at all; with `step` only the one of that step. Then, and unless it is to
+        `mend`, nothing is deleted.
 
         `like` is a dict that gives structure, dtypes and shapes (arrays or jax.ShapeDtypeStruct);
         nothing is ever cast. A top-level key with the value {} stands for a dict of arrays that is
@@ -113,7 +145,8 @@ class Checkpoints:
             return None
         at, leaves, damaged = found
         tree = self._fitted(at, leaves, like)
-        self._delete(damaged, at)
+        if mend:
+            self._delete(damaged, at)
         return at, tree
 
     def steps(self) -> list[int]:
@@ -122,11 +155,20 @@ class Checkpoints:
             return []
         return sorted(int(entry.name) for entry in self._folder.iterdir() if entry.name.isdecimal())
 
+    def is_kept(self, step: int) -> bool:
+        """Returns whether a checkpoint stays, however many follow it."""
+        return self._mark(step).exists()
+
+    def _mark(self, step: int) -> pathlib.Path:
+        """An empty file that says so."""
+        return self._folder / f"{step}.kept"
+
     def copy(
         self, other: "Checkpoints", change: Callable[[str, np.ndarray], np.ndarray]
     ) -> int | None:
-        """Writes the newest checkpoint that verifies into `other`, each leaf as `change` makes it
-        from its name and values; returns its step, None if there is none at all.
+        """Writes the newest checkpoint that verifies, and before it every older one that does, into
+        `other`, each leaf as `change` makes it from its name and values; returns its step, None if
+        there is none at all.
 
         Raises:
           WorkdirError: there are checkpoints but none verifies, or the disk does not take it.
@@ -134,9 +176,13 @@ class Checkpoints:
         found = self._newest(self.steps())
         if found is None:
             return None
-        step, leaves, _ = found
-        other._write(step, {name: change(name, leaf) for name, leaf in leaves.items()})
-        return step
+        newest, leaves, _ = found
+        for step in self.steps():
+            if step < newest:
+                with contextlib.suppress(_Damaged):
+                    other._write(step, _changed(self._verified(step), change))
+        other._write(newest, _changed(leaves, change))
+        return newest
 
     def _newest(self, steps: list[int]) -> tuple[int, dict[str, np.ndarray], dict[int, str]] | None:
         """Step and leaves of the newest checkpoint that verifies, and why each newer one does
@@ -263,6 +309,12 @@ class Checkpoints:
                 jax.tree.structure(part), [found[name] for name in wanted]
             )
         return parts
+
+
+def _changed(
+    leaves: dict[str, np.ndarray], change: Callable[[str, np.ndarray], np.ndarray]
+) -> dict[str, np.ndarray]:
+    return {name: change(name, leaf) for name, leaf in leaves.items()}
 
 
 def _named(tree: Any) -> dict[str, Any]:
