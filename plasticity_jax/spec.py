@@ -224,9 +224,10 @@ class Spec:
                 )
             read = _option(name, value, known[name])
             made[name] = read
+            if isinstance(read, str) or name.partition(".")[0] not in self.probe_names():
+                continue
             lowest = 1 if isinstance(read, int) else 0
-            probes_ = self.probe_names() if not isinstance(read, str) else ()
-            if name.partition(".")[0] in probes_ and not read >= lowest:
+            if not read >= lowest:
                 raise ValueError(
                     f"option {name} is {registry.shown(value)}: allowed are numbers from {lowest}."
                 )
