@@ -384,6 +384,7 @@ class Snapshot(NamedTuple):
       activation: the network's activation function.
       unit_gradients: params -> {group: [N, ..., H]} gradient of the loss by each activation, of
         those groups that an activation function made.
+      units: the unit groups of the network.
     """
 
     params: PyTree
@@ -397,6 +398,7 @@ class Snapshot(NamedTuple):
     view: Callable[..., View] | None = None
     activation: Callable[[Array], Array] | None = None
     unit_gradients: Callable[[PyTree], Mapping[str, Array]] | None = None
+    units: Mapping[str, UnitGroup] | None = None
 
 
 Probe = Callable[[Snapshot], "Array | dict[str, Array]"]

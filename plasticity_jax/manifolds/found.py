@@ -3,75 +3,31 @@ being clones.
 """
 
 from collections.abc import Mapping
-from typing import NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
 
 from plasticity_jax.manifolds import layers
 from plasticity_jax.methods import trees
+from plasticity_jax.probes import pairs
+from plasticity_jax.probes.pairs import Pair
 from plasticity_jax.types import Array, PyTree, UnitGroup
 
 
-class Pair(NamedTuple):
-    """Two units of a group and how far the parameters are from those in which they are clones.
-
-    Attributes:
-      units: [2] int32.
-      distance: [] to the nearest parameters in which nothing tells them apart.
-      forward: [] to the nearest in which their activations are equal.
-      relative: [] `distance` over what remains if one of the two is taken away entirely, the norm
-        of both units' weights over the square root of 2; 0 for clones, 1 for opposite units.
-    """
-
-    units: Array
-    distance: Array
-    forward: Array
-    relative: Array
-
-
 def nearest_pairs(units: Mapping[str, UnitGroup], params: PyTree) -> dict[str, Pair]:
-    """Returns {group: the two units that are nearest to being clones of each other}.
-
-    The nearest parameters in which units a and b are clones, all others being no clones, have the
-    mean of both: the squared distance is half the sum of squared differences of what they have for
-    themselves, and of the weights by which they are read. A group of one unit is left out. Source:
-    ours, from the manifold of Joudaki et al. 2025.
+    """Returns {group: the two units that are nearest to being clones of each other}, as
+    `probes.nearest_pair` finds them by what they have for themselves and the weights by which they
+    are read. A group of one unit is left out.
     """
     named = layers.checked(units, params)
     found = {}
     for group, unit in units.items():
         count = layers.count(unit, named)
         if count > 1:
-            own = [_columns(named[name]) for name in layers.incoming(unit, named)]
-            kernel = named[layers.outgoing(unit)]
-            read = kernel.reshape(*kernel.shape[:-2], -1, count, kernel.shape[-1])
-            read = jnp.moveaxis(read, -2, -1).reshape(-1, count)
-            found[group] = _nearest(jnp.concatenate(own), read)
+            own = [pairs.columns(named[name]) for name in layers.incoming(unit, named)]
+            read = pairs.rows(named[layers.outgoing(unit)], count)
+            found[group] = pairs.nearest_pair(jnp.concatenate(own), read)
     return found
-
-
-def _columns(leaf: Array) -> Array:
-    return leaf.reshape(-1, leaf.shape[-1])
-
-
-def _nearest(own: Array, read: Array) -> Pair:
-    """The nearest of all pairs of columns."""
-    both = jnp.concatenate([own, read])
-    inner = jnp.matmul(both.T, both, precision="highest")
-    size = jnp.diagonal(inner)
-    squares = size[:, None] + size[None] - 2 * inner
-    count = len(size)
-    apart = jnp.where(jnp.triu(jnp.ones((count, count), bool), 1), squares, jnp.inf)
-    first, second = jnp.unravel_index(jnp.argmin(apart), apart.shape)
-    # (differences of squares have few digits where units are almost alike: once more, directly)
-    distance, forward = (
-        jnp.linalg.norm(part[:, first] - part[:, second]) / jnp.sqrt(2.0) for part in (both, own)
-    )
-    whole = jnp.sqrt(size[first] + size[second]) / jnp.sqrt(2.0)
-    relative = distance / jnp.where(whole > 0, whole, 1.0) / jnp.sqrt(2.0)
-    chosen = jnp.stack([first, second]).astype(jnp.int32)
-    return Pair(chosen, distance, forward, relative)
 
 
 def alike_by_activations(

@@ -17,7 +17,7 @@ import jax.numpy as jnp
 import optax
 
 from plasticity_jax import registry
-from plasticity_jax.probes import numerics, taps
+from plasticity_jax.probes import numerics, taps, traps
 from plasticity_jax.probes.curvature import (
     Ritz,
     hessian_ritz,
@@ -31,6 +31,7 @@ from plasticity_jax.probes.kernel import (
     kernel_summary,
     layerwise_ntk,
 )
+from plasticity_jax.probes.pairs import Pair, nearest_pair
 from plasticity_jax.probes.parameters import distance_from_init, gradient_norm, parameter_norm
 from plasticity_jax.probes.preactivations import (
     gradient_alignment,
@@ -64,6 +65,7 @@ from plasticity_jax.types import Array, Metric, PyTree, Snapshot, View
 
 __all__ = [
     "PROBES",
+    "Pair",
     "Ritz",
     "clone_r2",
     "clone_score",
@@ -89,6 +91,7 @@ __all__ = [
     "linear_fraction",
     "linearized_fraction",
     "moments",
+    "nearest_pair",
     "never_active_fraction",
     "output_shares",
     "parameter_norm",
@@ -358,6 +361,37 @@ def _saturated_fraction(
     return {"": saturated_fraction(hidden, found, share, size), **layers}
 
 
+def _trap(snapshot: Snapshot) -> Annotated[Measured, Metric(label="distance from a trap")]:
+    """Relative distance of the nearest two units of a layer from being clones; per layer.
+
+    Details: `layer`, the place of the nearest layer among the unit groups, from 0; `curvature` of
+    the loss along what parts these two, above 0 where gradient descent brings them together;
+    `frozen`, the smallest share of inputs on which a unit is not flat, and `frozen_layer`.
+    """
+    view, function = _view(snapshot, "trap"), snapshot.activation
+    if not snapshot.units or function is None:
+        raise ValueError(
+            "trap needs a Snapshot with units and an activation: allowed are unit groups and a "
+            "function."
+        )
+    found = traps.clone_pairs(snapshot.units, snapshot.params)
+    layers = {group: pair.relative for group, pair in found.items()}
+    near = jnp.stack([*layers.values()])
+    nearest = jnp.argmin(near)
+    chosen = {group: (found[group], nearest == place) for place, group in enumerate(found)}
+    before = view(snapshot.params).preactivations
+    shares = [traps.unfrozen_share(z, function) for g, z in before.items() if g in snapshot.units]
+    columns = {
+        "": near.min(),
+        "layer": nearest.astype(jnp.float32),
+        "curvature": traps.pull_of_clones(snapshot.loss, snapshot.params, snapshot.units, chosen),
+        "frozen": jnp.stack(shares).min(),
+        "frozen_layer": jnp.argmin(jnp.stack(shares)).astype(jnp.float32),
+        **layers,
+    }
+    return traps.known(snapshot.params, columns)
+
+
 def _participation_ratio(snapshot: Snapshot) -> Measured:
     """Participation ratio of the last hidden layer's covariance; per layer."""
     layers = {g: participation_ratio(h) for g, h in snapshot.hidden.items()}
@@ -408,6 +442,7 @@ PROBES = {
     "duplicate_fraction": _duplicate_fraction,
     "frozen_fraction": _frozen_fraction,
     "saturated_fraction": _saturated_fraction,
+    "trap": _trap,
     "participation_ratio": _participation_ratio,
     "stable_rank": _stable_rank,
     "hard_rank": _hard_rank,
@@ -416,4 +451,4 @@ PROBES = {
 # those that read a row of outputs for each example, which texts do not have
 OF_ROWS = frozenset({"gradient_alignment", "ntk"})
 # those that differentiate the gradient, which takes most memory
-CURVATURE = frozenset({"hessian_top"})
+CURVATURE = frozenset({"hessian_top", "trap"})

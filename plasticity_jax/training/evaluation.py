@@ -210,6 +210,7 @@ def _snapshot(learner: step.Learner, at: Moment) -> Snapshot:
         view=view,
         activation=net.activation,
         unit_gradients=unit_gradients,
+        units=net.structure.units,
     )
 
 

@@ -470,8 +470,8 @@ def test_norms_and_distance():
 # on a Snapshot
 
 
-# those that look into the layers of a Flax network: in test_mechanisms.py and test_kernel.py
-OF_NETWORKS = ("gradient_alignment", "ntk")
+# those that look into the layers of a network: in test_mechanisms.py, test_kernel.py, test_traps.py
+OF_NETWORKS = ("gradient_alignment", "ntk", "trap")
 # those for groups of units that can be clones of each other
 OF_CLONES = ("clone_r2",)
 ANY_WIDTH = [name for name in PROBES if name not in (*OF_NETWORKS, *OF_CLONES)]

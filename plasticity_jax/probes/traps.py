@@ -1,0 +1,102 @@
+"""How near a network is to manifolds that gradient descent does not leave: of cloned and of frozen
+units.
+"""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from plasticity_jax.probes import numerics, pairs
+from plasticity_jax.probes.curvature import hessian_vector_product
+from plasticity_jax.types import Array, PyTree, UnitGroup
+
+
+def clone_pairs(units: Mapping[str, UnitGroup], params: PyTree) -> dict[str, pairs.Pair]:
+    """Returns {group: its nearest pair of units} of a nested dictionary of parameters; groups of
+    one unit are left out.
+    """
+    found = {}
+    for group, unit in units.items():
+        own, read = _of_units(unit, params)
+        if own.shape[-1] > 1:
+            found[group] = pairs.nearest_pair(own, read)
+    return found
+
+
+def unfrozen_share(
+    preactivations: Array, activation: Callable[[Array], Array], slope: float = 1e-3
+) -> Array:
+    """Returns the share of inputs on which the activation function has a derivative of magnitude
+    `slope` or more, of the unit for which it is smallest, []: 0 where a unit is frozen.
+    """
+    before = preactivations.reshape(-1, preactivations.shape[-1])
+    _, slopes = jax.jvp(activation, (before,), (jnp.ones_like(before),))
+    largest = jnp.abs(slopes).reshape(len(before), -1, before.shape[-1]).max(axis=1)
+    return (largest >= slope).mean(axis=0).min()
+
+
+def pull_of_clones(
+    loss: Callable[[PyTree], Array],
+    params: PyTree,
+    units: Mapping[str, UnitGroup],
+    chosen: Mapping[str, tuple[pairs.Pair, Array]],
+) -> Array:
+    """Returns v'Hv / v'v along what parts pairs of units, []: above 0 where gradient descent brings
+    them together. 0 where nothing parts them.
+
+    `chosen` is {group: (a pair of it, [] bool whether it counts)}.
+    """
+    direction = jax.tree.map(jnp.zeros_like, params)
+    for group, (pair, counts) in chosen.items():
+        unit = units[group]
+        for path in (unit.made_by, unit.norm):
+            if path:
+                part = jax.tree.map(lambda leaf, p=pair: _apart(leaf, p, -1, 0), _at(params, path))
+                _add(direction, path, jax.tree.map(lambda leaf, c=counts: c * leaf, part))
+        kernel = _at(params, unit.feeds)["kernel"]
+        count = _at(params, unit.made_by)["kernel"].shape[-1]
+        _add(direction, unit.feeds, {"kernel": counts * _apart(kernel, pair, -2, count)})
+    product = hessian_vector_product(loss, params)(direction)
+    along, size = (jnp.asarray(optax.tree.vdot(direction, v)) for v in (product, direction))
+    return jnp.where(size > 0, along / jnp.where(size > 0, size, 1.0), 0.0)
+
+
+def _of_units(unit: UnitGroup, params: PyTree) -> tuple[Array, Array]:
+    """What each unit has for itself [n, H], and the weights by which it is read [m, H]."""
+    layers = [_at(params, path) for path in (unit.made_by, unit.norm) if path]
+    own = [pairs.columns(leaf) for leaf in jax.tree.leaves(layers)]
+    read = pairs.rows(_at(params, unit.feeds)["kernel"], own[0].shape[-1])
+    return jnp.concatenate(own), read
+
+
+def _apart(leaf: Array, pair: pairs.Pair, axis: int, count: int) -> Array:
+    """Half of what two units differ by along an axis, with opposite signs; all else is 0.
+
+    `count` is the number of units where an axis has several copies of each, else 0.
+    """
+    moved = jnp.moveaxis(leaf, axis, 0)
+    grouped = moved.reshape(-1, count or moved.shape[0], *moved.shape[1:])
+    half = (grouped[:, pair.units[0]] - grouped[:, pair.units[1]]) / 2
+    apart = jnp.zeros_like(grouped).at[:, pair.units[0]].set(half).at[:, pair.units[1]].set(-half)
+    return jnp.moveaxis(apart.reshape(moved.shape), 0, axis)
+
+
+def _at(params: PyTree, path: tuple[str, ...]) -> Any:
+    for name in path:
+        params = params[name]
+    return params
+
+
+def _add(tree: PyTree, path: tuple[str, ...], leaves: Mapping[str, Array]) -> None:
+    """Adds to what a nested dictionary has at `path`."""
+    layer = _at(tree, path)
+    for name, leaf in leaves.items():
+        layer[name] = layer[name] + leaf
+
+
+def known(params: PyTree, values: Mapping[str, Array]) -> dict[str, Array]:
+    """Returns numbers of parameters, NaN where one of these is not finite."""
+    return dict(numerics.known(numerics.finite(params), dict(values)))

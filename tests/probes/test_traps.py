@@ -1,0 +1,114 @@
+"""The probe of traps: against the manifolds' own distances and Hessians, and in networks that sit
+in one.
+"""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from helpers import tiny
+
+from plasticity_jax import lanes, manifolds, models, probes
+from plasticity_jax.models import CNN, MLP, MODELS
+from plasticity_jax.probes import PROBES
+from plasticity_jax.training.supervised import make_run
+from plasticity_jax.types import Snapshot, View
+
+X = jnp.asarray(np.random.default_rng(0).normal(size=(10, 4, 4, 1)), jnp.float32)
+Y = jnp.asarray(np.random.default_rng(1).normal(size=(10, 2)), jnp.float32)
+NETS = [
+    MLP(2, width=4, depth=2, norm="layer", activation="crelu"),
+    CNN(2, norm="none", base=2, dense=4, activation="tanh"),
+]
+
+
+def snapshot_of(net, params):
+    def loss(params):
+        return jnp.square(net.apply({"params": params}, X) - Y).mean()
+
+    def view(params):
+        _, seen = net.apply({"params": params}, X, mutable=["hidden", "preactivations"])
+        return View(None, None, seen["hidden"], seen["preactivations"], params, params)
+
+    activation = {"crelu": jax.nn.relu, "tanh": jnp.tanh, "relu": jax.nn.relu}[net.activation]
+    key = jax.random.key(0)
+    more = {"view": view, "activation": activation, "units": net.units()}
+    return Snapshot(params, params, params, loss, {}, {}, key, **more)
+
+
+def params_of(net):
+    shapes = jax.eval_shape(lambda: net.init(jax.random.key(0), X)["params"])
+    random = np.random.default_rng(3)
+    return jax.tree.map(lambda s: jnp.asarray(random.normal(0, 0.5, s.shape), s.dtype), shapes)
+
+
+@pytest.mark.parametrize("net", NETS, ids=["mlp", "cnn"])
+def test_the_nearest_pair_and_its_curvature_are_those_of_the_manifold(net):
+    params = params_of(net)
+    snapshot = snapshot_of(net, params)
+    found = jax.tree.map(float, jax.jit(lambda p: PROBES["trap"](snapshot_of(net, p)))(params))
+    pairs = manifolds.nearest_pairs(net.units(), params)
+    relative = {group: float(pair.relative) for group, pair in pairs.items()}
+    nearest = min(relative, key=lambda group: relative[group])
+    assert found[""] == pytest.approx(relative[nearest], rel=1e-5)
+    assert {group: found[group] for group in relative} == pytest.approx(relative, rel=1e-5)
+    assert list(relative)[int(found["layer"])] == nearest
+    (layer,) = net.units()[nearest].made_by
+    labels = np.arange(params[layer]["kernel"].shape[-1])
+    one, other = np.asarray(pairs[nearest].units)
+    labels[other] = one
+    clones = manifolds.of_units(net.units(), params, {nearest: labels})
+    apart = jax.tree.map(jnp.subtract, params, clones.nearest(params))
+    assert float(manifolds.distance(clones, params)) == pytest.approx(
+        float(pairs[nearest].distance), rel=1e-4
+    )
+    curved = float(jax.jit(lambda v: manifolds.curvature(snapshot.loss, params, v))(apart))
+    assert found["curvature"] == pytest.approx(curved, rel=1e-3, abs=1e-5)
+
+
+def test_networks_that_sit_in_a_trap():
+    net = MLP(2, width=4, depth=2, norm="none")
+    params = params_of(net)
+    labels = {"h1": [0, 1, 2, 1]}
+    here = manifolds.of_units(net.units(), params, labels).nearest(params)
+    found = PROBES["trap"](snapshot_of(net, here))
+    assert float(found[""]) < 1e-6
+    assert (float(found["layer"]), float(found["curvature"])) == (1, pytest.approx(0, abs=1e-2))
+    assert float(found["h0"]) > 0.1
+    frozen = {**here, "layer1": {**here["layer1"], "bias": here["layer1"]["bias"].at[2].set(-99.0)}}
+    found = PROBES["trap"](snapshot_of(net, frozen))
+    assert (float(found["frozen"]), float(found["frozen_layer"])) == (0, 1)
+    lost = {**here, "head": {**here["head"], "bias": here["head"]["bias"].at[0].set(np.nan)}}
+    assert all(np.isnan(value) for value in PROBES["trap"](snapshot_of(net, lost)).values())
+    with pytest.raises(ValueError, match="trap needs a Snapshot with units and an activation"):
+        PROBES["trap"](snapshot_of(net, here)._replace(units={}))
+
+
+def test_relative_distances():
+    own = jnp.asarray([[1.0, 0.0, -1.0, 0.0], [0.0, 1.0, 0.0, 0.0]])
+    pair = probes.nearest_pair(own[:, ::2], jnp.zeros((1, 2)))
+    assert float(pair.relative) == pytest.approx(1)
+    pair = probes.nearest_pair(own[:, :2], jnp.zeros((1, 2)))
+    assert float(pair.relative) == pytest.approx(0.5**0.5)
+    assert float(pair.distance) == float(pair.forward) == pytest.approx(1)
+    silent = probes.nearest_pair(jnp.zeros((2, 2)), jnp.zeros((1, 2)))
+    assert float(silent.relative) == 0
+    assert silent.units.tolist() == [0, 1]
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_every_model_has_what_it_looks_at(name):
+    """Nothing is computed: units, their kernels and their preactivations are there."""
+    text = models.inputs(MODELS[name]) == ("text",)
+    spec = tiny.spec(
+        model=name,
+        environment="bigram_cipher" if text else "random_labels",
+        probes=("trap", "saturated_fraction"),
+    )
+    run, data = make_run(spec), jax.tree.map(jnp.asarray, tiny.data())
+    lane = jax.tree.map(lambda a: a[0], lanes.stack(lanes.check(spec, [{}], 64)))
+    metrics = jax.eval_shape(
+        lambda: run.run_task(lane, run.init(lane, data), data, jnp.int32(0))[1]
+    )
+    for group in spec.make_model(4).units():
+        assert {f"trap/{group}", f"saturated_fraction/{group}"} <= metrics.keys()
