@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from helpers import tiny
+from helpers.networks import quickly
 
 from plasticity_jax import lanes, manifolds, models, probes
 from plasticity_jax.models import CNN, MLP, MODELS
@@ -46,7 +47,8 @@ def params_of(net):
 def test_the_nearest_pair_and_its_curvature_are_those_of_the_manifold(net):
     params = params_of(net)
     snapshot = snapshot_of(net, params)
-    found = jax.tree.map(float, jax.jit(lambda p: PROBES["trap"](snapshot_of(net, p)))(params))
+    found = quickly(lambda p: PROBES["trap"](snapshot_of(net, p)), params)
+    found = jax.tree.map(float, found)
     pairs = manifolds.nearest_pairs(net.units(), params)
     relative = {group: float(pair.relative) for group, pair in pairs.items()}
     nearest = min(relative, key=lambda group: relative[group])
@@ -62,8 +64,12 @@ def test_the_nearest_pair_and_its_curvature_are_those_of_the_manifold(net):
     assert float(manifolds.distance(clones, params)) == pytest.approx(
         float(pairs[nearest].distance), rel=1e-4
     )
-    curved = float(jax.jit(lambda v: manifolds.curvature(snapshot.loss, params, v))(apart))
+    curved = float(quickly(lambda v: manifolds.curvature(snapshot.loss, params, v), apart))
     assert found["curvature"] == pytest.approx(curved, rel=1e-3, abs=1e-5)
+
+
+def trapped(net, params):
+    return quickly(lambda p: PROBES["trap"](snapshot_of(net, p)), params)
 
 
 def test_networks_that_sit_in_a_trap():
@@ -71,15 +77,15 @@ def test_networks_that_sit_in_a_trap():
     params = params_of(net)
     labels = {"h1": [0, 1, 2, 1]}
     here = manifolds.of_units(net.units(), params, labels).nearest(params)
-    found = PROBES["trap"](snapshot_of(net, here))
+    found = trapped(net, here)
     assert float(found[""]) < 1e-6
     assert (float(found["layer"]), float(found["curvature"])) == (1, pytest.approx(0, abs=1e-2))
     assert float(found["h0"]) > 0.1
     frozen = {**here, "layer1": {**here["layer1"], "bias": here["layer1"]["bias"].at[2].set(-99.0)}}
-    found = PROBES["trap"](snapshot_of(net, frozen))
+    found = trapped(net, frozen)
     assert (float(found["frozen"]), float(found["frozen_layer"])) == (0, 1)
     lost = {**here, "head": {**here["head"], "bias": here["head"]["bias"].at[0].set(np.nan)}}
-    assert all(np.isnan(value) for value in PROBES["trap"](snapshot_of(net, lost)).values())
+    assert all(np.isnan(value) for value in trapped(net, lost).values())
     with pytest.raises(ValueError, match="trap needs a Snapshot with units and an activation"):
         PROBES["trap"](snapshot_of(net, here)._replace(units={}))
 
