@@ -17,6 +17,7 @@ setup(
         include=["plasticity_jax", "plasticity_jax.*", "experiments", "experiments.*"]
     ),
     package_data={"plasticity_jax": ["py.typed"]},
+    entry_points={"console_scripts": ["plasticity = plasticity_jax.cli.commands:main"]},
     python_requires=">=3.11",
     install_requires=[
         "jax>=0.10.2,<0.13",

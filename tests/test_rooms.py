@@ -28,6 +28,7 @@ ROOMS = (
     ("execution",),
     ("theory", "estimates"),
     ("cli",),
+    ("__main__",),
 )
 LEVEL = {room: level for level, rooms in enumerate(ROOMS) for room in rooms}
 

@@ -312,8 +312,16 @@ def report(
     note = note or pictures.setting(checked.programs)
     drawing = pictures.drawing(values, metric, title, note)._replace(chance=chance)
     figure, *_ = curves.curves(table, columns, folder / "curves", drawing)
-    lines = [tables.final_table(table, columns, metric, last=checked.last)]
+    lines = ending(table, columns, metric, checked.last)
+    return "\n".join([*lines, "", f"figure: {figure}"])
+
+
+def ending(table: Any, columns: Sequence[str], metric: str, last: int) -> list[str]:
+    """Returns the lines that say how a run ended: the table of its arms, and what diverged."""
+    from plasticity_jax.reporting import tables
+
+    lines = [tables.final_table(table, columns, metric, last=last)]
     lost, lanes = table.loc[~table["finite"], "lane"].nunique(), table["lane"].nunique()
     if lost:
         lines.append(f"{lost} of {lanes} lanes diverged (finite is false).")
-    return "\n".join([*lines, "", f"figure: {figure}"])
+    return lines

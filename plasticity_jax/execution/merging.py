@@ -73,6 +73,13 @@ def load(*workdirs: str | Path) -> "pandas.DataFrame":
     Raises WorkdirError for a folder without results, for two different data under one name, and
     for the same lane with other measurements in another workdir.
     """
+    return load_with_programs(workdirs)[0]
+
+
+def load_with_programs(
+    workdirs: Sequence[str | Path],
+) -> tuple["pandas.DataFrame", list[Program]]:
+    """Returns what `load` does, and the programs whose lanes these are."""
     import pandas
 
     parts = [_with_results(name) for name in _names(workdirs)]
@@ -80,7 +87,7 @@ def load(*workdirs: str | Path) -> "pandas.DataFrame":
     taken = [lane for lane in _taken(parts) if len(lane.rows)]
     numbered = [lane.rows.assign(lane=number) for number, lane in enumerate(taken)]
     whole = pandas.concat(numbered or [part.table for part in parts], ignore_index=True)
-    return rows.arranged(whole, _programs(parts))
+    return rows.arranged(whole, _programs(parts)), _programs(parts)
 
 
 def merge(workdirs: Sequence[str | Path], to: str | Path) -> Merged:

@@ -1,0 +1,112 @@
+"""plasticity run, show, merge and list, as they are typed."""
+
+import ast
+import os
+import pathlib
+import subprocess
+import sys
+
+import pytest
+from helpers import tiny
+
+from plasticity_jax.cli import commands, launcher
+from plasticity_jax.execution import sweep
+
+ROOT = pathlib.Path(commands.__file__).parents[2]
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory, compiled_quickly):
+    """Two workdirs with a seed each."""
+    folder = tmp_path_factory.mktemp("runs")
+    spec = tiny.spec(dataset=tiny.arrays(folder / "data"), tasks=2)
+    for seed in (0, 1):
+        sweep.run([(spec, [{"seed": seed}])], workdir=folder / f"seed_{seed}")
+    return folder
+
+
+def test_workdirs_are_shown_and_merged(runs, tmp_path, capsys):
+    both = [str(runs / "seed_0"), str(runs / "seed_1")]
+    assert commands.main(["show", *both]) == 0
+    shown = capsys.readouterr().out
+    assert shown.startswith("online accuracy: mean over the last 2 tasks measured")
+    assert shown.splitlines()[-1].split()[:2] == ["abrupt", "2"]
+    assert commands.main(["merge", *both, f"--to={tmp_path / 'both'}"]) == 0
+    assert capsys.readouterr().out == f"{tmp_path / 'both'}: 2 lanes of 2 workdirs.\n"
+    assert commands.main(["show", str(tmp_path / "both")]) == 0
+    assert capsys.readouterr().out == shown
+    assert commands.main(["show", both[0], "--last", "1", "--metric=loss"]) == 0
+    assert capsys.readouterr().out.startswith("loss: mean over the last task measured")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "said"),
+    [
+        (["shwo"], 2, "command is 'shwo': allowed are 'run', 'show', 'merge', 'list'."),
+        (["show"], 2, "there are no workdirs: give at least one folder of a run."),
+        (["show", "nowhere"], 1, "nowhere is no folder: allowed are folders of runs."),
+        (["show", "--lsat=3"], 2, "unknown flag --lsat=3: allowed are --last, --metric, --import."),
+        (["show", "a", "--last=0"], 2, "last is 0: allowed"),
+        (["merge", "a", "b"], 2, "to is not given: name a folder with --to=DIR."),
+        (["merge", "--to=a"], 2, "there are no workdirs: give at least one folder of a run."),
+        (["merge", "a", "--to=b"], 1, "a is no folder: allowed are folders of runs."),
+        (["list", "methods"], 2, "argument 'methods' is given: list takes none but --import"),
+        (["run", "--widht=3"], 2, "unknown flag --widht"),
+        (["run", "--keep_checkpoints=all", "--workdir=a"], 2, "keep_checkpoints is 'all': allowed"),
+    ],
+)
+def test_what_is_typed_wrong_is_one_sentence(arguments, code, said, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(launcher, "prepare_jax", lambda *_: None)
+    assert commands.main(arguments) == code
+    out, err = capsys.readouterr()
+    assert (out, err.count("\n")) == ("", 1)
+    assert err.startswith(f"error: {said}")
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_metric_that_is_none_is_one_sentence(runs, capsys):
+    assert commands.main(["show", str(runs / "seed_0"), "--metric=los"]) == 2
+    assert "los" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", ["", "--help", *(f"{name} --help" for name in commands.COMMANDS)])
+def test_help_says_what_there_is(name, capsys):
+    assert commands.main(name.split()) == 0
+    assert "plasticity " in capsys.readouterr().out
+
+
+def test_list_names_every_part(capsys):
+    assert commands.main(["list"]) == 0
+    assert "continual_backprop" in capsys.readouterr().out
+
+
+def test_no_accelerator_is_started_where_nothing_is_run(runs, tmp_path):
+    """As another process may have all memory of an accelerator."""
+    script = (
+        "import jax; from plasticity_jax.cli import commands\n"
+        f"for words in (['show', {str(runs / 'seed_0')!r}], ['list'],"
+        f" ['merge', {str(runs / 'seed_1')!r}, '--to={tmp_path / 'new'}']):\n"
+        "    assert commands.main(words) == 0\n"
+        "assert jax.config.jax_platforms == 'cpu'\n"
+    )
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(
+        [sys.executable, "-c", script], env=environment, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+
+
+def test_the_installed_script_and_the_module_are_this_command():
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(
+        [sys.executable, "-m", "plasticity_jax", "shwo"],
+        env=environment,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 2
+    assert done.stderr.startswith("error: command is 'shwo'")
+    written = (ROOT / "setup.py").read_text(encoding="utf-8")
+    values = [node.value for node in ast.walk(ast.parse(written)) if isinstance(node, ast.Constant)]
+    assert "plasticity = plasticity_jax.cli.commands:main" in values
