@@ -8,7 +8,7 @@ HERE = Path(__file__).parent
 
 setup(
     name="plasticity_jax",
-    version="0.1.0",
+    version="0.2.0",
     description="Research on loss of plasticity in JAX: every seed, granularity and hyperparameter in one program",
     long_description=(HERE / "README.md").read_text(encoding="utf-8"),
     long_description_content_type="text/markdown",

@@ -168,7 +168,7 @@ def whole(one: Whole, folder: pathlib.Path) -> pathlib.Path:
         table[column] = table[column].map(lambda number: float(f"{number:.6g}"))
     table["lane"] = table.groupby([*one.arms, "seed"]).ngroup()
     wanted = {"lane", "task", "seed", "finite", *one.arms, *one.metrics}
-    table = table[[column for column in table if column in wanted]]
+    table = table.reindex(columns=[column for column in table if column in wanted])
     columns = [column for column in one.arms if column in table]
     final = folder / f"{one.file}_final.csv"
     tables_.finals(table, columns).round(6).to_csv(final, index=False)
