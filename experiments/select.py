@@ -15,21 +15,18 @@ with equal effort: selection.csv says how much.
 """
 
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
-
-import numpy as np
 
 from experiments import figures, selection
 from experiments.benchmark import Benchmark
 from experiments.gradual import kinds as gradual_kinds
 from experiments.gradual import settings as gradual_settings
 from plasticity_jax import registry
-from plasticity_jax.cli import flags, launcher, settings
+from plasticity_jax.cli import flags, launcher, selecting, settings
 from plasticity_jax.cli.settings import Setting
 from plasticity_jax.methods import METHODS
-from plasticity_jax.reporting import metrics, statistics
 from plasticity_jax.storage import paths
 
 # the benchmarks of every paper, and the kind of figure whose arms are tuned
@@ -137,59 +134,16 @@ def chosen(
     the name of its transition. All settings of an arm's methods are written, those that `values`
     (the flags) have for every configuration as well.
     """
-    tasks = int(table["task"].max()) + 1
-    scores = statistics.final(table, columns, metric=benchmark.metric, last=tasks)
-    abrupt = scores["granularity"] == 1
-    scores.insert(0, "arm", scores["method"].where(abrupt, scores["transition"]))
-    scores["known"] = scores["count"] == scores["seeds"]
-    better = metrics.of_column(table, benchmark.metric).better
-    best = _best(scores[scores["known"]], np.argmin if better == "lower" else np.argmax)
-    scores["chosen"] = scores.index.isin(list(best.values()))
+
+    def arms(scores: Any) -> Any:
+        return scores["method"].where(scores["granularity"] == 1, scores["transition"])
+
+    scores = selecting.scored(table, columns, benchmark.metric, arms)
     scores.to_csv(folder / benchmark.name / "selection.csv", index=False)
-    selected = {arm: _tuned(scores.loc[row], values) for arm, row in best.items()}
+    selected = selecting.chosen(scores, values)
     file = folder / FILE
     selection.write(file, benchmark.name, scale, sorted(set(table["seed"])), selected)
-    lines = ["", "chosen by the mean over all tasks and tuning seeds:"]
-    for arm, settings_ in selected.items():
-        lines.append(f"{arm}: {', '.join(f'{name} {text}' for name, text in settings_.items())}")
-    return "\n".join([*lines, f"written: {file}"])
-
-
-def _best(scores: Any, position: Callable[[Any], Any]) -> dict[str, Any]:
-    """{arm: the index of its best row}; `position` finds the place of the best mean."""
-    return {
-        str(arm): rows.index[int(position(rows["mean"]))]
-        for arm, rows in scores.groupby("arm", sort=False)
-    }
-
-
-def _tuned(row: Any, values: Mapping[str, Any]) -> dict[str, str]:
-    """The learning rate and the methods' settings of a configuration, as text of their flags."""
-    parts = ("learning_rate", *row["method"].split("+"))
-    texts = {}
-    for flag in ("learning_rate", *flags.part_settings()):
-        if flag.partition(".")[0] not in parts:
-            continue
-        text = values.get(flag) if _empty(row.get(flag)) else _text(row[flag])
-        if text is not None:
-            texts[flag] = text
-    return texts
-
-
-def _text(value: Any) -> str:
-    """A setting as its flag is written; whole numbers may have become fractions in a column with
-    gaps.
-    """
-    if isinstance(value, bool | np.bool_):
-        return str(value).lower()
-    if isinstance(value, str):
-        return value
-    # (as precise as a lane is)
-    return str(int(value)) if float(value).is_integer() else str(np.float32(value))
-
-
-def _empty(value: Any) -> bool:
-    return value != value or value is None
+    return "\n".join([*selecting.told(selected), f"written: {file}"])
 
 
 if __name__ == "__main__":

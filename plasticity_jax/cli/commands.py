@@ -1,6 +1,7 @@
 """Research on loss of plasticity from the command line.
 
 plasticity run --workdir=DIR ...          runs a grid, or goes on with it
+plasticity select --workdir=DIR ...       runs a grid on seeds of its own and chooses the best of it
 plasticity show DIR...                    prints the table of the end of finished runs
 plasticity merge DIR... --to=DIR          makes one workdir of several
 plasticity list                           prints everything that can be named in a flag
@@ -8,13 +9,17 @@ plasticity list                           prints everything that can be named in
 plasticity COMMAND --help says more. Without an installed script: python -m plasticity_jax COMMAND.
 """
 
+import json
 import sys
 from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
 
 import jax
 
 from plasticity_jax import own_parts, registry
-from plasticity_jax.cli import flags, help, launcher, settings
+from plasticity_jax.cli import flags, help, launcher, selecting, settings
+from plasticity_jax.cli.settings import Settings
 from plasticity_jax.execution import merging, rows
 from plasticity_jax.reporting import metrics
 from plasticity_jax.storage import paths, workdir
@@ -22,6 +27,16 @@ from plasticity_jax.storage import paths, workdir
 RUN = """Any run by flags: one program per static setting, every seed and number of it at once.
 
 plasticity run --workdir=runs/first --granularity=1,5,20 --method=none,l2 --seeds=5 --tasks=30"""
+SELECT = """Runs a grid and says which learning rate and methods' settings were best in each arm.
+
+plasticity select --workdir=runs/tuned --method=none,l2 --learning_rate=1e-2,1e-3 --tasks=10
+
+The best has the best mean over all tasks and seeds; seeds are other ones than those of a run
+(--first_seed). Writes into the workdir selection.csv, every configuration, and selected.json.
+
+This command's own flag
+  --metric=NAME                        the column that is judged; default what the run is judged by
+"""
 SHOW = """Prints the table of the end of workdirs, as a run prints it; nothing is run.
 
 plasticity show DIR... [--last=5] [--metric=NAME] [--import=my_parts.py]
@@ -39,6 +54,9 @@ LIST = """Prints everything that can be named in a flag of a run.
 
 plasticity list [--import=my_parts.py]
 """
+# seeds that no run has by default
+TUNING: Settings = {"first_seed": 1000, "seeds": 2, "probes": "none"}
+FILE = "selected.json"
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -61,6 +79,32 @@ def main(argv: Sequence[str] | None = None) -> int:
 def run(argv: Sequence[str]) -> int:
     """Runs a grid."""
     return launcher.launch(launcher.Experiment(RUN), argv)
+
+
+def select(argv: Sequence[str]) -> int:
+    """Runs a grid and chooses the best configuration of each arm."""
+    own, rest = flags.own({"metric": None}, argv)
+
+    def choose(table: Any, columns: Sequence[str], values: flags.Values) -> str:
+        return _choose(table, columns, own["metric"], values)
+
+    experiment = launcher.Experiment(SELECT, TUNING, metric=own["metric"] or "", then=choose)
+    return launcher.launch(experiment, rest)
+
+
+def _choose(table: Any, columns: Sequence[str], metric: str | None, values: flags.Values) -> str:
+    """Writes what was chosen into the workdir and returns it as text."""
+    scores_there = table.attrs[metrics.KEY]["scores"]  # what a run is judged by first
+    judged = metric or next(name for name in scores_there if name in table)
+    scores = selecting.scored(table, columns, judged, selecting.by_label(columns))
+    folder = Path(values["workdir"])
+    scores.to_csv(folder / "selection.csv", index=False)
+    selected = selecting.chosen(scores, values)
+    seeds = sorted(int(seed) for seed in table["seed"].unique())
+    content = {"metric": judged, "seeds": seeds, "arms": selected}
+    text = json.dumps(content, indent=2) + "\n"
+    (folder / FILE).write_text(text, encoding="utf-8")
+    return "\n".join([*selecting.told(selected), f"written: {folder / FILE}"])
 
 
 def show(argv: Sequence[str]) -> int:
@@ -104,7 +148,7 @@ def list_(argv: Sequence[str]) -> int:
     return 0
 
 
-COMMANDS = {"run": run, "show": show, "merge": merge, "list": list_}
+COMMANDS = {"run": run, "select": select, "show": show, "merge": merge, "list": list_}
 
 
 def _folders(

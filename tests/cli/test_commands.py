@@ -1,11 +1,13 @@
-"""plasticity run, show, merge and list, as they are typed."""
+"""plasticity run, select, show, merge and list, as they are typed."""
 
 import ast
+import json
 import os
 import pathlib
 import subprocess
 import sys
 
+import pandas as pd
 import pytest
 from helpers import tiny
 
@@ -42,7 +44,7 @@ def test_workdirs_are_shown_and_merged(runs, tmp_path, capsys):
 @pytest.mark.parametrize(
     ("arguments", "code", "said"),
     [
-        (["shwo"], 2, "command is 'shwo': allowed are 'run', 'show', 'merge', 'list'."),
+        (["shwo"], 2, "command is 'shwo': allowed are 'run', 'select', 'show', 'merge', 'list'."),
         (["show"], 2, "there are no workdirs: give at least one folder of a run."),
         (["show", "nowhere"], 1, "nowhere is no folder: allowed are folders of runs."),
         (["show", "--lsat=3"], 2, "unknown flag --lsat=3: allowed are --last, --metric, --import."),
@@ -52,6 +54,8 @@ def test_workdirs_are_shown_and_merged(runs, tmp_path, capsys):
         (["merge", "a", "--to=b"], 1, "a is no folder: allowed are folders of runs."),
         (["list", "methods"], 2, "argument 'methods' is given: list takes none but --import"),
         (["run", "--widht=3"], 2, "unknown flag --widht"),
+        (["select", "--widht=3"], 2, "unknown flag --widht"),
+        (["select", "--workdir=a", "--metric=los"], 2, "los is to be shown, but this run has"),
         (["run", "--keep_checkpoints=all", "--workdir=a"], 2, "keep_checkpoints is 'all': allowed"),
     ],
 )
@@ -68,6 +72,26 @@ def test_what_is_typed_wrong_is_one_sentence(arguments, code, said, tmp_path, mo
 def test_a_metric_that_is_none_is_one_sentence(runs, capsys):
     assert commands.main(["show", str(runs / "seed_0"), "--metric=los"]) == 2
     assert "los" in capsys.readouterr().err
+
+
+def test_the_best_of_each_arm_is_chosen(runs, tmp_path, monkeypatch, capsys):
+    """By the mean over all tasks and seeds, on seeds that no run has by default."""
+    monkeypatch.setattr(launcher, "prepare_jax", lambda *_: None)
+    words = [f"--dataset=arrays:{runs / 'data'}", "--tasks=2", "--epochs=2", "--batch_size=16"]
+    words += ["--width=8", "--depth=1", "--norm=none", "--method=none,l2", "--noprogress"]
+    words += ["--learning_rate=1e-2,1e-5", "--l2.strength=1e-3,0.5", f"--workdir={tmp_path}"]
+    assert commands.main(["select", *words, "--metric=online_loss"]) == 0
+    told = capsys.readouterr().out
+    found = json.loads((tmp_path / "selected.json").read_text())
+    assert (found["metric"], found["seeds"]) == ("online_loss", [1000, 1001])
+    table = pd.read_parquet(tmp_path / "results.parquet")
+    names = {"none": ["learning_rate"], "l2": ["learning_rate", "l2.strength"]}
+    for (arm, chosen), (method, settings) in zip(found["arms"].items(), names.items(), strict=True):
+        means = table[table["method"] == method].groupby(settings)["online_loss"].mean()
+        best = means.idxmin() if len(settings) > 1 else (means.idxmin(),)
+        assert [float(chosen[name]) for name in settings] == pytest.approx(list(best))
+        assert f"{arm}: learning_rate {chosen['learning_rate']}" in told
+    assert pd.read_csv(tmp_path / "selection.csv")["chosen"].sum() == 2
 
 
 @pytest.mark.parametrize("name", ["", "--help", *(f"{name} --help" for name in commands.COMMANDS)])
