@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 from plasticity_jax import (
+    agents,
     datasets,
     environments,
     heads,
@@ -72,6 +73,12 @@ KINDS = {
         "How the outputs of a network are read and scored.",
         heads.HEADS,
         ("heads",),
+    ),
+    "agents": Kind(
+        "Agents",
+        "How a network acts in a world and learns from what it remembers.",
+        agents.AGENTS,
+        ("agents",),
     ),
     "surgery": Kind(
         "Surgery",

@@ -3,6 +3,7 @@ in one program.
 """
 
 from plasticity_jax import (
+    agents,
     datasets,
     environments,
     heads,
@@ -52,6 +53,7 @@ __all__ = [
     "TrainState",
     "Transition",
     "UnitGroup",
+    "agents",
     "batches",
     "datasets",
     "environments",

@@ -175,7 +175,7 @@ def check(spec: Spec, lanes: Sequence[Mapping[str, Any]], samples: int) -> list[
 
 def _check_together(spec: Spec, completed: Sequence[Mapping[str, Any]]) -> None:
     """Raises ValueError for numbers of one part that do not go together, such as an empty range."""
-    parts = (spec.environment, spec.head)
+    parts = (spec.environment, spec.head, spec.agent)
     names = [name for name in completed[0] if name.partition(".")[0] in parts]
     seen = set()
     for lane in completed:
@@ -201,7 +201,8 @@ def identity(spec: Spec, lane: Mapping[str, Any]) -> Any:
         if name.partition(".")[0] in idle and name not in periods:
             numbers[name] = 0.0
     if lane["granularity"] == 1:
-        spec, numbers["transition_fraction"] = _abrupt(spec), 0.0
+        spec = spec if spec.acts else _abrupt(spec)
+        numbers["transition_fraction"] = 0.0
     return spec, tuple(sorted(numbers.items()))
 
 
@@ -249,27 +250,33 @@ def listed(lanes: Any) -> list[Any]:
 
 
 def check_steps(spec: Spec, samples: int) -> int:
-    """Returns the steps of a task. Raises ValueError if there are none, or more than the clock
-    counts.
+    """Returns the steps of a task, those of the optimizer. Raises ValueError if there are none, or
+    more than the clock counts.
     """
-    if spec.batch_size > samples:
-        raise ValueError(
-            f"batch_size is {spec.batch_size}: allowed is at most the number of samples, {samples}."
-        )
-    steps = order.steps_per_epoch(samples, spec.batch_size) * spec.epochs
+    steps = spec.phase_steps if spec.acts else _steps_of_epochs(spec, samples)
     most = registry.LARGEST_WHOLE  # (so many steps are "never")
     if steps >= most:
         raise ValueError(f"a task has {steps} steps: allowed are fewer than {most}.")
-    if spec.points > steps:
+    updates = spec.make_agent().updates(steps) if spec.acts else steps
+    if spec.points > updates:
         raise ValueError(
-            f"points is {spec.points}, but a task has {steps} steps: allowed are as many as steps."
+            f"points is {spec.points}, but a task has {updates} steps: allowed are as many as "
+            "steps."
         )
     if (spec.first_task + spec.tasks) * steps >= most:
         raise ValueError(
             f"{spec.first_task + spec.tasks} tasks have {(spec.first_task + spec.tasks) * steps} "
             f"steps: allowed are fewer than {most}."
         )
-    return steps
+    return updates
+
+
+def _steps_of_epochs(spec: Spec, samples: int) -> int:
+    if spec.batch_size > samples:
+        raise ValueError(
+            f"batch_size is {spec.batch_size}: allowed is at most the number of samples, {samples}."
+        )
+    return order.steps_per_epoch(samples, spec.batch_size) * spec.epochs
 
 
 def _limits(spec: Spec) -> dict[str, tuple[float | None, float | None]]:

@@ -14,6 +14,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from plasticity_jax import datasets, registry
+from plasticity_jax.agents import AGENTS
 from plasticity_jax.environments import ENVIRONMENTS
 from plasticity_jax.heads import HEADS
 from plasticity_jax.methods import METHODS
@@ -37,6 +38,7 @@ REGISTRIES: dict[str, dict[str, Any]] = {
     "schedule": SCHEDULES,
     "probe": PROBES,
     "surgery": SURGERIES,
+    "agent": AGENTS,
 }
 LOADED: dict[str, str] = {}
 """{name as it was given: SHA-256 of the module's file} of every module that was loaded."""

@@ -9,7 +9,8 @@ import types
 from collections.abc import Callable, Mapping
 from typing import Any, cast
 
-from plasticity_jax import datasets, heads, methods, models, probes, registry
+from plasticity_jax import agents, datasets, heads, methods, models, probes, registry
+from plasticity_jax.agents import AGENTS, Agent
 from plasticity_jax.environments import ENVIRONMENTS
 from plasticity_jax.heads import HEADS
 from plasticity_jax.models import MODELS
@@ -20,7 +21,7 @@ from plasticity_jax.probes import PROBES
 from plasticity_jax.stream import transitions
 from plasticity_jax.stream.transitions import TRANSITIONS
 from plasticity_jax.surgery import SURGERIES
-from plasticity_jax.types import Data, Environment, Structure
+from plasticity_jax.types import Data, Environment, Head, Structure
 
 START = ":start"  # of a probe that is run before the first step of a task
 WHOLE = (1, registry.LARGEST_WHOLE)  # smallest and largest of a count
@@ -29,6 +30,7 @@ EARLIER = (
     0,
     1000,
 )  # of earlier tasks: each is columns of the table, and an evaluation of every task
+OPTIONAL = ("samples", "phase_steps")  # counts that may be left to what is usual
 SEEDS = (0, 2**63 - 1)  # (this one enters no program)
 
 
@@ -132,6 +134,18 @@ class Spec:
         "tasks come back after so many; 0 for new ones all the time",
         limits=COUNT,
     )
+    agent: str = _field(
+        None,
+        "what learns",
+        "who acts in a world and learns; default dqn where there is one",
+        axis=True,
+    )
+    phase_steps: int = _field(
+        None,
+        "what changes",
+        "steps of the world in a task, where an agent acts; default 10000",
+        limits=COUNT,
+    )
     surgery: str = _field(
         "none", "where it begins", "what is done to the networks of --start", axis=True
     )
@@ -165,7 +179,7 @@ class Spec:
             object.__setattr__(self, name, value)  # (frozen, as dataclasses do it)
 
         for kind, known in CHOICES.items():
-            if kind == "transition" and self.transition is None:
+            if kind in ("transition", "agent") and getattr(self, kind) is None:
                 continue
             registry.lookup(known, kind, getattr(self, kind))
             replace(kind, str(getattr(self, kind)))
@@ -175,7 +189,7 @@ class Spec:
         for field in dataclasses.fields(self):
             value = getattr(self, field.name)
             limits = field.metadata["limits"]
-            if limits and not (field.name == "samples" and value is None):
+            if limits and not (field.name in OPTIONAL and value is None):
                 read = registry.whole(field.name, value, *limits, never=is_period(field.name))
                 replace(field.name, read)
         for name in unread(self.model):
@@ -184,7 +198,16 @@ class Spec:
                     f"{name} is {getattr(self, name)!r}, but {self.model} has no {name}: leave it "
                     "out."
                 )
-        if self.samples is not None and self.samples < self.batch_size:
+        plain = registry.make(ENVIRONMENTS, "environment", self.environment, {})
+        agent, phase_steps = agents.usual(plain)
+        if self.agent is None:
+            replace("agent", agent)
+        if self.phase_steps is None:
+            replace("phase_steps", phase_steps)
+        agents.check_fit(self.agent, self.phase_steps, plain, repr(self.environment))
+        if self.acts:
+            self._check_no_epochs()
+        elif self.samples is not None and self.samples < self.batch_size:
             raise ValueError(
                 f"batch_size is {self.batch_size}: allowed is at most the number of samples, "
                 f"{self.samples}."
@@ -203,6 +226,15 @@ class Spec:
         datasets.check_name(self.dataset)
         replace("dataset", _text("dataset", self.dataset))
         self.check_parts()
+
+    def _check_no_epochs(self) -> None:
+        """Raises ValueError for what a phase of acting has no meaning for."""
+        for name in ("epochs", "revisit"):
+            if getattr(self, name) != _default(name):
+                raise ValueError(
+                    f"{name} is {getattr(self, name)}, but a task of {self.environment!r} is a "
+                    "phase of phase_steps steps: leave it out."
+                )
 
     def _checked_options(self) -> tuple[tuple[str, Any], ...]:
         """The options sorted by name, each of the type of its default."""
@@ -243,6 +275,8 @@ class Spec:
             self.schedule: SCHEDULES[self.schedule],
         }
         named[self.model] = MODELS[self.model]
+        if self.acts:
+            named[self.agent] = AGENTS[self.agent]
         if self.surgery != "none":
             named[self.surgery] = SURGERIES[self.surgery]
         return named | {probe: PROBES[probe] for probe in self.probe_names()}
@@ -265,6 +299,11 @@ class Spec:
         for part, factory in self.parts().items():
             found |= {f"{part}.{name}": default for name, default in own(factory).items()}
         return found
+
+    @property
+    def acts(self) -> bool:
+        """Whether an agent acts, so that a task is a phase of steps in a world."""
+        return self.agent != "none"
 
     @property
     def open_ended(self) -> bool:
@@ -323,8 +362,21 @@ class Spec:
         """
         settings = {**dict(self.options), **lane}
         made = registry.make(ENVIRONMENTS, "environment", self.environment, settings)
-        made = heads.attached(made, registry.make(HEADS, "head", self.head, settings))
+        made = heads.attached(made, self.make_head(lane))
         return in_turn(made, self.cycle) if self.cycle else made
+
+    def make_head(self, lane: Mapping[str, Any] = types.MappingProxyType({})) -> Head:
+        """Returns the head with the numbers of a lane, or its usual ones; that of an agent with
+        dueling outputs has a value besides the actions. Raises ValueError if it refuses an option.
+        """
+        made = registry.make(HEADS, "head", self.head, {**dict(self.options), **lane})
+        return heads.dueling(made) if self.acts and self.make_agent(lane).dueling else made
+
+    def make_agent(self, lane: Mapping[str, Any] = types.MappingProxyType({})) -> Agent:
+        """Returns the agent with the numbers of a lane, or its usual ones. Raises ValueError if it
+        refuses an option.
+        """
+        return registry.make(AGENTS, "agent", self.agent, {**dict(self.options), **lane})
 
     def make_model(self, outputs: int) -> Any:
         """Returns the model with `outputs` logits, after surgery. Raises ValueError if it refuses a
@@ -344,6 +396,8 @@ class Spec:
         refuses its options.
         """
         environment = self.make_environment()
+        if self.acts:
+            self.make_agent().updates(self.phase_steps)
         # (how many symbols a text has does not depend on data, how many classes there are does)
         model = self.make_model(
             environment.outputs(cast(Data, None)) if environment.inputs == "text" else 1
@@ -530,10 +584,12 @@ LATER = {
     "surgery": "none",
     "start_optimizer": "kept",
     "first_task": 0,
+    "agent": "none",
+    "phase_steps": 0,
 }
 
 PARTS = collections.ChainMap[str, Callable](
-    ENVIRONMENTS, HEADS, MODELS, OPTIMIZERS, SCHEDULES, methods.METHODS, PROBES, SURGERIES
+    ENVIRONMENTS, AGENTS, HEADS, MODELS, OPTIMIZERS, SCHEDULES, methods.METHODS, PROBES, SURGERIES
 )
 """{name: factory} of everything whose settings are named `<part>.<setting>`; no name stands in two
 registries.
@@ -551,4 +607,5 @@ CHOICES: dict[str, Mapping[str, Any]] = {
     "schedule": SCHEDULES,
     "precision": PRECISIONS,
     "surgery": SURGERIES,
+    "agent": AGENTS,
 }

@@ -166,6 +166,40 @@ def one_after_another(number: Array | int) -> Stage:
     return Stage(number)
 
 
+class Moved(NamedTuple):
+    """What a step of a world gives.
+
+    Attributes:
+      seen: what there is to act on next, as it is kept; of a new episode where one ended.
+      state: of the world.
+      reward: [] float32.
+      terminated, truncated: [] bool, whether the episode ended by itself, or was only cut.
+    """
+
+    seen: PyTree
+    state: PyTree
+    reward: Array
+    terminated: Array
+    truncated: Array
+
+
+class World(NamedTuple):
+    """What an agent acts in, as pure functions of one copy of it.
+
+    Attributes:
+      reset: (key, data, task) -> (what is seen, state) at the beginning of an episode.
+      step: (key, data, task, state, action [] int32) -> Moved. A world that ends an episode begins
+        the next one in the same step.
+      view: (data, seen [B, ...]) -> [B, ...] float32 what a network reads.
+      actions: data -> how many actions there are, numbered from 0.
+    """
+
+    reset: Callable[[Key, Data, PyTree], tuple[PyTree, PyTree]]
+    step: Callable[[Key, Data, PyTree, PyTree, Array], Moved]
+    view: Callable[[Data, PyTree], Array]
+    actions: Callable[[Data], int]
+
+
 class Environment(NamedTuple):
     """A distribution over tasks on a dataset. All functions are pure, so any task can be redrawn
     from its key.
@@ -197,6 +231,10 @@ class Environment(NamedTuple):
       transition: the name of the transition that is taken where none is named.
       check: (data, tasks) -> None; raises ValueError, one sentence, if the environment cannot make
         so many tasks of these data.
+      world: what an agent acts in during a task, which is then a phase of steps; None where
+        examples are given. Targets of its batches are values of actions [B, actions], `active` is
+        the action that was taken.
+      scores: what acting in the world measures, the first of which a run is judged by.
     """
 
     task: Callable[[Key, Data, Array], PyTree]
@@ -216,6 +254,8 @@ class Environment(NamedTuple):
     test_size: Callable[[Data], int] = lambda data: len(data.test_x)
     transition: str = "abrupt"
     check: Callable[[Data, int], None] = lambda data, tasks: None
+    world: World | None = None
+    scores: tuple[Metric, ...] = ()
 
 
 class Head(NamedTuple):
@@ -229,6 +269,9 @@ class Head(NamedTuple):
         None where it is the environment's.
       read: the model's outputs -> the environment's, of which its metrics are.
       metrics: what is measured besides, of the model's outputs.
+      bootstrap: (the model's outputs at what was seen next [B, ...], action taken there [B],
+        reward [B], discount [B]) -> targets as the loss takes them; None: reward + discount * the
+        value that `read` gives of the action.
     """
 
     targets: str = "anything"
@@ -236,6 +279,7 @@ class Head(NamedTuple):
     loss: Callable[[Callable[[Array, Batch], Array], Array, Batch], Array] | None = None
     read: Callable[[Array], Array] = lambda outputs: outputs
     metrics: tuple[Metric, ...] = ()
+    bootstrap: Callable[[Array, Array, Array, Array], Array] | None = None
 
 
 class Transition(NamedTuple):
@@ -449,3 +493,32 @@ class TrainState(NamedTuple):
     variables: PyTree
     initial: PyTree
     opt: PyTree
+
+
+class AgentState(NamedTuple):
+    """One lane of an agent between two phases. Its world is not in it: a phase begins with a reset.
+
+    Attributes:
+      train: the network that acts and learns, with its optimizer.
+      target: {"params", "variables"} of the network that values what is seen next.
+      replay: what the agent remembers, see `agents.replay`.
+    """
+
+    train: TrainState
+    target: PyTree
+    replay: PyTree
+
+    @property
+    def params(self) -> PyTree:
+        """Trainable parameters."""
+        return self.train.params
+
+    @property
+    def variables(self) -> PyTree:
+        """Other collections of the model."""
+        return self.train.variables
+
+    @property
+    def initial(self) -> PyTree:
+        """Parameters at initialization."""
+        return self.train.initial

@@ -187,6 +187,7 @@ KINDS = {
     "method": methods.METHODS,
     "probes": pj.probes.PROBES,
     "surgery": pj.surgery.SURGERIES,
+    "agent": pj.agents.AGENTS,
 }
 TEXT = ("random_seq2seq", "bigram_cipher", "t5")
 
@@ -204,12 +205,16 @@ def part_command(kind: str, part: str, setting: str, text: str) -> list[str]:
     own = {"probes": "none", kind: part, f"{part}.{setting}": text}
     if kind == "head" and HEADS[part]().targets == "numbers":
         own |= {"environment": "regression", "dataset": "arrays:nowhere"}
+    if kind == "agent" and part != "none":
+        own["environment"] = "bandit"
     if part in TEXT:
         own = {"model": "t5", "environment": "random_seq2seq", **own}
     small = {"width": "8", "depth": "1"}
     for name in unread(own.get("model", "mlp")):
         small.pop(name, None)
-    apart = ("--probes", "--width", "--depth", "--dataset")
+    apart = ["--probes", "--width", "--depth", "--dataset"]
+    if own.get("environment") == "bandit":
+        apart.append("--epochs")
     base = [flag for flag in BASE if flag.split("=")[0] not in apart]
     return [*base, *(f"--{name}={value}" for name, value in {**small, **own}.items())]
 

@@ -252,6 +252,7 @@ PARTS = {
     *pj.methods.METHODS,
     *pj.probes.PROBES,
     *pj.surgery.SURGERIES,
+    *pj.agents.AGENTS,
 }
 
 

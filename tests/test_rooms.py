@@ -18,7 +18,7 @@ ROOMS = (
     ("storage",),
     ("datasets",),
     ("optimizers", "stream"),
-    ("text", "probes", "methods", "heads", "surgery"),
+    ("text", "probes", "methods", "heads", "surgery", "agents"),
     ("manifolds",),
     ("environments", "models"),
     ("spec", "own_parts"),

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from plasticity_jax import lanes, methods
+from plasticity_jax.agents import AGENTS
 from plasticity_jax.environments import ENVIRONMENTS
 from plasticity_jax.execution import placement
 from plasticity_jax.heads import HEADS
@@ -31,6 +32,7 @@ KNOWN = {
     "schedule": SCHEDULES,
     "precision": PRECISIONS,
     "surgery": SURGERIES,
+    "agent": AGENTS,
     "method": methods.METHODS,
 }
 
@@ -66,6 +68,7 @@ def test_what_is_not_given_is_the_environments_usual():
         "target_offset": ("abrupt", "digits"),
         "composite": ("abrupt", "digits"),
         "phased_shift": ("abrupt", "digits"),
+        "bandit": ("abrupt", "digits"),
     }
     for environment, wanted in usual.items():
         spec = Spec(environment=environment)

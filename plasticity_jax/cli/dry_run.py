@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from plasticity_jax import datasets, spec
+from plasticity_jax import datasets, lanes, spec
 from plasticity_jax.estimates import cost
 from plasticity_jax.execution import memory
 from plasticity_jax.execution import program as program_
@@ -124,7 +124,7 @@ def _size(program: program_.Program, data: Data) -> str:
 def _steps(one: Spec, data: Data) -> int:
     """The steps of a lane in all tasks."""
     samples = one.make_environment().size(data)
-    return one.tasks * one.epochs * (samples // one.batch_size)
+    return one.tasks * lanes.check_steps(one, samples)
 
 
 def _duration(seconds: float) -> str:

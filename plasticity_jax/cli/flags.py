@@ -16,6 +16,7 @@ from typing import Any
 from absl import flags
 
 from plasticity_jax import lanes, methods, own_parts, registry, spec
+from plasticity_jax.agents import AGENTS
 from plasticity_jax.cli import settings
 from plasticity_jax.cli.settings import Settings
 from plasticity_jax.environments import ENVIRONMENTS
@@ -81,6 +82,7 @@ SWITCHES = {
 PROGRAMS = 10_000  # of a run at most: more would take days to compile
 PART_REGISTRIES = (
     ENVIRONMENTS,
+    AGENTS,
     HEADS,
     MODELS,
     OPTIMIZERS,

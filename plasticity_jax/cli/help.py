@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from plasticity_jax import datasets, lanes, methods, registry, spec
+from plasticity_jax.agents import AGENTS
 from plasticity_jax.cli import flags, settings
 from plasticity_jax.cli.settings import Settings
 from plasticity_jax.environments import ENVIRONMENTS
@@ -74,6 +75,7 @@ def listing() -> str:
         "transitions": {name: transition.mix for name, transition in TRANSITIONS.items()},
         "models": MODELS,
         "heads": HEADS,
+        "agents": AGENTS,
         "methods": methods.METHODS,
         "optimizers": OPTIMIZERS,
         "learning rate schedules": SCHEDULES,

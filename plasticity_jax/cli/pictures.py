@@ -100,10 +100,14 @@ def _network(one: Spec) -> str:
 def setting(programs: Sequence[program_.Program]) -> str:
     """Returns a sentence with what all lanes of a run have in common besides `title`."""
     words = []
+    acts = any(program.spec.acts for program in programs)
     for name, words_of in _COMMON.items():
+        if acts and name == "epochs":
+            continue
         found = {getattr(program.spec, name) for program in programs}
         if len(found) == 1:
             words.append(words_of(found.pop()))
+    words = [word for word in words if word]
     lanes = itertools.chain.from_iterable(program.lanes for program in programs)
     rates = {lane["learning_rate"] for lane in lanes}
     if len(rates) == 1:
@@ -114,6 +118,7 @@ def setting(programs: Sequence[program_.Program]) -> str:
 _COMMON = {
     "samples": lambda value: f"{value:,} examples" if value else "all examples",
     "epochs": lambda value: f"{value} epochs a task" if value > 1 else "1 epoch a task",
+    "phase_steps": lambda value: f"{value:,} steps a phase" if value else "",
     "batch_size": lambda value: f"batches of {value}",
     "optimizer": str,
 }

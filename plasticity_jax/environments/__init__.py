@@ -1,5 +1,6 @@
 """Environments: distributions over tasks. A new one is one factory and one line in ENVIRONMENTS."""
 
+from plasticity_jax.environments.bandit import bandit
 from plasticity_jax.environments.bits import bit_flip
 from plasticity_jax.environments.classes import class_split
 from plasticity_jax.environments.composite import composite
@@ -12,6 +13,7 @@ from plasticity_jax.environments.text import bigram_cipher, random_seq2seq
 
 __all__ = [
     "ENVIRONMENTS",
+    "bandit",
     "bigram_cipher",
     "bit_flip",
     "class_split",
@@ -35,4 +37,5 @@ ENVIRONMENTS = {
     "target_offset": target_offset,
     "composite": composite,
     "phased_shift": phased_shift,
+    "bandit": bandit,
 }

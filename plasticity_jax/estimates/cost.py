@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 import jax
 
-from plasticity_jax import datasets
+from plasticity_jax import datasets, lanes
 from plasticity_jax.execution import compiled as compiled_
 from plasticity_jax.execution import program as program_
 from plasticity_jax.execution.placement import Execution
@@ -23,6 +23,7 @@ BATCHES = 4  # at least, in an epoch of a trial
 EXTRA = (2, 16, 128)
 # a trial is run so many times, but only once if that takes more than LONG seconds
 REPEATS, LONG = 3, 2.0
+PHASE = 100  # updates of the shorter phase of a trial, besides those left out at first
 WITHIN = 15.0  # seconds of trials, after which no other is begun
 FEWER = 8  # probes are tried on so many times fewer samples if already the steps take so long
 
@@ -92,18 +93,20 @@ def estimate(
 def _steps(program: program_.Program, data: Data) -> int:
     """Training steps of all lanes of a program in all tasks."""
     spec = program.spec
-    per_epoch = spec.make_environment().size(data) // spec.batch_size
-    return len(program.lanes) * spec.tasks * spec.epochs * per_epoch
+    steps = lanes.check_steps(spec, spec.make_environment().size(data))
+    return len(program.lanes) * spec.tasks * steps
 
 
 def _seconds(program: program_.Program, trial: Trial, data: Data) -> float:
     """Seconds of a program, given what a block of its lanes takes."""
     spec, how = program.spec, program.execution
-    per_epoch = spec.make_environment().size(data) // spec.batch_size
-    # the whole task is evaluated once at its end, which takes about a third of a step for each
-    # batch
-    steps = trial.step * per_epoch * (spec.epochs + 1 / 3)
-    task = steps + trial.rest + trial.probing / spec.probe_every
+    count = spec.make_environment().size(data)
+    steps = lanes.check_steps(spec, count)
+    if not spec.acts:
+        # the whole task is evaluated once at its end, which takes about a third of a step for each
+        # batch
+        steps += count // spec.batch_size / 3
+    task = steps * trial.step + trial.rest + trial.probing / spec.probe_every
     blocks = -(-len(program.lanes) // (how.width * how.devices))
     return blocks * spec.tasks * task
 
@@ -111,6 +114,10 @@ def _seconds(program: program_.Program, trial: Trial, data: Data) -> float:
 def _plain(spec: Spec) -> Spec:
     """The Spec without method, with the transition and the run's length that all others share."""
     options = _without(spec, METHODS)
+    if spec.acts:  # (phases of other lengths have other programs)
+        return dataclasses.replace(
+            spec, method="none", tasks=2, first_task=0, probe_every=1, options=options
+        )
     return dataclasses.replace(
         spec,
         method="none",
@@ -130,6 +137,8 @@ def _without(spec: Spec, parts: Container[str]) -> dict[str, Any]:
 def _trial(program: program_.Program, dataset: datasets.Dataset) -> Trial:
     """What a block of lanes takes, from trials of different length, with and without probes."""
     spec = program.spec
+    if spec.acts:
+        return _trial_of_phases(program, dataset)
     environment = spec.make_environment()
     decoded = environment.decoding.samples if environment.decoding else 0
     part, count = dataset, environment.size(program_.device_data(dataset))
@@ -161,6 +170,23 @@ def _trial(program: program_.Program, dataset: datasets.Dataset) -> Trial:
     return Trial(step, max(short - step * per_epoch * (1 + 1 / 3), 0.0), max(probing, 0.0))
 
 
+def _trial_of_phases(program: program_.Program, dataset: datasets.Dataset) -> Trial:
+    """What a block of lanes takes where an agent acts, from phases of two lengths."""
+    spec = program.spec
+    agent = spec.make_agent()
+    bare = dataclasses.replace(spec, probes=(), options=_without(spec, PROBES))
+    few = agent.silent + PHASE
+
+    def timed(spec: Spec, updates: int) -> float:
+        changed = dataclasses.replace(spec, points=0, phase_steps=updates * agent.frames)
+        return _timed(program._replace(spec=changed), dataset)
+
+    short = timed(bare, few)
+    step = max(timed(bare, 3 * few) - short, 0.0) / (2 * few)
+    probing = max(timed(spec, few) - short, 0.0) if spec.probes else 0.0
+    return Trial(step, max(short - step * few, 0.0), probing)
+
+
 def _timed(program: program_.Program, dataset: datasets.Dataset) -> float:
     """Seconds of a task of one block of lanes, without compiling."""
     spec, how = program.spec, program.execution
@@ -169,9 +195,9 @@ def _timed(program: program_.Program, dataset: datasets.Dataset) -> float:
         for name, value in program.lanes[0].items()
         if name.partition(".")[0] not in METHODS
     }
-    lanes = [lane | {"granularity": 1}] * (how.width * how.devices)
+    block = [lane | {"granularity": 1}] * (how.width * how.devices)
     compiled = compiled_.compile_program(
-        program_.Program(spec, lanes, how), program_.device_data(dataset)
+        program_.Program(spec, block, how), program_.device_data(dataset)
     )
     states, taken = compiled.init(), []
     if how.strategy == "plain":

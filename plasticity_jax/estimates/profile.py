@@ -17,7 +17,7 @@ from typing import Any
 
 import jax
 
-from plasticity_jax import datasets, registry
+from plasticity_jax import datasets, lanes, registry
 from plasticity_jax.estimates import cost
 from plasticity_jax.execution import compiled as compiled_
 from plasticity_jax.execution import program as program_
@@ -107,6 +107,8 @@ def shortened(
     probes in each task.
     """
     spec, how = program.spec, program.execution
+    if spec.acts:
+        return _shortened_phase(program), dataset
     samples = spec.make_environment().size(program_.device_data(dataset))
     batches = min(samples // spec.batch_size, STEPS)
     epochs, count = min(spec.epochs, STEPS // batches), len(dataset.images)
@@ -116,10 +118,19 @@ def shortened(
     part = dataclasses.replace(
         dataset, images=dataset.images[:count], labels=dataset.labels[:count]
     )
-    lanes = program.lanes[: how.width * how.devices]
+    block = program.lanes[: how.width * how.devices]
     return program_.Program(
-        dataclasses.replace(spec, epochs=epochs, probe_every=1), lanes, how
+        dataclasses.replace(spec, epochs=epochs, probe_every=1), block, how
     ), part
+
+
+def _shortened_phase(program: program_.Program) -> program_.Program:
+    """The same of an agent, whose phase has at least an update."""
+    spec, how = program.spec, program.execution
+    agent = spec.make_agent()
+    updates = min(agent.updates(spec.phase_steps), max(STEPS, agent.silent + 1))
+    changed = dataclasses.replace(spec, phase_steps=updates * agent.frames, points=0, probe_every=1)
+    return program_.Program(changed, program.lanes[: how.width * how.devices], how)
 
 
 def parts_of(text: str) -> dict[str, str]:
@@ -258,6 +269,13 @@ def _evaluated(spec: Spec, dataset: datasets.Dataset) -> int:
     )
 
 
+def _steps(spec: Spec, dataset: datasets.Dataset) -> int:
+    """The steps of a task."""
+    if spec.acts:
+        return lanes.check_steps(spec, 0)
+    return spec.epochs * (len(dataset.images) // spec.batch_size)
+
+
 def described(
     program: program_.Program,
     cut: program_.Program,
@@ -271,10 +289,7 @@ def described(
     often, and the same share for the host.
     """
     spec, how = program.spec, program.execution
-    steps, whole = (
-        one.epochs * (len(data.images) // one.batch_size)
-        for one, data in ((cut.spec, part), (spec, dataset))
-    )
+    steps, whole = _steps(cut.spec, part), _steps(spec, dataset)
     factor: dict[str, float] = dict.fromkeys((*EACH_STEP, "other"), whole / steps)
     factor |= {
         "evaluation": _evaluated(spec, dataset) / _evaluated(spec, part),

@@ -59,11 +59,12 @@ def of_lane(spec: Spec, data: Data) -> Needs:
     samples = environment.size(data)
     phases = [_of_backward(spec, state, data, spec.batch_size, training=True)]
     if spec.probes:
-        count = min(spec.probe_samples, samples)
+        count = spec.probe_samples if spec.acts else min(spec.probe_samples, samples)
         twice = bool(CURVATURE & set(spec.probe_names()))
         phases.append(_of_backward(spec, state, data, count, training=False, twice=twice))
-    chunk = min(evaluation_chunk(spec, environment), samples)
-    phases.append(2 * chunk * _of_forward(spec, state, data) // 3)
+    if not spec.acts:
+        chunk = min(evaluation_chunk(spec, environment), samples)
+        phases.append(2 * chunk * _of_forward(spec, state, data) // 3)
     return Needs(
         waiting=_size(state),
         running=6 * _size(state.params) + max(phases),

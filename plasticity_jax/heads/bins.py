@@ -31,7 +31,11 @@ def two_hot(
     Schrittwieser et al. 2020. Number of bins and range are ours. Raises ValueError for fewer than 2
     bins or an empty range.
     """
-    _check("two_hot", bins, low, high)
+    return _two_hot("two_hot", bins, low, high, smoothing)
+
+
+def _two_hot(name: str, bins: int, low: Real, high: Real, smoothing: Share) -> Head:
+    _check(name, bins, low, high)
 
     def encode(y: Array) -> Array:
         place = (jnp.clip(y, low, high) - low) / (high - low) * (bins - 1)
@@ -40,6 +44,32 @@ def two_hot(
 
     positions = low + (high - low) * jnp.arange(bins, dtype=jnp.float32) / (bins - 1)
     return _categorical(encode, positions, low, high, smoothing)
+
+
+@registry.checked
+def c51(*, bins: int = 51, low: Real = -10.0, high: Real = 10.0) -> Head:
+    """C51: an agent's return is a distribution over atoms, whose expectation values an action.
+
+    Atoms are at z_1 = `low` to z_B = `high`, equally far apart. The target is the distribution of
+    the next action, its atoms moved to clip(reward + discount z, low, high) and shared by the two
+    atoms beside each. Of numbers that are given, not bootstrapped, it is `two_hot`. Source:
+    Bellemare, Dabney & Munos 2017, algorithm 1. Raises ValueError as `two_hot` does.
+    """
+    plain = _two_hot("c51", bins, low, high, 0.0)
+    atoms = low + (high - low) * jnp.arange(bins, dtype=jnp.float32) / (bins - 1)
+
+    def bootstrap(outputs: Array, action: Array, reward: Array, discount: Array) -> Array:
+        every = jax.nn.softmax(outputs.reshape(len(outputs), -1, bins))
+        actions = every.shape[1]
+        chosen = jnp.take_along_axis(every, action[:, None, None], axis=1)[:, 0]
+        moved = jnp.clip(reward[:, None] + discount[:, None] * atoms[None], low, high)
+        place = (moved - low) / (high - low) * (bins - 1)
+        near = jnp.arange(bins, dtype=jnp.float32)[None, None]
+        share = jnp.maximum(1 - jnp.abs(place[..., None] - near), 0)  # [B, from, to]
+        target = (chosen[..., None] * share).sum(1)
+        return jnp.broadcast_to(target[:, None], (len(outputs), actions, bins))
+
+    return plain._replace(bootstrap=bootstrap, metrics=())
 
 
 @registry.checked
@@ -90,8 +120,11 @@ def _categorical(
 
     def loss(plain: Any, outputs: Array, batch: Batch) -> Array:
         del plain
-        wanted = (1 - smoothing) * encode(batch.y) + smoothing / bins
-        return -(wanted * jax.nn.log_softmax(logits(outputs))).sum(-1).mean(-1)
+        # (distributions over bins are taken as they are)
+        wanted = batch.y if batch.y.ndim == 3 else encode(batch.y)
+        wanted = (1 - smoothing) * wanted + smoothing / bins
+        each = -(wanted * jax.nn.log_softmax(logits(outputs))).sum(-1)
+        return each.mean(-1) if batch.active is None else mean_of_active(each, batch.active)
 
     def read(outputs: Array) -> Array:
         # (around the middle, so that a narrow range far from 0 keeps its digits)
@@ -112,6 +145,11 @@ def _categorical(
             Metric("outside_range", "targets outside the range", "lower", share=True, of=outside),
         ),
     )
+
+
+def mean_of_active(each: Array, active: Array) -> Array:
+    """Returns [B] the mean of `each` [B, C] over what counts, 0 where nothing does."""
+    return (each * active).sum(-1) / jnp.maximum(active.sum(-1), 1)
 
 
 def _last(vector: Array, like: Array) -> Array:

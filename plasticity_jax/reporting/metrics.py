@@ -54,7 +54,7 @@ def of_environment(environment: Environment, revisit: int = 0) -> dict[str, Metr
     """
     generated = [environment.decoding.metric] if environment.decoding else []
     main, loss = environment.metrics[0], environment.loss_metric._replace(name="loss")
-    found: list[Metric] = []
+    found = list(environment.scores)
 
     def add(
         metric: Metric,

@@ -7,6 +7,8 @@ from plasticity_jax.types import Array, Key
 # Roles: one independent stream of randomness each. Never renumber: it would change every published
 # run.
 TASK, ORDER, RANK, NOISE, INIT, PROBE, START, SURGERY = range(8)
+# of an agent: its actions, its world, what it draws from memory, how a phase begins, evaluation
+ACT, WORLD, REPLAY, RESET, GREEDY = range(8, 13)
 
 
 def role(key: Key, name: int, *index: Array | int) -> Key:

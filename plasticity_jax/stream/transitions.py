@@ -145,6 +145,8 @@ def fitting(environment: Environment) -> list[str]:
 
 
 def _fits(transition: Transition, environment: Environment) -> bool:
+    if environment.world is not None and transition.gradual:
+        return False
     shared = transition.needs in ("nothing", environment.shared)
     return shared and transition.targets in ("anything", environment.targets)
 
@@ -155,7 +157,9 @@ def check_fit(transition: Transition, environment: Environment, name: str, where
     """
     if _fits(transition, environment):
         return
-    if transition.needs not in ("nothing", environment.shared):
+    if environment.world is not None:
+        reason = f"mixes examples, but {where} is acted in"
+    elif transition.needs not in ("nothing", environment.shared):
         reason = (
             f"needs tasks that share {transition.needs}, but those of {where} share "
             f"{environment.shared}"

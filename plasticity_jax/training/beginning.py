@@ -7,19 +7,27 @@ from plasticity_jax.precision import in_float32
 from plasticity_jax.spec import Spec
 from plasticity_jax.stream import keys
 from plasticity_jax.surgery import SURGERIES
-from plasticity_jax.training import network
+from plasticity_jax.training import acting, network
 from plasticity_jax.training import step as step_
-from plasticity_jax.types import Data, Lane, PyTree, Recipient, TrainState
+from plasticity_jax.types import AgentState, Data, Lane, PyTree, Recipient, TrainState
 
 
 @in_float32
-def begun(spec: Spec, lane: Lane, state: TrainState, data: Data) -> TrainState:
+def begun(
+    spec: Spec, lane: Lane, state: TrainState | AgentState, data: Data
+) -> TrainState | AgentState:
     """Returns the state in which a lane begins, from the state in which another one ended.
 
     First the optimizer starts afresh, if the Spec says so, then the Spec's surgery operates; where
     that changes sizes, the optimizer starts afresh with the parameters that it gives. The initial
-    parameters stay those of the other lane.
+    parameters stay those of the other lane. An agent remembers nothing of it.
     """
+    train = state.train if isinstance(state, AgentState) else state
+    train = _begun(spec, lane, train, data)
+    return acting.with_network(acting.init(spec, lane, data), train) if spec.acts else train
+
+
+def _begun(spec: Spec, lane: Lane, state: TrainState, data: Data) -> TrainState:
     lane = lanes.arrays(spec, lane)
     environment = spec.make_environment(lane)
     net = network.network(spec, environment, data)

@@ -25,6 +25,8 @@ from plasticity_jax.types import (
 
 EVALUATION_CHUNK = 1024  # examples per forward pass outside training; bounds memory, not results
 
+POINTS = "points/"  # names of metrics within a task begin with it
+
 Metrics = dict[str, Array]
 
 

@@ -15,9 +15,9 @@ from plasticity_jax.precision import in_float32
 from plasticity_jax.probes import numerics
 from plasticity_jax.spec import Spec
 from plasticity_jax.stream import keys, order, transitions
-from plasticity_jax.training import evaluation, network
+from plasticity_jax.training import acting, evaluation, network
 from plasticity_jax.training import step as step_
-from plasticity_jax.training.evaluation import Metrics
+from plasticity_jax.training.evaluation import POINTS, Metrics
 from plasticity_jax.training.step import Online
 from plasticity_jax.types import (
     Array,
@@ -31,8 +31,6 @@ from plasticity_jax.types import (
     TrainState,
     Transition,
 )
-
-POINTS = "points/"  # names of metrics within a task begin with it
 
 
 class Run(NamedTuple):
@@ -63,9 +61,15 @@ def make_run(spec: Spec) -> Run:
     raise it, when they are called or traced, for a number that the Spec's parts do not have or that
     is not allowed, and for data, states or tasks that are none. Of values that are traced only
     names and shapes can be checked.
+    Where an agent acts, a task is a phase, and the metrics are `reward_rate` and `episode_return`
+    (of the last fifth of the phase, of all of it as `.._mean`, without chance as `greedy_..`),
+    `episodes`, and the loss and value `q` of a fixed minibatch of what is remembered, those of
+    training minibatches before their updates as `online_..`.
     """
     if not isinstance(spec, Spec):
         raise ValueError(f"spec is {registry.shown(spec)}: allowed is a Spec.")
+    if spec.acts:
+        return Run(*map(in_float32, acting.functions(spec)))
 
     def init(lane: Lane, data: Data) -> TrainState:
         order.check_data(data)

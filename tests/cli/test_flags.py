@@ -263,6 +263,7 @@ AXES = {
     "precision": "float32,tensorfloat32,bfloat16",
     "method": "none,l2,redo+l2",
     "surgery": "none,perturb",
+    "agent": "dqn,rainbow",
 }
 
 
@@ -275,6 +276,8 @@ def test_every_axis_is_tried_here():
 @pytest.mark.parametrize(("axis", "texts"), AXES.items())
 def test_lists_of_static_settings_give_programs_in_their_order(axis, texts):
     base = "--granularity=2 --transition=sampling "
+    if axis == "agent":
+        base = "--environment=bandit"
     runs = grid(f"{base} --{axis}={texts}")
     assert [str(getattr(one, axis)) for one, _ in runs] == texts.split(",")
     assert [len(found) for _, found in runs] == [5] * len(runs)

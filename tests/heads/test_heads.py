@@ -166,7 +166,7 @@ REFUSED = [
     (
         {**NOWHERE, "head": "smoothed"}, {},
         "head 'smoothed' needs targets that are distributions, but those of 'regression' are "
-        "numbers: allowed are linear, two_hot, hl_gauss.",
+        "numbers: allowed are linear, two_hot, hl_gauss, c51.",
     ),
     (
         {**NOWHERE, "head": "two_hot", "options": {"two_hot.bins": 1}}, {},
@@ -190,7 +190,7 @@ REFUSED = [
     ),
     (
         {"head": "squared"}, {},
-        "unknown head 'squared': known are linear, two_hot, hl_gauss, smoothed.",
+        "unknown head 'squared': known are linear, two_hot, hl_gauss, c51, smoothed.",
     ),
 ]  # fmt: skip
 

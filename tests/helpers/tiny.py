@@ -2,6 +2,7 @@
 
 import numpy as np
 
+from plasticity_jax.environments import ENVIRONMENTS
 from plasticity_jax.spec import Spec, unread
 from plasticity_jax.types import Data
 
@@ -38,6 +39,11 @@ def spec(**changes) -> Spec:
         "norm": "none",
         "probes": (),
     }
+    environment = changes.get("environment", "random_labels")
+    acted = [name for name, factory in ENVIRONMENTS.items() if factory().world is not None]
+    if environment in acted:
+        del small["epochs"]
+        small["phase_steps"] = 400
     small = {
         name: value
         for name, value in small.items()

@@ -252,6 +252,7 @@ UNCHANGING = {name: {f"{name}.change": False} for name in environments.ENVIRONME
     "target_offset": None,
     "composite": None,
     "phased_shift": None,
+    "bandit": None,
 }
 
 
