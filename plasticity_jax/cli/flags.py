@@ -59,7 +59,7 @@ RUN_HELP = {
     ),
     "keep_checkpoints": (
         "last",
-        "states that stay besides the last two: every:10 for each tenth task; last for no more",
+        "states that stay besides the last two: every:10, each tenth task; last, no more",
     ),
     "profile": (None, "folder of a trace of one task; says what takes time instead of running"),
     "band": ("minmax", "band of the figure over seeds: minmax, sem, ci or t"),
