@@ -1,4 +1,4 @@
-"""python -m plasticity_jax COMMAND: see `cli/commands.py`."""
+"""What `python -m plasticity_jax COMMAND` runs: the command line of `cli/commands.py`."""
 
 import sys
 

@@ -27,8 +27,10 @@ FLAGS = {
     "redo.period": "--method=redo",
     "redo.warmup": "--method=redo",
     "shrink_and_perturb.period": "--method=shrink_and_perturb",
+    "dqn.target_every": "--environment=bandit --agent=dqn --phase_steps=100",
+    "rainbow.target_every": "--environment=bandit --agent=rainbow --head=c51 --phase_steps=100",
 }
-OPTIONS = [name for name in FLAGS if name not in ("probe_every", "random_labels.every")]
+OPTIONS = [name for name in FLAGS if "--method=" in FLAGS[name]]
 TINY = (
     "--samples=100 --epochs=2 --tasks=2 --batch_size=20 --seeds=1 --width=8 --depth=1 --norm=none"
 )
@@ -57,7 +59,9 @@ def test_every_period_may_be_never():
     assert {name for name in named if is_period(name)} == set(FLAGS)
     often = ("period", "every", "warmup")
     shares = {"cosine.warmup"}  # of a task
-    assert {name for name in named if name.endswith(often)} - shares == set(FLAGS)
+    # numbers of an agent's steps, which it takes in every phase
+    steps = {f"{agent}.{what}" for agent in ("dqn", "rainbow") for what in ("every", "warmup")}
+    assert {name for name in named if name.endswith(often)} - shares - steps == set(FLAGS)
 
 
 @pytest.mark.parametrize("name", FLAGS)
@@ -98,7 +102,10 @@ def test_the_word_in_lanes():
 @pytest.mark.parametrize("text", ["nevr", "Never", "none", "-1", "1.5", ""])
 def test_a_wrong_word_is_one_sentence_on_the_command_line(name, text, tmp_path, capsys):
     folder = tmp_path / "run"
-    argv = [*TINY, f"--workdir={folder}", f"--{name}={text}", *FLAGS.get(name, "").split()]
+    more = FLAGS.get(name, "").split()
+    # (a phase has steps instead of epochs)
+    small = [flag for flag in TINY if "--phase_steps=100" not in more or "--epochs" not in flag]
+    argv = [*small, f"--workdir={folder}", f"--{name}={text}", *more]
     assert launcher.launch(launcher.Experiment(""), argv) == launcher.USAGE
     [told] = capsys.readouterr().err.splitlines()
     assert told.startswith(f"error: {name} is ")

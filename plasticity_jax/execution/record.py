@@ -101,10 +101,16 @@ def environment_record(dataset: datasets.Dataset) -> dict[str, Any]:
 
 
 def _version(package: str) -> str:
-    """The version of an installed package, or what one that is only on the path says of itself."""
+    """The version of an installed package, or what one that is only on the path says of itself; our
+    own is always what runs, since another one may be installed.
+    """
     import importlib
     import importlib.metadata
 
+    import plasticity_jax
+
+    if package == plasticity_jax.__name__:
+        return plasticity_jax.__version__
     try:
         return importlib.metadata.version(package)
     except importlib.metadata.PackageNotFoundError:

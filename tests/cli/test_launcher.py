@@ -439,9 +439,7 @@ def test_a_finished_run_is_not_run_again(finished, capsys):
     ("change", "told"),
     [
         ("--tasks=1", "tasks is 1, but lanes in "),
-        ("--batch_size=10", "batch_size is 10, but the lanes in "),
         ("--lane_width=7", "lane_width is 7, but the lanes in "),
-        ("--probe_samples=7", "probe_samples is 7, but the lanes in "),
         ("--subsample_seed=1", "subsample_seed is 1, but the lanes in "),
     ],
 )
