@@ -27,8 +27,8 @@ FLAGS = {
     "redo.period": "--method=redo",
     "redo.warmup": "--method=redo",
     "shrink_and_perturb.period": "--method=shrink_and_perturb",
-    "dqn.target_every": "--environment=bandit --agent=dqn --phase_steps=100",
-    "rainbow.target_every": "--environment=bandit --agent=rainbow --head=c51 --phase_steps=100",
+    "dqn.target_every": "--environment=bandit --agent=dqn --phase_steps=200",
+    "rainbow.target_every": "--environment=bandit --agent=rainbow --head=c51 --phase_steps=200",
 }
 OPTIONS = [name for name in FLAGS if "--method=" in FLAGS[name]]
 TINY = (
@@ -104,7 +104,7 @@ def test_a_wrong_word_is_one_sentence_on_the_command_line(name, text, tmp_path, 
     folder = tmp_path / "run"
     more = FLAGS.get(name, "").split()
     # (a phase has steps instead of epochs)
-    small = [flag for flag in TINY if "--phase_steps=100" not in more or "--epochs" not in flag]
+    small = [flag for flag in TINY if "--phase_steps=200" not in more or "--epochs" not in flag]
     argv = [*small, f"--workdir={folder}", f"--{name}={text}", *more]
     assert launcher.launch(launcher.Experiment(""), argv) == launcher.USAGE
     [told] = capsys.readouterr().err.splitlines()
