@@ -44,7 +44,12 @@ def own_cache(monkeypatch, tmp_path):
 
 
 def runs(*argv):
-    return flags.runs(*flags.parse([*TINY, "--probes=none", *argv]))
+    return flags.runs(*flags.parse([*small(argv), "--probes=none", *argv]))
+
+
+def small(more):
+    """`TINY`, without epochs where a phase has steps instead."""
+    return [flag for flag in TINY if "--phase_steps=200" not in more or "--epochs" not in flag]
 
 
 def with_period(name, value):
@@ -103,9 +108,7 @@ def test_the_word_in_lanes():
 def test_a_wrong_word_is_one_sentence_on_the_command_line(name, text, tmp_path, capsys):
     folder = tmp_path / "run"
     more = FLAGS.get(name, "").split()
-    # (a phase has steps instead of epochs)
-    small = [flag for flag in TINY if "--phase_steps=200" not in more or "--epochs" not in flag]
-    argv = [*small, f"--workdir={folder}", f"--{name}={text}", *more]
+    argv = [*small(more), f"--workdir={folder}", f"--{name}={text}", *more]
     assert launcher.launch(launcher.Experiment(""), argv) == launcher.USAGE
     [told] = capsys.readouterr().err.splitlines()
     assert told.startswith(f"error: {name} is ")
