@@ -66,20 +66,25 @@ def drawing(values: flags.Values, metric: str, title: str, note: str) -> Any:
 
 
 def export(values: flags.Values, table: Any, columns: Sequence[str], metric: str) -> None:
-    """Writes the printed table of a run's end into the workdir, as --export says."""
+    """Writes the printed table of a run's end into the workdir, as --export says, and again into
+    the files that an earlier command left.
+    """
     from plasticity_jax.reporting import exports
 
     last = settings.read("last", values["last"])
-    for kind in _listed(values, "export"):
-        text = exports.KINDS[kind](exports.final(table, columns, metric, last, names(values)))
-        path = Path(values["workdir"]) / f"final.{EXPORTS[kind]}"
-        path.write_text(text, encoding="utf-8")
+    for kind, ending in EXPORTS.items():
+        path = Path(values["workdir"]) / f"final.{ending}"
+        if kind in _listed(values, "export") or path.exists():
+            text = exports.KINDS[kind](exports.final(table, columns, metric, last, names(values)))
+            path.write_text(text, encoding="utf-8")
 
 
 def title(programs: Sequence[program_.Program]) -> str:
-    """Returns what a run is of in a few words: environment, data and network, as far as all its
-    programs have the same.
+    """Returns what a run is of in a few words: environment, data, network and method, as far as all
+    its programs have the same.
     """
+    from plasticity_jax.reporting import labels
+
     specs = [program.spec for program in programs]
     environments = {one.environment.replace("_", " ") for one in specs}
     data = {one.dataset for one in specs} - {"generated"}
@@ -89,6 +94,10 @@ def title(programs: Sequence[program_.Program]) -> str:
         words.append(f" on {data.pop()}")
     if len(networks) == 1:
         words.append(f", {networks.pop()}")
+    methods = {one.method for one in specs}
+    # (several are told apart in the legend)
+    if len(methods) == 1 and methods != {"none"}:
+        words.append(f", {labels.method_name(methods.pop())}")
     return "".join(words)
 
 

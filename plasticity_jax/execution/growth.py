@@ -140,7 +140,9 @@ def _planned(
     metrics_.of_specs([one.program.spec for one in every])  # (checks their names)
     before = [one.record() for one in recorded.slices]
     is_recorded = before == [one.record() for one in every]
-    news = [_told(one.program, recorded.slices) for one in added]
+    news = list(itertools.chain.from_iterable(_told(s.program, recorded.slices) for s in added))
+    for one, own in zip(recorded.slices, goals, strict=True):
+        news += [line for line in _unmeasured(workdir, one, own.values()) if line not in news]
     return Plan(every, frozenset(asked | _numbers(added)), parts, is_recorded, news)
 
 
@@ -425,23 +427,52 @@ def _check_execution(workdir: str | Path, was: Program, now: Program) -> None:
 # What is new
 
 
-def _told(program: Program, there: Sequence[Slice]) -> str:
-    """What is new about lanes, such as "method l2 is new: 6 lanes"."""
-    count = f"{len(program.lanes):,} lane{'' if len(program.lanes) == 1 else 's'}"
+def _told(program: Program, there: Sequence[Slice]) -> list[str]:
+    """What is new about lanes, such as "method l2 is new: 6 lanes"; those that are new in the same
+    settings in one sentence.
+    """
     known: dict[str, set[Any]] = {}
     for one in there:
-        for name, value in _values(one.program):
+        for name, value in _values(one.program.spec, one.program.lanes):
             known.setdefault(name, set()).add(value)
-    new: dict[str, dict[Any, None]] = {}
-    for name, value in _values(program):
+    groups: dict[tuple[str, ...], list[list[tuple[str, Any]]]] = {}
+    for lane in program.lanes:
         # (a number of a part that is new says nothing more)
-        if name in known and value not in known[name]:
-            new.setdefault(name, {})[value] = None
-    if not new:
+        new = [
+            (name, value)
+            for name, value in _values(program.spec, [lane])
+            if name in known and value not in known[name]
+        ]
+        groups.setdefault(tuple(name for name, _ in new), []).append(new)
+    return [_sentence(names, lanes) for names, lanes in groups.items()]
+
+
+def _sentence(names: Sequence[str], lanes: Sequence[Sequence[tuple[str, Any]]]) -> str:
+    """What is new about lanes that are new in the settings of these names."""
+    count = f"{len(lanes):,} lane{'' if len(lanes) == 1 else 's'}"
+    if not names:
         return f"a combination of settings is new: {count}"
+    new: dict[str, dict[Any, None]] = {name: {} for name in names}
+    for name, value in itertools.chain.from_iterable(lanes):
+        new[name][value] = None
     words = [_words(name, list(values)) for name, values in new.items()]
     several = len(words) > 1 or len(next(iter(new.values()))) > 1
     return f"{', '.join(words)} {'are' if several else 'is'} new: {count}"
+
+
+def _unmeasured(workdir: str | Path, one: Slice, goals: Iterable[_Goal]) -> list[str]:
+    """What is said of probes that are new where no task is left to measure them at."""
+    done = max(Checkpoints(one.checkpoints(workdir)).steps(), default=0)
+    names: dict[str, None] = {}
+    for goal in goals:
+        if goal.tasks <= done:
+            names |= dict.fromkeys(set(goal.probes) - set(one.program.spec.probes))
+    if not names:
+        return []
+    return [
+        f"probe {', '.join(sorted(names))} is measured from the next task on, and all {done} are "
+        "done: --tasks says how many more"
+    ]
 
 
 def _words(name: str, values: Sequence[Any]) -> str:
@@ -450,9 +481,11 @@ def _words(name: str, values: Sequence[Any]) -> str:
     return f"{name} {', '.join(texts[:_NAMED])}" + (f" and {more} more" if more > 0 else "")
 
 
-def _values(program: Program) -> Iterable[tuple[str, Any]]:
-    """What its lanes are, as the table tells it."""
-    yield from program.spec.axes().items()
-    yield from {**program.spec.known_options(), **dict(program.spec.options)}.items()
-    for lane in program.lanes:
+def _values(spec: Spec, lanes: Sequence[Mapping[str, Any]]) -> Iterable[tuple[str, Any]]:
+    """What lanes are, as the table tells it."""
+    yield from spec.axes().items()
+    # (all examples is NaN, which equals nothing)
+    settings = {**spec.settings(), "samples": spec.samples}
+    yield from settings.items()
+    for lane in lanes:
         yield from lane.items()

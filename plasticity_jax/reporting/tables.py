@@ -113,7 +113,21 @@ def final_cells(
     ]
     if not alone:
         head.append("differences: paired, same seed and same tasks")
-    return head, rows
+    return [*head, *_lengths(arms.rows)], rows
+
+
+def _lengths(rows: Sequence[pd.DataFrame]) -> list[str]:
+    """What is said where lanes have different numbers of tasks, as in a workdir that grew."""
+    counts: set[int] = set()
+    for arm in rows:
+        last: Any = arm.groupby("seed")["task"].max()
+        counts |= {int(task) + 1 for task in last.to_numpy()}
+    if len(counts) < 2:
+        return []
+    return [
+        f"lanes have {min(counts)} to {max(counts)} tasks: a mean is over the last that each has, a "
+        "difference over tasks of both"
+    ]
 
 
 class _Notation(NamedTuple):

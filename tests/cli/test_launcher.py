@@ -24,9 +24,9 @@ from helpers import tiny
 import plasticity_jax
 from experiments.gradual import random_mnist
 from plasticity_jax import spec
-from plasticity_jax.cli import launcher
+from plasticity_jax.cli import launcher, pictures
 from plasticity_jax.estimates import cost, profile
-from plasticity_jax.execution import compiled, growth, program, record, slices, sweep
+from plasticity_jax.execution import compiled, growth, placement, program, record, slices, sweep
 from plasticity_jax.storage import workdir
 
 ROOT = pathlib.Path(__file__).parents[2]
@@ -401,6 +401,22 @@ def test_a_finished_run_is_drawn_and_written_as_a_paper_wants_it(finished, tmp_p
     assert "| B | 2 |" in (folder / "final.md").read_text()
     assert r"\begin{tabular}" in (folder / "final.tex").read_text()
     assert {"metric", "arm", "mean", "minus"} <= set(pd.read_csv(folder / "final.csv").columns)
+    # what lies there is kept up to date, and nothing else is written
+    (folder / "final.tex").unlink()
+    assert launch(f"--workdir={folder}", *GRID) == 0
+    assert "| B |" not in (folder / "final.md").read_text()
+    assert not (folder / "final.tex").exists()
+
+
+def test_a_title_names_the_method_of_all_arms():
+    def titled(*methods):
+        specs = [tiny.spec(method=method) for method in methods]
+        return pictures.title(
+            [program.Program(s, [{}], placement.execution("mlp", 1)) for s in specs]
+        )
+
+    assert titled("redo").endswith(", ReDo")
+    assert titled("none") == titled("redo", "l2") == titled("redo").removesuffix(", ReDo")
 
 
 @pytest.mark.usefixtures("nothing_compiles")

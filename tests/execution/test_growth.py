@@ -245,6 +245,25 @@ def test_what_is_new_is_told(spec, tmp_path):
     assert told((spec, SEEDS), (spectral, SEEDS)) == ["method spectral is new: 3 lanes"]
     both = dataclasses.replace(spec, method="l2", epochs=3)
     assert told((both, SEEDS)) == ["epochs 3, method l2 are new: 3 lanes"]
+    assert told((both, [*SEEDS, {"seed": 3}])) == [
+        "epochs 3, method l2 are new: 3 lanes",
+        "epochs 3, method l2, seed 3 are new: 1 lane",
+    ]
+    batches = dataclasses.replace(spec, batch_size=spec.batch_size // 2)
+    assert told((batches, SEEDS)) == [f"batch_size {batches.batch_size} is new: 3 lanes"]
+
+
+def test_a_probe_without_a_task_left_is_told(spec, tmp_path):
+    sweep.run(spec, SEEDS[:1], tmp_path)
+    more = dataclasses.replace(spec, probes=(*spec.probes, "gradient_norm"))
+    data = program_.load_dataset(spec)
+    [said] = growth.plan(tmp_path, program_.plan([(more, SEEDS[:1])], 64), data).news
+    assert said == (
+        "probe gradient_norm is measured from the next task on, and all "
+        f"{spec.tasks} are done: --tasks says how many more"
+    )
+    longer = dataclasses.replace(more, tasks=spec.tasks + 1)
+    assert growth.plan(tmp_path, program_.plan([(longer, SEEDS[:1])], 64), data).news == []
 
 
 # What cannot be added

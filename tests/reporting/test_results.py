@@ -541,6 +541,13 @@ def test_final_table_whole(small):
     assert tables.final_table(small, ARMS, last=2) == textwrap.dedent(expected)
 
 
+def test_lanes_of_different_lengths_are_told():
+    table = lanes((ABRUPT, 0, [0.1, 0.2, 0.3]), (GRADUAL, 0, [0.1, 0.2]))
+    told = "lanes have 2 to 3 tasks: a mean is over the last that each has, a difference over tasks"
+    assert f"{told} of both" in tables.final_table(table, ARMS).splitlines()
+    assert "lanes have" not in tables.final_table(table[table["task"] < 2], ARMS)
+
+
 def test_final_table_of_one_arm_and_of_another_unit():
     table = lanes(*((ABRUPT, s, [0.00123 + s * 1e-5]) for s in range(10)), metric="loss")
     expected = """\
