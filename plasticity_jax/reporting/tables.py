@@ -125,8 +125,8 @@ def _lengths(rows: Sequence[pd.DataFrame]) -> list[str]:
     if len(counts) < 2:
         return []
     return [
-        f"lanes have {min(counts)} to {max(counts)} tasks: a mean is over the last that each has, a "
-        "difference over tasks of both"
+        f"lanes have {min(counts)} to {max(counts)} tasks: a mean is over the last that each has, "
+        "a difference over tasks of both"
     ]
 
 
