@@ -106,7 +106,8 @@ def plan(workdir: str | Path, programs: Sequence[Program], dataset: datasets.Dat
                 unknown.append(own)
                 continue
             index, place = found
-            _check_same(workdir, recorded.slices[index], program)
+            if index not in sources:  # (once for all lanes of a slice)
+                _check_same(workdir, recorded.slices[index], program)
             _check_start(workdir, recorded.slices[index].program, place, program, own)
             goals[index][place] = _goal(program.spec)
             sources.setdefault(index, {})[place] = own
@@ -191,7 +192,7 @@ def _parted(workdir: str | Path, one: Slice, goals: Mapping[int, _Goal]) -> list
     groups: dict[_Goal | None, list[int]] = {}
     for place in range(len(one.numbers)):
         groups.setdefault(goals.get(place), []).append(place)
-    done = max(Checkpoints(one.checkpoints(workdir)).steps(), default=0)
+    done = one.done(workdir)
     if len(groups) < 2 or all(goal.tasks <= done for goal in groups if goal):
         return []
     return [Part(_part(one, goal, places), one, places) for goal, places in groups.items()]
@@ -433,36 +434,38 @@ def _told(program: Program, there: Sequence[Slice]) -> list[str]:
     """
     known: dict[str, set[Any]] = {}
     for one in there:
-        for name, value in _values(one.program.spec, one.program.lanes):
-            known.setdefault(name, set()).add(value)
-    groups: dict[tuple[str, ...], list[list[tuple[str, Any]]]] = {}
-    for lane in program.lanes:
+        for values in (_settings(one.program.spec), *one.program.lanes):
+            for name, value in values.items():
+                known.setdefault(name, set()).add(value)
+
+    def new(values: Mapping[str, Any]) -> dict[str, Any]:
         # (a number of a part that is new says nothing more)
-        new = [
-            (name, value)
-            for name, value in _values(program.spec, [lane])
-            if name in known and value not in known[name]
-        ]
-        groups.setdefault(tuple(name for name, _ in new), []).append(new)
+        return {n: value for n, value in values.items() if n in known and value not in known[n]}
+
+    of_all = new(_settings(program.spec))
+    groups: dict[tuple[str, ...], list[dict[str, Any]]] = {}
+    for lane in program.lanes:
+        found = of_all | new(lane)
+        groups.setdefault(tuple(found), []).append(found)
     return [_sentence(names, lanes) for names, lanes in groups.items()]
 
 
-def _sentence(names: Sequence[str], lanes: Sequence[Sequence[tuple[str, Any]]]) -> str:
+def _sentence(names: Sequence[str], lanes: Sequence[Mapping[str, Any]]) -> str:
     """What is new about lanes that are new in the settings of these names."""
     count = f"{len(lanes):,} lane{'' if len(lanes) == 1 else 's'}"
     if not names:
         return f"a combination of settings is new: {count}"
-    new: dict[str, dict[Any, None]] = {name: {} for name in names}
-    for name, value in itertools.chain.from_iterable(lanes):
-        new[name][value] = None
-    words = [_words(name, list(values)) for name, values in new.items()]
-    several = len(words) > 1 or len(next(iter(new.values()))) > 1
+    new = {}
+    for name in names:
+        new[name] = list(dict.fromkeys(lane[name] for lane in lanes))
+    words = [_words(name, values) for name, values in new.items()]
+    several = len(words) > 1 or len(new[names[0]]) > 1
     return f"{', '.join(words)} {'are' if several else 'is'} new: {count}"
 
 
 def _unmeasured(workdir: str | Path, one: Slice, goals: Iterable[_Goal]) -> list[str]:
     """What is said of probes that are new where no task is left to measure them at."""
-    done = max(Checkpoints(one.checkpoints(workdir)).steps(), default=0)
+    done = one.done(workdir)
     names: dict[str, None] = {}
     for goal in goals:
         if goal.tasks <= done:
@@ -481,11 +484,7 @@ def _words(name: str, values: Sequence[Any]) -> str:
     return f"{name} {', '.join(texts[:_NAMED])}" + (f" and {more} more" if more > 0 else "")
 
 
-def _values(spec: Spec, lanes: Sequence[Mapping[str, Any]]) -> Iterable[tuple[str, Any]]:
-    """What lanes are, as the table tells it."""
-    yield from spec.axes().items()
-    # (all examples is NaN, which equals nothing)
-    settings = {**spec.settings(), "samples": spec.samples}
-    yield from settings.items()
-    for lane in lanes:
-        yield from lane.items()
+def _settings(spec: Spec) -> dict[str, Any]:
+    """What all lanes of a Spec are, as the table tells it."""
+    # (there all examples are NaN, which equals nothing)
+    return {**spec.axes(), **spec.settings(), "samples": spec.samples}

@@ -143,8 +143,7 @@ def _recorded(name: str) -> Recorded:
     # (nothing is run, so it does not matter how many devices there are)
     found = slices.read(name, devices=1)
     if found is None:
-        what = "has no config.json" if Path(name).is_dir() else "is no folder"
-        raise WorkdirError(f"{name} {what}: allowed are folders of runs.")
+        raise WorkdirError(f"{name} {slices.lacks(name)}: allowed are folders of runs.")
     return found
 
 

@@ -14,6 +14,7 @@ from plasticity_jax.execution import placement
 from plasticity_jax.execution.program import Program, Start
 from plasticity_jax.spec import Spec, comparable
 from plasticity_jax.storage import workdir as workdir_
+from plasticity_jax.storage.checkpoints import Checkpoints
 from plasticity_jax.storage.workdir import WorkdirError, reason_of
 
 # fields that may change while a slice is run: how many tasks follow, and what is measured
@@ -59,6 +60,10 @@ class Slice(NamedTuple):
     def checkpoints(self, workdir: str | Path) -> Path:
         """Returns the folder of its checkpoints."""
         return Path(workdir, "checkpoints", self.folder)
+
+    def done(self, workdir: str | Path) -> int:
+        """Returns after how many tasks its newest states are saved."""
+        return max(Checkpoints(self.checkpoints(workdir)).steps(), default=0)
 
 
 class Recorded(NamedTuple):
@@ -161,6 +166,11 @@ def read(workdir: str | Path, devices: int | None = None) -> Recorded | None:
             f"({reason_of(error)}); use another --workdir."
         ) from error
     return Recorded(found, data)
+
+
+def lacks(workdir: str | Path) -> str:
+    """Returns in words why a folder that `read` finds nothing in is no workdir."""
+    return "has no config.json" if Path(workdir).is_dir() else "is no folder"
 
 
 def _read(recorded: Mapping[str, Any], first: int, index: str, devices: int | None) -> Slice:

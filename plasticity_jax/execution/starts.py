@@ -54,9 +54,9 @@ def attached(
         task = registry.whole("start_task", task, 0)
     recorded = slices.read(where)
     if recorded is None:
-        what = "has no config.json" if Path(where).is_dir() else "is no folder"
         raise WorkdirError(
-            f"start is {where}, which {what}: allowed is the folder of a finished run."
+            f"start is {where}, which {slices.lacks(where)}: allowed is the folder of a finished "
+            "run."
         )
     lanes = itertools.chain.from_iterable(program.lanes for program in programs)
     seeds = {lane["seed"] for lane in lanes}

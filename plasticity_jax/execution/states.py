@@ -38,8 +38,9 @@ def load_state(
     after = None if task is None else registry.whole("task", task, 0)
     recorded = slices.read(where, devices=1)
     if recorded is None:
-        what = "has no config.json" if Path(where).is_dir() else "is no folder"
-        raise WorkdirError(f"workdir is {where}, which {what}: allowed is the folder of a run.")
+        raise WorkdirError(
+            f"workdir is {where}, which {slices.lacks(where)}: allowed is the folder of a run."
+        )
     one = _slice(where, recorded, number)
     kept = Checkpoints(one.checkpoints(where))
     step = _step(where, number, after, kept.steps())

@@ -42,14 +42,6 @@ def straight(spec):
     }
 
 
-@pytest.fixture
-def nothing_compiles(monkeypatch):
-    def refuse(*_):
-        raise AssertionError("nothing is to be compiled or trained")
-
-    monkeypatch.setattr(compiled_, "compile_program", refuse)
-
-
 def everything(path) -> pd.DataFrame:
     return table_.read(pathlib.Path(path) / "results.parquet")
 

@@ -11,7 +11,6 @@ import pytest
 from helpers import tiny
 
 import plasticity_jax as pj
-from plasticity_jax.execution import compiled as compiled_
 from plasticity_jax.execution import merging, slices, sweep
 from plasticity_jax.storage import table as table_
 from plasticity_jax.storage import workdir
@@ -46,14 +45,6 @@ def whole(spec, l2, tmp_path_factory):
     table = sweep.run([(spec, SEEDS), (l2, SEEDS)], workdir=folder)
     more = [(dataclasses.replace(one, tasks=3), SEEDS) for one in (spec, l2)]
     return table, sweep.run(more)
-
-
-@pytest.fixture
-def nothing_compiles(monkeypatch):
-    def refuse(*_):
-        raise AssertionError("nothing is to be compiled or trained")
-
-    monkeypatch.setattr(compiled_, "compile_program", refuse)
 
 
 def results(path) -> pd.DataFrame:

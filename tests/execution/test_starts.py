@@ -11,7 +11,6 @@ import pytest
 from helpers import tiny
 
 from plasticity_jax.cli import launcher
-from plasticity_jax.execution import compiled as compiled_
 from plasticity_jax.execution import slices, sweep, tasks
 from plasticity_jax.reporting import collect
 from plasticity_jax.storage import workdir
@@ -38,14 +37,6 @@ def longer(spec):
     """The same as the donor, and two more tasks."""
     table = sweep.run(dataclasses.replace(spec, tasks=4), SEEDS)
     return table[table["task"] >= 2].reset_index(drop=True)
-
-
-@pytest.fixture
-def nothing_compiles(monkeypatch):
-    def refuse(*_):
-        raise AssertionError("nothing is to be compiled or trained")
-
-    monkeypatch.setattr(compiled_, "compile_program", refuse)
 
 
 def going_on(spec, **changes):

@@ -76,10 +76,8 @@ def optimizer_state(table: Frame) -> str:
     """Returns the table and the verdict of rule 1 as Markdown."""
     said = adam(table)
     others = [name for name in VARIANTS if name != "Adam"]
-    fewer = {n: rule.estimate(said.bursts[n] - said.bursts["Adam"], "<", 0.0) for n in others}
-    gained = {n: rule.estimate(said.end[n] - said.end["Adam"], ">", 0.0) for n in others}
-    p_fewer = dict(zip(others, rule.holm([fewer[n].p for n in others]), strict=True))
-    p_gained = dict(zip(others, rule.holm([gained[n].p for n in others]), strict=True))
+    fewer, p_fewer = _against_adam(said.bursts, "<")
+    gained, p_gained = _against_adam(said.end, ">")
     part = {n: gained[n].mean / (1 - said.end["Adam"].mean()) for n in others}
     lines = [
         "| optimizer | tasks in a burst, no change | minus Adam, points | lowest accuracy | "
@@ -116,6 +114,17 @@ def optimizer_state(table: Frame) -> str:
     return "\n".join([*lines, "", verdict, "", _jumps(table)])
 
 
+Tests = tuple[dict[str, rule.Estimate], dict[str, float]]
+
+
+def _against_adam(numbers: Frame, direction: str) -> Tests:
+    """The paired differences of all other variants (columns) to Adam, and their corrected p."""
+    others = [name for name in VARIANTS if name != "Adam"]
+    tests = {n: rule.estimate(numbers[n] - numbers["Adam"], direction, 0.0) for n in others}
+    corrected = rule.holm([test.p for test in tests.values()])
+    return tests, dict(zip(others, corrected, strict=True))
+
+
 JUMP = 10  # times the loss of the task before
 
 
@@ -133,9 +142,7 @@ def jumps(table: Frame) -> Frame:
 def _jumps(table: Frame) -> str:
     """The same question by the loss, as a table; it has no rule of its own."""
     count = jumps(table)
-    others = [name for name in VARIANTS if name != "Adam"]
-    tests = {name: rule.estimate(count[name] - count["Adam"], "<", 0.0) for name in others}
-    corrected = dict(zip(others, rule.holm([tests[n].p for n in others]), strict=True))
+    tests, corrected = _against_adam(count, "<")
     lines = [
         f"| optimizer | tasks whose loss is over {JUMP} times that of the task before, no change, "
         "by seed | minus Adam |",
@@ -144,10 +151,8 @@ def _jumps(table: Frame) -> str:
     for name in VARIANTS:
         seeds = ", ".join(f"{number:.0f}" for number in count[name])
         difference = ""
-        if name in others:
-            test = tests[name]
-            ends = f"[{test.low:+.1f}, {test.high:+.1f}]"
-            difference = f"{test.mean:+.1f} {ends}, {p_text(corrected[name])}"
+        if name in tests:
+            difference = _difference(tests[name], corrected[name])
         lines.append(f"| {name} | {seeds} | {difference} |")
     return "\n".join(lines)
 
@@ -272,7 +277,7 @@ def postponed(table: Frame) -> str:
     for (rate, arm), one in made.items():
         difference = ""
         if (rate, arm) in tests:
-            difference = _later(tests[rate, arm], corrected[rate, arm])
+            difference = _difference(tests[rate, arm], corrected[rate, arm])
         slope = 100 * one.slope
         cells = [
             _tasks(one.first),
@@ -294,18 +299,26 @@ def postponed(table: Frame) -> str:
     return "\n".join([*lines, "", verdict])
 
 
-def _later(test: rule.Estimate, p: float) -> str:
-    """A difference in tasks, with interval and p."""
-    return f"{test.mean:+.1f} [{test.low:+.1f}, {test.high:+.1f}], {p_text(p)}"
+def _difference(test: rule.Estimate, p: float, unit: str = "") -> str:
+    """A difference with its interval and p."""
+    return f"{test.mean:+.1f} [{test.low:+.1f}, {test.high:+.1f}]{unit}, {p_text(p)}"
 
 
 LOW_RATES = (3e-5, 1e-4)
 
 
-def low_rates(made: dict[Pair, Survival]) -> dict[float, tuple[str, str]]:
-    """Returns, of abrupt change at each low rate, rule 2's word against 1e-3, and by how many tasks
-    it is later, corrected over the two.
+class LowRate(NamedTuple):
+    """Of abrupt change at a low rate: rule 2's word against 1e-3, by how many tasks it is later,
+    and p corrected over the low rates.
     """
+
+    said: str
+    later: rule.Estimate
+    p: float
+
+
+def low_rates(made: dict[Pair, Survival]) -> dict[float, LowRate]:
+    """Returns what is said of abrupt change at each low rate."""
     abrupt = {rate: one for (rate, arm), one in made.items() if arm == "abrupt"}
     low = [rate for rate in LOW_RATES if rate in abrupt]
     if 1e-3 not in abrupt:
@@ -316,7 +329,7 @@ def low_rates(made: dict[Pair, Survival]) -> dict[float, tuple[str, str]]:
     for rate, test, p in zip(low, tests, corrected, strict=True):
         said = word(abrupt[rate], p < rule.LEVEL and test.side > 0, float(base.median()))
         said = said.replace("not told from abrupt", "not told from 1e-3")
-        found[rate] = said, f"{_later(test, p)}"
+        found[rate] = LowRate(said, test, p)
     return found
 
 
@@ -324,7 +337,7 @@ def _low_rates(made: dict[Pair, Survival]) -> str:
     found = low_rates(made)
     if not found:
         return ""
-    words = [f"at {rate:g} {said} ({later})" for rate, (said, later) in found.items()]
+    words = [f"at {r:g} {one.said} ({_difference(one.later, one.p)})" for r, one in found.items()]
     return f"Abrupt change at a low rate against 1e-3, in tasks: {'; '.join(words)}."
 
 
@@ -337,26 +350,21 @@ def factors() -> str:
 
 def low_rate() -> str:
     """Returns by which factor a tenth of the learning rate postpones the fall."""
-    said = low_rates(judged(_kept("postponed")).made)[1e-4][0]
-    return said.rpartition(" ")[2]
+    return low_rates(judged(_kept("postponed")).made)[1e-4].said.rpartition(" ")[2]
 
 
 def lowest_rate() -> str:
     """Returns how much later abrupt change falls at a thirtieth of the learning rate, in tasks."""
-    ends, _, p = low_rates(judged(_kept("postponed")).made)[3e-5][1].partition("], p ")
-    return f"{ends}] tasks, p {p}"
+    one = low_rates(judged(_kept("postponed")).made)[3e-5]
+    return _difference(one.later, one.p, " tasks")
 
 
 def momentum_loses() -> str:
     """Returns what momentum keeps after abrupt change, minus Adam's, with p corrected over the
     variants.
     """
-    end = adam(_kept("optimizer_state")).end
-    others = [name for name in VARIANTS if name != "Adam"]
-    tests = {name: rule.estimate(end[name] - end["Adam"], ">", 0.0) for name in others}
-    corrected = dict(zip(others, rule.holm([tests[n].p for n in others]), strict=True))
-    ends, _, p = _tested(tests["momentum"], corrected["momentum"]).partition(", p ")
-    return f"{ends} points, p {p}"
+    tests, corrected = _against_adam(100 * adam(_kept("optimizer_state")).end, ">")
+    return _difference(tests["momentum"], corrected["momentum"], " points")
 
 
 def _kept(name: str) -> Frame:

@@ -13,11 +13,10 @@ import numpy as np
 import pandas as pd
 
 from experiments import figures
-from experiments.gradual.claims import decided, tables
+from experiments.gradual.claims import decided, redrawn, tables
 from experiments.gradual.claims.tables import Frame
 from plasticity_jax.reporting import curves
 from plasticity_jax.reporting import tables as tables_
-from plasticity_jax.storage import table as table_
 
 
 def optimizer_state(table: Frame, path: pathlib.Path) -> None:
@@ -163,9 +162,10 @@ def whole(one: Whole, folder: pathlib.Path) -> pathlib.Path:
     """Writes the final table of a run with all its arms, and with a title its picture and curves;
     returns the path of the picture, else that of the table.
     """
-    table = pd.concat([_lanes(name) for name in one.lanes], ignore_index=True)
+    table = redrawn.kept_lanes(one.lanes)
     for column in table[list({*one.arms} & {*table})].select_dtypes("float32"):
         table[column] = table[column].map(lambda number: float(f"{number:.6g}"))
+    # (arms in the order of their settings, not of the runs)
     table["lane"] = table.groupby([*one.arms, "seed"]).ngroup()
     wanted = {"lane", "task", "seed", "finite", *one.arms, *one.metrics}
     table = table.reindex(columns=[column for column in table if column in wanted])
@@ -184,10 +184,6 @@ def whole(one: Whole, folder: pathlib.Path) -> pathlib.Path:
 
 def _kept(one: Whole) -> bool:
     return all((tables.FOLDER / "lanes" / f"{name}.parquet").exists() for name in one.lanes)
-
-
-def _lanes(name: str) -> Frame:
-    return table_.read(tables.FOLDER / "lanes" / f"{name}.parquet")
 
 
 PICTURES = {"optimizer_state": optimizer_state, "postponed": postponed, "foretelling": foretelling}

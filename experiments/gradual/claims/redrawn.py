@@ -71,7 +71,7 @@ def draw(folder: pathlib.Path = tables.FOLDER) -> list[pathlib.Path]:
     return [_draw(one, folder) for one in REDRAWN]
 
 
-def _lanes(names: tuple[str, ...]) -> pd.DataFrame:
+def kept_lanes(names: tuple[str, ...]) -> pd.DataFrame:
     """The rows of several tables with lane numbers of their own, without the columns that say where
     a table is from.
     """
@@ -84,7 +84,7 @@ def _lanes(names: tuple[str, ...]) -> pd.DataFrame:
 
 
 def _draw(one: Redrawn, folder: pathlib.Path) -> pathlib.Path:
-    table = _lanes(one.lanes)
+    table = kept_lanes(one.lanes)
     tasks, seeds = table["task"].max() + 1, sorted(table["seed"].unique())
     said = [f"--tasks={tasks}", f"--seeds={len(seeds)}", f"--first_seed={seeds[0]}"]
     argv = ["--scale=reduced", *said, "--figure_format=png", *one.argv]
