@@ -1,7 +1,6 @@
 """Measures and prints a table. See `--help`."""
 
 import argparse
-import importlib.metadata
 import json
 import os
 import platform
@@ -106,6 +105,8 @@ def first_line(part: Callable) -> str:
 
 def machine() -> dict[str, str]:
     """Returns what the times depend on."""
+    from plasticity_jax.execution import record
+
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
         model = next(
@@ -114,7 +115,7 @@ def machine() -> dict[str, str]:
     except (OSError, StopIteration):
         model = platform.processor()
     packages = ("plasticity_jax", "jax", "jaxlib", "flax", "optax", "numpy", "torch")
-    versions = ", ".join(f"{name} {importlib.metadata.version(name)}" for name in packages)
+    versions = ", ".join(f"{name} {record.version(name)}" for name in packages)
     where = devices()
     return {
         "machine": f"{cores()} cores, {model}",

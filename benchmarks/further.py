@@ -31,12 +31,20 @@ def one_lane(rounds: int) -> list[Figure]:
     ]
 
 
+# model -> steps a call, and the widths that are tried; the last one is as many lanes a device
+ON_CPU = {"mlp": (80, [2]), "cnn": (8, [2]), "t5": (1, [2]), "resnet18": (1, [2])}
+ON_GPU = {
+    "mlp": (16, [16, 64, 256]),
+    "cnn": (4, [4, 16, 64]),
+    "t5": (1, [2, 4, 16]),
+    "resnet18": (1, [2, 4, 16]),
+}
+
+
 def strategies(rounds: int) -> list[Figure]:
-    """Every way to run four lanes (on GPUs 64 a device) against lanes one at a time on each device:
-    every model.
-    """
-    figures, widths = [], (2,) if devices().backend == "cpu" else (8, 64)
-    for model, steps in (("mlp", 80), ("cnn", 8), ("t5", 1), ("resnet18", 1)):
+    """Every way to run a few lanes on each device against lanes one at a time on each: every model."""
+    figures, on_cpu = [], devices().backend == "cpu"
+    for model, (steps, widths) in (ON_CPU if on_cpu else ON_GPU).items():
         count = widths[-1] * devices().count
         ours = {
             "kind": "steps",
@@ -52,14 +60,15 @@ def strategies(rounds: int) -> list[Figure]:
             for width in widths
         }
         rivals |= {name: rival(**ours, strategy=name) for name in ("map", "plain")}
-        rivals[f"vmap, width {count}"] = rival(**ours, strategy="vmap", width=count)
+        if devices().count > 1:
+            rivals[f"vmap, width {count}"] = rival(**ours, strategy="vmap", width=count)
         rates = alternate(rivals, rounds)
+        alone = rates["sharded, width 1"]
+        figures.append(
+            Figure("strategies", f"{model}, {count} lanes, sharded, width 1", alone, "lane-steps/s")
+        )
         figures += [
-            Figure(
-                "strategies",
-                f"time, {model}, {name} / sharded, width 1",
-                divide(rates["sharded, width 1"], rate),
-            )
+            Figure("strategies", f"time, {model}, {name} / sharded, width 1", divide(alone, rate))
             for name, rate in rates.items()
             if name != "sharded, width 1"
         ]
@@ -131,18 +140,21 @@ def cores_too(rounds: int) -> list[Figure]:
 
 
 def series(rounds: int) -> list[Figure]:
-    """ResNet-18 and T5 with 1, 2, 4 lanes (on GPUs up to 64), one at a time and in one vmap, of
+    """ResNet-18 and T5 with 1, 2, 4 lanes (on GPUs up to 16), one at a time and in one vmap, of
     grouped convolutions.
     """
-    figures, most = [], 4 if devices().backend == "cpu" else 64
+    figures, counts = [], (1, 2, 4) if devices().backend == "cpu" else (1, 4, 16)
     for model in ("resnet18", "t5"):
         ours = {"kind": "steps", "piece": None, "model": model, "steps": 1, "rehearsed": True}
-        for count in (2**power for power in range(most.bit_length())):
-            rivals = {"map": rival(**ours, count=count, strategy="map")}
-            if count > 1:
-                rivals["vmap"] = rival(**ours, count=count, strategy="vmap", width=count)
-            figures += [
-                Figure("series", f"{model}, {count} in a {name}", rate, "lane-steps/s")
-                for name, rate in alternate(rivals, rounds).items()
-            ]
+        rivals = {
+            f"{count} in a map": rival(**ours, count=count, strategy="map") for count in counts
+        }
+        rivals |= {
+            f"{count} in a vmap": rival(**ours, count=count, strategy="vmap", width=count)
+            for count in counts[1:]
+        }
+        figures += [
+            Figure("series", f"{model}, {name}", rate, "lane-steps/s")
+            for name, rate in alternate(rivals, rounds).items()
+        ]
     return figures

@@ -132,7 +132,7 @@ def training(
             states, metric = run(
                 numbers, states, data, jax.device_put(part + np.int32(done), where.shared)
             )
-            metric.block_until_ready()
+            jax.block_until_ready(metric)
         done += steps
         return float(count * steps)
 

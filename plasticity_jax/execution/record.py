@@ -72,7 +72,7 @@ def call() -> dict[str, Any]:
         "host": socket.gethostname(),
         "platform": platform.platform(),
         "device": _devices(),
-        "versions": {package: _version(package) for package in ("jax", "jaxlib")},
+        "versions": {package: version(package) for package in ("jax", "jaxlib")},
     }
 
 
@@ -90,7 +90,7 @@ def environment_record(dataset: datasets.Dataset) -> dict[str, Any]:
 
     packages = ("plasticity_jax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
     return {
-        "versions": {"python": platform.python_version(), **{p: _version(p) for p in packages}},
+        "versions": {"python": platform.python_version(), **{p: version(p) for p in packages}},
         "code_version": code_version(),
         "device": _devices(),
         "imports": dict(own_parts.LOADED),
@@ -100,7 +100,7 @@ def environment_record(dataset: datasets.Dataset) -> dict[str, Any]:
     }
 
 
-def _version(package: str) -> str:
+def version(package: str) -> str:
     """The version of an installed package, or what one that is only on the path says of itself; our
     own is always what runs, since another one may be installed.
     """

@@ -172,7 +172,7 @@ def test_a_package_that_is_only_on_the_path_is_recorded(tmp_path):
     where = os.path.dirname(os.path.dirname(pj.__file__))
     script = (
         "from plasticity_jax.execution import record; print(*record.checkout());"
-        "print(record._version('plasticity_jax'))"
+        "print(record.version('plasticity_jax'))"
     )
     environment = {**os.environ, "PYTHONPATH": where}
     found = subprocess.run(
