@@ -1,0 +1,107 @@
+"""Figures in which an agent acts: what they run, and what they tell of it."""
+
+import importlib
+
+import numpy as np
+import pandas as pd
+import pytest
+from scipy import stats
+
+from experiments.disentangling import acting
+from plasticity_jax.cli import flags
+
+BENCHMARKS = {one.name: one for one in (acting.BANDIT,)}
+
+
+def runs(benchmark, scale, *argv):
+    defaults = benchmark.at(scale)
+    values, given = flags.parse(argv, defaults)
+    return flags.runs(values, given, acting.arms(benchmark, int(values["tasks"])))
+
+
+@pytest.mark.parametrize("name", BENCHMARKS)
+@pytest.mark.parametrize("scale", ["paper", "reduced", "smoke"])
+def test_every_arm_has_a_fresh_network_in_the_last_phase(name, scale):
+    made = runs(BENCHMARKS[name], scale)
+    aged = [(spec, lanes) for spec, lanes in made if not spec.first_task]
+    late = [(spec, lanes) for spec, lanes in made if spec.first_task]
+    assert {spec.tasks for spec, _ in late} == {1}
+    assert {spec.first_task + 1 for spec, _ in late} == {spec.tasks for spec, _ in aged}
+    fresh = {repr(lane) for _, lanes in late for lane in lanes}
+    assert {repr(lane) for _, lanes in aged for lane in lanes} <= fresh
+    assert len(aged) <= len(late)
+
+
+@pytest.mark.parametrize("name", BENCHMARKS)
+def test_a_file_says_what_it_shows_and_how_it_is_run(name):
+    text = importlib.import_module(f"experiments.disentangling.{name}").__doc__ or ""
+    assert f"python -m experiments.disentangling.{name} " in text
+    for word in ("Source: Lyle et al.", "--scale=reduced", "Paper", "Cost:"):
+        assert word in text
+
+
+def test_flags_replace_the_axes_of_a_figure():
+    made = runs(acting.BANDIT, "reduced", "--norm=layer", "--l2.strength=1e-3", "--tasks=1")
+    ((spec, lanes),) = made  # (one phase has no later one)
+    assert spec.norm == "layer"
+    assert {lane["l2.strength"] for lane in lanes} == {1e-3}
+    assert {lane["dqn.gamma"] for lane in lanes} == {0.0, 0.99}
+
+
+COLUMNS = ["norm", "dqn.gamma", "first_task"]
+
+
+def table():
+    """Two arms of three seeds and three phases, with controls that lack a seed of the second."""
+    random, rows, lane = np.random.default_rng(0), [], 0
+    for first_task, tasks in ((0, 3), (2, 1)):
+        for norm in ("none", "layer"):
+            for seed in range(3):
+                if first_task and norm == "layer" and seed == 1:
+                    continue
+                for task in range(tasks):
+                    row = {"lane": lane, "seed": seed, "task": task, "norm": norm, "finite": True}
+                    row |= {"dqn.gamma": 0.0, "first_task": first_task}
+                    rows.append(row | {"reward_rate": random.normal()})
+                lane += 1
+    return pd.DataFrame(rows)
+
+
+def test_a_comparison_is_of_the_same_seeds():
+    rows = table()
+    found = acting.compared(rows, COLUMNS, "reward_rate").set_index("norm")
+    indexed = rows.set_index(["norm", "first_task", "task", "seed"]).sort_index()
+    reward = indexed["reward_rate"]
+    change = (reward["none", 0, 2] - reward["none", 0, 0]).to_numpy()
+    interval = stats.ttest_1samp(change, 0).confidence_interval(0.95)
+    assert found.loc["none", "last - first"] == pytest.approx(change.mean())
+    assert found.loc["none", "last - first low"] == pytest.approx(interval.low)
+    assert found.loc["none", "last - first high"] == pytest.approx(interval.high)
+    lost = reward["layer", 0, 2][[0, 2]] - reward["layer", 2, 0]
+    assert found.loc["layer", "last - fresh"] == pytest.approx(lost.mean())
+    assert found.loc["layer", "fresh"] == pytest.approx(reward["layer", 2, 0].mean())
+
+
+def test_without_controls_there_is_nothing_to_compare_with():
+    rows = table().query("first_task == 0")
+    found = acting.compared(rows, COLUMNS, "reward_rate")
+    assert found["fresh"].isna().all()
+    assert found["last - first"].notna().all()
+    assert "| - | " in acting.text(found, COLUMNS)
+
+
+def test_a_figure_writes_pictures_and_tables(tmp_path):
+    values, _ = flags.parse([f"--workdir={tmp_path}"], acting.BANDIT.at("smoke"))
+    said = acting.drawn(acting.BANDIT, table(), COLUMNS, values)
+    written = {path.name for path in tmp_path.iterdir()}
+    assert written >= {"bandit.csv", "bandit.md", "bandit_0.0.png", "bandit_0.0.csv"}
+    assert "| norm | seeds | first | last | fresh |" in said
+
+
+@pytest.mark.slow
+def test_the_bandit_runs_from_flag_to_picture(tmp_path, capsys):
+    argv = ["--scale=smoke", "--norm=none", "--l2.strength=0", "--probes=none"]
+    argv += ["--seeds=1", "--noprogress", f"--workdir={tmp_path}"]
+    assert acting.main("", acting.BANDIT, argv) == 0
+    assert "last - fresh" in capsys.readouterr().out
+    assert (tmp_path / "bandit_0.99.png").exists()
