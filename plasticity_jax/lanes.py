@@ -258,7 +258,14 @@ def check_steps(spec: Spec, samples: int) -> int:
     if steps >= most:
         raise ValueError(f"a task has {steps} steps: allowed are fewer than {most}.")
     updates = spec.make_agent().updates(steps) if spec.acts else steps
-    if spec.points > updates:
+    if isinstance(spec.points, tuple):
+        last = spec.points[-1]
+        if last >= steps:
+            raise ValueError(
+                f"points lists step {last}, but a task has {steps} steps: allowed are 0 to "
+                f"{steps - 1}."
+            )
+    elif spec.points > updates:
         raise ValueError(
             f"points is {spec.points}, but a task has {updates} steps: allowed are as many as "
             "steps."

@@ -119,10 +119,11 @@ class Spec:
     probe_samples: int = _field(
         512, "what is measured", "examples in the fixed probe batch, at most all", limits=WHOLE
     )
-    points: int = _field(
+    points: int | tuple[int, ...] = _field(
         0,
         "what is measured",
-        "values within a task: means over so many parts of its steps, in points.parquet",
+        "values within a task, in points.parquet: means over so many parts of its steps; of a list "
+        "such as 0,1,2,5 what the probes at the end measure after so many steps",
         limits=COUNT,
     )
     revisit: int = _field(
@@ -189,7 +190,9 @@ class Spec:
         for field in dataclasses.fields(self):
             value = getattr(self, field.name)
             limits = field.metadata["limits"]
-            if limits and not (field.name in OPTIONAL and value is None):
+            if field.name == "points" and registry.several(value):
+                replace("points", _chosen_steps(value, limits))
+            elif limits and not (field.name in OPTIONAL and value is None):
                 read = registry.whole(field.name, value, *limits, never=is_period(field.name))
                 replace(field.name, read)
         for name in unread(self.model):
@@ -229,6 +232,11 @@ class Spec:
 
     def _check_no_epochs(self) -> None:
         """Raises ValueError for what a phase of acting has no meaning for."""
+        if self.steps_of_points:
+            raise ValueError(
+                f"points is {self.points}, but in a phase of {self.environment!r} an agent acts: "
+                "allowed is the number of its parts."
+            )
         for name in ("epochs", "revisit"):
             if getattr(self, name) != _default(name):
                 raise ValueError(
@@ -304,6 +312,11 @@ class Spec:
     def acts(self) -> bool:
         """Whether an agent acts, so that a task is a phase of steps in a world."""
         return self.agent != "none"
+
+    @property
+    def steps_of_points(self) -> tuple[int, ...]:
+        """The steps of a task after which probes measure as well; () where `points` is a count."""
+        return self.points if isinstance(self.points, tuple) else ()
 
     @property
     def open_ended(self) -> bool:
@@ -465,6 +478,14 @@ def _probes(given: Any) -> tuple[str, ...]:
             PROBES, "probe", name.removesuffix(START) if isinstance(name, str) else name
         )
     return tuple(dict.fromkeys(map(str, wanted)))
+
+
+def _chosen_steps(given: Any, limits: tuple[int, int]) -> tuple[int, ...]:
+    """The steps that `points` lists, in order and each once."""
+    steps = {registry.whole("a step of points", step, *limits) for step in given}
+    if not steps:
+        raise ValueError("points lists no steps: allowed is a count, or one step at least.")
+    return tuple(sorted(map(int, steps)))
 
 
 def _option(name: str, value: Any, default: Any) -> Any:

@@ -87,6 +87,8 @@ def _of_spec(name: str, given: str) -> list[Any]:
     about = SPEC_FIELDS[name].metadata
     if SPEC_FIELDS[name].type == tuple[str, ...]:  # a list of names, but not an axis
         return [tuple(_split(given))]
+    if name == "points" and "," in given:  # steps, and no axis either
+        return [tuple(whole(name, item, *about["limits"]) for item in _split(given))]
     listed = items(given) if about["axis"] else [given]
     return [whole(name, item, *about["limits"]) if about["limits"] else item for item in listed]
 

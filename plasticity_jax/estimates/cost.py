@@ -106,7 +106,8 @@ def _seconds(program: program_.Program, trial: Trial, data: Data) -> float:
         # the whole task is evaluated once at its end, which takes about a third of a step for each
         # batch
         steps += count // spec.batch_size / 3
-    task = steps * trial.step + trial.rest + trial.probing / spec.probe_every
+    times = 1 + len(spec.steps_of_points)
+    task = steps * trial.step + trial.rest + times * trial.probing / spec.probe_every
     blocks = -(-len(program.lanes) // (how.width * how.devices))
     return blocks * spec.tasks * task
 
@@ -124,6 +125,7 @@ def _plain(spec: Spec) -> Spec:
         transition="sampling",
         tasks=2,
         epochs=1,
+        points=0,
         probe_every=1,
         options=options,
     )

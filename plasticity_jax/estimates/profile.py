@@ -120,7 +120,7 @@ def shortened(
     )
     block = program.lanes[: how.width * how.devices]
     return program_.Program(
-        dataclasses.replace(spec, epochs=epochs, probe_every=1), block, how
+        dataclasses.replace(spec, epochs=epochs, points=0, probe_every=1), block, how
     ), part
 
 

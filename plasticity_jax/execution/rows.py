@@ -181,8 +181,9 @@ def points(
 ) -> "pandas.DataFrame | None":
     """Returns the values within tasks: a row for each lane, task and part of its steps.
 
-    Columns: lane, task, seed, point (the part of the task's steps, from 0), then the means
-    over it. None if none were asked for.
+    Columns: lane, task, seed, point (the part of the task's steps, from 0), then the means over it;
+    where `points` lists steps: point, the number of steps done, then what the minibatch of that
+    step scored and what the probes of the end measured. None if none were asked for.
     """
     import pandas
 
@@ -195,9 +196,13 @@ def points(
     whole = itertools.chain.from_iterable(program.lanes for program in programs)
     seeds = np.array([lane["seed"] for lane in whole])
     seeds[np.concatenate(own)] = seeds.copy()
-    columns = {"lane": lane, "task": task, "seed": seeds[lane], "point": point}
+    steps = np.tile(np.arange(count), (lanes, 1))
+    for program, numbered in zip(programs, own, strict=True):
+        chosen = program.spec.steps_of_points
+        steps[numbered, : len(chosen)] = chosen
+    columns = {"lane": lane, "task": task, "seed": seeds[lane], "point": steps[lane, point]}
     means = {name.removeprefix(POINTS): values.reshape(-1) for name, values in found.items()}
-    table = pandas.DataFrame(columns | means).dropna(subset=list(means))
+    table = pandas.DataFrame(columns | means).dropna(subset=list(means), how="all")
     return table.sort_values(["lane", "task", "point"], ignore_index=True)
 
 

@@ -351,7 +351,7 @@ def _scores(one: _Phase, lived: _Lived, online: Online, learnt: Array) -> Metric
         metrics[f"online_{name}_mean"] = _ratio(values.sum(), learnt.sum())
     if one.spec.points:
         reward = lived.reward.mean(1)
-        metrics[f"{evaluation.POINTS}reward_rate"] = evaluation.windows(reward, one.spec.points)
+        metrics[f"{evaluation.POINTS}reward_rate"] = evaluation.at_points(reward, one.spec.points)
     return metrics
 
 

@@ -170,6 +170,12 @@ def measure(spec: Spec, learner: step.Learner, at: Moment, begun: TrainState) ->
     return jax.lax.cond((at.task + 1) % spec.probe_every == 0, probed, absent)
 
 
+def probed(spec: Spec, learner: step.Learner, at: Moment, names: Sequence[str]) -> Metrics:
+    """Returns {column: [] or [K]} of these probes of a Spec in the state `at.after`."""
+    snapshot = _snapshot(learner, at)
+    return _columns({name: _with_options(spec, name)(snapshot) for name in names})
+
+
 def _columns(found: Mapping[str, Any], suffix: str = "") -> Metrics:
     """What probes found, by column: a probe with several numbers has one for each."""
     columns: Metrics = {}
@@ -244,6 +250,11 @@ def revisit(
     for back in range(count):
         columns |= {f"revisit_{back + 1}_{name}": values[back] for name, values in found.items()}
     return columns
+
+
+def at_points(values: Array, points: int | tuple[int, ...]) -> Array:
+    """Returns `values` [steps] at the steps that are listed, or their `windows` if it is a count."""
+    return windows(values, points) if isinstance(points, int) else values[jnp.asarray(points)]
 
 
 def windows(values: Array, count: int) -> Array:

@@ -13,7 +13,7 @@ from plasticity_jax import lanes, registry
 from plasticity_jax.methods import lifting
 from plasticity_jax.precision import in_float32
 from plasticity_jax.probes import numerics
-from plasticity_jax.spec import Spec
+from plasticity_jax.spec import START, Spec
 from plasticity_jax.stream import keys, order, transitions
 from plasticity_jax.training import acting, evaluation, network
 from plasticity_jax.training import step as step_
@@ -92,7 +92,8 @@ def make_run(spec: Spec) -> Run:
         if one.learner.boundaries:
             state = _begin(one, state)
         begun = state
-        state, metrics = _trained(one, state)
+        at_points = _at_points(one, before, begun)
+        state, metrics = _trained(one, state, at_points)
         scores, losses = _scores(one, state)
         metrics |= scores
         finite = numerics.finite([state.params, *losses])
@@ -210,33 +211,83 @@ def _begin(one: _Task, state: TrainState) -> TrainState:
     return jax.lax.cond(one.begins, begun, lambda state: state, state)
 
 
-def _trained(one: _Task, state: TrainState) -> tuple[TrainState, Metrics]:
+class _Points(NamedTuple):
+    """What probes measure after chosen steps of a task.
+
+    Attributes:
+      look: (state, step [] int32, found) -> `found`, with what is measured if it is this step's
+        turn; nothing is computed at others.
+      nothing: {column: [points]} what there is before anything is measured.
+    """
+
+    look: Callable[[TrainState, Array, Metrics], Metrics]
+    nothing: Metrics
+
+
+def _at_points(one: _Task, before: TrainState, begun: TrainState) -> _Points | None:
+    """What is measured at the steps that the Spec's points list, None if nothing is."""
+    spec = one.spec
+    names = [name for name in spec.probes if not name.endswith(START)]
+    if not spec.steps_of_points or not names:
+        return None
+    steps = jnp.asarray(spec.steps_of_points, jnp.int32)
+
+    def probed(state: TrainState) -> Metrics:
+        found = evaluation.probed(spec, one.learner, _moment(one, before, state), names)
+        return {name: value for name, value in found.items() if value.ndim == 0}
+
+    nothing = {
+        name: jnp.full(len(steps), evaluation.not_measured(), value.dtype)
+        for name, value in jax.eval_shape(probed, begun).items()
+    }
+    turn = (one.number + 1) % spec.probe_every == 0
+
+    def look(state: TrainState, step: Array, found: Metrics) -> Metrics:
+        def measured(found: Metrics) -> Metrics:
+            place = jnp.searchsorted(steps, step)
+            return {name: found[name].at[place].set(v) for name, v in probed(state).items()}
+
+        due = (steps == step).any() & turn
+        return jax.lax.cond(due, measured, lambda found: found, found)
+
+    return _Points(look, nothing)
+
+
+def _trained(
+    one: _Task, state: TrainState, at_points: _Points | None
+) -> tuple[TrainState, Metrics]:
     """The state after the task's epochs, and what its minibatches scored before their updates."""
 
-    def one_step(state: TrainState, batch_and_step) -> tuple[TrainState, Online]:
+    def one_step(carry: tuple[TrainState, Metrics], batch_and_step) -> tuple[Any, Online]:
+        state, found = carry
         batch, step = batch_and_step
+        if at_points is not None:
+            found = at_points.look(state, step, found)
         if not one.ahead:
             batch = _drawn(one, batch, step)
         clock = one.number * one.steps + step
         noise = keys.role(one.key, keys.NOISE, clock)
         boundary = one.begins & (step == 0)
-        return step_.train_step(one.learner, state, batch, noise, clock, boundary)
+        state, online = step_.train_step(one.learner, state, batch, noise, clock, boundary)
+        return (state, found), online
 
-    def one_epoch(state: TrainState, epoch: Array) -> tuple[TrainState, tuple[Online, Any]]:
+    def one_epoch(carry: tuple[TrainState, Metrics], epoch: Array) -> tuple[Any, Any]:
         batches = _places(one, epoch)
         numbers = epoch * one.per_epoch + jnp.arange(one.per_epoch)
         if one.ahead:
             batches = jax.vmap(functools.partial(_drawn, one))(batches, numbers)
-        state, online = jax.lax.scan(one_step, state, (batches, numbers))
+        carry, online = jax.lax.scan(one_step, carry, (batches, numbers))
         mean = Online(online.metric.mean(), online.loss.mean())
-        return state, (mean, online if one.spec.points else None)
+        return carry, (mean, online if one.spec.points else None)
 
-    state, (online, within) = jax.lax.scan(one_epoch, state, jnp.arange(one.spec.epochs))
+    carry = state, {} if at_points is None else at_points.nothing
+    carry, (online, within) = jax.lax.scan(one_epoch, carry, jnp.arange(one.spec.epochs))
+    state, found = carry
     main = one.learner.environment.metrics[0].name
-    metrics: Metrics = {}
+    metrics: Metrics = {f"{POINTS}{name}": values for name, values in found.items()}
     if one.spec.points:
         for name, values in ((f"online_{main}", within.metric), ("online_loss", within.loss)):
-            metrics[f"{POINTS}{name}"] = evaluation.windows(values.reshape(-1), one.spec.points)
+            metrics[f"{POINTS}{name}"] = evaluation.at_points(values.reshape(-1), one.spec.points)
     metrics[f"online_{main}"] = online.metric[-1]
     metrics[f"online_{main}_mean"] = online.metric.mean()
     metrics["online_loss"] = online.loss[-1]

@@ -591,3 +591,12 @@ def test_the_home_folder_is_expanded_in_every_folder(monkeypatch):
         ValueError, match="workdir is '~nobody-here/x': allowed are other paths, as that home"
     ):
         flags.parse(["--workdir=~nobody-here/x"])
+
+
+def test_points_are_a_count_or_a_list_of_steps_and_no_axis():
+    for text, wanted in (("5", 5), ("10,0,2", (0, 2, 10))):
+        ((one, lanes),) = flags.runs(flags.parse([f"--points={text}"])[0])
+        assert one.points == wanted
+        assert len(lanes) == 5
+    with pytest.raises(ValueError, match=r"^points is 'x': allowed"):
+        flags.runs(flags.parse(["--points=0,x"])[0])

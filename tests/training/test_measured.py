@@ -14,6 +14,7 @@ from plasticity_jax import lanes, probes
 from plasticity_jax.execution import sweep
 from plasticity_jax.reporting import metrics
 from plasticity_jax.spec import Spec
+from plasticity_jax.storage.workdir import WorkdirError
 from plasticity_jax.stream import keys
 from plasticity_jax.training import network, supervised
 
@@ -109,6 +110,66 @@ def test_points_are_means_over_parts_of_a_task():
         ValueError, match="points is 9, but a task has 8 steps: allowed are as many"
     ):
         lanes.check(tiny.spec(points=9), [{}], 64)
+
+
+LISTED = {"points": (0, 1, 4), "probes": ("parameter_norm", "parameter_norm:start", "ntk")}
+
+
+def test_chosen_points_are_what_a_shorter_task_ends_with():
+    """After the four steps of the first epoch the network is that of a task of one epoch."""
+    states, found = states_of(tiny.spec(**LISTED), tasks=2)
+    bare, each = states_of(tiny.spec(points=8), tasks=2)
+    for state, plain in zip(states, bare, strict=True):
+        jax.tree.map(np.testing.assert_array_equal, state, plain)
+    short = tiny.spec(epochs=1, probes=("parameter_norm", "ntk"))
+    _, run_task = supervised.make_run(short)
+    run_task = jax.jit(run_task)
+    for number, measured in enumerate(found):
+        norms = measured["points/parameter_norm"]
+        assert norms.shape == (3,)
+        assert len(set(norms.tolist())) == 3
+        np.testing.assert_allclose(norms[0], measured["parameter_norm:start"], rtol=1e-6)
+        _, ended = run_task({"seed": 3}, states[number], DATA, number)
+        for name in ("parameter_norm", "parameter_norm/head", "ntk", "ntk/cosine"):
+            np.testing.assert_allclose(measured[f"points/{name}"][2], ended[name], rtol=1e-5)
+    for name in ("online_loss", "online_accuracy"):
+        picked = each[1][f"points/{name}"][jnp.asarray([0, 1, 4])]
+        np.testing.assert_array_equal(found[1][f"points/{name}"], picked)
+
+
+def test_lists_of_points_are_sorted_and_refused_where_there_is_no_such_step():
+    assert tiny.spec(points=[4, 0, 4, 1]).points == (0, 1, 4)
+    assert tiny.spec(points=[4]) != tiny.spec(points=4)
+    with pytest.raises(
+        ValueError, match=r"points lists step 8, but .* 8 steps: allowed are 0 to 7"
+    ):
+        lanes.check(tiny.spec(points=(0, 8)), [{}], 64)
+    with pytest.raises(ValueError, match=r"^points lists no steps: allowed is a count"):
+        tiny.spec(points=())
+    with pytest.raises(ValueError, match=r"^a step of points is -1: allowed"):
+        tiny.spec(points=(0, -1))
+    with pytest.raises(ValueError, match=r"^points is \(0, 1\), but in a phase of 'bandit'"):
+        tiny.spec(environment="bandit", points=(0, 1))
+
+
+def test_chosen_points_are_in_points_parquet_and_the_workdir_knows_them(dataset, tmp_path):
+    def runs(points):
+        spec = tiny.spec(
+            dataset=dataset, tasks=4, probes=("preactivation",), points=points, probe_every=2
+        )
+        return [(spec, pj.grid(seed=range(2)))]
+
+    sweep.run(runs((0, 2, 5)), workdir=tmp_path)
+    table = pd.read_parquet(tmp_path / "points.parquet")
+    assert table["point"].tolist() == [0, 2, 5] * 8
+    assert table["online_loss"].notna().all()
+    assert "preactivation/histogram" not in table  # several numbers
+    measured = table[table["preactivation/size"].notna()]
+    assert set(measured["task"]) == {1, 3}
+    sweep.run(runs((0, 2, 5)), workdir=tmp_path)
+    pd.testing.assert_frame_equal(pd.read_parquet(tmp_path / "points.parquet"), table)
+    with pytest.raises(WorkdirError, match=r"points is .*, but the lanes in .* have"):
+        sweep.run(runs((0, 2)), workdir=tmp_path)
 
 
 @pytest.mark.parametrize("environment", ["random_labels", "permuted_pixels"])
