@@ -1,4 +1,4 @@
-# `make demo` and `make test` are what a newcomer runs; both stand on `make setup`, which is quick the second time.
+# `make demo` and `make test` are what a newcomer runs; `make long oracles smoke docs` is what must pass besides. All stand on `make setup`, which is quick the second time.
 PYTHON ?= python3
 BIN := .venv/bin
 WORKERS ?= 2
@@ -6,7 +6,7 @@ FIGURES ?= 1a 1b 1c 2 3 4 5a 5b
 EXTRA ?=
 COMMA := ,
 
-.PHONY: setup demo test lint types claims pictures docs oracles sampler mutations smoke bench clean
+.PHONY: setup demo test long lint types claims pictures docs oracles sampler mutations smoke bench clean
 
 setup: .venv/.installed
 
@@ -21,7 +21,11 @@ demo: setup
 	$(BIN)/python -m experiments.demo --workdir=runs/demo
 
 test: setup lint types
-	$(BIN)/python -m pytest -m "not oracle and not slow" -n $(WORKERS) --dist loadfile
+	$(BIN)/python -m pytest -m "not oracle and not slow and not long" -n $(WORKERS) --dist loadfile
+
+# what compiles large programs and runs whole jobs: as many minutes again, and as much a part of what must pass
+long: setup
+	$(BIN)/python -m pytest -m "long and not oracle and not slow" -n $(WORKERS)
 
 lint: setup
 	$(BIN)/ruff check .

@@ -221,6 +221,7 @@ def part_command(kind: str, part: str, setting: str, text: str) -> list[str]:
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.usefixtures("nothing_trains")
+@pytest.mark.long
 def test_settings_of_every_part_meet_a_number_that_is_too_large_and_a_word(kind):
     for of, part, setting in settings_of_parts():
         for text in ("2147483647", "x") if of == kind else ():

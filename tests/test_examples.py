@@ -39,6 +39,7 @@ def run(monkeypatch):
         registry.update(entries)
 
 
+@pytest.mark.long
 def test_two_tasks(run):
     """Both ways learn both tasks, and an abrupt change costs a loss that small steps never have."""
     _, printed = run("two_tasks")
@@ -48,6 +49,7 @@ def test_two_tasks(run):
     assert losses[1] > 2 * losses[3]
 
 
+@pytest.mark.long
 def test_your_method(run):
     """Each method does what it is for, and the composition what both are for."""
     _, printed = run("your_method")
@@ -55,6 +57,7 @@ def test_your_method(run):
     assert largest[0] > largest[1] > largest[2] == largest[3] == 0.5
 
 
+@pytest.mark.long
 def test_your_probe(run):
     """Two of four units are stuck; in the run a high learning rate saturates and a low one does
     not.
@@ -65,6 +68,7 @@ def test_your_probe(run):
     assert last.iloc[0] < 0.05 < 0.2 < last.iloc[1]
 
 
+@pytest.mark.long
 def test_your_environment(run):
     """A strong picture costs accuracy while it changes, and less if it changes in small steps."""
     names, _ = run("your_environment")

@@ -127,6 +127,7 @@ def check_same(table, model, environment):
     assert np.isfinite(numbers(found)).all()
 
 
+@pytest.mark.long
 def test_the_same_to_the_bit_under_all_flags_that_leave_draws_alone(table):
     check_same(table, *RUNS[0])
 
@@ -158,6 +159,7 @@ def traced(spec):
 
 
 @pytest.mark.parametrize(("model", "environment"), RUNS[1:])
+@pytest.mark.long
 def test_the_same_program_under_all_flags_that_leave_draws_alone(table, model, environment):
     """Compiling it twice takes minutes for all networks together, tracing it seconds."""
     with jax_set(**SAME):
@@ -187,6 +189,7 @@ def check_draws(table, model, environment, flags):
 
 
 @pytest.mark.parametrize("flags", DRAWS[:1], ids=str)
+@pytest.mark.long
 def test_other_draws_are_as_repeatable(table, flags):
     check_draws(table, *RUNS[0], flags)
 
@@ -214,6 +217,7 @@ def check_op_by_op(table, model, environment, **changes):
         )
 
 
+@pytest.mark.long
 def test_op_by_op(table):
     check_op_by_op(table, *RUNS[0], tasks=1, options=(("hessian_top.iterations", 3),))
 
@@ -265,6 +269,7 @@ DIVERGES += [
 ]
 
 
+@pytest.mark.long
 def test_a_diverged_lane_stops_a_run_that_looks_for_nan_and_the_workdir_goes_on(tmp_path, capsys):
     argv = [*DIVERGES, f"--workdir={tmp_path / 'run'}"]
     with jax_set(jax_debug_nans=True):
@@ -311,6 +316,7 @@ pj.run(spec, pj.grid(seed=range(2)), sys.argv[2])
 """
 
 
+@pytest.mark.long
 def test_flags_from_the_environment_on_one_device_and_no_warning(table, tmp_path):
     flags = {
         "JAX_PLATFORMS": "cpu",
@@ -349,6 +355,7 @@ NETWORKS = {
 
 
 @pytest.mark.parametrize("name", NETWORKS)
+@pytest.mark.long
 def test_parameters_and_logits_are_float32(x64, name):
     net, x = NETWORKS[name]
     variables = net.init(jax.random.key(0), x)
@@ -375,6 +382,7 @@ def test_decoding_in_any_precision(x64, kind, search):
 @pytest.mark.parametrize(
     "name", ["random_labels", "permuted_pixels", "random_seq2seq", "bigram_cipher"]
 )
+@pytest.mark.long
 def test_a_stream_draws_the_same(name):
     options = {k.partition(".")[2]: v for k, v in PARTS.get(name, {}).items()}
     environment = environments.ENVIRONMENTS[name](**options)
@@ -395,6 +403,7 @@ def test_a_stream_draws_the_same(name):
         np.testing.assert_array_equal(one, other)
 
 
+@pytest.mark.long
 def test_a_run_inside_of_other_programs():
     spec = tiny.spec(epochs=1, tasks=1)
     run = supervised.make_run(spec)

@@ -181,7 +181,7 @@ def test_execution_by_default_and_by_choice():
 
 
 def test_a_default_width_is_no_larger_than_a_devices_share_of_the_lanes():
-    assert placement.execution("mlp", 500, backend="gpu") == Execution("sharded", 64, 2)
+    assert placement.execution("mlp", 600, backend="gpu") == Execution("sharded", 256, 2)
     assert placement.execution("mlp", 5, backend="gpu") == Execution("sharded", 3, 2)
     assert placement.execution("mlp", 1, backend="gpu") == Execution("sharded", 1, 1)
     assert placement.execution("mlp", 5, "vmap") == Execution("vmap", 5, 1)
@@ -198,6 +198,7 @@ def test_a_default_width_is_no_larger_than_a_devices_share_of_the_lanes():
 # How lanes are run does not change what they compute
 
 
+@pytest.mark.long
 def test_strategies_agree():
     one = results(FOUR, "map")
     assert len(set(map(as_bytes, one))) == 4
@@ -227,6 +228,7 @@ def test_width_one_is_one_program_under_two_names():
 @pytest.mark.parametrize(
     ("strategy", "width", "devices"), [("sharded", 1, 2), ("vmap", 2, 1), ("sharded", 2, 2)]
 )
+@pytest.mark.long
 def test_company_does_not_change_a_lanes_bits(strategy, width, devices):
     how = strategy, width, devices
     want = {
@@ -247,6 +249,7 @@ def test_company_does_not_change_a_lanes_bits(strategy, width, devices):
             assert as_bytes((state, metrics)) == want.get(str(lane), as_bytes((state, metrics)))
 
 
+@pytest.mark.long
 def test_abrupt_lanes_are_the_same_under_every_transition():
     abrupt = lanes.grid(seed=range(4))
     output, sampling = (
@@ -260,6 +263,7 @@ def test_abrupt_lanes_are_the_same_under_every_transition():
 
 
 @pytest.mark.parametrize(("strategy", "width"), [("plain", 1), ("sharded", 2)])
+@pytest.mark.long
 def test_one_trace_and_one_compilation_for_all_lanes_and_tasks(monkeypatch, strategy, width):
     traces, compilations, seen = [], [], []
 
@@ -293,6 +297,7 @@ def test_one_trace_and_one_compilation_for_all_lanes_and_tasks(monkeypatch, stra
 
 
 @pytest.mark.parametrize("model", ["mlp", "cnn", "resnet18"])
+@pytest.mark.long
 def test_less_optimisation_draws_the_same_bits(model):
     spec = tiny.spec(model=model)
     given = lanes.stack([lanes.complete(spec, lane) for lane in FOUR])
@@ -301,6 +306,7 @@ def test_less_optimisation_draws_the_same_bits(model):
 
 
 @pytest.mark.parametrize("method", ["none", "spectral"])
+@pytest.mark.long
 def test_a_sweep_starts_from_the_bits_of_a_plain_program(method):
     spec = tiny.spec(method=method)
     program = program_.plan([(spec, FOUR)], len(DATA.x), "map")[0]
@@ -315,6 +321,15 @@ def test_options_that_this_xla_does_not_know_are_left_out(monkeypatch):
     assert placement.options("mlp") == placement.OPTIONS_TABLE["cpu", "mlp"]
     assert placement.options("resnet18") is None
     monkeypatch.setitem(placement.OPTIONS_TABLE, ("cpu", "mlp"), {"xla_no_such_option": True})
+    assert placement.options("mlp") is None
+
+
+def test_options_of_a_model_come_before_those_of_every_model(monkeypatch):
+    every = {"xla_backend_optimization_level": 1}
+    monkeypatch.setitem(placement.OPTIONS_TABLE, ("cpu", placement.ANY), every)
+    assert placement.options("resnet18") == placement.options("own.py's") == every
+    assert placement.options("mlp") == placement.OPTIONS_TABLE["cpu", "mlp"]
+    monkeypatch.setitem(placement.OPTIONS_TABLE, ("cpu", "mlp"), {})
     assert placement.options("mlp") is None
 
 

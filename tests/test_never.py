@@ -183,6 +183,7 @@ def test_labels_that_never_change():
         assert np.array_equal(never.task(key, data, task), fixed.task(key, data, task))
 
 
+@pytest.mark.long
 def test_a_run_in_which_nothing_periodic_happens(tmp_path):
     dataset = tiny.arrays(tmp_path / "data")
     spec = tiny.spec(
@@ -206,6 +207,7 @@ def test_a_run_in_which_nothing_periodic_happens(tmp_path):
 # --- what is written and shown ---
 
 
+@pytest.mark.long
 def test_a_workdir_that_says_it_with_the_number_is_the_same_run(tmp_path, capsys, monkeypatch):
     argv = [
         *TINY,

@@ -35,6 +35,7 @@ def written(folder, text, name="mine.py"):
     return str(path)
 
 
+@pytest.mark.long
 def test_the_worked_file_runs_from_the_command_line(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(launcher, "prepare_jax", lambda *_: None)
     docstring = EXAMPLE.read_text().partition("Run: ")[2].partition(" (seconds)")[0]

@@ -92,6 +92,7 @@ def session(document):
     return names
 
 
+@pytest.mark.long
 def test_python_of_the_readme():
     """It runs, and its table shows that gradual change keeps accuracy where abrupt loses it."""
     table = session("README.md")["table"]
@@ -99,6 +100,7 @@ def test_python_of_the_readme():
     assert last[1] < 0.5 < 0.8 < last[20]
 
 
+@pytest.mark.long
 def test_python_of_the_page_about_python(compiled_quickly):
     names = session("docs/python.md")
     assert names["metrics"]["online_accuracy"].shape == (4,)

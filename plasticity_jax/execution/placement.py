@@ -15,14 +15,24 @@ from plasticity_jax.types import PyTree
 
 ONCE = {"xla_backend_optimization_level": 1}
 
-# XLA's options by (backend, model). On a CPU it gives products, sums and convolutions to a library,
-# YNNPACK, whose sums over short rows (norms, softmax) are slower than XLA's own loops and whose
-# sums over images are faster. Without sums and what it fuses with products, time on one core over
-# that with: MLP at batch 64 0.95, at 256 0.94; T5 0.96; CNN 1.25, ResNet-18 1.75.
+ANY = ""  # a model that stands in no table
+
+# XLA's options by (backend, model), or of every model of a backend. On a CPU it gives products,
+# sums and convolutions to a library, YNNPACK, whose sums over short rows (norms, softmax) are
+# slower than XLA's own loops and whose sums over images are faster. Without sums and what it fuses
+# with products, time on one core over that with: MLP at batch 64 0.95, at 256 0.94; T5 0.96; CNN
+# 1.25, ResNet-18 1.75.
 _PRODUCTS = ",".join(f"LIBRARY_FUSION_TYPE_INDIVIDUAL_{what}" for what in ("DOT", "CONVOLUTION"))
 OPTIONS_TABLE = {
     ("cpu", "mlp"): {"xla_cpu_experimental_ynn_fusion_type": _PRODUCTS},
     ("cpu", "t5"): {"xla_cpu_experimental_ynn_fusion_type": _PRODUCTS},
+    # On a GPU, products by cuBLAS: of its own (Triton's) XLA could not compile those of ResNet-18,
+    # a failed check that ends the process, and tried some of T5's for two minutes (jaxlib 0.11.2,
+    # H100). Those of the other two it makes well: the MLP takes 0.70 of the time alone, 0.95 with
+    # 64 lanes.
+    ("gpu", "mlp"): {},
+    ("gpu", "cnn"): {},
+    ("gpu", ANY): {"xla_gpu_enable_triton_gemm": False},
 }
 
 
@@ -42,13 +52,13 @@ class Execution(NamedTuple):
     devices: int
 
 
-ANY = ""  # a model that stands in no table
 STRATEGIES = ("plain", "vmap", "map", "sharded")
 
 # (backend, model) -> (strategy, width). On CPUs as measured on two cores by `python -m benchmarks
 # strategies`; behind a row the time with two lanes vmapped on each device, and with all lanes on
 # one device one at a time, over that of the row. Kernels of several lanes make a grouped
-# convolution: all four lanes in one vmap took 2.3 to 2.8 x. Elsewhere guesses.
+# convolution: all four lanes in one vmap took 2.3 to 2.8 x. On GPUs as measured on an H100: behind
+# a row its lane-steps per second over those of lanes one at a time. On TPUs, and for ViT, guesses.
 STRATEGY_TABLE = {
     ("cpu", "mlp"): ("sharded", 1),  # 1.28, 1.86
     # one example a step: a step is mostly what it costs to begin one
@@ -57,10 +67,10 @@ STRATEGY_TABLE = {
     ("cpu", "resnet18"): ("sharded", 1),  # 1.78, 1.38
     ("cpu", "t5"): ("sharded", 1),  # 1.04, 1.03
     ("cpu", "vit"): ("sharded", 1),
-    ("gpu", "mlp"): ("sharded", 64),
-    ("gpu", "cnn"): ("sharded", 1),
-    ("gpu", "resnet18"): ("sharded", 1),
-    ("gpu", "t5"): ("sharded", 8),
+    ("gpu", "mlp"): ("sharded", 256),  # 10.6; 64 lanes 8.8, 1,024 lanes 10.9
+    ("gpu", "cnn"): ("sharded", 16),  # 1.79; 4 lanes 1.44, 64 lanes 1.94
+    ("gpu", "resnet18"): ("sharded", 1),  # 4 lanes 0.79, 16 lanes 0.85
+    ("gpu", "t5"): ("sharded", 16),  # 1.22; 4 lanes 1.12
     ("gpu", "vit"): ("sharded", 8),
     ("tpu", "mlp"): ("sharded", 64),
     ("tpu", "cnn"): ("sharded", 1),
@@ -210,7 +220,8 @@ def options(model: str) -> dict[str, Any] | None:
     """Returns the options with which programs that train `model` are compiled on this backend;
     None: XLA's own.
     """
-    found = OPTIONS_TABLE.get((jax.default_backend(), model), {})
+    backend = jax.default_backend()
+    found = OPTIONS_TABLE.get((backend, model), OPTIONS_TABLE.get((backend, ANY), {}))
     return found if found and _known(*found.items()) else None
 
 

@@ -27,6 +27,7 @@ def runs(tmp_path_factory, compiled_quickly):
     return folder
 
 
+@pytest.mark.long
 def test_workdirs_are_shown_and_merged(runs, tmp_path, capsys):
     both = [str(runs / "seed_0"), str(runs / "seed_1")]
     assert commands.main(["show", *both]) == 0
@@ -74,6 +75,7 @@ def test_a_metric_that_is_none_is_one_sentence(runs, capsys):
     assert "los" in capsys.readouterr().err
 
 
+@pytest.mark.long
 def test_the_best_of_each_arm_is_chosen(runs, tmp_path, monkeypatch, capsys):
     """By the mean over all tasks and seeds, on seeds that no run has by default."""
     monkeypatch.setattr(launcher, "prepare_jax", lambda *_: None)

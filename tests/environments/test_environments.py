@@ -64,6 +64,7 @@ def test_random_labels_change_at_every_nth_task():
         assert np.array_equal(labels(data, t, every=3), labels(data, t // 3))
 
 
+@pytest.mark.long
 def test_bit_flip_is_as_in_its_definition():
     """One of the first bits flips between tasks, the others are drawn anew; targets by loops over
     units.

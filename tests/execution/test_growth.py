@@ -121,6 +121,7 @@ def test_a_record_that_is_none_is_refused(spec, tmp_path, changed):
 # What is added
 
 
+@pytest.mark.long
 def test_lanes_and_methods_are_added_and_lanes_there_stay(spec, straight, tmp_path, monkeypatch):
     l2 = dataclasses.replace(spec, method="l2")
     sweep.run(spec, SEEDS[1:], tmp_path)
@@ -147,6 +148,7 @@ def test_lanes_and_methods_are_added_and_lanes_there_stay(spec, straight, tmp_pa
     assert len(trained) == 2
 
 
+@pytest.mark.long
 def test_some_lanes_go_on_alone(spec, straight, tmp_path):
     """Of a slice of three lanes one goes on, then all: as if they had never been parted."""
     sweep.run(dataclasses.replace(spec, tasks=1), SEEDS, tmp_path)
@@ -190,6 +192,7 @@ def test_a_probe_is_measured_from_now_on(spec, straight, tmp_path):
     assert without.groupby("task")["parameter_norm"].count().tolist() == [0, 3, 3, 0]
 
 
+@pytest.mark.long
 def test_every_row_says_what_decides_it(spec, dataset, tmp_path):
     """Whatever is added, and arms that differ in what is no axis are told apart."""
     cut = dataclasses.replace(spec, tasks=1, samples=48)

@@ -61,6 +61,7 @@ def same(left, right):
     pd.testing.assert_frame_equal(left, right, check_exact=True)
 
 
+@pytest.mark.long
 def test_merging_the_parts_of_a_run_gives_the_run(spec, l2, parts, whole, tmp_path):
     before = files(parts)
     goal = tmp_path / "merged"

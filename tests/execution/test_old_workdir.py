@@ -46,6 +46,7 @@ def launched(folder, tasks) -> pd.DataFrame:
     return pd.read_parquet(folder / "results.parquet")
 
 
+@pytest.mark.long
 def test_it_goes_on_with_the_same_numbers(old):
     before = pd.read_parquet(old / "results.parquet")
     table = launched(old, 3)

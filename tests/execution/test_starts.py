@@ -50,6 +50,7 @@ def assert_measured(table, expected):
     )
 
 
+@pytest.mark.long
 def test_a_run_that_begins_where_another_ended_goes_on_as_that_would(spec, donor, longer, tmp_path):
     assert_measured(sweep.run(going_on(spec), SEEDS, tmp_path, start=donor), longer)
     recorded = json.loads((tmp_path / "config.json").read_text())["settings"]["programs"][0]
@@ -71,6 +72,7 @@ def test_a_stream_may_begin_anew(spec, donor):
     assert (first["distance_from_init"].to_numpy() > fresh["distance_from_init"].to_numpy()).all()
 
 
+@pytest.mark.long
 def test_resumed_and_grown_equals_straight_through(spec, donor, longer, tmp_path):
     one = dataclasses.replace(going_on(spec), tasks=1)
     sweep.run(one, SEEDS[:1], tmp_path, start=donor)
@@ -169,6 +171,7 @@ def test_a_start_that_has_changed_is_refused(spec, donor, tmp_path):
     assert {file: file.read_bytes() for file in before} == before
 
 
+@pytest.mark.long
 def test_the_command_line_has_it_all(spec, donor, longer, tmp_path, capsys):
     argv = [
         f"--dataset={spec.dataset}",

@@ -39,6 +39,7 @@ def steps(folder) -> list[int]:
     return checkpoints.Checkpoints(one.checkpoints(folder)).steps()
 
 
+@pytest.mark.long
 def test_asked_states_stay(spec, kept, tmp_path):
     assert steps(kept) == [2, 4, 5]
     # whoever goes on without asking again removes none of them

@@ -66,6 +66,7 @@ def test_seeds_tasks_and_arms_are_those_of_the_rules():
     assert sorted({*doses}) == [1, 2, 4, 10, 20, 40, 1600]
 
 
+@pytest.mark.long
 def test_one_runs_at_smoke_scale(tmp_path, monkeypatch, capsys):
     tiny = [
         "--scale=smoke",

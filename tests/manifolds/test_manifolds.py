@@ -181,6 +181,7 @@ IMAGES = jnp.asarray(np.random.default_rng(3).normal(size=(4, 4, 4, 1)), jnp.flo
     ],
     ids=["crelu", "cnn"],
 )
+@pytest.mark.long
 def test_copies_positions_and_norms(net, x):
     params = params_of(net, x, 4)
     clones = manifolds.of_factor(net.units(), params, 2)
@@ -194,6 +195,7 @@ def test_copies_positions_and_norms(net, x):
     assert manifolds.is_member(clones, here)
 
 
+@pytest.mark.long
 def test_what_surgery_makes_is_on_the_manifold_and_stays():
     """Of a network whose residual stream is cloned too, which no unit group has."""
     net = ViT(2, "layer", patch=2, embedding=4, blocks=1, heads=2, ratio=1, dropout=0.0)
@@ -242,6 +244,7 @@ def test_frozen_units_have_no_gradient_and_may_move_all_the_same():
 # Stability
 
 
+@pytest.mark.long
 def test_extreme_curvatures_are_those_of_the_dense_hessian():
     here = CLONES.nearest(PARAMS)
     start, unravel = ravel_pytree(here)
@@ -262,6 +265,7 @@ def test_extreme_curvatures_are_those_of_the_dense_hessian():
     assert float(manifolds.curvature(loss, here, direction)) == pytest.approx(values[0], rel=1e-3)
 
 
+@pytest.mark.long
 def test_the_sign_of_the_curvature_tells_whether_clones_part_or_fall_back():
     """Sixty-four pairs of clones, parted a little along their own incoming weights; how far they
     are apart after a step is foretold by the curvature along what parts them.

@@ -120,6 +120,7 @@ def test_a_head_reset_needs_a_head():
         ("full_reset", {}),
     ],
 )
+@pytest.mark.long
 def test_a_run_acts_before_each_task_but_the_first(method, options):
     """The first task is that of no method; the second begins where `begin` leaves parameters."""
     spec, plain = tiny.spec(method=method, options=options), tiny.spec()
@@ -197,6 +198,7 @@ def test_terms_have_their_own_memory_in_the_order_of_the_composition():
     assert got == pytest.approx((1.9 - 2.0) ** 2 + (1.9 - 6.0) ** 2)
 
 
+@pytest.mark.long
 def test_a_term_trains_with_the_gradient_of_loss_and_term():
     """One step of SGD: the parameters move by the learning rate times the gradient of the sum."""
     spec = tiny.spec(method="feature_norm")

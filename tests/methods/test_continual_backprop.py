@@ -161,6 +161,7 @@ class Written:
     ],
     ids=lambda settings: "-".join(map(str, settings.values())) or "default",
 )
+@pytest.mark.long
 def test_against_numpy(settings):
     """Twelve steps with momentum: parameters, moments, and what is remembered."""
     written, rate, decay = Written(**settings), 0.01, 0.9
@@ -253,6 +254,7 @@ def test_a_compensation_of_the_convolutions_of_a_network():
     np.testing.assert_allclose(after, before, rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.long
 def test_lanes_replace_their_own_units():
     """Vmapped lanes of different rates are those that run alone: one replaces, one never does."""
 

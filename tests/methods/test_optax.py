@@ -313,6 +313,7 @@ def test_lookahead():
         tx.update(PARAMS, tx.init(pair), pair)
 
 
+@pytest.mark.long
 def test_a_line_search_gets_what_it_needs():
     """Extra arguments other than `ctx` pass through every method."""
     tx = methods.compose(*METHODS.values())(optax.polyak_sgd(1.0))

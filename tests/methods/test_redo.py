@@ -388,6 +388,7 @@ def test_refuses(settings, message):
         redo(**settings)
 
 
+@pytest.mark.long
 def test_a_run_tells_how_many_units_were_reset_in_each_task():
     # 8 steps a task, a check every 4; absolute and huge, so that all 8 units are dormant at each
     # but the first, a warm-up

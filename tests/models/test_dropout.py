@@ -20,6 +20,7 @@ MADE = {
 
 
 @pytest.mark.parametrize("name", MADE)
+@pytest.mark.long
 def test_values_are_0_or_divided_by_what_is_kept(name):
     """With the identity as its head, a network's outputs are what is dropped ahead of it."""
     net = MADE[name]()
@@ -54,6 +55,7 @@ def trained(learning_rate=0.01, **settings):
     return metrics, state.params
 
 
+@pytest.mark.long
 def test_training_drops_and_evaluation_does_not():
     """A run that drops is another one, the same each time; at a learning rate of 0 all that is
     evaluated is the same, though what was scored before each step is not.

@@ -164,6 +164,7 @@ def test_batch_norm_statistics_by_hand():
 
 
 @pytest.mark.parametrize("initialization", INITIALIZATIONS)
+@pytest.mark.long
 def test_initial_distribution(initialization):
     fan_in, width = 300, 400
     net = mlp(10, width, 2, "layer", "crelu", initialization)
@@ -272,6 +273,7 @@ def test_parameter_count_of_the_mnist_network(norm, count):
 
 @pytest.mark.parametrize("norm", NORMS)
 @pytest.mark.parametrize("make", [mlp, cnn])
+@pytest.mark.long
 def test_a_norm_without_scale_and_offset_is_one_whose_scale_is_1_and_offset_0(norm, make):
     """Also in its running statistics; and the network has no parameters that it does not use."""
     sizes = {"width": 64, "depth": 2} if make is mlp else {"base": 4, "dense": 8}

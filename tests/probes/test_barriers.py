@@ -33,6 +33,7 @@ def test_dead_units_are_counted_by_magnitude_on_more_than_a_share_of_inputs():
     assert float(probes.dead_fraction(f32(units), 0.95, 1e-8)) == pytest.approx(1 / 4)
 
 
+@pytest.mark.long
 def test_of_equal_units_all_but_one_are_duplicates():
     column = RANDOM.normal(size=(50, 1))
     alike = np.concatenate([column * scale for scale in (1, 2, 1e-20, 1e20)], axis=1)
@@ -93,6 +94,7 @@ def test_saturated_units_by_hand():
 
 
 @pytest.mark.parametrize("activation", ["tanh", "crelu"])
+@pytest.mark.long
 def test_gradients_by_activations_are_those_of_the_layer_above(activation):
     """By the chain rule on a network of two hidden layers, in numpy; and both forms of the probe."""
     spec = tiny.spec(depth=2, activation=activation, probes=("saturated_fraction",))
@@ -115,6 +117,7 @@ def test_gradients_by_activations_are_those_of_the_layer_above(activation):
     np.testing.assert_allclose(found["h0"], first, rtol=1e-4, atol=1e-6)
 
 
+@pytest.mark.long
 def test_every_model_has_gradients_by_all_that_an_activation_made():
     """Also T5, whose groups are made inside its blocks; none is zero altogether."""
     for model, options in (("t5", {"t5.feed_forward": 8, "t5.heads": 2}), ("vit", TINY_VIT)):

@@ -57,6 +57,7 @@ def test_kernels_of_an_mlp_are_those_of_its_jacobian(norm, activation):
     np.testing.assert_allclose(fast, wanted, atol=1e-5 * size)
 
 
+@pytest.mark.long
 def test_a_network_with_other_layers_has_the_generic_form_alone():
     x = jnp.asarray(np.random.default_rng(1).normal(size=(3, 4, 4, 1)), jnp.float32)
     outputs, params = network(CNN(2, base=2, dense=4), x)
@@ -88,6 +89,7 @@ def test_a_layer_used_twice_is_no_layer_of_the_fast_form():
     assert probes.layerwise_ntk(outputs, params) is None
 
 
+@pytest.mark.long
 def test_the_loss_falls_by_the_kernel_in_one_small_step():
     """l = sum r^2, r = f - y: a step of size eta lowers it by 4 eta r' K r, to first order."""
     outputs, params = network(MLP(3, width=6, depth=2, activation="tanh"))
@@ -144,6 +146,7 @@ def test_change_of_a_kernel():
     assert float(kernel.kernel_change(before, before)) == 0
 
 
+@pytest.mark.long
 def test_what_is_refused_and_what_is_nan():
     outputs, params = network(MLP(3, width=6, depth=1))
     with pytest.raises(ValueError, match=r"outputs have shape \[5\]: allowed are \[N, C\]"):

@@ -55,6 +55,7 @@ def test_lines_are_units_whose_variance_a_line_explains(activation):
 
 
 @pytest.mark.parametrize("norm", ["none", "layer"])
+@pytest.mark.long
 def test_alignment_of_the_first_layer_is_of_gradient_and_inputs(norm):
     model = MLP(3, width=6, depth=2, norm=norm)
     params = model.init(jax.random.key(0), X)["params"]
@@ -116,6 +117,7 @@ PROBED = ("ntk", "preactivation", "gradient_alignment", "feature_spectrum", "lin
 
 
 @pytest.mark.parametrize("model", ["mlp", "cnn"])
+@pytest.mark.long
 def test_they_are_measured_in_a_run_at_start_and_end(model):
     small = {"cnn.base": 2, "cnn.dense": 4} if model == "cnn" else {}
     names = (*PROBED, "ntk:start")

@@ -104,6 +104,7 @@ def dense_spectrum(loss, params):
 
 
 @pytest.mark.parametrize("seed", range(3))
+@pytest.mark.long
 def test_hessian_top_against_the_dense_hessian(seed):
     loss, params = mlp_loss()
     spectrum = dense_spectrum(loss, params)
@@ -249,6 +250,7 @@ def spectra(draw):
 
 @settings(max_examples=100, deadline=None, derandomize=True)
 @given(spectrum=spectra(), seed=st.integers(0, 2**16), tolerance=st.sampled_from([1e-3, 0.0]))
+@pytest.mark.long
 def test_what_is_said_of_value_and_residual_holds(spectrum, seed, tolerance):
     """Never above the largest, some eigenvalue within the residual; after enough products it is
     among the largest.
@@ -276,6 +278,7 @@ def test_almost_equal_eigenvalues_are_not_told_apart():
     assert 1 - 1e-4 - residual <= value <= 1
 
 
+@pytest.mark.long
 def test_tolerance_stops_early_and_bounds_the_residual():
     matrix = symmetric(np.concatenate([np.linspace(-4, 1, 60), [3, 5]]), seed=2)
     counted = []
@@ -424,6 +427,7 @@ def test_representation_change():
     )
 
 
+@pytest.mark.long
 def test_effective_rank():
     rank = jax.jit(probes.effective_rank)
     for n in (1, 3, 7):
@@ -487,6 +491,7 @@ def gradients_of(hidden):
     return lambda params: {g: 1e-3 * (h - h[:1]) for g, h in hidden.items()}
 
 
+@pytest.mark.long
 def test_columns_of_every_probe():
     loss, params = mlp_loss()
     initial = jax.tree.map(lambda p: p + 1, params)
@@ -650,6 +655,7 @@ def columns_that_depend(path, columns):
     return found | (some & set(columns))
 
 
+@pytest.mark.long
 def test_what_depends_on_something_not_finite_is_nan_and_nothing_else():
     """Each array of a Snapshot in turn gets one NaN, inf or -inf; every lane is a network of its
     own.
@@ -746,6 +752,7 @@ def every_number(dtype, second=None):
     }
 
 
+@pytest.mark.long
 def test_dtypes():
     """float32 and float64 stay, bfloat16 is computed with in float32, mixed trees in the wider."""
 
@@ -770,6 +777,7 @@ def test_dtypes():
         assert float(narrow[name]) == pytest.approx(float(plain[name]), rel=0.05), name
 
 
+@pytest.mark.long
 def test_trees_of_other_containers():
     tree = {"a": {"kernel": f32([[3.0, 0], [0, 0]]), "bias": f32([4.0, 0])}}
     state = nnx.state(nnx.Linear(2, 2, rngs=nnx.Rngs(0)), nnx.Param)
@@ -998,6 +1006,7 @@ def test_logits_that_are_not_finite_have_no_loss(bad):
     assert np.isfinite(jax.jit(evaluated)(0.5)["loss"])
 
 
+@pytest.mark.long
 def test_a_lane_that_diverged_has_no_measurement(tmp_path):
     """Neither accuracy, nor test accuracy, nor any probe; it enters no statistic but is counted."""
     spec = tiny.spec(
@@ -1029,6 +1038,7 @@ def test_a_lane_that_diverged_has_no_measurement(tmp_path):
     assert "0 of 2 (2 diverged)" in tables.final_table(table.reset_index(), arms, "accuracy")
 
 
+@pytest.mark.long
 def test_singular_values_of_lanes_on_two_devices_come_to_an_end():
     """LAPACK's routine for many matrices, on two devices at once, waited for ever from some size
     on.

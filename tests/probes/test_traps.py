@@ -44,6 +44,7 @@ def params_of(net):
 
 
 @pytest.mark.parametrize("net", NETS, ids=["mlp", "cnn"])
+@pytest.mark.long
 def test_the_nearest_pair_and_its_curvature_are_those_of_the_manifold(net):
     params = params_of(net)
     snapshot = snapshot_of(net, params)

@@ -321,6 +321,7 @@ def launch(folder, *flags):
     return launcher.launch(launcher.Experiment(""), [*small.split(), *more, *flags])
 
 
+@pytest.mark.long
 def test_an_environment_with_a_metric_of_its_own_from_the_command_line_to_table_and_picture(
     monkeypatch, tmp_path, capsys
 ):

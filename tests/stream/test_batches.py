@@ -37,6 +37,7 @@ CASES = {
 
 @pytest.mark.parametrize("case", CASES)
 @pytest.mark.parametrize("bytes_at_once", [batches_.AT_ONCE, 1], ids=["together", "one by one"])
+@pytest.mark.long
 def test_batches_are_those_of_the_stream(case, bytes_at_once, monkeypatch):
     monkeypatch.setattr(batches_, "AT_ONCE", bytes_at_once)
     environment, transition, sizes = CASES[case]

@@ -103,6 +103,7 @@ def test_other_factors_activations_and_norms_without_parameters(activation):
     ("model", "optimizer"),
     [("mlp", "adam"), ("mlp", "momentum"), ("mlp", "adam_per_weight"), ("vit", "adam")],
 )
+@pytest.mark.long
 def test_what_an_optimizer_remembers_is_what_it_would_of_clones(model, optimizer):
     """Moments after steps with given gradients, cloned, are moments of the clones' own gradients."""
     spec = spec_of(model, "layer", optimizer=optimizer, epochs=1)
@@ -144,6 +145,7 @@ def base(tmp_path_factory):
     return spec, folder / "base"
 
 
+@pytest.mark.long
 def test_clones_stay_clones_in_training_and_can_be_cloned_again(base, tmp_path):
     """Sizes in the Spec are those of the donor; a run that begins from a clone has the clone's."""
     spec, folder = base

@@ -58,6 +58,7 @@ def plain(data):
     return phases(spec(probes=("dormant_fraction",)), data)
 
 
+@pytest.mark.long
 def test_an_agent_learns_the_labels_of_a_phase(data):
     options = {**SMALL["options"], "dqn.target_every": 1}
     one = spec(phase_steps=2000, points=4, options=options)
@@ -73,6 +74,7 @@ def test_an_agent_learns_the_labels_of_a_phase(data):
     assert windows[-1] > windows[0]
 
 
+@pytest.mark.long
 def test_a_phase_goes_on_from_what_is_kept_to_the_bit(data, plain):
     one = spec(probes=("dormant_fraction",))
     kept = jax.tree.map(np.asarray, plain[0][0])
@@ -97,6 +99,7 @@ def _key_of_tasks():
     return keys.role(jax.random.key(0), keys.TASK)
 
 
+@pytest.mark.long
 def test_the_target_network_is_an_earlier_one(data):
     options = {**SMALL["options"], "dqn.target_every": "never"}
     (state, _), *_ = phases(spec(options=options), data, count=1)
@@ -109,6 +112,7 @@ def test_exploration_falls_over_the_first_steps_of_a_run():
     np.testing.assert_allclose(found, [1.0, 0.82, 0.1, 0.1], rtol=1e-6)
 
 
+@pytest.mark.long
 def test_methods_and_probes_are_those_of_every_run(data):
     """Also one that acts before a task, and one that adds to the loss."""
     probes = ("hessian_top", "ntk", "dormant_fraction", "representation_change:start")
@@ -128,6 +132,7 @@ def test_methods_and_probes_are_those_of_every_run(data):
 
 
 @pytest.mark.parametrize("head", ["two_hot", "c51"])
+@pytest.mark.long
 def test_rainbow_runs_with_every_head(data, head):
     one = spec(
         agent="rainbow",
@@ -140,6 +145,7 @@ def test_rainbow_runs_with_every_head(data, head):
     assert len(np.unique(state.replay.priority)) > 10
 
 
+@pytest.mark.long
 def test_a_run_goes_on_in_a_workdir(tmp_path):
     one = Spec(**{**spec().record(), "samples": 32, "probes": ("dormant_fraction",)})
     grid = pj.grid(seed=range(2), **LANE)
@@ -161,6 +167,7 @@ def test_memory_counts_what_is_remembered(data):
     assert many - few == 4000 * (4 + 4 + 4 + 1 + 1)
 
 
+@pytest.mark.long
 def test_late_phases_may_be_the_first_of_a_fresh_network(data):
     fresh = spec(first_task=3)
     run = pj.make_run(fresh)
@@ -227,6 +234,7 @@ COMMAND = (
 )
 
 
+@pytest.mark.long
 def test_from_the_command_line_to_the_figure(tmp_path):
     command = [sys.executable, "-m", "experiments.run", *COMMAND.split(), f"--workdir={tmp_path}"]
     done = subprocess.run(command, capture_output=True, text=True, check=False)

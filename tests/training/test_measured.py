@@ -40,6 +40,7 @@ def states_of(spec, seed=3, tasks=3):
     return states, found
 
 
+@pytest.mark.long
 def test_a_probe_at_the_start_is_of_the_state_before_and_the_new_task():
     spec = tiny.spec(probes=("parameter_norm:start", "gradient_norm:start", "parameter_norm"))
     states, found = states_of(spec)
@@ -63,6 +64,7 @@ def test_a_probe_at_the_start_is_of_the_state_before_and_the_new_task():
     assert found[0]["parameter_norm"] == found[1]["parameter_norm:start"]
 
 
+@pytest.mark.long
 def test_what_is_measured_at_start_and_end_is_traced_once(monkeypatch):
     traced = []
 
@@ -91,6 +93,7 @@ def test_names_of_probes_at_the_start():
             Spec(probes=(wrong,))
 
 
+@pytest.mark.long
 def test_points_are_means_over_parts_of_a_task():
     """With a part for each epoch they are the epochs' own means, the last of which is reported."""
     _, found = states_of(tiny.spec(points=2), tasks=2)
@@ -173,6 +176,7 @@ def test_chosen_points_are_in_points_parquet_and_the_workdir_knows_them(dataset,
 
 
 @pytest.mark.parametrize("environment", ["random_labels", "permuted_pixels"])
+@pytest.mark.long
 def test_tasks_before_are_evaluated_with_the_parameters_of_now(environment):
     spec = tiny.spec(environment=environment, transition=None, revisit=2)
     states, found = states_of(spec)
@@ -201,6 +205,7 @@ def test_tasks_before_are_evaluated_with_the_parameters_of_now(environment):
     assert known["revisit_2_accuracy"].share
 
 
+@pytest.mark.long
 def test_tasks_come_back(dataset):
     spec = tiny.spec(dataset=dataset, tasks=5, cycle=2, epochs=1)
     environment = spec.make_environment()
@@ -216,6 +221,7 @@ def test_tasks_come_back(dataset):
     split.make_environment().check(DATA.__class__(*[DATA.x] * 6, classes=10), 50)
 
 
+@pytest.mark.long
 def test_several_numbers_and_points_are_written_beside_the_table(dataset, tmp_path):
     spec = tiny.spec(
         dataset=dataset,
@@ -267,6 +273,7 @@ def test_linearized_units_by_hand():
 
 
 @pytest.mark.parametrize("model", ["mlp", "cnn", "resnet18"])
+@pytest.mark.long
 def test_preactivations_are_what_the_activation_is_applied_to(model):
     small = {"cnn.base": 4, "cnn.dense": 8, "resnet18.base": 4}
     options = {name: n for name, n in small.items() if name.startswith(model)}
