@@ -1,10 +1,11 @@
-"""Packaging: `pip install .`, extras `test`, `oracles`, `docs`, `cuda`."""
+"""Packaging: `pip install .`, extras `test`, `oracles`, `docs`, `rl`, `cuda`."""
 
 from pathlib import Path
 
 from setuptools import find_packages, setup
 
 HERE = Path(__file__).parent
+GAMES = "gymnax>=1.0.1,<2"  # the games of MinAtar
 
 setup(
     name="plasticity_jax",
@@ -51,7 +52,9 @@ setup(
             "sentencepiece>=0.2.2",
             "sacrebleu",
             "nltk",
+            GAMES,
         ],
+        "rl": [GAMES],
         "docs": ["sphinx>=9", "myst-parser>=5", "furo", "sphinxcontrib-bibtex"],
         "cuda": ["jax[cuda12]"],
     },

@@ -51,6 +51,7 @@ AXES = {
 }
 
 
+PLAYABLE = tiny.playable()
 KNOWN = {
     f"{name}.{option}"
     for known in FACTORIES.values()
@@ -76,7 +77,7 @@ def programs() -> list[dict[str, str]]:
     that fits.
     """
     worlds = [
-        {"environment": e, "transition": t} for e in ENVIRONMENTS for t in transitions.fitting(ENVIRONMENTS[e]())
+        {"environment": e, "transition": t} for e in PLAYABLE for t in transitions.fitting(ENVIRONMENTS[e]())
     ]  # fmt: skip
     count = max(len(worlds), *map(len, AXES.values()))
     waiting = list(MODELS)

@@ -69,6 +69,7 @@ def test_what_is_not_given_is_the_environments_usual():
         "composite": ("abrupt", "digits"),
         "phased_shift": ("abrupt", "digits"),
         "bandit": ("abrupt", "digits"),
+        "minatar": ("abrupt", "generated"),
     }
     for environment, wanted in usual.items():
         spec = Spec(environment=environment)
@@ -198,7 +199,7 @@ def test_options_belong_to_the_parts_in_use():
     assert refused(
         Spec, probes=(), environment="permuted_pixels", transition="input", options={"x": 1}
     ) == (
-        "option 'x' fits no part of this run: known are permuted_pixels.change, mlp.norm_affine, mlp.dropout."
+        "option 'x' fits no part of this run: known are permuted_pixels.change, mlp.norm_affine, mlp.dropout, mlp.noisy."
     )
     assert refused(Spec, method="redo", options={"redo.threshold": 0.1}).startswith(
         "option 'redo.threshold' is none: it is a number of lanes"

@@ -140,8 +140,9 @@ def rainbow(
     A step is drawn in proportion to its last error to the power `priority`, and its loss weighs
     (number of steps * probability)^-`correction`, over the largest such weight of the minibatch.
     With --head=c51 it learns distributions. Settings else as of `dqn`. Source: Hessel et al. 2018;
-    Schaul et al. 2016. Deviation: no noisy layers, a constant `correction`, and the error is that
-    of values under every head.
+    Schaul et al. 2016. Noisy layers are the network's, `--mlp.noisy=true` or `--cnn.noisy=true`,
+    then with `epsilon` 0. Deviation: a constant `correction`, and the error is that of values under
+    every head, without noise.
     """
     return _checked(
         Agent(

@@ -5,6 +5,7 @@ from plasticity_jax.environments.bits import bit_flip
 from plasticity_jax.environments.classes import class_split
 from plasticity_jax.environments.composite import composite
 from plasticity_jax.environments.labels import random_labels
+from plasticity_jax.environments.minatar import minatar
 from plasticity_jax.environments.offsets import target_offset
 from plasticity_jax.environments.phases import phased_shift
 from plasticity_jax.environments.pixels import permuted_pixels
@@ -18,6 +19,7 @@ __all__ = [
     "bit_flip",
     "class_split",
     "composite",
+    "minatar",
     "permuted_pixels",
     "phased_shift",
     "random_labels",
@@ -38,4 +40,5 @@ ENVIRONMENTS = {
     "composite": composite,
     "phased_shift": phased_shift,
     "bandit": bandit,
+    "minatar": minatar,
 }

@@ -26,6 +26,7 @@ class CNN(layers.Model):
     dense: int = 256
     norm_affine: bool = True
     dropout: float = 0.0
+    noisy: bool = False
 
     @nn.compact
     def __call__(self, x: Array, train: bool = False) -> Array:
@@ -38,17 +39,18 @@ class CNN(layers.Model):
             x = layers.activated(self, f"h{i}", x, self.activation)
             x = convolution.max_pool(x, whole=False)
         x = x.reshape(len(x), -1)  # channels fastest, as unit groups want it
-        x = layers.dense(x, self.dense, self.initialization, name="layer3")
+        x = layers.dense(x, self.dense, self.initialization, "layer3", self.noisy)
         x = norms.NORMS[self.norm](x, train, "norm3", self.norm_affine)
         x = layers.activated(self, "h3", x, self.activation)
         x = layers.dropped(x, self.dropout, train)
-        return layers.dense(x, self.outputs, self.initialization, name="head")
+        return layers.dense(x, self.outputs, self.initialization, "head", self.noisy)
 
     def widened(self, factor: int) -> "CNN":
         """Returns the model that has each unit `factor` times, for clones of this one.
 
-        Raises ValueError for group norm whose groups clones would part.
+        Raises ValueError for group norm whose groups clones would part, and for noisy layers.
         """
+        layers.check_not_noisy(self)
         channels = [self.base, 2 * self.base, 4 * self.base, self.dense]
         norms.check_cloned("cnn", self.norm, channels, factor)
         return self.clone(base=factor * self.base, dense=factor * self.dense)
@@ -80,12 +82,16 @@ def cnn(
     dense: int = 256,
     norm_affine: bool = True,
     dropout: float = 0.0,
+    noisy: bool = False,
 ) -> CNN:
     """Small convolutional network: 3x3 convolutions of base, 2 base, 4 base filters with pooling, a
     dense layer, a head.
 
     That of Joudaki et al. 2025 has base 64, dense 512 and dropout 0.1, which is of the dense layer
-    alone. `norm_affine` says whether norms learn scale and offset. Raises ValueError for `base` or
-    `dense` < 1, or a `dropout` that is not from 0 to below 1.
+    alone. `norm_affine` says whether norms learn scale and offset; `noisy` gives the weights of the
+    two dense layers noise of a learned size in training and while an agent acts (Fortunato et al.
+    2018), in place of epsilon. Raises ValueError for `base` or `dense` < 1, or a `dropout` that is
+    not from 0 to below 1.
     """
-    return CNN(outputs, norm, activation, initialization, base, dense, norm_affine, dropout)
+    own = {"norm_affine": norm_affine, "dropout": dropout, "noisy": noisy}
+    return CNN(outputs, norm, activation, initialization, base, dense, **own)

@@ -28,23 +28,25 @@ class MLP(layers.Model):
     initialization: str = "torch"
     norm_affine: bool = True
     dropout: float = 0.0
+    noisy: bool = False
 
     @nn.compact
     def __call__(self, x: Array, train: bool = False) -> Array:
         """Returns logits [B, outputs]."""
         x = x.reshape(len(x), -1)
         for i in range(self.depth):
-            x = layers.dense(x, self.width, self.initialization, name=f"layer{i}")
+            x = layers.dense(x, self.width, self.initialization, f"layer{i}", self.noisy)
             x = norms.NORMS[self.norm](x, train, f"norm{i}", self.norm_affine)
             x = layers.activated(self, f"h{i}", x, self.activation)
             x = layers.dropped(x, self.dropout, train)
-        return layers.dense(x, self.outputs, self.initialization, name="head")
+        return layers.dense(x, self.outputs, self.initialization, "head", self.noisy)
 
     def widened(self, factor: int) -> "MLP":
         """Returns the model that has each unit `factor` times, for clones of this one.
 
-        Raises ValueError for group norm whose groups clones would part.
+        Raises ValueError for group norm whose groups clones would part, and for noisy layers.
         """
+        layers.check_not_noisy(self)
         norms.check_cloned("mlp", self.norm, [self.width], factor)
         return self.clone(width=factor * self.width)
 
@@ -78,11 +80,15 @@ def mlp(
     *,
     norm_affine: bool = True,
     dropout: float = 0.0,
+    noisy: bool = False,
 ) -> MLP:
     """Multi-layer perceptron: `depth` layers of `width` units, each dense -> norm -> activation,
     and a dense head.
 
     `norm_affine` says whether norms learn scale and offset; `dropout` is the share of activations
-    dropped in training. Raises ValueError for a `dropout` that is not from 0 to below 1.
+    dropped in training; `noisy` gives weights noise of a learned size in training and while an
+    agent acts (Fortunato et al. 2018), in place of epsilon. Raises ValueError for a `dropout` that
+    is not from 0 to below 1.
     """
-    return MLP(outputs, width, depth, norm, activation, initialization, norm_affine, dropout)
+    own = {"norm_affine": norm_affine, "dropout": dropout, "noisy": noisy}
+    return MLP(outputs, width, depth, norm, activation, initialization, **own)

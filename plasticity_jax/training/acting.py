@@ -22,6 +22,7 @@ from plasticity_jax.training import step as step_
 from plasticity_jax.training.evaluation import Metrics
 from plasticity_jax.training.step import Online
 from plasticity_jax.types import (
+    FIXED,
     AgentState,
     Array,
     Batch,
@@ -71,11 +72,14 @@ class _Phase(NamedTuple):
         phases = self.since if first is None else first
         return (phases * self.updates + update) * self.agent.every
 
-    def values(self, train: TrainState, seen: PyTree) -> Array:
-        """Values of all actions [B, actions]."""
+    def outputs(self, train: TrainState, seen: PyTree, key: Key | None = None) -> Array:
+        """What the network gives [B, ...]; with a key noisy layers have noise."""
         x = self.world.view(self.data, seen)
-        outputs, *_ = self.learner.network.apply(train.params, train.variables, x, False)
-        return self.head.read(outputs)
+        return self.learner.network.apply(train.params, train.variables, x, False, key)[0]
+
+    def values(self, train: TrainState, seen: PyTree, key: Key | None = None) -> Array:
+        """Values of all actions [B, actions]."""
+        return self.head.read(self.outputs(train, seen, key))
 
 
 class _Acting(NamedTuple):
@@ -189,13 +193,15 @@ def _drawn(one: _Phase, state: AgentState, update: Array, key: Key, count: int) 
     return replay.draw(state.replay, newest, key, count, how)
 
 
-def _batch(one: _Phase, state: AgentState, drawn: replay.Drawn) -> Batch:
-    """What was remembered, with targets made by the target network."""
+def _batch(one: _Phase, state: AgentState, drawn: replay.Drawn, key: Key | None = None) -> Batch:
+    """What was remembered, with targets made by the target network; with a key noisy layers have
+    noise, each network its own.
+    """
+    of_target, of_judge = (None, None) if key is None else jax.random.split(key)
     target = TrainState(state.target["params"], state.target["variables"], None, None)
-    x = one.world.view(one.data, drawn.after)
-    outputs, *_ = one.learner.network.apply(target.params, target.variables, x, False)
+    outputs = one.outputs(target, drawn.after, of_target)
     values = one.head.read(outputs)
-    judge = one.values(state.train, drawn.after) if one.agent.double else values
+    judge = one.values(state.train, drawn.after, of_judge) if one.agent.double else values
     y = heads.bootstrap(one.head)(outputs, judge.argmax(-1), drawn.reward, drawn.discount)
     # where every window was cut there is nothing to learn: the loss is 0
     known = (drawn.weight > 0).any()
@@ -266,7 +272,7 @@ def _round(one: _Phase, acting: _Acting, clock: Array) -> tuple[_Acting, _Lived]
     """One action in every copy of the world, remembered; `clock` is of the stream."""
     agent, key = one.agent, keys.role(one.key, keys.ACT, clock)
     since = clock - one.spec.first_task * one.updates * agent.every
-    values = one.values(acting.agent.train, acting.seen)
+    values = one.values(acting.agent.train, acting.seen, jax.random.fold_in(key, FIXED))
     by_chance, which = jax.random.split(key)
     count = (agent.environments,)
     chance = jax.random.uniform(by_chance, count) < _epsilon(agent, since)
@@ -308,7 +314,7 @@ def _update(one: _Phase, number: Array, state: AgentState) -> tuple[AgentState, 
     clock = one.number * one.updates + number
     key = keys.role(one.key, keys.REPLAY, clock)
     drawn = _drawn(one, state, number, key, one.spec.batch_size)
-    batch = _batch(one, state, drawn)
+    batch = _batch(one, state, drawn, jax.random.fold_in(key, FIXED))
     noise = keys.role(one.key, keys.NOISE, clock)
     boundary = one.begins & (number == 0)
     remembered = state.replay

@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from plasticity_jax import models
+from plasticity_jax.models import layers
 from plasticity_jax.precision import PRECISIONS, cast
 from plasticity_jax.spec import Spec
 from plasticity_jax.text import decoding
@@ -31,7 +32,8 @@ class Network(NamedTuple):
 
     Attributes:
       init: key -> {"params": .., other collections}, as the model starts: drawn, or a checkpoint's.
-      apply: (params, other collections, x, train, key of what is dropped) -> (logits, {group:
+      apply: (params, other collections, x, train, key of what is dropped and of weights' noise, or
+        None) -> (logits, {group:
         activations in the order of the layers}, other collections), all float32; computed in the
         Spec's precision if `train`.
       structure: what methods may know of it.
@@ -71,12 +73,14 @@ def network(spec: Spec, environment: Environment, data: Data) -> Network:
         x = jax.tree.map(lambda a: jnp.zeros(a.shape, a.dtype), jax.eval_shape(example).x)
         return {k: v for k, v in model.init(key, x, False).items() if k not in SOWN}
 
-    drops = getattr(model, "dropout", 0.0) > 0
+    drops, noisy = getattr(model, "dropout", 0.0) > 0, getattr(model, "noisy", False)
 
     def apply(params, variables, x, train, key=None):
         mutable = ["hidden", *(variables if train else ())]
         params, x = cast((params, x), precision.dtype if train else jnp.float32)
-        noise = {"dropout": key} if drops and train else None
+        noise = {"dropout": key} if drops and train else {}
+        if noisy and key is not None:
+            noise[layers.NOISE] = key
         collections = {"params": params, **variables}
         logits, changed = model.apply(collections, x, train, mutable=mutable, rngs=noise)
         # (one by one: jax.tree.map would sort the groups by name, and the last one is the last

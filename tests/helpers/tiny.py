@@ -3,6 +3,7 @@
 import numpy as np
 
 from plasticity_jax.environments import ENVIRONMENTS
+from plasticity_jax.environments.minatar import installed
 from plasticity_jax.spec import Spec, unread
 from plasticity_jax.types import Data
 
@@ -24,6 +25,11 @@ def real(samples: int = 64, test: int = 12) -> Data:
     made = data(samples, test=test)
     targets = np.random.default_rng(1).normal(size=(samples + test, 2)).astype(np.float32)
     return Data(made.x, targets[:samples], made.test_x, targets[samples:], made.mean, made.std, 0)
+
+
+def playable() -> dict:
+    """The environments that can be run here: without MinAtar where gymnax is not installed."""
+    return {name: made for name, made in ENVIRONMENTS.items() if installed() or name != "minatar"}
 
 
 def spec(**changes) -> Spec:

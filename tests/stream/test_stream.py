@@ -255,6 +255,7 @@ UNCHANGING = {name: {f"{name}.change": False} for name in environments.ENVIRONME
     "composite": None,
     "phased_shift": None,
     "bandit": None,
+    "minatar": None,
 }
 
 
