@@ -53,6 +53,9 @@ setup(
             "sacrebleu",
             "nltk",
             GAMES,
+            # (they compare with it; nothing of them is in here)
+            "rlax",
+            "MinAtar",
         ],
         "rl": [GAMES],
         "docs": ["sphinx>=9", "myst-parser>=5", "furo", "sphinxcontrib-bibtex"],

@@ -107,7 +107,7 @@ def test_a_network_has_noise_only_with_a_key():
     from plasticity_jax.training.network import network
 
     one = tiny.spec(options={"mlp.noisy": True})
-    data = tiny.data(16)
+    data = jax.tree.map(jnp.asarray, tiny.data(16))
     net = network(one, one.make_environment(), data)
     params = net.init(jax.random.key(0))["params"]
     x = np.ones((2, 3, 3, 1), np.float32)
