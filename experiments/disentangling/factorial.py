@@ -6,101 +6,78 @@ Source: Lyle et al. name the mechanisms independent and the remedies additive; t
 design in the paper, so this one is ours.
 Command: python -m experiments.disentangling.factorial --data_dir=DIR
 --workdir=runs/disentangling_factorial --scale=reduced (--stream=labels, offset or composite for
-one; --granularity=1,20 with --stream=labels and --transition=output adds how gradual a change is)
+one; --granularity=1,20 with --stream=labels and --transition=output makes gradual change a fourth
+factor)
 Rule: the outcome is a seed's mean over the last tasks (--last), of accuracy or of minus the
-logarithm of the squared error to base 10. An effect is the mean with a remedy less that without, an
-interaction half the difference of two such differences, with Student's intervals over seeds. A pair
-with a cell at its ceiling is called saturated, not additive.
+logarithm of the squared error to base 10; its best mean over as many tasks in a row is told
+beside it. An effect is the mean with a remedy less that without, an interaction half the difference
+of two such differences, with Student's intervals over seeds. A pair with a cell at its ceiling is
+called saturated, not additive.
 """
 
 import itertools
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
-from experiments.benchmark import SCALES
-from experiments.disentangling import settings
-from plasticity_jax import registry
+from experiments.disentangling import presence, streams
+from experiments.disentangling.streams import STREAMS, Stream, defaults
 from plasticity_jax.cli import flags, launcher
 
-HELP = """
-This run's own flags
-  --scale=reduced                      numbers of every setting: paper, reduced or smoke
-  --stream=labels,offset,composite     which streams
-"""
 CEILING = 0.99  # of an accuracy
 FACTORS = ("layer norm", "L2", "output")
+GRADUAL = "gradual change"  # the fourth, where there are two granularities
 STRENGTH = 1e-4  # of L2 where it is on: ours
-
-
-class Stream(NamedTuple):
-    """One stream.
-
-    Attributes:
-      benchmark: whose settings it has.
-      changes: settings of its own.
-      head: what stands against the linear head.
-      metric: column of the outcome.
-    """
-
-    benchmark: str
-    changes: Mapping[str, Any]
-    head: str
-    metric: str
-
-
-STREAMS = {
-    "labels": Stream("interventions", {"smoothed.smoothing": 0.01}, "smoothed", "online_accuracy"),
-    "offset": Stream(
-        "offsets",
-        {"target_offset.offset": 100.0, "two_hot.low": 90.0, "two_hot.high": 110.0},
-        "two_hot",
-        "squared_error",
-    ),
-    "composite": Stream("composite", {}, "two_hot", "online_accuracy"),
-}
 
 
 def arms(stream: Stream) -> list[dict[str, Any]]:
     """Returns the grids of the eight cells; L2 of strength 0 is none, so it is an axis of lanes."""
     strengths = {"method": "l2", "l2.strength": (0.0, STRENGTH), "norm": ("none", "layer")}
-    own = {name: value for name, value in stream.changes.items() if _of_head(stream, name)}
+    own = {name: v for name, v in stream.changes.items() if streams.of_head(stream, name)}
     return [{**strengths, "head": "linear"}, {**strengths, "head": stream.head, **own}]
 
 
-def _of_head(stream: Stream, name: str) -> bool:
-    return name.partition(".")[0] == stream.head
-
-
-def defaults(stream: Stream, scale: str) -> dict[str, Any]:
-    """Returns the settings of all cells of a stream at a scale."""
-    known = settings.BENCHMARKS[stream.benchmark].at(scale)
-    rest = {name: value for name, value in stream.changes.items() if not _of_head(stream, name)}
-    head = {k: v for k, v in known.items() if k.partition(".")[0] not in ("l2", "two_hot")}
-    return {**head, **rest, "probes": ("parameter_norm",)}
+def factors(cells: Any) -> list[str]:
+    """Returns the factors of `outcomes`."""
+    return [name for name in (*FACTORS, GRADUAL) if name in cells]
 
 
 def outcomes(table: Any, metric: str, last: int) -> Any:
-    """Returns a row for each cell and seed: the three factors as 0 or 1, seed, outcome.
+    """Returns a row for each cell and seed: the factors as 0 or 1, seed, `outcome`, the mean over
+    the `last` tasks, and `peak`, the best mean over as many tasks in a row.
 
-    Raises ValueError if a cell lacks a seed that another one has.
+    Raises ValueError if a cell lacks a seed that another one has, or for other than one or two
+    granularities.
     """
-    kept = table[table["task"] > table["task"].max() - last].copy()
-    kept[FACTORS[0]] = (kept["norm"] == "layer").astype(int)
-    kept[FACTORS[1]] = (kept["l2.strength"] > 0).astype(int)
-    kept[FACTORS[2]] = (kept["head"] != "linear").astype(int)
-    found = kept.groupby([*FACTORS, "seed"], as_index=False)[metric].mean()
-    found = found.rename(columns={metric: "outcome"})
-    if metric == "squared_error":
-        found["outcome"] = -np.log10(found["outcome"])
+    whole = table.copy()
+    whole[FACTORS[0]] = (whole["norm"] == "layer").astype(int)
+    whole[FACTORS[1]] = (whole["l2.strength"] > 0).astype(int)
+    whole[FACTORS[2]] = (whole["head"] != "linear").astype(int)
+    known = sorted(set(whole["granularity"])) if "granularity" in whole else [1]
+    if len(known) > 2:
+        raise ValueError(f"granularities are {known}: allowed are one, or two for a fourth factor.")
+    if len(known) == 2:
+        whole[GRADUAL] = (whole["granularity"] == known[1]).astype(int)
+    names = factors(whole)
+    sign = -1 if metric == streams.ERROR else 1
+    rows = []
+    for cell, part in whole.groupby([*names, "seed"]):
+        values = sign * part.sort_values("task")[metric]
+        means = values.rolling(min(last, len(values))).mean()
+        rows.append((*cell, sign * means.iloc[-1], sign * means.max()))
+    import pandas as pd
+
+    found = pd.DataFrame(rows, columns=[*names, "seed", "outcome", "peak"])
+    if sign < 0:
+        found[["outcome", "peak"]] = -np.log10(found[["outcome", "peak"]])
     seeds = found["seed"].nunique()
-    if len(found) != 2 ** len(FACTORS) * seeds or found["outcome"].isna().any():
+    if len(found) != 2 ** len(names) * seeds or found["outcome"].isna().any():
         raise ValueError(
             f"there are {len(found.dropna())} outcomes of {seeds} seeds: allowed are all of "
-            f"{2 ** len(FACTORS)} cells with each seed."
+            f"{2 ** len(names)} cells with each seed."
         )
     return found
 
@@ -108,34 +85,41 @@ def outcomes(table: Any, metric: str, last: int) -> Any:
 def effects(cells: Any, level: float = 0.95) -> Any:
     """Returns the main effects and interactions of `outcomes`, with intervals over paired seeds.
 
-    With signs s = -1, 1 of a factor's levels, an effect is the sum over the eight cells of the
-    product of its factors' signs times the outcome, over four; each seed gives one, and the
-    interval is Student's. For a balanced design these are the coefficients, doubled, of a linear
-    model with an intercept for each seed. One seed has no interval (NaN).
+    With signs s = -1, 1 of a factor's levels, an effect of n factors' design is the sum over its
+    2^n cells of the product of the signs of the factors in question times the outcome, over
+    2^(n-1); each seed gives one, and the interval is Student's. For a balanced design these are the
+    coefficients, doubled, of a linear model with an intercept for each seed. One seed has no
+    interval (NaN).
     """
     import pandas as pd
-    from scipy import stats
 
-    wide = cells.pivot(index="seed", columns=list(FACTORS), values="outcome")
+    names = factors(cells)
+    wide = cells.pivot(index="seed", columns=names, values="outcome")
     signs = 2 * np.array(list(wide.columns)) - 1
     rows = []
-    for size in range(1, len(FACTORS) + 1):
-        for chosen in itertools.combinations(range(len(FACTORS)), size):
-            contrast = wide.to_numpy() @ signs[:, chosen].prod(axis=1) / 4
-            count = len(contrast)
-            half = np.nan
-            if count > 1:
-                spread = contrast.std(ddof=1) / np.sqrt(count)
-                half = stats.t.ppf((1 + level) / 2, count - 1) * spread
-            mean = contrast.mean()
-            name = " x ".join(FACTORS[i] for i in chosen)
-            rows.append((name, size, mean, mean - half, mean + half, count))
+    for size in range(1, len(names) + 1):
+        for chosen in itertools.combinations(range(len(names)), size):
+            contrast = wide.to_numpy() @ signs[:, chosen].prod(axis=1) / 2 ** (len(names) - 1)
+            name = " x ".join(names[i] for i in chosen)
+            rows.append((name, size, *_interval(contrast, level), len(contrast)))
     return pd.DataFrame(rows, columns=["effect", "factors", "mean", "low", "high", "seeds"])
+
+
+def _interval(values: Any, level: float = 0.95) -> tuple[float, float, float]:
+    """Mean of a value of each seed, and Student's interval."""
+    from scipy import stats
+
+    mean, count = values.mean(), len(values)
+    if count < 2:
+        return mean, np.nan, np.nan
+    spread = values.std(ddof=1) / np.sqrt(count)
+    half = stats.t.ppf((1 + level) / 2, count - 1) * spread
+    return mean, mean - half, mean + half
 
 
 def verdicts(cells: Any, found: Any, ceiling: float | None) -> list[str]:
     """Returns a sentence for each pair of remedies; `ceiling` is the outcome that none can pass."""
-    means = cells.groupby(list(FACTORS), as_index=False)["outcome"].mean()
+    means = cells.groupby(factors(cells), as_index=False)["outcome"].mean()
     told = []
     for row in found[found["factors"] == 2].itertuples():
         pair = str(row.effect)
@@ -151,63 +135,82 @@ def verdicts(cells: Any, found: Any, ceiling: float | None) -> list[str]:
     return told
 
 
-def picture(found: Any, title: str, path: Path) -> None:
-    """Draws the effects with their intervals."""
+def summary(cells: Any) -> Any:
+    """Returns a row for each cell: its name, mean of the outcome with interval, mean of the peak."""
+    import pandas as pd
+
+    names, rows = factors(cells), []
+    for cell, part in cells.groupby(names):
+        on = [name for name, level in zip(names, cell, strict=True) if level]
+        interval = _interval(part["outcome"].to_numpy())
+        rows.append((" + ".join(on) or "none", len(on), *interval, part["peak"].mean()))
+    found = pd.DataFrame(rows, columns=["cell", "remedies", "mean", "low", "high", "peak"])
+    return found.sort_values("remedies", kind="stable", ignore_index=True)
+
+
+def picture(cells: Any, found: Any, title: str, outcome: str, path: Path) -> None:
+    """Draws what each cell reaches beside the effects, with their intervals."""
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(7, 3.2), layout="constrained")
-    axes = figure.subplots()
+    reached = summary(cells)
+    figure = Figure(figsize=(11, 0.9 + 0.26 * len(reached)), layout="constrained")
+    left, right = figure.subplots(1, 2)
+    place = np.arange(len(reached))[::-1]
+    _intervals(left, reached, place)
+    left.plot(reached["peak"], place, "|", color="0.4", markersize=10, label="best in between")
+    left.set_yticks(place, reached["cell"])
+    left.set_xlabel(outcome)
+    left.legend(frameon=False, fontsize=8)
     place = np.arange(len(found))[::-1]
-    width = np.stack([found["mean"] - found["low"], found["high"] - found["mean"]])
-    axes.errorbar(found["mean"], place, xerr=np.nan_to_num(width), fmt="o", capsize=3)
-    axes.axvline(0, color="0.6", linewidth=1)
-    axes.set_yticks(place, found["effect"])
-    axes.set_xlabel("effect on the outcome, 95 % interval over seeds")
-    axes.set_title(title)
+    _intervals(right, found, place)
+    right.axvline(0, color="0.6", linewidth=1)
+    right.set_yticks(place, found["effect"])
+    right.set_xlabel("effect on the outcome, 95 % interval over seeds")
+    figure.suptitle(title)
     figure.savefig(path)
 
 
+def _intervals(axes: Any, rows: Any, place: Any) -> None:
+    width = np.stack([rows["mean"] - rows["low"], rows["high"] - rows["mean"]])
+    axes.errorbar(rows["mean"], place, xerr=np.nan_to_num(width), fmt="o", capsize=3)
+
+
 def analysed(stream: str, table: Any, values: flags.Values) -> str:
-    """Writes factorial.csv and factorial.png of a stream into the workdir; returns what was
-    found.
+    """Writes factorial.csv, factorial_cells.csv and factorial.png of a stream into the workdir;
+    returns what was found.
     """
-    metric = STREAMS[stream].metric
-    cells = outcomes(table, metric, int(values["last"]))
+    metric, last = STREAMS[stream].metric, int(values["last"])
+    cells = outcomes(table, metric, last)
     found = effects(cells)
     folder = Path(values["workdir"])
     found.round(6).to_csv(folder / "factorial.csv", index=False)
-    picture(found, f"Stream: {stream}", folder / "factorial.png")
+    summary(cells).round(6).to_csv(folder / "factorial_cells.csv", index=False)
+    outcome = f"mean of the last {last} tasks: {metric.replace('_', ' ')}"
+    if metric == streams.ERROR:
+        outcome = f"mean of the last {last} tasks: -log10 of the squared error"
+    picture(cells, found, f"Stream: {stream}", outcome, folder / "factorial.png")
     ceiling = CEILING if metric == "online_accuracy" else None
-    return "\n".join([f"stream {stream}:", *verdicts(cells, found, ceiling)])
+    bare = table[(table["norm"] == "none") & (table["l2.strength"] == 0)]
+    bare = bare[(bare["head"] == "linear") & (bare["granularity"] == bare["granularity"].min())]
+    effect = presence.told(stream, presence.fallen(bare, metric, last))
+    return "\n".join([effect, *verdicts(cells, found, ceiling)])
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the streams one after another, each in a folder of its own; returns the exit code."""
-    known: dict[str, Any] = {"scale": "reduced", "stream": ",".join(STREAMS)}
-    try:
-        own, rest = flags.own(known, sys.argv[1:] if argv is None else argv)
-        scale = registry.one_of("scale", own["scale"], SCALES)
-        names = own["stream"].split(",")
-        for name in names:
-            registry.lookup(STREAMS, "stream", name)
-    except ValueError as error:
-        return launcher.fault(error, launcher.USAGE)
-    for name in names:
+
+    def experiment(name: str, scale: str, doc: str) -> launcher.Experiment:
         stream = STREAMS[name]
-        inside = [
-            f"{text.rstrip('/')}/{name}" if text.startswith("--workdir=") else text for text in rest
-        ]
-        experiment = launcher.Experiment(
-            (__doc__ or "") + HELP,
+        return launcher.Experiment(
+            doc,
             defaults(stream, scale),
             arms(stream),
-            title=f"Factorial: {settings.BENCHMARKS[stream.benchmark].title}",
+            title=f"Factorial: {streams.title(stream)}",
             metric=stream.metric,
-            then=lambda table, columns, values, name=name: analysed(name, table, values),
+            then=lambda table, columns, values: analysed(name, table, values),
         )
-        if code := launcher.launch(experiment, inside):
-            return code
-    return 0
+
+    return streams.launch(__doc__, experiment, argv)
 
 
 if __name__ == "__main__":
