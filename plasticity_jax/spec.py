@@ -15,6 +15,7 @@ from plasticity_jax.environments import ENVIRONMENTS
 from plasticity_jax.heads import HEADS
 from plasticity_jax.models import MODELS
 from plasticity_jax.models.layers import DEEPEST
+from plasticity_jax.models.norms import OF_BATCH
 from plasticity_jax.optimizers import OPTIMIZERS, SCHEDULES
 from plasticity_jax.precision import PRECISIONS
 from plasticity_jax.probes import PROBES
@@ -411,6 +412,12 @@ class Spec:
         environment = self.make_environment()
         if self.acts:
             self.make_agent().updates(self.phase_steps)
+        if self.batch_size == 1 and self.norm in OF_BATCH and "norm" in _shape(self.model):
+            others = ", ".join(name for name in models.NORMS if name not in OF_BATCH)
+            raise ValueError(
+                f"norm {self.norm!r} takes statistics over a minibatch, but batch_size is 1: "
+                f"allowed are 2 or more, or one of {others}."
+            )
         # (how many symbols a text has does not depend on data, how many classes there are does)
         model = self.make_model(
             environment.outputs(cast(Data, None)) if environment.inputs == "text" else 1

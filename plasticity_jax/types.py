@@ -401,6 +401,10 @@ class View(NamedTuple):
       preactivations: {group: [B, ..., H]} what the activation function was applied to, normalised
         where there is a norm; of those groups that an activation function made.
       params, initial: parameters now, and at initialization.
+      features: params -> {group: activations} of the same examples through other parameters, in a
+        training step; None elsewhere.
+      loss: params -> [] the mean loss on them, without what methods add, in a training step; None
+        elsewhere.
     """
 
     batch: Batch
@@ -409,6 +413,8 @@ class View(NamedTuple):
     preactivations: Mapping[str, Array]
     params: PyTree
     initial: PyTree
+    features: Callable[[PyTree], Mapping[str, Array]] | None = None
+    loss: Callable[[PyTree], Array] | None = None
 
 
 class Snapshot(NamedTuple):

@@ -13,6 +13,7 @@ from plasticity_jax.environments import ENVIRONMENTS
 from plasticity_jax.execution import placement
 from plasticity_jax.heads import HEADS
 from plasticity_jax.models import ACTIVATIONS, INITIALIZATIONS, MODELS, NORMS
+from plasticity_jax.models.norms import OF_BATCH
 from plasticity_jax.optimizers import OPTIMIZERS, SCHEDULES
 from plasticity_jax.precision import PRECISIONS
 from plasticity_jax.probes import PROBES
@@ -110,6 +111,15 @@ def test_counts(name, value):
     word = ", or 'never'" if name == "probe_every" else ""
     want = f"{name} is {value!r}: allowed are whole numbers from 1{word}."
     assert refused(Spec, **{name: value}) == want
+
+
+@pytest.mark.parametrize("norm", OF_BATCH)
+def test_a_norm_over_a_minibatch_needs_more_than_one_example(norm):
+    assert refused(Spec, norm=norm, batch_size=1) == (
+        f"norm {norm!r} takes statistics over a minibatch, but batch_size is 1: allowed are 2 or "
+        "more, or one of none, layer, group, rms."
+    )
+    assert Spec(norm="rms", batch_size=1).batch_size == 1
 
 
 def test_batch_larger_than_the_samples():

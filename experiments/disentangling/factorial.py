@@ -52,6 +52,8 @@ def outcomes(table: Any, metric: str, last: int) -> Any:
     Raises ValueError if a cell lacks a seed that another one has, or for other than one or two
     granularities.
     """
+    import pandas as pd
+
     whole = table.copy()
     whole[FACTORS[0]] = (whole["norm"] == "layer").astype(int)
     whole[FACTORS[1]] = (whole["l2.strength"] > 0).astype(int)
@@ -68,13 +70,11 @@ def outcomes(table: Any, metric: str, last: int) -> Any:
         values = sign * part.sort_values("task")[metric]
         means = values.rolling(min(last, len(values))).mean()
         rows.append((*cell, sign * means.iloc[-1], sign * means.max()))
-    import pandas as pd
-
     found = pd.DataFrame(rows, columns=[*names, "seed", "outcome", "peak"])
     if sign < 0:
         found[["outcome", "peak"]] = -np.log10(found[["outcome", "peak"]])
-    seeds = found["seed"].nunique()
-    if len(found) != 2 ** len(names) * seeds or found["outcome"].isna().any():
+    seeds, lacking = found["seed"].nunique(), bool(found["outcome"].isna().to_numpy().any())
+    if len(found) != 2 ** len(names) * seeds or lacking:
         raise ValueError(
             f"there are {len(found.dropna())} outcomes of {seeds} seeds: allowed are all of "
             f"{2 ** len(names)} cells with each seed."
@@ -136,7 +136,7 @@ def verdicts(cells: Any, found: Any, ceiling: float | None) -> list[str]:
 
 
 def summary(cells: Any) -> Any:
-    """Returns a row for each cell: its name, mean of the outcome with interval, mean of the peak."""
+    """Returns a row for each cell: its name, mean outcome with interval, mean peak."""
     import pandas as pd
 
     names, rows = factors(cells), []

@@ -7,7 +7,7 @@ from typing import Any
 
 from plasticity_jax import registry
 from plasticity_jax.methods.constraints import weight_norm_constraint
-from plasticity_jax.methods.features import feature_norm
+from plasticity_jax.methods.features import feature_norm, gradient_penalty, infer
 from plasticity_jax.methods.lifting import (
     Boundary,
     Penalty,
@@ -49,7 +49,9 @@ __all__ = [
     "feature_norm",
     "full_reset",
     "gradient_noise",
+    "gradient_penalty",
     "head_reset",
+    "infer",
     "l2",
     "l2_init",
     "names",
@@ -123,5 +125,7 @@ METHODS = {
     "full_reset": full_reset,
     "gradient_noise": gradient_noise,
     "feature_norm": feature_norm,
+    "infer": infer,
+    "gradient_penalty": gradient_penalty,
     "weight_norm_constraint": weight_norm_constraint,
 }

@@ -113,14 +113,25 @@ def train_step(
     """
     environment, net, tx, terms, _ = learner
 
+    def applied(params):
+        return net.apply(params, state.variables, batch.x, True, dropout_key(key))
+
     @jax.named_scope("forward")
     def objective(params):
-        dropped = dropout_key(key)
-        logits, hidden, variables = net.apply(params, state.variables, batch.x, True, dropped)
+        logits, hidden, variables = applied(params)
         loss = mean_loss(environment, logits, batch)
         if not terms:
             return loss, (loss, logits, hidden, variables)
-        view = View(batch, logits, hidden, {}, params, state.initial)
+        view = View(
+            batch,
+            logits,
+            hidden,
+            {},
+            params,
+            state.initial,
+            features=lambda p: applied(p)[1],
+            loss=lambda p: mean_loss(environment, applied(p)[0], batch),
+        )
         added = methods.objective(terms, state.opt, view)
         return loss + added, (loss, logits, hidden, variables)
 

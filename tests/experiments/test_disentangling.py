@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 
 from experiments import disentangling, figures
-from experiments.disentangling import factorial, settings
+from experiments.disentangling import factorial, presence, settings
 from plasticity_jax.cli import flags
 
 FILES = sorted(
@@ -85,6 +85,67 @@ def test_effects_are_those_of_a_linear_model_with_paired_seeds():
     assert means["layer norm x L2"] == pytest.approx(0.4)
     assert means["layer norm x L2 x output"] == pytest.approx(0, abs=1e-12)
     assert (found["low"] < found["mean"]).all()
+
+
+def test_two_granularities_are_a_fourth_factor():
+    """The finer one adds 0.3, and 0.2 more with layer norm: an interaction of 0.1."""
+    plain, random = table(noise=0.0).assign(granularity=1), np.random.default_rng(1)
+    fine = plain.assign(granularity=20, score=plain["score"] + 0.3)
+    fine["score"] += 0.2 * (fine["norm"] == "layer") + 1e-3 * random.normal(size=len(fine))
+    cells = factorial.outcomes(pd.concat([plain, fine]), "score", 3)
+    assert factorial.factors(cells) == [*factorial.FACTORS, "gradual change"]
+    means = factorial.effects(cells).set_index("effect")["mean"]
+    assert len(means) == 15
+    assert means["gradual change"] == pytest.approx(0.4, abs=1e-3)
+    assert means["layer norm x gradual change"] == pytest.approx(0.1, abs=1e-3)
+    assert len(factorial.summary(cells)) == 16
+    third = plain.assign(granularity=5)
+    with pytest.raises(ValueError, match="allowed are one, or two for a fourth factor"):
+        factorial.outcomes(pd.concat([plain, fine, third]), "score", 3)
+
+
+def test_peaks_are_best_means_in_a_row_and_errors_count_down():
+    scores = np.array([0.1, 0.4, 0.6, 0.2, 0.1])
+    rows = table(seeds=1, noise=0.0).query("task == 0")
+    whole = pd.concat([rows.assign(task=t, squared_error=s) for t, s in enumerate(scores)])
+    whole = whole.assign(online_accuracy=whole["squared_error"])
+    cells = factorial.outcomes(whole, "online_accuracy", 2)
+    np.testing.assert_allclose(cells["outcome"], 0.15)
+    np.testing.assert_allclose(cells["peak"], 0.5)
+    cells = factorial.outcomes(whole, "squared_error", 2)
+    np.testing.assert_allclose(cells["outcome"], -np.log10(0.15))
+    np.testing.assert_allclose(cells["peak"], -np.log10(0.15))
+    assert factorial.summary(cells)["cell"].iloc[0] == "none"
+    assert factorial.summary(cells)["cell"].iloc[-1] == "layer norm + L2 + output"
+
+
+def falling(last, best=0.9, metric="online_accuracy"):
+    """Five seeds over ten tasks, of which as many end at `last` as it lists, the others stay."""
+    rows = []
+    for seed in range(5):
+        for task in range(10):
+            value = last[seed] if task >= 5 else best
+            rows.append({"seed": seed, "task": task, metric: value})
+    return pd.DataFrame(rows)
+
+
+def test_an_effect_is_present_if_four_of_five_seeds_fall():
+    four = presence.fallen(falling([0.7, 0.7, 0.7, 0.7, 0.85]), "online_accuracy")
+    assert four["fell"].tolist() == [True] * 4 + [False]
+    assert presence.is_present(four)
+    assert "effect present: 4 of 5 seeds fall, from 0.9 to 0.73" in presence.told("x", four)
+    three = presence.fallen(falling([0.7, 0.7, 0.7, 0.85, 0.95]), "online_accuracy")
+    assert not presence.is_present(three)
+    assert "effect not present here" in presence.told("x", three)
+    errors = falling([1.2, 1.2, 1.2, 1.2, 0.8], best=1.0, metric="squared_error")
+    assert presence.fallen(errors, "squared_error")["fell"].tolist() == [True] * 4 + [False]
+
+
+def test_the_composite_has_bins_for_all_of_its_targets():
+    low, high = -4.5, 10.0 * (settings.COMMON["tasks"] - 1) + 4.5
+    for arm in factorial.arms(factorial.STREAMS["composite"])[1:]:
+        assert arm["two_hot.low"] < low
+        assert arm["two_hot.high"] > high
 
 
 def test_verdicts_tell_more_less_none_and_saturated():

@@ -225,6 +225,75 @@ def test_a_term_trains_with_the_gradient_of_loss_and_term():
     assert online.loss == pytest.approx(float(loss), rel=1e-6)
 
 
+def stepped(method, numbers):
+    """The parameters before and after one step of SGD with a Term, the network's functions, and the
+    minibatch; what is initial are other parameters than those before.
+    """
+    spec = tiny.spec(method=method, activation="tanh")
+    lane = {"seed": 3, "learning_rate": 0.1, **numbers}
+    lane = lanes.arrays(spec, lanes.complete(spec, lane))
+    state = supervised.make_run(spec).init(lane, DATA)
+    other = jax.tree.map(lambda p: 1.5 * p + 0.1, state.params)
+    state = state._replace(params=other)
+    environment = spec.make_environment(lane)
+    net = network.network(spec, environment, DATA)
+    learner = step.learner(spec, lane, environment, net)
+    task = environment.task(KEY, DATA, 0)
+    batch = environment.examples(DATA, task, jnp.arange(16))
+    after, _ = step.train_step(learner, state, batch, KEY, jnp.int32(0), jnp.bool_(False))
+    return state, after.params, batch
+
+
+def torch_loss(torch, params, batch):
+    """(mean cross-entropy, activations) of the same network in PyTorch."""
+    x = torch.tensor(np.asarray(batch.x)).flatten(1)
+    h = torch.tanh(x @ params["layer0"]["kernel"] + params["layer0"]["bias"])
+    logits = h @ params["head"]["kernel"] + params["head"]["bias"]
+    wanted = torch.tensor(np.asarray(batch.y)).argmax(1)
+    return torch.nn.functional.cross_entropy(logits, wanted), h
+
+
+def as_tensors(torch, params):
+    return jax.tree.map(lambda p: torch.tensor(np.asarray(p), requires_grad=True), params)
+
+
+def check_moved(params, after):
+    for p, a in zip(jax.tree.leaves(params), jax.tree.leaves(after), strict=True):
+        np.testing.assert_allclose(a, (p - 0.1 * p.grad).detach(), rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.oracle
+def test_gradient_penalty_is_pytorchs_double_backward(torch):
+    state, after, batch = stepped("gradient_penalty", {"gradient_penalty.strength": 0.7})
+    params = as_tensors(torch, state.params)
+    loss, _ = torch_loss(torch, params, batch)
+    slopes = torch.autograd.grad(loss, jax.tree.leaves(params), create_graph=True)
+    penalty = sum((slope**2).sum() for slope in slopes)
+    (loss + 0.7 * penalty).backward()
+    check_moved(params, after)
+
+
+@pytest.mark.oracle
+def test_infer_is_the_formula_in_pytorch(torch):
+    state, after, batch = stepped("infer", {"infer.strength": 0.7, "infer.scale": 2.0})
+    params, first = as_tensors(torch, state.params), as_tensors(torch, state.initial)
+    loss, h = torch_loss(torch, params, batch)
+    _, before = torch_loss(torch, first, batch)
+    heads = torch.tensor(np.asarray(jax.random.normal(jax.random.key(0), (8, 10)))) / 8**0.5
+    apart = (h @ heads - 2.0 * (before @ heads).detach()) ** 2
+    (loss + 0.7 * apart.sum() / 16).backward()
+    check_moved(params, after)
+
+
+def test_terms_that_need_a_training_step_say_so():
+    h = jnp.ones((2, 2))
+    for term, lacking in ((methods.infer(), "features"), (methods.gradient_penalty(), "a loss")):
+        with pytest.raises(ValueError, match=f"needs a View with {lacking}: allowed is any"):
+            term.value(view_of({"w": h}, h), ())
+    with pytest.raises(ValueError, match=r"^infer.heads is 0: allowed"):
+        methods.infer(heads=0)
+
+
 # Rewrites that look at more
 
 

@@ -62,6 +62,8 @@ METHODS = {
     "clip": methods.clip(norm=0.5),
     "head_reset": methods.head_reset(HEAD, INIT),
     "feature_norm": methods.feature_norm(),
+    "infer": methods.infer(),
+    "gradient_penalty": methods.gradient_penalty(),
     "weight_norm_constraint": methods.weight_norm_constraint(),
     "continual_backprop": continual_backprop(maturity=1.0),
     "full_reset": methods.full_reset(INIT),

@@ -67,6 +67,10 @@ FACTORIES = {
     "feature_norm": lambda learning_rate, strength: told(
         methods.feature_norm(strength=strength), learning_rate
     ),
+    "infer": lambda learning_rate, strength: told(methods.infer(strength=strength), learning_rate),
+    "gradient_penalty": lambda learning_rate, strength: told(
+        methods.gradient_penalty(strength=strength), learning_rate
+    ),
     "weight_norm_constraint": lambda learning_rate, pull: told(
         methods.weight_norm_constraint(pull=pull), learning_rate
     ),
@@ -91,6 +95,8 @@ KEYWORDS = {
     "clip": {"learning_rate": 1e-2, "norm": 1e3},
     "head_reset": {"learning_rate": 1e-2},
     "feature_norm": {"learning_rate": 1e-2, "strength": 1e-5},
+    "infer": {"learning_rate": 1e-2, "strength": 1e-5},
+    "gradient_penalty": {"learning_rate": 1e-2, "strength": 1e-5},
     "weight_norm_constraint": {"learning_rate": 1e-2, "pull": 1e-6},
     "full_reset": {"learning_rate": 1e-2},
     "gradient_noise": {"learning_rate": 1e-2, "scale": 1e-5},

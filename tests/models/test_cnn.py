@@ -38,7 +38,17 @@ def torch_forward(torch, params, statistics, x, norm, train):
         else:
             x = functional.conv2d(x, layer["kernel"].permute(3, 2, 0, 1), layer["bias"], padding=1)
         if norm != "none":
-            scale, offset = params[f"norm{i}"]["scale"], params[f"norm{i}"]["bias"]
+            scale, offset = params[f"norm{i}"]["scale"], params[f"norm{i}"].get("bias")
+        axes = tuple(range(1, x.ndim))
+        if norm == "rms":
+            wide = (1, -1, *[1] * (x.ndim - 2))
+            x = x / (x.square().mean(axes, keepdim=True) + 1e-5).sqrt() * scale.reshape(wide)
+        if norm.startswith("batch_mean"):
+            wide, over = (1, -1, *[1] * (x.ndim - 2)), (0, *range(2, x.ndim))
+            middle = x.mean(over) if train else statistics[f"norm{i}"]["mean"]
+            spread = x.var(axes, correction=0, keepdim=True)
+            x = (x - middle.reshape(wide)) / (spread + 1e-5).sqrt()
+            x = x * scale.reshape(wide) + offset.reshape(wide)
         if norm == "batch":
             mean, var = statistics[f"norm{i}"]["mean"], statistics[f"norm{i}"]["var"]
             x = functional.batch_norm(x, mean, var, scale, offset, train, momentum=0.1, eps=1e-5)
@@ -59,7 +69,9 @@ def close(got, want, tolerance):
 
 
 @pytest.mark.oracle
-@pytest.mark.parametrize("norm", ["none", "layer", "batch", "group"])
+@pytest.mark.parametrize(
+    "norm", ["none", "layer", "batch", "group", "rms", "batch_mean+layer_deviation"]
+)
 def test_logits_activations_and_gradients_as_pytorch(torch, norm):
     net, params, rest, x = made(norm)
     y = np.arange(len(x)) % 3

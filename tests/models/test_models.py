@@ -2,6 +2,7 @@
 
 import dataclasses
 import inspect
+import itertools
 import re
 
 import jax
@@ -20,8 +21,14 @@ from plasticity_jax.models import (
     cnn,
     mlp,
 )
+from plasticity_jax.models.norms import OF_BATCH
 
 WIDTH, DEPTH, INPUTS, OUTPUTS, BATCH = 6, 2, 5, 3, 9
+
+# every activation under some norms, one under the others
+PLAIN = ("none", "layer", "batch", "group")
+OTHERS = [(norm, "tanh") for norm in NORMS if norm not in PLAIN]
+PAIRS = [*itertools.product(PLAIN, ACTIVATIONS), *OTHERS]
 
 
 def inputs(seed=0):
@@ -39,7 +46,7 @@ def made(norm, activation, initialization="torch"):
     statistics = jax.tree.map(
         lambda p: np.float32(0.5) + random.random(p.shape, np.float32), variables.get("batch_stats")
     )
-    return net, {"params": params} | ({"batch_stats": statistics} if norm == "batch" else {})
+    return net, {"params": params} | ({"batch_stats": statistics} if norm in OF_BATCH else {})
 
 
 def torch_forward(torch, params, statistics, x, norm, activation, train):
@@ -50,12 +57,23 @@ def torch_forward(torch, params, statistics, x, norm, activation, train):
     for i in range(DEPTH):
         x = functional.linear(x, params[f"layer{i}"]["kernel"].T, params[f"layer{i}"]["bias"])
         if norm != "none":
-            scale, offset = params[f"norm{i}"]["scale"], params[f"norm{i}"]["bias"]
+            scale, offset = params[f"norm{i}"]["scale"], params[f"norm{i}"].get("bias")
+        if norm == "rms":
+            x = x / (x.square().mean(1, keepdim=True) + 1e-5).sqrt() * scale
+        if norm.startswith("batch_mean"):
+            middle = x.mean(0) if train else statistics[f"norm{i}"]["mean"]
+            spread = x.var(1, correction=0, keepdim=True)
+            x = (x - middle) / (spread + 1e-5).sqrt() * scale + offset
+        if norm.startswith("layer_mean"):
+            spread = x.var(0, correction=0) if train else statistics[f"norm{i}"]["var"]
+            x = (x - x.mean(1, keepdim=True)) / (spread + 1e-5).sqrt() * scale + offset
+        if norm == "batch+layer":
+            x = functional.layer_norm(x, (WIDTH,), eps=1e-5)
         if norm == "layer":
             x = functional.layer_norm(x, (WIDTH,), scale, offset, eps=1e-5)
         if norm == "group":  # the most groups that divide both 32 and the width: 2
             x = functional.group_norm(x, 2, scale, offset, eps=1e-5)
-        if norm == "batch":
+        if norm in ("batch", "batch+layer"):
             mean, var = statistics[f"norm{i}"]["mean"], statistics[f"norm{i}"]["var"]
             x = functional.batch_norm(x, mean, var, scale, offset, train, momentum=0.1, eps=1e-5)
         x = {
@@ -80,8 +98,7 @@ def close(got, want, tolerance):
 
 
 @pytest.mark.oracle
-@pytest.mark.parametrize("activation", ACTIVATIONS)
-@pytest.mark.parametrize("norm", NORMS)
+@pytest.mark.parametrize(("norm", "activation"), PAIRS)
 def test_logits_activations_and_gradients_as_pytorch(torch, norm, activation):
     net, variables = made(norm, activation)
     x, y = inputs(), np.arange(BATCH) % OUTPUTS
@@ -163,6 +180,25 @@ def test_batch_norm_statistics_by_hand():
     assert float(changed["batch_stats"]["norm0"]["mean"][0]) == 0
 
 
+@pytest.mark.parametrize(
+    ("norm", "name"),
+    [("batch_mean+layer_deviation", "mean"), ("layer_mean+batch_deviation", "var")],
+)
+def test_hybrids_keep_running_means_of_what_is_over_examples(norm, name):
+    """As batch norm keeps the same statistic of the same inputs."""
+    x = jnp.asarray(inputs())
+    kept = {}
+    for one in ("batch", norm):
+        net = mlp(2, WIDTH, 1, one, "relu", "torch")
+        variables = net.init(jax.random.key(0), x, False)
+        start = variables["batch_stats"]["norm0"]
+        _, changed = net.apply(variables, x, True, mutable=["batch_stats"])
+        kept[one] = start[name], changed["batch_stats"]["norm0"]
+    assert list(kept[norm][1]) == [name]
+    np.testing.assert_array_equal(kept[norm][0], kept["batch"][0])
+    np.testing.assert_allclose(kept[norm][1][name], kept["batch"][1][name], rtol=1e-5)
+
+
 @pytest.mark.parametrize("initialization", INITIALIZATIONS)
 @pytest.mark.long
 def test_initial_distribution(initialization):
@@ -199,8 +235,7 @@ def test_initial_distribution(initialization):
     )
 
 
-@pytest.mark.parametrize("activation", ACTIVATIONS)
-@pytest.mark.parametrize("norm", NORMS)
+@pytest.mark.parametrize(("norm", "activation"), PAIRS)
 def test_units_are_where_they_are_said_to_be(norm, activation):
     net, variables = made(norm, activation)
     _, changed = jax.eval_shape(
@@ -271,8 +306,9 @@ def test_parameter_count_of_the_mnist_network(norm, count):
     assert sum(p.size for p in jax.tree.leaves(params)) == count
 
 
-@pytest.mark.parametrize("norm", NORMS)
-@pytest.mark.parametrize("make", [mlp, cnn])
+@pytest.mark.parametrize(
+    ("norm", "make"), [*itertools.product(PLAIN, [mlp, cnn]), *((norm, mlp) for norm, _ in OTHERS)]
+)
 @pytest.mark.long
 def test_a_norm_without_scale_and_offset_is_one_whose_scale_is_1_and_offset_0(norm, make):
     """Also in its running statistics; and the network has no parameters that it does not use."""
