@@ -100,6 +100,25 @@ class Kind(NamedTuple):
     controls: Callable[[Figure, Choices, Any], Any] | None = None
 
 
+def check_own_arms(figure: Figure, choices: Choices) -> None:
+    """Raises ValueError for flags about arms, which a figure with arms of its own does not take."""
+    for name in ("methods", "selection", "controls"):
+        if getattr(choices, name):
+            raise ValueError(
+                f"{name} is given, but figure {figure.name} has arms of its own: leave it out."
+            )
+
+
+def nothing_taken(*_: Any) -> set[str]:
+    """Returns no names: what is given is for all arms."""
+    return set()
+
+
+def no_remarks(*_: Any) -> list[str]:
+    """Returns no sentences."""
+    return []
+
+
 class Plan(NamedTuple):
     """A figure as it was asked for.
 

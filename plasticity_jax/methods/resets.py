@@ -52,13 +52,19 @@ def shrink_and_perturb(
     return lifting.Rewrite(apply, lifting.every(period) if period else lifting.at_boundary)
 
 
-def head_reset(head: tuple[str, ...] | None, init: Callable[[Key], PyTree]) -> lifting.Boundary:
+@registry.checked
+def head_reset(
+    head: tuple[str, ...] | None, init: Callable[[Key], PyTree], *, to: str = "drawn"
+) -> lifting.Boundary:
     """Head reset: the output layer is drawn afresh before every new task, and its moments
     forgotten.
 
-    It is told task boundaries. Source: Nikishin et al. 2022, who reset the last layers of an agent
-    periodically. Raises ValueError for a network whose output layer shares its weights.
+    With `to` "zero" its weights and biases become 0 instead and the optimizer's memory is kept, as
+    in the public code of Joudaki et al. 2025. It is told task boundaries. Source: Nikishin et al.
+    2022, who reset the last layers of an agent periodically. Raises ValueError for a network whose
+    output layer shares its weights, or another `to`.
     """
+    registry.one_of("head_reset.to", to, ("drawn", "zero"))
     if head is None:
         raise ValueError(
             "head_reset needs a network with an output layer of its own: allowed are mlp, cnn, "
@@ -68,6 +74,9 @@ def head_reset(head: tuple[str, ...] | None, init: Callable[[Key], PyTree]) -> l
     def apply(params, start):
         old, fresh = trees.named(params), trees.named(init(start.key))
         ours = {name: name[: len(head)] == trees.path_of(head) for name in old}
+        if to == "zero":
+            zeroed = [jnp.zeros_like(v) if ours[name] else v for name, v in old.items()]
+            return jax.tree.unflatten(jax.tree.structure(params), zeroed), None
         new = [fresh[name] if ours[name] else value for name, value in old.items()]
         touched = [jnp.full(value.shape, ours[name]) for name, value in old.items()]
         structure = jax.tree.structure(params)

@@ -33,6 +33,7 @@ def _torch_bias(fan_in: int):
 INITIALIZATIONS = {
     "torch": (initializers.variance_scaling(1 / 3, "fan_in", "uniform"), _torch_bias),
     "he": (initializers.he_normal(), lambda fan_in: initializers.zeros),
+    "he_uniform": (initializers.he_uniform(), lambda fan_in: initializers.zeros),
     "lecun": (initializers.lecun_normal(), lambda fan_in: initializers.zeros),
 }
 

@@ -106,6 +106,20 @@ def test_a_full_reset_with_a_new_optimizer_is_a_new_network():
     assert_bitwise(got, want)
 
 
+def test_a_head_may_become_zero_with_its_moments_kept():
+    model = MLP(4, width=4, depth=2)
+    structure = Structure(model.units(), STRUCTURE.init, model.output_layer())
+    method = methods.head_reset(structure.head, structure.init, to="zero")
+    tx = method(optax.adam(0.1))
+    params, state = drive(tx, structure.init(jax.random.key(1)), 3)[-1]
+    after, kept = begun(method, tx, params, state, structure=structure)
+    assert_bitwise(after["head"], jax.tree.map(jnp.zeros_like, params["head"]))
+    assert_bitwise({**after, "head": 0}, {**params, "head": 0})
+    assert_bitwise(kept, state)
+    with pytest.raises(ValueError, match=r"head_reset.to is 'one': allowed are 'drawn', 'zero'"):
+        methods.head_reset(structure.head, structure.init, to="one")
+
+
 def test_a_head_reset_needs_a_head():
     with pytest.raises(ValueError, match="head_reset needs a network with an output layer of its"):
         Spec(environment="random_seq2seq", model="t5", method="head_reset")
