@@ -15,10 +15,10 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from experiments import figures
-from experiments.benchmark import SCALES, Benchmark
+from experiments.benchmark import NOTHING, SCALES, Benchmark
 from plasticity_jax import registry
 from plasticity_jax.cli import flags, launcher, pictures, settings
-from plasticity_jax.reporting import curves, over_seeds
+from plasticity_jax.reporting import curves, over_games, over_seeds
 
 HELP = """
 This figure's own flags
@@ -32,10 +32,12 @@ class Recipe(NamedTuple):
     Attributes:
       split: column with whose values the pictures are apart.
       controls: settings of further arms, which see the last phase alone.
+      chance: which of them act by chance, by the values of their columns; nothing: none does.
     """
 
     split: str
     controls: Sequence[Mapping[str, Any]] = ({},)
+    chance: Mapping[str, Any] = NOTHING
 
 
 BANDIT = Benchmark(
@@ -88,6 +90,52 @@ BANDIT = Benchmark(
     },
     Recipe("dqn.gamma"),
 )
+BY_CHANCE = {"dqn.epsilon": 1.0}
+MINATAR = Benchmark(
+    "minatar",
+    "MinAtar",
+    "episode_return",
+    {
+        "environment": "minatar",
+        "minatar.game": ("breakout", "asterix", "freeway", "seaquest", "space_invaders"),
+        "batch_size": 32,
+        "phase_steps": 500_000,
+        "tasks": 10,
+        "seeds": 5,
+        "norm": ("none", "layer"),
+        "depth": 2,
+        "width": 128,
+        "learning_rate": 3e-4,
+        "dqn.epsilon": 0.05,
+        "dqn.explore": 100_000,
+        "dqn.replay": 100_000,
+        "dqn.warmup": 4_000,
+        "dqn.target_every": 250,
+        "dqn.evaluate": 20_000,
+        "probes": ("dormant_fraction", "effective_rank", "parameter_norm", "hessian_top"),
+    },
+    {
+        "minatar.game": ("breakout", "asterix"),
+        "phase_steps": 20_000,
+        "seeds": 3,
+        "dqn.explore": 10_000,
+        "dqn.replay": 40_000,
+        "dqn.evaluate": 4_000,
+    },
+    {
+        "minatar.game": "breakout",
+        "phase_steps": 800,
+        "tasks": 2,
+        "seeds": 2,
+        "width": 16,
+        "dqn.explore": 400,
+        "dqn.replay": 800,
+        "dqn.warmup": 40,
+        "dqn.evaluate": 400,
+        "probe_samples": 64,
+    },
+    Recipe("minatar.game", ({}, {"norm": "none", **BY_CHANCE}), BY_CHANCE),
+)
 
 
 def arms(benchmark: Benchmark[Recipe], tasks: int) -> list[dict[str, Any]]:
@@ -99,34 +147,57 @@ def arms(benchmark: Benchmark[Recipe], tasks: int) -> list[dict[str, Any]]:
     return [{}, *(controls if tasks > 1 else ())]
 
 
-def compared(table: Any, columns: Sequence[str], metric: str) -> Any:
+def compared(table: Any, columns: Sequence[str], benchmark: Benchmark[Recipe]) -> Any:
     """Returns a row for each arm: means over seeds of the first phase, of the last one, of a fresh
-    network in the last one, and of the paired differences last - first and last - fresh.
+    network in the last one, where there is one of a player by chance, and of the paired differences
+    of the last phase to each.
 
     Each has the ends of Student's 95 % interval over seeds; NaN where an arm has no control or
     fewer than two seeds.
     """
     import pandas as pd
 
+    metric, recipe = benchmark.metric, benchmark.recipe
     named = [name for name in columns if name not in ("first_task", "seed")]
-    late = table["first_task"].max()
-    aged, fresh = table[table["first_task"] == 0], table[table["first_task"] > 0]
+    aged, late = table[table["first_task"] == 0], table[table["first_task"] > 0]
+    guessing = late[_has(late, recipe.chance)] if recipe.chance else late[:0]
     rows = []
     for values, own in aged.groupby(named, dropna=False, sort=False):
+        arm = dict(zip(named, values, strict=True))
         own = own.set_index("seed")
-        last = own["task"].max()
-        first, end = own[own["task"] == 0][metric], own[own["task"] == last][metric]
-        alike = (fresh[named] == pd.Series(dict(zip(named, values, strict=True)))).all(axis=1)
-        control = fresh[alike & (last == late)].set_index("seed")[metric].reindex(end.index)
-        found = {"first": first, "last": end, "fresh": control}
-        found |= {"last - first": end - first, "last - fresh": end - control}
-        row = dict(zip(named, values, strict=True)) | {"seeds": len(end)}
+        first = own[own["task"] == 0][metric]
+        end = own[own["task"] == own["task"].max()][metric]
+        found = {
+            "first": first,
+            "last": end,
+            "fresh": _of_seeds(late[_has(late, arm)], metric, end),
+        }
+        if recipe.chance:
+            split = {recipe.split: arm[recipe.split]}
+            found["chance"] = _of_seeds(guessing[_has(guessing, split)], metric, end)
+        found |= {f"last - {name}": end - of for name, of in found.items() if name != "last"}
+        row = arm | {"seeds": len(end)}
         for name, series in found.items():
             statistics = over_seeds.statistics(series.to_numpy())
             row[name] = float(statistics.mean)
             row[f"{name} low"], row[f"{name} high"] = statistics.t_low, statistics.t_high
         rows.append(row)
     return pd.DataFrame(rows)
+
+
+def _has(table: Any, values: Mapping[str, Any]) -> Any:
+    """Which rows have these values; none of a column is one as well."""
+    import pandas as pd
+
+    same = np.ones(len(table), bool)
+    for name, value in values.items():
+        same &= (table[name].isna() if pd.isna(value) else table[name] == value).to_numpy(bool)
+    return same
+
+
+def _of_seeds(rows: Any, metric: str, like: Any) -> Any:
+    """A metric by the seeds of `like`, NaN where a seed is lacking."""
+    return rows.set_index("seed")[metric].reindex(like.index)
 
 
 def _differing(found: Any, columns: Sequence[str]) -> list[str]:
@@ -137,7 +208,7 @@ def _differing(found: Any, columns: Sequence[str]) -> list[str]:
 def text(found: Any, columns: Sequence[str]) -> str:
     """Returns the table of `compared` in Markdown, intervals in brackets."""
     shown = _differing(found, columns)
-    parts = ("first", "last", "fresh", "last - first", "last - fresh")
+    parts = [name.removesuffix(" low") for name in found if name.endswith(" low")]
     head = [*shown, "seeds", *parts]
     lines = [f"| {' | '.join(head)} |", f"|{'---|' * len(head)}"]
     for row in found.to_dict("records"):
@@ -168,6 +239,7 @@ def drawn(
     """
     name, metric, split = benchmark.name, benchmark.metric, benchmark.recipe.split
     folder = Path(values["workdir"])
+    columns = list(dict.fromkeys([*columns, split]))  # (also of one value)
     aged = table[table["first_task"] == 0]
     rest = [column for column in columns if column not in ("first_task", split)]
     for value, part in aged.groupby(split, sort=False):
@@ -175,12 +247,73 @@ def drawn(
         title = f"{benchmark.title}: {split.replace('.', ' ')} {value}"
         curves.curves(part, rest, path, pictures.drawing(values, metric, title, ""))
         figures.drawn(part, rest, metric).to_csv(f"{path}.csv", index=False)
-    found = compared(table, columns, metric)
+    found = compared(table, columns, benchmark)
     found.to_csv(folder / f"{name}.csv", index=False)
     said = text(found, columns)
+    if benchmark.recipe.chance:
+        scores = normalised(table, columns, benchmark)
+        said += f"\n\n{of_games(scores)}"
+        profiles(scores, benchmark.title, folder / f"{name}_profiles.png")
     (folder / f"{name}.md").write_text(f"{said}\n", encoding="utf-8")
     head = f"{metric.replace('_', ' ')}, mean and 95 % interval (Student's t) over seeds"
     return f"{head}\n\n{said}"
+
+
+def normalised(
+    table: Any, columns: Sequence[str], benchmark: Benchmark[Recipe]
+) -> dict[str, list[np.ndarray]]:
+    """Returns {arm: scores of each game [seeds]} in the last phase: 0 is the mean of a player by
+    chance in that game, 1 that of the first arm. Without those that measured no score.
+    """
+    metric, (split, _, chance) = benchmark.metric, benchmark.recipe
+    aged, late = table[table["first_task"] == 0], table[table["first_task"] > 0]
+    last = aged[aged["task"] == aged["task"].max()]
+    named = [name for name in columns if name not in ("first_task", "seed", split)]
+    shown = _differing(last, named)
+    found: dict[str, list[np.ndarray]] = {}
+    for game, own in last.groupby(split, sort=False):
+        zero = late[_has(late, {**chance, split: game})][metric].mean()
+        arms = list(own.groupby(named, dropna=False, sort=False))
+        one = arms[0][1][metric].mean()
+        for values, rows in arms:
+            arm = dict(zip(named, values, strict=True))
+            label = ", ".join(f"{name} {arm[name]}" for name in shown) or "the only arm"
+            scores = ((rows[metric] - zero) / (one - zero)).to_numpy()
+            found.setdefault(label, []).append(scores[np.isfinite(scores)])
+    return found
+
+
+def of_games(scores: Mapping[str, Sequence[np.ndarray]]) -> str:
+    """Returns the interquartile mean of each arm over games and seeds, in Markdown."""
+    lines = ["| over games and seeds | runs | interquartile mean |", "|---|---|---|"]
+    for arm, games in scores.items():
+        if not all(map(len, games)):
+            continue  # (a game in which no run measured a score)
+        found = over_games.interquartile_mean(games)
+        interval = f"{found.value:.3g} ({found.low:.3g} to {found.high:.3g})"
+        lines.append(f"| {arm} | {sum(map(len, games))} | {interval} |")
+    return "\n".join([*lines, "", "0 is chance, 1 the mean of the first arm, in each game."])
+
+
+def profiles(scores: Mapping[str, Sequence[np.ndarray]], title: str, path: Path) -> None:
+    """Draws which share of runs has more than a score, against the score."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(6, 3.5), layout="constrained")
+    axes = figure.subplots()
+    everything = np.concatenate([np.concatenate(games) for games in scores.values()])
+    most = everything.max(initial=1.0)
+    edges = np.linspace(min(everything.min(initial=0.0), 0.0), most, 200)
+    for arm, games in scores.items():
+        if not all(map(len, games)):
+            continue
+        found = over_games.profile(games, edges)
+        axes.plot(edges, found.value, label=arm)
+        axes.fill_between(edges, found.low, found.high, alpha=0.2, linewidth=0)
+    axes.set(xlabel="score: 0 is chance, 1 the first arm's mean", ylabel="share of runs above it")
+    axes.set_title(title)
+    axes.legend()
+    figure.savefig(path)
 
 
 def main(doc: str | None, benchmark: Benchmark[Recipe], argv: Sequence[str] | None = None) -> int:

@@ -81,18 +81,24 @@ def _complete(values: np.ndarray, level: float, resamples: int) -> np.ndarray:
     """All statistics but the count, [9, P], of finite values [n, P]."""
     n = len(values)
     mean = values.mean(axis=0)
-    # Sorted value i stands for the stretch [i, i + 1] of [0, n]; the middle half is [n/4, 3n/4].
-    middle = np.clip(
-        np.minimum(np.arange(n) + 1, 0.75 * n) - np.maximum(np.arange(n), 0.25 * n), 0, None
-    )
-    interquartile = middle @ np.sort(values, axis=0) / (n / 2)
+    middle = interquartile(values)
     error = low = high = half = np.full_like(mean, np.nan)
     if n > 1:
         error = values.std(axis=0, ddof=1) / math.sqrt(n)
         low, high = mean + _bootstrap(values - mean, level, resamples)
         half = scipy.special.stdtrit(n - 1, (1 + level) / 2) * error
     extremes = values.min(axis=0), values.max(axis=0)
-    return np.stack([mean, *extremes, error, low, high, interquartile, mean - half, mean + half])
+    return np.stack([mean, *extremes, error, low, high, middle, mean - half, mean + half])
+
+
+def interquartile(values: np.ndarray) -> np.ndarray:
+    """Returns the mean of the middle half of the sorted values [n, P], [P]."""
+    n = len(values)
+    # Sorted value i stands for the stretch [i, i + 1] of [0, n]; the middle half is [n/4, 3n/4].
+    middle = np.clip(
+        np.minimum(np.arange(n) + 1, 0.75 * n) - np.maximum(np.arange(n), 0.25 * n), 0, None
+    )
+    return middle @ np.sort(values, axis=0) / (n / 2)
 
 
 def _bootstrap(values: np.ndarray, level: float, resamples: int) -> np.ndarray:

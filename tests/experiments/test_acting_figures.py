@@ -10,7 +10,7 @@ from scipy import stats
 from experiments.disentangling import acting
 from plasticity_jax.cli import flags
 
-BENCHMARKS = {one.name: one for one in (acting.BANDIT,)}
+BENCHMARKS = {one.name: one for one in (acting.BANDIT, acting.MINATAR)}
 
 
 def runs(benchmark, scale, *argv):
@@ -69,7 +69,7 @@ def table():
 
 def test_a_comparison_is_of_the_same_seeds():
     rows = table()
-    found = acting.compared(rows, COLUMNS, "reward_rate").set_index("norm")
+    found = acting.compared(rows, COLUMNS, acting.BANDIT).set_index("norm")
     indexed = rows.set_index(["norm", "first_task", "task", "seed"]).sort_index()
     reward = indexed["reward_rate"]
     change = (reward["none", 0, 2] - reward["none", 0, 0]).to_numpy()
@@ -84,7 +84,7 @@ def test_a_comparison_is_of_the_same_seeds():
 
 def test_without_controls_there_is_nothing_to_compare_with():
     rows = table().query("first_task == 0")
-    found = acting.compared(rows, COLUMNS, "reward_rate")
+    found = acting.compared(rows, COLUMNS, acting.BANDIT)
     assert found["fresh"].isna().all()
     assert found["last - first"].notna().all()
     assert "| - | " in acting.text(found, COLUMNS)
@@ -105,3 +105,43 @@ def test_the_bandit_runs_from_flag_to_picture(tmp_path, capsys):
     assert acting.main("", acting.BANDIT, argv) == 0
     assert "last - fresh" in capsys.readouterr().out
     assert (tmp_path / "bandit_0.99.png").exists()
+
+
+def played(seeds=3):
+    """Two games and two arms of one phase, and players by chance in a later one."""
+    rows, lane = [], 0
+    for game, unit in (("breakout", 10.0), ("asterix", 2.0)):
+        for norm, epsilon, score in (("none", 0.05, 3), ("layer", 0.05, 5), ("none", 1.0, 1)):
+            for seed in range(seeds):
+                row = {"lane": lane, "seed": seed, "task": 0, "norm": norm, "finite": True}
+                row |= {"minatar.game": game, "dqn.epsilon": epsilon}
+                row |= {"first_task": int(epsilon == 1), "episode_return": unit * (score + seed)}
+                rows.append(row)
+                lane += 1
+    return pd.DataFrame(rows)
+
+
+OF_GAMES = ["norm", "minatar.game", "dqn.epsilon", "first_task"]
+
+
+def test_scores_of_games_are_compared_between_chance_and_the_first_arm():
+    found = acting.normalised(played(), OF_GAMES, acting.MINATAR)
+    assert list(found) == ["norm none", "norm layer"]
+    # chance has 2 units on average, the first arm 4
+    for game in found["norm none"]:
+        np.testing.assert_allclose(game, [0.5, 1, 1.5])
+    for game in found["norm layer"]:
+        np.testing.assert_allclose(game, [1.5, 2, 2.5])
+    assert "| norm layer | 6 | 2 (" in acting.of_games(found)
+    rows = acting.compared(played(), OF_GAMES, acting.MINATAR).set_index(["minatar.game", "norm"])
+    assert rows.loc[("asterix", "layer"), "last - chance"] == pytest.approx(2.0 * 4)
+    assert rows.loc[("breakout", "none"), "chance"] == pytest.approx(20.0)
+    assert rows["fresh"].isna().all()
+
+
+def test_a_figure_of_games_has_profiles(tmp_path):
+    values, _ = flags.parse([f"--workdir={tmp_path}"], acting.MINATAR.at("smoke"))
+    said = acting.drawn(acting.MINATAR, played(), OF_GAMES, values)
+    assert "0 is chance" in said
+    written = {path.name for path in tmp_path.iterdir()}
+    assert written >= {"minatar_profiles.png", "minatar_breakout.png", "minatar.csv"}
