@@ -41,13 +41,20 @@ def grid(**axes: Any) -> list[dict[str, Any]]:
     Names are `seed`, `granularity`, `learning_rate`, `transition_fraction` and `<part>.<number>`,
     the latter as `**{"l2.strength": [1e-3, 1e-4]}`. What is not named takes its default when the
     lanes are run. Numbers of numpy and jax become Python's. Raises ValueError for a field of Spec,
-    an axis with something that is no number, or more than `MOST` lanes.
+    a number that no part has, an axis with something that is no number, or more than `MOST` lanes.
     """
     for name in axes:
         if name in Spec.__dataclass_fields__:
             raise ValueError(
                 f"{name} is no number of lanes: it is a field of Spec, Spec({name}=...), and each "
                 "value of it has a program of its own."
+            )
+        part, _, number = name.partition(".")
+        if name not in DEFAULTS and not (part in PARTS and number):
+            listed = ", ".join(DEFAULTS)
+            raise ValueError(
+                f"number {registry.shown(name)} is known of no part: known are {listed}, and "
+                "numbers of parts as l2.strength."
             )
     values = {name: _axis(name, given) for name, given in axes.items()}
     if math.prod(map(len, values.values())) > MOST:

@@ -123,8 +123,7 @@ class Spec:
     points: int | tuple[int, ...] = _field(
         0,
         "what is measured",
-        "values within a task, in points.parquet: means over so many parts of its steps; of a list "
-        "such as 0,1,2,5 what the probes at the end measure after so many steps",
+        "values within a task: means over so many parts; 0,1,5: probes after steps 0, 1, 5",
         limits=COUNT,
     )
     revisit: int = _field(

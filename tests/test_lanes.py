@@ -359,6 +359,16 @@ def test_grids_and_stacks_refuse_in_a_sentence():
             lambda: lanes.grid(learning_rate=["1e-3"]),
             "learning_rate is '1e-3': allowed are finite numbers.",
         ),
+        (
+            lambda: lanes.grid(speed=1),
+            "number 'speed' is known of no part: known are seed, granularity, learning_rate, "
+            "transition_fraction, and numbers of parts as l2.strength.",
+        ),
+        (
+            lambda: lanes.grid(**{"l3.strength": 1}),
+            "number 'l3.strength' is known of no part: known are seed, granularity, learning_rate, "
+            "transition_fraction, and numbers of parts as l2.strength.",
+        ),
         (lambda: lanes.grid(seed=True), "seed is True: allowed are finite numbers."),
         (lambda: lanes.grid(seed={0: 1}), "seed is {0: 1}: allowed are finite numbers."),
         (lambda: lanes.grid(seed=[[0, 1]]), "seed is [0, 1]: allowed are finite numbers."),

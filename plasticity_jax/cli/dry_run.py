@@ -5,7 +5,7 @@ from typing import Any
 
 from plasticity_jax import datasets, lanes, spec
 from plasticity_jax.estimates import cost
-from plasticity_jax.execution import memory
+from plasticity_jax.execution import memory, sweep
 from plasticity_jax.execution import program as program_
 from plasticity_jax.spec import Spec
 from plasticity_jax.types import Data
@@ -38,6 +38,19 @@ def describe(
     compiled = _count(len(programs), "compiled program")
     lines.append(f"in all {compiled}, {_count(lanes, 'lane')}, {total:,} lane-steps")
     return "\n".join(lines)
+
+
+def workdir(
+    folder: str, programs: Sequence[program_.Program], dataset: datasets.Dataset
+) -> list[str]:
+    """Returns lines on what is new in a workdir that has lanes; writes nothing. Raises
+    WorkdirError for what cannot be added there.
+    """
+    planned = sweep.check_in_workdir(programs, dataset, folder)
+    if not any(one.done(folder) for one in planned.slices):
+        return []
+    news = planned.news or ["no lane of these is new: they go on, or are done"]
+    return [f"{folder}: {line}" for line in news]
 
 
 def time(programs: Sequence[program_.Program], dataset: datasets.Dataset) -> str:

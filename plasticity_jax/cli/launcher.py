@@ -113,6 +113,9 @@ def _try(checked: Checked, values: flags.Values) -> None:
     data = program_.device_data(dataset)
     if values["dry_run"]:
         say(dry_run.describe(programs, dataset, values["long"]))
+        if values["workdir"]:
+            for line in dry_run.workdir(values["workdir"], programs, dataset):
+                say(line)
         memory.check(programs, data, saves=True)
         say(dry_run.time(programs, dataset))
         return
@@ -304,7 +307,7 @@ def report(
     environments = [program.spec.make_environment() for program in checked.programs]
     metric = metrics.judged_by(environments, table)
     statistics.summary(table, columns).to_csv(folder / "summary.csv", index=False)
-    finals = tables.finals(table, columns, checked.last)
+    finals = tables.finals(table, columns, checked.last, names=pictures.names(values))
     finals.to_csv(folder / "final.csv", index=False)
     pictures.export(values, table, columns, metric)
     chance = metrics.chance(environments, program_.device_data(checked.dataset), metric)
@@ -312,15 +315,23 @@ def report(
     note = note or pictures.setting(checked.programs)
     drawing = pictures.drawing(values, metric, title, note)._replace(chance=chance)
     figure, *_ = curves.curves(table, columns, folder / "curves", drawing)
-    lines = ending(table, columns, metric, checked.last)
+    lines = ending(table, columns, metric, checked.last, pictures.names(values))
     return "\n".join([*lines, "", f"figure: {figure}"])
 
 
-def ending(table: Any, columns: Sequence[str], metric: str, last: int) -> list[str]:
-    """Returns the lines that say how a run ended: the table of its arms, and what diverged."""
+def ending(
+    table: Any,
+    columns: Sequence[str],
+    metric: str,
+    last: int,
+    names: Sequence[str] | None = None,
+) -> list[str]:
+    """Returns the lines that say how a run ended: the table of its arms, which may be given names,
+    and what diverged.
+    """
     from plasticity_jax.reporting import tables
 
-    lines = [tables.final_table(table, columns, metric, last=last)]
+    lines = [tables.final_table(table, columns, metric, last=last, names=names)]
     lost, lanes = table.loc[~table["finite"], "lane"].nunique(), table["lane"].nunique()
     if lost:
         lines.append(f"{lost} of {lanes} lanes diverged (finite is false).")

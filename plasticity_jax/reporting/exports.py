@@ -34,14 +34,7 @@ def final(
     Raises:
       ValueError: as `tables.final_table`.
     """
-    head, rows = tables.final_cells(table, arm_columns, metric, last=last)
-    if names is not None:
-        baseline = next((row[0] for row in rows[1:] if not any(row[4:])), "")
-        renamed = dict(zip([row[0] for row in rows[1:]], names, strict=True))
-        for row in rows[1:]:
-            row[0] = renamed[row[0]]
-        if len(rows[0]) > 4 and baseline:
-            rows[0][4] = rows[0][4].replace(baseline, renamed[baseline], 1)
+    head, rows = tables.final_cells(table, arm_columns, metric, last=last, names=names)
     return Final(head, rows)
 
 

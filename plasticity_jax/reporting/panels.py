@@ -94,6 +94,7 @@ def draw(axes: "Axes", metric: Metric, arms: Sequence[Line], band: str, tasks: i
     _value_axis(axes, metric.share, pd.concat(drawn))
     if bands:
         _leave_out_outliers(axes, pd.concat(drawn)["mean"].to_numpy(), np.hstack(bands))
+    _not_below_zero(axes, pd.concat(drawn)["minimum"].to_numpy())
 
 
 def _marks(marker: str, tasks: np.ndarray) -> dict[str, Any]:
@@ -163,6 +164,15 @@ def _leave_out_outliers(axes: "Axes", means: np.ndarray, bands: np.ndarray) -> N
     room = 0.1 * (high - low)
     limits = np.array([low - room, high + room])
     axes.set_ylim(*(np.exp(limits) if logarithmic else limits).tolist())
+
+
+def _not_below_zero(axes: "Axes", values: np.ndarray) -> None:
+    """An axis of what is never negative, such as a count, ends a little below 0, whatever a band
+    says.
+    """
+    bottom, top = axes.get_ylim()
+    if len(values) and values.min() >= 0 and bottom < 0 < top:
+        axes.set_ylim(bottom=max(bottom, -0.05 * top))
 
 
 def _limit_to_shares(axes: "Axes") -> None:

@@ -15,20 +15,24 @@ _DIGITS = 4  # that are shown of the largest mean of what is no share
 
 
 def finals(
-    table: pd.DataFrame, arm_columns: Sequence[str], last: int = 5, level: float = 0.95
+    table: pd.DataFrame,
+    arm_columns: Sequence[str],
+    last: int = 5,
+    level: float = 0.95,
+    names: Sequence[str] | None = None,
 ) -> pd.DataFrame:
     """Returns one row per metric (not those of single layers) and arm: what `final_table` prints,
     as numbers.
 
-    Columns: metric, arm (its label), seeds, diverged, mean, low, high, t_low, t_high (as in
-    `over_seeds.Statistics`); minus, minus_low, minus_high, minus_t_low, minus_t_high: the paired
+    Columns: metric, arm (its label, or its name), seeds, diverged, mean, low, high, t_low, t_high
+    (as in `over_seeds.Statistics`); minus, minus_low, minus_high, minus_t_low, minus_t_high: the paired
     difference to the baseline, the first abrupt arm of method "none", which has none itself.
 
     Raises:
       ValueError: as `statistics.final`.
     """
     arms = statistics.arms(table, arm_columns)
-    names, number = labels.of_arms(arms.values), statistics.baseline_of(arms.values)
+    names, number = _names(arms, names), statistics.baseline_of(arms.values)
     rows = []
     for metric in statistics.metric_columns(table, arm_columns):
         if "/" in metric:
@@ -51,6 +55,7 @@ def final_table(
     metric: str = "online_accuracy",
     baseline: dict[str, Any] | None = None,
     last: int = 5,
+    names: Sequence[str] | None = None,
 ) -> str:
     """Returns the plain-text table for the terminal: per arm seeds, mean, interval, and paired
     difference to a baseline.
@@ -58,12 +63,14 @@ def final_table(
     The baseline is by default the first abrupt arm of method "none", or the first arm if there is
     none. Shares are in percent and their differences in percentage points; the head says where
     lower is better. A "-" stands where nothing is known. Intervals are Student's t if any of them
-    is of fewer than `over_seeds.ENOUGH` seeds, else the bootstrap's; the head says which.
+    is of fewer than `over_seeds.ENOUGH` seeds, else the bootstrap's; the head says which. Arms are
+    called by what differs between them, or as `names` say.
 
     Raises:
-      ValueError: as `statistics.final`, and a baseline that fits no arm or several.
+      ValueError: as `statistics.final`, a baseline that fits no arm or several, and more or fewer
+        names than arms.
     """
-    head, rows = final_cells(table, arm_columns, metric, baseline, last)
+    head, rows = final_cells(table, arm_columns, metric, baseline, last, names)
     return "\n".join([*head, "", *_aligned(rows)])
 
 
@@ -73,11 +80,13 @@ def final_cells(
     metric: str = "online_accuracy",
     baseline: dict[str, Any] | None = None,
     last: int = 5,
+    names: Sequence[str] | None = None,
 ) -> tuple[list[str], list[list[str]]]:
     """Returns the sentences at the head of `final_table`, and its cells by row.
 
     Raises:
-      ValueError: as `statistics.final`, and a baseline that fits no arm or several.
+      ValueError: as `statistics.final`, a baseline that fits no arm or several, and more or fewer
+        names than arms.
     """
     arms = statistics.arms(table, arm_columns)
     statistics.check(table, arm_columns, metric, last)
@@ -88,7 +97,7 @@ def final_cells(
     about = metrics_.of_column(table, metric)
     shown = _notation(means["mean"], about.share)
 
-    names = labels.of_arms(arms.values)
+    names = _names(arms, names)
     unit, points = (", %", ", points") if about.share else ("", "")
     minus = f"minus {names[number]}{points}"
     lines = [["arm", "seeds", f"mean{unit}", "95 % interval", minus, "95 % interval"]]
@@ -114,6 +123,19 @@ def final_cells(
     if not alone:
         head.append("differences: paired, same seed and same tasks")
     return [*head, *_lengths(arms.rows)], rows
+
+
+def _names(arms: statistics.Arms, names: Sequence[str] | None) -> list[str]:
+    """What arms are called. Raises ValueError for more or fewer names than arms."""
+    usual = labels.of_arms(arms.values)
+    if names is None:
+        return usual
+    if len(names) != len(usual):
+        raise ValueError(
+            f"arm_names are {len(names)}: allowed are as many as arms, {len(usual)}, in this "
+            f"order: {'; '.join(usual)}."
+        )
+    return list(names)
 
 
 def _lengths(rows: Sequence[pd.DataFrame]) -> list[str]:

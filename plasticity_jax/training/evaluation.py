@@ -253,7 +253,7 @@ def revisit(
 
 
 def at_points(values: Array, points: int | tuple[int, ...]) -> Array:
-    """Returns `values` [steps] at the steps that are listed, or their `windows` if it is a count."""
+    """Returns `values` [steps] at the steps listed, or their `windows` if it is a count."""
     return windows(values, points) if isinstance(points, int) else values[jnp.asarray(points)]
 
 

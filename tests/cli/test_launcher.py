@@ -282,6 +282,18 @@ def test_dry_run_prints_grid_programs_lanes_steps_and_memory(tmp_path, capsys):
 
 
 @pytest.mark.usefixtures("nothing_compiles")
+def test_a_dry_run_says_what_is_new_in_a_workdir(finished, capsys, monkeypatch):
+    monkeypatch.setattr(cost, "estimate", lambda *_: cost.Estimate(60.0, 2, 2))
+    asked = ["--dry_run", f"--workdir={finished[0]}"]
+    assert launch(*asked, *GRID) == 0
+    assert f"{finished[0]}: no lane of these is new" in capsys.readouterr().out
+    assert launch(*asked, *GRID, "--first_seed=1") == 0
+    assert f"{finished[0]}: seed 2 is new: " in capsys.readouterr().out
+    assert launch(*asked, *GRID, "--batch_size=7", "--samples=99") == 1
+    assert "samples is 99, but the lanes in" in capsys.readouterr().err
+
+
+@pytest.mark.usefixtures("nothing_compiles")
 def test_a_dry_run_counts_what_is_many(tmp_path, capsys, monkeypatch):
     grid = "--granularity=1,2,5 --method=l2 --l2.strength=1e-3,2e-3,3e-3,4e-3,5e-3,6e-3,7e-3"
     monkeypatch.setattr(cost, "estimate", lambda *_: cost.Estimate(60.0, 2, 5))
@@ -399,16 +411,23 @@ def test_a_finished_run_is_drawn_and_written_as_a_paper_wants_it(finished, tmp_p
     asked = ["--figure_format=pdf", "--figure_width=single", "--figure_title=Mine"]
     asked += ["--export=markdown,latex", "--arm_names=A;B;C;D;E;F"]
     assert launch(f"--workdir={folder}", *GRID, *asked) == 0
-    assert f"figure: {folder / 'curves.pdf'}" in capsys.readouterr().out
+    out = capsys.readouterr().out
+    assert f"figure: {folder / 'curves.pdf'}" in out
+    assert "minus A, points" in out
+    assert sum(line.startswith(("A  ", "F  ")) for line in out.splitlines()) == 2
     assert (folder / "curves.pdf").read_bytes().startswith(b"%PDF")
     assert "| B | 2 |" in (folder / "final.md").read_text()
     assert r"\begin{tabular}" in (folder / "final.tex").read_text()
-    assert {"metric", "arm", "mean", "minus"} <= set(pd.read_csv(folder / "final.csv").columns)
+    written = pd.read_csv(folder / "final.csv")
+    assert {"metric", "arm", "mean", "minus"} <= set(written.columns)
+    assert set(written["arm"]) == set("ABCDEF")
+    drawn = (folder / "curves.pdf").read_bytes()
     # what lies there is kept up to date, and nothing else is written
     (folder / "final.tex").unlink()
     assert launch(f"--workdir={folder}", *GRID) == 0
     assert "| B |" not in (folder / "final.md").read_text()
     assert not (folder / "final.tex").exists()
+    assert (folder / "curves.pdf").read_bytes() != drawn
 
 
 def test_a_title_names_the_method_of_all_arms():

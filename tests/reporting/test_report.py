@@ -357,6 +357,17 @@ def test_one_outlier_of_a_band_does_not_flatten_a_panel():
     assert high < 5
 
 
+def test_an_axis_of_counts_does_not_go_below_zero_for_a_band():
+    values = np.zeros((3, 30))
+    values[0, ::7] = 9.0  # intervals of a mean of 3 reach below 0
+    axes, _ = value_axis(values, "units_reset")
+    low, high = axes.get_ylim()
+    assert -0.05 * high <= low <= 0
+    values[1, 3] = -1.0
+    axes, _ = value_axis(values, "units_reset")
+    assert axes.get_ylim()[0] < -1
+
+
 def test_percent_on_a_logarithmic_axis_too():
     axes, fig = value_axis([[1e-4, 1e-2, 0.9], [2e-4, 2e-2, 0.95]], "dormant_fraction")
     assert axes.get_yscale() == "log"
