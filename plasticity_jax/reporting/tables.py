@@ -25,8 +25,8 @@ def finals(
     as numbers.
 
     Columns: metric, arm (its label, or its name), seeds, diverged, mean, low, high, t_low, t_high
-    (as in `over_seeds.Statistics`); minus, minus_low, minus_high, minus_t_low, minus_t_high: the paired
-    difference to the baseline, the first abrupt arm of method "none", which has none itself.
+    (as in `over_seeds.Statistics`); minus, minus_low, minus_high, minus_t_low, minus_t_high: the
+    paired difference to the baseline, the first abrupt arm of method "none", which has none itself.
 
     Raises:
       ValueError: as `statistics.final`.
