@@ -80,16 +80,18 @@ class Figure(NamedTuple):
 class Kind(NamedTuple):
     """What the arms of a kind of figure are; a paper has kinds of its own.
 
-    Attributes:
-      arms: (figure, choices) -> the grids whose union is run; each replaces some settings. Raises
-        ValueError for choices that do not fit.
-      defaults: (benchmark, choices) -> the settings of all arms, which flags replace.
-      taken: (benchmark, choices) -> names of settings whose given values are in `arms`, and are not
-        for all of them.
-      remarks: (figure, choices, table of a run) -> sentences on what differs between arms.
-      told: settings that a caption names where they are not the paper's, besides the usual ones.
-      controls: (figure, choices, table) -> which rows are of control arms, [rows] bool; they have a
-        picture of their own. None if there are no controls.
+        Attributes:
+          arms: (figure, choices) -> the grids whose union is run; each replaces some settings. Raises
+            ValueError for choices that do not fit.
+          defaults: (benchmark, choices) -> the settings of all arms, which flags replace.
+          taken: (benchmark, choices) -> names of settings whose given values are in `arms`, and are not
+            for all of them.
+          remarks: (figure, choices, table of a run) -> sentences on what differs between arms.
+          told: settings that a caption names where they are not the paper's, besides the usual ones.
+          controls: (figure, choices, table) -> which rows are of control arms, [rows] bool; they have a
+    picture of their own. None if there are no controls.
+          beside: (table, columns that name arms, workdir, path of the figure without its ending) ->
+            lines on what else was drawn of a run, such as the course within tasks; None for nothing.
     """
 
     arms: Callable[[Figure, Choices], list[dict[str, Setting]]]
@@ -98,6 +100,7 @@ class Kind(NamedTuple):
     remarks: Callable[[Figure, Choices, Any], list[str]]
     told: tuple[str, ...] = ()
     controls: Callable[[Figure, Choices, Any], Any] | None = None
+    beside: Callable[[Any, Sequence[str], Path, Path], list[str]] | None = None
 
 
 def check_own_arms(figure: Figure, choices: Choices) -> None:
@@ -311,7 +314,10 @@ def draw(
         curves.curves(table, columns, f"{path}_probes", drawing)
         last = settings.read("last", values["last"])
         tables.finals(whole, columns, last).round(6).to_csv(f"{path}_final.csv", index=False)
-    return f"figure {figure.name}: {paths[0]}"
+    said = [f"figure {figure.name}: {paths[0]}"]
+    if figure.kind.beside and not folder:  # (runs that exist number their lanes by themselves)
+        said += figure.kind.beside(whole, columns, Path(values["workdir"]), path)
+    return "\n".join(said)
 
 
 def _controls(one: Plan, table: Any) -> Any:

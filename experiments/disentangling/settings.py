@@ -11,11 +11,32 @@ from typing import Any
 
 from experiments import figures
 from experiments.benchmark import Benchmark, Settings
+from experiments.disentangling import switch
 from plasticity_jax.cli.settings import Setting
 
 Arms = tuple[Settings, ...]  # the recipe of these benchmarks: grids whose union is run
 OFFSETS = (0.0, 1.0, 10.0, 100.0, 1000.0)
 SHARES = ((0.01, 1), (0.03, 3), (0.1, 10), (0.3, 30), (1.0, 100))  # share, at every n-th stage
+
+MODELS = ("mlp", "cnn", "resnet18")
+METHODS = (
+    "none",
+    "l2",
+    "weight_norm_constraint",
+    "feature_norm",
+    "redo",
+    "infer",
+    "gradient_penalty",
+)
+NORMS = (
+    "none",
+    "layer",
+    "batch",
+    "batch+layer",
+    "rms",
+    "batch_mean+layer_deviation",
+    "layer_mean+batch_deviation",
+)
 
 COMMON = {
     "samples": 5120,
@@ -109,6 +130,50 @@ BENCHMARKS = {
             },
         ),
         benchmark(
+            "switch",
+            "The first steps after labels were redrawn",
+            "dormant_fraction",
+            ({"norm": ("none", "layer")},),
+            {
+                **LABELS,
+                "tasks": 10,
+                "points": (0, 1, 2, 5, 10, 20, 50, 100, 200, 400, 700),
+                "probes": ("dormant_fraction", "preactivation", "gradient_alignment"),
+            },
+            smoke={"points": (0, 1, 2, 5)},
+        ),
+        benchmark(
+            "axes",
+            "Axes of a norm's mean and deviation",
+            "online_accuracy",
+            ({"norm": NORMS, "method": "l2"},),
+            # 100 tasks of 50,000 steps
+            {
+                **LABELS,
+                "model": MODELS,
+                "epochs": 1250,
+                "tasks": 100,
+                "probes": ("parameter_norm",),
+            },
+            {"model": "mlp", "tasks": 20},
+            {"model": "mlp"},
+        ),
+        benchmark(
+            "phases",
+            "Phases of shifting inputs and frequencies of classes",
+            "test_accuracy",
+            ({"norm": ("none", "layer"), "method": ("none", "l2")},),
+            # 20 phases of 2,000 steps
+            {
+                "environment": "phased_shift",
+                "transition": "abrupt",
+                "dataset": "cifar10",
+                "learning_rate": 1e-3,
+                "epochs": 50,
+                "probes": ("parameter_norm",),
+            },
+        ),
+        benchmark(
             "norms_and_kernels",
             "Parameter norm, sharpness and tangent kernel",
             "parameter_norm",
@@ -120,11 +185,13 @@ BENCHMARKS = {
             "Each intervention alone",
             "online_accuracy",
             (
-                {"method": ("none", "l2", "weight_norm_constraint", "feature_norm", "redo")},
+                {"method": METHODS},
                 {"norm": ("layer", "batch"), "method": ("none", "l2")},
-                {"activation": ("leaky_relu", "crelu")},
+                {"activation": ("leaky_relu", "crelu", "tanh")},
             ),
-            {**LABELS, "probes": ("parameter_norm", "dormant_fraction")},
+            {**LABELS, "model": MODELS, "probes": ("parameter_norm", "dormant_fraction")},
+            {"model": "mlp"},
+            {"model": "mlp"},
         ),
         benchmark(
             "composite",
@@ -169,7 +236,7 @@ def _no_remarks(*_: Any) -> list[str]:
     return []
 
 
-KIND = figures.Kind(_arms, _defaults, _nothing, _no_remarks)
+KIND = figures.Kind(_arms, _defaults, _nothing, _no_remarks, beside=switch.drawn)
 
 
 def figure(name: str, benchmark: str, metric: str = "") -> figures.Figure:

@@ -1,0 +1,89 @@
+"""The course of a task's first steps, from a run's points.parquet: what happens after a switch."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from plasticity_jax.reporting import statistics
+
+SHOWN = {
+    "dormant_fraction": "dormant units",
+    "preactivation": "mean preactivation",
+    "preactivation/size": "mean size of a unit's mean preactivation",
+    "gradient_alignment": "alignment of first-layer gradients",
+    "online_loss": "loss of the minibatch",
+}
+KINDS = ("-", "--", ":", "-.")
+
+
+def drawn(table: Any, columns: Sequence[str], workdir: Path, path: Path) -> list[str]:
+    """Draws PATH_switch.png and writes PATH_switch.csv, of the first switch and of the last one, if
+    the run measured at chosen steps; returns a line that says where.
+
+    The lines are means over seeds with Student's intervals (95 %).
+    """
+    if not (workdir / "points.parquet").is_file():
+        return []
+    found = course(table, columns, workdir)
+    if found["point"].max() < 2:
+        return []
+    found.round(6).to_csv(f"{path}_switch.csv", index=False)
+    picture(found, f"{path}_switch.png")
+    return [f"first steps after a switch: {path}_switch.png"]
+
+
+def course(table: Any, columns: Sequence[str], workdir: Path) -> Any:
+    """Returns a row for each arm, task (the second and the last), measurement and step: mean, low
+    and high over seeds, as pandas.DataFrame.
+    """
+    import pandas as pd
+
+    points = pd.read_parquet(workdir / "points.parquet")
+    metrics = [name for name in SHOWN if name in points]
+    labels = statistics.arm_labels(table, columns)
+    arms = statistics.final(table, columns, "online_loss")[list(columns)].assign(arm=labels)
+    lanes = table.drop_duplicates("lane")[["lane", *columns]].merge(arms, on=list(columns))
+    points = points.merge(lanes[["lane", "arm"]], on="lane")
+    ends = sorted({1, points["task"].max()} & set(points["task"]))
+    long = points[points["task"].isin(ends)].melt(["arm", "task", "seed", "point"], metrics)
+    rows = []
+    for key, part in long.dropna().groupby(["arm", "task", "variable", "point"], sort=False):
+        rows.append((*key, *_interval(part["value"].to_numpy(np.float64)), len(part)))
+    names = ["arm", "task", "metric", "point", "mean", "low", "high", "seeds"]
+    return pd.DataFrame(rows, columns=names)
+
+
+def _interval(values: np.ndarray) -> tuple[float, float, float]:
+    from scipy import stats
+
+    mean, count = values.mean(), len(values)
+    if count < 2:
+        return mean, np.nan, np.nan
+    half = stats.t.ppf(0.975, count - 1) * values.std(ddof=1) / np.sqrt(count)
+    return mean, mean - half, mean + half
+
+
+def picture(found: Any, path: str) -> None:
+    """Draws every measurement against the step after a switch, a row for each task."""
+    from matplotlib.figure import Figure
+
+    metrics = [name for name in SHOWN if name in set(found["metric"])]
+    tasks = sorted(set(found["task"]))
+    size = 3.2 * len(metrics), 2.6 * len(tasks)
+    figure = Figure(figsize=size, layout="constrained")
+    grid = figure.subplots(len(tasks), len(metrics), squeeze=False, sharex=True)
+    for row, task in zip(grid, tasks, strict=True):
+        for axes, metric in zip(row, metrics, strict=True):
+            part = found[(found["task"] == task) & (found["metric"] == metric)]
+            for kind, (arm, line) in zip(KINDS, part.groupby("arm", sort=False), strict=False):
+                line = line.sort_values("point")
+                axes.plot(line["point"], line["mean"], kind, label=arm)
+                axes.fill_between(line["point"], line["low"], line["high"], alpha=0.2)
+            axes.set_xscale("symlog", linthresh=1)
+            axes.set_title(f"{SHOWN[metric]}, task {task + 1}", fontsize=9)
+    for axes in grid[-1]:
+        axes.set_xlabel("steps after the switch")
+    grid[0][0].legend(frameon=False, fontsize=8)
+    figure.savefig(path)
