@@ -80,18 +80,18 @@ class Figure(NamedTuple):
 class Kind(NamedTuple):
     """What the arms of a kind of figure are; a paper has kinds of its own.
 
-        Attributes:
-          arms: (figure, choices) -> the grids whose union is run; each replaces some settings. Raises
-            ValueError for choices that do not fit.
-          defaults: (benchmark, choices) -> the settings of all arms, which flags replace.
-          taken: (benchmark, choices) -> names of settings whose given values are in `arms`, and are not
-            for all of them.
-          remarks: (figure, choices, table of a run) -> sentences on what differs between arms.
-          told: settings that a caption names where they are not the paper's, besides the usual ones.
-          controls: (figure, choices, table) -> which rows are of control arms, [rows] bool; they have a
-    picture of their own. None if there are no controls.
-          beside: (table, columns that name arms, workdir, path of the figure without its ending) ->
-            lines on what else was drawn of a run, such as the course within tasks; None for nothing.
+    Attributes:
+      arms: (figure, choices) -> the grids whose union is run; each replaces some settings. Raises
+        ValueError for choices that do not fit.
+      defaults: (benchmark, choices) -> the settings of all arms, which flags replace.
+      taken: (benchmark, choices) -> names of settings whose given values are in `arms`, and are not
+        for all of them.
+      remarks: (figure, choices, table of a run) -> sentences on what differs between arms.
+      told: settings that a caption names where they are not the paper's, besides the usual ones.
+      controls: (figure, choices, table) -> which rows are of control arms, [rows] bool; they have a
+        picture of their own. None if there are no controls.
+      beside: (table, columns that name arms, workdir, path of the figure without its ending) ->
+        lines on what else was drawn of a run, such as the course within tasks; None for nothing.
     """
 
     arms: Callable[[Figure, Choices], list[dict[str, Setting]]]

@@ -82,7 +82,7 @@ def picture(found: Any, path: str) -> None:
                 axes.plot(line["point"], line["mean"], kind, label=arm)
                 axes.fill_between(line["point"], line["low"], line["high"], alpha=0.2)
             axes.set_xscale("symlog", linthresh=1)
-            axes.set_title(f"{SHOWN[metric]}, task {task + 1}", fontsize=9)
+            axes.set_title(f"{SHOWN[metric]}, task {task + 1}", fontsize=7)
     for axes in grid[-1]:
         axes.set_xlabel("steps after the switch")
     grid[0][0].legend(frameon=False, fontsize=8)

@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 
 from experiments import disentangling, figures
-from experiments.disentangling import factorial, presence, settings
+from experiments.disentangling import factorial, presence, settings, switch
 from plasticity_jax.cli import flags
 
 FILES = sorted(
@@ -165,6 +165,32 @@ def test_a_cell_without_a_seed_is_refused():
     part = table().query("not (seed == 1 and head == 'linear')")
     with pytest.raises(ValueError, match="allowed are all of 8 cells with each seed"):
         factorial.outcomes(part, "score", 1)
+
+
+def test_the_course_after_a_switch_is_of_seeds_by_arm_step_and_task(tmp_path):
+    lanes = [(norm, seed) for norm in ("none", "layer") for seed in range(3)]
+    rows, points = [], []
+    for lane, (norm, seed) in enumerate(lanes):
+        for task in range(4):
+            own = {"lane": lane, "task": task, "seed": seed}
+            rows.append({**own, "norm": norm, "online_loss": 1.0})
+            for point in (0, 1, 5):
+                size = 10 * task + point + 100 * (norm == "layer") + seed
+                points.append({**own, "point": point, "online_loss": size, "ntk": 1.0})
+    table = pd.DataFrame(rows)
+    assert switch.drawn(table, ["norm"], tmp_path, tmp_path / "figure_x") == []
+    pd.DataFrame(points).to_parquet(tmp_path / "points.parquet")
+    told = switch.drawn(table, ["norm"], tmp_path, tmp_path / "figure_x")
+    assert told == [f"first steps after a switch: {tmp_path}/figure_x_switch.png"]
+    found = pd.read_csv(tmp_path / "figure_x_switch.csv")
+    assert len(found) == 2 * 2 * 3  # arms, tasks, steps
+    assert set(found["task"]) == {1, 3}
+    assert (found["seeds"] == 3).all()
+    steps = found[(found["task"] == 3) & (found["mean"] > 100)].sort_values("point")
+    np.testing.assert_allclose(steps["mean"], [131, 132, 136])
+    half = 4.302653 / 3**0.5  # Student's t for 2 degrees of freedom, deviation 1
+    np.testing.assert_allclose(steps["high"] - steps["mean"], half, rtol=1e-5)
+    assert (tmp_path / "figure_x_switch.png").is_file()
 
 
 def test_flags_of_the_first_papers_figures_are_refused():
