@@ -66,7 +66,7 @@ def defaults(stream: Stream, scale: str) -> dict[str, Any]:
     known = settings.BENCHMARKS[stream.benchmark].at(scale)
     rest = {name: value for name, value in stream.changes.items() if not of_head(stream, name)}
     head = {k: v for k, v in known.items() if k.partition(".")[0] not in ("l2", "two_hot")}
-    return {**head, **rest, "probes": ("parameter_norm",)}
+    return {**head, **rest, "model": "mlp", "probes": ("parameter_norm",)}
 
 
 def launch(
