@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
@@ -46,13 +46,14 @@ def course(table: Any, columns: Sequence[str], workdir: Path) -> Any:
     arms = statistics.final(table, columns, "online_loss")[list(columns)].assign(arm=labels)
     lanes = table.drop_duplicates("lane")[["lane", *columns]].merge(arms, on=list(columns))
     points = points.merge(lanes[["lane", "arm"]], on="lane")
-    ends = sorted({1, points["task"].max()} & set(points["task"]))
+    ends = sorted({1, int(points["task"].to_numpy().max())} & set(points["task"]))
     long = points[points["task"].isin(ends)].melt(["arm", "task", "seed", "point"], metrics)
-    rows = []
-    for key, part in long.dropna().groupby(["arm", "task", "variable", "point"], sort=False):
-        rows.append((*key, *_interval(part["value"].to_numpy(np.float64)), len(part)))
-    names = ["arm", "task", "metric", "point", "mean", "low", "high", "seeds"]
-    return pd.DataFrame(rows, columns=names)
+    names, rows = ["arm", "task", "variable", "point"], []
+    for key, part in long.dropna().groupby(names, sort=False):
+        about = dict(zip(names, cast(tuple, key), strict=True))
+        mean, low, high = _interval(part["value"].to_numpy(np.float64))
+        rows.append({**about, "mean": mean, "low": low, "high": high, "seeds": len(part)})
+    return pd.DataFrame(rows).rename(columns={"variable": "metric"})
 
 
 def _interval(values: np.ndarray) -> tuple[float, float, float]:
