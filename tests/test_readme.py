@@ -42,6 +42,7 @@ DOCUMENTS = (
     "docs/python.md",
     "docs/slices.md",
     "docs/statistics.md",
+    "experiments/barriers/README.md",
     "experiments/gradual/README.md",
     "experiments/gradual/rules.md",
 )

@@ -51,7 +51,7 @@ COMMON = {
     "first_seed": 40,
     "probes": ("clone_r2", "effective_rank", "trap"),
 }
-REDUCED = {**SMALL, "samples": 2000, "tasks": 20, "seeds": 3, "probe_samples": 250}
+REDUCED = {**SMALL, "width": 32, "samples": 1000, "tasks": 20, "seeds": 3, "probe_samples": 250}
 SMOKE_ = {**SMOKE, "samples": 128, "batch_size": 32, "epochs": 1, "tasks": 2}
 PUBLISHED = {"optimizer": "momentum"}
 

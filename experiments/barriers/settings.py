@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 from experiments import figures
 from experiments.benchmark import NOTHING, Benchmark, Settings
+from plasticity_jax import registry
 from plasticity_jax.cli.settings import Setting
 
 NETWORKS = ("mlp", "cnn", "resnet18", "vit")
@@ -74,9 +75,10 @@ SPLIT = {
 }
 SPLIT_REDUCED = {
     **SMALL,
+    "width": 32,
     "dataset": "cifar10",
     "class_split.classes": "regroup",
-    "samples": 1000,
+    "samples": 500,
     "batch_size": 50,
     "epochs": 100,
     "tasks": 20,
@@ -195,8 +197,27 @@ BENCHMARKS = {
 
 
 def _arms(figure: figures.Figure, choices: figures.Choices) -> list[dict[str, Setting]]:
+    """Returns the grids of a benchmark; of those given, only the networks, and other axes as they
+    are given. Raises ValueError for flags that it does not take, or a network that it lacks.
+    """
     figures.check_own_arms(figure, choices)
-    return [dict(grid) for grid in figure.benchmark.recipe.grids]
+    grids = [dict(grid) for grid in figure.benchmark.recipe.grids]
+    for name in _given_axes(figure.benchmark, choices):
+        given = choices.given[name]
+        wanted = given if isinstance(given, tuple) else (given,)
+        if name == "model":
+            for one in wanted:
+                registry.one_of("model", one, dict.fromkeys(str(grid["model"]) for grid in grids))
+            grids = [grid for grid in grids if grid["model"] in wanted]
+        else:
+            grids = [{**grid, name: given} for grid in grids]
+    return grids
+
+
+def _given_axes(benchmark: Benchmark[Any], choices: figures.Choices) -> set[str]:
+    """Names of settings that are given and that all arms have as their own."""
+    grids = benchmark.recipe.grids
+    return {name for name in choices.given if all(name in grid for grid in grids)}
 
 
 def _defaults(benchmark: Benchmark[Any], choices: figures.Choices) -> dict[str, Any]:
@@ -204,7 +225,7 @@ def _defaults(benchmark: Benchmark[Any], choices: figures.Choices) -> dict[str, 
     return {**benchmark.at(choices.scale), **published}
 
 
-KIND = figures.Kind(_arms, _defaults, figures.nothing_taken, figures.no_remarks)
+KIND = figures.Kind(_arms, _defaults, _given_axes, figures.no_remarks)
 
 
 def figure(name: str, benchmark: str, metric: str = "") -> figures.Figure:
