@@ -236,7 +236,6 @@ def test_every_entry_is_in_a_program():
         assert {settings[axis] for settings in programs() if axis in settings} == set(known)
 
 
-@pytest.mark.long
 def test_probes_run_compiled_and_vmapped():
     check_run(*run_two_lanes(norm="layer", probes=tuple(PROBES)))
 

@@ -16,7 +16,6 @@ GOLDEN = {
 }
 
 
-@pytest.mark.long
 def test_golden_run():
     """Two tasks of random labels on digits, abrupt and in four steps, with ReDo and L2."""
     spec = Spec(

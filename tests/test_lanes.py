@@ -198,7 +198,6 @@ def test_a_default_width_is_no_larger_than_a_devices_share_of_the_lanes():
 # How lanes are run does not change what they compute
 
 
-@pytest.mark.long
 def test_strategies_agree():
     one = results(FOUR, "map")
     assert len(set(map(as_bytes, one))) == 4
@@ -228,7 +227,6 @@ def test_width_one_is_one_program_under_two_names():
 @pytest.mark.parametrize(
     ("strategy", "width", "devices"), [("sharded", 1, 2), ("vmap", 2, 1), ("sharded", 2, 2)]
 )
-@pytest.mark.long
 def test_company_does_not_change_a_lanes_bits(strategy, width, devices):
     how = strategy, width, devices
     want = {
@@ -249,7 +247,6 @@ def test_company_does_not_change_a_lanes_bits(strategy, width, devices):
             assert as_bytes((state, metrics)) == want.get(str(lane), as_bytes((state, metrics)))
 
 
-@pytest.mark.long
 def test_abrupt_lanes_are_the_same_under_every_transition():
     abrupt = lanes.grid(seed=range(4))
     output, sampling = (
@@ -263,7 +260,6 @@ def test_abrupt_lanes_are_the_same_under_every_transition():
 
 
 @pytest.mark.parametrize(("strategy", "width"), [("plain", 1), ("sharded", 2)])
-@pytest.mark.long
 def test_one_trace_and_one_compilation_for_all_lanes_and_tasks(monkeypatch, strategy, width):
     traces, compilations, seen = [], [], []
 
@@ -297,7 +293,6 @@ def test_one_trace_and_one_compilation_for_all_lanes_and_tasks(monkeypatch, stra
 
 
 @pytest.mark.parametrize("model", ["mlp", "cnn", "resnet18"])
-@pytest.mark.long
 def test_less_optimisation_draws_the_same_bits(model):
     spec = tiny.spec(model=model)
     given = lanes.stack([lanes.complete(spec, lane) for lane in FOUR])
@@ -306,7 +301,6 @@ def test_less_optimisation_draws_the_same_bits(model):
 
 
 @pytest.mark.parametrize("method", ["none", "spectral"])
-@pytest.mark.long
 def test_a_sweep_starts_from_the_bits_of_a_plain_program(method):
     spec = tiny.spec(method=method)
     program = program_.plan([(spec, FOUR)], len(DATA.x), "map")[0]

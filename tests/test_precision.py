@@ -80,7 +80,6 @@ EXACT = (False, "float32", (HIGHEST, HIGHEST))
 
 
 @pytest.mark.parametrize("name", NETWORKS)
-@pytest.mark.long
 def test_only_the_networks_passes_in_training_are_of_less_precision(name):
     """Evaluation, decoding and probes, which follow the training loop, are float32 whatever
     training is.
@@ -137,7 +136,6 @@ def one_step(one, rounded=False):
 
 
 @pytest.mark.parametrize("name", NETWORKS)
-@pytest.mark.long
 def test_a_gradient_in_bfloat16_is_close_and_everything_at_rest_is_float32(name):
     exact, *rest = one_step(spec(name))
     half, *rest_of_half = one_step(spec(name, precision="bfloat16"))
@@ -157,7 +155,6 @@ def test_a_gradient_in_bfloat16_is_close_and_everything_at_rest_is_float32(name)
 
 
 @pytest.mark.parametrize("method", METHODS)
-@pytest.mark.long
 def test_every_method_runs_in_bfloat16(method):  # (tensorfloat32 is float32 on a CPU)
     one = spec(
         precision="bfloat16", method=method, options={"redo.period": 3} if method == "redo" else {}

@@ -176,7 +176,6 @@ def test_the_methods_part_has_every_method(monkeypatch):
 
 
 @pytest.mark.parametrize("method", ["shrink_and_perturb", "optimizer_reset"])
-@pytest.mark.long
 def test_bare_steps_do_what_a_method_does_where_a_task_begins(method):
     """A step that is told to be no task's first as a constant would have the method compiled away,
     and nothing timed.

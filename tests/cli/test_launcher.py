@@ -204,7 +204,6 @@ def test_a_profile_that_cannot_be_written_is_exit_code_1(tmp_path, capsys):
     assert refused(capsys, f"--profile={tmp_path / 'file'}") == (1, told)
 
 
-@pytest.mark.long
 def test_a_profile_runs_no_experiment_and_needs_no_workdir(tmp_path, capsys):
     assert (
         launch(
@@ -313,7 +312,6 @@ def test_a_dry_run_counts_what_is_many(tmp_path, capsys, monkeypatch):
 
 
 @pytest.mark.usefixtures("nothing_compiles")
-@pytest.mark.long
 def test_random_mnist_tells_its_grid(capsys):
     argv = ["--dry_run", "--dataset=digits", "--samples=1280", "--tasks=2"]
     assert launcher.launch(random_mnist.EXPERIMENT, argv) == 0
@@ -343,7 +341,6 @@ def finished(tmp_path_factory):
     return folder, text.getvalue()
 
 
-@pytest.mark.long
 def test_results_have_a_row_per_lane_and_task_and_a_column_for_everything(finished):
     table = pd.read_parquet(finished[0] / "results.parquet")
     assert len(table) == len(table.groupby(["lane", "task"])) == 2 * (2 + 4) * 2
@@ -459,7 +456,6 @@ def test_pictures_that_there_are_not_are_refused_before_a_run(flag, said, tmp_pa
 
 
 @pytest.mark.usefixtures("nothing_compiles")
-@pytest.mark.long
 def test_a_finished_run_is_not_run_again(finished, capsys):
     folder, text = finished
     before = contents(folder)
@@ -503,7 +499,6 @@ def test_a_workdir_in_use_or_with_a_spoiled_config_is_refused(finished, tmp_path
     assert "config.json cannot be read" in refused(capsys, f"--workdir={tmp_path}")[1]
 
 
-@pytest.mark.long
 def test_a_lane_that_diverges_is_told_and_is_no_fault(tmp_path, capsys):
     assert launch(f"--workdir={tmp_path}", "--learning_rate=1e-3,1e38") == 0
     assert "1 of 2 lanes diverged (finite is false)." in capsys.readouterr().out
@@ -656,7 +651,6 @@ def test_an_interrupt_before_the_run_is_one_sentence(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.long
 def test_processes_end_with_the_exit_code_and_one_sentence_or_none(tmp_path):
     usage = process("experiments.run", f"--workdir={tmp_path / 'run'}", "--granularty=5")
     data = process(
@@ -676,7 +670,6 @@ def test_processes_end_with_the_exit_code_and_one_sentence_or_none(tmp_path):
     assert "12 lanes x 2 tasks, 4,800 steps a lane; " in out
 
 
-@pytest.mark.long
 def test_a_deterministic_run_is_recorded_and_on_a_cpu_the_same_bits(
     finished, tmp_path, monkeypatch
 ):
@@ -711,7 +704,6 @@ def test_determinism_is_refused_where_it_comes_too_late(monkeypatch):
         launcher.prepare_jax(deterministic=True)
 
 
-@pytest.mark.long
 def test_a_stopped_run_goes_on_to_the_same_results(tmp_path):
     argv = [
         *TINY,

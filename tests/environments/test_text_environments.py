@@ -66,7 +66,6 @@ def test_a_cipher_worked_by_hand():
 
 
 @pytest.mark.parametrize("part", ["examples", "test"])
-@pytest.mark.long
 def test_the_cipher_maps_texts_letter_by_letter(part):
     env, made = bigram_cipher(words=3, word_length=4), data()
     task = env.task(KEY, made, 0)
@@ -77,7 +76,6 @@ def test_the_cipher_maps_texts_letter_by_letter(part):
         assert text(target) == enciphered(text(source), task[0])
 
 
-@pytest.mark.long
 def test_test_items_are_drawn_apart_and_leaked_ones_are_training_items():
     made = data(samples=64, test=96)
 
@@ -174,7 +172,6 @@ def test_what_does_not_fit_is_told(make, message):
         make()
 
 
-@pytest.mark.long
 def test_task_sampling_mixes_texts_in_exact_shares():
     env, made = bigram_cipher(words=2, word_length=3), data()
     at = order_.make_stream(env, "sampling", 16, 4)
@@ -208,7 +205,6 @@ def learnt():
     return spec, run, made, state, {name: float(value) for name, value in metrics.items()}
 
 
-@pytest.mark.long
 def test_a_cipher_is_learnt_and_generalises(learnt):
     metrics = learnt[-1]
     assert metrics["finite"] == 1
@@ -218,7 +214,6 @@ def test_a_cipher_is_learnt_and_generalises(learnt):
     assert "dormant_fraction/decoder_out" not in metrics  # no activation function made it
 
 
-@pytest.mark.long
 def test_the_score_is_that_of_decoding_one_text_after_another(learnt):
     """Greedy decoding without a cache and BLEU-2 with a Counter, from the same parameters."""
     from collections import Counter

@@ -71,7 +71,6 @@ def test_after_its_time_the_kinds_with_least_to_do_are_taken_for_like_the_others
     assert found.seconds == pytest.approx(two + cost.estimate(grid[:1], DIGITS).seconds)
 
 
-@pytest.mark.long
 def test_a_trial_takes_time_and_leaves_methods_numbers_out():
     (program,) = programs(method="l2")
     assert "l2.strength" in program.lanes[0]

@@ -147,7 +147,6 @@ def rows(text):
 @pytest.mark.parametrize(
     ("strategy", "width", "method"), [("sharded", 1, "spectral"), ("vmap", 2, "none")]
 )
-@pytest.mark.long
 def test_the_profile_of_a_program(strategy, width, method, tmp_path, monkeypatch):
     exact, breakdown = [], profile.breakdown
     monkeypatch.setattr(

@@ -37,7 +37,6 @@ def programs(count=4, **changes):
     ],
     ids=["mlp", "mlp, curvature", "cnn, units", "t5, curvature"],
 )  # fmt: skip
-@pytest.mark.long
 def test_estimate_is_within_a_factor_of_two_of_the_compiler(changes):
     spec = tiny.spec(**{"samples": 1280, **changes})
     data = program_.load_data(spec)
@@ -83,7 +82,6 @@ print(estimate, peak() - before)
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="the peak is read from /proc")
-@pytest.mark.long
 def test_estimate_is_near_what_a_process_that_saves_is_seen_to_take(tmp_path):
     done = subprocess.run(
         [sys.executable, "-c", MEASURED, tmp_path], capture_output=True, text=True, check=True

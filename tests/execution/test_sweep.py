@@ -78,7 +78,6 @@ def straight(dataset, tmp_path_factory):
 # What a run gives
 
 
-@pytest.mark.long
 def test_table_has_one_row_per_lane_and_task(straight, dataset):
     table, (step, _) = straight
     assert step == TASKS
@@ -150,7 +149,6 @@ except tasks.Stopped as stopped:
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
-@pytest.mark.long
 def test_stopped_by_a_signal_and_resumed(straight, dataset, tmp_path, number):
     environment = os.environ | {
         "PYTHONPATH": f"{ROOT}:{ROOT / 'tests'}:{ROOT / 'tests/execution'}",
@@ -256,7 +254,6 @@ def test_a_finished_run_goes_on_with_more_tasks_as_if_it_had_begun_with_them(
 # Several programs
 
 
-@pytest.mark.long
 def test_rows_of_every_program_stay_while_a_run_becomes_longer(dataset, tmp_path, monkeypatch):
     def runs(tasks):
         common = {"dataset": dataset, "optimizer": "adam", "tasks": tasks}
@@ -277,7 +274,6 @@ def test_rows_of_every_program_stay_while_a_run_becomes_longer(dataset, tmp_path
     assert record["before"]["versions"] == record["versions"]
 
 
-@pytest.mark.long
 def test_two_programs_make_one_table(dataset, tmp_path):
     probed = spec(dataset, probes="parameter_norm", probe_every=2)
     other = spec(dataset, transition="sampling", method="l2", options={"l2.on": "matrices"})
@@ -324,7 +320,6 @@ def test_padding_lanes_are_not_in_the_table(straight):
     assert sorted(straight[0]["lane"].unique()) == [0, 1, 2]
 
 
-@pytest.mark.long
 def test_a_transfer_inside_a_task_is_refused(monkeypatch):
     plain = compiled_.compile_program
 

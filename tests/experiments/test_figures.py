@@ -388,7 +388,6 @@ def test_a_granularity_that_is_none_is_told(capsys):
     assert "granularity is ''" in capsys.readouterr().err
 
 
-@pytest.mark.long
 def test_a_figure_runs_is_drawn_and_drawn_again_from_its_workdir(tmp_path, capsys):
     figure = made("5a", "random_mnist", "granularity")
     argv = ["--scale=smoke", "--noprogress", *(text for text in TINY if "granularity" not in text)]
@@ -450,7 +449,6 @@ def test_a_figure_runs_is_drawn_and_drawn_again_from_its_workdir(tmp_path, capsy
     assert "scale is 'large': allowed are 'paper', 'reduced', 'smoke'" in capsys.readouterr().err
 
 
-@pytest.mark.long
 def test_lanes_are_collected_from_several_workdirs_in_the_order_asked_for(tmp_path):
     import plasticity_jax as pj
 
@@ -512,7 +510,6 @@ def test_unfinished_runs_and_different_data_are_not_collected(tmp_path):
         collect.collect(folders, wanted)
 
 
-@pytest.mark.long
 def test_methods_can_be_chosen_and_one_of_two_figures(capsys, tmp_path):
     arms = planned("random_mnist", "methods", methods="none,l2_init").arms
     assert [arm["method"] for arm in arms] == ["none", "l2_init", "none", "none"]

@@ -145,7 +145,6 @@ def test_select_refuses_a_file_it_cannot_add_to_before_it_trains(text, tmp_path,
     assert [file.name for file in tmp_path.iterdir()] == ["selected.json"]
 
 
-@pytest.mark.long
 def test_benchmarks_are_selected_one_after_another_in_one_workdir(tmp_path, capsys):
     small = ["--tasks=1", "--epochs=4", "--samples=64", "--depth=1", "--seeds=1"]
     argv = ["--scale=smoke", "--methods=none", "--noprogress", *small, f"--workdir={tmp_path}/"]
@@ -178,7 +177,6 @@ def test_every_grid_has_the_benchmark_s_own_value_and_every_method_of_a_figure_i
         assert tuned <= {*METHODS, "learning_rate"}
 
 
-@pytest.mark.long
 def test_select_takes_methods_and_refuses_others(capsys):
     assert select.main(["--scale=smoke", "--methods=none,l2x", "--dry_run"]) == 2
     assert "method" in capsys.readouterr().err
@@ -207,7 +205,6 @@ def test_a_grid_of_ones_own_replaces_the_ready_made_one(monkeypatch, capsys):
     assert "in all 3 compiled programs, 8 lanes" in out
 
 
-@pytest.mark.long
 def test_all_settings_of_an_arm_are_written_and_taken(tmp_path, capsys):
     small = ["--tasks=1", "--epochs=4", "--samples=64", "--depth=1", "--seeds=1", "--noprogress"]
     grids = [

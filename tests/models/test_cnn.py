@@ -158,7 +158,6 @@ def test_refusals():
         Spec(options={"cnn.base": 8})
 
 
-@pytest.mark.long
 def test_a_task_with_methods_and_probes():
     options = {"redo.period": 2, **SMALL}
     spec = tiny.spec(

@@ -242,7 +242,6 @@ def test_where_products_are_used(shape, kernel, stride, dtype, count):
 
 
 @pytest.mark.usefixtures("by_products")
-@pytest.mark.long
 def test_products_inside_a_scan_and_under_vmap():
     x, kernel, _ = drawn(3, 1, 6, 6, 4)
     check_loops(x, kernel, 1)

@@ -200,7 +200,6 @@ def test_hybrids_keep_running_means_of_what_is_over_examples(norm, name):
 
 
 @pytest.mark.parametrize("initialization", INITIALIZATIONS)
-@pytest.mark.long
 def test_initial_distribution(initialization):
     fan_in, width = 300, 400
     net = mlp(10, width, 2, "layer", "crelu", initialization)

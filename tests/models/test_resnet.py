@@ -267,7 +267,6 @@ def test_refusals():
         Spec(model="resnet18", activation="crelu")
 
 
-@pytest.mark.long
 def test_hessian_vector_product_against_differences():
     """What the curvature probe takes: in evaluation mode, smooth activation, along one direction."""
     net, params, rest, x = made(base=1, shape=(3, 5, 4, 3))
@@ -314,7 +313,6 @@ def test_redo_of_filters():
     assert sum(int(t.sum()) for t in jax.tree.leaves(touched)) == 9 * 4 + 9 * 8
 
 
-@pytest.mark.long
 def test_a_task_over_lanes_with_methods_and_probes():
     """Two lanes in one program, one after the other, with what there is: statistics carried, ReDo,
     spectral, probes.

@@ -215,7 +215,6 @@ def test_a_unit_is_made_and_read_where_units_say(params, name):
 
 
 @pytest.mark.parametrize("outgoing", ["zero", "keep", "redraw"])
-@pytest.mark.long
 def test_redo_starts_silent_feed_forward_units_afresh(params, outgoing):
     """Unit 3 of the first encoder block is silent; nothing else of the network changes."""
     units, key = NET.units(), jax.random.key(5)
@@ -259,7 +258,6 @@ def test_other_methods_act_on_every_matrix_of_a_transformer(params, method):
         )
 
 
-@pytest.mark.long
 def test_gradient_under_vmap_and_scan(params):
     def descend(params):
         def one(p, _):

@@ -104,7 +104,6 @@ def dense_spectrum(loss, params):
 
 
 @pytest.mark.parametrize("seed", range(3))
-@pytest.mark.long
 def test_hessian_top_against_the_dense_hessian(seed):
     loss, params = mlp_loss()
     spectrum = dense_spectrum(loss, params)
@@ -278,7 +277,6 @@ def test_almost_equal_eigenvalues_are_not_told_apart():
     assert 1 - 1e-4 - residual <= value <= 1
 
 
-@pytest.mark.long
 def test_tolerance_stops_early_and_bounds_the_residual():
     matrix = symmetric(np.concatenate([np.linspace(-4, 1, 60), [3, 5]]), seed=2)
     counted = []
@@ -427,7 +425,6 @@ def test_representation_change():
     )
 
 
-@pytest.mark.long
 def test_effective_rank():
     rank = jax.jit(probes.effective_rank)
     for n in (1, 3, 7):
@@ -491,7 +488,6 @@ def gradients_of(hidden):
     return lambda params: {g: 1e-3 * (h - h[:1]) for g, h in hidden.items()}
 
 
-@pytest.mark.long
 def test_columns_of_every_probe():
     loss, params = mlp_loss()
     initial = jax.tree.map(lambda p: p + 1, params)

@@ -346,7 +346,6 @@ def large(step: int) -> dict:
     }
 
 
-@pytest.mark.long
 def test_killed_while_saving(tmp_path):
     checkpoints = Checkpoints(tmp_path)
     # it does nothing but save, so a kill at any time is one in mid-save

@@ -140,7 +140,6 @@ def test_the_old_task_is_the_new_one_of_the_task_before(environment):
 
 
 @pytest.mark.parametrize("environment", ENVIRONMENTS)
-@pytest.mark.long
 def test_abrupt_change_is_the_new_task_alone(environment):
     """Against a stream that knows no transition: only the new task's examples, in the order of the
     changeover.
@@ -201,7 +200,6 @@ def test_inputs_and_order_are_the_same_for_all_transitions_and_granularities():
         ("permuted_pixels", "input", {"optimizer": "momentum"}),
     ],
 )
-@pytest.mark.long
 def test_training_sees_what_the_stream_shows(environment, transition, changes):
     """Replays a task step by step over the public stream's batches, which must lead to the same
     parameters.

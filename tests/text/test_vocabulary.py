@@ -141,7 +141,6 @@ def test_characters_spell_any_ids():
 
 @pytest.mark.parametrize("ties", [False, True])
 @pytest.mark.parametrize("letters", [1, 5])
-@pytest.mark.long
 def test_pieces_are_the_best_segmentation(letters, ties):
     pieces = small_pieces(ties)
     symbols = vocabulary.from_pieces(pieces, PAD, END)

@@ -133,7 +133,6 @@ def test_the_edge_of_the_ball_attains_mu_and_beyond_it_the_loss_is_not_convex(ma
     assert lowest(1.3 * basin.radius) < 0
 
 
-@pytest.mark.long
 def test_a_false_claim_of_convexity_is_found_out():
     basin = landscapes.quadratic(jax.random.key(0), 2, 1.0, 4.0)
     low, high = compiled(
@@ -491,7 +490,6 @@ def small():
 
 
 @pytest.mark.usefixtures("float32")
-@pytest.mark.long
 def test_a_bridge_measures_what_dense_algebra_says(small):
     data, functions, start, found = small
     environment = ENVIRONMENTS[SMALL.environment]()
@@ -569,7 +567,6 @@ def test_faults_are_one_sentence_and_a_code(capsys, argv, code, words):
 
 
 @pytest.mark.usefixtures("float32")
-@pytest.mark.long
 def test_the_experiment_leaves_figure_and_tables(tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(launcher, "prepare_jax", lambda *_: None)
     # the network of the tests above, so that nothing of it compiles again
