@@ -216,8 +216,7 @@ def _arms(figure: figures.Figure, choices: figures.Choices) -> list[dict[str, Se
 
 def _given_axes(benchmark: Benchmark[Any], choices: figures.Choices) -> set[str]:
     """Names of settings that are given and that all arms have as their own."""
-    grids = benchmark.recipe.grids
-    return {name for name in choices.given if all(name in grid for grid in grids)}
+    return set(choices.given).intersection(*benchmark.recipe.grids)
 
 
 def _defaults(benchmark: Benchmark[Any], choices: figures.Choices) -> dict[str, Any]:

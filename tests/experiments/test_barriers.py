@@ -62,6 +62,20 @@ def test_arms_are_those_of_the_paper():
     assert dict(replaced[0].options)["continual_backprop.count"] == "at_least_one"
 
 
+def test_axes_of_a_figure_may_be_given_and_networks_be_chosen():
+    def arms(name: str, *argv: str):
+        choices = figures.chosen(figures.OWN, argv)
+        return figures.plan(figures.Figure("x", EVERY[name], settings.KIND), choices, argv)
+
+    plan = arms("bit_flip_widths", "--width=5,7", "--seeds=1")
+    assert [arm["width"] for arm in plan.arms] == [(5, 7)]
+    assert plan.argv == ["--seeds=1"]
+    plan = arms("norms", "--model=mlp,vit")
+    assert [arm["model"] for arm in plan.arms] == ["mlp", "mlp", "vit", "vit"]
+    with pytest.raises(ValueError, match="model is 't5': allowed are 'mlp', 'cnn', 'resnet18', 'v"):
+        arms("norms", "--model=t5")
+
+
 def test_arms_that_begin_from_one_network_are_a_group():
     grids = cloning.BENCHMARKS["clone_mlp"].recipe.grids
     plain, dropped = cloning.groups(grids)
