@@ -34,6 +34,7 @@ SHOWN = {  # what lies outside of this folder and has a page in it
     "CONTRIBUTING.md": "generated/contributing.md",
     "BUILD_NOTES.md": "generated/decisions.md",
     "CHANGELOG.md": "generated/changelog.md",
+    "experiments/disentangling/README.md": "generated/disentangling.md",
     "experiments/gradual/README.md": "generated/gradual.md",
     "experiments/gradual/rules.md": "generated/rules.md",
 }

@@ -32,6 +32,7 @@ SOURCES = {  # page -> the file that it shows
         ("contributing", "CONTRIBUTING.md"),
         ("decisions", "BUILD_NOTES.md"),
         ("changelog", "CHANGELOG.md"),
+        ("disentangling", "experiments/disentangling/README.md"),
         ("gradual", "experiments/gradual/README.md"),
         ("rules", "experiments/gradual/rules.md"),
     )

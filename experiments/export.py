@@ -4,11 +4,12 @@ Command: python -m experiments.export --from=DIR,... --name=NAME [--code=COMMIT]
 (--code only where the workdir does not say it, as those of code from before it was recorded.)
 Writes NAME.parquet into the folder (experiments/gradual/results/lanes), without the columns of
   single layers and with the columns code_version and compiler_options; and NAME.json, the workdirs'
-  config.json (without the data's folder).
+  config.json (without the folders and the name of the machine).
 """
 
 import json
 import pathlib
+import re
 import sys
 from collections.abc import Sequence
 from typing import Any
@@ -77,12 +78,24 @@ def export(
         # a folder of one machine says nothing elsewhere
         place, _, rest = record["data_source"].partition(";")
         source = f"{pathlib.Path(place).name};{rest}" if rest else pathlib.Path(place).name
-        records.append({**record, "data_source": source, "code_version": made_by})
+        calls = [_elsewhere(call, code) for call in record.get("calls", [])]
+        own = {"calls": calls} if calls else {}
+        records.append({**record, **own, "data_source": source, "code_version": made_by})
     whole = pd.concat(frames, ignore_index=True)
     where = pathlib.Path(folder)
     table_.write(whole, where / f"{name}.parquet")
     (where / f"{name}.json").write_text(json.dumps(records, indent=1) + "\n", encoding="utf-8")
     return [where / f"{name}.parquet", where / f"{name}.json"]
+
+
+def _elsewhere(call: dict[str, Any], code: str | None) -> dict[str, Any]:
+    """What is recorded of a command, without the machine's name and the folders that its paths lie
+    in; its commit is replaced by `code`, if that is given.
+    """
+    words = call["command"].split(" ")
+    command = " ".join(re.sub(r"(?<==)[~/].*/", "", word) for word in words)
+    kept = {name: value for name, value in call.items() if name != "host"}
+    return {**kept, "command": command} | ({"commit": code} if code else {})
 
 
 def _rows(path: str, table: Any, programs: Sequence[dict[str, Any]], code: str) -> Any:

@@ -170,6 +170,12 @@ def picture(cells: Any, found: Any, title: str, outcome: str, path: Path) -> Non
     figure.savefig(path)
 
 
+def outcome_label(metric: str, last: int) -> str:
+    """Returns what the outcome is called in pictures."""
+    what = "-log10 of the squared error" if metric == streams.ERROR else metric.replace("_", " ")
+    return f"mean of the last {last} tasks: {what}"
+
+
 def _intervals(axes: Any, rows: Any, place: Any) -> None:
     width = np.stack([rows["mean"] - rows["low"], rows["high"] - rows["mean"]])
     axes.errorbar(rows["mean"], place, xerr=np.nan_to_num(width), fmt="o", capsize=3)
@@ -185,14 +191,10 @@ def analysed(stream: str, table: Any, values: flags.Values) -> str:
     folder = Path(values["workdir"])
     found.round(6).to_csv(folder / "factorial.csv", index=False)
     summary(cells).round(6).to_csv(folder / "factorial_cells.csv", index=False)
-    outcome = f"mean of the last {last} tasks: {metric.replace('_', ' ')}"
-    if metric == streams.ERROR:
-        outcome = f"mean of the last {last} tasks: -log10 of the squared error"
+    outcome = outcome_label(metric, last)
     picture(cells, found, f"Stream: {stream}", outcome, folder / "factorial.png")
     ceiling = CEILING if metric == "online_accuracy" else None
-    bare = table[(table["norm"] == "none") & (table["l2.strength"] == 0)]
-    bare = bare[(bare["head"] == "linear") & (bare["granularity"] == bare["granularity"].min())]
-    effect = presence.told(stream, presence.fallen(bare, metric, last))
+    effect = presence.told(stream, presence.fallen(presence.bare(table), metric, last))
     return "\n".join([effect, *verdicts(cells, found, ceiling)])
 
 

@@ -38,6 +38,13 @@ def fallen(table: Any, metric: str, window: int = WINDOW) -> Any:
     return pd.DataFrame({"best": best, "last": last, "fell": lost}).reset_index()
 
 
+def bare(table: Any) -> Any:
+    """Returns the rows of a factorial's table that have no remedy."""
+    rows = table[(table["norm"] == "none") & (table["l2.strength"] == 0)]
+    rows = rows[rows["head"] == "linear"]
+    return rows[rows["granularity"] == rows["granularity"].min()]
+
+
 def is_present(found: Any) -> bool:
     """Returns whether enough seeds of `fallen` fell."""
     return bool(found["fell"].mean() >= SEEDS)

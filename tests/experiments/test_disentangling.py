@@ -7,8 +7,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from experiments import disentangling, figures
-from experiments.disentangling import factorial, presence, settings, switch
+from experiments import disentangling, export, figures
+from experiments.disentangling import factorial, presence, redrawn, settings, switch
 from plasticity_jax.cli import flags
 
 FILES = sorted(
@@ -201,3 +201,23 @@ def test_flags_of_the_first_papers_figures_are_refused():
 def test_an_unknown_stream_is_a_fault_of_the_command_line(capsys):
     assert factorial.main(["--stream=x", "--workdir=nowhere"]) == 2
     assert "unknown stream 'x': known are labels, offset, composite." in capsys.readouterr().err
+
+
+def test_reported_tables_are_made_from_the_lanes_kept():
+    text = redrawn.README.read_text(encoding="utf-8")
+    assert redrawn.filled(text) == text
+    assert {"labels", "offset", "composite"} <= set(redrawn.there())
+    for name in redrawn.there():
+        assert redrawn.block(name) in text
+        kept = pd.read_csv(redrawn.RESULTS / f"factorial_{name}.csv")
+        found = factorial.effects(redrawn.cells(name)).round(6)
+        pd.testing.assert_frame_equal(kept, found, rtol=1e-5, atol=2e-6)
+
+
+def test_an_exported_record_names_no_folder_and_no_machine():
+    words = "python -m experiments.run --data_dir=/here/data --workdir=~/runs/one --model=mlp"
+    call = {"command": words, "host": "mine", "commit": "abc", "dirty": False}
+    told = "python -m experiments.run --data_dir=data --workdir=one --model=mlp"
+    kept = export._elsewhere(call, None)
+    assert kept == {"command": told, "commit": "abc", "dirty": False}
+    assert export._elsewhere(call, "def")["commit"] == "def"

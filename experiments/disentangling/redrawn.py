@@ -1,0 +1,119 @@
+"""Makes tables and pictures of the factorial again from the lanes kept in results/lanes.
+
+Command: python -m experiments.disentangling.redrawn
+Writes factorial_NAME.csv, factorial_NAME_cells.csv and factorial_NAME.png into
+experiments/disentangling/results, and the tables between the marks of README.md beside it.
+"""
+
+import sys
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from experiments.disentangling import factorial, presence, streams
+from plasticity_jax.storage import table as table_
+
+HERE = Path(__file__).parent
+RESULTS = HERE / "results"
+README = HERE / "README.md"
+LAST = 5  # tasks of the outcome
+
+
+class Kept(NamedTuple):
+    """A factorial of which the lanes are kept.
+
+    Attributes:
+      stream: its stream.
+      title: of its picture.
+    """
+
+    stream: str
+    title: str
+
+
+KEPT = {
+    "labels": Kept("labels", "labels"),
+    "offset": Kept("offset", "offset"),
+    "composite": Kept("composite", "composite"),
+    "gradual": Kept("labels", "labels, abrupt and gradual"),
+}
+
+
+def there() -> list[str]:
+    """Returns the names of those whose lanes are there."""
+    return [name for name in KEPT if lanes(name).is_file()]
+
+
+def lanes(name: str) -> Path:
+    """Returns where the lanes of a factorial are kept."""
+    return RESULTS / "lanes" / f"factorial_{name}.parquet"
+
+
+def cells(name: str) -> Any:
+    """Returns `factorial.outcomes` of the lanes that are kept."""
+    metric = streams.STREAMS[KEPT[name].stream].metric
+    return factorial.outcomes(table_.read(lanes(name)), metric, LAST)
+
+
+def block(name: str) -> str:
+    """Returns what README.md says of a factorial: effects, cells and verdicts."""
+    metric = streams.STREAMS[KEPT[name].stream].metric
+    share = metric != streams.ERROR
+    own = cells(name)
+    found = factorial.effects(own)
+    unit, scale = ("points", 100) if share else ("decades of squared error", 1)
+    lines = [f"| effect | {unit} (95 %) |", "|---|---|"]
+    for row in found.itertuples():
+        lines.append(f"| {row.effect} | {_told(row, scale, '+')} |")
+    unit = "%" if share else "-log10 of squared error"
+    lines += ["", f"| cell | last {LAST} tasks, {unit} | best {LAST} in a row |", "|---|---|---|"]
+    for row in factorial.summary(own).itertuples():
+        peak = float(f"{row.peak}")  # (of pandas' record, whose types no checker knows)
+        lines.append(
+            f"| {row.cell} | {_told(row, scale, '')} | {peak * scale:.{_digits(scale)}f} |"
+        )
+    ceiling = factorial.CEILING if share else None
+    lines += ["", *(f"- {one}" for one in factorial.verdicts(own, found, ceiling))]
+    bare = presence.bare(table_.read(lanes(name)))
+    lines.append(f"- {presence.told(KEPT[name].stream, presence.fallen(bare, metric, LAST))}")
+    return "\n".join(lines)
+
+
+def _digits(scale: int) -> int:
+    return 1 if scale == 100 else 2
+
+
+def _told(row: Any, scale: int, sign: str) -> str:
+    values = [scale * float(getattr(row, name)) for name in ("mean", "low", "high")]
+    mean, low, high = (f"{value:{sign}.{_digits(scale)}f}" for value in values)
+    return f"{mean} [{low}, {high}]"
+
+
+def filled(text: str) -> str:
+    """Returns the text of README.md with its tables."""
+    for name in there():
+        begin, end = f"<!-- factorial: {name} -->", "<!-- end -->"
+        before, _, rest = text.partition(begin)
+        if rest:
+            _, _, after = rest.partition(end)
+            text = f"{before}{begin}\n\n{block(name)}\n\n{end}{after}"
+    return text
+
+
+def main() -> int:
+    """Writes everything; returns the exit code."""
+    for name in there():
+        metric = streams.STREAMS[KEPT[name].stream].metric
+        own = cells(name)
+        found = factorial.effects(own)
+        found.round(6).to_csv(RESULTS / f"factorial_{name}.csv", index=False)
+        summary = factorial.summary(own).round(6)
+        summary.to_csv(RESULTS / f"factorial_{name}_cells.csv", index=False)
+        path = RESULTS / f"factorial_{name}.png"
+        outcome = factorial.outcome_label(metric, LAST)
+        factorial.picture(own, found, f"Stream: {KEPT[name].title}", outcome, path)
+    README.write_text(filled(README.read_text(encoding="utf-8")), encoding="utf-8")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
