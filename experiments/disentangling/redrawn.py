@@ -15,7 +15,6 @@ from plasticity_jax.storage import table as table_
 HERE = Path(__file__).parent
 RESULTS = HERE / "results"
 README = HERE / "README.md"
-LAST = 5  # tasks of the outcome
 
 
 class Kept(NamedTuple):
@@ -24,17 +23,19 @@ class Kept(NamedTuple):
     Attributes:
       stream: its stream.
       title: of its picture.
+      last: tasks of the outcome.
     """
 
     stream: str
     title: str
+    last: int = 5
 
 
 KEPT = {
     "labels": Kept("labels", "labels"),
     "offset": Kept("offset", "offset"),
     "composite": Kept("composite", "composite"),
-    "gradual": Kept("labels", "labels, abrupt and gradual"),
+    "gradual": Kept("labels", "labels, abrupt and gradual", last=3),
 }
 
 
@@ -51,13 +52,13 @@ def lanes(name: str) -> Path:
 def cells(name: str) -> Any:
     """Returns `factorial.outcomes` of the lanes that are kept."""
     metric = streams.STREAMS[KEPT[name].stream].metric
-    return factorial.outcomes(table_.read(lanes(name)), metric, LAST)
+    return factorial.outcomes(table_.read(lanes(name)), metric, KEPT[name].last)
 
 
 def block(name: str) -> str:
     """Returns what README.md says of a factorial: effects, cells and verdicts."""
     metric = streams.STREAMS[KEPT[name].stream].metric
-    share = metric != streams.ERROR
+    share, last = metric != streams.ERROR, KEPT[name].last
     own = cells(name)
     found = factorial.effects(own)
     unit, scale = ("points", 100) if share else ("decades of squared error", 1)
@@ -65,7 +66,7 @@ def block(name: str) -> str:
     for row in found.itertuples():
         lines.append(f"| {row.effect} | {_told(row, scale, '+')} |")
     unit = "%" if share else "-log10 of squared error"
-    lines += ["", f"| cell | last {LAST} tasks, {unit} | best {LAST} in a row |", "|---|---|---|"]
+    lines += ["", f"| cell | last {last} tasks, {unit} | best {last} in a row |", "|---|---|---|"]
     for row in factorial.summary(own).itertuples():
         peak = float(f"{row.peak}")  # (of pandas' record, whose types no checker knows)
         lines.append(
@@ -74,7 +75,7 @@ def block(name: str) -> str:
     ceiling = factorial.CEILING if share else None
     lines += ["", *(f"- {one}" for one in factorial.verdicts(own, found, ceiling))]
     bare = presence.bare(table_.read(lanes(name)))
-    lines.append(f"- {presence.told(KEPT[name].stream, presence.fallen(bare, metric, LAST))}")
+    lines.append(f"- {presence.told(KEPT[name].stream, presence.fallen(bare, metric, last))}")
     return "\n".join(lines)
 
 
@@ -109,7 +110,7 @@ def main() -> int:
         summary = factorial.summary(own).round(6)
         summary.to_csv(RESULTS / f"factorial_{name}_cells.csv", index=False)
         path = RESULTS / f"factorial_{name}.png"
-        outcome = factorial.outcome_label(metric, LAST)
+        outcome = factorial.outcome_label(metric, KEPT[name].last)
         factorial.picture(own, found, f"Stream: {KEPT[name].title}", outcome, path)
     README.write_text(filled(README.read_text(encoding="utf-8")), encoding="utf-8")
     return 0
