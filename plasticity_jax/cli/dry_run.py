@@ -127,10 +127,11 @@ def _size(program: program_.Program, data: Data) -> str:
     one, how = program.spec, program.execution
     needs = memory.of_lane(one, data)
     mebibytes = (needs.waiting + needs.running) / _MEBIBYTE
+    remembered = f", {needs.remembered / _MEBIBYTE:,.1f} of them remembered" if one.acts else ""
     return (
         f"{_count(len(program.lanes), 'lane')} x {_count(one.tasks, 'task')}, "
         f"{_steps(one, data):,} steps a lane; {how.strategy}, width {how.width}, "
-        f"{_count(how.devices, 'device')}; about {mebibytes:,.1f} MiB a lane"
+        f"{_count(how.devices, 'device')}; about {mebibytes:,.1f} MiB a lane{remembered}"
     )
 
 

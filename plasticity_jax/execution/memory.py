@@ -36,11 +36,13 @@ class Needs(NamedTuple):
       waiting: its state, also while other lanes run.
       running: what it needs besides while it runs.
       changed: the part of its state that a task changes, which is all but the initial parameters.
+      remembered: the part of its state that is what an agent remembers.
     """
 
     waiting: int
     running: int
     changed: int
+    remembered: int = 0
 
 
 def of_lane(spec: Spec, data: Data) -> Needs:
@@ -69,6 +71,7 @@ def of_lane(spec: Spec, data: Data) -> Needs:
         waiting=_size(state),
         running=6 * _size(state.params) + max(phases),
         changed=_size(state) - _size(state.initial),
+        remembered=_size(state.replay) if spec.acts else 0,
     )
 
 

@@ -10,7 +10,8 @@ import pytest
 
 import plasticity_jax as pj
 from plasticity_jax import lanes
-from plasticity_jax.execution import memory
+from plasticity_jax.cli import dry_run
+from plasticity_jax.execution import memory, program
 from plasticity_jax.spec import Spec
 from plasticity_jax.training import acting
 from plasticity_jax.types import AgentState
@@ -160,11 +161,17 @@ def test_a_run_goes_on_in_a_workdir(tmp_path):
 
 
 def test_memory_counts_what_is_remembered(data):
-    few, many = (
-        memory.of_lane(spec(options={"dqn.replay": rows}), data).waiting for rows in (200, 4200)
-    )
+    few, many = (memory.of_lane(spec(options={"dqn.replay": rows}), data) for rows in (200, 4200))
     # what is seen, the action, the reward, how it ended
-    assert many - few == 4000 * (4 + 4 + 4 + 1 + 1)
+    step = 4 + 4 + 4 + 1 + 1
+    assert many.waiting - few.waiting == 4000 * step
+    assert (few.remembered, many.remembered) == (200 * step, 4200 * step)
+
+
+def test_a_dry_run_tells_what_is_remembered(data):
+    one = spec(options={"dqn.replay": 1_000_000, "dqn.evaluate": 40})
+    made = program.plan([(one, pj.grid(seed=0))], 16)
+    assert "13.4 of them remembered" in dry_run._size(made[0], data)
 
 
 @pytest.mark.long
