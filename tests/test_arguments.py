@@ -141,6 +141,7 @@ def run(argv) -> int:
     max_examples=100, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck)
 )
 @given(st.lists(arguments, min_size=1, max_size=3))
+@pytest.mark.long
 def test_any_command_line_is_taken_or_refused_in_a_sentence(drawn):
     check_command(run, command(drawn))
 
@@ -253,6 +254,7 @@ MAINS = {
 @pytest.mark.usefixtures("nothing_trains")
 @settings(max_examples=15, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
 @given(drawn=st.lists(own, min_size=1, max_size=2))
+@pytest.mark.long
 def test_an_experiments_own_flags_too(main, drawn):
     check_command(
         MAINS[main],
@@ -294,6 +296,7 @@ def test_any_object_as_a_field_of_spec(field):
             assert all(type(v) in (int, str, tuple, type(None)) for v in vars(made).values())
 
 
+@pytest.mark.long
 def test_any_object_as_an_option():
     parts = {"method": "redo+spectral+shrink_and_perturb", "probes": tuple(pj.probes.PROBES)}
     known = Spec(**parts).known_options()

@@ -84,6 +84,7 @@ def test_your_checkpoint(run):
     assert "largest Hessian eigenvalue" in printed
 
 
+@pytest.mark.long
 def test_reading_results(run, tmp_path, monkeypatch):
     """The demo's numbers, and those of a folder that is given."""
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))

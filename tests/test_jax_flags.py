@@ -365,6 +365,7 @@ def test_parameters_and_logits_are_float32(x64, name):
 
 @pytest.mark.parametrize("kind", [jnp.float32, jnp.float64, jnp.bfloat16])
 @pytest.mark.parametrize("search", [decoding.greedy, decoding.beam])
+@pytest.mark.long
 def test_decoding_in_any_precision(x64, kind, search):
     net, x = NETWORKS["t5"]
     params = jax.tree.map(lambda p: p.astype(kind), net.init(jax.random.key(3), x)["params"])

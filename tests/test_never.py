@@ -253,6 +253,7 @@ def test_a_figure_of_a_probe_that_never_runs_is_refused():
     metrics.check_measured([dataclasses.replace(never, probe_every=2)], "dormant_fraction")
 
 
+@pytest.mark.long
 def test_what_may_be_never_is_said_by_its_annotation():
     def part(*, period: pj.types.Period = 3, often: pj.types.Whole = 1, width: int = 2):
         """A part."""

@@ -11,6 +11,8 @@ import pytest
 from plasticity_jax import own_parts, registry
 from plasticity_jax.cli import flags, launcher
 
+pytestmark = pytest.mark.usefixtures("compiled_quickly")
+
 ROOT = pathlib.Path(__file__).parents[1]
 EXAMPLE = ROOT / "examples" / "parts" / "your_parts.py"
 

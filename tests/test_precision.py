@@ -1,5 +1,7 @@
 """What each precision computes in: read off the program of a task, and measured on one gradient."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -105,17 +107,17 @@ def test_methods_compute_in_float32(precision, forward):
     assert found == {EXACT, (True, *forward), (True, "float32", (HIGHEST, HIGHEST))}
 
 
-def one_step(one, rounded=False):
-    """The state after a step of gradient descent of size 1 on the first examples, its gradient, and
-    what the network gave.
-
-    If `rounded`, weights and inputs are rounded to bfloat16 first, and everything is computed in
-    the Spec's precision.
-    """
+@functools.cache
+def stepping(one):
+    """(data, whether rounded) -> what `one_step` returns, compiled once for both."""
     environment = registry.make(ENVIRONMENTS, "environment", one.environment, dict(one.options))
     lane = {k: v[0] for k, v in lanes.stack([lanes.complete(one, {"learning_rate": 1.0})]).items()}
 
-    def step(data):
+    def step(data, rounded):
+        def may_be_rounded(tree):
+            low = cast(cast(tree, jnp.bfloat16), jnp.float32)
+            return jax.tree.map(lambda a, b: jnp.where(rounded, a, b), low, tree)
+
         state, net = (
             supervised.make_run(one).init(lane, data),
             network.network(one, environment, data),
@@ -123,8 +125,7 @@ def one_step(one, rounded=False):
         batch = environment.examples(
             data, environment.task(jax.random.key(1), data, jnp.int32(0)), jnp.arange(16)
         )
-        if rounded:
-            state, batch = (cast(cast(tree, jnp.bfloat16), jnp.float32) for tree in (state, batch))
+        state, batch = may_be_rounded(state), may_be_rounded(batch)
         tx, key = step_.optimizer(one, lane, net.structure), jax.random.key(2)
         learner = step_.Learner(environment, net, tx)
         never = jnp.asarray(False)
@@ -132,7 +133,22 @@ def one_step(one, rounded=False):
         gradient = ravel_pytree(jax.tree.map(jnp.subtract, state.params, after.params))[0]
         return gradient, after, net.apply(state.params, state.variables, batch.x, True)
 
-    return networks.quickly(step, jax.tree.map(jnp.asarray, tiny.data(shape=(8, 8, 1))))
+    lowered = jax.jit(step).lower(step_data(), jnp.asarray(False))
+    return lowered.compile(compiler_options={"xla_backend_optimization_level": 0})
+
+
+def step_data():
+    return jax.tree.map(jnp.asarray, tiny.data(shape=(8, 8, 1)))
+
+
+def one_step(one, rounded=False):
+    """The state after a step of gradient descent of size 1 on the first examples, its gradient, and
+    what the network gave.
+
+    If `rounded`, weights and inputs are rounded to bfloat16 first, and everything is computed in
+    the Spec's precision.
+    """
+    return stepping(one)(step_data(), jnp.asarray(rounded))
 
 
 @pytest.mark.parametrize("name", NETWORKS)
@@ -159,17 +175,28 @@ def test_every_method_runs_in_bfloat16(method):  # (tensorfloat32 is float32 on 
     one = spec(
         precision="bfloat16", method=method, options={"redo.period": 3} if method == "redo" else {}
     )
-    run, lane = (
-        supervised.make_run(one),
-        {k: v[0] for k, v in lanes.stack([lanes.complete(one, {})]).items()},
-    )
+    lane = {k: v[0] for k, v in lanes.stack([lanes.complete(one, {})]).items()}
+    environment = one.make_environment()
 
-    def whole(data):
-        return run.run_task(lane, run.init(lane, data), data, jnp.int32(1))
+    def steps(data):
+        """Six of a second task."""
+        net = network.network(one, environment, data)
+        batch = environment.examples(
+            data, environment.task(jax.random.key(1), data, jnp.int32(1)), jnp.arange(16)
+        )
+        learner = step_.learner(one, lane, environment, net, 6)
+        state = supervised.make_run(one).init(lane, data)
 
-    state, metrics = networks.quickly(whole, tiny.data())
-    assert metrics["finite"]
-    assert np.isfinite(metrics["loss"])
+        def step(state, clock):
+            key = jax.random.fold_in(jax.random.key(2), clock)
+            return step_.train_step(learner, state, batch, key, clock, clock == 6)
+
+        return jax.lax.scan(step, state, jnp.arange(6, 12))
+
+    state, online = networks.quickly(steps, tiny.data())
+    assert np.isfinite(online.loss).all()
+    assert online.loss[-1] != online.loss[0]
+    assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(state.params))
     assert {leaf.dtype for leaf in jax.tree.leaves(state.params)} == {np.dtype(np.float32)}
 
 

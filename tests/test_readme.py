@@ -272,6 +272,7 @@ def test_every_public_name_is_said():
 
 
 @pytest.mark.parametrize("name", ["README.md", "CITATION.cff", "experiments/gradual/README.md"])
+@pytest.mark.long
 def test_the_version_of_the_paper_that_is_judged_is_named(name):
     """The second differs from the first in what it claims."""
     assert "second version" in (ROOT / name).read_text()

@@ -54,6 +54,7 @@ def window(steps, start, which, n, gamma):
 
 
 @pytest.mark.parametrize(("n", "gamma"), [(1, 0.0), (1, 0.9), (3, 0.9), (5, 1.0)])
+@pytest.mark.long
 def test_windows_are_those_of_a_loop(n, gamma):
     steps, count = history(), 500
     how = replay.Window(n, gamma)
@@ -91,6 +92,7 @@ def test_the_end_of_a_phase_cuts_its_episodes():
     np.testing.assert_array_equal(ring.truncated[others], filled().truncated[others])
 
 
+@pytest.mark.long
 def test_steps_are_drawn_by_priority_and_corrected_for_it():
     ring = filled(prioritised=True)
     assert (ring.priority == 1).all()  # (a new step has the largest)

@@ -107,6 +107,7 @@ def test_list_names_every_part(capsys):
     assert "continual_backprop" in capsys.readouterr().out
 
 
+@pytest.mark.long
 def test_no_accelerator_is_started_where_nothing_is_run(runs, tmp_path):
     """As another process may have all memory of an accelerator."""
     script = (
@@ -123,6 +124,7 @@ def test_no_accelerator_is_started_where_nothing_is_run(runs, tmp_path):
     assert done.returncode == 0, done.stderr
 
 
+@pytest.mark.long
 def test_the_installed_script_and_the_module_are_this_command():
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     done = subprocess.run(

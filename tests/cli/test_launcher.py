@@ -76,7 +76,8 @@ def refused(capsys, *argv):
 def process(module, *argv):
     command, own = (
         [sys.executable, "-m", module, *map(str, argv)],
-        {**os.environ, "JAX_PLATFORMS": "cpu"},
+        # (as `finished` is compiled, with whose numbers some are compared)
+        {**os.environ, "JAX_PLATFORMS": "cpu", "JAX_DISABLE_MOST_OPTIMIZATIONS": "1"},
     )
     return subprocess.Popen(
         command, cwd=ROOT, env=own, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
@@ -293,6 +294,7 @@ def test_a_dry_run_says_what_is_new_in_a_workdir(finished, capsys, monkeypatch):
 
 
 @pytest.mark.usefixtures("nothing_compiles")
+@pytest.mark.long
 def test_a_dry_run_counts_what_is_many(tmp_path, capsys, monkeypatch):
     grid = "--granularity=1,2,5 --method=l2 --l2.strength=1e-3,2e-3,3e-3,4e-3,5e-3,6e-3,7e-3"
     monkeypatch.setattr(cost, "estimate", lambda *_: cost.Estimate(60.0, 2, 5))
@@ -332,7 +334,7 @@ def contents(folder):
 
 
 @pytest.fixture(scope="module")
-def finished(tmp_path_factory):
+def finished(tmp_path_factory, compiled_quickly):
     """A finished workdir with two programs, and the text that the run printed."""
     folder, text = tmp_path_factory.mktemp("finished") / "runs" / "first", io.StringIO()
     with contextlib.redirect_stdout(text), pytest.MonkeyPatch.context() as patch:
@@ -402,6 +404,7 @@ def test_a_run_leaves_summary_figure_and_a_table_to_read(finished):
 
 
 @pytest.mark.usefixtures("nothing_compiles")
+@pytest.mark.long
 def test_a_finished_run_is_drawn_and_written_as_a_paper_wants_it(finished, tmp_path, capsys):
     folder = tmp_path / "copy"
     shutil.copytree(finished[0], folder)
@@ -563,6 +566,7 @@ def test_the_home_folder_is_meant_by_a_tilde(tmp_path, monkeypatch):
 
 
 @pytest.mark.usefixtures("nothing_compiles")
+@pytest.mark.long
 def test_a_dry_run_tells_what_a_model_is_made_from(capsys):
     argv = [
         "--dry_run",

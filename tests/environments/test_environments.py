@@ -35,6 +35,7 @@ def test_random_labels_of_share_one_are_a_draw_per_task():
 
 
 @pytest.mark.parametrize("share", [0.25, 0.1, 1 / 3])
+@pytest.mark.long
 def test_random_labels_redraw_a_share_and_each_label_once_in_a_round(share):
     """Without replacement: in 1 / share changes every label is drawn anew once, so none is older
     than that.
@@ -100,6 +101,7 @@ def test_bit_flip_is_as_in_its_definition():
     )
 
 
+@pytest.mark.long
 def test_class_split_deals_out_the_classes():
     """A round has every class once; only the task's outputs count; examples have the labels of
     their classes.
@@ -140,6 +142,7 @@ def test_class_split_with_parts_goes_through_a_task_in_several_stages():
     ]
 
 
+@pytest.mark.long
 def test_inactive_outputs_do_not_count():
     """Cross-entropy is that of a softmax over the active outputs; whatever the others say."""
     data = tiny.data(60, classes=6)

@@ -53,6 +53,7 @@ def standard(values, by):
 
 
 @pytest.mark.parametrize("targets", ["network", "frequency"])
+@pytest.mark.long
 def test_targets_are_of_a_random_network_at_any_offset_and_scale(targets):
     environment = target_offset(targets=targets, offset=-50.0, scale=2.0, hidden=7, frequency=3.0)
     for t in range(2):
@@ -125,6 +126,7 @@ def test_each_part_of_composite_is_a_switch(settings, changes):
     assert environment.shared == shared
 
 
+@pytest.mark.long
 def test_classes_change_places_as_a_whole():
     for environment in (composite(draw="classes", targets=False), random_labels(draw="classes")):
         y = np.asarray(drawn(environment, 2).y)
@@ -145,6 +147,7 @@ def test_an_answer_is_right_within_half_a_class():
 # --- phased_shift ---
 
 
+@pytest.mark.long
 def test_a_phase_has_its_own_frequencies_light_and_background():
     data = tiny.data(4000)
     environment = phased_shift(shift=0.3, skew=1.0)
@@ -217,6 +220,7 @@ def test_settings_that_are_refused(factory, settings, message):
         ENVIRONMENTS[factory](**settings)
 
 
+@pytest.mark.long
 def test_numbers_are_not_mixed_through_uniform_ones():
     with pytest.raises(ValueError, match="targets that are distributions, but those of"):
         Spec(environment="target_offset", transition="output")

@@ -10,6 +10,8 @@ from plasticity_jax.datasets import load, subsample
 from plasticity_jax.estimates import cost
 from plasticity_jax.execution import program as program_
 
+pytestmark = pytest.mark.usefixtures("compiled_quickly")
+
 DIGITS = subsample(load("digits"), 64)
 
 

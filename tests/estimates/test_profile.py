@@ -13,6 +13,8 @@ from plasticity_jax.estimates import profile
 from plasticity_jax.execution import compiled as compiled_
 from plasticity_jax.execution import program as program_
 
+pytestmark = pytest.mark.usefixtures("compiled_quickly")
+
 DIGITS = subsample(load("digits"), 64)
 
 

@@ -16,6 +16,8 @@ from plasticity_jax.reporting import statistics
 from plasticity_jax.storage import table as table_
 from plasticity_jax.storage import workdir
 
+pytestmark = pytest.mark.usefixtures("compiled_quickly")
+
 SEEDS = [{"seed": 0}, {"seed": 1}, {"seed": 2}]
 
 
@@ -163,6 +165,7 @@ def test_some_lanes_go_on_alone(spec, straight, tmp_path):
     assert folders == set(os.listdir(tmp_path / "checkpoints"))
 
 
+@pytest.mark.long
 def test_a_parting_that_was_killed_is_begun_anew(spec, straight, tmp_path, monkeypatch):
     sweep.run(dataclasses.replace(spec, tasks=1), SEEDS, tmp_path)
     before = (tmp_path / "config.json").read_bytes()
@@ -179,6 +182,7 @@ def test_a_parting_that_was_killed_is_begun_anew(spec, straight, tmp_path, monke
     assert_lanes(sweep.run(spec, SEEDS[1:2], tmp_path), straight["none"], seed=1)
 
 
+@pytest.mark.long
 def test_a_probe_is_measured_from_now_on(spec, straight, tmp_path):
     sweep.run(dataclasses.replace(spec, tasks=1), SEEDS, tmp_path)
     probed = sweep.run(dataclasses.replace(spec, probes="parameter_norm"), SEEDS, tmp_path)

@@ -43,9 +43,9 @@ def test_estimate_is_within_a_factor_of_two_of_the_compiler(changes):
     lane = {k: v[0] for k, v in lanes.stack([lanes.complete(spec, {})]).items()}
     run = make_run(spec)
     state = jax.eval_shape(run.init, lane, data)
-    compiled = (
-        jax.jit(run.run_task, donate_argnums=1).lower(lane, state, data, np.int32(0)).compile()
-    )
+    lowered = jax.jit(run.run_task, donate_argnums=1).lower(lane, state, data, np.int32(0))
+    # (where buffers go is decided before machine code is made, which takes half of the time)
+    compiled = lowered.compile(compiler_options={"xla_backend_optimization_level": 0})
     reported = compiled.memory_analysis()
     # (the state is updated in place)
     used = reported.temp_size_in_bytes + reported.output_size_in_bytes

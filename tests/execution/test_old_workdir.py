@@ -15,6 +15,8 @@ from experiments import run
 from plasticity_jax.cli import flags, launcher
 from plasticity_jax.reporting import collect
 
+pytestmark = pytest.mark.usefixtures("compiled_quickly")
+
 ARCHIVE = pathlib.Path(__file__).parents[1] / "helpers" / "workdir_of_0_1_0.zip"
 ARGUMENTS = [
     "--dataset=digits",

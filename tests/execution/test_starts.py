@@ -15,6 +15,8 @@ from plasticity_jax.execution import slices, sweep, tasks
 from plasticity_jax.reporting import collect
 from plasticity_jax.storage import workdir
 
+pytestmark = pytest.mark.usefixtures("compiled_quickly")
+
 SEEDS = [{"seed": 3}, {"seed": 1}]
 MEASURED = ["seed", "loss", "accuracy", "online_accuracy"]
 
@@ -65,6 +67,7 @@ def test_a_run_that_begins_where_another_ended_goes_on_as_that_would(spec, donor
     assert set(moved["surgery"]) == {"perturb"}
 
 
+@pytest.mark.long
 def test_a_stream_may_begin_anew(spec, donor):
     """Task 0 is the task 0 of the donor, which a trained network finds easier."""
     first = sweep.run(spec, SEEDS, start=donor).query("task == 0")
@@ -148,6 +151,7 @@ def test_data_of_another_shape_are_refused(spec, donor, tmp_path, nothing_compil
         sweep.run(other, SEEDS, tmp_path / "run", start=donor)
 
 
+@pytest.mark.long
 def test_a_start_that_has_changed_is_refused(spec, donor, tmp_path):
     moved = tmp_path / "moved"
     shutil.copytree(donor, moved)

@@ -51,6 +51,7 @@ def test_asked_states_stay(spec, kept, tmp_path):
     assert steps(tmp_path) == [2, 3]
 
 
+@pytest.mark.long
 def test_a_state_is_that_of_a_lane_after_a_task(spec, kept, tmp_path):
     """As that of a run that ended there, of this lane alone."""
     sweep.run(dataclasses.replace(spec, tasks=2), SEEDS[1:], tmp_path)
@@ -121,6 +122,7 @@ def test_what_cannot_be_kept(given):
 # What is written down
 
 
+@pytest.mark.long
 def test_every_command_that_ran_something_is_written_down(spec, tmp_path):
     sweep.run(dataclasses.replace(spec, tasks=1), SEEDS[:1], tmp_path)
     sweep.run(dataclasses.replace(spec, tasks=1), SEEDS[:1], tmp_path)  # nothing is left to run
@@ -168,6 +170,7 @@ def test_the_commit_is_that_of_the_package(tmp_path):
     assert record.code_version(package) == f"{commit[:12]}+"
 
 
+@pytest.mark.long
 def test_a_package_that_is_only_on_the_path_is_recorded(tmp_path):
     """From another folder, without an installed package of this name."""
     where = os.path.dirname(os.path.dirname(pj.__file__))

@@ -32,7 +32,7 @@ THRESHOLDS = {
 
 
 @pytest.fixture(scope="module")
-def dataset(tmp_path_factory) -> str:
+def dataset(tmp_path_factory, compiled_quickly) -> str:
     return tiny.arrays(tmp_path_factory.mktemp("data"))
 
 
@@ -155,6 +155,7 @@ def test_stopped_by_a_signal_and_resumed(straight, dataset, tmp_path, number):
         "JAX_COMPILATION_CACHE_DIR": jax.config.jax_compilation_cache_dir,  # pyright: ignore
         "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0.0",
         "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1",
+        "JAX_DISABLE_MOST_OPTIMIZATIONS": "1",  # as what it is compared with
     }
     with subprocess.Popen(
         [sys.executable, "-c", CHILD, dataset, str(tmp_path)],

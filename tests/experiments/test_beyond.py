@@ -12,6 +12,8 @@ from plasticity_jax import lanes
 from plasticity_jax.cli import flags
 from plasticity_jax.execution import record as record_
 
+pytestmark = pytest.mark.usefixtures("compiled_quickly")
+
 QUESTIONS = {
     "optimizer_state": optimizer_state.QUESTION,
     "tuning": optimizer_state.TUNING,

@@ -20,6 +20,7 @@ from experiments.gradual.claims import (
 )
 
 
+@pytest.mark.long
 def test_documents_say_what_the_tables_say(capsys):
     assert command.main(["--check"]) == 0, capsys.readouterr().out
 
@@ -317,6 +318,7 @@ def test_deciding_runs_come_out_as_they_were_made_up():
     assert "prevents it at 0.0001, 0.001" in said
 
 
+@pytest.mark.long
 def test_pictures_of_the_deciding_runs(tmp_path, monkeypatch, capsys):
     paths = pictures.draw(tmp_path, made_up())
     assert [path.name for path in paths] == [
@@ -357,6 +359,7 @@ def test_final_tables_of_whole_runs_are_of_the_kept_lanes(one, tmp_path):
     assert "t_low" in committed
 
 
+@pytest.mark.long
 def test_a_picture_of_a_whole_run(tmp_path):
     assert pictures.whole(pictures.WHOLE[0], tmp_path).stat().st_size > 50_000
     drawn = pd.read_csv(tmp_path / "figure_1a_paper.csv")

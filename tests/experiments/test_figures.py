@@ -16,11 +16,14 @@ from experiments.gradual import kinds, settings
 from plasticity_jax import lanes
 from plasticity_jax.cli import flags, launcher
 from plasticity_jax.cli import settings as settings_
+from plasticity_jax.estimates import cost
 from plasticity_jax.execution import program, rows, sweep
 from plasticity_jax.execution.placement import Execution
 from plasticity_jax.methods import METHODS
 from plasticity_jax.reporting import collect
 from plasticity_jax.storage.workdir import WorkdirError
+
+pytestmark = pytest.mark.usefixtures("compiled_quickly")
 
 FILES = sorted(
     path.stem for path in (pathlib.Path(figures.__file__).parent / "gradual").glob("figure_*.py")
@@ -510,7 +513,8 @@ def test_unfinished_runs_and_different_data_are_not_collected(tmp_path):
         collect.collect(folders, wanted)
 
 
-def test_methods_can_be_chosen_and_one_of_two_figures(capsys, tmp_path):
+def test_methods_can_be_chosen_and_one_of_two_figures(capsys, tmp_path, monkeypatch):
+    monkeypatch.setattr(cost, "estimate", lambda *_: cost.Estimate(1.0, 1, 1))
     arms = planned("random_mnist", "methods", methods="none,l2_init").arms
     assert [arm["method"] for arm in arms] == ["none", "l2_init", "none", "none"]
     both = [

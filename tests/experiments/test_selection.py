@@ -11,6 +11,8 @@ from plasticity_jax.cli import settings as settings_
 from plasticity_jax.estimates import cost
 from plasticity_jax.methods import METHODS
 
+pytestmark = pytest.mark.usefixtures("compiled_quickly")
+
 MNIST = settings.BENCHMARKS["random_mnist"]
 
 
@@ -177,7 +179,8 @@ def test_every_grid_has_the_benchmark_s_own_value_and_every_method_of_a_figure_i
         assert tuned <= {*METHODS, "learning_rate"}
 
 
-def test_select_takes_methods_and_refuses_others(capsys):
+def test_select_takes_methods_and_refuses_others(monkeypatch, capsys):
+    monkeypatch.setattr(cost, "estimate", lambda *_: cost.Estimate(1.0, 1, 1))
     assert select.main(["--scale=smoke", "--methods=none,l2x", "--dry_run"]) == 2
     assert "method" in capsys.readouterr().err
     assert select.main(["--scale=smoke", "--methods=none,l2_init", "--dry_run"]) == 0

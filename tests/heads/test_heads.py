@@ -82,6 +82,7 @@ def test_two_hot_worked_by_hand():
     assert float(head.loss(None, logits, batch([[0.25]]))[0]) == pytest.approx(entropy)
 
 
+@pytest.mark.long
 def test_two_hot_reads_what_it_encodes():
     """The gradient of the loss is zero where the outputs are the encoded target, whose expected
     position is the target itself.
@@ -107,6 +108,7 @@ def test_targets_outside_the_range_are_counted(name):
 
 
 @pytest.mark.parametrize("active", [False, True])
+@pytest.mark.long
 def test_smoothing_mixes_with_the_outputs_that_count(active):
     data = tiny.data(60, classes=6)
     environment = class_split(per_task=2) if active else random_labels()
@@ -131,6 +133,7 @@ def test_linear_is_the_environment_itself():
 
 
 @pytest.mark.parametrize("name", BY_HAND)
+@pytest.mark.long
 def test_a_run_reads_numbers_from_bins(name):
     """A network with bins is trained; its squared error falls, and lanes differ in their range."""
     spec = tiny.spec(

@@ -48,6 +48,7 @@ def batch(y, action):
     return Batch(None, jnp.asarray(y), jnp.ones(BATCH), jnp.asarray(active))
 
 
+@pytest.mark.long
 def test_c51_learns_the_projected_distribution_of_the_next_action():
     outputs, action, reward, discount = drawn(BINS)
     head = heads.c51(bins=BINS, low=-2.0, high=2.0)
@@ -92,6 +93,7 @@ def test_where_nothing_is_active_the_loss_is_zero():
 
 
 @pytest.mark.parametrize("name", ["linear", "c51"])
+@pytest.mark.long
 def test_dueling_outputs_are_a_value_and_advantages(name):
     plain = heads.HEADS[name]()
     width = plain.outputs(1)

@@ -94,6 +94,7 @@ INSIDE = np.eye(len(ROWS[0])) - np.linalg.pinv(ROWS) @ ROWS
 TANGENT = np.linalg.pinv(CONSTANT) @ CONSTANT
 
 
+@pytest.mark.long
 def test_projections_are_those_of_the_definition():
     np.testing.assert_allclose(flat(CLONES.inside(PARAMS)), INSIDE @ flat(PARAMS), atol=1e-6)
     np.testing.assert_allclose(flat(CLONES.tangent(PARAMS)), TANGENT @ flat(PARAMS), atol=1e-6)
@@ -164,6 +165,7 @@ def test_equal_activations_alone_do_not_make_gradients_equal():
     np.testing.assert_allclose(seen["hidden"]["h1"][:, 1], seen["hidden"]["h1"][:, 3], atol=1e-6)
 
 
+@pytest.mark.long
 def test_noise_leaves_the_manifold():
     noisy = optax.chain(optax.add_noise(0.1, 0.55, jax.random.key(0)), optax.sgd(0.05))
     found = manifolds.invariance(CLONES, loss_of(NET), CLONES.nearest(PARAMS), noisy, batches(X, 2))
@@ -214,6 +216,7 @@ def test_what_surgery_makes_is_on_the_manifold_and_stays():
     assert float(manifolds.normal_fraction(clones, gradient)) < 1e-5
 
 
+@pytest.mark.long
 def test_frozen_units_have_no_gradient_and_may_move_all_the_same():
     net = MLP(2, width=4, depth=2, norm="none")
     params = params_of(net, X, 6)
@@ -323,6 +326,7 @@ def test_clones_are_found_by_weights_and_by_activations():
 
 
 @pytest.mark.parametrize("net", [NET, MLP(2, width=4, depth=1, norm="layer", activation="crelu")])
+@pytest.mark.long
 def test_the_nearest_pair_is_the_nearest_of_all(net):
     units, params = net.units(), params_of(net, X, 7)
     for group, pair in jax.jit(lambda p: manifolds.nearest_pairs(units, p))(params).items():

@@ -30,6 +30,7 @@ def begun(method, optimizer, params, state, **changes):
     return methods.begin(found, optimizer, params, state, start(params, **changes))
 
 
+@pytest.mark.long
 def test_shrink_and_perturb_before_the_first_step():
     params = small_tree()
     method = methods.shrink_and_perturb(shrink=0.8, noise=0.05, moment="before")

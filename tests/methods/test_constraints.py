@@ -11,6 +11,7 @@ from plasticity_jax import methods
 
 
 @pytest.mark.parametrize("pull", [1.0, 0.3])
+@pytest.mark.long
 def test_weight_norm_constraint_by_hand(pull):
     """Three steps of SGD; each matrix is moved towards its first norm, by itself."""
     start = small_tree()
@@ -33,6 +34,7 @@ def test_weight_norm_constraint_by_hand(pull):
         assert same == [v.ndim > 1 for v in first.values()]
 
 
+@pytest.mark.long
 def test_no_pull_is_no_method_and_moments_are_kept():
     start = small_tree()
     plain = drive(optax.adam(0.01), start, 3)

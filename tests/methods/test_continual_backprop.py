@@ -227,6 +227,7 @@ def test_the_reading_layer_does_not_miss_a_unit_of_constant_activation():
     np.testing.assert_allclose(net.apply({"params": now}, X), before, rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.long
 def test_a_compensation_of_the_convolutions_of_a_network():
     """The same of a real CNN, whose dense layer reads flattened positions."""
     net = CNN(3, norm="none", base=2, dense=4)

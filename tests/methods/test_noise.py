@@ -25,6 +25,7 @@ def added(step=0, gradient=None, **settings):
 
 
 @pytest.mark.parametrize("form", ["tensor", "parameter"])
+@pytest.mark.long
 def test_the_noise_is_as_large_as_it_says(form):
     gradient, step = gradients(TREE, 0), 7
     found = added(step, gradient, scale=0.02, decay=0.9, form=form)
@@ -83,6 +84,7 @@ def test_what_is_refused():
         methods.gradient_noise()(optax.sgd(1.0)).update(TREE, (optax.EmptyState(),) * 2, TREE)
 
 
+@pytest.mark.long
 def test_dtypes_of_updates_stay():
     narrow = {"w": jnp.ones(3, jnp.bfloat16)}
     tx = methods.gradient_noise()(optax.sgd(1.0))

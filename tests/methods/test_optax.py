@@ -17,6 +17,8 @@ from helpers.loops import STRUCTURE, assert_bitwise, context, gradients, small_t
 from plasticity_jax import methods, registry
 from plasticity_jax.optimizers import OPTIMIZERS
 
+pytestmark = pytest.mark.usefixtures("compiled_quickly")
+
 UNITS, INIT, HEAD = STRUCTURE
 PARAMS = INIT(jax.random.key(1))
 KERNELS = jax.tree.map(lambda p: p.ndim >= 2, PARAMS)
@@ -116,6 +118,7 @@ CASES = [case for case in CASES if case[1] != "spectral" or case[2] in ("compose
 
 
 @pytest.mark.parametrize(("acting", "other", "how"), CASES)
+@pytest.mark.long
 def test_no_method_touches_what_another_remembers(acting, other, how):
     """With and without its act, a step leaves the other's memory the same to the bit; only the
     optimizer's state changes.
@@ -292,6 +295,7 @@ def test_states_are_open_to_optax(name):
         assert_bitwise(doubled[0], jax.tree.map(lambda p: 2 * p, PARAMS))
 
 
+@pytest.mark.long
 def test_lookahead():
     """Its parameters are pairs, of which the optimizer in it sees one: a penalty goes in there, a
     rewrite around it.
@@ -376,6 +380,7 @@ def calls(tx, ctx, count=CALLS):
 
 
 @pytest.mark.parametrize("k", [2, 3])
+@pytest.mark.long
 def test_task_changes_are_not_lost_in_multi_steps(k):
     method = methods.shrink_and_perturb()
     # around MultiSteps a method sees every call, and acts at the very one
@@ -408,6 +413,7 @@ def test_an_optimizer_reset_is_not_lost_in_multi_steps():
     assert int(optax.tree.get(state, "count")) == 3
 
 
+@pytest.mark.long
 def test_a_method_acts_though_the_gradient_is_not_finite():
     """Around apply_if_finite; the update that is thrown away is the optimizer's."""
     params = small_tree()
@@ -502,6 +508,7 @@ CONTAINERS = {
 
 
 @pytest.mark.parametrize("container", CONTAINERS)
+@pytest.mark.long
 def test_spectral_in_any_container(container):
     """Every matrix and every bias counts, whatever holds them: the updates are those of one layer
     alone.
@@ -578,6 +585,7 @@ def test_spectral_leaves_normalisations_alone(params):
     assert not any(np.any(np.abs(u) > 1e-5) for u in jax.tree.leaves(updates))
 
 
+@pytest.mark.long
 def test_spectral_tells_a_bias_of_several_axes_and_a_bias_under_a_mask():
     tx = methods.spectral(strength=1.0)(optax.sgd(1.0))
     bias, kernel = jnp.full((2, 3), 0.5), jnp.ones((4, 2, 3)) / 24**0.5
@@ -664,6 +672,7 @@ def wrong_settings():
     optimizers = {name: {"learning_rate": 0.1} for name in OPTIMIZERS}
     recycling = {"units": UNITS, "init": INIT}
     needed = {"redo": recycling, "continual_backprop": recycling}
+    needed["head_reset"] = {"head": ("head",), "init": INIT}
     for registered in (methods.METHODS, OPTIMIZERS):
         for name, factory in registered.items():
             given = needed.get(name, optimizers.get(name, {}))
@@ -671,15 +680,15 @@ def wrong_settings():
                 *registry.numbers(factory),
                 *(["learning_rate"] if name in OPTIMIZERS else []),
             ]:
-                share = registry.bounds(factory).get(setting) == (0, 1)
+                low, high = registry.bounds(factory).get(setting, (0, None))
                 for value in (
                     "1e-3",
                     None,
-                    -1.0,
                     float("nan"),
                     [0.1],
                     True,
-                    *([1.5] if share else []),
+                    *([] if low is None else [-1.0]),
+                    *([1.5] if high == 1 else []),
                 ):
                     yield factory, given, setting, value
             for setting, default in registry.options(factory).items():

@@ -10,6 +10,8 @@ from plasticity_jax import lanes
 from plasticity_jax.models import cnn, mlp, resnet18
 from plasticity_jax.training import supervised
 
+pytestmark = pytest.mark.usefixtures("compiled_quickly")
+
 RATE = 0.25
 SETTINGS = {"norm": "none", "activation": "relu", "initialization": "torch"}
 MADE = {

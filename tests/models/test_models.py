@@ -23,6 +23,8 @@ from plasticity_jax.models import (
 )
 from plasticity_jax.models.norms import OF_BATCH
 
+pytestmark = pytest.mark.usefixtures("compiled_quickly")
+
 WIDTH, DEPTH, INPUTS, OUTPUTS, BATCH = 6, 2, 5, 3, 9
 
 # every activation under some norms, one under the others
@@ -209,9 +211,8 @@ def test_initial_distribution(initialization):
         assert kernel.shape[0] == inside
         # six relative standard errors of a variance of normal draws
         error = 6 * np.sqrt(2 / kernel.size)
-        variance = {"torch": 1 / (3 * inside), "he": 2 / inside, "lecun": 1 / inside}[
-            initialization
-        ]
+        variances = {"torch": 1 / (3 * inside), "lecun": 1 / inside}  # the others He's
+        variance = variances.get(initialization, 2 / inside)
         assert kernel.var() == pytest.approx(variance, rel=error)
         assert abs(kernel.mean()) < 6 * np.sqrt(variance / kernel.size)
         if initialization == "torch":
@@ -222,6 +223,11 @@ def test_initial_distribution(initialization):
             assert (kernel**4).mean() == pytest.approx(1.8 * variance**2, rel=0.1)
             if name != "head":
                 assert bias.var() == pytest.approx(variance, rel=6 * np.sqrt(2 / width))
+        elif initialization == "he_uniform":
+            bound = (6 / inside) ** 0.5
+            assert 0.99 * bound < np.abs(kernel).max() <= bound
+            assert (kernel**4).mean() == pytest.approx(1.8 * variance**2, rel=0.1)
+            assert not bias.any()
         else:
             # normal, cut off at 2 of its own deviations
             assert np.abs(kernel).max() > 2 * np.sqrt(variance)

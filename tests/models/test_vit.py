@@ -114,6 +114,7 @@ def test_groups_are_the_units_inside_blocks_and_what_the_head_reads():
         assert params[unit.feeds[0]]["kernel"].shape == (24, 12)
 
 
+@pytest.mark.long
 def test_images_are_padded_to_whole_patches():
     net, params, _, x = made()
     small = x[:, :7, :6]

@@ -162,6 +162,7 @@ def probes_snapshot(hidden, unit_gradients):
     )
 
 
+@pytest.mark.long
 def test_ranks_of_matrices_with_known_singular_values():
     left, _ = np.linalg.qr(RANDOM.normal(size=(40, 6)))
     right, _ = np.linalg.qr(RANDOM.normal(size=(6, 6)))
@@ -186,6 +187,7 @@ def test_participation_ratio_is_that_of_the_covariance():
     assert want == pytest.approx(np.linalg.norm(centred) ** 4 / np.trace(gram @ gram))
 
 
+@pytest.mark.long
 def test_clones_explain_all_and_strangers_little():
     base = RANDOM.normal(size=(60, 4))
     clones = np.repeat(base, 3, axis=1)

@@ -44,6 +44,7 @@ def mean_of_classes(full, n):
 
 @pytest.mark.parametrize("norm", ["none", "layer", "batch"])
 @pytest.mark.parametrize("activation", ["relu", "crelu"])
+@pytest.mark.long
 def test_kernels_of_an_mlp_are_those_of_its_jacobian(norm, activation):
     outputs, params = network(MLP(3, width=6, depth=2, norm=norm, activation=activation))
     full = by_jacobian(outputs, params)

@@ -19,6 +19,7 @@ RANDOM = np.random.default_rng(0)
 X = jnp.asarray(RANDOM.normal(size=(40, 4)), jnp.float32)
 
 
+@pytest.mark.long
 def test_moments_and_histogram_against_numpy():
     tree = {"a": RANDOM.normal(size=(6, 2, 3)) * 4, "b": RANDOM.normal(1, 9, (6, 5))}
     tree = {name: jnp.asarray(values, jnp.float32) for name, values in tree.items()}
@@ -76,6 +77,7 @@ def test_alignment_of_the_first_layer_is_of_gradient_and_inputs(norm):
     np.testing.assert_allclose(cosine, (products / lengths).mean(0), atol=1e-5)
 
 
+@pytest.mark.long
 def test_alignment_of_a_convolution_counts_its_positions():
     x = jnp.asarray(RANDOM.normal(size=(3, 4, 4, 1)), jnp.float32)
     model = CNN(2, base=2, dense=4, norm="none")
@@ -99,6 +101,7 @@ def test_alignment_of_a_convolution_counts_its_positions():
     np.testing.assert_allclose(cosine, wanted, rtol=1e-3, atol=1e-5)
 
 
+@pytest.mark.long
 def test_what_the_first_direction_and_the_bias_carry():
     features, kernel = RANDOM.normal(1, 1, (20, 6)), RANDOM.normal(size=(6, 3))
     bias = RANDOM.normal(size=3)

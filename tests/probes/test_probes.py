@@ -211,6 +211,7 @@ def test_a_scale_that_is_a_power_of_two_changes_no_bit(power):
         assert one.residual > 0
 
 
+@pytest.mark.long
 def test_curvature_of_a_loss_of_any_scale():
     """Against scipy's Lanczos of the dense Hessian in float64."""
     loss, params = mlp_loss()
@@ -687,6 +688,7 @@ def test_what_depends_on_something_not_finite_is_nan_and_nothing_else():
 
 
 @pytest.mark.parametrize("scale", [1e-30, 1e30])
+@pytest.mark.long
 def test_shares_and_ranks_have_no_scale(scale):
     activations = np.abs(np.random.default_rng(0).normal(size=(40, 6))).astype(np.float32)
     for function in (
@@ -972,6 +974,7 @@ def test_a_raw_key_is_a_key():
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+@pytest.mark.long
 def test_logits_that_are_not_finite_have_no_loss(bad):
     """One such number among the logits of all examples is enough, also where their largest one is
     another.

@@ -73,6 +73,7 @@ def trapped(net, params):
     return quickly(lambda p: PROBES["trap"](snapshot_of(net, p)), params)
 
 
+@pytest.mark.long
 def test_networks_that_sit_in_a_trap():
     net = MLP(2, width=4, depth=2, norm="none")
     params = params_of(net)
@@ -104,6 +105,7 @@ def test_relative_distances():
 
 
 @pytest.mark.parametrize("name", MODELS)
+@pytest.mark.long
 def test_every_model_has_what_it_looks_at(name):
     """Nothing is computed: units, their kernels and their preactivations are there."""
     text = models.inputs(MODELS[name]) == ("text",)

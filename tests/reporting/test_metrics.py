@@ -25,6 +25,8 @@ from plasticity_jax.reporting import curves, metrics, tables
 from plasticity_jax.storage import table as table_
 from plasticity_jax.types import Array, Batch, Data, Metric, Snapshot
 
+pytestmark = pytest.mark.usefixtures("compiled_quickly")
+
 
 def error(logits, batch):
     return (logits.argmax(-1) != batch.y.argmax(-1)).astype(jnp.float32)
@@ -163,6 +165,7 @@ def data(labels, test=()) -> Data:
         ([0, 0, 0], 1.0),  # one class: every answer is right
     ],
 )
+@pytest.mark.long
 def test_guessing_is_the_best_answer_that_looks_at_no_image(labels, chance):
     """Against the environment's own metric of every constant answer on the labels of its own tasks."""
     environment, made = random_labels(), data(labels)

@@ -285,6 +285,7 @@ def test_a_constant_is_a_line_in_the_middle_also_if_rounding_moves_it(value):
     ],
 )
 @pytest.mark.parametrize("band", panels_.BANDS)
+@pytest.mark.long
 def test_a_logarithmic_axis_is_for_positive_values_of_several_decades(values, scale, band):
     axes, _ = value_axis([values, [1.5 * value for value in values]], "hessian_top", band)
     low, high = axes.get_ylim()

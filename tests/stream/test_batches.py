@@ -58,6 +58,7 @@ def test_batches_are_those_of_the_stream(case, bytes_at_once, monkeypatch):
             np.testing.assert_allclose(mine, theirs, rtol=2e-7, atol=0)
 
 
+@pytest.mark.long
 def test_what_is_seen_once_comes_in_order_as_in_training():
     environment, transition, sizes = CASES["one at a time"]
     drawn = environment.task(keys.role(jax.random.key(7), keys.TASK), DATA, jnp.int32(0))
@@ -78,6 +79,7 @@ def test_arrays_may_be_written_to_and_are_no_others():
     assert isinstance(first.x, np.ndarray)
 
 
+@pytest.mark.long
 def test_a_task_set_is_the_whole_pure_task():
     environment = environments.permuted_pixels()
     whole = pj.task_set(environment, DATA, 2, seed=3)

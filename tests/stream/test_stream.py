@@ -360,6 +360,7 @@ def test_other_draws_are_refused():
 # What is asked for that there is not
 
 
+@pytest.mark.long
 def test_streams_refuse_in_a_sentence():
     for arguments, told in [
         (
@@ -405,6 +406,7 @@ def test_streams_refuse_in_a_sentence():
     jax.eval_shape(lambda granularity: at(KEY, DATA, 1, 7, granularity), 6)
 
 
+@pytest.mark.long
 def test_runs_refuse_lanes_in_a_sentence():
     run = supervised.make_run(tiny.spec())
     state = supervised.TrainState({}, {}, {}, {})

@@ -288,6 +288,7 @@ def test_targets_that_are_no_distributions_are_not_mixed_with_uniform_ones(name)
     Spec(transition="sampling").check_classes(1)
 
 
+@pytest.mark.long
 def test_a_spec_asks_its_environment_what_targets_are(monkeypatch):
     monkeypatch.setitem(ENVIRONMENTS, "random_labels", lambda: REGRESSION)
     with pytest.raises(

@@ -79,6 +79,7 @@ def assert_close(left, right, relative=1e-5):
         ("mlp", "layer_mean+batch_deviation"),
     ],
 )
+@pytest.mark.long
 def test_outputs_are_the_same_and_units_are_clones(model, norm):
     spec = spec_of(model, norm)
     lane, state = trained(spec, np.random.default_rng(0))

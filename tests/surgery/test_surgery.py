@@ -29,6 +29,7 @@ def operated(state, scale, seed=0):
     return surgery.perturb(scale=scale).operate(jax.random.key(seed), state, NOWHERE)
 
 
+@pytest.mark.long
 def test_noise_is_as_large_as_a_tensors_own_deviation(state):
     moved = operated(state, 0.5)
     for name, size in (("kernel", 2.0), ("small", 1e-3)):
@@ -57,6 +58,7 @@ def test_no_noise_and_no_surgery_change_no_bit(state, name):
     assert made.model("a model") == "a model"
 
 
+@pytest.mark.long
 def test_an_optimizer_that_starts_afresh_knows_nothing_of_the_start():
     spec = tiny.spec(optimizer="adam", start_optimizer="fresh")
     lane = lanes.complete(spec, {"seed": 0})

@@ -11,6 +11,8 @@ import pytest
 
 from plasticity_jax.text import decoding
 
+pytestmark = pytest.mark.usefixtures("compiled_quickly")
+
 START, END = 2, 1
 
 

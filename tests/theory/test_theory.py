@@ -22,6 +22,8 @@ from plasticity_jax.theory.gradual import bridge, landscapes, panels, plan, stat
 from plasticity_jax.training import network
 from plasticity_jax.training import step as step_
 
+pytestmark = pytest.mark.usefixtures("compiled_quickly")
+
 DRAWS = 200
 ROUNDING = 1e-9  # relative; float64 through differences of losses and of distances
 

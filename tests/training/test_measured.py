@@ -18,6 +18,8 @@ from plasticity_jax.storage.workdir import WorkdirError
 from plasticity_jax.stream import keys
 from plasticity_jax.training import network, supervised
 
+pytestmark = pytest.mark.usefixtures("compiled_quickly")
+
 DATA = jax.tree.map(jnp.asarray, tiny.data())
 
 
@@ -251,6 +253,7 @@ def test_several_numbers_and_points_are_written_beside_the_table(dataset, tmp_pa
     np.testing.assert_array_equal(np.load(tmp_path / "run/arrays/feature_spectrum.npy"), spectrum)
 
 
+@pytest.mark.long
 def test_feature_spectrum_against_numpy():
     random = np.random.default_rng(0)
     h = random.normal(size=(20, 6)).astype(np.float32)
