@@ -235,6 +235,8 @@ class Environment(NamedTuple):
         examples are given. Targets of its batches are values of actions [B, actions], `active` is
         the action that was taken.
       scores: what acting in the world measures, the first of which a run is judged by.
+      augment: (key, data, x [B, ...]) -> x, how inputs are changed anew in every training step, but
+        not when they are evaluated; None where they are not.
     """
 
     task: Callable[[Key, Data, Array], PyTree]
@@ -256,6 +258,7 @@ class Environment(NamedTuple):
     check: Callable[[Data, int], None] = lambda data, tasks: None
     world: World | None = None
     scores: tuple[Metric, ...] = ()
+    augment: Callable[[Key, Data, Array], Array] | None = None
 
 
 class Head(NamedTuple):

@@ -3,7 +3,7 @@
 Source: Joudaki et al. 2025, "Barriers for Learning in an Evolving World" (arXiv 2510.00304), and
 its public code where the text gives no number. A value that is in neither is marked "ours". Scales:
 `paper`; `reduced` for one machine with two cores; `smoke`, seconds on scikit-learn's digits, which
-shows only that it runs. What the paper has and these do not: crops, flips and jitter of images.
+shows only that it runs.
 """
 
 import itertools
@@ -61,6 +61,7 @@ SPLIT = {
     "environment": "class_split",
     "dataset": "tiny_imagenet",
     "class_split.per_task": 5,
+    "class_split.augment": "crop_flip_jitter",
     "tasks": 40,
     "epochs": 500,
     "batch_size": 128,
@@ -78,6 +79,7 @@ SPLIT_REDUCED = {
     "width": 32,
     "dataset": "cifar10",
     "class_split.classes": "regroup",
+    "class_split.augment": "none",
     "samples": 500,
     "batch_size": 50,
     "epochs": 100,

@@ -6,12 +6,16 @@ import jax
 import jax.numpy as jnp
 
 from plasticity_jax import registry
-from plasticity_jax.environments import classification
+from plasticity_jax.environments import augmentation, classification
 from plasticity_jax.types import FIXED, Array, Batch, Data, Environment, Key, Metric, Stage
+
+AUGMENTATIONS = {"none": None, "crop_flip_jitter": augmentation.crop_flip_jitter}
 
 
 @registry.checked
-def class_split(*, per_task: int = 5, classes: str = "refuse", parts: int = 1) -> Environment:
+def class_split(
+    *, per_task: int = 5, classes: str = "refuse", parts: int = 1, augment: str = "none"
+) -> Environment:
     """Class split: each task is of other classes of the dataset; only its own outputs count.
 
     Two accuracies are measured: among the task's outputs, and among all outputs, as the public code
@@ -21,11 +25,13 @@ def class_split(*, per_task: int = 5, classes: str = "refuse", parts: int = 1) -
     each; what is more is left out.
     Options: `classes` says what happens when all classes have had their turn: "refuse" a run of
     more tasks than that, or "regroup" them in a new random order for the next round; `parts`
-    measures a long task so many times, each part having the run's number of epochs.
+    measures a long task so many times, each part having the run's number of epochs; `augment` says
+    how images are changed anew in every training step, "none" or "crop_flip_jitter".
     Source: Joudaki et al., experiment E1 (Tiny-ImageNet, 40 tasks of 5 classes). Raises ValueError
-    for another `classes`, `per_task` < 1 or `parts` < 1.
+    for another `classes` or `augment`, `per_task` < 1 or `parts` < 1.
     """
     registry.one_of("class_split.classes", classes, ("refuse", "regroup"))
+    registry.one_of("class_split.augment", augment, AUGMENTATIONS)
     registry.whole("class_split.per_task", per_task, 1)
     registry.whole("class_split.parts", parts, 1)
 
@@ -85,6 +91,7 @@ def class_split(*, per_task: int = 5, classes: str = "refuse", parts: int = 1) -
         size=lambda data: per_task * (len(data.x) // data.classes),
         test_size=lambda data: per_task * (len(data.test_x) // data.classes),
         check=check,
+        augment=AUGMENTATIONS[augment],
     )
 
 

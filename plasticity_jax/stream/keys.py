@@ -9,6 +9,7 @@ from plasticity_jax.types import Array, Key
 TASK, ORDER, RANK, NOISE, INIT, PROBE, START, SURGERY = range(8)
 # of an agent: its actions, its world, what it draws from memory, how a phase begins, evaluation
 ACT, WORLD, REPLAY, RESET, GREEDY = range(8, 13)
+AUGMENT = 13  # how inputs are changed in a training step
 
 
 def role(key: Key, name: int, *index: Array | int) -> Key:

@@ -266,6 +266,10 @@ def _trained(
         if not one.ahead:
             batch = _drawn(one, batch, step)
         clock = one.number * one.steps + step
+        augment = one.learner.environment.augment
+        if augment is not None:
+            drawn = keys.role(one.key, keys.AUGMENT, clock)
+            batch = batch._replace(x=augment(drawn, one.data, batch.x))
         noise = keys.role(one.key, keys.NOISE, clock)
         boundary = one.begins & (step == 0)
         state, online = step_.train_step(one.learner, state, batch, noise, clock, boundary)

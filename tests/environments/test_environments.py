@@ -2,6 +2,7 @@
 flip, real targets.
 """
 
+import dataclasses
 import itertools
 import re
 
@@ -11,6 +12,7 @@ import numpy as np
 import pytest
 from helpers import tiny
 
+from plasticity_jax import grid, run
 from plasticity_jax.environments import (
     ENVIRONMENTS,
     bit_flip,
@@ -18,6 +20,7 @@ from plasticity_jax.environments import (
     random_labels,
     regression,
 )
+from plasticity_jax.spec import Spec
 from plasticity_jax.types import Data
 
 KEY = jax.random.key(5)
@@ -131,6 +134,47 @@ def test_class_split_deals_out_the_classes():
     assert [list(s) for s in seen[:3]] != [list(s) for s in seen[3:]]
 
 
+def test_augmented_images_are_cropped_flipped_and_jittered():
+    """Against numpy, with what was drawn; evaluation sees images as they are."""
+    key, random = jax.random.key(7), np.random.default_rng(0)
+    pixels = random.integers(0, 256, (6, 16, 16, 3)).astype(np.float32)
+    mean, std = np.float32([100, 110, 120]), np.float32([50, 60, 70])
+    data = dataclasses.replace(tiny.data(), mean=jnp.asarray(mean), std=jnp.asarray(std))
+    augment = class_split(per_task=2, augment="crop_flip_jitter").augment
+    got = np.asarray(augment(key, data, jnp.asarray((pixels - mean) / std))) * std + mean
+    keys = jax.random.split(key, 3)
+    flipped = np.asarray(jax.random.bernoulli(keys[1], 0.5, (6, 1, 1, 1))).ravel()
+    factors = np.asarray(jax.random.uniform(keys[2], (3, 6), minval=0.9, maxval=1.1))
+    assert 0 < flipped.sum() < 6
+    light = np.float32([0.299, 0.587, 0.114])
+    for i, own in enumerate(jax.random.split(keys[0], 6)):
+        row, column = np.asarray(jax.random.randint(own, (2,), 0, 5))
+        wanted = np.pad(pixels[i], ((2, 2), (2, 2), (0, 0)))[row : row + 16, column : column + 16]
+        wanted = wanted[:, ::-1] if flipped[i] else wanted
+        wanted = np.clip(wanted * factors[0, i], 0, 255)
+        level = (wanted @ light).mean()
+        wanted = np.clip(level + factors[1, i] * (wanted - level), 0, 255)
+        grey = (wanted @ light)[..., None]
+        wanted = np.clip(grey + factors[2, i] * (wanted - grey), 0, 255)
+        np.testing.assert_allclose(got[i], wanted, atol=2e-2)
+    assert class_split(per_task=2).augment is None
+
+
+@pytest.mark.usefixtures("compiled_quickly")
+def test_training_sees_augmented_images_and_evaluation_does_not():
+    settings = dict(environment="class_split", samples=40, batch_size=8, tasks=1, epochs=1)
+    settings |= {"width": 2, "depth": 1, "norm": "none", "probes": ("none",)}
+    found = []
+    for augment in ("none", "crop_flip_jitter"):
+        options = {"class_split.per_task": 2, "class_split.augment": augment}
+        table = run(Spec(**settings, options=options), grid(learning_rate=[0.0, 1e-3], seed=0))
+        found += [row for _, row in table.sort_values("learning_rate").iterrows()]
+    plain, moved, still, changed = found
+    assert plain["loss"] == still["loss"]  # (nothing is learnt at a rate of 0)
+    assert plain["online_loss"] != still["online_loss"]
+    assert moved["loss"] != changed["loss"]
+
+
 def test_class_split_with_parts_goes_through_a_task_in_several_stages():
     stages = [class_split(parts=3).schedule(jnp.int32(number)) for number in range(5)]
     assert [(int(s.task), int(s.part), s.parts) for s in stages] == [
@@ -211,6 +255,7 @@ def test_rows_of_features_are_permuted_with_their_own_mean_and_deviation():
         ("permuted_pixels", {"change": 1}, "permuted_pixels.change is 1: allowed are True and False."),
         ("regression", {"of": "x"}, "regression.of is 'x': allowed are 'inputs', 'targets'."),
         ("class_split", {"per_task": 0}, "class_split.per_task is 0: allowed are whole numbers from 1."),
+        ("class_split", {"augment": "crop"}, "class_split.augment is 'crop': allowed are 'none', 'crop_flip_jitter'."),
         ("class_split", {"parts": 0}, "class_split.parts is 0: allowed are whole numbers from 1."),
         ("bit_flip", {"flipping": 21}, "bit_flip.flipping is 21: allowed are up to 20, the number of bits."),
         ("bit_flip", {"flipping": -1}, "bit_flip.flipping is -1: allowed are whole numbers from 0."),
