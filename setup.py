@@ -1,4 +1,4 @@
-"""Packaging: `pip install .`, extras `test`, `oracles`, `docs`, `rl`, `cuda`."""
+"""Packaging: `pip install .`, extras `test`, `oracles`, `docs`, `rl`, `atari`, `cuda`."""
 
 from pathlib import Path
 
@@ -58,6 +58,7 @@ setup(
             "MinAtar",
         ],
         "rl": [GAMES],
+        "atari": ["ale-py>=0.11"],  # (under the GPL)
         "docs": ["sphinx>=9", "myst-parser>=5", "furo", "sphinxcontrib-bibtex"],
         "cuda": ["jax[cuda12]"],
     },

@@ -174,6 +174,7 @@ class Moved(NamedTuple):
       state: of the world.
       reward: [] float32.
       terminated, truncated: [] bool, whether the episode ended by itself, or was only cut.
+      score: [] float32, what counts for the return where that is not the reward.
     """
 
     seen: PyTree
@@ -181,6 +182,7 @@ class Moved(NamedTuple):
     reward: Array
     terminated: Array
     truncated: Array
+    score: Array | None = None
 
 
 class World(NamedTuple):

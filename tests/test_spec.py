@@ -71,6 +71,7 @@ def test_what_is_not_given_is_the_environments_usual():
         "phased_shift": ("abrupt", "digits"),
         "bandit": ("abrupt", "digits"),
         "minatar": ("abrupt", "generated"),
+        "atari": ("abrupt", "generated"),
     }
     for environment, wanted in usual.items():
         spec = Spec(environment=environment)

@@ -12,7 +12,14 @@ from plasticity_jax.cli import flags, settings
 from plasticity_jax.execution import program as program_
 from plasticity_jax.spec import Spec
 
-MODELS = {"mlp": "MLP", "cnn": "CNN", "resnet18": "ResNet-18", "t5": "T5", "vit": "ViT"}
+MODELS = {
+    "mlp": "MLP",
+    "cnn": "CNN",
+    "resnet18": "ResNet-18",
+    "t5": "T5",
+    "vit": "ViT",
+    "game_cnn": "game CNN",
+}
 EXPORTS = {"markdown": "md", "latex": "tex"}  # kind of table -> ending of its file
 
 

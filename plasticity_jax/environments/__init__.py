@@ -1,5 +1,6 @@
 """Environments: distributions over tasks. A new one is one factory and one line in ENVIRONMENTS."""
 
+from plasticity_jax.environments.atari import atari
 from plasticity_jax.environments.bandit import bandit
 from plasticity_jax.environments.bits import bit_flip
 from plasticity_jax.environments.classes import class_split
@@ -14,6 +15,7 @@ from plasticity_jax.environments.text import bigram_cipher, random_seq2seq
 
 __all__ = [
     "ENVIRONMENTS",
+    "atari",
     "bandit",
     "bigram_cipher",
     "bit_flip",
@@ -41,4 +43,5 @@ ENVIRONMENTS = {
     "phased_shift": phased_shift,
     "bandit": bandit,
     "minatar": minatar,
+    "atari": atari,
 }

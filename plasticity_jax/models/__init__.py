@@ -23,6 +23,7 @@ from typing import Any
 
 from plasticity_jax import registry
 from plasticity_jax.models.cnn import CNN, cnn
+from plasticity_jax.models.game_cnn import GameCNN, game_cnn
 from plasticity_jax.models.layers import ACTIVATIONS, INITIALIZATIONS
 from plasticity_jax.models.mlp import MLP, mlp
 from plasticity_jax.models.norms import NORMS
@@ -38,9 +39,11 @@ __all__ = [
     "MODELS",
     "NORMS",
     "T5",
+    "GameCNN",
     "ResNet18",
     "ViT",
     "cnn",
+    "game_cnn",
     "head",
     "inputs",
     "mlp",
@@ -55,6 +58,7 @@ MODELS = {
     "resnet18": resnet18,
     "t5": t5,
     "vit": vit,
+    "game_cnn": game_cnn,
 }
 
 

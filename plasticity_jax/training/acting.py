@@ -303,7 +303,7 @@ def _moved(one: _Phase, key: Key, world: PyTree, action: Array):
 def _counted(score: Array, moved: Any) -> tuple[Array, _Lived]:
     """The return of each episode so far, and what a round scored."""
     over = moved.terminated | moved.truncated
-    score = score + moved.reward
+    score = score + (moved.reward if moved.score is None else moved.score)
     ended = over.astype(jnp.float32)
     lived = _Lived(moved.reward.mean(), (score * ended).sum(), ended.sum())
     return jnp.where(over, 0.0, score), lived

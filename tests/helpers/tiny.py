@@ -1,9 +1,10 @@
 """Small data and Specs that several test files share."""
 
+import importlib.util
+
 import numpy as np
 
 from plasticity_jax.environments import ENVIRONMENTS
-from plasticity_jax.environments.minatar import installed
 from plasticity_jax.spec import Spec, unread
 from plasticity_jax.types import Data
 
@@ -28,8 +29,13 @@ def real(samples: int = 64, test: int = 12) -> Data:
 
 
 def playable() -> dict:
-    """The environments that can be run here: without MinAtar where gymnax is not installed."""
-    return {name: made for name, made in ENVIRONMENTS.items() if installed() or name != "minatar"}
+    """The environments that can be run here: without those whose package is not installed."""
+    packages = {"minatar": "gymnax", "atari": "ale_py"}
+    found = {}
+    for name, factory in ENVIRONMENTS.items():
+        if importlib.util.find_spec(packages.get(name, "jax")):
+            found[name] = factory
+    return found
 
 
 def spec(**changes) -> Spec:

@@ -254,6 +254,7 @@ UNCHANGING = {name: {f"{name}.change": False} for name in environments.ENVIRONME
     "phased_shift": None,
     "bandit": None,
     "minatar": None,
+    "atari": None,
 }
 
 
