@@ -43,6 +43,7 @@ DOCUMENTS = (
     "docs/slices.md",
     "docs/statistics.md",
     "experiments/barriers/README.md",
+    "experiments/disentangling/README.md",
     "experiments/gradual/README.md",
     "experiments/gradual/rules.md",
 )

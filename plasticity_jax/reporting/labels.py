@@ -21,6 +21,7 @@ METHODS = {
     "spectral": "Spectral",
     "shrink_and_perturb": "Shrink & Perturb",
     "redo": "ReDo",
+    "infer": "InFeR",
     "clip": "gradient clipping",
     "continual_backprop": "Continual Backprop",
 }
