@@ -165,7 +165,7 @@ def picture(cells: Any, found: Any, title: str, outcome: str, path: Path) -> Non
     _intervals(right, found, place)
     right.axvline(0, color="0.6", linewidth=1)
     right.set_yticks(place, found["effect"])
-    right.set_xlabel("effect on the outcome, 95 % interval over seeds")
+    right.set_xlabel("effect, 95 % interval over seeds")
     figure.suptitle(title)
     figure.savefig(path)
 
