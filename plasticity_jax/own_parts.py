@@ -2,6 +2,7 @@
 (`--import=my_parts.py`), with the hash of their file, so that a run says what it was made with.
 """
 
+import contextlib
 import hashlib
 import importlib
 import importlib.util
@@ -10,7 +11,7 @@ import pathlib
 import sys
 import traceback
 import types
-from collections.abc import Iterable, Mapping
+from collections.abc import Container, Iterable, Iterator, Mapping
 from typing import Any
 
 from plasticity_jax import datasets, registry
@@ -86,8 +87,8 @@ def _module(name: str) -> types.ModuleType:
         if str(error).startswith("import is "):
             raise
         raise ValueError(_sentence(name, error)) from error
-    # (what a stranger's module raises can be anything)
-    except Exception as error:
+    # (what a stranger's module raises can be anything, a call of sys.exit too)
+    except (Exception, SystemExit) as error:
         raise ValueError(_sentence(name, error)) from error
     if not getattr(module, "__file__", None):
         raise ValueError(f"import is {name!r}, which is no file: allowed is a module with a file.")
@@ -110,6 +111,8 @@ def _from_file(path: str) -> types.ModuleType:
         raise ValueError(f"import is {path!r}: there is no such file.")
     module = importlib.util.module_from_spec(spec)
     sys.modules[file.stem] = module
+    if str(file.parent) not in sys.path:  # as for a file that Python runs: for what lies beside it
+        sys.path.insert(0, str(file.parent))
     try:
         spec.loader.exec_module(module)
     except BaseException:
@@ -118,7 +121,34 @@ def _from_file(path: str) -> types.ModuleType:
     return module
 
 
-def _sentence(name: str, error: Exception) -> str:
+@contextlib.contextmanager
+def told() -> Iterator[None]:
+    """What fails inside because of a loaded part is a ValueError of one sentence, with file and
+    line where they are known.
+    """
+    try:
+        yield
+    except Exception as error:
+        if not LOADED:
+            raise
+        reason = " ".join(str(error).split()) or type(error).__name__
+        files = {pathlib.Path(paths.expanded(name, "import")).resolve() for name in LOADED}
+        frames = traceback.extract_tb(error.__traceback__)
+        own = [frame for frame in frames if pathlib.Path(frame.filename).resolve() in files]
+        place = f" {own[-1].filename}, line {own[-1].lineno}:" if own else ""
+        raise ValueError(
+            f"a network cannot be built with the parts of {', '.join(LOADED)}:{place} "
+            f"{type(error).__name__}: {reason.rstrip('.')}."
+        ) from error
+
+
+def missing(recorded: Mapping[str, Any]) -> list[str]:
+    """Returns which of the modules of a run's record (config.json) are not loaded."""
+    names = recorded.get("imports") or {}
+    return [name for name in names if name not in LOADED]
+
+
+def _sentence(name: str, error: BaseException) -> str:
     """What went wrong, with file and line of the innermost place in the user's own code."""
     reason = " ".join(str(error).split()) or type(error).__name__
     if isinstance(error, SyntaxError) and error.filename:
@@ -138,10 +168,13 @@ def _check(before: Mapping[str, Mapping[str, Any]], name: str, place: pathlib.Pa
     """Raises ValueError if a module entered nothing, or replaced what there was."""
     new = 0
     for kind, known in REGISTRIES.items():
+        given: set[str] = set()
+        for factory in before[kind].values():
+            given.update(_needed(factory))
         for part, factory in known.items():
             if part not in before[kind]:
                 new += 1
-                _check_settings(kind, part, factory, place)
+                _check_settings(kind, part, factory, place, given)
             elif before[kind][part] is not factory:
                 raise ValueError(
                     f"import is {name!r}: {place} replaces the {kind} {part!r}: allowed are new "
@@ -155,8 +188,22 @@ def _check(before: Mapping[str, Mapping[str, Any]], name: str, place: pathlib.Pa
         )
 
 
-def _check_settings(kind: str, part: str, factory: Any, place: pathlib.Path) -> None:
-    """Raises ValueError if a part's settings cannot be read off its function."""
+def _needed(factory: Any) -> list[str]:
+    """The parameters of a part by their place that have no default."""
+    try:
+        parameters = inspect.signature(factory).parameters.values()
+    except (TypeError, ValueError):
+        return []
+    kinds = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+    return [one.name for one in parameters if one.kind in kinds and one.default is EMPTY]
+
+
+def _check_settings(
+    kind: str, part: str, factory: Any, place: pathlib.Path, given: Container[str]
+) -> None:
+    """Raises ValueError if a part's settings cannot be read off its function; `given` is what parts
+    of its kind are given.
+    """
     if kind == "transition" and not isinstance(factory, Transition):
         raise ValueError(f"the transition {part!r} of {place} is none: allowed is a Transition.")
     if kind == "transition":
@@ -165,6 +212,8 @@ def _check_settings(kind: str, part: str, factory: Any, place: pathlib.Path) -> 
         raise ValueError(f"the {kind} {part!r} of {place} is none: allowed is a function.")
     try:
         without = [name for name, value in registry.options(factory).items() if value is EMPTY]
+        if kind == "method":  # (others are given theirs by place)
+            without += [name for name in _needed(factory) if name not in given]
         registry.numbers(factory)
     except (NameError, TypeError, ValueError) as error:
         reason = str(error).rstrip(".")

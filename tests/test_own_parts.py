@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 
 from plasticity_jax import own_parts, registry
-from plasticity_jax.cli import flags, launcher
+from plasticity_jax.cli import commands, flags, launcher
 
 pytestmark = pytest.mark.usefixtures("compiled_quickly")
 
@@ -24,7 +24,7 @@ def registries_come_back(monkeypatch):
     monkeypatch.setattr(sys, "path", list(sys.path))
     before = {kind: dict(known) for kind, known in own_parts.REGISTRIES.items()}
     yield
-    for name in ("mine", "your_parts"):
+    for name in ("mine", "your_parts", "beside_mine"):
         sys.modules.pop(name, None)
     for kind, known in own_parts.REGISTRIES.items():
         known.clear()
@@ -107,6 +107,11 @@ FAULTS = {
         f'{ENTER}def m(*, x): pass\npj.methods.METHODS["m"] = m\n',
         "has no default for x: every setting needs one.",
     ),
+    "no default by place": (
+        f'{ENTER}def m(units, strength): pass\npj.methods.METHODS["m"] = m\n',
+        "has no default for strength: every setting needs one.",
+    ),
+    "leaves": ("import sys\n\nsys.exit(0)\n", "mine.py, line 3: SystemExit: 0."),
     "no function": (f'{ENTER}pj.probes.PROBES["p"] = 3\n', "is none: allowed is a function."),
     "no transition": (
         f'{ENTER}pj.transitions.TRANSITIONS["t"] = lambda *a: a[1]\n',
@@ -118,6 +123,43 @@ FAULTS = {
         "cannot be read (name 'Nmber' is not defined).",
     ),
 }
+
+
+def test_a_part_that_fails_where_it_is_used_is_told_before_anything_is_written(tmp_path, capsys):
+    body = (
+        "def m(*, x: float = 1.0):\n    return 5\n\n\ndef n(*, x: float = 1.0):\n    return 1 / 0\n"
+    )
+    entries = 'pj.methods.METHODS["m"] = m\npj.methods.METHODS["n"] = n\n'
+    path = written(tmp_path, f"{ENTER}\n\n{body}\n\n{entries}")
+    for method, said in (
+        ("m", "method 'm' makes 5: allowed is a Method"),
+        ("n", "mine.py, line 9: Zero"),
+    ):
+        arguments = [f"--import={path}", f"--workdir={tmp_path / 'run'}", f"--method={method}"]
+        arguments += ["--dataset=digits", "--samples=64"]
+        assert launcher.launch(launcher.Experiment("Any run."), arguments) == 2
+        told = capsys.readouterr().err
+        assert said in told
+        assert told.count("\n") == 1
+        assert not (tmp_path / "run").exists()
+
+
+def test_a_file_may_import_its_neighbour_and_a_run_says_which_modules_it_needs(tmp_path, capsys):
+    (tmp_path / "beside_mine.py").write_text("STRENGTH = 0.5\n")
+    text = f"{ENTER}from beside_mine import STRENGTH\n\n\n"
+    text += "def m(*, x: float = STRENGTH):\n    return pj.methods.l2(strength=x)\n"
+    path = written(tmp_path, text + '\n\npj.methods.METHODS["m"] = m\n')
+    tiny = ["--dataset=digits", "--samples=64", "--tasks=1", "--epochs=1", "--width=4", "--depth=1"]
+    arguments = [f"--import={path}", f"--workdir={tmp_path / 'run'}", "--method=m", "--probes=none"]
+    assert (
+        launcher.launch(launcher.Experiment("Any run."), [*arguments, *tiny, "--noprogress"]) == 0
+    )
+    own_parts.LOADED.clear()
+    del own_parts.METHODS["m"]
+    capsys.readouterr()
+    assert commands.main(["show", str(tmp_path / "run")]) == 1
+    assert "that are not loaded (unknown method 'm'" in (told := capsys.readouterr().err)
+    assert f"allowed with --import={path}, in Python after importing them." in told
 
 
 @pytest.mark.parametrize("fault", FAULTS)

@@ -291,6 +291,10 @@ def check(
     task = settings.read("start_task", values["start_task"]) if values["start_task"] else None
     data = program_.device_data(dataset)
     programs = starts.attached(programs, values["start"], task, data)
+    if own_parts.LOADED:
+        with own_parts.told():
+            for program in programs:
+                memory.of_lane(program.spec, data)
     pictures.check(values, pictures.arms(programs))
     return Checked(dataset, programs, **numbers, always=always)
 

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from plasticity_jax import datasets
+from plasticity_jax import datasets, own_parts
 from plasticity_jax import lanes as lanes_
 from plasticity_jax.execution import placement
 from plasticity_jax.execution.program import Program, Start
@@ -161,6 +161,12 @@ def read(workdir: str | Path, devices: int | None = None) -> Recorded | None:
             first += len(program["lanes"])
         _check_numbers(found)
     except (KeyError, TypeError, ValueError, AttributeError) as error:
+        if lacking := own_parts.missing(workdir_.read_record(workdir)):
+            raise WorkdirError(
+                f"{Path(workdir, 'config.json')} was made with parts of one's own that are not "
+                f"loaded ({reason_of(error)}): allowed with --import={','.join(lacking)}, in "
+                "Python after importing them."
+            ) from error
         raise WorkdirError(
             f"{Path(workdir, 'config.json')} cannot be read as the record of a run "
             f"({reason_of(error)}); use another --workdir."

@@ -137,6 +137,7 @@ def _grow(workdir: str | Path, planned: growth.Plan, dataset: datasets.Dataset) 
     before = workdir_.read_record(workdir)  # of a run that grows
     if before:
         made["calls"] = before.pop("calls", [])
+        made["imports"] = before.get("imports", {}) | made["imports"]
         made["before"] = before
     workdir_.write_config(workdir, slices.settings(planned.slices, dataset), made)
     growth.tidy(workdir, planned)

@@ -108,7 +108,16 @@ def parts(method: str, structure: Structure, settings: Mapping[str, Any]) -> lis
     `objective`: a loop of one's own calls these two.
     """
     given = structure._asdict()
-    return [registry.make(METHODS, "method", part, settings, **given) for part in names(method)]
+    made = []
+    for part in names(method):
+        one = registry.make(METHODS, "method", part, settings, **given)
+        if not callable(one):
+            raise ValueError(
+                f"method {part!r} makes {registry.shown(one)}: allowed is a Method, such as a "
+                "Rewrite, a Penalty, a Term or a function of an optimizer."
+            )
+        made.append(one)
+    return made
 
 
 METHODS = {

@@ -47,13 +47,25 @@ def of_arms(values: Any) -> list[dict[str, Any]]:
     varying = [str(column) for column in values if len(values[column].drop_duplicates()) > 1]
     colours, told = _colours(values, rows, varying)
     within = [c for c in varying if c not in told and _differs(values[c], colours)]
-    dashes = _dashes(rows, within)
+    dashes = _dashes(_ranked(values, within).to_dict("records"), within)
     seen: dict[Any, int] = {}
     looks = []
     for colour, dash in zip(colours, dashes, strict=True):
         times = seen[colour, dash] = seen.get((colour, dash), -1) + 1
         looks.append({"color": colour, "linestyle": dash, "marker": MARKERS[times % len(MARKERS)]})
     return looks
+
+
+def _ranked(values: Any, columns: Sequence[str]) -> Any:
+    """The arms with the settings of single methods as their place among what is given, so that the
+    first of one method and those of a method without such a setting have the same dashes.
+    """
+    ranked = values.copy()
+    for column in columns:
+        if values[column].isna().any():
+            known = list(dict.fromkeys(values[column].dropna()))
+            ranked[column] = [known.index(v) if v in known else 0 for v in values[column]]
+    return ranked
 
 
 def of_name(name: str) -> str:
@@ -75,6 +87,10 @@ def _colours(
     if set(_CHANGE) & set(varying):
         told = {"method", "transition"}
         return [_of_change(row, _methods_change_gradually(rows)) for row in rows], told
+    method = str(rows[0].get("method", "none")) if rows else "none"
+    different = len(values[list(varying)].drop_duplicates()) if varying else 1
+    if method != "none" and different <= len(DASHES):
+        return [of_name(method)] * len(rows), {"method"}
     column = varying[0] if varying else None
     known = list(dict.fromkeys(str(row[column]) for row in rows)) if column else [""]
     palette = (BLACK, *COLOURS, *OTHERS)
@@ -118,12 +134,10 @@ def _dashes(rows: Sequence[dict[Any, Any]], columns: Sequence[str]) -> list[Any]
         others = tuple(str(row[column]) for column in columns)
         keys.append((not _is_gradual(row), others))
     order = sorted(dict.fromkeys(keys), key=lambda key: key[0])  # gradual ones first
-    gradual = sum(not abrupt for abrupt, _ in order)
-    broken = DASHES[1:] if gradual else DASHES  # what abrupt change may have
-    looks = {}
-    for place, key in enumerate(order):
-        known, number = (broken, place - gradual) if key[0] else (DASHES, place)
-        looks[key] = known[number % len(known)]
+    solid = int(any(not abrupt for abrupt, _ in order))  # which only gradual change has, if any is
+    looks = dict.fromkeys(order[:solid], DASHES[0])
+    for place, key in enumerate(order[solid:]):
+        looks[key] = DASHES[solid:][place % len(DASHES[solid:])]
     return [looks[key] for key in keys]
 
 

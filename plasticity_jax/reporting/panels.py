@@ -67,6 +67,9 @@ def lines(
     return made
 
 
+_NONE = ("", "None", None)  # of matplotlib's markers
+
+
 def draw(axes: "Axes", metric: Metric, arms: Sequence[Line], band: str, tasks: int) -> None:
     """Draws one column of every arm into `axes`, over as many tasks."""
     from matplotlib.ticker import MaxNLocator
@@ -88,7 +91,10 @@ def draw(axes: "Axes", metric: Metric, arms: Sequence[Line], band: str, tasks: i
     axes.set_ylabel(metric.label)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=7, steps=[1, 2, 5, 10]))
     if tasks > 1:
-        axes.set_xlim(1, tasks)
+        # (a point at an end is whole)
+        marked = any(line.get_marker() not in _NONE for line in axes.lines)
+        room = 0.015 * (tasks - 1) if marked else 0
+        axes.set_xlim(1 - room, tasks + room)
     else:
         axes.set_xlim(0.5, 1.5)
     _value_axis(axes, metric.share, pd.concat(drawn))

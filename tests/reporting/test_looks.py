@@ -67,6 +67,26 @@ def test_other_settings_have_colours_in_their_order():
     assert of((0.1,), columns=("learning_rate",))[0]["color"] == looks.BLACK
 
 
+def test_a_method_alone_has_its_colour_too():
+    columns = ("method", "granularity", "learning_rate")
+    assert of(("l2", 1, 0.1), columns=columns)[0]["color"] == looks.of_name("l2")
+    made = of(("l2", 1, 0.1), ("l2", 1, 0.2), columns=columns)
+    assert {look["color"] for look in made} == {looks.of_name("l2")}
+    assert made[0]["linestyle"] != made[1]["linestyle"]
+    many = of(*(("l2", 1, rate) for rate in range(1, 8)), columns=columns)
+    assert len({look["color"] for look in many}) == 7  # more than there are dashes
+
+
+def test_a_dash_means_the_same_for_methods_with_and_without_a_second_setting():
+    columns = ("method", "granularity", "l2.strength")
+    l2 = [("l2", k, strength) for k in (1, 5) for strength in (1e-3, 1e-4)]
+    made = of(*l2, ("redo", 1, None), ("redo", 5, None), columns=columns)
+    dashes = [look["linestyle"] for look in made]
+    assert len(set(map(str, dashes[:4]))) == 4
+    assert (dashes[4], dashes[5]) == (dashes[0], dashes[2])
+    assert {look["marker"] for look in made} == {""}
+
+
 @pytest.mark.parametrize("number", [1, 5, 40])
 def test_no_two_arms_look_the_same(number):
     names = [*METHODS, *(f"own_{i}" for i in range(number)), "l2+redo"]
