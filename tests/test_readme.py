@@ -17,6 +17,7 @@ import jax
 import pytest
 
 import plasticity_jax as pj
+from experiments.barriers import certificate, ranks
 from experiments.gradual import theory
 from plasticity_jax import datasets, own_parts
 from plasticity_jax.cli import launcher
@@ -143,7 +144,8 @@ def nothing_trains(tmp_path, monkeypatch):
     monkeypatch.delenv("PLASTICITY_DATA_DIR", raising=False)
     monkeypatch.setattr(launcher, "prepare_jax", lambda *_: None)
     monkeypatch.setattr(sweep, "run_in_workdir", take)
-    monkeypatch.setattr(theory, "run", take)
+    for module in (theory, certificate, ranks):
+        monkeypatch.setattr(module, "run", take)
     yield
     sys.modules.pop("your_parts", None)
     for kind, known in own_parts.REGISTRIES.items():
