@@ -135,6 +135,8 @@ def told() -> Iterator[None]:
         files = {pathlib.Path(paths.expanded(name, "import")).resolve() for name in LOADED}
         frames = traceback.extract_tb(error.__traceback__)
         own = [frame for frame in frames if pathlib.Path(frame.filename).resolve() in files]
+        if not own and not isinstance(error, TypeError | AttributeError | LookupError):
+            raise  # a refusal of ours
         place = f" {own[-1].filename}, line {own[-1].lineno}:" if own else ""
         raise ValueError(
             f"a network cannot be built with the parts of {', '.join(LOADED)}:{place} "

@@ -200,6 +200,7 @@ def shown(value: Any) -> str:
     return text if len(text) <= _SHOWN else f"{text[: _SHOWN - 20]}... ({len(text)} characters)"
 
 
+@functools.lru_cache(maxsize=4096)  # (read for every lane)
 def _keyword_only(factory: Callable) -> list[inspect.Parameter]:
     return [p for p in signature_of(factory).parameters.values() if p.kind is p.KEYWORD_ONLY]
 

@@ -273,7 +273,8 @@ def check(
 
     Raises ValueError, DataError or WorkdirError, one sentence each.
     """
-    runs = flags.runs(values, given, arms)
+    with own_parts.told():
+        runs = flags.runs(values, given, arms)
     specs = [one for one, _ in runs]
     numbers = {name: settings.read(name, values[name]) for name in ("checkpoint_every", "last")}
     width = settings.read("lane_width", values["lane_width"])
@@ -287,14 +288,13 @@ def check(
     if metric:
         metrics.check_measured(specs, metric, len(dataset.test_images) > 0)
     samples = program_.sizes(specs, program_.device_data(dataset))
-    programs = program_.plan(runs, samples, values["lane_strategy"], width)
-    task = settings.read("start_task", values["start_task"]) if values["start_task"] else None
     data = program_.device_data(dataset)
+    with own_parts.told():
+        programs = program_.plan(runs, samples, values["lane_strategy"], width)
+        for program in programs if own_parts.LOADED else ():
+            memory.of_lane(program.spec, data)  # (builds the network with its methods)
+    task = settings.read("start_task", values["start_task"]) if values["start_task"] else None
     programs = starts.attached(programs, values["start"], task, data)
-    if own_parts.LOADED:
-        with own_parts.told():
-            for program in programs:
-                memory.of_lane(program.spec, data)
     pictures.check(values, pictures.arms(programs))
     return Checked(dataset, programs, **numbers, always=always)
 

@@ -2,16 +2,19 @@
 
 import bisect
 import contextlib
+import dataclasses
+import functools
 import os
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
 from plasticity_jax import lanes as lanes_
 from plasticity_jax.execution import placement
+from plasticity_jax.methods import METHODS
 from plasticity_jax.probes import CURVATURE
 from plasticity_jax.spec import Spec
 from plasticity_jax.training.evaluation import evaluation_chunk
@@ -54,9 +57,35 @@ def of_lane(spec: Spec, data: Data) -> Needs:
     batch keeps (of its gradient, for curvature) and two thirds of a chunk's activations in
     evaluation.
     """
-    lanes = lanes_.stack([lanes_.complete(spec, {})])
-    lane = {name: values[0] for name, values in lanes.items()}
-    state = jax.eval_shape(make_run(spec).init, lane, data)
+    leaves, structure = jax.tree.flatten(data)
+    shapes = tuple(jax.ShapeDtypeStruct(leaf.shape, leaf.dtype) for leaf in leaves)
+    return _of_shapes(spec, shapes, structure)
+
+
+@functools.lru_cache(maxsize=4096)
+def _of_shapes(spec: Spec, shapes: tuple[jax.ShapeDtypeStruct, ...], structure: Any) -> Needs:
+    """What a lane needs with data of these shapes."""
+    state = _state(spec, jax.tree.unflatten(structure, shapes))
+    passes = _of_passes(_without_method(spec), shapes, structure)
+    return Needs(
+        waiting=_size(state),
+        running=6 * _size(state.params) + passes,
+        changed=_size(state) - _size(state.initial),
+        remembered=_size(state.replay) if spec.acts else 0,
+    )
+
+
+def _without_method(spec: Spec) -> Spec:
+    """What all Specs have in common whose passes through the network keep the same."""
+    options = {n: value for n, value in spec.options if n.partition(".")[0] not in METHODS}
+    return dataclasses.replace(spec, method="none", options=options)
+
+
+@functools.lru_cache(maxsize=256)
+def _of_passes(spec: Spec, shapes: tuple[jax.ShapeDtypeStruct, ...], structure: Any) -> int:
+    """Bytes that the pass through the network which keeps most keeps, of data of these shapes."""
+    data = jax.tree.unflatten(structure, shapes)
+    state = _state(spec, data)
     environment = spec.make_environment()
     samples = environment.size(data)
     phases = [_of_backward(spec, state, data, spec.batch_size, training=True)]
@@ -67,12 +96,14 @@ def of_lane(spec: Spec, data: Data) -> Needs:
     if not spec.acts:
         chunk = min(evaluation_chunk(spec, environment), samples)
         phases.append(2 * chunk * _of_forward(spec, state, data) // 3)
-    return Needs(
-        waiting=_size(state),
-        running=6 * _size(state.params) + max(phases),
-        changed=_size(state) - _size(state.initial),
-        remembered=_size(state.replay) if spec.acts else 0,
-    )
+    return max(phases)
+
+
+def _state(spec: Spec, data: Data) -> PyTree:
+    """The state of a lane, as shapes."""
+    lanes = lanes_.stack([lanes_.complete(spec, {})])
+    lane = {name: values[0] for name, values in lanes.items()}
+    return jax.eval_shape(make_run(spec).init, lane, data)
 
 
 def _of_backward(
