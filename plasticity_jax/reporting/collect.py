@@ -81,8 +81,9 @@ def _check_found(
     """Raises WorkdirError for lanes that are missing, not finished or of other data."""
     missing = [one.key for one in wanted if one.key not in found]
     if missing:
+        lack = "lacks" if len(workdirs) == 1 else "together lack"
         raise WorkdirError(
-            f"{' nor '.join(map(str, workdirs))} lacks {len(missing)} of the {len(wanted)} lanes "
+            f"{' and '.join(map(str, workdirs))} {lack} {len(missing)} of the {len(wanted)} lanes "
             f"asked for: {_nearest(missing[0], found)}; allowed are runs made with the same "
             "settings: give those settings as flags, or run them."
         )

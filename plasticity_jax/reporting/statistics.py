@@ -153,7 +153,8 @@ def final(
     """
     values, groups = arms(table, arm_columns)
     check(table, arm_columns, metric, last)
-    return _tabulated(values, [rows.assign(value=rows[metric]) for rows in groups], last, level)
+    needed = [rows[["seed", "task", "finite"]].assign(value=rows[metric]) for rows in groups]
+    return _tabulated(values, needed, last, level)
 
 
 def paired_differences(
