@@ -21,7 +21,7 @@ demo: setup
 	$(BIN)/python -m experiments.demo --workdir=runs/demo
 
 test: setup lint types
-	$(BIN)/python -m pytest -m "not oracle and not slow and not long" -n $(WORKERS) --dist loadfile
+	$(BIN)/python -m pytest -m "not oracle and not slow and not long" -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 
 # what compiles large programs and runs whole jobs: as many minutes again, and as much a part of what must pass
 long: setup

@@ -58,7 +58,7 @@ STRATEGIES = ("plain", "vmap", "map", "sharded")
 # strategies`; behind a row the time with two lanes vmapped on each device, and with all lanes on
 # one device one at a time, over that of the row. Kernels of several lanes make a grouped
 # convolution: all four lanes in one vmap took 2.3 to 2.8 x. On GPUs as measured on an H100: behind
-# a row its lane-steps per second over those of lanes one at a time. On TPUs, and for ViT, guesses.
+# a row its lane-steps per second over those of lanes one at a time. On TPUs, and for ViT and game_cnn, guesses.
 STRATEGY_TABLE = {
     ("cpu", "mlp"): ("sharded", 1),  # 1.28, 1.86
     # one example a step: a step is mostly what it costs to begin one
@@ -67,16 +67,19 @@ STRATEGY_TABLE = {
     ("cpu", "resnet18"): ("sharded", 1),  # 1.78, 1.38
     ("cpu", "t5"): ("sharded", 1),  # 1.04, 1.03
     ("cpu", "vit"): ("sharded", 1),
+    ("cpu", "game_cnn"): ("sharded", 1),
     ("gpu", "mlp"): ("sharded", 256),  # 10.6; 64 lanes 8.8, 1,024 lanes 10.9
     ("gpu", "cnn"): ("sharded", 16),  # 1.79; 4 lanes 1.44, 64 lanes 1.94
     ("gpu", "resnet18"): ("sharded", 1),  # 4 lanes 0.79, 16 lanes 0.85
     ("gpu", "t5"): ("sharded", 16),  # 1.22; 4 lanes 1.12
     ("gpu", "vit"): ("sharded", 8),
+    ("gpu", "game_cnn"): ("sharded", 16),
     ("tpu", "mlp"): ("sharded", 64),
     ("tpu", "cnn"): ("sharded", 1),
     ("tpu", "resnet18"): ("sharded", 1),
     ("tpu", "t5"): ("sharded", 8),
     ("tpu", "vit"): ("sharded", 8),
+    ("tpu", "game_cnn"): ("sharded", 1),
 }
 # a model without a row, such as one of one's own, uses all devices, and no vmap that may be slower
 # than none; a line in the table says otherwise

@@ -35,6 +35,7 @@ class GameCNN(layers.Model):
     """
 
     CHOICES: ClassVar = {"of": tuple(SIZES)}
+    KNOWN_AS: ClassVar = "game_cnn"
 
     outputs: int
     norm: str = "layer"

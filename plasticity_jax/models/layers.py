@@ -195,14 +195,16 @@ class Model(nn.Module):
     Class attributes:
       CHOICES: {field: what it may be}, of settings that are a model's own.
       CRELU: whether the activation may be "crelu", which doubles the units.
+      KNOWN_AS: its name in the registry, where that is not the class's in small letters.
     """
 
     CHOICES: ClassVar[Mapping[str, tuple[str, ...]]] = {}
     CRELU: ClassVar[bool] = True
+    KNOWN_AS: ClassVar[str] = ""
 
     def __post_init__(self):
         """Checks the fields, and makes Python's numbers of those of numpy and jax."""
-        own = type(self).__name__.lower()
+        own = self.KNOWN_AS or type(self).__name__.lower()
         for field in dataclasses.fields(self):
             name, value = field.name, getattr(self, field.name)
             if field.type is int:
@@ -230,7 +232,7 @@ def check_not_noisy(model: Any) -> None:
     part them.
     """
     if model.noisy:
-        own = type(model).__name__.lower()
+        own = model.KNOWN_AS or type(model).__name__.lower()
         raise ValueError(f"{own}.noisy is True: allowed with clones of units is False.")
 
 

@@ -362,6 +362,7 @@ MADE = {
     },
     "t5": {"outputs": 5, "width": 4, "depth": 1, "activation": "gelu", "heads": 2, "head": "own"},
     "vit": {"outputs": 3, "norm": "layer", "embedding": 8, "blocks": 1, "heads": 2},
+    "game_cnn": {"outputs": 3, "norm": "layer", "activation": "relu", "initialization": "torch"},
 }
 
 
