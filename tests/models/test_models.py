@@ -385,7 +385,7 @@ def test_models_refuse_in_a_sentence(name):
         for value in wrong.get(kind, ["rel", "", None, 1, ["relu"]]):
             told = (
                 f"{name}.{field} is "
-                if kind is not str or field in ("stem", "head")
+                if kind is not str or field in ("stem", "head", "of")
                 else f"unknown {field} "
             )
             for make in [
