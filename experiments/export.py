@@ -93,6 +93,7 @@ def _elsewhere(call: dict[str, Any], code: str | None) -> dict[str, Any]:
     in; its commit is replaced by `code`, if that is given.
     """
     words = call["command"].split(" ")
+    words[0] = words[0].rpartition("/")[2]  # the interpreter
     command = " ".join(re.sub(r"(?<==)[~/].*/", "", word) for word in words)
     kept = {name: value for name, value in call.items() if name != "host"}
     return {**kept, "command": command} | ({"commit": code} if code else {})
