@@ -215,7 +215,9 @@ def test_reported_tables_are_made_from_the_lanes_kept():
 
 
 def test_an_exported_record_names_no_folder_and_no_machine():
-    words = "/here/bin/python -m experiments.run --data_dir=/here/data --workdir=~/runs/one --model=mlp"
+    words = (
+        "/here/bin/python -m experiments.run --data_dir=/here/data --workdir=~/runs/one --model=mlp"
+    )
     call = {"command": words, "host": "mine", "commit": "abc", "dirty": False}
     told = "python -m experiments.run --data_dir=data --workdir=one --model=mlp"
     kept = export._elsewhere(call, None)
