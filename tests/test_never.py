@@ -158,6 +158,7 @@ def test_never_is_not_even_at_the_last_step_that_there_can_be():
     lanes.check(Spec(tasks=1, epochs=NEVER - 1, batch_size=64), [{}], 64)
 
 
+@pytest.mark.long
 def test_methods_that_never_act_change_nothing():
     params = {"a": jax.numpy.arange(4.0)}
     bare, plain = optax.adam(0.1), params
@@ -174,6 +175,7 @@ def test_methods_that_never_act_change_nothing():
     assert np.array_equal(plain["a"], shrunk["a"])
 
 
+@pytest.mark.long
 def test_labels_that_never_change():
     data = tiny.data()
     never = pj.environments.random_labels(every=np.int32(NEVER))

@@ -144,6 +144,7 @@ def test_a_part_that_fails_where_it_is_used_is_told_before_anything_is_written(t
         assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.long
 def test_a_file_may_import_its_neighbour_and_a_run_says_which_modules_it_needs(tmp_path, capsys):
     (tmp_path / "beside_mine.py").write_text("STRENGTH = 0.5\n")
     text = f"{ENTER}from beside_mine import STRENGTH\n\n\n"

@@ -58,7 +58,8 @@ STRATEGIES = ("plain", "vmap", "map", "sharded")
 # strategies`; behind a row the time with two lanes vmapped on each device, and with all lanes on
 # one device one at a time, over that of the row. Kernels of several lanes make a grouped
 # convolution: all four lanes in one vmap took 2.3 to 2.8 x. On GPUs as measured on an H100: behind
-# a row its lane-steps per second over those of lanes one at a time. On TPUs, and for ViT and game_cnn, guesses.
+# a row its lane-steps per second over those of lanes one at a time. On TPUs, and for ViT and
+# game_cnn, guesses.
 STRATEGY_TABLE = {
     ("cpu", "mlp"): ("sharded", 1),  # 1.28, 1.86
     # one example a step: a step is mostly what it costs to begin one

@@ -73,6 +73,7 @@ def test_windows_are_those_of_a_loop(n, gamma):
     assert starts == set(range(STEPS - ROWS, STEPS - n))
 
 
+@pytest.mark.long
 def test_of_a_young_replay_only_what_was_written_is_drawn():
     ring = replay.empty(jnp.zeros(1, jnp.int32), ROWS)
     push = jax.jit(replay.push)
@@ -84,6 +85,7 @@ def test_of_a_young_replay_only_what_was_written_is_drawn():
     assert set(np.asarray(drawn.row)) == {0, 1, 2}
 
 
+@pytest.mark.long
 def test_the_end_of_a_phase_cuts_its_episodes():
     ring = replay.cut(filled(), jnp.int32(STEPS - 1))
     place = (STEPS - 1) % ROWS

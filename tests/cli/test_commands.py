@@ -70,6 +70,7 @@ def test_what_is_typed_wrong_is_one_sentence(arguments, code, said, tmp_path, mo
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.long
 def test_a_metric_that_is_none_is_one_sentence(runs, capsys):
     assert commands.main(["show", str(runs / "seed_0"), "--metric=los"]) == 2
     assert "los" in capsys.readouterr().err

@@ -282,6 +282,7 @@ def test_dry_run_prints_grid_programs_lanes_steps_and_memory(tmp_path, capsys):
 
 
 @pytest.mark.usefixtures("nothing_compiles")
+@pytest.mark.long
 def test_a_dry_run_says_what_is_new_in_a_workdir(finished, capsys, monkeypatch):
     monkeypatch.setattr(cost, "estimate", lambda *_: cost.Estimate(60.0, 2, 2))
     asked = ["--dry_run", f"--workdir={finished[0]}"]

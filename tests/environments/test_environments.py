@@ -30,6 +30,7 @@ def labels(data, t, **settings):
     return np.asarray(random_labels(**settings).task(KEY, data, jnp.int32(t)))
 
 
+@pytest.mark.long
 def test_random_labels_of_share_one_are_a_draw_per_task():
     data = tiny.data()
     for t in range(4):
@@ -134,6 +135,7 @@ def test_class_split_deals_out_the_classes():
     assert [list(s) for s in seen[:3]] != [list(s) for s in seen[3:]]
 
 
+@pytest.mark.long
 def test_augmented_images_are_cropped_flipped_and_jittered():
     """Against numpy, with what was drawn; evaluation sees images as they are."""
     key, random = jax.random.key(7), np.random.default_rng(0)
@@ -161,6 +163,7 @@ def test_augmented_images_are_cropped_flipped_and_jittered():
 
 
 @pytest.mark.usefixtures("compiled_quickly")
+@pytest.mark.long
 def test_training_sees_augmented_images_and_evaluation_does_not():
     settings = dict(environment="class_split", samples=40, batch_size=8, tasks=1, epochs=1)
     settings |= {"width": 2, "depth": 1, "norm": "none", "probes": ("none",)}

@@ -91,6 +91,7 @@ def played(environment, phase, steps, seed=0, action=None):
 
 
 @pytest.mark.usefixtures("counting")
+@pytest.mark.long
 def test_a_sequence_has_a_game_a_phase_and_then_again_the_first():
     environment = minatar(game="breakout+seaquest", sticky=0.0)
     assert environment.world.actions(None) == 6
@@ -113,6 +114,7 @@ def test_an_episode_that_is_cut_is_told_from_one_that_ends():
 
 
 @pytest.mark.usefixtures("counting")
+@pytest.mark.long
 def test_channels_and_actions_are_permuted_in_each_phase():
     environment = minatar(game="seaquest", permute=True, sticky=0.0)
     orders = []

@@ -72,6 +72,7 @@ def test_targets_are_of_a_random_network_at_any_offset_and_scale(targets):
 
 
 @pytest.mark.parametrize(("later", "wanted"), [("same", 7.0), ("zero", 0.0)])
+@pytest.mark.long
 def test_random_labels_with_an_offset_that_stays_or_goes(later, wanted):
     environment = target_offset(targets="labels", offset=7.0, later=later)
     assert environment.test is None
@@ -167,6 +168,7 @@ def test_a_phase_has_its_own_frequencies_light_and_background():
     assert held_out.x.shape == (12, 3, 3, 1)
 
 
+@pytest.mark.long
 def test_no_shift_and_no_skew_are_no_change():
     found = drawn(phased_shift(shift=0.0, skew=0.0), 3)
     rows = np.asarray(found.x).reshape(60, 9)
@@ -178,6 +180,7 @@ def test_no_shift_and_no_skew_are_no_change():
 
 
 @pytest.mark.parametrize(("share", "every"), [(0.01, 1), (0.1, 10), (0.25, 25), (1.0, 100)])
+@pytest.mark.long
 def test_shares_and_periods_of_one_ratio_redraw_as_many_labels(share, every):
     """Over 100 changes each label is drawn anew once: a small share comes as much more often."""
     environment = random_labels(share=share, every=every, draw="iid")

@@ -252,6 +252,7 @@ def test_what_is_new_is_told(spec, tmp_path):
     assert told((batches, SEEDS)) == [f"batch_size {batches.batch_size} is new: 3 lanes"]
 
 
+@pytest.mark.long
 def test_a_probe_without_a_task_left_is_told(spec, tmp_path):
     sweep.run(spec, SEEDS[:1], tmp_path)
     more = dataclasses.replace(spec, probes=(*spec.probes, "gradient_norm"))

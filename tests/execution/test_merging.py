@@ -80,6 +80,7 @@ def test_merging_the_parts_of_a_run_gives_the_run(spec, l2, parts, whole, tmp_pa
 
 
 @pytest.mark.usefixtures("nothing_compiles")
+@pytest.mark.long
 def test_load_takes_each_lane_once_and_numbers_them_anew(parts, whole):
     table = pj.load(parts / "none", parts / "longer", parts / "l2")
     there = (whole[0]["lane"] > 0) | (whole[0]["task"] == 0)

@@ -65,6 +65,7 @@ def test_a_state_is_that_of_a_lane_after_a_task(spec, kept, tmp_path):
     assert any((a != b).any() for a, b in zip(later, jax.tree.leaves(found.params), strict=True))
 
 
+@pytest.mark.long
 def test_lanes_that_part_take_their_kept_states_along(spec, kept, tmp_path):
     (one,) = slices.read(kept).slices
     folder = tmp_path / "part"

@@ -88,6 +88,7 @@ def test_arms_that_begin_from_one_network_are_a_group():
 
 
 @pytest.mark.usefixtures("compiled_quickly")
+@pytest.mark.long
 def test_a_figure_of_clones_runs(tmp_path, capsys):
     one = cloning.figure("4.1", "clone_mlp")
     recipe = one.benchmark.recipe._replace(grids=one.benchmark.recipe.grids[:2])
@@ -113,6 +114,7 @@ def test_what_a_figure_of_clones_does_not_take_is_a_fault_of_the_command_line(ca
 
 
 @pytest.mark.parametrize("name", ranks.FIGURES)
+@pytest.mark.long
 def test_a_figure_of_numbers_writes_its_table_and_picture(name, tmp_path):
     ranks.run(ranks.FIGURES[name], tmp_path, "smoke")
     assert (tmp_path / f"figure_{name}.png").stat().st_size > 1000

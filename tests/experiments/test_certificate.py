@@ -32,6 +32,7 @@ def wide():
     return net.units(), certificate.loss_of(net, (X, Y)), params
 
 
+@pytest.mark.long
 def test_a_parted_pair_is_as_far_apart_as_the_manifold_says(wide):
     units, _, params = wide
     for group, count in (("h0", 4 + 1 + 4), ("h1", 4 + 1 + 3)):
@@ -50,6 +51,7 @@ def test_a_parted_pair_is_as_far_apart_as_the_manifold_says(wide):
         assert float(other) < 1e-6
 
 
+@pytest.mark.long
 def test_the_lowest_curvature_is_that_of_the_stability_certificate(wide):
     units, loss, params = wide
     pair = manifolds.of_units(units, params, {"h1": [0, 1, 2, 2]})
@@ -63,6 +65,7 @@ def test_the_lowest_curvature_is_that_of_the_stability_certificate(wide):
     assert float(lowest) == pytest.approx(float(want), rel=1e-3)
 
 
+@pytest.mark.long
 def test_a_pair_is_followed_as_gradient_descent_goes(wide):
     units, loss, params = wide
     found = jax.jit(

@@ -390,6 +390,7 @@ def test_the_theory_is_told_as_its_tables_say():
 
 
 @pytest.mark.parametrize("name", ["3", "5b"])
+@pytest.mark.long
 def test_what_is_beside_a_picture_is_of_the_kept_lanes(name, tmp_path, monkeypatch):
     """`--pictures` gives the committed tables again."""
     [one] = [one for one in redrawn.REDRAWN if one.figure.name == name]

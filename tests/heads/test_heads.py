@@ -54,6 +54,7 @@ BY_HAND = {"two_hot": two_hot_by_hand, "hl_gauss": hl_gauss_by_hand}
 @pytest.mark.parametrize("name", BY_HAND)
 @pytest.mark.parametrize(("low", "high", "bins"), [(-10, 10, 101), (-1, 3, 2), (990, 1010, 7)])
 @pytest.mark.parametrize("smoothing", [0.0, 0.1])
+@pytest.mark.long
 def test_loss_and_reading_of_bins_are_as_defined(name, low, high, bins, smoothing):
     y = RANDOM.uniform(low - 1, high + 1, 40)
     y[:3] = low, high, (low + high) / 2
@@ -71,6 +72,7 @@ def test_loss_and_reading_of_bins_are_as_defined(name, low, high, bins, smoothin
     np.testing.assert_allclose(read[:, 0], weights @ middles, rtol=1e-6, atol=1e-5)
 
 
+@pytest.mark.long
 def test_two_hot_worked_by_hand():
     """Bins at 0, 1, 2: 0.25 is three quarters of the first and one of the second."""
     head = two_hot(bins=3, low=0.0, high=2.0)

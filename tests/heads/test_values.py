@@ -67,6 +67,7 @@ def test_c51_learns_the_projected_distribution_of_the_next_action():
 
 
 @pytest.mark.parametrize("name", ["linear", "two_hot", "hl_gauss"])
+@pytest.mark.long
 def test_other_heads_learn_the_scalar_target_of_the_action_taken(name):
     head = heads.HEADS[name]()
     outputs, action, reward, discount = drawn(head.outputs(1))

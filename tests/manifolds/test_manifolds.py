@@ -112,6 +112,7 @@ def test_projections_are_those_of_the_definition():
     assert share == pytest.approx(normal / np.linalg.norm(flat(PARAMS)), rel=1e-5)
 
 
+@pytest.mark.long
 def test_equitability_tells_rows_columns_and_vectors_apart():
     here = CLONES.nearest(PARAMS)
     kernel = here["layer1"]["kernel"]
@@ -141,6 +142,7 @@ def test_equitability_tells_rows_columns_and_vectors_apart():
     ],
     ids=["sgd", "momentum", "adam", "adamw"],
 )
+@pytest.mark.long
 def test_clones_that_are_not_constant_stay_clones(optimizer, stays):
     """Proposition 4.1 and beyond: gradients are constant on blocks, clones persist under decay too,
     which leaves the affine space.

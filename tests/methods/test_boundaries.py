@@ -57,6 +57,7 @@ def test_the_moment_of_shrink_and_perturb():
         methods.shrink_and_perturb(moment="before", period=3)
 
 
+@pytest.mark.long
 def test_a_head_reset_draws_the_head_and_forgets_its_moments():
     model = MLP(4, width=4, depth=2)
     structure = Structure(model.units(), STRUCTURE.init, model.output_layer())
@@ -340,6 +341,7 @@ def test_a_fresh_unit_is_that_of_a_fresh_network():
         np.testing.assert_array_equal(drawn["bias"], layer["bias"][unit])
 
 
+@pytest.mark.long
 def test_gradients_are_what_a_step_gives_its_methods():
     spec, seen = tiny.spec(), []
     lane = lanes.arrays(spec, lanes.complete(spec, {}))

@@ -48,6 +48,7 @@ def test_no_pull_is_no_method_and_moments_are_kept():
     assert_bitwise(mu, [s for s in jax.tree.leaves(wanted) if s.ndim > 1])
 
 
+@pytest.mark.long
 def test_a_matrix_of_zeros_stays_finite():
     params = {"kernel": jnp.zeros((2, 2))}
     tx = methods.weight_norm_constraint()(optax.sgd(0.0))

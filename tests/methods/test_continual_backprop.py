@@ -197,6 +197,7 @@ def test_against_numpy(settings):
     assert all(any(step[g] for step in written.replaced) for g in LAYERS)
 
 
+@pytest.mark.long
 def test_the_reading_layer_does_not_miss_a_unit_of_constant_activation():
     """The bias is compensated before the outgoing weights are zeroed, so outputs stay."""
     params = STRUCTURE.init(jax.random.key(1))
@@ -283,6 +284,7 @@ def test_lanes_replace_their_own_units():
         )
 
 
+@pytest.mark.long
 def test_what_is_refused():
     for option, known in (
         ("utility", "contribution"),
@@ -323,6 +325,7 @@ def test_adam_per_weight_is_adam_until_a_weight_starts_afresh():
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-6, atol=1e-7), ours, theirs)
 
 
+@pytest.mark.long
 def test_a_weight_that_starts_afresh_steps_as_at_first():
     """A first step of Adam is the learning rate times the sign of the gradient. With one count for
     all weights it is 0.64 times that after 40 steps, 3.2 times in the end.

@@ -54,6 +54,7 @@ def test_equal_gradients_are_told_apart_and_zero_gradients_are_not():
     assert not np.any(updates["frozen"])
 
 
+@pytest.mark.long
 def test_each_step_has_noise_of_its_own_and_none_when_it_has_decayed():
     first, second = added(0)["layer"]["bias"], added(1)["layer"]["bias"]
     assert (first != second).all()

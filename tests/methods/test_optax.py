@@ -148,6 +148,7 @@ def test_no_method_touches_what_another_remembers(acting, other, how):
             np.testing.assert_array_equal(a, s, err_msg=jax.tree_util.keystr(path))
 
 
+@pytest.mark.long
 def test_a_bound_given_as_a_part_of_the_optimizer_starts_afresh_where_weights_do():
     bound = optax.tree.get(after(redo(period=3)(clipping(optax.adam(0.01))), 3)[1], "bound")[
         "layer0"
@@ -340,6 +341,7 @@ def test_flattened_parameters():
 
 @pytest.mark.parametrize("dtype", ["bfloat16", "float32", "float64"])
 @pytest.mark.parametrize("name", METHODS)
+@pytest.mark.long
 def test_dtypes_are_kept(name, dtype):
     with jax.enable_x64(True):  # with float32 parameters too: nothing may become float64 by itself
         params = jax.tree.map(lambda p: p.astype(dtype), PARAMS)
@@ -394,6 +396,7 @@ def test_task_changes_are_not_lost_in_multi_steps(k):
     assert acted == [FIRST // k * k + k - 1]
 
 
+@pytest.mark.long
 def test_periods_are_not_lost_in_multi_steps():
     method = methods.shrink_and_perturb(period=3)
     acted, _ = calls(method(optax.MultiSteps(optax.sgd(0.1), 2)), context, 12)
@@ -699,6 +702,7 @@ def wrong_settings():
                     yield factory, given, setting, value
 
 
+@pytest.mark.long
 def test_settings_are_refused_as_on_the_command_line():
     """One sentence for each; numbers that may be tracers, arrays of JAX and numpy's are taken as
     they are.

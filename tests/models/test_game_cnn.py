@@ -11,6 +11,7 @@ pytestmark = pytest.mark.usefixtures("compiled_quickly")
 
 
 @pytest.mark.parametrize(("shape", "side", "stride"), [((21, 17, 3), 8, 4), ((9, 9, 2), 3, 1)])
+@pytest.mark.long
 def test_products_of_patches_are_a_convolution(shape, side, stride):
     random = np.random.default_rng(0)
     x = random.normal(size=(2, *shape)).astype(np.float32)

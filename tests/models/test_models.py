@@ -186,6 +186,7 @@ def test_batch_norm_statistics_by_hand():
     ("norm", "name"),
     [("batch_mean+layer_deviation", "mean"), ("layer_mean+batch_deviation", "var")],
 )
+@pytest.mark.long
 def test_hybrids_keep_running_means_of_what_is_over_examples(norm, name):
     """As batch norm keeps the same statistic of the same inputs."""
     x = jnp.asarray(inputs())

@@ -103,6 +103,7 @@ def test_clones_with_noise_are_refused():
         network.widened(2)
 
 
+@pytest.mark.long
 def test_a_network_has_noise_only_with_a_key():
     from plasticity_jax.training.network import network
 

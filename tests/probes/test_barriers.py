@@ -76,6 +76,7 @@ def test_a_frozen_unit_has_no_slope_on_nearly_all_inputs():
     assert float(frozen(f32(3 * before), ACTIVATIONS["tanh"])) == 1  # 1 - tanh(6)^2 is 2.5e-5
 
 
+@pytest.mark.long
 def test_saturated_units_by_hand():
     """Beside a mean magnitude of 2, gradients below 2e-4 are small; 99 of 100 are not enough."""
     hidden = np.repeat(np.r_[np.full(50, 1.0), np.full(50, -3.0)][:, None], 3, axis=1)

@@ -68,6 +68,7 @@ def test_a_network_with_other_layers_has_the_generic_form_alone():
     np.testing.assert_allclose(found, wanted, atol=1e-5 * np.abs(wanted).max())
 
 
+@pytest.mark.long
 def test_any_tree_of_parameters_will_do():
     tree = [jnp.asarray([1.0, 2.0]), {"a": jnp.asarray(3.0)}]
 

@@ -200,6 +200,7 @@ def test_value_and_residual_after_few_iterations(iterations):
 
 
 @pytest.mark.parametrize("power", [-100, -60, 60, 100])
+@pytest.mark.long
 def test_a_scale_that_is_a_power_of_two_changes_no_bit(power):
     """Lanczos of 2^k A is 2^k times that of A, which no rounding tells apart as long as nothing
     vanishes or overflows.
@@ -227,6 +228,7 @@ def test_curvature_of_a_loss_of_any_scale():
         assert 0 < residual <= 1e-3 * value
 
 
+@pytest.mark.long
 def test_a_loss_without_curvature_has_eigenvalue_0_exactly():
     _, params = mlp_loss()
     for loss in (lambda p: jnp.float32(3.0), lambda p: 1e30 * p["one"]["bias"].sum()):
@@ -268,6 +270,7 @@ def test_what_is_said_of_value_and_residual_holds(spectrum, seed, tolerance):
         assert value >= almost_largest - residual - rounding
 
 
+@pytest.mark.long
 def test_almost_equal_eigenvalues_are_not_told_apart():
     """The value lies between 1 - 1e-4 and 1: an error of the order of the residual, which a gap
     would make its square.

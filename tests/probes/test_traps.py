@@ -92,6 +92,7 @@ def test_networks_that_sit_in_a_trap():
         PROBES["trap"](snapshot_of(net, here)._replace(units={}))
 
 
+@pytest.mark.long
 def test_relative_distances():
     own = jnp.asarray([[1.0, 0.0, -1.0, 0.0], [0.0, 1.0, 0.0, 0.0]])
     pair = probes.nearest_pair(own[:, ::2], jnp.zeros((1, 2)))

@@ -180,6 +180,7 @@ def test_guessing_is_the_best_answer_that_looks_at_no_image(labels, chance):
     assert max(scores) == pytest.approx(chance)
 
 
+@pytest.mark.long
 def test_guessing_where_labels_are_drawn_is_one_over_the_classes():
     """Labels are drawn among all classes, whichever of them the dataset has."""
     environment, made = random_labels(draw="iid"), data([0, 0, 0, 4] * 500)

@@ -168,6 +168,7 @@ def test_diverged_seeds_and_one_seed_are_told():
     assert not panels(single)["online accuracy"].collections
 
 
+@pytest.mark.long
 def test_a_bootstrap_band_of_few_seeds_says_that_it_is_too_narrow():
     def caption(seeds, band):
         return curves.figure(
@@ -342,6 +343,7 @@ def test_a_line_that_ends_early_has_no_beads():
     assert line.get_marker() in ("", "None")
 
 
+@pytest.mark.long
 def test_one_outlier_of_a_band_does_not_flatten_a_panel():
     values = np.tile(np.linspace(1.0, 2.0, 30), (3, 1))
     values += 0.1 * np.arange(3)[:, None]

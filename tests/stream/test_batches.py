@@ -68,6 +68,7 @@ def test_what_is_seen_once_comes_in_order_as_in_training():
     np.testing.assert_array_equal(np.stack(seen), drawn[0][: len(seen)])
 
 
+@pytest.mark.long
 def test_arrays_may_be_written_to_and_are_no_others():
     environment, transition, sizes = CASES["output"]
     (_, _, first), (_, _, second) = itertools.islice(

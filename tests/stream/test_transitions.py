@@ -265,6 +265,7 @@ REGRESSION = random_labels()._replace(targets="values")
 
 
 @pytest.mark.parametrize("name", ["output", "smoothing", "annealing"])
+@pytest.mark.long
 def test_targets_that_are_no_distributions_are_not_mixed_with_uniform_ones(name):
     with pytest.raises(ValueError) as error:
         order.make_stream(REGRESSION, name, 16, 2)

@@ -99,6 +99,7 @@ def test_outputs_are_the_same_and_units_are_clones(model, norm):
 
 
 @pytest.mark.parametrize("activation", ["crelu", "tanh"])
+@pytest.mark.long
 def test_other_factors_activations_and_norms_without_parameters(activation):
     options = {"mlp.norm_affine": False}
     spec = spec_of("mlp", "layer", activation=activation, options=options)
@@ -174,6 +175,7 @@ def test_clones_stay_clones_in_training_and_can_be_cloned_again(base, tmp_path):
     assert of_model(twice, ended=True)["width"] == 48
 
 
+@pytest.mark.long
 def test_what_cannot_be_cloned_is_refused_in_one_sentence(base):
     with pytest.raises(ValueError, match=r"^surgery is 'clone', but a t5 cannot become wider: all"):
         Spec(model="t5", environment="bigram_cipher", surgery="clone", dataset="digits").make_model(
@@ -201,6 +203,7 @@ def test_what_cannot_be_cloned_is_refused_in_one_sentence(base):
     assert jax.tree.map(jnp.shape, after) == jax.tree.map(jnp.shape, shapes)
 
 
+@pytest.mark.long
 def test_anchors_are_at_the_clones_where_the_optimizer_starts_afresh():
     spec = spec_of("mlp", "none", method="l2_init")
     lane, state = trained(spec, np.random.default_rng(4))

@@ -41,6 +41,7 @@ def test_noise_is_as_large_as_a_tensors_own_deviation(state):
     assert not jnp.array_equal(moved.params["kernel"], other.params["kernel"])
 
 
+@pytest.mark.long
 def test_what_is_no_parameter_and_what_does_not_vary_is_left_alone(state):
     moved = operated(state, 0.5)
     assert moved._replace(params=None) == state._replace(params=None)

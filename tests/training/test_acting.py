@@ -84,6 +84,7 @@ def test_a_phase_goes_on_from_what_is_kept_to_the_bit(data, plain):
     same(again, plain[1])
 
 
+@pytest.mark.long
 def test_what_is_remembered_is_what_happened(data, plain):
     """Rewards of a phase are those of its labels, for every step that is remembered."""
     state, _ = plain[0]
@@ -229,6 +230,7 @@ def test_gamma_is_a_share():
         lanes.check(spec(), [{"dqn.gamma": 1.5}], 64)
 
 
+@pytest.mark.long
 def test_a_replay_that_does_not_fit_is_refused(monkeypatch):
     monkeypatch.setattr(memory, "free_bytes", lambda: 200 << 20)
     with pytest.raises(MemoryError, match=r"^1 lanes of mlp, .* need about .* MiB are free"):

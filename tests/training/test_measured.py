@@ -120,6 +120,7 @@ def test_points_are_means_over_parts_of_a_task():
 LISTED = {"points": (0, 1, 4), "probes": ("parameter_norm", "parameter_norm:start", "ntk")}
 
 
+@pytest.mark.long
 def test_chosen_points_are_what_a_shorter_task_ends_with():
     """After the four steps of the first epoch the network is that of a task of one epoch."""
     states, found = states_of(tiny.spec(**LISTED), tasks=2)
@@ -157,6 +158,7 @@ def test_lists_of_points_are_sorted_and_refused_where_there_is_no_such_step():
         tiny.spec(environment="bandit", points=(0, 1))
 
 
+@pytest.mark.long
 def test_chosen_points_are_in_points_parquet_and_the_workdir_knows_them(dataset, tmp_path):
     def runs(points):
         spec = tiny.spec(
