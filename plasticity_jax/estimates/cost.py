@@ -24,7 +24,7 @@ EXTRA = (2, 16, 128)
 # a trial is run so many times, but only once if that takes more than LONG seconds
 REPEATS, LONG = 3, 2.0
 PHASE = 100  # updates of the shorter phase of a trial, besides those left out at first
-WITHIN = 10.0  # seconds of trials, after which no other is begun
+WITHIN = 6.0  # seconds of trials, after which no other is begun
 FEWER = 8  # probes are tried on so many times fewer samples if already the steps take so long
 
 
