@@ -27,11 +27,9 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from plasticity_jax import registry
-from plasticity_jax.cli import flags, launcher
+from experiments import computation
 from plasticity_jax.models import MLP
 from plasticity_jax.probes import hessian_vector_product
-from plasticity_jax.storage import paths, workdir
 from plasticity_jax.surgery import clone
 from plasticity_jax.types import Array, Key, PyTree, Recipient, TrainState, UnitGroup
 
@@ -312,30 +310,9 @@ def picture(table: Any, horizons: Sequence[int], path: Path) -> None:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs it from the command line and returns the exit code."""
-    known: dict[str, str | bool | None] = {"workdir": None, "scale": "full", "help": False}
-    try:
-        own, rest = flags.own(known, sys.argv[1:] if argv is None else argv)
-        if own["help"]:
-            launcher.say(__doc__ or "")
-            return 0
-        if rest:
-            raise ValueError(
-                f"argument {rest[0]!r} is not a flag of this: allowed are --workdir=DIR, --scale "
-                "and --help."
-            )
-        name = registry.one_of("scale", own["scale"], SCALES)
-        if not own["workdir"]:
-            raise ValueError("workdir is not given: name a folder with --workdir=DIR.")
-        folder = Path(paths.expanded(own["workdir"], "workdir"))
-    except ValueError as error:
-        return launcher.fault(error, launcher.USAGE)
-    try:
-        workdir.check_writable(folder)
-        launcher.prepare_jax()
-        launcher.say(run(folder, SCALES[name]))
-    except launcher.ENVIRONMENT_FAULTS as error:
-        return launcher.fault(error, launcher.ENVIRONMENT)
-    return 0
+    return computation.main(
+        __doc__ or "", SCALES, lambda folder, name: run(folder, SCALES[name]), argv
+    )
 
 
 def run(folder: Path, scale: Scale) -> str:

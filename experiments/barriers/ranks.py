@@ -3,7 +3,6 @@
 Source: Joudaki et al., section 3 and appendix A; `plasticity_jax/theory/ranks` has the numbers.
 """
 
-import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -12,11 +11,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from experiments import computation
 from experiments.benchmark import SCALES
-from plasticity_jax import registry
-from plasticity_jax.cli import flags, launcher
 from plasticity_jax.models import ACTIVATIONS
-from plasticity_jax.storage import paths, workdir
 from plasticity_jax.theory import ranks
 
 HELP = """
@@ -208,35 +205,13 @@ FIGURES = {
 
 def main(doc: str | None, name: str, argv: Sequence[str] | None = None) -> int:
     """Writes figure_NAME.csv, .png and .svg from the command line and returns the exit code."""
-    known: dict[str, str | bool | None] = {
-        "workdir": None,
-        "scale": "paper",
-        "help": False,
-        "progress": True,
-    }
-    try:
-        own, rest = flags.own(known, sys.argv[1:] if argv is None else argv)
-        if own["help"]:
-            launcher.say((doc or "") + HELP)
-            return 0
-        if rest:
-            raise ValueError(
-                f"argument {rest[0]!r} is not a flag of this: allowed are --workdir=DIR, --scale "
-                "and --help."
-            )
-        scale = registry.one_of("scale", own["scale"], SCALES)
-        if not own["workdir"]:
-            raise ValueError("workdir is not given: name a folder with --workdir=DIR.")
-        folder = Path(paths.expanded(own["workdir"], "workdir"))
-    except ValueError as error:
-        return launcher.fault(error, launcher.USAGE)
-    try:
-        workdir.check_writable(folder)
-        launcher.prepare_jax()
-        launcher.say(run(FIGURES[name], folder, scale))
-    except launcher.ENVIRONMENT_FAULTS as error:
-        return launcher.fault(error, launcher.ENVIRONMENT)
-    return 0
+    return computation.main(
+        (doc or "") + HELP,
+        SCALES,
+        lambda folder, scale: run(FIGURES[name], folder, scale),
+        argv,
+        {"progress": True},
+    )
 
 
 def run(numbers: Numbers, folder: Path, scale: str) -> str:

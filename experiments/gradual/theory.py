@@ -23,29 +23,8 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from plasticity_jax import registry
-from plasticity_jax.cli import flags, launcher
+from experiments import computation
 from plasticity_jax.execution import program
-from plasticity_jax.storage import paths, workdir
-
-
-def arguments(argv: Sequence[str]) -> tuple[str, str] | None:
-    """Returns (workdir, scale) from `argv`, or None if help is asked for. Raises ValueError, one
-    sentence.
-    """
-    own, rest = flags.own({"workdir": None, "scale": "full", "help": False}, argv)
-    if rest:
-        raise ValueError(
-            f"argument {rest[0]!r} is not a flag of this: allowed are --workdir=DIR, --scale and "
-            "--help."
-        )
-    if own["help"]:
-        return None
-    scale = registry.one_of("scale", own["scale"], ("full", "smoke"))
-    folder = own["workdir"]
-    if not folder:
-        raise ValueError("workdir is not given: name a folder with --workdir=DIR.")
-    return paths.expanded(folder, "workdir"), scale
 
 
 def run(folder: Path, scale_name: str) -> str:
@@ -78,21 +57,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Runs the experiment and returns the exit code: 0, 2 for a fault of the command line, 1 for
     one of data or disk.
     """
-    try:
-        given = arguments(sys.argv[1:] if argv is None else argv)
-    except ValueError as error:
-        return launcher.fault(error, launcher.USAGE)
-    if given is None:
-        launcher.say(__doc__ or "")
-        return 0
-    folder, scale = given
-    try:
-        workdir.check_writable(folder)
-        launcher.prepare_jax()
-        launcher.say(run(Path(folder), scale))
-    except launcher.ENVIRONMENT_FAULTS as error:
-        return launcher.fault(error, launcher.ENVIRONMENT)
-    return 0
+    return computation.main(__doc__ or "", ("full", "smoke"), run, argv)
 
 
 if __name__ == "__main__":

@@ -287,8 +287,8 @@ def check(
     dataset = program_.load_common_dataset(specs, values["data_dir"], values["download"])
     if metric:
         metrics.check_measured(specs, metric, len(dataset.test_images) > 0)
-    samples = program_.sizes(specs, program_.device_data(dataset))
     data = program_.device_data(dataset)
+    samples = program_.sizes(specs, data)
     with own_parts.told():
         programs = program_.plan(runs, samples, values["lane_strategy"], width)
         for program in programs if own_parts.LOADED else ():

@@ -58,15 +58,9 @@ def names(values: flags.Values) -> list[str] | None:
 
 
 def drawing(values: flags.Values, metric: str, title: str, note: str) -> Any:
-    """Returns the `curves.Drawing` of a metric as the flags have it, in their formats and in those
-    of the files that an earlier command left.
-    """
+    """Returns the `curves.Drawing` of a metric as the flags have it."""
     from plasticity_jax.reporting import curves
 
-    formats = _listed(values, "figure_format")
-    if values.get("workdir"):
-        left = [name for name in curves.FORMATS if _curves(values["workdir"], name).exists()]
-        formats = [*formats, *left]
     return curves.Drawing(
         metric,
         values["band"],
@@ -74,13 +68,8 @@ def drawing(values: flags.Values, metric: str, title: str, note: str) -> Any:
         note,
         names=names(values),
         width=values["figure_width"],
-        formats=tuple(dict.fromkeys(formats)),
+        formats=tuple(dict.fromkeys(_listed(values, "figure_format"))),
     )
-
-
-def _curves(workdir: str, ending: str) -> Path:
-    """The figure of a run in one format."""
-    return Path(workdir) / f"curves.{ending}"
 
 
 def export(values: flags.Values, table: Any, columns: Sequence[str], metric: str) -> None:

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import pandas as pd
 
 from plasticity_jax import registry
+from plasticity_jax.reporting import labels as labels_
 from plasticity_jax.reporting import metrics, over_seeds, panels, statistics
 
 if TYPE_CHECKING:
@@ -130,24 +131,24 @@ def curves(
     path_without_suffix: str | os.PathLike,
     drawing: Drawing = _USUAL,
 ) -> list[pathlib.Path]:
-    """Returns the paths of the figure that it writes, one for each format; the same table gives the
-    same bytes.
+    """Returns the paths of the figure that it writes, one for each format, and again for those of
+    the files that an earlier call left; the same table gives the same bytes.
 
     Arguments and errors are those of `figure`; OSError if the folder is missing.
     """
     for name in drawing.formats:
         registry.lookup(FORMATS, "figure_format", name)
-    paths = {}
+    files = {name: pathlib.Path(f"{os.fspath(path_without_suffix)}.{name}") for name in FORMATS}
+    left = [name for name, file in files.items() if file.exists()]
+    formats = dict.fromkeys([*drawing.formats, *left])
     with style(drawing.width):
         drawn = figure(table, arm_columns, drawing)
         # (the SVG comes first: drawing fixes the layout for all)
-        for suffix in sorted(drawing.formats, key=[*FORMATS].index):
+        for suffix in sorted(formats, key=[*FORMATS].index):
             content = io.BytesIO()
             drawn.savefig(content, format=suffix, metadata=FORMATS[suffix])
-            path = pathlib.Path(f"{os.fspath(path_without_suffix)}.{suffix}")
-            path.write_bytes(content.getvalue())
-            paths[suffix] = path
-    return [paths[suffix] for suffix in drawing.formats]
+            files[suffix].write_bytes(content.getvalue())
+    return [files[suffix] for suffix in formats]
 
 
 def figure(table: pd.DataFrame, arm_columns: Sequence[str], drawing: Drawing = _USUAL) -> "Figure":
@@ -189,12 +190,7 @@ def _names(table: pd.DataFrame, arm_columns: Sequence[str], drawing: Drawing) ->
     usual = statistics.arm_labels(table, arm_columns)
     if drawing.names is None:
         return usual
-    if len(drawing.names) != len(usual):
-        raise ValueError(
-            f"arm_names are {len(drawing.names)}: allowed are as many as arms, {len(usual)}, in "
-            f"this order: {'; '.join(usual)}."
-        )
-    return pd.Series(drawing.names, name=usual.name)
+    return pd.Series(labels_.named(list(usual), drawing.names), name=usual.name)
 
 
 def _shown(

@@ -1,6 +1,7 @@
 """What an arm is called in tables and figures."""
 
 import collections
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -100,6 +101,20 @@ def _label(arm: dict[Any, Any], varying: list[str], thorough: bool, usual: dict[
     ):
         parts.insert(0, method_name(method))
     return ", ".join(parts) or (method_name(method) if isinstance(method, str) else "all lanes")
+
+
+def named(usual: Sequence[str], names: Sequence[str] | None) -> list[str]:
+    """Returns what arms are called: `names`, or what they usually are if there are none. Raises
+    ValueError for more or fewer names than arms.
+    """
+    if names is None:
+        return list(usual)
+    if len(names) != len(usual):
+        raise ValueError(
+            f"arm_names are {len(names)}: allowed are as many as arms, {len(usual)}, in this "
+            f"order: {'; '.join(usual)}."
+        )
+    return list(names)
 
 
 def _change(arm: dict[Any, Any], thorough: bool) -> str:

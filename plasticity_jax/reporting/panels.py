@@ -97,10 +97,11 @@ def draw(axes: "Axes", metric: Metric, arms: Sequence[Line], band: str, tasks: i
         axes.set_xlim(1 - room, tasks + room)
     else:
         axes.set_xlim(0.5, 1.5)
-    _value_axis(axes, metric.share, pd.concat(drawn))
+    every = pd.concat(drawn)
+    _value_axis(axes, metric.share, every)
     if bands:
-        _leave_out_outliers(axes, pd.concat(drawn)["mean"].to_numpy(), np.hstack(bands))
-    _not_below_zero(axes, pd.concat(drawn)["minimum"].to_numpy())
+        _leave_out_outliers(axes, every["mean"].to_numpy(), np.hstack(bands))
+    _not_below_zero(axes, every["minimum"].to_numpy())
 
 
 def _marks(marker: str, tasks: np.ndarray) -> dict[str, Any]:

@@ -32,7 +32,8 @@ def finals(
       ValueError: as `statistics.final`.
     """
     arms = statistics.arms(table, arm_columns)
-    names, number = _names(arms, names), statistics.baseline_of(arms.values)
+    names = labels.named(labels.of_arms(arms.values), names)
+    number = statistics.baseline_of(arms.values)
     rows = []
     for metric in statistics.metric_columns(table, arm_columns):
         if "/" in metric:
@@ -97,7 +98,7 @@ def final_cells(
     about = metrics_.of_column(table, metric)
     shown = _notation(means["mean"], about.share)
 
-    names = _names(arms, names)
+    names = labels.named(labels.of_arms(arms.values), names)
     unit, points = (", %", ", points") if about.share else ("", "")
     minus = f"minus {names[number]}{points}"
     lines = [["arm", "seeds", f"mean{unit}", "95 % interval", minus, "95 % interval"]]
@@ -123,19 +124,6 @@ def final_cells(
     if not alone:
         head.append("differences: paired, same seed and same tasks")
     return [*head, *_lengths(arms.rows)], rows
-
-
-def _names(arms: statistics.Arms, names: Sequence[str] | None) -> list[str]:
-    """What arms are called. Raises ValueError for more or fewer names than arms."""
-    usual = labels.of_arms(arms.values)
-    if names is None:
-        return usual
-    if len(names) != len(usual):
-        raise ValueError(
-            f"arm_names are {len(names)}: allowed are as many as arms, {len(usual)}, in this "
-            f"order: {'; '.join(usual)}."
-        )
-    return list(names)
 
 
 def _lengths(rows: Sequence[pd.DataFrame]) -> list[str]:

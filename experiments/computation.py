@@ -1,0 +1,48 @@
+"""The command line of what is computed in one go, without lanes: a folder and a scale."""
+
+import sys
+from collections.abc import Callable, Collection, Sequence
+from pathlib import Path
+
+from plasticity_jax import registry
+from plasticity_jax.cli import flags, launcher
+from plasticity_jax.storage import paths, workdir
+
+
+def main(
+    doc: str,
+    scales: Collection[str],
+    compute: Callable[[Path, str], str],
+    argv: Sequence[str] | None = None,
+    own: flags.Values | None = None,
+) -> int:
+    """Writes what `compute` makes of a folder and the name of a scale, prints the text that it
+    returns, and returns the exit code: 0, 2 for a fault of the command line, 1 for one of data or
+    disk.
+
+    The first of `scales` is the usual one; `own` are flags that are taken besides.
+    """
+    known = {"workdir": None, "scale": next(iter(scales)), "help": False, **(own or {})}
+    try:
+        given, rest = flags.own(known, sys.argv[1:] if argv is None else argv)
+        if rest:
+            raise ValueError(
+                f"argument {rest[0]!r} is not a flag of this: allowed are --workdir=DIR, --scale "
+                "and --help."
+            )
+        if given["help"]:
+            launcher.say(doc)
+            return 0
+        scale = registry.one_of("scale", given["scale"], scales)
+        if not given["workdir"]:
+            raise ValueError("workdir is not given: name a folder with --workdir=DIR.")
+        folder = Path(paths.expanded(given["workdir"], "workdir"))
+    except ValueError as error:
+        return launcher.fault(error, launcher.USAGE)
+    try:
+        workdir.check_writable(folder)
+        launcher.prepare_jax()
+        launcher.say(compute(folder, scale))
+    except launcher.ENVIRONMENT_FAULTS as error:
+        return launcher.fault(error, launcher.ENVIRONMENT)
+    return 0
