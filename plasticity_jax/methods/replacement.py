@@ -131,7 +131,11 @@ def continual_backprop(
             due[name], memory[name] = _due(rule, memory[name], key)
         if not due:
             return params, None, state
-        replace = _replacing(rule, here, due, lambda: init(jax.random.fold_in(ctx.key, _DRAW)))
+
+        def draw(number: Array) -> PyTree:
+            return init(jax.random.fold_in(ctx.key, _DRAW + number))
+
+        replace = _replacing(rule, here, due, draw)
         untouched = {name: jnp.zeros(p.shape, bool) for name, p in old.items()}
         # A loop, not a branch: under vmap it is entered only when some lane has a unit to replace.
         first = (jnp.stack(list(due.values())).max() > 0, old, untouched, memory, jnp.int32(0))
@@ -209,13 +213,20 @@ def _chosen(rule: _Rule, memory: _Memory, number: Array) -> Array:
 
 
 def _replacing(
-    rule: _Rule, groups: Mapping[str, _Group], due: Mapping[str, Array], draw: Callable[[], PyTree]
+    rule: _Rule,
+    groups: Mapping[str, _Group],
+    due: Mapping[str, Array],
+    draw: Callable[[Array], PyTree],
 ) -> Callable:
-    """Returns the body of the loop that replaces the units that are due."""
+    """Returns the body of the loop that replaces the units that are due.
+
+    `draw` is given how many were replaced before: none, but the compiler cannot know. What depends
+    on nothing that the loop changes it would move ahead of it, and draw a network at every step.
+    """
 
     def replace(carry):
-        _, old, touched, memory, _ = carry
-        fresh, new, touched = trees.named(draw()), dict(old), dict(touched)
+        _, old, touched, memory, before = carry
+        fresh, new, touched = trees.named(draw(before)), dict(old), dict(touched)
         chosen = {name: _chosen(rule, memory[name], due[name]) for name in groups}
         for name, group in groups.items():
             _compensate(rule, group, old, new, memory[name], chosen[name])

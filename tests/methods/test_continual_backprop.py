@@ -284,6 +284,27 @@ def test_lanes_replace_their_own_units():
         )
 
 
+def test_a_network_is_drawn_only_when_a_unit_is_replaced():
+    """A draw that does not depend on the loop which replaces, the compiler would take out of it."""
+    units = {"h": UnitGroup(("dense",), None, ("head",))}
+
+    def init(key):
+        kernel = jax.random.uniform(key, (7, 5))
+        return {"dense": {"kernel": kernel}, "head": {"kernel": kernel[:5]}}
+
+    tx = methods.continual_backprop(units, init)(optax.sgd(0.01))
+
+    def step(seed, params):
+        ctx = Context(jax.random.key(seed), seed, jnp.bool_(False), {"h": jnp.ones((1, 5))})
+        return tx.update(params, tx.init(params), params, ctx=ctx)
+
+    params = jax.eval_shape(jax.vmap(init), jax.random.split(jax.random.key(0), 3))
+    lowered = jax.jit(jax.vmap(step)).lower(jnp.arange(3, dtype=jnp.uint32), params)
+    text = lowered.compile().as_text()
+    assert "u32[3,7,5]" in text
+    assert "u32[3,7,5]" not in text[text.index("ENTRY") :]
+
+
 @pytest.mark.long
 def test_what_is_refused():
     for option, known in (
