@@ -42,7 +42,8 @@ def _singular_values(matrix: Array) -> Array:
     CPU with several devices each of them waited for threads that the others held, and a run stood
     still.
     """
-    return jnp.linalg.svd(matrix, compute_uv=False)
+    # (else [N, N] is set aside for vectors that nobody asked for: 262 GB for 250 images of 32x32)
+    return jnp.linalg.svd(matrix, full_matrices=False, compute_uv=False)
 
 
 def _shares(activations: Array, centred: bool = False) -> tuple[Array, Array]:

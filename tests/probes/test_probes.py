@@ -429,6 +429,12 @@ def test_representation_change():
     )
 
 
+def test_ranks_of_many_positions_need_no_square_of_them():
+    many = jax.ShapeDtypeStruct((50_000, 3), jnp.float32)
+    compiled = jax.jit(probes.effective_rank).lower(many).compile()
+    assert compiled.memory_analysis().temp_size_in_bytes < 10 * 50_000 * 3 * 4
+
+
 def test_effective_rank():
     rank = jax.jit(probes.effective_rank)
     for n in (1, 3, 7):
