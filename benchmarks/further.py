@@ -139,6 +139,39 @@ def cores_too(rounds: int) -> list[Figure]:
     return figures
 
 
+def acting(rounds: int) -> list[Figure]:
+    """DQN on Breakout of MinAtar against PyTorch on the Python game, one core each; what remembering
+    takes.
+    """
+    common = {"rows": 100_000, "pinned": True}
+    rivals = {
+        "1 lane": rival("acting", piece=None, count=1, steps=16_000, **common),
+        "8 lanes": rival("acting", piece=None, count=8, steps=4_000, **common),
+        "remembering": rival("remembering", steps=16_000, **common),
+        "PyTorch": rival("torch_dqn", steps=400, **common),
+    }
+    rates = alternate(rivals, rounds)
+    alone = rates["1 lane"]
+    return [
+        Figure("acting", "1 lane", alone, "frames/s"),
+        Figure("acting", "PyTorch", rates["PyTorch"], "frames/s"),
+        Figure("acting", "1 lane / PyTorch", divide(alone, rates["PyTorch"]), at_least=10),
+        Figure(
+            "acting",
+            "time of a lane, 8 lanes in a vmap / 1 lane",
+            divide(alone, rates["8 lanes"]),
+            at_most=1.1,
+        ),
+        Figure(
+            "acting",
+            "remembering, share of 1 lane's time",
+            divide(alone, rates["remembering"]),
+            "%",
+            at_most=0.05,
+        ),
+    ]
+
+
 def series(rounds: int) -> list[Figure]:
     """ResNet-18 and T5 with 1, 2, 4 lanes (on GPUs up to 16), one at a time and in one vmap, of
     grouped convolutions.

@@ -402,7 +402,8 @@ PARTS: dict[str, Callable[[int], list[Figure]]] = {
     "compiled": further.compiled,
     "cores_too": further.cores_too,
     "series": further.series,
+    "acting": further.acting,
 }
 # what is measured if no part is named, in less than ten minutes: what has a figure to reach, but
-# for that of `one_lane`
+# for those of `one_lane` and `acting`
 USUAL = [name for name, part in PARTS.items() if part.__module__ != further.__name__]

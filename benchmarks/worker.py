@@ -130,7 +130,7 @@ def sweep(
     numbers = [{"seed": seed, "granularity": levels[seed % len(levels)]} for seed in range(lanes)]
     program = program_.plan([(spec(**settings), numbers)], SAMPLES, strategy)[0]
     compiled = compiled_.compile_program(program, data())
-    return _tasks(
+    return tasks(
         compiled.init(), compiled.run_task, lanes * lane_steps(program.spec), jax.block_until_ready
     )
 
@@ -153,7 +153,7 @@ def plain(**settings: Any) -> Go:
         run.run_task, donate_argnums=1, compiler_options=placement.options(one.model)
     )
     step = lambda state, task: run_task(lane, state, examples, np.int32(task))  # noqa: E731
-    return _tasks(init(lane, examples), step, lane_steps(one), jax.block_until_ready)
+    return tasks(init(lane, examples), step, lane_steps(one), jax.block_until_ready)
 
 
 def lane_steps(one: Any) -> int:
@@ -161,7 +161,7 @@ def lane_steps(one: Any) -> int:
     return SAMPLES // one.batch_size * one.epochs
 
 
-def _tasks(state: Any, run_task: Callable, work: float, wait: Callable) -> Go:
+def tasks(state: Any, run_task: Callable, work: float, wait: Callable) -> Go:
     number = 0
 
     def go():
@@ -320,6 +320,8 @@ WORK: dict[str, Callable[..., Go]] = {
     "plain": plain,
     "scan": lazily("benchmarks.jax_mlp", "training"),
     "steps": lazily("benchmarks.jax_steps", "training"),
+    "acting": lazily("benchmarks.jax_acting", "training"),
+    "remembering": lazily("benchmarks.jax_acting", "remembering"),
     "curvature": curvature,
     "job": job,
     "jax_matmul": jax_matmul,
@@ -327,6 +329,7 @@ WORK: dict[str, Callable[..., Go]] = {
     "torch_matmul": lazily("benchmarks.torch_mlp", "matmul"),
     "torch_resnet": lazily("benchmarks.torch_resnet", "training"),
     "torch_t5": lazily("benchmarks.torch_t5", "training"),
+    "torch_dqn": lazily("benchmarks.torch_dqn", "training"),
 }
 
 if __name__ == "__main__":

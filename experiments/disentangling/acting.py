@@ -137,6 +137,58 @@ MINATAR = Benchmark(
     Recipe("minatar.game", ({}, {"norm": "none", **BY_CHANCE}), BY_CHANCE),
 )
 
+ATARI = Benchmark(
+    "atari",
+    "Atari, C51",
+    "episode_return_mean",
+    {
+        "environment": "atari",
+        "atari.game": ("breakout", "pong", "seaquest"),
+        "head": "c51",
+        "model": "game_cnn",
+        "game_cnn.of": "atari",
+        "batch_size": 32,
+        "phase_steps": 1_000_000,
+        "tasks": 50,
+        "seeds": 5,
+        "norm": ("none", "layer"),
+        "learning_rate": 2.5e-4,
+        "adam.eps": 3.125e-4,
+        "dqn.epsilon": 0.01,
+        "dqn.explore": 250_000,
+        "dqn.replay": 1_000_000,
+        "dqn.warmup": 20_000,
+        "dqn.target_every": 2_000,
+        "dqn.evaluate": 20_000,
+        "probes": ("dormant_fraction", "parameter_norm"),
+    },
+    {
+        "atari.game": "breakout",
+        "norm": "layer",
+        "phase_steps": 12_500,
+        "tasks": 20,
+        "seeds": 1,
+        "dqn.explore": 50_000,
+        "dqn.replay": 50_000,
+        "dqn.warmup": 2_000,
+        "dqn.target_every": 500,
+        "dqn.evaluate": 1_000,
+    },
+    {
+        "atari.game": "breakout",
+        "norm": "layer",
+        "phase_steps": 200,
+        "tasks": 2,
+        "seeds": 1,
+        "dqn.explore": 100,
+        "dqn.replay": 200,
+        "dqn.warmup": 40,
+        "dqn.evaluate": 40,
+        "probe_samples": 16,
+    },
+    Recipe("atari.game", (BY_CHANCE,), BY_CHANCE),
+)
+
 
 def arms(benchmark: Benchmark[Recipe], tasks: int) -> list[dict[str, Any]]:
     """Returns the grids of a figure: all of its settings, and in the last of `tasks` phases its

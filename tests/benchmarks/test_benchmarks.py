@@ -149,16 +149,18 @@ def test_every_part_asks_for_work_there_is(part, backend, monkeypatch):
     assert all(1 <= rounds <= 5 for rounds in rounds_run)
     assert all(figure.part == part and len(figure.values) in rounds_run for figure in figures)
     assert len({figure.what for figure in figures}) == len(figures)
-    assert any(figure.met is not None for figure in figures) == (part in (*parts.USUAL, "one_lane"))
+    assert any(figure.met is not None for figure in figures) == (
+        part in (*parts.USUAL, "one_lane", "acting")
+    )
 
 
 def fits(work, settings):
     """Raises TypeError if the work cannot be called with the settings; looks through `lazily`."""
     if work.__closure__:
         module, name = (cell.cell_contents for cell in work.__closure__)
-        if module.startswith("benchmarks.torch") and not (
-            find_spec("torch") and find_spec("transformers")
-        ):
+        needed = ["torch", "transformers"] if module.startswith("benchmarks.torch") else []
+        needed += ["minatar"] if module == "benchmarks.torch_dqn" else []
+        if not all(map(find_spec, needed)):
             return  # what comes with the extra `oracles` only
         work = getattr(__import__(module, fromlist=[name]), name)
     inspect.signature(work).bind(**settings)

@@ -2,6 +2,8 @@
 
 import dataclasses
 import importlib
+import sys
+import types
 
 import jax
 import jax.numpy as jnp
@@ -39,6 +41,45 @@ def test_an_image_has_the_means_of_its_areas():
     found = module.smaller(screen)
     assert found.dtype == np.uint8
     np.testing.assert_allclose(found, wanted, atol=0.5 + 1e-9)
+
+
+@pytest.fixture
+def games(monkeypatch):
+    """ale-py with two games, the ROM of one of which is lacking."""
+    roms = types.ModuleType("ale_py.roms")
+    roms.get_all_rom_ids = lambda: ["breakout", "pong"]
+    roms.get_rom_path = {"breakout": "breakout.bin"}.get
+    package = types.ModuleType("ale_py")
+    package.roms = roms
+    monkeypatch.setitem(sys.modules, "ale_py", package)
+    monkeypatch.setitem(sys.modules, "ale_py.roms", roms)
+    monkeypatch.setattr(module, "installed", lambda: True)
+    monkeypatch.setattr(module, "_AT_REST", {})
+
+
+REFUSED = {
+    "pong": "atari.game is 'pong', but ale-py has no ROM of it: allowed are games whose ROM is "
+    "installed.",
+    "breakout+breakot": "atari.game is 'breakot' (did you mean breakout): allowed are the games of "
+    "ale-py such as breakout, or several joined by +.",
+    "xyz": "atari.game is 'xyz' (there are 2): allowed are the games of ale-py such as breakout, "
+    "or several joined by +.",
+}
+
+
+@pytest.mark.usefixtures("games")
+@pytest.mark.parametrize("name", REFUSED)
+def test_a_game_without_its_rom_and_one_there_is_not_are_refused(name, monkeypatch):
+    monkeypatch.setattr(module, "_begun", _begun_or_there)
+    with pytest.raises(ValueError) as error:
+        atari(game=name).check(None, 1)
+    assert str(error.value) == REFUSED[name]
+
+
+def _begun_or_there(name):
+    """An emulator of nothing, of a game whose ROM is there."""
+    module._rom(name)
+    return module._Emulator(None, b"", np.zeros((210, 160), np.uint8), (0,))
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ from scipy import stats
 from experiments.disentangling import acting
 from plasticity_jax.cli import flags
 
-BENCHMARKS = {one.name: one for one in (acting.BANDIT, acting.MINATAR)}
+BENCHMARKS = {one.name: one for one in (acting.BANDIT, acting.MINATAR, acting.ATARI)}
 
 
 def runs(benchmark, scale, *argv):
@@ -19,7 +19,7 @@ def runs(benchmark, scale, *argv):
     return flags.runs(values, given, acting.arms(benchmark, int(values["tasks"])))
 
 
-@pytest.mark.parametrize("name", BENCHMARKS)
+@pytest.mark.parametrize("name", ["bandit", "minatar"])
 @pytest.mark.parametrize("scale", ["paper", "reduced", "smoke"])
 def test_every_arm_has_a_fresh_network_in_the_last_phase(name, scale):
     made = runs(BENCHMARKS[name], scale)
@@ -30,6 +30,15 @@ def test_every_arm_has_a_fresh_network_in_the_last_phase(name, scale):
     fresh = {repr(lane) for _, lanes in late for lane in lanes}
     assert {repr(lane) for _, lanes in aged for lane in lanes} <= fresh
     assert len(aged) <= len(late)
+
+
+@pytest.mark.parametrize("scale", ["paper", "reduced", "smoke"])
+def test_a_game_of_atari_has_a_player_by_chance(scale):
+    made = runs(acting.ATARI, scale)
+    late = [(spec, lanes) for spec, lanes in made if spec.first_task]
+    assert {lane["dqn.epsilon"] for _, lanes in late for lane in lanes} == {1.0}
+    games = {dict(spec.options).get("atari.game", "breakout") for spec, _ in late}
+    assert games == {dict(spec.options).get("atari.game", "breakout") for spec, _ in made}
 
 
 @pytest.mark.parametrize("name", BENCHMARKS)

@@ -12,6 +12,8 @@ import plasticity_jax as pj
 from plasticity_jax import lanes
 from plasticity_jax.cli import dry_run
 from plasticity_jax.execution import memory, program
+from plasticity_jax.methods import METHODS
+from plasticity_jax.probes import PROBES
 from plasticity_jax.spec import Spec
 from plasticity_jax.training import acting
 from plasticity_jax.types import AgentState
@@ -117,7 +119,7 @@ def test_exploration_falls_over_the_first_steps_of_a_run():
 @pytest.mark.long
 def test_methods_and_probes_are_those_of_every_run(data):
     """Also one that acts before a task, and one that adds to the loss."""
-    probes = ("hessian_top", "ntk", "dormant_fraction", "representation_change:start")
+    probes = ("hessian_top", "ntk", "trap", "dormant_fraction", "representation_change:start")
     one = spec(
         method="l2+shrink_and_perturb+redo+head_reset",
         norm="layer",
@@ -127,10 +129,25 @@ def test_methods_and_probes_are_those_of_every_run(data):
     (_, first), (state, second) = phases(one, data, LANE | {"l2.strength": 1e-3})
     assert first["representation_change:start"] == 0  # (nothing acts before the first phase)
     assert np.isfinite(second["representation_change:start"])
-    for name in ("hessian_top", "ntk", "dormant_fraction", "q", "loss"):
+    for name in ("hessian_top", "ntk", "trap", "dormant_fraction", "q", "loss"):
         assert np.isfinite(second[name]), name
     assert second["finite"]
     assert isinstance(state, AgentState)
+
+
+@pytest.mark.long
+def test_every_method_and_every_probe_goes_with_an_agent(data):
+    """Methods two by two, since each is asked of once; what they do is tested where they are."""
+    names = [name for name in METHODS if name != "none"]
+    for first in range(0, len(names), 2):
+        pair, probes = names[first : first + 2], () if first else tuple(PROBES)
+        one = spec(method="+".join(pair), probes=probes)
+        lane = {name: value[0] for name, value in lanes.stack([lanes.complete(one, LANE)]).items()}
+        run = pj.make_run(one)
+        state = jax.eval_shape(run.init, lane, data)
+        after, metrics = jax.eval_shape(run.run_task, lane, state, data, jnp.int32(1))
+        assert jax.tree.structure(after) == jax.tree.structure(state)
+        assert len(metrics) >= len(probes)
 
 
 @pytest.mark.parametrize("head", ["two_hot", "c51"])
@@ -225,9 +242,12 @@ def test_what_does_not_go_together_is_refused(why):
     assert said.endswith(".")
 
 
-def test_gamma_is_a_share():
-    with pytest.raises(ValueError, match=r"^dqn\.gamma is 1\.5: allowed is 0 to 1\.$"):
-        lanes.check(spec(), [{"dqn.gamma": 1.5}], 64)
+@pytest.mark.parametrize("agent", ["dqn", "rainbow"])
+@pytest.mark.parametrize("gamma", [1.5, -0.01])
+def test_gamma_is_a_share(agent, gamma):
+    one = spec(agent=agent, options={})
+    with pytest.raises(ValueError, match=rf"^{agent}\.gamma is {gamma}: allowed is 0 to 1\.$"):
+        lanes.check(one, [{f"{agent}.gamma": gamma}], 64)
 
 
 @pytest.mark.long
