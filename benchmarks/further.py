@@ -140,9 +140,7 @@ def cores_too(rounds: int) -> list[Figure]:
 
 
 def acting(rounds: int) -> list[Figure]:
-    """DQN on Breakout of MinAtar against PyTorch on the Python game, one core each; what remembering
-    takes.
-    """
+    """DQN on Breakout of MinAtar against PyTorch on the Python game, a core each; cost of memory."""
     common = {"rows": 100_000, "pinned": True}
     rivals = {
         "1 lane": rival("acting", piece=None, count=1, steps=16_000, **common),

@@ -364,7 +364,8 @@ def profiles(scores: Mapping[str, Sequence[np.ndarray]], title: str, path: Path)
         axes.fill_between(edges, found.low, found.high, alpha=0.2, linewidth=0)
     axes.set(xlabel="score: 0 is chance, 1 the first arm's mean", ylabel="share of runs above it")
     axes.set_title(title)
-    axes.legend()
+    if axes.lines:  # (none where no run measured a score)
+        axes.legend()
     figure.savefig(path)
 
 
