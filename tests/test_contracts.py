@@ -214,16 +214,7 @@ def check_run(one, before, after, metrics):
     assert any((np.asarray(leaf[0]) != leaf[1]).any() for leaf in jax.tree.leaves(after.params))
 
 
-def cases():
-    """Their programs; those of models that take long to compile are marked."""
-    found = []
-    for settings in programs():
-        marks = () if settings["model"] == "mlp" else pytest.mark.long
-        found.append(pytest.param(settings, marks=marks, id="-".join(settings.values())))
-    return found
-
-
-@pytest.mark.parametrize("settings", cases())
+@pytest.mark.parametrize("settings", programs(), ids=lambda settings: "-".join(settings.values()))
 def test_every_entry_runs_compiled_and_vmapped(settings):
     one, before, after, metrics = run_two_lanes(**settings)
     environment = ENVIRONMENTS[settings["environment"]]()

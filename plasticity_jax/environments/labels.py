@@ -33,10 +33,7 @@ def random_labels(
     if draw == "iid":  # of all classes, whether the dataset's own labels have them or not
         accuracy = accuracy._replace(chance=lambda data: 1 / data.classes)
 
-    def drawn(key, data, number):
-        key = jax.random.fold_in(key, number)
-        if draw == "shuffle":
-            return jax.random.permutation(key, data.y)
+    def drawn(key, data):
         if draw == "classes":
             return jax.random.permutation(key, data.classes)[data.y]
         return jax.random.randint(key, data.y.shape, 0, data.classes, data.y.dtype)
@@ -45,10 +42,17 @@ def random_labels(
         number = jnp.asarray(t if change else 0, jnp.int32) // every
         passed = number.astype(jnp.float32) * jnp.float32(share)
         whole = jnp.floor(passed)
-        both = jax.vmap(drawn, (None, None, 0))(
-            key, data, whole.astype(jnp.int32) + jnp.arange(2, dtype=jnp.int32)
-        )
-        order = jax.random.permutation(jax.random.fold_in(key, FIXED), len(data.y))
+        # two draws of the labels and the fixed ranks, shuffled together, as that compiles once
+        first = whole.astype(jnp.uint32)
+        wanted = jnp.stack([first, first + 1, jnp.uint32(FIXED)])
+        each = jax.vmap(jax.random.fold_in, (None, 0))(key, wanted)
+        places = jnp.arange(len(data.y), dtype=data.y.dtype)
+        if draw == "shuffle":
+            three = jnp.stack([data.y, data.y, places])
+            *both, order = jax.vmap(jax.random.permutation)(each, three)
+        else:
+            both = jax.vmap(drawn, (0, None))(each[:2], data)
+            order = jax.random.permutation(each[2], places)
         rank = (order.astype(jnp.float32) + 0.5) / len(data.y)
         return jnp.where(rank + (passed - whole) < 1, both[0], both[1])
 

@@ -8,6 +8,7 @@ their method or granularity.
 """
 
 import dataclasses
+import math
 from typing import Any, NamedTuple
 
 import jax
@@ -100,7 +101,22 @@ def epoch(key: Key, samples: int, batch_size: int, task: Array, number: Array) -
         )
         places = places + (places >= jnp.where(np.diff(edges)[:, None] > steps, out, steps))
     slices = jnp.asarray(edges[:-1, None], jnp.int32) + places
-    return jax.random.permutation(jax.random.fold_in(key, 0), slices, axis=1, independent=True).T
+    return _shuffled(jax.random.fold_in(key, 0), slices).T
+
+
+def _shuffled(key: Key, rows: Array) -> Array:
+    """Returns `rows` [n, m], each shuffled on its own, by sorting random numbers.
+
+    Bit for bit `jax.random.permutation(key, rows, axis=1, independent=True)`, but the random
+    numbers are drawn in one row, as drawing them in short ones takes a fifth of the time that it
+    takes to compile a small program.
+    """
+    # rounds enough that equal random numbers, 32 bits, do not matter
+    for _ in range(math.ceil(3 * math.log(max(1, rows.size)) / math.log(2**32 - 1))):
+        key, own = jax.random.split(key)
+        numbers = jax.random.bits(own, (rows.size,), jnp.uint32).reshape(rows.shape)
+        _, rows = jax.lax.sort_key_val(numbers, rows, 1)
+    return rows
 
 
 def alone(environment: Environment, transition: Transition, epochs: int) -> bool:

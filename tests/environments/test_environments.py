@@ -38,21 +38,21 @@ def test_random_labels_of_share_one_are_a_draw_per_task():
         assert np.array_equal(labels(data, t), wanted)
 
 
-@pytest.mark.parametrize("share", [0.25, 0.1, 1 / 3])
+@pytest.mark.parametrize(("share", "draw"), [(0.25, "iid"), (0.1, "shuffle"), (1 / 3, "classes")])
 @pytest.mark.long
-def test_random_labels_redraw_a_share_and_each_label_once_in_a_round(share):
+def test_random_labels_redraw_a_share_and_each_label_once_in_a_round(share, draw):
     """Without replacement: in 1 / share changes every label is drawn anew once, so none is older
     than that.
     """
     data, changes = tiny.data(60), round(1 / share)
-    drawn = [labels(data, t, share=share, draw="iid") for t in range(2 * changes + 1)]
+    drawn = [labels(data, t, share=share, draw=draw) for t in range(2 * changes + 1)]
     numbers = [generations(data, t, share) for t in range(2 * changes + 1)]
     for before, after in itertools.pairwise(numbers):
         assert set(after - before) <= {0, 1}
         assert abs((after - before).sum() - share * 60) <= 1
     for t, number in enumerate(numbers):
         assert t or (number == 0).all()
-        own = [np.asarray(labels(data, int(n), draw="iid"))[i] for i, n in enumerate(number)]
+        own = [np.asarray(labels(data, int(n), draw=draw))[i] for i, n in enumerate(number)]
         assert np.array_equal(drawn[t], own)
     assert (numbers[changes] == 1).all()
 

@@ -184,6 +184,13 @@ def test_tasks_can_be_visited_in_any_order():
         assert_equal(at(KEY, task, step, 4), batch)
 
 
+@pytest.mark.parametrize("shape", [(1, 7), (16, 4), (3, 1), (64, 33)])
+def test_an_epoch_is_shuffled_as_jax_shuffles_rows(shape):
+    rows = jnp.arange(np.prod(shape), dtype=jnp.int32).reshape(shape)
+    expected = jax.random.permutation(KEY, rows, axis=1, independent=True)
+    np.testing.assert_array_equal(order_._shuffled(KEY, rows), expected)
+
+
 def test_inputs_and_order_are_the_same_for_all_transitions_and_granularities():
     output, sampling = (made("random_labels", transition) for transition in ("output", "sampling"))
     for step in range(0, STEPS, 5):
