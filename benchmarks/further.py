@@ -189,3 +189,33 @@ def series(rounds: int) -> list[Figure]:
             for name, rate in alternate(rivals, rounds).items()
         ]
     return figures
+
+
+def mechanisms(rounds: int) -> list[Figure]:
+    """The tangent kernel in gradients of its batch; norms against layer norm, and two-hot targets
+    against squared error, in time of a training step.
+    """
+    from plasticity_jax.models.norms import NORMS
+
+    kernels = {name: rival("kernel", what=name) for name in ("gradient", "ntk")}
+    kernel = alternate(kernels, rounds)
+    steps: dict[str, Any] = {"model": "mlp", "steps": 80, "count": cores()}
+    names = [name for name in NORMS if name not in ("none", "layer")]
+    rivals = {name: rival("steps", **steps, norm=name) for name in ("layer", *names)}
+    rivals |= {head: rival("steps", **steps, head=head) for head in ("linear", "two_hot")}
+    rates = alternate(rivals, rounds)
+    spent = divide(kernel["gradient"], kernel["ntk"])
+    heads = divide(rates["linear"], rates["two_hot"])
+    return [
+        Figure("mechanisms", "probe ntk, batch of 64", spent, "gradients", at_most=8),
+        *(
+            Figure(
+                "mechanisms",
+                f"time of a step, {name} / layer norm",
+                divide(rates["layer"], rates[name]),
+                at_most=1.1,
+            )
+            for name in names
+        ),
+        Figure("mechanisms", "time of a step, two-hot / squared error", heads, at_most=1.1),
+    ]

@@ -65,6 +65,14 @@ SUBJECTS: dict[str, Callable[[int, int], Subject]] = {
 }
 
 
+def of_numbers(subject: Subject, head: str) -> Subject:
+    """Returns a subject that is trained on a random network's outputs, read by a head."""
+    spec = dataclasses.replace(
+        subject.spec, environment="target_offset", transition="abrupt", head=head
+    )
+    return subject._replace(spec=spec, environment=spec.make_environment({}))
+
+
 def random_ids() -> Environment:
     """Random ids in, random ids out, all but padding (0), which is also the decoder's first."""
 
@@ -93,8 +101,13 @@ def training(
     strategy: str | None = None,
     width: int | None = None,
     task: int = worker.TASK,
+    *,
+    norm: str | None = None,
+    head: str | None = None,
 ) -> Go:
     """Trains `count` lanes of `model` with `method` for `steps` steps a call. Work: lane-steps.
+
+    `norm` replaces the model's usual one; with a `head` targets are numbers (`of_numbers`).
 
     Lanes are executed as a sweep does it, by default or as `strategy` and `width` say; steps are a
     scan in one program, or else (`scanned=False`) each step is a call of a program of its own.
@@ -104,9 +117,11 @@ def training(
     worker.set_up_jax()
     samples = min(steps * batch_size, worker.SAMPLES)
     subject = SUBJECTS[model](samples, batch_size)
-    subject = subject._replace(
-        spec=dataclasses.replace(subject.spec, method=method, precision=worker.precision())
-    )
+    own: dict[str, Any] = {"method": method, "precision": worker.precision()}
+    if norm is not None:
+        own["norm"] = norm
+    subject = subject._replace(spec=dataclasses.replace(subject.spec, **own))
+    subject = subject if head is None else of_numbers(subject, head)
     how = placement.execution(model, count, strategy, width)
     where = placement.placement(how)
     given = [lanes.complete(subject.spec, {"seed": seed}) for seed in range(count)]

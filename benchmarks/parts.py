@@ -403,7 +403,8 @@ PARTS: dict[str, Callable[[int], list[Figure]]] = {
     "cores_too": further.cores_too,
     "series": further.series,
     "acting": further.acting,
+    "mechanisms": further.mechanisms,
 }
 # what is measured if no part is named, in less than ten minutes: what has a figure to reach, but
-# for those of `one_lane` and `acting`
+# for those of `one_lane`, `acting` and `mechanisms`
 USUAL = [name for name, part in PARTS.items() if part.__module__ != further.__name__]

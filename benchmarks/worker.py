@@ -213,6 +213,46 @@ def curvature(what: str, epochs: int = 8, samples: int = 512) -> Go:
     return go
 
 
+def kernel(what: str, samples: int = 64) -> Go:
+    """The gradient of a batch's mean loss at the network as drawn, or all that the probe `ntk`
+    measures of that batch. Work: 1 each.
+    """
+    import jax
+    import jax.numpy as jnp
+
+    from plasticity_jax import environments, probes
+    from plasticity_jax.execution import placement
+    from plasticity_jax.training import network
+    from plasticity_jax.training import step as step_
+
+    set_up_jax()
+    one, examples = spec(), jax.device_put(data())
+    environment = environments.random_labels()
+    net = network.network(one, environment, examples)
+    params = jax.jit(net.init)(jax.random.key(0))["params"]
+    batch = environment.examples(examples, examples.y, jnp.arange(samples))
+
+    def outputs(params):
+        return net.apply(params, {}, batch.x, False)[0]
+
+    def measured(params):
+        found = probes.layerwise_ntk(outputs, params)
+        assert found is not None
+        return probes.kernel_summary(found)
+
+    def loss(params):
+        return step_.mean_loss(environment, outputs(params), batch)
+
+    works = {"gradient": jax.grad(loss), "ntk": measured}
+    compute = jax.jit(works[what], compiler_options=placement.options(one.model))
+
+    def go():
+        jax.block_until_ready(compute(params))
+        return 1.0
+
+    return go
+
+
 def job(
     tasks: int,
     epochs: int,
@@ -323,6 +363,7 @@ WORK: dict[str, Callable[..., Go]] = {
     "acting": lazily("benchmarks.jax_acting", "training"),
     "remembering": lazily("benchmarks.jax_acting", "remembering"),
     "curvature": curvature,
+    "kernel": kernel,
     "job": job,
     "jax_matmul": jax_matmul,
     "torch": lazily("benchmarks.torch_mlp", "training"),

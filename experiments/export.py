@@ -1,10 +1,11 @@
 """Makes a reported table of finished workdirs: every lane and task, and beside it what made it.
 
 Command: python -m experiments.export --from=DIR,... --name=NAME [--code=COMMIT] [--folder=DIR]
+[--details=COLUMN,...]
 (--code only where the workdir does not say it, as those of code from before it was recorded.)
 Writes NAME.parquet into the folder (experiments/gradual/results/lanes), without the columns of
-  single layers and with the columns code_version and compiler_options; and NAME.json, the workdirs'
-  config.json (without the folders and the name of the machine).
+  single layers, but for --details, and with the columns code_version and compiler_options; and
+  NAME.json, the workdirs' config.json (without the folders and the name of the machine).
 """
 
 import json
@@ -22,7 +23,13 @@ from plasticity_jax.storage import table as table_
 from plasticity_jax.storage import workdir
 
 FOLDER = pathlib.Path(__file__).parent / "gradual" / "results" / "lanes"
-OWN: dict[str, Any] = {"from": None, "name": None, "code": None, "folder": str(FOLDER)}
+OWN: dict[str, Any] = {
+    "from": None,
+    "name": None,
+    "code": None,
+    "folder": str(FOLDER),
+    "details": "",
+}
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -34,10 +41,11 @@ def main(argv: Sequence[str] | None = None) -> int:
             return 0
         if rest or not own["from"] or not own["name"]:
             raise ValueError(
-                "from and name are needed: --from=DIR,... --name=NAME; nothing but --code and "
-                "--folder is allowed beside."
+                "from and name are needed: --from=DIR,... --name=NAME; nothing but --code, "
+                "--folder and --details is allowed beside."
             )
-        paths = export(own["from"].split(","), own["name"], own["code"], own["folder"])
+        details = own["details"].split(",") if own["details"] else []
+        paths = export(own["from"].split(","), own["name"], own["code"], own["folder"], details)
     except ValueError as error:
         return launcher.fault(error, launcher.USAGE)
     except workdir.WorkdirError as error:
@@ -51,12 +59,17 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def export(
-    workdirs: Sequence[str], name: str, code: str | None, folder: str | pathlib.Path
+    workdirs: Sequence[str],
+    name: str,
+    code: str | None,
+    folder: str | pathlib.Path,
+    details: Sequence[str] = (),
 ) -> list[pathlib.Path]:
     """Writes NAME.parquet and NAME.json into `folder` and returns their paths; `code` replaces what
-    the workdir says.
+    the workdir says, `details` are columns of single layers or parts of a probe that are kept.
 
-    Raises ValueError if a run is not finished; OSError or WorkdirError if a workdir cannot be read.
+    Raises ValueError if a run is not finished or lacks one of `details`; OSError or WorkdirError if
+    a workdir cannot be read.
     """
     frames, records, first = [], [], 0
     for path in workdirs:
@@ -70,7 +83,7 @@ def export(
             ) from error
         made_by = code or record.get("code_version", "not recorded")
         frames.append(
-            _rows(path, table, programs, made_by).assign(
+            _rows(path, _kept(path, table, details), programs, made_by).assign(
                 lane=lambda t, first=first: t["lane"] + first
             )
         )
@@ -99,13 +112,23 @@ def _elsewhere(call: dict[str, Any], code: str | None) -> dict[str, Any]:
     return {**kept, "command": command} | ({"commit": code} if code else {})
 
 
+def _kept(path: str, table: Any, details: Sequence[str]) -> Any:
+    """The columns that are exported."""
+    lacking = [name for name in details if name not in table]
+    if lacking:
+        raise ValueError(
+            f"details has {lacking[0]!r}, but the table of {path} has no such column: allowed are "
+            "columns that it has."
+        )
+    return table[[c for c in table.columns if "/" not in c or c in details]]
+
+
 def _rows(path: str, table: Any, programs: Sequence[dict[str, Any]], code: str) -> Any:
-    kept = table[[c for c in table.columns if "/" not in c]]
     made, first = [], 0
     for program in programs:
         spec, count = program["spec"], len(program["lanes"])
         numbers = program.get("numbers", range(first, first + count))
-        rows = kept[kept["lane"].isin(numbers)]
+        rows = table[table["lane"].isin(numbers)]
         if len(rows) != count * spec["tasks"]:
             raise ValueError(
                 f"{path} has {len(rows)} rows of {count * spec['tasks']}: allowed are finished "

@@ -1,15 +1,16 @@
-"""Makes tables and pictures of the factorial again from the lanes kept in results/lanes.
+"""Makes tables and pictures again from the lanes kept in results/lanes.
 
 Command: python -m experiments.disentangling.redrawn
 Writes factorial_NAME.csv, factorial_NAME_cells.csv and factorial_NAME.png into
-experiments/disentangling/results, and the tables between the marks of README.md beside it.
+experiments/disentangling/results, and what stands between the marks of README.md beside it: the
+factorials' tables, the arms of figures and the claims.
 """
 
 import sys
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from experiments.disentangling import factorial, presence, streams
+from experiments.disentangling import accounts, claims, factorial, presence, streams
 from plasticity_jax.storage import table as table_
 
 HERE = Path(__file__).parent
@@ -89,14 +90,22 @@ def _told(row: Any, scale: int, sign: str) -> str:
     return f"{mean} [{low}, {high}]"
 
 
+def blocks() -> dict[str, str]:
+    """Returns what stands in README.md after each mark, by the mark."""
+    made = {f"factorial: {name}": block(name) for name in there()}
+    for name in accounts.there(claims.KEPT):
+        made[f"arms: {name}"] = accounts.rows_of_arms(name, claims.KEPT[name])
+    return {**made, "claims": accounts.rows_of_claims(claims.CLAIMS)}
+
+
 def filled(text: str) -> str:
     """Returns the text of README.md with its tables."""
-    for name in there():
-        begin, end = f"<!-- factorial: {name} -->", "<!-- end -->"
+    for mark, made in blocks().items():
+        begin, end = f"<!-- {mark} -->", "<!-- end -->"
         before, _, rest = text.partition(begin)
         if rest:
             _, _, after = rest.partition(end)
-            text = f"{before}{begin}\n\n{block(name)}\n\n{end}{after}"
+            text = f"{before}{begin}\n\n{made}\n\n{end}{after}"
     return text
 
 

@@ -66,6 +66,14 @@ LABELS = {
     "learning_rate": 1e-3,
 }
 ON_MNIST = {**REDUCED, "dataset": "mnist"}
+COMPOSITE = {"environment": "composite", "dataset": "cifar10", "probes": ("parameter_norm", "ntk")}
+WIDE = {"two_hot.low": -10.0, "two_hot.high": 210.0, "two_hot.bins": 221}  # of growing targets
+NARROW = {"two_hot.low": -10.0, "two_hot.high": 10.0, "two_hot.bins": 21}
+TOGETHER = {"method": "l2", "norm": ("none", "layer"), "l2.strength": (0.0, 1e-5)}
+COMBINATIONS: Arms = (
+    {**TOGETHER, "head": "linear"},
+    {**TOGETHER, "head": "two_hot", "two_hot.smoothing": (0.0, 0.01)},
+)
 
 
 def benchmark(
@@ -101,6 +109,17 @@ BENCHMARKS = {
                 "environment": "target_offset",
                 "dataset": "mnist",
                 "probes": ("feature_spectrum", "ntk"),
+            },
+        ),
+        benchmark(
+            "spectra",
+            "Features against the mean of targets",
+            "squared_error",
+            ({"target_offset.offset": OFFSETS, "norm": ("none", "layer")},),
+            {
+                "environment": "target_offset",
+                "dataset": "mnist",
+                "probes": ("feature_spectrum", "effective_rank", "ntk"),
             },
         ),
         benchmark(
@@ -195,21 +214,49 @@ BENCHMARKS = {
             {"model": "mlp"},
         ),
         benchmark(
+            "norms_cnn",
+            "Norms and L2 in a convolutional network",
+            "online_accuracy",
+            ({"norm": ("none", "layer", "batch"), "method": "l2", "l2.strength": (0.0, 1e-5)},),
+            {**LABELS, "model": "cnn", "probes": ("parameter_norm", "dormant_fraction")},
+            {"dataset": "cifar10", "samples": 640, "epochs": 30, "tasks": 8},
+        ),
+        benchmark(
+            "norms_resnet",
+            "Norms with L2 in ResNet-18",
+            "online_accuracy",
+            ({"norm": "none", "method": "none"}, {"norm": ("layer", "batch"), "method": "l2"}),
+            {**LABELS, "model": "resnet18", "probes": ("parameter_norm", "dormant_fraction")},
+            {
+                "dataset": "cifar10",
+                "samples": 640,
+                "epochs": 20,
+                "tasks": 6,
+                "resnet18.base": 32,
+                "precision": "tensorfloat32",
+            },
+            {"resnet18.base": 4},
+        ),
+        benchmark(
             "composite",
             "Inputs, labels and the mean of targets change",
             "online_accuracy",
-            (
-                {"norm": ("none", "layer"), "method": ("none", "l2"), "head": "linear"},
-                {"norm": ("none", "layer"), "method": ("none", "l2"), "head": "two_hot"},
-            ),
-            {
-                "environment": "composite",
-                "dataset": "cifar10",
-                "two_hot.low": -10.0,
-                "two_hot.high": 210.0,
-                "two_hot.bins": 221,
-                "probes": ("parameter_norm", "ntk"),
-            },
+            COMBINATIONS,
+            {**COMPOSITE, **WIDE},
+        ),
+        benchmark(
+            "continual",
+            "Inputs and labels change",
+            "online_accuracy",
+            COMBINATIONS,
+            {**COMPOSITE, **NARROW, "composite.mode": "continual"},
+        ),
+        benchmark(
+            "growing",
+            "The mean of targets grows",
+            "online_accuracy",
+            COMBINATIONS,
+            {**COMPOSITE, **WIDE, "composite.mode": "growing"},
         ),
     )
 }

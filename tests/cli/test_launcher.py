@@ -146,6 +146,20 @@ USAGE = {
     "--profile=": "profile is not given: name a folder with --profile=DIR.",
     "--profile=traces --lane_strategy=plain": "lane_strategy of a profile is 'plain': allowed are 'vmap', 'map', 'shard",
 }
+ON_NUMBERS = "--environment=target_offset --head=two_hot"
+USAGE |= {
+    f"{ON_NUMBERS} --two_hot.bins=1": "two_hot.bins is 1: allowed are whole numbers from 2.",
+    f"{ON_NUMBERS} --two_hot.bins=0": "two_hot.bins is 0: allowed are whole numbers from 2.",
+    f"{ON_NUMBERS} --two_hot.low=10": "two_hot.high is 10.0: allowed are numbers above two_hot.low",
+    f"{ON_NUMBERS} --two_hot.smoothing=2": "two_hot.smoothing is 2.0: allowed is 0 to 1.",
+    "--environment=target_offset --transition=output": "transition 'output' needs targets that are distr",
+    "--head=two_hot": "head 'two_hot' needs targets that are numbers, but those of 'random_labels'",
+    "--random_labels.share=1.5": "random_labels.share is 1.5: allowed is 0 to 1.",
+    "--random_labels.share=-0.1": "random_labels.share is -0.1: allowed is 0 to 1.",
+    "--random_labels.share=nan": "random_labels.share is 'nan': allowed are numbers",
+    "--norm=batch --batch_size=1": "norm 'batch' takes statistics over a minibatch, but batch_size",
+    "--norm=batch+layer --batch_size=1": "norm 'batch+layer' takes statistics over a minibatch, but",
+}
 COUNTS = (
     "seeds samples tasks epochs batch_size width depth granularity lane_width probe_samples last"
 )

@@ -8,8 +8,17 @@ import pandas as pd
 import pytest
 
 from experiments import disentangling, export, figures
-from experiments.disentangling import factorial, presence, redrawn, settings, switch
+from experiments.disentangling import (
+    accounts,
+    claims,
+    factorial,
+    presence,
+    redrawn,
+    settings,
+    switch,
+)
 from plasticity_jax.cli import flags
+from plasticity_jax.storage import table as table_
 
 FILES = sorted(
     path.stem for path in pathlib.Path(disentangling.__file__).parent.glob("figure_*.py")
@@ -35,7 +44,7 @@ def test_every_benchmark_is_a_run_that_measures_its_metric(name, scale):
 
 
 def test_offsets_and_shares_are_lanes_of_one_program():
-    for name, count in (("offsets", 5), ("shares", 5)):
+    for name, count in (("offsets", 5), ("shares", 5)):  # (a dose-response is one program)
         plan = figures.plan(settings.figure("1", name), figures.Choices(scale="reduced"))
         values, given = flags.parse([], plan.defaults)
         ((_, lanes),) = flags.runs(values, given, plan.arms)
@@ -139,6 +148,76 @@ def test_an_effect_is_present_if_four_of_five_seeds_fall():
     assert "effect not present here" in presence.told("x", three)
     errors = falling([1.2, 1.2, 1.2, 1.2, 0.8], best=1.0, metric="squared_error")
     assert presence.fallen(errors, "squared_error")["fell"].tolist() == [True] * 4 + [False]
+
+
+def of_arms():
+    """Two arms over six tasks of four seeds: b is above a by 10 at the end and loses 4 on the way."""
+    rows = []
+    for name, level in (("a", 1.0), ("b", 11.0)):
+        for seed in range(4):
+            for task in range(6):
+                own = {"lane": 4 * (name == "b") + seed, "finite": True, "norm": name}
+                value = level + 0.01 * seed * (name == "b") + 4 * (task < 4) * (name == "b")
+                other = {"size": value**2, "against": -value}
+                rows.append({**own, "seed": seed, "task": task, "score": value, **other})
+    return pd.DataFrame(rows)
+
+
+def test_contrasts_are_of_each_seed():
+    table, a, b = of_arms(), {"norm": "a"}, {"norm": "b"}
+    np.testing.assert_allclose(accounts.more(b, a, "score", 2)(table), [10, 10.01, 10.02, 10.03])
+    np.testing.assert_allclose(accounts.decades(b, a, "score", 2)(table)[0], np.log10(11))
+    np.testing.assert_allclose(accounts.decline(b, "score", 2)(table), 4)
+    np.testing.assert_allclose(accounts.course(b, "score")(table), 4)
+    np.testing.assert_allclose(accounts.course(b, "score", "size")(table)[0], 15**2 - 11)
+    np.testing.assert_allclose(accounts.together(b, "score", "size")(table), 1)
+    np.testing.assert_allclose(accounts.together(b, "score", "against")(table), -1)
+    with pytest.raises(ValueError, match=r"^norm=c names 0 rows: allowed is what one arm alone"):
+        accounts.arm(table, {"norm": "c"}, "score")
+    with pytest.raises(ValueError, match=r"names 48 rows: allowed is what one arm alone has"):
+        accounts.arm(table, {}, "score")
+
+
+@pytest.mark.parametrize(
+    ("intervals", "word"),
+    [
+        ([(2, 1, 3), (1, 0.5, 2)], "agrees"),
+        ([(2, 1, 3), (0.5, -1, 2)], "not told"),
+        ([(2, 1, 3), (-2, -3, -1)], "disagrees"),
+    ],
+)
+def test_a_claim_agrees_if_all_intervals_are_above_0(intervals, word):
+    assert accounts.verdict(intervals) == word
+
+
+def test_claims_are_told_of_lanes_that_are_kept(tmp_path, monkeypatch):
+    monkeypatch.setattr(accounts, "LANES", tmp_path)
+    a, b = {"norm": "a"}, {"norm": "b"}
+    contrasts = {"b over a": accounts.more(b, a, "score", 2)}
+    own = accounts.Claim("9", "b is better", "one", "points", contrasts)
+    other = own._replace(figure="8", lanes="absent")
+    table_.write(of_arms(), tmp_path / "one.parquet")
+    head, _, row = accounts.rows_of_claims([own, other]).splitlines()
+    assert head.startswith("| figure |")
+    assert row.startswith(
+        "| 9 | b is better | **agrees** | b over a +1001.5 [+999.4, +1003.6] points"
+    )
+    lines = accounts.rows_of_arms("one", accounts.Kept(a, "score", 2)).splitlines()
+    assert (
+        lines[2] == "| a | 100.0 [100.0, 100.0] | 100.0 [100.0, 100.0] | 100.0 [100.0, 100.0] |  |"
+    )
+    assert lines[3].startswith("| b | 1501.5 [")
+    assert "+1001.5 [+999.4, +1003.6] |" in lines[3]
+    assert lines[-1] == (
+        "- stream one: effect not present here: 0 of 4 seeds fall, from 1 to 1 on average."
+    )
+
+
+def test_a_share_of_the_mean_that_one_direction_carries_is_less_the_bias():
+    own = {"target_offset.offset": 100.0, "norm": "none", "task": 0}
+    parts = {"feature_spectrum/top_direction": 0.9, "feature_spectrum/bias": 0.2}
+    table = pd.DataFrame([{**own, **parts, "seed": seed} for seed in range(2)])
+    np.testing.assert_allclose(claims._shares(table, "none"), 0.7)
 
 
 def test_the_composite_has_bins_for_all_of_its_targets():

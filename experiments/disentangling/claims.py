@@ -1,0 +1,242 @@
+"""The claims of Lyle et al. that are checked on kept lanes, and the figures whose arms are told."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from experiments.disentangling import presence, settings
+from experiments.disentangling.accounts import (
+    Claim,
+    Contrast,
+    Kept,
+    Where,
+    course,
+    decades,
+    decline,
+    last,
+    more,
+    together,
+)
+
+CYCLE = 100  # stages of figure 1b in which all labels are redrawn once
+NONE: Where = {"norm": "none", "method": "none"}
+NOTHING: Where = {"norm": "none", "l2.strength": 0.0, "head": "linear"}
+
+
+def _offset(offset: float, **others: Any) -> Where:
+    return {"target_offset.offset": offset, **others}
+
+
+def _share(share: float) -> Where:
+    return {"random_labels.share": share}
+
+
+KEPT: Mapping[str, Kept] = {
+    "figure_1b": Kept(_share(1.0), window=CYCLE),
+    "figure_2a_cifar10": Kept({"norm": "none"}),
+    "figure_2b_cifar10": Kept(
+        {"norm": "none", "activation": "gelu", "random_labels.draw": "iid"}, window=3
+    ),
+    "figure_3": Kept({"norm": "none", "activation": "relu"}),
+    "figure_4c": Kept({"norm": "none", "l2.strength": 0.0}, window=3),
+    "figure_4r": Kept(NONE, window=2),
+    "figure_5a": Kept(NOTHING),
+    "figure_5b": Kept(NOTHING),
+    "figure_5c": Kept(NOTHING),
+    "figure_13": Kept(_offset(100.0, norm="none"), "squared_error"),
+    "phases": Kept(NONE, "test_accuracy"),
+}
+
+
+def _rising(metric: str, norm: str | None = None) -> dict[str, Contrast]:
+    """That a measurement grows with the mean of the targets, step by step, in powers of ten."""
+    own = {} if norm is None else {"norm": norm}
+    pairs = zip(settings.OFFSETS[1:], settings.OFFSETS, strict=False)
+    return {
+        f"{more_:g} over {less:g}": decades(_offset(more_, **own), _offset(less, **own), metric)
+        for more_, less in pairs
+    }
+
+
+def _combined(strength: float, head: str, norm: str = "layer") -> Where:
+    smoothing = {} if head == "linear" else {"two_hot.smoothing": 0.0}
+    return {"norm": norm, "l2.strength": strength, "head": head, **smoothing}
+
+
+def _together(window: int = 5) -> dict[str, Contrast]:
+    """That all three remedies are above nothing, above each one alone and above the other two."""
+    all_three = _combined(1e-5, "two_hot")
+    others = {
+        "nothing": NOTHING,
+        "layer norm": _combined(0.0, "linear"),
+        "L2": _combined(1e-5, "linear", "none"),
+        "two-hot": _combined(0.0, "two_hot", "none"),
+        "layer norm + L2": _combined(1e-5, "linear"),
+    }
+    return {f"over {name}": more(all_three, arm, window=window) for name, arm in others.items()}
+
+
+def _smaller_decline(window: int) -> Contrast:
+    """How much less than `presence.POINTS` the accuracy declines where 1 % is redrawn at a time."""
+    lost = decline(_share(0.01), "online_accuracy", window)
+    return lambda table: presence.POINTS - lost(table)
+
+
+def _units(draw: str, activation: str) -> Contrast:
+    own = {"random_labels.draw": draw, "activation": activation}
+    metric = "linearized_fraction/h3"
+    return more({**own, "norm": "none"}, {**own, "norm": "layer"}, metric, 1)
+
+
+def _strength(norm: str, strength: float) -> Where:
+    return {"norm": norm, "l2.strength": strength}
+
+
+PLAIN: Where = {"norm": "none", "activation": "relu"}
+LEAKY: Where = {"norm": "none", "activation": "leaky_relu"}
+
+CLAIMS = (
+    Claim(
+        "1a, MNIST",
+        "fine-tuning is the worse the larger the mean of the targets",
+        "figure_1a",
+        "decades of squared error",
+        _rising("squared_error"),
+    ),
+    Claim(
+        "1a, CIFAR-10",
+        "the same on the images of the appendix",
+        "figure_13",
+        "decades of squared error",
+        _rising("squared_error", "none"),
+    ),
+    Claim(
+        "1b",
+        "redrawing 1 % of the labels at a time hardly hurts (preprint): less than 10 points",
+        "figure_1b",
+        "points",
+        {"10 points less what is lost": _smaller_decline(CYCLE)},
+    ),
+    Claim(
+        "1b",
+        "gradual redrawing declines as well (published version)",
+        "figure_1b",
+        "points",
+        {"lost": decline(_share(0.01), "online_accuracy", CYCLE)},
+    ),
+    Claim(
+        "1b",
+        "the more labels at a time, the worse",
+        "figure_1b",
+        "points",
+        {
+            f"{less:g} over {more_:g}": more(_share(less), _share(more_), window=CYCLE)
+            for less, more_ in ((0.01, 0.1), (0.1, 1.0))
+        },
+    ),
+    Claim(
+        "2, right",
+        "the last layer has fewer linearized units with layer norm",
+        "figure_2b_cifar10",
+        "points",
+        {
+            f"{activation}, {draw}": _units(draw, activation)
+            for draw in ("iid", "classes")
+            for activation in ("gelu", "leaky_relu")
+        },
+    ),
+    Claim(
+        "3",
+        "the parameters' norm goes with the largest Hessian eigenvalue (rank correlation over tasks)",
+        "figure_3",
+        "",
+        {"ReLU": together(PLAIN, "parameter_norm", "hessian_top")},
+    ),
+    Claim(
+        "3",
+        "the tangent kernel loses rank, with ReLU more than with leaky ReLU",
+        "figure_3",
+        "of effective rank",
+        {
+            "ReLU, lost": course(PLAIN, "ntk", "ntk:start"),
+            "leaky ReLU over ReLU at the end": more(LEAKY, PLAIN, "ntk", 1),
+        },
+    ),
+    Claim(
+        "4, CNN",
+        "layer and batch norm with L2 are above nothing",
+        "figure_4c",
+        "points",
+        {
+            norm: more(_strength(norm, 1e-5), _strength("none", 0.0), window=3)
+            for norm in ("layer", "batch")
+        },
+    ),
+    Claim(
+        "4, ResNet-18",
+        "the same",
+        "figure_4r",
+        "points",
+        {norm: more({"norm": norm}, {"norm": "none"}, window=2) for norm in ("layer", "batch")},
+    ),
+    Claim("5, composite", "remedies add up", "figure_5a", "points", _together()),
+    Claim("5, continual", "remedies add up", "figure_5b", "points", _together()),
+    Claim("5, growing", "remedies add up", "figure_5c", "points", _together()),
+    Claim(
+        "13",
+        "without norm the largest singular value grows with the mean of the targets",
+        "figure_13",
+        "decades",
+        _rising("feature_spectrum/largest", "none"),
+    ),
+    Claim(
+        "13",
+        "layer norm bounds it: at a mean of 100 it is smaller with than without",
+        "figure_13",
+        "decades",
+        {
+            "none over layer": decades(
+                _offset(100.0, norm="none"),
+                _offset(100.0, norm="layer"),
+                "feature_spectrum/largest",
+            )
+        },
+    ),
+    Claim(
+        "13",
+        "with layer norm the others decay all the same: the rank at 0 over that at 100",
+        "figure_13",
+        "of effective rank",
+        {
+            "layer norm": more(
+                _offset(0.0, norm="layer"), _offset(100.0, norm="layer"), "effective_rank"
+            )
+        },
+    ),
+    Claim(
+        "14, 15",
+        "one direction of the features carries the mean, not the bias: its share of the output at "
+        "100 over the bias's",
+        "figure_13",
+        "points",
+        {
+            "none": lambda table: _shares(table, "none"),
+            "layer": lambda table: _shares(table, "layer"),
+        },
+    ),
+    Claim(
+        "iWildCam's phases",
+        "layer norm with L2 is ahead at the end",
+        "phases",
+        "points",
+        {"over nothing": more({"norm": "layer", "method": "l2"}, NONE, "test_accuracy")},
+    ),
+)
+
+
+def _shares(table: Any, norm: str) -> Any:
+    """The share of the output that the first direction carries less the bias's, seed by seed."""
+    own = _offset(100.0, norm=norm)
+    whole = table.assign(
+        apart=table["feature_spectrum/top_direction"] - table["feature_spectrum/bias"]
+    )
+    return last(own, "apart", 5)(whole)
