@@ -140,3 +140,9 @@ def test_a_gradient_is_clipped_with_its_penalties():
     small = methods.clip(norm=100.0)(optax.sgd(1.0))
     updates, _ = small.update({"w": jnp.array([3.0, 4.0])}, small.init(params), params)
     np.testing.assert_array_equal(updates["w"], [-3.0, -4.0])
+
+
+def test_the_library_has_no_shampoo_and_no_soap():
+    """As docs/parts.md says; a version that has one is offered."""
+    names = {name.lower() for name in (*dir(optax), *dir(optax.contrib))}
+    assert not [name for name in names if "shampoo" in name or name.startswith("soap")]

@@ -65,7 +65,7 @@ def arm(table: Any, where: Where, metric: str) -> Any:
     """
     for name, value in where.items():
         table = table[table[name] == value]
-    if not len(table) or table.duplicated(["seed", "task"]).any():
+    if not len(table) or bool(table.duplicated(["seed", "task"]).to_numpy().any()):
         told = ", ".join(f"{name}={value}" for name, value in where.items())
         raise ValueError(f"{told} names {len(table)} rows: allowed is what one arm alone has.")
     return table.pivot(index="task", columns="seed", values=metric)
@@ -101,7 +101,7 @@ def decline(where: Where, metric: str, window: int) -> Contrast:
 
 
 def course(where: Where, metric: str, start: str | None = None) -> Contrast:
-    """Returns the first value of a run less its last: of `start` before the first step, if given."""
+    """Returns the first value of a run less its last; the first of `start`, if that is given."""
 
     def of(table: Any) -> np.ndarray:
         first = arm(table, where, start or metric).iloc[0]
@@ -164,8 +164,11 @@ def told(found: tuple[float, float, float], scale: float, sign: str = "") -> str
 def rows_of_arms(name: str, kept: Kept) -> str:
     """Returns the table of a figure's arms, and the sentence whether the effect is there."""
     table = table_.read(LANES / f"{name}.parquet")
-    columns = [c for c in table if spec.is_setting(str(c)) and c not in ("seed", "task")]
-    columns = [c for c in columns if table[c].nunique(dropna=False) > 1]
+    columns = [
+        str(name)
+        for name, values in table.items()
+        if spec.is_setting(str(name)) and name != "seed" and len(set(values.fillna(-1))) > 1
+    ]
     error = kept.metric == streams.ERROR
     scale, unit = (1, "-log10 of squared error") if error else (100, "%")
     bare = _windows(arm(table, kept.bare, kept.metric), kept.window, error)

@@ -1,5 +1,6 @@
 """The claims of Lyle et al. that are checked on kept lanes, and the figures whose arms are told."""
 
+import itertools
 from collections.abc import Mapping
 from typing import Any
 
@@ -9,12 +10,15 @@ from experiments.disentangling.accounts import (
     Contrast,
     Kept,
     Where,
+    arm,
     course,
     decades,
     decline,
+    interval,
     last,
     more,
     together,
+    told,
 )
 
 CYCLE = 100  # stages of figure 1b in which all labels are redrawn once
@@ -83,8 +87,7 @@ def _smaller_decline(window: int) -> Contrast:
 
 def _units(draw: str, activation: str) -> Contrast:
     own = {"random_labels.draw": draw, "activation": activation}
-    metric = "linearized_fraction/h3"
-    return more({**own, "norm": "none"}, {**own, "norm": "layer"}, metric, 1)
+    return more({**own, "norm": "none"}, {**own, "norm": "layer"}, UNITS, 1)
 
 
 def _strength(norm: str, strength: float) -> Where:
@@ -93,6 +96,33 @@ def _strength(norm: str, strength: float) -> Where:
 
 PLAIN: Where = {"norm": "none", "activation": "relu"}
 LEAKY: Where = {"norm": "none", "activation": "leaky_relu"}
+
+UNITS = "linearized_fraction/h3"  # of the last hidden layer, 256 wide
+READINGS: Mapping[tuple[str, str, str], str] = {
+    ("gelu", "none", "iid"): "about 250",
+    ("gelu", "none", "classes"): "about 170",
+    ("gelu", "layer", "iid"): "about 0, with spikes of 30 to 40",
+    ("gelu", "layer", "classes"): "about 0, with spikes of 30 to 40",
+    ("leaky_relu", "none", "iid"): "200 to 250",
+    ("leaky_relu", "none", "classes"): "80 to 120",
+    ("leaky_relu", "layer", "iid"): "about 40",
+    ("leaky_relu", "layer", "classes"): "about 10",
+}
+"""Linearized units of 256 in the paper's figure 2, read by eye: (activation, norm, draw) -> words.
+That the second numbers of leaky ReLU are those of classes that change places is our reading.
+"""
+
+
+def rows_of_units(table: Any) -> str:
+    """Returns the table of linearized units of 256, after the last task, beside the readings."""
+    lines = ["| arm | linearized of 256 | most after a task | paper |", "|---|---|---|---|"]
+    for (activation, norm, draw), reading in READINGS.items():
+        where = {"activation": activation, "norm": norm, "random_labels.draw": draw}
+        values = 256 * arm(table, where, UNITS)
+        end, most = (told(interval(part.to_numpy()), 1) for part in (values.iloc[-1], values.max()))
+        lines.append(f"| {activation}, norm {norm}, {draw} | {end} | {most} | {reading} |")
+    return "\n".join(lines)
+
 
 CLAIMS = (
     Claim(
@@ -140,13 +170,13 @@ CLAIMS = (
         "points",
         {
             f"{activation}, {draw}": _units(draw, activation)
-            for draw in ("iid", "classes")
-            for activation in ("gelu", "leaky_relu")
+            for draw, activation in itertools.product(("iid", "classes"), ("gelu", "leaky_relu"))
         },
     ),
     Claim(
         "3",
-        "the parameters' norm goes with the largest Hessian eigenvalue (rank correlation over tasks)",
+        "the parameters' norm goes with the largest Hessian eigenvalue (rank correlation over "
+        "tasks)",
         "figure_3",
         "",
         {"ReLU": together(PLAIN, "parameter_norm", "hessian_top")},

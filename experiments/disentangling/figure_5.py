@@ -1,4 +1,4 @@
-"""Figure 5: layer norm, L2 and two-hot targets, with and without label smoothing, alone and together.
+"""Figure 5: layer norm, L2 and two-hot targets, these with label smoothing too, alone and together.
 
 Source: Lyle et al., figure 5, and the three streams of its text: --only=a is the composite one, in
 which pixels, labels and the mean of targets change, b the continual one, without the mean, c the

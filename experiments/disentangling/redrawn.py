@@ -95,6 +95,8 @@ def blocks() -> dict[str, str]:
     made = {f"factorial: {name}": block(name) for name in there()}
     for name in accounts.there(claims.KEPT):
         made[f"arms: {name}"] = accounts.rows_of_arms(name, claims.KEPT[name])
+    for name in accounts.there(["figure_2b_cifar10"]):
+        made["units"] = claims.rows_of_units(table_.read(accounts.LANES / f"{name}.parquet"))
     return {**made, "claims": accounts.rows_of_claims(claims.CLAIMS)}
 
 

@@ -151,7 +151,7 @@ def test_an_effect_is_present_if_four_of_five_seeds_fall():
 
 
 def of_arms():
-    """Two arms over six tasks of four seeds: b is above a by 10 at the end and loses 4 on the way."""
+    """Two arms over six tasks of four seeds: b ends 10 above a, and loses 4 on the way."""
     rows = []
     for name, level in (("a", 1.0), ("b", 11.0)):
         for seed in range(4):
@@ -210,6 +210,20 @@ def test_claims_are_told_of_lanes_that_are_kept(tmp_path, monkeypatch):
     assert "+1001.5 [+999.4, +1003.6] |" in lines[3]
     assert lines[-1] == (
         "- stream one: effect not present here: 0 of 4 seeds fall, from 1 to 1 on average."
+    )
+
+
+def test_linearized_units_are_counted_beside_the_papers():
+    rows = []
+    for activation, norm, draw in claims.READINGS:
+        arm = {"activation": activation, "norm": norm, "random_labels.draw": draw}
+        for seed in range(2):
+            for task, share in enumerate((0.0, 0.5, 0.25)):
+                rows.append({**arm, "seed": seed, "task": task, claims.UNITS: share})
+    lines = claims.rows_of_units(pd.DataFrame(rows)).splitlines()
+    assert len(lines) == 2 + 8
+    assert lines[2] == (
+        "| gelu, norm none, iid | 64.00 [64.00, 64.00] | 128.00 [128.00, 128.00] | about 250 |"
     )
 
 
