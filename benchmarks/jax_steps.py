@@ -57,11 +57,18 @@ def t5(samples: int, batch_size: int) -> Subject:
     return Subject(spec, random_ids(), worker.data(samples, (1, 1, 1)))
 
 
-SUBJECTS: dict[str, Callable[[int, int], Subject]] = {
+def vit(samples: int, batch_size: int, side: int = 32) -> Subject:
+    """Random labels for noise of `side` x `side` x 3, layer norm, dropout 0.1, Adam."""
+    spec = Spec(model="vit", norm="layer", batch_size=batch_size, probes=())
+    return Subject(spec, environments.random_labels(), worker.data(samples, (side, side, 3)))
+
+
+SUBJECTS: dict[str, Callable[..., Subject]] = {
     "mlp": mlp,
     "cnn": cnn,
     "resnet18": resnet18,
     "t5": t5,
+    "vit": vit,
 }
 
 
@@ -104,6 +111,7 @@ def training(
     *,
     norm: str | None = None,
     head: str | None = None,
+    side: int | None = None,
 ) -> Go:
     """Trains `count` lanes of `model` with `method` for `steps` steps a call. Work: lane-steps.
 
@@ -116,7 +124,8 @@ def training(
     """
     worker.set_up_jax()
     samples = min(steps * batch_size, worker.SAMPLES)
-    subject = SUBJECTS[model](samples, batch_size)
+    size = {} if side is None else {"side": side}
+    subject = SUBJECTS[model](samples, batch_size, **size)
     own: dict[str, Any] = {"method": method, "precision": worker.precision()}
     if norm is not None:
         own["norm"] = norm

@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from benchmarks import further
+from benchmarks import barriers, further
 from benchmarks.rivals import (
     PIECE,
     Figure,
@@ -404,7 +404,10 @@ PARTS: dict[str, Callable[[int], list[Figure]]] = {
     "series": further.series,
     "acting": further.acting,
     "mechanisms": further.mechanisms,
+    "bit_flip": barriers.bit_flip,
+    "vit": barriers.vit,
+    "trap": barriers.trap,
 }
 # what is measured if no part is named, in less than ten minutes: what has a figure to reach, but
-# for those of `one_lane`, `acting` and `mechanisms`
-USUAL = [name for name, part in PARTS.items() if part.__module__ != further.__name__]
+# for those of `one_lane`, `acting`, `mechanisms` and `barriers`
+USUAL = [name for name, part in PARTS.items() if part.__module__ == __name__]

@@ -22,6 +22,7 @@ from benchmarks.rivals import cores
 SAMPLES, SHAPE, CLASSES = 5120, (28, 28, 1), 10  # as Random MNIST has them
 EPOCHS = 240  # of one of its tasks
 TASK = EPOCHS * SAMPLES // 64  # steps of one of its tasks
+BITS, RATE = 20, 0.01  # inputs of bit flipping, besides a constant, and its learning rate
 LAYERS = [(784, 256), (256, 256), (256, 256), (256, 256), (256, 10)]  # of its MLP
 
 Go = Callable[[], float]
@@ -371,6 +372,11 @@ WORK: dict[str, Callable[..., Go]] = {
     "torch_resnet": lazily("benchmarks.torch_resnet", "training"),
     "torch_t5": lazily("benchmarks.torch_t5", "training"),
     "torch_dqn": lazily("benchmarks.torch_dqn", "training"),
+    "torch_vit": lazily("benchmarks.torch_vit", "training"),
+    "torch_online": lazily("benchmarks.torch_online", "training"),
+    "online_run": lazily("benchmarks.online", "run"),
+    "online_compile": lazily("benchmarks.online", "compilation"),
+    "online_scan": lazily("benchmarks.online", "scan"),
 }
 
 if __name__ == "__main__":

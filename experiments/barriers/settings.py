@@ -7,7 +7,7 @@ shows only that it runs.
 """
 
 import itertools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 from experiments import figures
@@ -203,22 +203,26 @@ def _arms(figure: figures.Figure, choices: figures.Choices) -> list[dict[str, Se
     are given. Raises ValueError for flags that it does not take, or a network that it lacks.
     """
     figures.check_own_arms(figure, choices)
-    grids = [dict(grid) for grid in figure.benchmark.recipe.grids]
-    for name in _given_axes(figure.benchmark, choices):
-        given = choices.given[name]
-        wanted = given if isinstance(given, tuple) else (given,)
-        if name == "model":
-            for one in wanted:
-                registry.one_of("model", one, dict.fromkeys(str(grid["model"]) for grid in grids))
-            grids = [grid for grid in grids if grid["model"] in wanted]
-        else:
-            grids = [{**grid, name: given} for grid in grids]
-    return grids
+    axes = _given_axes(figure.benchmark, choices) - {"model"}
+    given = {name: choices.given[name] for name in axes}
+    return [{**grid, **given} for grid in _of_networks(figure.benchmark, choices)]
+
+
+def _of_networks(benchmark: Benchmark[Any], choices: figures.Choices) -> Sequence[Settings]:
+    """The grids of the networks that are asked for; raises ValueError for one that there is not."""
+    grids = benchmark.recipe.grids
+    if "model" not in choices.given or not all("model" in grid for grid in grids):
+        return grids
+    asked = choices.given["model"]
+    wanted = asked if isinstance(asked, tuple) else (asked,)
+    for one in wanted:
+        registry.one_of("model", one, dict.fromkeys(str(grid["model"]) for grid in grids))
+    return [grid for grid in grids if grid["model"] in wanted]
 
 
 def _given_axes(benchmark: Benchmark[Any], choices: figures.Choices) -> set[str]:
-    """Names of settings that are given and that all arms have as their own."""
-    return set(choices.given).intersection(*benchmark.recipe.grids)
+    """Names of settings that are given and that all arms of these networks have as their own."""
+    return set(choices.given).intersection(*_of_networks(benchmark, choices))
 
 
 def _defaults(benchmark: Benchmark[Any], choices: figures.Choices) -> dict[str, Any]:

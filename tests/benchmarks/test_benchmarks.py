@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from benchmarks import __main__ as command
-from benchmarks import further, jax_steps, parts, picture, rivals, words, worker
+from benchmarks import barriers, further, jax_steps, online, parts, picture, rivals, words, worker
 from benchmarks.rivals import Figure
 from plasticity_jax import Spec, environments, lanes
 
@@ -142,15 +142,33 @@ def test_every_part_asks_for_work_there_is(part, backend, monkeypatch):
         rounds_run.append(rounds)
         return {name: [number + 1.0] * rounds for number, name in enumerate(competitors)}
 
-    for module in (parts, further):
+    for module in (parts, further, barriers):
         monkeypatch.setattr(module, "alternate", alternate)
+    for module in (parts, further):
         monkeypatch.setattr(module, "devices", lambda: rivals.Devices(backend, 2, "one"))
     figures = parts.PARTS[part](5)
     assert all(1 <= rounds <= 5 for rounds in rounds_run)
     assert all(figure.part == part and len(figure.values) in rounds_run for figure in figures)
     assert len({figure.what for figure in figures}) == len(figures)
-    reached = (*parts.USUAL, "one_lane", "acting", "mechanisms")
-    assert any(figure.met is not None for figure in figures) == (part in reached)
+    further_ones = ("one_lane", "acting", "mechanisms", "bit_flip", "vit", "trap")
+    to_reach = (*parts.USUAL, *further_ones)
+    assert any(figure.met is not None for figure in figures) == (part in to_reach)
+
+
+def test_steps_of_whole_runs_are_those_of_a_long_one_beyond_a_short_one():
+    start, rate = 7.0, {"none": 2e6, "continual_backprop": 1e6}
+    rates = {"scan": [4e6], "autograd": [2e3], "by hand": [8e3], "compile": [0.2]}
+    for method, speed in rate.items():
+        for tasks in (barriers.SHORT, barriers.LONG):
+            rates[f"{method} {tasks}"] = [1 / (start + tasks * 320_000 / speed)]
+    found = [figure.values[0] for figure in barriers.bit_flip_figures(rates)]
+    assert found == pytest.approx([2e6, 0.5, 1000, 250, 5, 2])
+
+
+@pytest.mark.long
+def test_a_scan_of_plain_jax_learns_bit_flipping():
+    go = online.scan(width=5, lanes=2, samples=300)
+    assert go() == 600
 
 
 def fits(work, settings):

@@ -72,6 +72,9 @@ def test_axes_of_a_figure_may_be_given_and_networks_be_chosen():
     assert plan.argv == ["--seeds=1"]
     plan = arms("norms", "--model=mlp,vit")
     assert [arm["model"] for arm in plan.arms] == ["mlp", "mlp", "vit", "vit"]
+    plan = arms("norms_and_dropout", "--model=cnn", "--cnn.dropout=0.0")
+    assert [arm["cnn.dropout"] for arm in plan.arms] == [0.0]
+    assert plan.argv == []
     with pytest.raises(ValueError, match="model is 't5': allowed are 'mlp', 'cnn', 'resnet18', 'v"):
         arms("norms", "--model=t5")
 
