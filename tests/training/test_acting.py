@@ -136,6 +136,17 @@ def test_methods_and_probes_are_those_of_every_run(data):
 
 
 @pytest.mark.long
+def test_what_acts_at_a_new_task_does_so_at_the_first_update_of_a_phase(data):
+    """Adam's count of steps begins anew with the first update."""
+    counts = [
+        {int(leaf) for leaf in jax.tree.leaves(state.train.opt) if not leaf.shape}
+        for state, _ in phases(spec(method="optimizer_reset"), data)
+    ]
+    assert counts[0] == {50}  # updates of 60 behind a warmup of 40 steps
+    assert counts[1] == {60}  # all of the second phase, and none before
+
+
+@pytest.mark.long
 def test_every_method_and_every_probe_goes_with_an_agent(data):
     """Methods two by two, since each is asked of once; what they do is tested where they are."""
     names = [name for name in METHODS if name != "none"]
