@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 from scipy import stats
 
-from experiments.disentangling import acting
+from experiments.disentangling import acted, acting
 from plasticity_jax.cli import flags
 
 BENCHMARKS = {one.name: one for one in (acting.BANDIT, acting.MINATAR, acting.ATARI)}
@@ -154,3 +154,16 @@ def test_a_figure_of_games_has_profiles(tmp_path):
     assert "0 is chance" in said
     written = {path.name for path in tmp_path.iterdir()}
     assert written >= {"minatar_profiles.png", "minatar_breakout.png", "minatar.csv"}
+
+
+def test_games_in_turn_are_told_apart():
+    rows = pd.DataFrame(
+        {"minatar.game": "breakout+asterix", "task": [0, 1, 2, 3, 0, 0], "first_task": 0}
+    )
+    rows.loc[4:, "first_task"] = [2, 3]
+    found = acted.in_turn(rows)
+    assert list(found["minatar.game"]) == ["breakout", "asterix"] * 3
+    assert list(found["task"]) == [0, 0, 1, 1, 0, 0]
+    alone = acted.in_turn(rows.assign(**{"minatar.game": "seaquest"}))
+    assert list(alone["task"]) == list(rows["task"])
+    assert set(alone["minatar.game"]) == {"seaquest"}

@@ -1,0 +1,89 @@
+"""Makes tables and pictures of where an agent acts again from the lanes kept in results/lanes.
+
+Command: python -m experiments.disentangling.acted
+Writes NAME.csv and NAME_VALUE.png into experiments/disentangling/results and prints the tables.
+"""
+
+import shutil
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from experiments.benchmark import Benchmark
+from experiments.disentangling import acting
+from plasticity_jax.cli import flags
+from plasticity_jax.storage import table as table_
+
+RESULTS = Path(__file__).parent / "results"
+AXES = ("norm", "l2.strength", "dqn.gamma", "dqn.epsilon", "minatar.game", "atari.game")
+
+
+class Kept(NamedTuple):
+    """Runs of which the lanes are kept.
+
+    Attributes:
+      of: the figure that made them.
+      title: of the pictures.
+    """
+
+    of: Benchmark[acting.Recipe]
+    title: str
+
+
+KEPT = {
+    "bandit": Kept(acting.BANDIT, acting.BANDIT.title),
+    "bandit_mnist": Kept(acting.BANDIT, "Contextual bandit on MNIST"),
+    "bandit_cifar10": Kept(acting.BANDIT, "Contextual bandit on CIFAR-10"),
+    "minatar": Kept(acting.MINATAR, acting.MINATAR.title),
+    "minatar_longer": Kept(acting.MINATAR, "MinAtar, longer"),
+    "minatar_turns": Kept(acting.MINATAR, "MinAtar, two games in turn"),
+    "atari": Kept(acting.ATARI, "Atari, C51 with layer norm"),
+}
+
+
+def there() -> list[str]:
+    """Returns the names of those whose lanes are there."""
+    return [name for name in KEPT if lanes(name).is_file()]
+
+
+def lanes(name: str) -> Path:
+    """Returns where the lanes of some runs are kept."""
+    return RESULTS / "lanes" / f"{name}.parquet"
+
+
+def in_turn(table: Any) -> Any:
+    """Returns a table of sequences of games as one of games: each has its own phases, and a network
+    that begins late is one in its own game.
+    """
+    number = table["task"] + table["first_task"]
+    names = table["minatar.game"].str.split("+")
+    turns = names.str.len()
+    game = [each[phase % len(each)] for each, phase in zip(names, number, strict=True)]
+    own = (number // turns).where(table["first_task"] == 0, table["task"])
+    return table.assign(**{"minatar.game": game, "task": own})
+
+
+def drawn(name: str, folder: Path) -> str:
+    """Writes the tables and pictures of some runs and returns what is told of them."""
+    kept, table = KEPT[name], table_.read(lanes(name))
+    if "minatar.game" in table:
+        table = in_turn(table)
+    benchmark = kept.of._replace(name=name, title=kept.title)
+    values, _ = flags.parse([f"--workdir={folder}"], benchmark.at("reduced"))
+    columns = [column for column in (*AXES, "first_task") if column in table]
+    return acting.drawn(benchmark, table, columns, values)
+
+
+def main() -> int:
+    """Writes everything; returns the exit code."""
+    for name in there():
+        with tempfile.TemporaryDirectory() as folder:
+            print(f"{name}: {drawn(name, Path(folder))}\n")
+            for path in [Path(folder, f"{name}.csv"), *Path(folder).glob("*.png")]:
+                shutil.copy(path, RESULTS / path.name)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
