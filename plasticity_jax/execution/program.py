@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from plasticity_jax import datasets, models, registry
@@ -12,7 +13,8 @@ from plasticity_jax.execution import placement
 from plasticity_jax.reporting import metrics as metrics_
 from plasticity_jax.spec import Spec
 from plasticity_jax.storage import paths
-from plasticity_jax.types import Data, Environment, PyTree
+from plasticity_jax.training import network
+from plasticity_jax.types import Array, Data, Environment, Key, PyTree
 
 History = dict[str, np.ndarray]
 """Metrics of one program so far: {name: [tasks done, lanes]}."""
@@ -88,6 +90,8 @@ def sizes(specs: Sequence[Spec], data: Data) -> dict[Spec, int]:
         if environment.data != "nothing":
             _check_data(spec, environment, data)
         environment.check(data, spec.first_task + spec.tasks)
+        if "clone_r2" in spec.probe_names():
+            _check_clones(spec, environment, data)
         found[spec] = environment.size(data)
     return found
 
@@ -107,6 +111,27 @@ def _check_data(spec: Spec, environment: Environment, data: Data) -> None:
             f"dataset {spec.dataset!r} has rows of features, but model {spec.model!r} reads "
             f"{' and '.join(reads)}: allowed is mlp."
         )
+
+
+def _check_clones(spec: Spec, environment: Environment, data: Data) -> None:
+    """Raises ValueError if some layer's units cannot be dealt out to groups of clones."""
+    factor = registry.whole("clone_r2.factor", dict(spec.options).get("clone_r2.factor", 2), 2)
+
+    def hidden(key: Key, data: Data) -> Mapping[str, Array]:
+        net = network.network(spec, environment, data)
+        collections = net.init(key)
+        params = collections.pop("params")
+        task = environment.task(key, data, jnp.int32(0))
+        batch = environment.examples(data, task, jnp.zeros(1, jnp.int32))
+        found = net.apply(params, collections, batch.x, False)[1]
+        return {group: one for group, one in found.items() if group not in net.linear}
+
+    for group, one in jax.eval_shape(hidden, jax.random.key(0), data).items():
+        if one.shape[-1] % factor:
+            raise ValueError(
+                f"clone_r2.factor is {factor}: allowed are whole numbers from 2 that divide the "
+                f"{one.shape[-1]} units of {group}."
+            )
 
 
 def plan(

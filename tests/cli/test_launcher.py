@@ -73,6 +73,17 @@ def refused(capsys, *argv):
     return code, err
 
 
+def test_clones_that_do_not_share_out_the_units_are_refused(capsys, tmp_path, nothing_compiles):
+    for factor, allowed in ((3, "numbers from 2 that divide the 8 units of h0."), (1, "from 2.")):
+        workdir = tmp_path / "run"
+        given = ["--probes=clone_r2", f"--clone_r2.factor={factor}", f"--workdir={workdir}"]
+        code, said = refused(capsys, *given)
+        assert code == 2
+        assert said.startswith(f"error: clone_r2.factor is {factor}: allowed are whole numbers ")
+        assert said.endswith(f"{allowed}\n")
+        assert not workdir.exists()
+
+
 def process(module, *argv):
     command, own = (
         [sys.executable, "-m", module, *map(str, argv)],
