@@ -193,13 +193,13 @@ def series(rounds: int) -> list[Figure]:
 
 def mechanisms(rounds: int) -> list[Figure]:
     """The tangent kernel in gradients of its batch; norms against layer norm, and two-hot targets
-    against squared error, in time of a training step.
+    against squared error, in time of a training step: all on one core, as a lane has it.
     """
     from plasticity_jax.models.norms import NORMS
 
-    kernels = {name: rival("kernel", what=name) for name in ("gradient", "ntk")}
+    kernels = {name: rival("kernel", what=name, pinned=True) for name in ("gradient", "ntk")}
     kernel = alternate(kernels, rounds)
-    steps: dict[str, Any] = {"model": "mlp", "steps": 80, "count": cores()}
+    steps: dict[str, Any] = {"model": "mlp", "steps": 80, "pinned": True}
     names = [name for name in NORMS if name not in ("none", "layer")]
     rivals = {name: rival("steps", **steps, norm=name) for name in ("layer", *names)}
     rivals |= {head: rival("steps", **steps, head=head) for head in ("linear", "two_hot")}

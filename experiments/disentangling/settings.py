@@ -232,7 +232,7 @@ BENCHMARKS = {
                 "samples": 640,
                 "epochs": 20,
                 "tasks": 6,
-                "resnet18.base": 32,
+                "resnet18.base": 16,
                 "precision": "tensorfloat32",
             },
             {"resnet18.base": 4},
