@@ -12,6 +12,7 @@ from experiments.disentangling import (
     accounts,
     claims,
     factorial,
+    kernels,
     presence,
     redrawn,
     settings,
@@ -316,3 +317,36 @@ def test_an_exported_record_names_no_folder_and_no_machine():
     kept = export._elsewhere(call, None)
     assert kept == {"command": told, "commit": "abc", "dirty": False}
     assert export._elsewhere(call, "def")["commit"] == "def"
+
+
+def test_kernels_are_drawn_with_inputs_that_are_alike_beside_each_other():
+    """Two groups in turn become two blocks; an input without a gradient comes last."""
+    group = np.array([0, 1, 0, 1, 0])
+    rows = np.array([[3.0, 0.0], [0.0, 2.0]])[group]
+    kernel = np.pad(rows @ rows.T, (0, 1))
+    found = kernels.ordered(kernel)
+    blocks = np.kron(np.eye(2), np.ones((3, 3)))[:5, :5]
+    assert (found[:5, :5] == blocks).all() or (found[:5, :5] == blocks[::-1, ::-1]).all()
+    assert not found[5].any()
+    assert not kernels.ordered(np.zeros((3, 3))).any()
+
+
+@pytest.mark.long
+def test_kernels_are_computed_and_drawn(tmp_path, monkeypatch, capsys):
+    names = ["random labels, ReLU"]
+    monkeypatch.setattr(kernels, "COLUMNS", {name: kernels.COLUMNS[name] for name in names})
+    monkeypatch.setattr(kernels, "NORMS", {"none": "no norm"})
+    assert kernels.main([f"--workdir={tmp_path}", "--scale=smoke"]) == 0
+    table = pd.read_csv(tmp_path / "kernels.csv")
+    assert list(table["network"]) == ["as drawn", *names]
+    assert (table["rank"].between(1, kernels.INPUTS)).all()
+    assert (tmp_path / "kernels.png").is_file()
+    assert "picture:" in capsys.readouterr().out
+
+
+def test_details_that_a_table_lacks_are_refused():
+    table = pd.DataFrame({"lane": [0], "ntk": [1.0], "ntk/cosine": [2.0], "ntk/condition": [3.0]})
+    assert list(export._kept("x", table, ["ntk/cosine"])) == ["lane", "ntk", "ntk/cosine"]
+    assert list(export._kept("x", table, [])) == ["lane", "ntk"]
+    with pytest.raises(ValueError, match=r"^details has 'a/b', but the table of x has no such col"):
+        export._kept("x", table, ["a/b"])
