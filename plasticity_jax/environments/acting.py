@@ -1,6 +1,7 @@
 """What all environments share in which an agent acts: its loss and its scores."""
 
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -44,6 +45,18 @@ def environment(
         world=world,
         scores=_scores(reward, ends),
     )
+
+
+class Actions(tuple[int, ...]):
+    """Numbers of actions, looked up by what may be traced: int32.
+
+    An array of a device that a program keeps would be copied to the host when it is compiled, and
+    runs allow no copies.
+    """
+
+    def __getitem__(self, index: Any) -> Any:
+        each = (jnp.where(index == place, number, 0) for place, number in enumerate(self))
+        return jnp.asarray(sum(each), jnp.int32)
 
 
 def huber(outputs: Array, batch: Batch) -> Array:

@@ -11,6 +11,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from plasticity_jax import registry
 from plasticity_jax.environments import acting
@@ -139,8 +140,11 @@ def _gymnax(name: str, minimal: bool) -> tuple[Any, Any]:
     """A game and its settings."""
     _check()
     make = importlib.import_module("gymnax").make
-    with jax.ensure_compile_time_eval():  # (it keeps arrays, which must not be a trace's)
-        return make(GAMES[name][0], use_minimal_action_set=minimal)
+    with jax.ensure_compile_time_eval(), jax.transfer_guard("allow"):
+        game, parameters = make(GAMES[name][0], use_minimal_action_set=minimal)
+        # (it keeps an array, which must neither be a trace's nor a device's)
+        game.action_set = acting.Actions(np.asarray(game.action_set).tolist())
+    return game, parameters
 
 
 class _Game:

@@ -176,6 +176,19 @@ def test_every_game_is_played(name):
 
 @pytest.mark.oracle
 @pytest.mark.usefixtures("gymnax")
+@pytest.mark.parametrize("name", module.GAMES)
+def test_a_game_keeps_no_array_of_actions(name):
+    """On a GPU it would be copied back when a program is compiled, which runs forbid."""
+    for minimal in (False, True):
+        actions = module._gymnax(name, minimal)[0].action_set
+        assert not isinstance(actions, jax.Array)
+        numbers = [int(jax.jit(lambda i, of=actions: of[i])(i)) for i in range(len(actions))]
+        assert numbers == list(actions)
+        assert len(actions) == (module.GAMES[name][2] if minimal else module.ALL)
+
+
+@pytest.mark.oracle
+@pytest.mark.usefixtures("gymnax")
 def test_breakout_is_that_of_minatar():
     breakout = pytest.importorskip("minatar.environments.breakout")
     seen, _, action, moved = played(minatar(sticky=0.0), 0, 2000)
