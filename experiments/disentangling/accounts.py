@@ -138,7 +138,18 @@ def there(names: Any) -> list[str]:
     return [name for name in names if (LANES / f"{name}.parquet").is_file()]
 
 
-def rows_of_claims(claims: Any) -> str:
+def is_present(name: str, kept: Mapping[str, Kept]) -> bool:
+    """Returns whether the arm without remedies of a kept figure loses plasticity; True if there is
+    no such arm.
+    """
+    if name not in kept:
+        return True
+    one = kept[name]
+    rows = _of(table_.read(LANES / f"{name}.parquet"), one.bare)
+    return presence.is_present(presence.fallen(rows, one.metric, one.window))
+
+
+def rows_of_claims(claims: Any, kept: Mapping[str, Kept]) -> str:
     """Returns the table of claims whose lanes are there."""
     lines = ["| figure | what the paper says | | by how much |", "|---|---|---|---|"]
     for claim in claims:
@@ -148,8 +159,10 @@ def rows_of_claims(claims: Any) -> str:
         found = {name: interval(of(table)) for name, of in claim.contrasts.items()}
         scale, unit = (100, "points") if claim.unit == "points" else (1, claim.unit)
         numbers = "; ".join(f"{name} {told(one, scale, '+')}" for name, one in found.items())
-        word = verdict(list(found.values()))
-        cells = claim.figure, claim.says, f"**{word}**", f"{numbers} {unit}"
+        word = f"**{verdict(list(found.values()))}**"
+        if not is_present(claim.lanes, kept):
+            word += "; effect not present here"
+        cells = claim.figure, claim.says, word, f"{numbers} {unit}".rstrip()
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)
 
@@ -167,7 +180,7 @@ def rows_of_arms(name: str, kept: Kept) -> str:
     columns = [
         str(name)
         for name, values in table.items()
-        if spec.is_setting(str(name)) and name != "seed" and len(set(values.fillna(-1))) > 1
+        if spec.is_setting(str(name)) and name != "seed" and len(values.drop_duplicates()) > 1
     ]
     error = kept.metric == streams.ERROR
     scale, unit = (1, "-log10 of squared error") if error else (100, "%")

@@ -41,12 +41,12 @@ KEPT: Mapping[str, Kept] = {
         {"norm": "none", "activation": "gelu", "random_labels.draw": "iid"}, window=3
     ),
     "figure_3": Kept({"norm": "none", "activation": "relu"}),
-    "figure_4c": Kept({"norm": "none", "l2.strength": 0.0}, window=3),
-    "figure_4r": Kept(NONE, window=2),
+    "figure_4_cnn": Kept({"norm": "none", "l2.strength": 0.0}, window=3),
+    "figure_4_resnet": Kept(NONE, window=2),
     "figure_5a": Kept(NOTHING),
     "figure_5b": Kept(NOTHING),
     "figure_5c": Kept(NOTHING),
-    "figure_13": Kept(_offset(100.0, norm="none"), "squared_error"),
+    "figure_13_cifar10": Kept(_offset(100.0, norm="none"), "squared_error"),
     "phases": Kept(NONE, "test_accuracy"),
 }
 
@@ -115,12 +115,17 @@ That the second numbers of leaky ReLU are those of classes that change places is
 
 def rows_of_units(table: Any) -> str:
     """Returns the table of linearized units of 256, after the last task, beside the readings."""
-    lines = ["| arm | linearized of 256 | most after a task | paper |", "|---|---|---|---|"]
+    lines = [
+        "| arm | linearized of 256 | most after a task | paper | a line fits, % of all layers |",
+        "|---|---|---|---|---|",
+    ]
     for (activation, norm, draw), reading in READINGS.items():
         where = {"activation": activation, "norm": norm, "random_labels.draw": draw}
         values = 256 * arm(table, where, UNITS)
+        line = told(interval(last(where, "linearized_fraction/line", 1)(table)), 100)
         end, most = (told(interval(part.to_numpy()), 1) for part in (values.iloc[-1], values.max()))
-        lines.append(f"| {activation}, norm {norm}, {draw} | {end} | {most} | {reading} |")
+        name = f"{activation}, norm {norm}, {draw}"
+        lines.append(f"| {name} | {end} | {most} | {reading} | {line} |")
     return "\n".join(lines)
 
 
@@ -135,7 +140,7 @@ CLAIMS = (
     Claim(
         "1a, CIFAR-10",
         "the same on the images of the appendix",
-        "figure_13",
+        "figure_13_cifar10",
         "decades of squared error",
         _rising("squared_error", "none"),
     ),
@@ -194,7 +199,7 @@ CLAIMS = (
     Claim(
         "4, CNN",
         "layer and batch norm with L2 are above nothing",
-        "figure_4c",
+        "figure_4_cnn",
         "points",
         {
             norm: more(_strength(norm, 1e-5), _strength("none", 0.0), window=3)
@@ -204,7 +209,7 @@ CLAIMS = (
     Claim(
         "4, ResNet-18",
         "the same",
-        "figure_4r",
+        "figure_4_resnet",
         "points",
         {norm: more({"norm": norm}, {"norm": "none"}, window=2) for norm in ("layer", "batch")},
     ),
@@ -214,14 +219,14 @@ CLAIMS = (
     Claim(
         "13",
         "without norm the largest singular value grows with the mean of the targets",
-        "figure_13",
+        "figure_13_cifar10",
         "decades",
         _rising("feature_spectrum/largest", "none"),
     ),
     Claim(
         "13",
         "layer norm bounds it: at a mean of 100 it is smaller with than without",
-        "figure_13",
+        "figure_13_cifar10",
         "decades",
         {
             "none over layer": decades(
@@ -234,7 +239,7 @@ CLAIMS = (
     Claim(
         "13",
         "with layer norm the others decay all the same: the rank at 0 over that at 100",
-        "figure_13",
+        "figure_13_cifar10",
         "of effective rank",
         {
             "layer norm": more(
@@ -246,7 +251,7 @@ CLAIMS = (
         "14, 15",
         "one direction of the features carries the mean, not the bias: its share of the output at "
         "100 over the bias's",
-        "figure_13",
+        "figure_13_cifar10",
         "points",
         {
             "none": lambda table: _shares(table, "none"),

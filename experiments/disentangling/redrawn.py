@@ -97,7 +97,7 @@ def blocks() -> dict[str, str]:
         made[f"arms: {name}"] = accounts.rows_of_arms(name, claims.KEPT[name])
     for name in accounts.there(["figure_2b_cifar10"]):
         made["units"] = claims.rows_of_units(table_.read(accounts.LANES / f"{name}.parquet"))
-    return {**made, "claims": accounts.rows_of_claims(claims.CLAIMS)}
+    return {**made, "claims": accounts.rows_of_claims(claims.CLAIMS, claims.KEPT)}
 
 
 def filled(text: str) -> str:

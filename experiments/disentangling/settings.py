@@ -196,7 +196,7 @@ BENCHMARKS = {
             "norms_and_kernels",
             "Parameter norm, sharpness and tangent kernel",
             "parameter_norm",
-            ({"activation": ("relu", "leaky_relu"), "norm": ("none", "layer")},),
+            ({"activation": ("relu", "leaky_relu")}, {"norm": "layer"}),
             {**LABELS, "probes": ("parameter_norm", "hessian_top", "ntk", "ntk:start")},
         ),
         benchmark(
@@ -232,7 +232,7 @@ BENCHMARKS = {
                 "samples": 640,
                 "epochs": 20,
                 "tasks": 6,
-                "resnet18.base": 16,
+                "resnet18.base": 32,
                 "precision": "tensorfloat32",
             },
             {"resnet18.base": 4},

@@ -198,11 +198,13 @@ def test_claims_are_told_of_lanes_that_are_kept(tmp_path, monkeypatch):
     own = accounts.Claim("9", "b is better", "one", "points", contrasts)
     other = own._replace(figure="8", lanes="absent")
     table_.write(of_arms(), tmp_path / "one.parquet")
-    head, _, row = accounts.rows_of_claims([own, other]).splitlines()
+    head, _, row = accounts.rows_of_claims([own, other], {}).splitlines()
     assert head.startswith("| figure |")
     assert row.startswith(
         "| 9 | b is better | **agrees** | b over a +1001.5 [+999.4, +1003.6] points"
     )
+    kept = {"one": accounts.Kept(a, "score", 2)}
+    assert "| **agrees**; effect not present here |" in accounts.rows_of_claims([own], kept)
     lines = accounts.rows_of_arms("one", accounts.Kept(a, "score", 2)).splitlines()
     assert (
         lines[2] == "| a | 100.0 [100.0, 100.0] | 100.0 [100.0, 100.0] | 100.0 [100.0, 100.0] |  |"
@@ -220,11 +222,13 @@ def test_linearized_units_are_counted_beside_the_papers():
         arm = {"activation": activation, "norm": norm, "random_labels.draw": draw}
         for seed in range(2):
             for task, share in enumerate((0.0, 0.5, 0.25)):
-                rows.append({**arm, "seed": seed, "task": task, claims.UNITS: share})
+                found = {claims.UNITS: share, "linearized_fraction/line": 0.1}
+                rows.append({**arm, "seed": seed, "task": task, **found})
     lines = claims.rows_of_units(pd.DataFrame(rows)).splitlines()
     assert len(lines) == 2 + 8
     assert lines[2] == (
-        "| gelu, norm none, iid | 64.00 [64.00, 64.00] | 128.00 [128.00, 128.00] | about 250 |"
+        "| gelu, norm none, iid | 64.00 [64.00, 64.00] | 128.00 [128.00, 128.00] | about 250 "
+        "| 10.0 [10.0, 10.0] |"
     )
 
 
