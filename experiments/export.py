@@ -93,6 +93,10 @@ def export(
         source = f"{pathlib.Path(place).name};{rest}" if rest else pathlib.Path(place).name
         calls = [_elsewhere(call, code) for call in record.get("calls", [])]
         own = {"calls": calls} if calls else {}
+        for program in programs:
+            if program.get("start"):
+                start = program["start"]
+                start["folder"] = pathlib.Path(start["folder"]).name
         records.append({**record, **own, "data_source": source, "code_version": made_by})
     whole = pd.concat(frames, ignore_index=True)
     where = pathlib.Path(folder)

@@ -1,0 +1,309 @@
+"""What README.md says of figures whose lanes are kept: arms, effects and verdicts on claims.
+
+Command: python -m experiments.barriers.claims
+Rule: as `experiments.disentangling.accounts` has it. A claim is a number of each seed, or several,
+that the paper says to be above 0; with Student's 95 % intervals over seeds it agrees if all are
+above 0, disagrees if one is below, and is not told else. Of class split a claim is judged only
+where the network without norm loses accuracy (`experiments.disentangling.presence`, first five
+seeds); elsewhere the effect is not present, and the numbers alone are told. Writes the tables
+between the marks of README.md, from the lanes in results/lanes.
+"""
+
+import itertools
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from experiments.barriers import cloning
+from experiments.disentangling import accounts, presence
+from experiments.disentangling.accounts import Claim, Contrast, Where, last, more
+from plasticity_jax import spec
+from plasticity_jax.reporting import statistics
+from plasticity_jax.storage import table as table_
+
+README = Path(__file__).parent / "README.md"
+LANES = README.parent / "results" / "lanes"
+WINDOW = 5  # tasks of the end
+FIRST = 5  # seeds that say whether there is an effect
+NAMES = {"mlp": "MLP", "cnn": "CNN", "resnet18": "ResNet-18", "vit": "ViT"}
+DEAD, TWINS, STUCK = "dead_fraction", "duplicate_fraction", "saturated_fraction"
+RANK, ACCURACY, R2 = "effective_rank", "online_accuracy", "clone_r2"
+
+
+class Column(NamedTuple):
+    """A column of a table of arms: its heading, what is measured, what it is multiplied by, and how
+    many digits are told.
+    """
+
+    heading: str
+    metric: str
+    scale: int = 1
+    digits: int = 1
+
+
+SPLIT = (
+    Column("accuracy, %", ACCURACY, 100),
+    Column("dead, %", DEAD, 100),
+    Column("duplicates, %", TWINS, 100),
+    Column("saturated, %", STUCK, 100),
+    Column("effective rank", RANK),
+)
+_OF_CLONES = ("surgery", "method", "gradient_noise.scale", "gradient_noise.decay")
+CLONES = (
+    Column("R2", R2, digits=4),
+    Column("loss", "loss", digits=3),
+    Column("effective rank", RANK),
+)
+
+
+def _norm(model: str, norm: str, dropout: float = 0.0, affine: bool = True) -> Where:
+    return {"norm": norm, f"{model}.dropout": dropout, f"{model}.norm_affine": affine}
+
+
+def rise(where: Where, metric: str) -> Contrast:
+    """Returns the mean over the last tasks of an arm less its first task, seed by seed."""
+
+    def of(table: Any) -> Any:
+        values = accounts.arm(table, where, metric)
+        return (values.iloc[-WINDOW:].mean() - values.iloc[0]).to_numpy()
+
+    return of
+
+
+def fall(where: Where, metric: str) -> Contrast:
+    """Returns what `rise` does with the opposite sign."""
+    of = rise(where, metric)
+    return lambda table: -of(table)
+
+
+def _split(figure: str, says: str, model: str, unit: str, **contrasts: Contrast) -> Claim:
+    return Claim(f"{figure}, {NAMES[model]}", says, f"split_{model}", unit, contrasts)
+
+
+def _course(model: str) -> list[Claim]:
+    """What figures 3.2 and 3.3 say of a network without norm and dropout."""
+    bare = _norm(model, "none")
+    grows = TWINS if model == "vit" else DEAD
+    what = "duplicate" if model == "vit" else "dead"
+    falls = model in ("mlp", "vit")
+    accuracy = fall(bare, ACCURACY) if falls else rise(bare, ACCURACY)
+    words = "accuracy falls" if falls else "accuracy does not fall"
+    return [
+        _split("3.2", words, model, "points", by=accuracy),
+        _split("3.2", f"{what} units become more", model, "points", by=rise(bare, grows)),
+        _split("3.3", "the effective rank falls", model, "of rank", by=fall(bare, RANK)),
+    ]
+
+
+def _norms(model: str) -> list[Claim]:
+    """What figures 5.1 and B.1 and the text say of norms."""
+    bare = _norm(model, "none")
+    norms = {norm: _norm(model, norm) for norm in ("batch", "layer")}
+
+    def less(metric: str) -> dict[str, Contrast]:
+        return {norm: more(bare, normed, metric) for norm, normed in norms.items()}
+
+    def greater(metric: str) -> dict[str, Contrast]:
+        return {norm: more(normed, bare, metric) for norm, normed in norms.items()}
+
+    found = [
+        _split("5.1", "norms keep a higher effective rank", model, "of rank", **greater(RANK)),
+        _split("B.1", "accuracy is higher with norms", model, "points", **greater(ACCURACY)),
+        _split("B.1 (text)", "norms lower duplicates", model, "points", **less(TWINS)),
+        _split("B.1 (text)", "norms lower saturated units", model, "points", **less(STUCK)),
+    ]
+    if model != "vit":
+        found.append(_split("B.1", "norms lower dead units", model, "points", **less(DEAD)))
+    if model in ("cnn", "resnet18"):
+        words = "norms raise duplicates, against its text"
+        found.append(_split("B.1 (bars)", words, model, "points", **greater(TWINS)))
+    if model == "vit":
+        words = "norms raise saturated units, against its text"
+        found.append(_split("B.1 (bars)", words, model, "points", **greater(STUCK)))
+    return found
+
+
+def _dropped(model: str) -> list[Claim]:
+    """What figure B.1 says of dropout without norm."""
+    bare, dropped = _norm(model, "none"), _norm(model, "none", 0.1)
+    dead, accurate = more(dropped, bare, DEAD), more(bare, dropped, ACCURACY)
+    return [
+        _split("B.1", "dropout raises dead units where there is no norm", model, "points", by=dead),
+        _split("B.1", "dropout lowers accuracy there", model, "points", by=accurate),
+    ]
+
+
+def _cloned(model: str, dropout: float = 0.0, method: str = "none") -> Where:
+    return {"surgery": "clone", f"{model}.dropout": dropout, "method": method}
+
+
+def _clones(model: str, figure: str = "B.5") -> list[Claim]:
+    """What figures 4.1 and B.5 say of clones."""
+    exact, noisy = _cloned(model), _cloned(model, method="gradient_noise")
+    dropped = _cloned(model, 0.1)
+
+    def lost(where: Where) -> Contrast:
+        kept = last(where, R2, WINDOW)
+        return lambda table: 1 - kept(table)
+
+    def stays(table: Any) -> Any:
+        return lost(exact)(table) * -1 + 1e-3  # success is R2 >= 1 - 1e-3, as in the paper
+
+    def claim(says: str, unit: str, **contrasts: Contrast) -> Claim:
+        return Claim(f"{figure}, {NAMES[model]}", says, f"clone_{model}", unit, contrasts)
+
+    parts = {"noise": lost(noisy), "dropout": lost(dropped)}
+    return [
+        claim("with gradient descent clones stay clones: R2 less 0.999", "of R2", by=stays),
+        claim("noise and dropout part them", "of R2 lost", **parts),
+        claim("noise more than dropout", "of R2", by=more(dropped, noisy, R2)),
+        claim("noise raises the rank of clones", "of rank", by=more(noisy, exact, RANK)),
+    ]
+
+
+def _fast() -> list[Claim]:
+    """What figures 3.2 and 3.3 say of an MLP, at ten times its learning rate."""
+    every: Where = {"norm": "none"}
+
+    def claim(figure: str, says: str, unit: str, by: Contrast) -> Claim:
+        return Claim(f"{figure}, MLP, rate 0.01", says, "foretelling_split", unit, {"by": by})
+
+    return [
+        claim("3.2", "accuracy falls", "points", fall(every, ACCURACY)),
+        claim("3.2", "dormant units become more", "points", rise(every, "dormant_fraction")),
+        claim("3.3", "the effective rank falls", "of rank", fall(every, RANK)),
+    ]
+
+
+MODELS = tuple(NAMES)
+CLAIMS = (
+    *_fast(),
+    *itertools.chain.from_iterable(map(_course, MODELS)),
+    *itertools.chain.from_iterable(map(_norms, MODELS)),
+    *_dropped("mlp"),
+    *itertools.chain.from_iterable(map(_clones, MODELS[1:])),
+)
+ARMS: Mapping[str, Sequence[Column]] = {
+    **{f"split_{model}": SPLIT for model in MODELS},
+    "split_long": SPLIT,
+    **{f"clone_{model}": CLONES for model in MODELS},
+}
+
+
+def there(names: Any) -> list[str]:
+    """Returns those of the names whose lanes are there."""
+    return [name for name in names if (LANES / f"{name}.parquet").is_file()]
+
+
+def lanes(name: str) -> Any:
+    """Returns the table of lanes that are kept."""
+    return table_.read(LANES / f"{name}.parquet")
+
+
+def rows_of_claims(claims: Sequence[Claim] = CLAIMS) -> str:
+    """Returns the table of claims whose lanes are there."""
+    lines = ["| figure | what the paper says | | by how much |", "|---|---|---|---|"]
+    for claim in claims:
+        if not there([claim.lanes]):
+            continue
+        table = lanes(claim.lanes)
+        found = {name: accounts.interval(of(table)) for name, of in claim.contrasts.items()}
+        scale, unit = (100, "points") if claim.unit == "points" else (1, claim.unit)
+        digits = 4 if "R2" in claim.unit else 1
+        words = [f"{name} {told(one, scale, digits, '+')}" for name, one in found.items()]
+        verdict = accounts.verdict(list(found.values()))
+        if "split" in claim.lanes and not presence.is_present(fallen(claim.lanes)):
+            verdict = "effect not present here"
+        cells = claim.figure, claim.says, f"**{verdict}**", f"{'; '.join(words)} {unit}"
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def rows_of_arms(name: str, columns: Sequence[Column]) -> str:
+    """Returns the table of the arms of kept lanes over the last tasks, accuracy and R2 of the first
+    as well.
+    """
+    table = lanes(name)
+    settings = _differing(table)
+    if name.startswith("clone_"):
+        table, settings = cloning.named(table, {*settings, *_OF_CLONES}), ["network"]
+    found = statistics.arms(table, settings)
+    labels = statistics.arm_labels(table, settings)
+    heads = [column.heading for column in columns]
+    first = columns[0]
+    lines = [
+        f"| arm | {first.heading}, first task | {' | '.join(heads)} |",
+        f"|{'---|' * (len(columns) + 2)}",
+    ]
+    for label, rows in zip(labels, found.rows, strict=True):
+        cells = [label, _told(rows, first, slice(0, 1))]
+        cells += [_told(rows, column, slice(-WINDOW, None)) for column in columns]
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def _told(rows: Any, column: Column, tasks: slice) -> str:
+    values = rows.pivot(index="task", columns="seed", values=column.metric)
+    found = accounts.interval(values.iloc[tasks].mean().to_numpy())
+    return told(found, column.scale, column.digits)
+
+
+def told(found: tuple[float, float, float], scale: int, digits: int, sign: str = "") -> str:
+    """Returns a mean and its interval in words."""
+    mean, low, high = (f"{scale * value:{sign}.{digits}f}" for value in found)
+    return f"{mean} [{low}, {high}]"
+
+
+def _differing(table: Any) -> list[str]:
+    return [
+        str(name)
+        for name, values in table.items()
+        if spec.is_setting(str(name)) and name != "seed" and values.nunique(dropna=False) > 1
+    ]
+
+
+def fallen(name: str) -> Any:
+    """Returns `presence.fallen` of the first five seeds of the arm without norm and dropout."""
+    table = lanes(name)
+    bare = table[table["norm"] == "none"]
+    dropout = f"{name.removeprefix('split_')}.dropout"
+    if dropout in bare:
+        bare = bare[bare[dropout] == 0]
+    first = sorted(bare["seed"].unique())[:FIRST]
+    return presence.fallen(bare[bare["seed"].isin(first)], ACCURACY)
+
+
+def effects() -> str:
+    """Returns a sentence for each network: whether its accuracy falls at all without norm."""
+    names = {f"split_{model}": name for model, name in NAMES.items()}
+    names["foretelling_split"] = "MLP, learning rate 0.01"
+    said = (presence.told(names[name], fallen(name)) for name in there(names))
+    return "\n".join(f"- {one.removeprefix('stream ')}" for one in said)
+
+
+def blocks() -> dict[str, str]:
+    """Returns what stands in README.md after each mark, by the mark."""
+    made = {f"arms: {name}": rows_of_arms(name, ARMS[name]) for name in there(ARMS)}
+    return {**made, "effects": effects(), "claims": rows_of_claims()}
+
+
+def filled(text: str) -> str:
+    """Returns the text of README.md with its tables."""
+    for mark, made in blocks().items():
+        begin, end = f"<!-- {mark} -->", "<!-- end -->"
+        before, _, rest = text.partition(begin)
+        if rest:
+            _, _, after = rest.partition(end)
+            text = f"{before}{begin}\n\n{made}\n\n{end}{after}"
+    return text
+
+
+def main() -> int:
+    """Writes the tables; returns the exit code."""
+    README.write_text(filled(README.read_text(encoding="utf-8")), encoding="utf-8")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

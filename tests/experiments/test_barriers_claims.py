@@ -1,0 +1,112 @@
+"""What is told of kept lanes of Joudaki et al.'s figures, and whether clones stay as foretold."""
+
+import re
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pandas as pd
+import pytest
+
+from experiments.barriers import claims, staying
+from plasticity_jax.storage import table as table_
+
+BARE = {"norm": "none", "mlp.dropout": 0.0, "mlp.norm_affine": True}
+
+
+def kept(folder, name: str, arms) -> None:
+    """Writes lanes of two seeds and ten tasks: each arm has its settings and (start, end) of what
+    is measured, linear in between.
+    """
+    rows = []
+    for number, (settings, measured) in enumerate(arms):
+        for seed in range(3):
+            for task in range(10):
+                way = min(task / 5, 1)
+                values = {k: a + way * (b - a) + 0.001 * seed for k, (a, b) in measured.items()}
+                own = {"lane": 3 * number + seed, "seed": seed, "task": task, "finite": True}
+                rows.append({**own, **settings, **values})
+    table_.write(pd.DataFrame(rows), folder / f"{name}.parquet")
+
+
+def test_claims_and_effects_are_told_of_lanes_that_are_kept(tmp_path, monkeypatch):
+    monkeypatch.setattr(claims, "LANES", tmp_path)
+    measured = {"online_accuracy": (0.9, 0.4), "dead_fraction": (0.2, 0.5)}
+    measured |= {"duplicate_fraction": (0.0, 0.0), "saturated_fraction": (0.1, 0.1)}
+    measured |= {"effective_rank": (60, 25)}
+    normed = {**measured, "dead_fraction": (0.0, 0.0), "effective_rank": (60, 70)}
+    batch, layer = ({**BARE, "norm": norm} for norm in ("batch", "layer"))
+    dropped = ({**BARE, "mlp.dropout": 0.1}, measured)
+    kept(
+        tmp_path,
+        "split_mlp",
+        [(BARE, measured), dropped, (batch, normed), (layer, normed)],
+    )
+    told = claims.rows_of_claims()
+    assert "| 3.2, MLP | accuracy falls | **agrees** | by +50.0 [" in told
+    assert "| 3.2, MLP | dead units become more | **agrees** |" in told
+    assert "| 3.3, MLP | the effective rank falls | **agrees** | by +35.0 [" in told
+    assert "norms lower dead units | **agrees** | batch +50.0 [" in told
+    assert "norms lower duplicates | **not told** |" in told
+    assert "CNN" not in told
+    monkeypatch.setattr(claims.presence, "POINTS", 0.6)
+    assert claims.rows_of_claims().count("| **effect not present here** |") == told.count("| **")
+    monkeypatch.setattr(claims.presence, "POINTS", 0.1)
+    assert claims.effects() == (
+        "- MLP: effect present: 3 of 3 seeds fall, from 0.701 to 0.401 on average."
+    )
+    rows = claims.rows_of_arms("split_mlp", claims.SPLIT).splitlines()
+    assert len(rows) == 2 + 4
+    assert rows[2].endswith("| 0.1 [-0.1, 0.3] | 10.1 [9.9, 10.3] | 25.0 [25.0, 25.0] |")
+
+
+def test_what_is_told_of_clones(tmp_path, monkeypatch):
+    monkeypatch.setattr(claims, "LANES", tmp_path)
+    arms = []
+    for dropout, method, end in (
+        (0.0, "none", 1.0),
+        (0.0, "gradient_noise", 0.6),
+        (0.1, "none", 0.8),
+    ):
+        own = {"surgery": "clone", "cnn.dropout": dropout, "method": method}
+        measured = {"clone_r2": (1.0, end - 0.002), "effective_rank": (10, 20), "loss": (1, 1)}
+        arms.append((own, measured))
+    arms[0][1]["clone_r2"] = (1.0, 0.9999)
+    kept(tmp_path, "clone_cnn", arms)
+    told = claims.rows_of_claims()
+    assert "noise and dropout part them | **agrees** | noise +0.4010 [" in told
+    assert "noise more than dropout | **agrees** | by +0.2000 [" in told
+    assert "noise raises the rank of clones | **not told** |" in told
+
+
+def test_readme_says_what_the_lanes_say():
+    text = claims.README.read_text(encoding="utf-8")
+    assert claims.filled(text) == text
+
+
+def test_records_name_no_folder_of_a_machine():
+    for path in claims.LANES.glob("*.json"):
+        assert not re.search(r"/(tmp|home|root)/", path.read_text(encoding="utf-8")), path
+
+
+def test_noise_is_in_proportion_to_the_norm_of_each_tensor():
+    tree = {"a": jnp.full((100, 40), 3.0), "b": jnp.zeros(5)}
+    tx = staying.noise(0.5)
+    noisy, key = tx.update(tree, tx.init(tree), None)
+    size = 0.5 * float(optax.tree.norm(tree["a"]))
+    assert float((noisy["a"] - tree["a"]).std()) == pytest.approx(size, rel=0.05)
+    assert not noisy["b"].any()
+    assert not np.array_equal(*map(jax.random.key_data, (key, tx.init(tree))))
+
+
+@pytest.mark.long
+@pytest.mark.usefixtures("compiled_quickly")
+def test_clones_of_an_mlp_stay_or_part_as_foretold(tmp_path, capsys, monkeypatch):
+    ways = {name: staying.WAYS[name] for name in ("Adam", "noise")}
+    monkeypatch.setattr(staying, "WAYS", ways)
+    assert staying.main(["--scale=smoke", f"--workdir={tmp_path}"]) == 0
+    assert "2 of 2 foretold." in capsys.readouterr().out
+    table = pd.read_csv(tmp_path / "staying.csv").set_index("training")
+    assert list(table["parted"]) == [False, True]
+    assert (tmp_path / "staying.png").stat().st_size > 1000
