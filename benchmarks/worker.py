@@ -274,7 +274,7 @@ def job(
     from plasticity_jax.execution import compiled as compiled_
     from plasticity_jax.execution import program as program_
     from plasticity_jax.execution import rows
-    from plasticity_jax.execution import sweep as sweep_
+    from plasticity_jax.execution import tasks as tasks_
     from plasticity_jax.storage.checkpoints import Checkpoints
     from plasticity_jax.storage.table import write
 
@@ -299,7 +299,7 @@ def job(
                 write(rows.table([program], [history]), folder / "results.parquet")
 
         kept = Checkpoints(folder / "checkpoints") if checkpoints else None
-        sweep_.run_program(program, prepared(one), kept, report=report)
+        tasks_.run_program(program, prepared(one), kept, report=report)
 
     def go():
         nonlocal next_up

@@ -227,7 +227,7 @@ def rows_of_arms(name: str, columns: Sequence[Column]) -> str:
     table = lanes(name)
     settings = _differing(table)
     if name.startswith("clone_"):
-        table, settings = cloning.named(table, {*settings, *_OF_CLONES}), ["network"]
+        table, settings = cloning.named(table, list({*settings, *_OF_CLONES})), ["network"]
     found = statistics.arms(table, settings)
     labels = statistics.arm_labels(table, settings)
     heads = [column.heading for column in columns]

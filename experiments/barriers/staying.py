@@ -72,7 +72,8 @@ def noise(scale: float) -> optax.GradientTransformation:
             drawn.append(leaf + size * jax.random.normal(own, leaf.shape, leaf.dtype))
         return jax.tree.unflatten(structure, drawn), key
 
-    return optax.GradientTransformation(lambda params: jax.random.key(0), update)
+    changed: Any = update
+    return optax.GradientTransformation(lambda params: jax.random.key(0), changed)
 
 
 WAYS = {
@@ -188,7 +189,7 @@ def compute(folder: Path, name: str) -> str:
                 certificate, away = run(one, way, step, batches, key)
                 own = {"network": network, "training": said, "seed": seed}
                 rows.append({**own, "certificate": certificate, "distance": away})
-    table = pd.DataFrame(rows)
+    table: Any = pd.DataFrame(rows)
     table["foretold"] = table["certificate"] > EDGE
     table["parted"] = table["distance"] > EDGE
     table.to_csv(folder / "staying.csv", index=False)
