@@ -135,6 +135,20 @@ def test_class_split_deals_out_the_classes():
     assert [list(s) for s in seen[:3]] != [list(s) for s in seen[3:]]
 
 
+def test_class_split_refuses_more_classes_and_tasks_than_there_are():
+    data = tiny.data(60, classes=6)
+    class_split(per_task=3).check(data, 2)
+    class_split(per_task=3, classes="regroup").check(data, 9)
+    with pytest.raises(
+        ValueError, match=r"^tasks is 3, but 6 classes make 2 tasks of 3: allowed are"
+    ):
+        class_split(per_task=3).check(data, 3)
+    with pytest.raises(
+        ValueError, match=r"^class_split.per_task is 7: allowed are up to 6, the cl"
+    ):
+        class_split(per_task=7).check(data, 1)
+
+
 @pytest.mark.long
 def test_augmented_images_are_cropped_flipped_and_jittered():
     """Against numpy, with what was drawn; evaluation sees images as they are."""
