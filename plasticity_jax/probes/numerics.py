@@ -5,6 +5,7 @@ Numbers come out as float32, or as float64 where one goes in. Narrower ones (bfl
 widened first.
 """
 
+import functools
 from typing import Any
 
 import jax
@@ -73,8 +74,14 @@ def check_number(name: str, value: Any, high: float = float("inf")) -> None:
 
 
 def finite(*trees: PyTree) -> Array:
-    """Returns whether every number in `trees` is finite, [] bool."""
-    return jnp.stack([jnp.isfinite(leaf).all() for leaf in jax.tree.leaves(trees)]).all()
+    """Returns whether every number in `trees` is finite, [] bool.
+
+    Each tree is asked by itself, so that the compiler knows the question again where several ask it
+    of the parameters.
+    """
+    leaves = [jax.tree.leaves(tree) for tree in trees]
+    each = [[jnp.isfinite(leaf).all() for leaf in group] for group in leaves if group]
+    return functools.reduce(jnp.logical_and, [jnp.stack(group).all() for group in each])
 
 
 def known(sound: Array, value: PyTree) -> PyTree:

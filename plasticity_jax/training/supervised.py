@@ -96,7 +96,7 @@ def make_run(spec: Spec) -> Run:
         state, metrics = _trained(one, state, at_points)
         scores, losses = _scores(one, state)
         metrics |= scores
-        finite = numerics.finite([state.params, *losses])
+        finite = numerics.finite(state.params, losses)
         metrics |= _recycled(before, state)
         if spec.revisit:
             metrics |= _revisited(one, state)
