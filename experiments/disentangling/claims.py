@@ -129,6 +129,21 @@ def rows_of_units(table: Any) -> str:
     return "\n".join(lines)
 
 
+def rows_of_shares(table: Any) -> str:
+    """Returns the table of figure 1b: the mean accuracy while all labels are redrawn once, by how
+    many at a time, with intervals over seeds.
+    """
+    count = int(table["task"].max()) // CYCLE + 1
+    names = [f"{cycle + 1}" for cycle in range(count)]
+    lines = [f"| share | {' | '.join(names)} |", "|---" * (count + 1) + "|"]
+    for share, _ in settings.SHARES:
+        values = arm(table, _share(share), "online_accuracy")
+        cycles = values.groupby(values.index // CYCLE).mean()
+        cells = [told(interval(row.to_numpy()), 100) for _, row in cycles.iterrows()]
+        lines.append(f"| {share:g} | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
 CLAIMS = (
     Claim(
         "1a, MNIST",

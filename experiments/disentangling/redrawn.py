@@ -95,8 +95,13 @@ def blocks() -> dict[str, str]:
     made = {f"factorial: {name}": block(name) for name in there()}
     for name in accounts.there(claims.KEPT):
         made[f"arms: {name}"] = accounts.rows_of_arms(name, claims.KEPT[name])
-    for name in accounts.there(["figure_2b_cifar10"]):
-        made["units"] = claims.rows_of_units(table_.read(accounts.LANES / f"{name}.parquet"))
+    others = {
+        "units": ("figure_2b_cifar10", claims.rows_of_units),
+        "shares": ("figure_1b", claims.rows_of_shares),
+    }
+    for mark, (name, rows) in others.items():
+        if accounts.there([name]):
+            made[mark] = rows(table_.read(accounts.LANES / f"{name}.parquet"))
     return {**made, "claims": accounts.rows_of_claims(claims.CLAIMS, claims.KEPT)}
 
 

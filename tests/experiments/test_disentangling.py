@@ -232,6 +232,19 @@ def test_linearized_units_are_counted_beside_the_papers():
     )
 
 
+def test_shares_are_told_by_cycle():
+    rows = []
+    for number, (share, _) in enumerate(settings.SHARES):
+        for seed in range(2):
+            for task in range(200):
+                own = {"random_labels.share": share, "seed": seed, "task": task}
+                rows.append({**own, "online_accuracy": number / 10 + task // 100 / 100})
+    lines = claims.rows_of_shares(pd.DataFrame(rows)).splitlines()
+    assert lines[:2] == ["| share | 1 | 2 |", "|---|---|---|"]
+    assert lines[3] == "| 0.03 | 10.0 [10.0, 10.0] | 11.0 [11.0, 11.0] |"
+    assert len(lines) == 2 + 5
+
+
 def test_a_share_of_the_mean_that_one_direction_carries_is_less_the_bias():
     own = {"target_offset.offset": 100.0, "norm": "none", "task": 0}
     parts = {"feature_spectrum/top_direction": 0.9, "feature_spectrum/bias": 0.2}
