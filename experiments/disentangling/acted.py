@@ -1,7 +1,8 @@
 """Makes tables and pictures of where an agent acts again from the lanes kept in results/lanes.
 
 Command: python -m experiments.disentangling.acted
-Writes NAME.csv and NAME_VALUE.png into experiments/disentangling/results and prints the tables.
+Writes NAME.csv and one picture, NAME_VALUE.png, into experiments/disentangling/results and prints
+the tables.
 """
 
 import shutil
@@ -25,20 +26,23 @@ class Kept(NamedTuple):
     Attributes:
       of: the figure that made them.
       title: of the pictures.
+      picture: which one is kept, by the value that it is of.
+      until: phases that are compared, where not all arms have more; 0: all.
     """
 
     of: Benchmark[acting.Recipe]
     title: str
+    picture: str
+    until: int = 0
 
 
 KEPT = {
-    "bandit": Kept(acting.BANDIT, acting.BANDIT.title),
-    "bandit_mnist": Kept(acting.BANDIT, "Contextual bandit on MNIST"),
-    "bandit_cifar10": Kept(acting.BANDIT, "Contextual bandit on CIFAR-10"),
-    "minatar": Kept(acting.MINATAR, acting.MINATAR.title),
-    "minatar_longer": Kept(acting.MINATAR, "MinAtar, longer"),
-    "minatar_turns": Kept(acting.MINATAR, "MinAtar, two games in turn"),
-    "atari": Kept(acting.ATARI, "Atari, C51 with layer norm"),
+    "bandit": Kept(acting.BANDIT, acting.BANDIT.title, "0.99"),
+    "bandit_mnist": Kept(acting.BANDIT, "Contextual bandit on MNIST", "0.0"),
+    "bandit_cifar10": Kept(acting.BANDIT, "Contextual bandit on CIFAR-10", "0.99", until=3),
+    "minatar": Kept(acting.MINATAR, acting.MINATAR.title, "breakout"),
+    "minatar_turns": Kept(acting.MINATAR, "MinAtar, two games in turn", "breakout"),
+    "atari": Kept(acting.ATARI, "Atari, C51 with layer norm", "breakout"),
 }
 
 
@@ -72,7 +76,12 @@ def drawn(name: str, folder: Path) -> str:
     benchmark = kept.of._replace(name=name, title=kept.title)
     values, _ = flags.parse([f"--workdir={folder}"], benchmark.at("reduced"))
     columns = [column for column in (*AXES, "first_task") if column in table]
-    return acting.drawn(benchmark, table, columns, values)
+    said = acting.drawn(benchmark, table, columns, values)
+    if kept.until:
+        found = acting.compared(table[table["task"] < kept.until], columns, benchmark)
+        found.to_csv(folder / f"{name}.csv", index=False)
+        said = acting.text(found, columns)
+    return said
 
 
 def main() -> int:
@@ -80,8 +89,8 @@ def main() -> int:
     for name in there():
         with tempfile.TemporaryDirectory() as folder:
             print(f"{name}: {drawn(name, Path(folder))}\n")
-            for path in [Path(folder, f"{name}.csv"), *Path(folder).glob("*.png")]:
-                shutil.copy(path, RESULTS / path.name)
+            for file in (f"{name}.csv", f"{name}_{KEPT[name].picture}.png"):
+                shutil.copy(Path(folder, file), RESULTS / file)
     return 0
 
 
