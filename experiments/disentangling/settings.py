@@ -7,6 +7,7 @@ its figure 2 counts units of a last layer of 256. Scales as in the first paper: 
 for one machine with two cores, `smoke`, which shows only that it runs.
 """
 
+import itertools
 from typing import Any
 
 from experiments import figures
@@ -140,8 +141,9 @@ BENCHMARKS = {
             "linearized_fraction/line",
             tuple(
                 {"random_labels.draw": draw, "activation": activation, "norm": ("none", "layer")}
-                for draw in ("iid", "classes")
-                for activation in ("gelu", "leaky_relu")
+                for draw, activation in itertools.product(
+                    ("iid", "classes"), ("gelu", "leaky_relu")
+                )
             ),
             {
                 **LABELS,
