@@ -39,7 +39,6 @@ def run(monkeypatch):
         registry.update(entries)
 
 
-@pytest.mark.long
 def test_two_tasks(run):
     """Both ways learn both tasks, and an abrupt change costs a loss that small steps never have."""
     _, printed = run("two_tasks")
@@ -49,7 +48,6 @@ def test_two_tasks(run):
     assert losses[1] > 2 * losses[3]
 
 
-@pytest.mark.long
 def test_your_method(run):
     """Each method does what it is for, and the composition what both are for."""
     _, printed = run("your_method")
@@ -57,7 +55,6 @@ def test_your_method(run):
     assert largest[0] > largest[1] > largest[2] == largest[3] == 0.5
 
 
-@pytest.mark.long
 def test_your_probe(run):
     """Two of four units are stuck; in the run a high learning rate saturates and a low one does
     not.
@@ -68,7 +65,6 @@ def test_your_probe(run):
     assert last.iloc[0] < 0.05 < 0.2 < last.iloc[1]
 
 
-@pytest.mark.long
 def test_your_environment(run):
     """A strong picture costs accuracy while it changes, and less if it changes in small steps."""
     names, _ = run("your_environment")
@@ -84,7 +80,6 @@ def test_your_checkpoint(run):
     assert "largest Hessian eigenvalue" in printed
 
 
-@pytest.mark.long
 def test_reading_results(run, tmp_path, monkeypatch):
     """The demo's numbers, and those of a folder that is given."""
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))

@@ -73,10 +73,10 @@ def class_split(
             )
         most = round_length(data) * parts
         if classes == "refuse" and tasks > most:
+            each = f", each of {parts} parts that count as tasks" if parts > 1 else ""
             raise ValueError(
-                f"tasks is {tasks}, but {data.classes} classes make {most} tasks of {per_task}: "
-                "allowed are so many, or "
-                "class_split.classes=regroup."
+                f"tasks is {tasks}, but {data.classes} classes make {round_length(data)} tasks of "
+                f"{per_task}{each}: allowed are up to {most}, or class_split.classes=regroup."
             )
 
     return Environment(

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import optax
 
 from plasticity_jax import registry
+from plasticity_jax.methods import trees
 from plasticity_jax.methods.lifting import Term
 from plasticity_jax.types import Array, Number, Real, View
 
@@ -29,7 +30,8 @@ def feature_norm(*, strength: Number = 1e-3) -> Term:
 
 def _last(hidden: Any) -> Array:
     """The last group of activations, [B, H], positions beside each other."""
-    last = hidden[list(hidden)[-1]]
+    name = list(hidden)[-1]
+    last = trees.activations(f"hidden[{name!r}]", hidden[name])
     return last.reshape(len(last), -1)
 
 

@@ -106,7 +106,13 @@ class _Redo(NamedTuple):
         return state._replace(memory=(seen, count + 1))
 
     def _batch_mean(self, group: str, ctx: Context) -> Array:
-        return magnitude(hidden_of("redo", group, ctx), self.width[group])
+        hidden, units = hidden_of("redo", group, ctx), self.width[group]
+        if hidden.shape[-1] % units:
+            raise ValueError(
+                f"redo's units {group!r} have {hidden.shape[-1]} activations: allowed are {units}, "
+                "or a multiple where units are copied."
+            )
+        return magnitude(hidden, units)
 
     def _dormant(self, group: str, ctx: Context, memory: tuple) -> Array:
         """Which units of a group are to be recycled, [units] bool."""
@@ -123,6 +129,8 @@ class _Redo(NamedTuple):
         self, params: PyTree, ctx: Context, state: lifting.Counted
     ) -> tuple[PyTree, PyTree, lifting.Counted]:
         """Returns new parameters, which entries of them were touched, and what is remembered."""
+        for group, unit in self.units.items():
+            trees.check_layers(f"redo's layer of units {group!r}", params, [unit.made_by])
         old, fresh = trees.named(params), trees.named(self.init(ctx.key))
         change = _Change(old, fresh, dict(old), {})
         for name, leaf in old.items():
@@ -184,7 +192,7 @@ def hidden_of(method: str, group: str, ctx: Context) -> Array:
         raise ValueError(
             f"{method} needs the activations {group!r} in ctx.hidden, which has {known}."
         )
-    return ctx.hidden[group]
+    return trees.activations(f"{method}'s ctx.hidden[{group!r}]", ctx.hidden[group])
 
 
 def magnitude(hidden: Array, units: int) -> Array:

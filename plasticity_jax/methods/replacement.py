@@ -115,6 +115,9 @@ def continual_backprop(
         return lifting.Counted(jnp.int32(0), memory)
 
     def apply(params, ctx, state):
+        for name, group in groups.items():
+            what = f"continual_backprop's layer of units {name!r}"
+            trees.check_layers(what, params, [group.layer])
         old = trees.named(params)
         here = {
             name: group

@@ -67,11 +67,12 @@ def head_reset(
     registry.one_of("head_reset.to", to, ("drawn", "zero"))
     if head is None:
         raise ValueError(
-            "head_reset needs a network with an output layer of its own: allowed are mlp, cnn, "
-            "resnet18, and t5 with t5.head=own."
+            "head_reset needs a network with an output layer of its own: allowed are all but those "
+            "that read and write with one embedding, as t5 with t5.head=tied."
         )
 
     def apply(params, start):
+        trees.check_layers("head_reset's head", params, [head])
         old, fresh = trees.named(params), trees.named(init(start.key))
         ours = {name: name[: len(head)] == trees.path_of(head) for name in old}
         if to == "zero":
@@ -96,6 +97,11 @@ def full_reset(init: Callable[[Key], PyTree]) -> lifting.Boundary:
 
     def apply(params, start):
         old, fresh = trees.named(params), trees.named(init(start.key))
+        if missing := ["/".join(name) for name in old if name not in fresh]:
+            raise ValueError(
+                f"full_reset's init draws no {', '.join(map(repr, missing))}: allowed is one that "
+                "draws all parameters."
+            )
         new = [fresh[name].astype(value.dtype) for name, value in old.items()]
         after = jax.tree.unflatten(jax.tree.structure(params), new)
         return after, jax.tree.map(lambda p: jnp.ones(p.shape, bool), params)

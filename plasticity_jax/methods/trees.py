@@ -2,13 +2,14 @@
 
 import collections
 import itertools
+from collections.abc import Iterable
 from typing import Any
 
 import jax
 import optax
 from jax.tree_util import DictKey, GetAttrKey, SequenceKey
 
-from plasticity_jax.types import PyTree
+from plasticity_jax.types import Array, PyTree
 
 Path = tuple[str, ...]
 
@@ -31,6 +32,40 @@ def named(params: PyTree, masked: bool = False) -> dict[Path, Any]:
             raise ValueError(f"two parameters are called {'/'.join(name)}.")
         found[name] = leaf
     return found
+
+
+def check_layers(what: str, params: PyTree, layers: Iterable[tuple]) -> None:
+    """Raises ValueError unless each path of names leads to something in `params`; what is masked
+    there counts. `what` is what to call them.
+    """
+    there = named(params, masked=True)
+    for layer in map(path_of, layers):
+        if not any(
+            name[: len(layer)] == layer or _hides(there[name], name, layer) for name in there
+        ):
+            known = sorted({"/".join(name[:-1]) for name in there} - {""})
+            raise ValueError(
+                f"{what} is {'/'.join(layer)!r}, which the parameters do not have: allowed are "
+                f"{', '.join(map(repr, known)) or 'none'}."
+            )
+
+
+def _hides(leaf: Any, name: Path, layer: Path) -> bool:
+    """Whether what is masked under a name may hold a layer."""
+    return isinstance(leaf, optax.MaskedNode) and layer[: len(name)] == name
+
+
+def activations(what: str, value: Any) -> Array:
+    """Returns a group of activations as an array, also as plain Flax `sow` leaves one, a tuple of
+    one. Raises ValueError for several; `what` is what to call them.
+    """
+    if not isinstance(value, tuple):
+        return value
+    if len(value) != 1:
+        raise ValueError(
+            f"{what} has {len(value)} arrays: allowed is one, as `sow` leaves of one call."
+        )
+    return value[0]
 
 
 def keys(params: PyTree, masked: bool = False) -> list[str]:

@@ -161,13 +161,20 @@ def _tau_dormant_fraction(
     }
 
 
+def _layers(params: PyTree) -> dict[str, PyTree]:
+    """The first level of a parameter tree, by name; by place where it is a sequence."""
+    children = params.items() if hasattr(params, "items") else enumerate(params)
+    return {str(name): child for name, child in children}
+
+
 def _distance_from_init(
     snapshot: Snapshot,
 ) -> Annotated[Measured, Metric(label="distance from initial weights")]:
     """Euclidean distance of the parameters from their initial values; per layer, and relative to
     the initial norm.
     """
-    layers = {k: distance_from_init(p, snapshot.initial[k]) for k, p in snapshot.params.items()}
+    initial = _layers(snapshot.initial)
+    layers = {k: distance_from_init(p, initial[k]) for k, p in _layers(snapshot.params).items()}
     total = distance_from_init(snapshot.params, snapshot.initial)
     difference = jax.tree.map(jnp.subtract, snapshot.params, snapshot.initial)
     relative = optax.tree.norm(difference) / optax.tree.norm(snapshot.initial)
@@ -178,14 +185,15 @@ def _parameter_norm(snapshot: Snapshot) -> Measured:
     """Euclidean norm of the parameters; per layer."""
     return {
         "": parameter_norm(snapshot.params),
-        **{k: parameter_norm(p) for k, p in snapshot.params.items()},
+        **{k: parameter_norm(p) for k, p in _layers(snapshot.params).items()},
     }
 
 
 def _gradient_norm(snapshot: Snapshot) -> Measured:
     """Euclidean norm of the gradient of the loss on the probe batch; per layer."""
     value, gradient = jax.value_and_grad(snapshot.loss)(snapshot.params)
-    norms = {"": parameter_norm(gradient), **{k: parameter_norm(g) for k, g in gradient.items()}}
+    layers = {k: parameter_norm(g) for k, g in _layers(gradient).items()}
+    norms = {"": parameter_norm(gradient), **layers}
     return numerics.known(numerics.finite(snapshot.params, value), norms)
 
 

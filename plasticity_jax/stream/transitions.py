@@ -70,6 +70,7 @@ def interpolate_outputs(old: Batch, new: Batch, alpha: Array, rank: Array) -> Ba
     same in both tasks.
     """
     del rank
+    _check_all_count("output", old, new)
     uniform = _uniform(new.y)
     to_uniform = (1 - 2 * alpha) * old.y + 2 * alpha * uniform
     to_new = (2 - 2 * alpha) * uniform + (2 * alpha - 1) * new.y
@@ -81,6 +82,7 @@ def interpolate_inputs(old: Batch, new: Batch, alpha: Array, rank: Array) -> Bat
     both tasks.
     """
     del rank
+    _check_all_count("input", old, new)
     return new._replace(x=(1 - alpha) * old.x + alpha * new.x)
 
 
@@ -92,7 +94,8 @@ def smooth_outputs(old: Batch, new: Batch, alpha: Array, rank: Array) -> Batch:
     interpolation is one half, so this is soft targets without interpolation between tasks. Inputs
     must be the same in both tasks.
     """
-    del old, rank
+    del rank
+    _check_all_count("smoothing", old, new)
     uniform = _uniform(new.y)
     return new._replace(y=jnp.where(alpha < 1, 0.5 * new.y + 0.5 * uniform, new.y))
 
@@ -105,7 +108,8 @@ def anneal_outputs(old: Batch, new: Batch, alpha: Array, rank: Array) -> Batch:
     small steps while no label is a mixture of two tasks. The mean share of u over K plateaus is
     (K - 1) / 2K, that of output interpolation one half. Inputs must be the same in both tasks.
     """
-    del old, rank
+    del rank
+    _check_all_count("annealing", old, new)
     uniform = _uniform(new.y)
     return new._replace(y=alpha * new.y + (1 - alpha) * uniform)
 
@@ -118,12 +122,25 @@ def sample_tasks(old: Batch, new: Batch, alpha: Array, rank: Array) -> Batch:
     batches of `stream.epoch` the share is exact in the task (round(a n) examples) and in every
     minibatch (floor or ceil of a B).
     """
+    if (old.active is None) != (new.active is None):
+        raise ValueError(
+            "transition sampling is given `active` of one of two batches: allowed are both or none."
+        )
     take_new = rank < alpha
 
     def pick(o, n):
         return jnp.where(take_new.reshape(-1, *[1] * (n.ndim - 1)), n, o)
 
     return jax.tree.map(pick, old, new)
+
+
+def _check_all_count(name: str, old: Batch, new: Batch) -> None:
+    """Raises ValueError where not all outputs count, as those that do may differ between tasks."""
+    if old.active is not None or new.active is not None:
+        raise ValueError(
+            f"transition {name} mixes tasks in which other outputs count (Batch.active): allowed "
+            "are sampling and abrupt."
+        )
 
 
 def _uniform(y: Array) -> float:

@@ -23,7 +23,7 @@ from helpers.loops import (
 )
 
 from plasticity_jax import methods
-from plasticity_jax.types import Context
+from plasticity_jax.types import Context, View
 
 pytestmark = pytest.mark.usefixtures("compiled_quickly")
 
@@ -146,6 +146,46 @@ OFF = {
         "continual_backprop.maturity": 0.0,
     },
 }
+
+
+# what cannot be switched off, what adds to the loss, and what has a test of its own elsewhere
+ALWAYS = {"none", "optimizer_reset", "head_reset", "full_reset"}
+TERMS = {"feature_norm", "infer", "gradient_penalty"}
+ELSEWHERE = {"weight_norm_constraint"}
+
+
+def test_every_method_is_switched_off_somewhere():
+    assert {*OFF} | ALWAYS | TERMS | ELSEWHERE == set(methods.METHODS)
+
+
+@pytest.mark.parametrize("name", sorted(TERMS))
+def test_a_term_of_strength_zero_is_none_bit_for_bit(name):
+    initial = {"layer": jnp.ones((4, 3)), "head": jnp.ones((3, 2))}
+    params = jax.tree.map(lambda leaf: leaf * jnp.linspace(0.2, 0.9, leaf.shape[1])[None], initial)
+
+    def hidden(params):
+        return {"layer": jnp.tanh(X @ params["layer"])}
+
+    def plain(params):
+        return jnp.square(hidden(params)["layer"] @ params["head"]).mean()
+
+    def slopes(strength):
+        term = methods.METHODS[name](strength=strength)
+        state = term(optax.sgd(0.1)).init(params)
+
+        def loss(params):
+            view = View(
+                None, None, hidden(params), {}, params, initial, loss=plain, features=hidden
+            )
+            return plain(params) + methods.objective((term,), state, view)
+
+        return jax.grad(loss)(params)
+
+    with jax.disable_jit():
+        wanted = jax.grad(plain)(params)
+        assert_bitwise(slopes(0.0), wanted)
+        moved = jax.tree.map(lambda a, b: bool((a != b).any()), slopes(0.5), wanted)
+    assert any(jax.tree.leaves(moved)), f"{name} does nothing here, so the test says nothing"
 
 
 @pytest.mark.parametrize("name", [*OFF, EVERYTHING])

@@ -261,6 +261,22 @@ def test_sampling_shares_are_exact_where_examples_sit_out(samples, batch_size):
 # What transitions need of targets
 
 
+@pytest.mark.parametrize("name", ["output", "input", "smoothing", "annealing"])
+def test_tasks_in_which_other_outputs_count_are_not_mixed(name):
+    old, new = pair(0)
+    counting = new._replace(active=jnp.ones(new.y.shape, bool))
+    for both in ((old, counting), (counting, old), (counting, counting)):
+        with pytest.raises(ValueError, match=f"transition {name} mixes tasks in which other outp"):
+            TRANSITIONS[name].mix(*both, jnp.float32(0.5), jnp.ones(12))
+
+
+def test_task_sampling_takes_outputs_that_count_from_both_or_none():
+    old, new = pair(0)
+    counting = new._replace(active=jnp.ones(new.y.shape, bool))
+    with pytest.raises(ValueError, match="sampling is given `active` of one of two batches"):
+        TRANSITIONS["sampling"].mix(old, counting, jnp.float32(0.5), jnp.ones(12))
+
+
 REGRESSION = random_labels()._replace(targets="values")
 
 
