@@ -1,5 +1,6 @@
 """One panel of a figure: a column of a table against the task, a line and a band for each arm."""
 
+import textwrap
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -67,6 +68,7 @@ def lines(
     return made
 
 
+CHARACTERS = 30  # of an axis's name in a line, which a small panel is high enough for
 _NONE = ("", "None", None)  # of matplotlib's markers
 
 
@@ -88,7 +90,7 @@ def draw(axes: "Axes", metric: Metric, arms: Sequence[Line], band: str, tasks: i
             axes.fill_between(task, low, high, where=several.tolist(), **style)
             bands.append(np.stack([low, high])[:, several])
     axes.set_xlabel("task")
-    axes.set_ylabel(metric.label)
+    axes.set_ylabel(textwrap.fill(metric.label, CHARACTERS))
     axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=7, steps=[1, 2, 5, 10]))
     if tasks > 1:
         # (a point at an end is whole)

@@ -83,7 +83,7 @@ def test_panels_are_the_metric_and_the_probes_without_details():
 def test_any_number_of_probes_without_overlap(probes):
     table = made(GRANULARITIES, tasks=3).drop(columns=["hessian_top", "dormant_fraction"])
     for number in range(probes):
-        table[f"probe_{number}"] = table["loss"]
+        table[f"probe {number} of the tangent kernel at the start of the task"] = table["loss"]
     fig = curves.figure(table, ARMS, curves.Drawing(title="A title", note="A note. " * 60))
     fig.canvas.draw()
     assert len(panels(fig)) == 1 + probes
