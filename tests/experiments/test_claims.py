@@ -20,7 +20,6 @@ from experiments.gradual.claims import (
 )
 
 
-@pytest.mark.long
 def test_documents_say_what_the_tables_say(capsys):
     assert command.main(["--check"]) == 0, capsys.readouterr().out
 

@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 
 from experiments.gradual.claims import tables
+from experiments.gradual.settings import BENCHMARKS
 from plasticity_jax.storage import table as table_
 
-METRICS = {"random_mnist": "online_accuracy", "random_seq2seq": "bleu2"}
 ARMS = {
     "none": "abrupt, no method",
     "output": "output interpolation",
@@ -33,7 +33,7 @@ def configurations(benchmark: str) -> tables.Frame:
     table = table.assign(arm=table["method"].where(~gradual, table["transition"]))
     numbers = [n for n in NUMBERS if n in table]
     by_seed = (
-        table.groupby(["arm", *numbers, "seed"], dropna=False)[METRICS[benchmark]]
+        table.groupby(["arm", *numbers, "seed"], dropna=False)[BENCHMARKS[benchmark].metric]
         .mean()
         .unstack("seed")
     )
