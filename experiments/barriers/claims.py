@@ -18,7 +18,6 @@ from typing import Any, NamedTuple
 from experiments.barriers import cloning
 from experiments.disentangling import accounts, presence
 from experiments.disentangling.accounts import Claim, Contrast, Where, last, more
-from plasticity_jax import spec
 from plasticity_jax.reporting import statistics
 from plasticity_jax.storage import table as table_
 
@@ -148,7 +147,7 @@ def _clones(model: str, figure: str = "B.5") -> list[Claim]:
         return lambda table: 1 - kept(table)
 
     def stays(table: Any) -> Any:
-        return lost(exact)(table) * -1 + 1e-3  # success is R2 >= 1 - 1e-3, as in the paper
+        return 1e-3 - lost(exact)(table)  # success is R2 >= 1 - 1e-3, as in the paper
 
     def claim(says: str, unit: str, **contrasts: Contrast) -> Claim:
         return Claim(f"{figure}, {NAMES[model]}", says, f"clone_{model}", unit, contrasts)
@@ -211,7 +210,7 @@ def rows_of_claims(claims: Sequence[Claim] = CLAIMS) -> str:
         found = {name: accounts.interval(of(table)) for name, of in claim.contrasts.items()}
         scale, unit = (100, "points") if claim.unit == "points" else (1, claim.unit)
         digits = 4 if "R2" in claim.unit else 1
-        words = [f"{name} {told(one, scale, digits, '+')}" for name, one in found.items()]
+        words = [f"{name} {accounts.told(one, scale, '+', digits)}" for name, one in found.items()]
         verdict = accounts.verdict(list(found.values()))
         if "split" in claim.lanes and not presence.is_present(fallen(claim.lanes)):
             verdict = "effect not present here"
@@ -225,7 +224,7 @@ def rows_of_arms(name: str, columns: Sequence[Column]) -> str:
     as well.
     """
     table = lanes(name)
-    settings = _differing(table)
+    settings = accounts.differing(table)
     if name.startswith("clone_"):
         table, settings = cloning.named(table, list({*settings, *_OF_CLONES})), ["network"]
     found = statistics.arms(table, settings)
@@ -246,21 +245,7 @@ def rows_of_arms(name: str, columns: Sequence[Column]) -> str:
 def _told(rows: Any, column: Column, tasks: slice) -> str:
     values = rows.pivot(index="task", columns="seed", values=column.metric)
     found = accounts.interval(values.iloc[tasks].mean().to_numpy())
-    return told(found, column.scale, column.digits)
-
-
-def told(found: tuple[float, float, float], scale: int, digits: int, sign: str = "") -> str:
-    """Returns a mean and its interval in words."""
-    mean, low, high = (f"{scale * value:{sign}.{digits}f}" for value in found)
-    return f"{mean} [{low}, {high}]"
-
-
-def _differing(table: Any) -> list[str]:
-    return [
-        str(name)
-        for name, values in table.items()
-        if spec.is_setting(str(name)) and name != "seed" and values.nunique(dropna=False) > 1
-    ]
+    return accounts.told(found, column.scale, digits=column.digits)
 
 
 def fallen(name: str) -> Any:
@@ -290,13 +275,7 @@ def blocks() -> dict[str, str]:
 
 def filled(text: str) -> str:
     """Returns the text of README.md with its tables."""
-    for mark, made in blocks().items():
-        begin, end = f"<!-- {mark} -->", "<!-- end -->"
-        before, _, rest = text.partition(begin)
-        if rest:
-            _, _, after = rest.partition(end)
-            text = f"{before}{begin}\n\n{made}\n\n{end}{after}"
-    return text
+    return accounts.filled(text, blocks())
 
 
 def main() -> int:

@@ -167,21 +167,48 @@ def rows_of_claims(claims: Any, kept: Mapping[str, Kept]) -> str:
     return "\n".join(lines)
 
 
-def told(found: tuple[float, float, float], scale: float, sign: str = "") -> str:
-    """Returns a mean and its interval."""
-    digits = 1 if scale == 100 else 2
+def told(
+    found: tuple[float, float, float], scale: float, sign: str = "", digits: int | None = None
+) -> str:
+    """Returns a mean and its interval; with as many digits as `digits_of` the scale if none are
+    given.
+    """
+    digits = digits_of(scale) if digits is None else digits
     mean, low, high = (f"{scale * value:{sign}.{digits}f}" for value in found)
     return f"{mean} [{low}, {high}]"
+
+
+def digits_of(scale: float) -> int:
+    """Returns how many digits are told of what is multiplied by `scale`: fewer of hundredths."""
+    return 1 if scale == 100 else 2
+
+
+def differing(table: Any) -> list[str]:
+    """Returns the columns of settings, but for the seed, in which lanes differ."""
+    return [
+        str(name)
+        for name, values in table.items()
+        if spec.is_setting(str(name)) and name != "seed" and values.nunique(dropna=False) > 1
+    ]
+
+
+def filled(text: str, blocks: Mapping[str, str]) -> str:
+    """Returns a README's text with what stands after each of its marks, by the mark; marks that it
+    does not have are left out.
+    """
+    for mark, made in blocks.items():
+        begin, end = f"<!-- {mark} -->", "<!-- end -->"
+        before, _, rest = text.partition(begin)
+        if rest:
+            _, _, after = rest.partition(end)
+            text = f"{before}{begin}\n\n{made}\n\n{end}{after}"
+    return text
 
 
 def rows_of_arms(name: str, kept: Kept) -> str:
     """Returns the table of a figure's arms, and the sentence whether the effect is there."""
     table = table_.read(LANES / f"{name}.parquet")
-    columns = [
-        str(name)
-        for name, values in table.items()
-        if spec.is_setting(str(name)) and name != "seed" and len(values.drop_duplicates()) > 1
-    ]
+    columns = differing(table)
     error = kept.metric == streams.ERROR
     scale, unit = (1, "-log10 of squared error") if error else (100, "%")
     bare = _windows(arm(table, kept.bare, kept.metric), kept.window, error)

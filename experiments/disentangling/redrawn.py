@@ -70,9 +70,8 @@ def block(name: str) -> str:
     lines += ["", f"| cell | last {last} tasks, {unit} | best {last} in a row |", "|---|---|---|"]
     for row in factorial.summary(own).itertuples():
         peak = float(f"{row.peak}")  # (of pandas' record, whose types no checker knows)
-        lines.append(
-            f"| {row.cell} | {_told(row, scale, '')} | {peak * scale:.{_digits(scale)}f} |"
-        )
+        best = f"{peak * scale:.{accounts.digits_of(scale)}f}"
+        lines.append(f"| {row.cell} | {_told(row, scale, '')} | {best} |")
     ceiling = factorial.CEILING if share else None
     lines += ["", *(f"- {one}" for one in factorial.verdicts(own, found, ceiling))]
     bare = presence.bare(table_.read(lanes(name)))
@@ -80,14 +79,9 @@ def block(name: str) -> str:
     return "\n".join(lines)
 
 
-def _digits(scale: int) -> int:
-    return 1 if scale == 100 else 2
-
-
 def _told(row: Any, scale: int, sign: str) -> str:
-    values = [scale * float(getattr(row, name)) for name in ("mean", "low", "high")]
-    mean, low, high = (f"{value:{sign}.{_digits(scale)}f}" for value in values)
-    return f"{mean} [{low}, {high}]"
+    found = float(row.mean), float(row.low), float(row.high)
+    return accounts.told(found, scale, sign)
 
 
 def blocks() -> dict[str, str]:
@@ -107,13 +101,7 @@ def blocks() -> dict[str, str]:
 
 def filled(text: str) -> str:
     """Returns the text of README.md with its tables."""
-    for mark, made in blocks().items():
-        begin, end = f"<!-- {mark} -->", "<!-- end -->"
-        before, _, rest = text.partition(begin)
-        if rest:
-            _, _, after = rest.partition(end)
-            text = f"{before}{begin}\n\n{made}\n\n{end}{after}"
-    return text
+    return accounts.filled(text, blocks())
 
 
 def main() -> int:

@@ -130,7 +130,7 @@ class _Redo(NamedTuple):
     ) -> tuple[PyTree, PyTree, lifting.Counted]:
         """Returns new parameters, which entries of them were touched, and what is remembered."""
         for group, unit in self.units.items():
-            trees.check_layers(f"redo's layer of units {group!r}", params, [unit.made_by])
+            trees.check_layer(f"redo's layer of units {group!r}", params, unit.made_by)
         old, fresh = trees.named(params), trees.named(self.init(ctx.key))
         change = _Change(old, fresh, dict(old), {})
         for name, leaf in old.items():

@@ -117,7 +117,7 @@ def continual_backprop(
     def apply(params, ctx, state):
         for name, group in groups.items():
             what = f"continual_backprop's layer of units {name!r}"
-            trees.check_layers(what, params, [group.layer])
+            trees.check_layer(what, params, group.layer)
         old = trees.named(params)
         here = {
             name: group

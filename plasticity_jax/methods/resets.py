@@ -72,7 +72,7 @@ def head_reset(
         )
 
     def apply(params, start):
-        trees.check_layers("head_reset's head", params, [head])
+        trees.check_layer("head_reset's head", params, head)
         old, fresh = trees.named(params), trees.named(init(start.key))
         ours = {name: name[: len(head)] == trees.path_of(head) for name in old}
         if to == "zero":

@@ -2,7 +2,6 @@
 
 import collections
 import itertools
-from collections.abc import Iterable
 from typing import Any
 
 import jax
@@ -34,20 +33,19 @@ def named(params: PyTree, masked: bool = False) -> dict[Path, Any]:
     return found
 
 
-def check_layers(what: str, params: PyTree, layers: Iterable[tuple]) -> None:
-    """Raises ValueError unless each path of names leads to something in `params`; what is masked
-    there counts. `what` is what to call them.
+def check_layer(what: str, params: PyTree, layer: tuple) -> None:
+    """Raises ValueError unless a path of names leads to something in `params`; what is masked there
+    counts. `what` is what to call it.
     """
-    there = named(params, masked=True)
-    for layer in map(path_of, layers):
-        if not any(
-            name[: len(layer)] == layer or _hides(there[name], name, layer) for name in there
-        ):
-            known = sorted({"/".join(name[:-1]) for name in there} - {""})
-            raise ValueError(
-                f"{what} is {'/'.join(layer)!r}, which the parameters do not have: allowed are "
-                f"{', '.join(map(repr, known)) or 'none'}."
-            )
+    there, path = named(params, masked=True), path_of(layer)
+    if not any(
+        name[: len(path)] == path or _hides(leaf, name, path) for name, leaf in there.items()
+    ):
+        known = sorted({"/".join(name[:-1]) for name in there} - {""})
+        raise ValueError(
+            f"{what} is {'/'.join(path)!r}, which the parameters do not have: allowed are "
+            f"{', '.join(map(repr, known)) or 'none'}."
+        )
 
 
 def _hides(leaf: Any, name: Path, layer: Path) -> bool:

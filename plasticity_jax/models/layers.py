@@ -202,9 +202,14 @@ class Model(nn.Module):
     CRELU: ClassVar[bool] = True
     KNOWN_AS: ClassVar[str] = ""
 
+    @classmethod
+    def own_name(cls) -> str:
+        """Returns the name of the model in the registry."""
+        return cls.KNOWN_AS or cls.__name__.lower()
+
     def __post_init__(self):
         """Checks the fields, and makes Python's numbers of those of numpy and jax."""
-        own = self.KNOWN_AS or type(self).__name__.lower()
+        own = self.own_name()
         for field in dataclasses.fields(self):
             name, value = field.name, getattr(self, field.name)
             if field.type is int:
@@ -232,8 +237,9 @@ def check_not_noisy(model: Any) -> None:
     part them.
     """
     if model.noisy:
-        own = model.KNOWN_AS or type(model).__name__.lower()
-        raise ValueError(f"{own}.noisy is True: allowed with clones of units is False.")
+        raise ValueError(
+            f"{model.own_name()}.noisy is True: allowed with clones of units is False."
+        )
 
 
 def _rate(name: str, value: Any) -> float:
