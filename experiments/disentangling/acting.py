@@ -155,6 +155,7 @@ ATARI = Benchmark(
         "learning_rate": 2.5e-4,
         "adam.eps": 3.125e-4,
         "dqn.epsilon": 0.01,
+        "dqn.double": False,
         "dqn.explore": 250_000,
         "dqn.replay": 1_000_000,
         "dqn.warmup": 20_000,

@@ -95,10 +95,9 @@ class _Rules(NamedTuple):
     clip: bool
 
     @property
-    def buttons(self) -> np.ndarray:
+    def buttons(self) -> acting.Actions:
         """The button of each action."""
-        own = _known(self.names[0])[1] if self.minimal else range(ALL)
-        return np.asarray(own, np.int32)
+        return acting.Actions(_known(self.names[0])[1] if self.minimal else range(ALL))
 
 
 def _call(rules: _Rules, key: Key, task: PyTree, state: Array, held: Array, ends: Any) -> "_Frames":
@@ -136,7 +135,7 @@ def _reset(rules: _Rules, key: Key, data: Data, task: PyTree) -> tuple[Array, Py
 def _step(rules: _Rules, key: Key, data: Data, task: PyTree, state: PyTree, action: Array) -> Moved:
     del data
     chance, again = jax.random.split(key)
-    wanted = jnp.asarray(rules.buttons)[action]
+    wanted = rules.buttons[action]
     held, button = [], state["button"]
     for on in jax.random.uniform(chance, (rules.skip,)) < rules.sticky:
         button = jnp.where(on, button, wanted)
