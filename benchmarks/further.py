@@ -146,6 +146,8 @@ def acting(rounds: int) -> list[Figure]:
         "1 lane": rival("acting", piece=None, count=1, steps=16_000, **common),
         "8 lanes": rival("acting", piece=None, count=8, steps=4_000, **common),
         "remembering": rival("remembering", steps=16_000, **common),
+        "products": rival("acting_products", steps=16_000, pinned=True),
+        "numbers": rival("acting_numbers", steps=16_000, pinned=True),
         "PyTorch": rival("torch_dqn", steps=400, **common),
     }
     rates = alternate(rivals, rounds)
@@ -166,6 +168,13 @@ def acting(rounds: int) -> list[Figure]:
             divide(alone, rates["remembering"]),
             "%",
             at_most=0.05,
+        ),
+        *(
+            Figure("acting", f"{what}, share of 1 lane's time", divide(alone, rates[name]), "%")
+            for name, what in (
+                ("products", "matrix products alone"),
+                ("numbers", "random numbers of a draw alone"),
+            )
         ),
     ]
 

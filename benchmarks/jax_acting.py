@@ -1,6 +1,7 @@
 """An agent in Breakout of MinAtar, and what it takes to remember."""
 
 import functools
+import itertools
 from typing import Any
 
 import numpy as np
@@ -91,6 +92,70 @@ def remembering(steps: int, rows: int) -> Go:
         ring, sums = rounds(ring, done)
         jax.block_until_ready(sums)
         done += np.int32(steps // 4)
+        return float(steps)
+
+    return go
+
+
+def products(steps: int, depth: int = 2, width: int = 128) -> Go:
+    """The matrix products of `training` alone, without double targets: an action in 4 games, then a
+    minibatch of 32 through the network, backwards, and through the target network. Work: frames.
+    """
+    import jax
+    import jax.numpy as jnp
+
+    worker.set_up_jax()
+    sizes = [400, *depth * [width], 3]
+    weights = [jnp.ones(shape) / shape[0] for shape in itertools.pairwise(sizes)]
+    seen = jnp.ones((16, 32, sizes[0]))
+
+    def forward(x: Any) -> list[Any]:
+        layers = [x]
+        for one in weights:
+            layers.append(layers[-1] @ one)
+        return layers
+
+    def backward(layers: list[Any]) -> list[Any]:
+        back, found = layers[-1], []
+        for number in reversed(range(len(weights))):
+            found.append(layers[number].T @ back)
+            if number:
+                back = back @ weights[number].T
+        return found
+
+    def one(total: Any, number: Any) -> tuple[Any, None]:
+        x = seen[number % len(seen)] + total
+        made = [forward(x[:4])[-1], *backward(forward(x)), forward(x[::-1])[-1]]
+        # (all of each product is needed, and one number of it is read)
+        return 1e-20 * sum(a[0, 0] for a in jax.lax.optimization_barrier(made)), None
+
+    rounds = jax.jit(lambda total: jax.lax.scan(one, total, jnp.arange(steps // 4))[0])
+    return _again(rounds, np.float32(0), steps)
+
+
+def numbers(steps: int) -> Go:
+    """The random numbers with which `remembering` draws, alone. Work: frames."""
+    import jax
+    import jax.numpy as jnp
+
+    worker.set_up_jax()
+
+    def one(total: Any, number: Any) -> tuple[Any, None]:
+        age, place = jax.random.split(jax.random.fold_in(jax.random.key(0), number))
+        of_age = jax.random.randint(age, (32,), 1, number + 2)
+        return total + of_age.sum() + jax.random.randint(place, (32,), 0, 4).sum(), None
+
+    rounds = jax.jit(lambda total: jax.lax.scan(one, total, jnp.arange(steps // 4))[0])
+    return _again(rounds, np.int32(0), steps)
+
+
+def _again(rounds: Any, total: Any, steps: int) -> Go:
+    """Calls `rounds` on what it gave before."""
+
+    def go():
+        nonlocal total
+        total = rounds(total)
+        total.block_until_ready()
         return float(steps)
 
     return go

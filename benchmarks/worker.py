@@ -363,6 +363,8 @@ WORK: dict[str, Callable[..., Go]] = {
     "steps": lazily("benchmarks.jax_steps", "training"),
     "acting": lazily("benchmarks.jax_acting", "training"),
     "remembering": lazily("benchmarks.jax_acting", "remembering"),
+    "acting_products": lazily("benchmarks.jax_acting", "products"),
+    "acting_numbers": lazily("benchmarks.jax_acting", "numbers"),
     "curvature": curvature,
     "kernel": kernel,
     "job": job,

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 import plasticity_jax as pj
+from plasticity_jax.environments import acting
 from plasticity_jax.environments.atari import atari
 from tests.helpers import tiny
 
@@ -32,6 +33,14 @@ def test_without_the_package_it_is_refused_in_a_sentence(monkeypatch):
 def test_counts_begin_at_one(name):
     with pytest.raises(ValueError, match=rf"^atari\.{name} is 0: allowed are whole numbers from 1"):
         atari(**{name: 0})
+
+
+def test_a_game_keeps_no_array_of_buttons():
+    """On a GPU it would be copied back when a program is compiled, which runs forbid."""
+    rules = module._Rules(("pong", "breakout"), False, 0.25, 4, 4, 0, 100, False, True)
+    assert isinstance(rules.buttons, acting.Actions)
+    assert jax.eval_shape(rules.buttons.__getitem__, jnp.int32(0)).dtype == jnp.int32
+    assert [int(rules.buttons[i]) for i in (0, 3, 17)] == [0, 3, 17]
 
 
 def test_an_image_has_the_means_of_its_areas():
