@@ -400,6 +400,20 @@ def _trap(snapshot: Snapshot) -> Annotated[Measured, Metric(label="distance from
     return traps.known(snapshot.params, columns)
 
 
+def _normal_gradient_fraction(snapshot: Snapshot) -> Measured:
+    """Share of the gradient's norm that parts the two units nearest to being clones; per layer."""
+    if not snapshot.units:
+        raise ValueError(
+            "normal_gradient_fraction needs a Snapshot with units: allowed are unit groups."
+        )
+    found = traps.clone_pairs(snapshot.units, snapshot.params)
+    value, gradient = jax.value_and_grad(snapshot.loss)(snapshot.params)
+    layers = traps.normal_shares(snapshot.units, gradient, found)
+    nearest = jnp.argmin(jnp.stack([pair.relative for pair in found.values()]))
+    columns = {"": jnp.stack([*layers.values()])[nearest], **layers}
+    return numerics.known(numerics.finite(snapshot.params, value), columns)
+
+
 def _participation_ratio(snapshot: Snapshot) -> Measured:
     """Participation ratio of the last hidden layer's covariance; per layer."""
     layers = {g: participation_ratio(h) for g, h in snapshot.hidden.items()}
@@ -451,6 +465,7 @@ PROBES = {
     "frozen_fraction": _frozen_fraction,
     "saturated_fraction": _saturated_fraction,
     "trap": _trap,
+    "normal_gradient_fraction": _normal_gradient_fraction,
     "participation_ratio": _participation_ratio,
     "stable_rank": _stable_rank,
     "hard_rank": _hard_rank,

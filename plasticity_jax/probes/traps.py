@@ -26,6 +26,21 @@ def clone_pairs(units: Mapping[str, UnitGroup], params: PyTree) -> dict[str, pai
     return found
 
 
+def normal_shares(
+    units: Mapping[str, UnitGroup], gradient: PyTree, found: Mapping[str, pairs.Pair]
+) -> dict[str, Array]:
+    """Returns {group: the share of a gradient's norm that parts its pair of units}, each [] in [0,
+    1]: what is normal to the manifold on which they are clones. 0 of a gradient that is 0.
+    """
+    size = jnp.asarray(optax.tree.norm(gradient))
+    shares = {}
+    for group, pair in found.items():
+        both = jnp.concatenate(_of_units(units[group], gradient))
+        apart = jnp.linalg.norm(both[:, pair.units[0]] - both[:, pair.units[1]])
+        shares[group] = apart / jnp.sqrt(2.0) / jnp.where(size > 0, size, 1.0)
+    return shares
+
+
 def unfrozen_share(
     preactivations: Array, activation: Callable[[Array], Array], slope: float = 1e-3
 ) -> Array:

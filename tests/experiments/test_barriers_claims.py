@@ -9,7 +9,7 @@ import optax
 import pandas as pd
 import pytest
 
-from experiments.barriers import claims, staying
+from experiments.barriers import claims, staying, trapped
 from plasticity_jax.storage import table as table_
 
 BARE = {"norm": "none", "mlp.dropout": 0.0, "mlp.norm_affine": True}
@@ -110,3 +110,44 @@ def test_clones_of_an_mlp_stay_or_part_as_foretold(tmp_path, capsys, monkeypatch
     table = pd.read_csv(tmp_path / "staying.csv").set_index("training")
     assert list(table["parted"]) == [False, True]
     assert (tmp_path / "staying.png").stat().st_size > 1000
+
+
+def test_since_when_a_layer_is_nearest_to_a_trap(tmp_path, capsys):
+    rows = {
+        "lane": 0,
+        "seed": 0,
+        "finite": True,
+        "task": range(4),
+        "trap": [0.5, 0.3, 0.2, 0.1],
+        "trap/layer": [0, 1, 1, 1],
+        "trap/h0": [0.5, 0.6, 0.7, 0.8],
+        "trap/h1": [0.9, 0.3, 0.2, 0.1],
+        "trap/curvature": [1.0, -1.0, 2.0, 3.0],
+        "trap/frozen": [0.4, 0.3, 0.2, 0.0],
+        "trap/frozen_layer": [1, 1, 0, 1],
+        "mlp.dropout": 0.0,
+    }
+    first = pd.DataFrame(rows)
+    again = first.assign(lane=1, seed=1, **{"trap/curvature": -1.0, "trap": 0.3})
+    # of a network that diverged nothing is said
+    gone = first.assign(lane=2, seed=2, trap=[0.5, np.nan, np.nan, np.nan])
+    other = first.assign(lane=3, **{"mlp.dropout": 0.1, "trap/h0": 0.0})
+    table_.write(pd.concat([first, again, gone, other]), tmp_path / "results.parquet")
+    assert trapped.main([f"--from={tmp_path}", f"--workdir={tmp_path / 'said'}"]) == 0
+    said = capsys.readouterr().out.splitlines()
+    assert len(said) == 2
+    assert (
+        "nearest in h1 (2 lanes), at 0.2 since task 1, held in 1; nearest to frozen, a" in said[0]
+    )
+    assert "nearest in h0 (1 lanes), at 0.1 since task 0, held in 1" in said[1]
+    found = pd.read_csv(tmp_path / "said" / "trapped.csv")
+    assert list(found["held_since"]) == [2, 0, 2]
+    assert list(found["frozen_since"]) == [3, 3, 3]
+    table_.write(first.drop(columns="trap"), tmp_path / "results.parquet")
+    for argv, code, words in (
+        ([f"--from={tmp_path}"], 1, "the run lacks trap: allowed are runs with --probes=trap."),
+        ([f"--from={tmp_path / 'none'}"], 1, "No such file or directory"),
+        (["--seeds=3"], 2, "allowed are --from=DIR and --workdir=DIR."),
+    ):
+        assert trapped.main(argv) == code
+        assert words in capsys.readouterr().err

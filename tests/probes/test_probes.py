@@ -482,7 +482,7 @@ def test_norms_and_distance():
 
 
 # those that look into the layers of a network: in test_mechanisms.py, test_kernel.py, test_traps.py
-OF_NETWORKS = ("gradient_alignment", "ntk", "trap")
+OF_NETWORKS = ("gradient_alignment", "ntk", "trap", "normal_gradient_fraction")
 # those for groups of units that can be clones of each other
 OF_CLONES = ("clone_r2",)
 ANY_WIDTH = [name for name in PROBES if name not in (*OF_NETWORKS, *OF_CLONES)]

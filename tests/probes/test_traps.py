@@ -48,7 +48,7 @@ def params_of(net):
 def test_the_nearest_pair_and_its_curvature_are_those_of_the_manifold(net):
     params = params_of(net)
     snapshot = snapshot_of(net, params)
-    found = quickly(lambda p: PROBES["trap"](snapshot_of(net, p)), params)
+    found, share = quickly(both_probes(net), params)
     found = jax.tree.map(float, found)
     pairs = manifolds.nearest_pairs(net.units(), params)
     relative = {group: float(pair.relative) for group, pair in pairs.items()}
@@ -65,8 +65,18 @@ def test_the_nearest_pair_and_its_curvature_are_those_of_the_manifold(net):
     assert float(manifolds.distance(clones, params)) == pytest.approx(
         float(pairs[nearest].distance), rel=1e-4
     )
+    gradient = jax.grad(snapshot.loss)(params)
+    assert float(share[""]) == float(share[nearest])
+    assert float(share[nearest]) == pytest.approx(
+        float(manifolds.normal_fraction(clones, gradient)), rel=1e-4
+    )
     curved = float(quickly(lambda v: manifolds.curvature(snapshot.loss, params, v), apart))
     assert found["curvature"] == pytest.approx(curved, rel=1e-3, abs=1e-5)
+
+
+def both_probes(net):
+    names = ("trap", "normal_gradient_fraction")
+    return lambda params: [PROBES[name](snapshot_of(net, params)) for name in names]
 
 
 def trapped(net, params):
@@ -79,15 +89,19 @@ def test_networks_that_sit_in_a_trap():
     params = params_of(net)
     labels = {"h1": [0, 1, 2, 1]}
     here = manifolds.of_units(net.units(), params, labels).nearest(params)
-    found = trapped(net, here)
+    found, kept = quickly(both_probes(net), here)
     assert float(found[""]) < 1e-6
     assert (float(found["layer"]), float(found["curvature"])) == (1, pytest.approx(0, abs=1e-2))
     assert float(found["h0"]) > 0.1
+    assert float(kept["h1"]) < 1e-6
+    assert float(kept["h0"]) > 0.01
     frozen = {**here, "layer1": {**here["layer1"], "bias": here["layer1"]["bias"].at[2].set(-99.0)}}
     found = trapped(net, frozen)
     assert (float(found["frozen"]), float(found["frozen_layer"])) == (0, 1)
     lost = {**here, "head": {**here["head"], "bias": here["head"]["bias"].at[0].set(np.nan)}}
     assert all(np.isnan(value) for value in trapped(net, lost).values())
+    with pytest.raises(ValueError, match="normal_gradient_fraction needs a Snapshot with units"):
+        PROBES["normal_gradient_fraction"](snapshot_of(net, here)._replace(units={}))
     with pytest.raises(ValueError, match="trap needs a Snapshot with units and an activation"):
         PROBES["trap"](snapshot_of(net, here)._replace(units={}))
 
@@ -113,7 +127,7 @@ def test_every_model_has_what_it_looks_at(name):
     spec = tiny.spec(
         model=name,
         environment="bigram_cipher" if text else "random_labels",
-        probes=("trap", "saturated_fraction"),
+        probes=("trap", "saturated_fraction", "normal_gradient_fraction"),
     )
     run, data = make_run(spec), jax.tree.map(jnp.asarray, tiny.data())
     lane = jax.tree.map(lambda a: a[0], lanes.stack(lanes.check(spec, [{}], 64)))
@@ -121,4 +135,5 @@ def test_every_model_has_what_it_looks_at(name):
         lambda: run.run_task(lane, run.init(lane, data), data, jnp.int32(0))[1]
     )
     for group in spec.make_model(4).units():
-        assert {f"trap/{group}", f"saturated_fraction/{group}"} <= metrics.keys()
+        names = ("trap", "saturated_fraction", "normal_gradient_fraction")
+        assert {f"{name}/{group}" for name in names} <= metrics.keys()
