@@ -1,4 +1,4 @@
-"""Packaging: `pip install .`, extras `test`, `oracles`, `docs`, `rl`, `atari`, `cuda`."""
+"""Packaging: `pip install .`, extras `test`, `oracles`, `docs`, `rl`, `atari`, `ray`, `cuda`."""
 
 from pathlib import Path
 
@@ -59,6 +59,7 @@ setup(
         ],
         "rl": [GAMES],
         "atari": ["ale-py>=0.11"],  # (under the GPL)
+        "ray": ["ray>=2.9"],
         "docs": ["sphinx>=9", "myst-parser>=5", "furo", "sphinxcontrib-bibtex"],
         "cuda": ["jax[cuda12]"],
     },

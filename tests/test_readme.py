@@ -20,8 +20,9 @@ import plasticity_jax as pj
 from experiments.barriers import certificate, ranks
 from experiments.gradual import theory
 from plasticity_jax import datasets, own_parts
-from plasticity_jax.cli import launcher
+from plasticity_jax.cli import launcher, slicing
 from plasticity_jax.execution import sweep
+from plasticity_jax.execution.engines import local, sliced, slurm
 from plasticity_jax.optimizers import OPTIMIZERS, SCHEDULES
 from plasticity_jax.stream.transitions import TRANSITIONS
 
@@ -35,6 +36,7 @@ DOCUMENTS = (
     "docs/choosing.md",
     "docs/command_line.md",
     "docs/concepts.md",
+    "docs/engines.md",
     "docs/first_run.md",
     "docs/index.md",
     "docs/install.md",
@@ -144,6 +146,10 @@ def nothing_trains(tmp_path, monkeypatch):
     monkeypatch.delenv("PLASTICITY_DATA_DIR", raising=False)
     monkeypatch.setattr(launcher, "prepare_jax", lambda *_: None)
     monkeypatch.setattr(sweep, "run_in_workdir", take)
+    monkeypatch.setattr(sliced, "run_in_slices", take)
+    monkeypatch.setattr(local, "devices", lambda: local.Devices("cpu", 2))
+    monkeypatch.setattr(slurm, "check", lambda passed: None)
+    monkeypatch.setattr(slicing, "prepare", lambda values: None)
     for module in (theory, certificate, ranks):
         monkeypatch.setattr(module, "run", take)
     yield

@@ -4,12 +4,14 @@ plasticity run --workdir=DIR ...          runs a grid, or goes on with it
 plasticity select --workdir=DIR ...       runs a grid on seeds of its own and chooses the best of it
 plasticity show DIR...                    prints the table of the end of finished runs
 plasticity merge DIR... --to=DIR          makes one workdir of several
+plasticity slice FOLDER                   runs one slice of a run with --engine, as engines do
 plasticity list                           prints everything that can be named in a flag
 
 plasticity COMMAND --help says more. Without an installed script: python -m plasticity_jax COMMAND.
 """
 
 import json
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -20,7 +22,8 @@ import jax
 from plasticity_jax import own_parts, registry
 from plasticity_jax.cli import flags, help, launcher, selecting, settings
 from plasticity_jax.cli.settings import Settings
-from plasticity_jax.execution import merging, rows
+from plasticity_jax.execution import merging, rows, tasks
+from plasticity_jax.execution.engines import description, worker
 from plasticity_jax.reporting import metrics
 from plasticity_jax.storage import paths, workdir
 
@@ -49,6 +52,16 @@ plasticity merge DIR... --to=DIR [--import=my_parts.py]
 
 Lanes are numbered anew. A lane that several have is taken once, from the one with more of its
 tasks. The others stay as they are.
+"""
+SLICE = """Runs one slice of a run with --engine, from where it was; engines call it.
+
+plasticity slice FOLDER [--import=my_parts.py] [--cores=0,1] [--parent=PID]
+
+Exit code 0: done. 143: stopped by a signal, all it had is saved. 1: a fault, and the same command
+would meet it again; the sentence is in FOLDER/fault.txt too.
+
+  --cores=0,1                          cores that it may use
+  --parent=PID                         process without which it ends
 """
 LIST = """Prints everything that can be named in a flag of a run.
 
@@ -138,6 +151,35 @@ def merge(argv: Sequence[str]) -> int:
     return 0
 
 
+def slice_(argv: Sequence[str]) -> int:
+    """Runs one slice."""
+    own, folders = _given(argv, SLICE, {"cores": None, "parent": None})
+    if folders is None:
+        return 0
+    if len(folders) != 1:
+        raise ValueError(f"{len(folders)} folders are given: allowed is one, of a slice.")
+    if own["parent"]:
+        worker.die_with(settings.whole("parent", own["parent"], 1))
+    if own["cores"]:
+        cores = [settings.whole("cores", one, 0) for one in own["cores"].split(",")]
+        os.sched_setaffinity(0, cores)
+    (folder,) = folders
+    worker.check_ready(folder)
+    with launcher.interruptible():
+        try:
+            launcher.prepare_jax(description.read_how(Path(folder)).deterministic, devices=1)
+            _load(own["import"])
+            worker.run(folder)
+        except tasks.Stopped as stopped:
+            launcher.tell(f"stopped: {stopped}")
+            # (as launcher.launch: an ordinary exit would wait for the task that is computed)
+            os._exit(worker.STOPPED)
+        except (ValueError, *launcher.ENVIRONMENT_FAULTS) as error:
+            worker.note_fault(folder, launcher.sentence(error))
+            return launcher.fault(error, launcher.ENVIRONMENT)
+    return 0
+
+
 def list_(argv: Sequence[str]) -> int:
     """Prints everything that can be named in a flag."""
     _, folders = _folders(argv, LIST, {})
@@ -148,7 +190,14 @@ def list_(argv: Sequence[str]) -> int:
     return 0
 
 
-COMMANDS = {"run": run, "select": select, "show": show, "merge": merge, "list": list_}
+COMMANDS = {
+    "run": run,
+    "select": select,
+    "show": show,
+    "merge": merge,
+    "slice": slice_,
+    "list": list_,
+}
 
 
 def _folders(
@@ -160,6 +209,23 @@ def _folders(
     # what makes Specs computes a little, for which no accelerator shall be started: another process
     # may have all of its memory (where jax runs already, this changes nothing)
     jax.config.update("jax_platforms", "cpu")
+    own, rest = _given(argv, doc, defaults)
+    if rest is not None:
+        _load(own["import"])
+    return own, rest
+
+
+def _load(names: str | None) -> None:
+    if names:
+        own_parts.load(names.split(","))
+
+
+def _given(
+    argv: Sequence[str], doc: str, defaults: dict[str, str | bool | None]
+) -> tuple[flags.Values, list[str] | None]:
+    """A command's own flags and its folders; None in their place where help was asked for, and
+    printed.
+    """
     own, rest = flags.own({**defaults, "import": None}, argv)
     if "--help" in rest:
         launcher.say(doc)
@@ -168,6 +234,4 @@ def _folders(
         if argument.startswith("-"):
             known = ", ".join(f"--{name}" for name in own)
             raise ValueError(f"unknown flag {argument}: allowed are {known}.")
-    if own["import"]:
-        own_parts.load(own["import"].split(","))
     return own, rest

@@ -53,6 +53,10 @@ RUN_HELP = {
         f"how lanes are run: {', '.join(placement.STRATEGIES)}; default by backend and model",
     ),
     "lane_width": (None, "lanes vmapped together; decides a lane's last bits, so it is recorded"),
+    "engine": (None, "runs the grid in slices: local, slurm or ray (docs/engines.md)"),
+    "slice": (None, "with --engine: lanes of a slice at most"),
+    "slice_minutes": (None, "with --engine: minutes of a slice, from a trial, instead of --slice"),
+    "workers": (None, "slices at a time; default one for each accelerator or core"),
     "checkpoint_every": (
         "1",
         "tasks between checkpoints, or never: only at the end, or when stopped",

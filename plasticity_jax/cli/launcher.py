@@ -12,12 +12,13 @@ from typing import Any, NamedTuple
 import jax
 
 from plasticity_jax import datasets, own_parts
-from plasticity_jax.cli import changes, dry_run, flags, help, pictures, settings
+from plasticity_jax.cli import changes, dry_run, flags, help, pictures, settings, slicing
 from plasticity_jax.cli.settings import Settings
 from plasticity_jax.datasets import cache
 from plasticity_jax.estimates import profile
 from plasticity_jax.execution import memory, rows, starts, sweep, tasks
 from plasticity_jax.execution import program as program_
+from plasticity_jax.execution.engines import sliced
 from plasticity_jax.reporting import metrics
 from plasticity_jax.storage import workdir
 from plasticity_jax.storage.checkpoints import keeping
@@ -65,6 +66,7 @@ class Checked(NamedTuple):
       checkpoint_every: tasks between checkpoints.
       last: tasks at the end that the printed table averages over.
       always: which checkpoints stay, by tasks done.
+      asked: how the run is cut into slices, None if it is not.
     """
 
     dataset: datasets.Dataset
@@ -72,6 +74,7 @@ class Checked(NamedTuple):
     checkpoint_every: int
     last: int
     always: Callable[[int], bool]
+    asked: sliced.Asked | None = None
 
 
 def launch(experiment: Experiment, argv: Sequence[str] | None = None) -> int:
@@ -80,13 +83,16 @@ def launch(experiment: Experiment, argv: Sequence[str] | None = None) -> int:
     `argv` are the arguments, by default the process's own.
     """
     arguments = sys.argv[1:] if argv is None else list(argv)
-    with _interruptible():
+    with interruptible():
         try:
+            arguments, passed = slicing.split(arguments)
             values, given = flags.parse(arguments, experiment.defaults)
+            values["passed"] = passed
             if values["help"] or values["list"]:
                 usage = help.usage(experiment.doc or "", experiment.defaults)
                 say(usage if values["help"] else help.listing())
                 return 0
+            slicing.prepare(values)
             prepare_jax(values["deterministic"])
             checked = check(values, given, experiment.arms, experiment.metric)
             if values["dry_run"] or values["profile"]:
@@ -116,7 +122,10 @@ def _try(checked: Checked, values: flags.Values) -> None:
         if values["workdir"]:
             for line in dry_run.workdir(values["workdir"], programs, dataset):
                 say(line)
-        memory.check(programs, data, saves=True)
+        if checked.asked:
+            say(slicing.told(programs, checked.asked))
+        else:
+            memory.check(programs, data, saves=True)
         say(dry_run.time(programs, dataset))
         return
     memory.check(programs[:1], data)
@@ -129,19 +138,34 @@ def _run(experiment: Experiment, checked: Checked, values: flags.Values) -> None
     before = workdir.read_record(values["workdir"]) if own_parts.LOADED else {}
     for name in own_parts.changed(before.get("imports", {})):
         print(f"note: {name} has changed since this run began.", file=sys.stderr)
-    table = sweep.run_in_workdir(
-        checked.programs,
-        checked.dataset,
-        values["workdir"],
-        checked.checkpoint_every,
-        progress=values["progress"],
-        tell=say,
-        always=checked.always,
-    )
+    table = _table(checked, values)
     note = _note(experiment, values, table)
     say(report(table, checked, values, experiment.title, note))
     if experiment.then is not None:
         say(experiment.then(table, rows.arm_columns(checked.programs), values))
+
+
+def _table(checked: Checked, values: flags.Values) -> Any:
+    """The table of a run, in this process or in slices."""
+    programs, dataset, folder = checked.programs, checked.dataset, values["workdir"]
+    progress = values["progress"]
+    if checked.asked:
+        asked = checked.asked
+        return sliced.run_in_slices(programs, dataset, folder, asked, progress=progress, tell=tell)
+    return sweep.run_in_workdir(
+        programs,
+        dataset,
+        folder,
+        checked.checkpoint_every,
+        progress=progress,
+        tell=say,
+        always=checked.always,
+    )
+
+
+def tell(text: str) -> None:
+    """Prints a line beside a run, on standard error."""
+    print(text, file=sys.stderr, flush=True)
 
 
 def _note(experiment: Experiment, values: flags.Values, table: Any) -> str:
@@ -155,7 +179,7 @@ def _note(experiment: Experiment, values: flags.Values, table: Any) -> str:
 
 
 @contextlib.contextmanager
-def _interruptible() -> Iterator[None]:
+def interruptible() -> Iterator[None]:
     """Ctrl-C and other signals that ask a run to stop end the process with one sentence, at once,
     while nothing else (`workdir.Stop`) looks after them.
 
@@ -200,14 +224,19 @@ def say(text: str) -> None:
 
 def fault(error: Exception, code: int) -> int:
     """Prints one sentence that says what is wrong and returns the exit code."""
+    print(f"error: {sentence(error)}", file=sys.stderr)
+    return code
+
+
+def sentence(error: Exception) -> str:
+    """Returns one sentence that says what is wrong."""
     text = jax_fault(error) if isinstance(error, JAX_FAULTS) else str(error)
     text = " ".join(text.split()) or type(error).__name__
     if isinstance(error, MemoryError) and not text.endswith("."):  # not a sentence of our own
         text = (
             f"memory ran out ({text}): allowed is a smaller run, or more memory for this process."
         )
-    print(f"error: {text if len(text) <= 2000 else text[:1000] + '...'}", file=sys.stderr)
-    return code
+    return text if len(text) <= 2000 else text[:1000] + "..."
 
 
 def jax_fault(error: Exception) -> str:
@@ -230,16 +259,19 @@ def jax_fault(error: Exception) -> str:
     return str(error)
 
 
-def prepare_jax(deterministic: bool = False) -> None:
-    """Sets jax up for a process of our own: one CPU device per usable core, and a compilation cache
-    that persists.
+def prepare_jax(deterministic: bool = False, devices: int | None = None) -> None:
+    """Sets jax up for a process of our own: one CPU device per usable core, or `devices` of any
+    kind, and a compilation cache that persists.
 
     Does nothing that a library import should not: only the launcher calls it, before a backend
     starts. If `deterministic`, GPUs are asked for the same bits in every run; CPUs give them
     anyway. Raises ValueError if it is too late to ask.
     """
     try:
-        jax.config.update("jax_num_cpu_devices", len(os.sched_getaffinity(0)))
+        jax.config.update("jax_num_cpu_devices", devices or len(os.sched_getaffinity(0)))
+        if devices:
+            seen = ",".join(map(str, range(devices)))
+            jax.config.update("jax_cuda_visible_devices", seen)
     except RuntimeError:  # the backend runs already, as in a notebook: its devices stay
         if (
             deterministic
@@ -296,7 +328,8 @@ def check(
     task = settings.read("start_task", values["start_task"]) if values["start_task"] else None
     programs = starts.attached(programs, values["start"], task, data)
     pictures.check(values, pictures.arms(programs))
-    return Checked(dataset, programs, **numbers, always=always)
+    programs, asked = slicing.checked(values, programs, dataset)
+    return Checked(dataset, programs, **numbers, always=always, asked=asked)
 
 
 def report(

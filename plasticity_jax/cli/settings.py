@@ -24,6 +24,9 @@ RUN_LIMITS = {
     "lane_width": (1, registry.LARGEST_WHOLE),
     "start_task": (0, registry.LARGEST_WHOLE),
     "checkpoint_every": (1, registry.LARGEST_WHOLE),
+    "slice": (1, registry.LARGEST_WHOLE),
+    "slice_minutes": (1, registry.LARGEST_WHOLE),
+    "workers": (1, 1024),
     "last": (1, registry.LARGEST_WHOLE),
 }
 

@@ -78,8 +78,17 @@ class _Goal(NamedTuple):
     options: tuple[tuple[str, Any], ...]
 
 
-def plan(workdir: str | Path, programs: Sequence[Program], dataset: datasets.Dataset) -> Plan:
+def plan(
+    workdir: str | Path,
+    programs: Sequence[Program],
+    dataset: datasets.Dataset,
+    *,
+    elsewhere: bool = False,
+) -> Plan:
     """Returns what a workdir consists of once these programs are run in it; writes nothing.
+
+    `elsewhere` says that processes of their own run them, each of which sees for itself whether its
+    device is of the kind that the lanes were begun on.
 
     Lanes are known again by what they are, wherever in which program they stand: see
     `lanes.identity`, without what is measured and how many tasks follow. Raises WorkdirError for
@@ -108,6 +117,8 @@ def plan(workdir: str | Path, programs: Sequence[Program], dataset: datasets.Dat
             index, place = found
             if index not in sources:  # (once for all lanes of a slice)
                 _check_same(workdir, recorded.slices[index], program)
+                if not elsewhere:
+                    _check_device(workdir, recorded.slices[index], program)
             _check_start(workdir, recorded.slices[index].program, place, program, own)
             goals[index][place] = _goal(program.spec)
             sources.setdefault(index, {})[place] = own
@@ -283,7 +294,9 @@ def copy_lanes(before: Path, after: Path, places: Sequence[int]) -> None:
 def tidy(workdir: str | Path, planned: Plan) -> None:
     """Removes checkpoints that no slice has any more, once config.json says so."""
     for part in planned.parts:
-        shutil.rmtree(part.before.checkpoints(workdir), ignore_errors=True)
+        before = part.before
+        gone = before.place(workdir) if before.home else before.checkpoints(workdir)
+        shutil.rmtree(gone, ignore_errors=True)
 
 
 # What lanes are known by
@@ -349,11 +362,24 @@ def _check_same(workdir: str | Path, one: Slice, program: Program) -> None:
         )
     _check_probe_options(workdir, was, now)
     _check_execution(workdir, one.program, program)
+
+
+def _check_device(workdir: str | Path, one: Slice, program: Program) -> None:
+    """Raises WorkdirError if lanes that are there would be compiled in another way here."""
+    now = program.spec
     if (one.options or None) != (placement.options(now.model) or None):
         raise WorkdirError(
             f"the lanes in {workdir} were compiled with other options of XLA, as on another kind "
             "of device or with another version, and would end with other last digits: use another "
             "--workdir."
+        )
+    was = one.program
+    devices = jax.local_device_count()
+    if was.execution.width > 1 and was.execution.devices > devices:
+        raise WorkdirError(
+            f"the lanes in {workdir} were run {was.execution.width} at a time on each of "
+            f"{was.execution.devices} devices, but there are {devices} here, and last digits "
+            "follow: use a machine with as many, or another --workdir."
         )
 
 
@@ -416,13 +442,6 @@ def _check_execution(workdir: str | Path, was: Program, now: Program) -> None:
                     f"{name} is {after}, but the lanes in {workdir} were run with {before}: "
                     f"allowed is --{name}={before}; or use another --workdir."
                 )
-    devices = jax.local_device_count()
-    if was.execution.width > 1 and was.execution.devices > devices:
-        raise WorkdirError(
-            f"the lanes in {workdir} were run {was.execution.width} at a time on each of "
-            f"{was.execution.devices} devices, but there are {devices} here, and last digits "
-            "follow: use a machine with as many, or another --workdir."
-        )
 
 
 # What is new

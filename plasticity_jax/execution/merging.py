@@ -109,6 +109,8 @@ def merge(workdirs: Sequence[str | Path], to: str | Path) -> Merged:
     with contextlib.ExitStack() as held:
         for name in dict.fromkeys(Path(name).resolve() for name in names):
             held.enter_context(workdir_.lock(name))
+        for name in names:
+            held.enter_context(slices.locked(name, _recorded(name).slices))
         parts = [_with_checkpoints(name) for name in names]
         _check_one(parts)
         taken = _taken(parts)
@@ -149,20 +151,12 @@ def _recorded(name: str) -> Recorded:
 
 def _with_results(name: str) -> _Workdir:
     """A workdir with the rows of results.parquet, of which record and Specs say what they are."""
-    import pandas
-
     recorded = _recorded(name)
-    frames = [
-        pandas.DataFrame(rows.of_lanes(one.program, np.asarray(one.numbers)))
-        for one in recorded.slices
-    ]
-    lanes = pandas.concat(frames, ignore_index=True)
+    programs = [one.program for one in recorded.slices]
+    numbers = [one.numbers for one in recorded.slices]
     try:
         table = table_.read(Path(name, "results.parquet"))
-        measured = [c for c in table if c in ("lane", "task") or c not in lanes]
-        whole = table[measured].merge(lanes, on="lane", validate="many_to_one")
-        if len(whole) < len(table):
-            raise ValueError("it has lanes that config.json does not have")
+        whole = rows.again(table, programs, numbers)
     except (OSError, ValueError, KeyError) as error:
         raise WorkdirError(
             f"{name} has no results that can be read ({reason_of(error)}): allowed are folders of "

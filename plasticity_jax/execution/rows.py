@@ -126,6 +126,27 @@ def of_lanes(program: Program, own: np.ndarray) -> dict[str, Any]:
     return {"lane": own, **program.spec.axes(), **numbers, **program.spec.settings()}
 
 
+def again(
+    table: "pandas.DataFrame", programs: Sequence[Program], numbers: Sequence[Sequence[int]]
+) -> "pandas.DataFrame":
+    """Returns a table with the settings of its lanes as the programs have them now.
+
+    Raises ValueError if it has lanes that the programs have not.
+    """
+    import pandas
+
+    frames = [
+        pandas.DataFrame(of_lanes(program, np.asarray(own)))
+        for program, own in zip(programs, numbers, strict=True)
+    ]
+    lanes = pandas.concat(frames, ignore_index=True)
+    measured = [c for c in table if c in ("lane", "task") or c not in lanes]
+    whole = table[measured].merge(lanes, on="lane", validate="many_to_one")
+    if len(whole) < len(table):
+        raise ValueError("it has lanes that config.json does not have")
+    return whole
+
+
 def _measured(history: History) -> dict[str, np.ndarray]:
     """What the rows of a program measured, lane after lane."""
     single = {name: values for name, values in history.items() if values.ndim == 2}
@@ -217,11 +238,13 @@ def _stacked(
                 parts.setdefault(name, []).append((own, values))
     tasks = max((len(history["finite"]) for history in histories if history), default=0)
     lanes = sum(map(len, numbers))
-    return {name: _filled(placed, tasks, lanes) for name, placed in parts.items()}
+    return {name: filled(placed, tasks, lanes) for name, placed in parts.items()}
 
 
-def _filled(placed: Sequence[tuple[np.ndarray, np.ndarray]], tasks: int, lanes: int) -> np.ndarray:
-    """[tasks, lanes, K] from programs' values, each with its lanes; NaN where there is none."""
+def filled(placed: Sequence[tuple[np.ndarray, np.ndarray]], tasks: int, lanes: int) -> np.ndarray:
+    """Returns [tasks, lanes, K] from programs' values [tasks, lanes, K], each with the numbers of
+    its lanes; NaN where there is none.
+    """
     most = max(values.shape[2] for _, values in placed)
     whole = np.full((tasks, lanes, most), np.nan, np.float32)
     for own, values in placed:

@@ -1,10 +1,11 @@
 """Slices: what a workdir consists of (see docs/slices.md)."""
 
+import contextlib
 import hashlib
 import itertools
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -29,6 +30,7 @@ _KEYS = {
     "compiler_options",
     "numbers",
     "folder",
+    "slice",
     "start",
 }
 _START = ("folder", "tasks", "digests")
@@ -42,28 +44,43 @@ class Slice(NamedTuple):
       numbers: of the lanes, in the table of the workdir.
       folder: name of the folder of its checkpoints, in `checkpoints`.
       options: those of XLA that it is compiled with, None for XLA's own.
+      home: name of a workdir of its own, in `slices`, in which other processes run it; None: it has
+        none (see docs/engines.md).
     """
 
     program: Program
     numbers: list[int]
     folder: str
     options: Mapping[str, Any] | None
+    home: str | None = None
 
     def record(self) -> dict[str, Any]:
         """Returns what is written of a slice in config.json, as JSON types."""
-        return {
+        found = {
             **_decisive(self.program, self.options),
             "numbers": self.numbers,
             "folder": self.folder,
         }
+        if self.home:
+            found["slice"] = self.home
+        return found
 
     def checkpoints(self, workdir: str | Path) -> Path:
         """Returns the folder of its checkpoints."""
-        return Path(workdir, "checkpoints", self.folder)
+        return Path(self.place(workdir), "checkpoints", self.folder)
+
+    def place(self, workdir: str | Path) -> Path:
+        """Returns the workdir that its checkpoints are in: its own, or the one of all."""
+        return home(workdir, self.home) if self.home else Path(workdir)
 
     def done(self, workdir: str | Path) -> int:
         """Returns after how many tasks its newest states are saved."""
         return max(Checkpoints(self.checkpoints(workdir)).steps(), default=0)
+
+
+def home(workdir: str | Path, name: str) -> Path:
+    """Returns the workdir of a slice that has its own."""
+    return Path(workdir, "slices", name)
 
 
 class Recorded(NamedTuple):
@@ -79,6 +96,15 @@ class Recorded(NamedTuple):
     def settings(self) -> dict[str, Any]:
         """Returns what is written of it in config.json, as JSON types."""
         return {"programs": [one.record() for one in self.slices], "data": dict(self.data)}
+
+
+@contextlib.contextmanager
+def locked(workdir: str | Path, slices: Iterable[Slice]) -> Iterator[None]:
+    """Holds the workdirs of those slices that have one of their own, as `workdir.lock` does."""
+    with contextlib.ExitStack() as held:
+        for name in sorted({one.home for one in slices if one.home}):
+            held.enter_context(workdir_.lock(home(workdir, name)))
+        yield
 
 
 def in_order(programs: Sequence[Program]) -> list[Slice]:
@@ -184,12 +210,12 @@ def _read(recorded: Mapping[str, Any], first: int, index: str, devices: int | No
     if not recorded.keys() <= _KEYS or ("numbers" in recorded) != ("folder" in recorded):
         raise ValueError(f"a program with {', '.join(recorded)}")
     spec = Spec(**comparable(recorded["spec"]))
-    _check_whole(spec.record(), recorded["spec"])
+    check_whole(spec.record(), recorded["spec"])
     lanes = []
     for lane in recorded["lanes"]:
         given = lanes_.comparable(recorded["spec"], lane)
         lanes.append(lanes_.complete(spec, given))
-        _check_whole(lanes[-1], given)
+        check_whole(lanes[-1], given)
     asked = recorded["lane_strategy"], recorded["lane_width"]
     # (a model in no table has the same strategy on every backend, which is not asked for then)
     how = placement.execution(placement.ANY, len(lanes), *asked, placement.ANY, devices)
@@ -201,9 +227,12 @@ def _read(recorded: Mapping[str, Any], first: int, index: str, devices: int | No
     numbers = recorded.get("numbers", list(range(first, first + len(lanes))))
     if not lanes or len(numbers) != len(lanes):
         raise ValueError("lanes and their numbers")
+    own = recorded.get("slice")
+    if own is not None and not _FOLDER.fullmatch(own):
+        raise ValueError(f"slice {own!r}")
     start = _read_start(recorded["start"], len(lanes)) if "start" in recorded else None
     program = Program(spec, lanes, how, start)
-    return Slice(program, numbers, folder, recorded.get("compiler_options"))
+    return Slice(program, numbers, folder, recorded.get("compiler_options"), own)
 
 
 def _read_start(recorded: Mapping[str, Any], lanes: int) -> Start:
@@ -216,8 +245,11 @@ def _read_start(recorded: Mapping[str, Any], lanes: int) -> Start:
     return Start(folder, tasks, digests, dict)
 
 
-def _check_whole(read: Mapping[str, Any], given: Mapping[str, Any]) -> None:
-    """Raises ValueError for a record without something, where a default would take its place."""
+def check_whole(read: Mapping[str, Any], given: Mapping[str, Any]) -> None:
+    """Returns if a record has all that was read of it.
+
+    Raises ValueError for one without something, where a default would take its place.
+    """
     lacking = read.keys() - given.keys()
     if lacking:
         raise ValueError(f"there is no {', '.join(sorted(lacking))}")

@@ -83,7 +83,7 @@ def run(
     if workdir is None:
         memory.check(programs, program_.device_data(dataset))
         made = slices.in_order(programs)
-        return _run(_Runs(made, made, None), dataset, None, checkpoint_every, progress)
+        return _run(Runs(made, made, None), dataset, None, checkpoint_every, progress)
     return run_in_workdir(
         programs, dataset, workdir, checkpoint_every, progress=progress, always=always
     )
@@ -116,23 +116,36 @@ def run_in_workdir(
     lanes; `tell` is called with lines on what is new in a workdir with lanes, `always` says which
     checkpoints stay (see `checkpoints.keeping`). Raises as `run` does.
     """
-    check_in_workdir(programs, dataset, workdir)
-    with workdir_.lock(workdir), workdir_.Stop() as stop:
+    planned = check_in_workdir(programs, dataset, workdir)
+    with (
+        workdir_.lock(workdir),
+        slices.locked(workdir, planned.slices),
+        workdir_.Stop() as stop,
+    ):
         planned = growth.plan(workdir, programs, dataset)
         for line in planned.news:
             tell(line)
         if not planned.is_recorded:
-            _grow(workdir, planned, dataset)
-        runs = _Runs(planned.slices, planned.running, Path(workdir), always)
-        with _noted(runs):
+            grow(workdir, planned, dataset)
+        runs = Runs(planned.slices, planned.running, Path(workdir), always)
+        with noted(runs):
             table = _run(runs, dataset, stop, checkpoint_every, progress)
     asked = table["lane"].isin(list(planned.asked))
     return table.loc[asked].reset_index(drop=True)
 
 
-def _grow(workdir: str | Path, planned: growth.Plan, dataset: datasets.Dataset) -> None:
-    """Makes a workdir what is planned."""
+def grow(
+    workdir: str | Path,
+    planned: growth.Plan,
+    dataset: datasets.Dataset,
+    ready: Callable[[], None] = lambda: None,
+) -> None:
+    """Makes a workdir what is planned; `ready` is called before config.json says so.
+
+    Raises WorkdirError.
+    """
     growth.apply(workdir, planned)
+    ready()
     made = record.environment_record(dataset)
     before = workdir_.read_record(workdir)  # of a run that grows
     if before:
@@ -159,7 +172,7 @@ def check_in_workdir(
     return planned
 
 
-class _Runs(NamedTuple):
+class Runs(NamedTuple):
     """Slices, those of them that are run, and the workdir that they are in, if any."""
 
     slices: Sequence[Slice]
@@ -168,6 +181,7 @@ class _Runs(NamedTuple):
     always: Callable[[int], bool] = lambda step: False
 
     def checkpoints(self, one: Slice) -> Checkpoints | None:
+        """Returns those of a slice, None without a workdir."""
         if self.path is None:
             return None
         return Checkpoints(one.checkpoints(self.path), always=self.always)
@@ -182,7 +196,7 @@ class _Runs(NamedTuple):
 
 
 @contextlib.contextmanager
-def _noted(runs: _Runs) -> Iterator[None]:
+def noted(runs: Runs) -> Iterator[None]:
     """Writes into config.json by which command, when and where something is run, if anything is;
     when it ended as well, unless the process is killed.
     """
@@ -203,7 +217,7 @@ def _noted(runs: _Runs) -> Iterator[None]:
 
 
 def _run(
-    runs: _Runs,
+    runs: Runs,
     dataset: datasets.Dataset,
     stop: workdir_.Stop | None,
     checkpoint_every: int,

@@ -17,12 +17,15 @@ import socket
 import sys
 import tempfile
 import threading
+import time
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import IO, Any
 
 from plasticity_jax.storage import writing
 from plasticity_jax.storage.json_files import read_json
 
+# a lock is tried so many times more, seconds apart
+_TRIES, _TRY = 3, 0.05
 _TEXT_SHOWN = 240  # characters of a value or of a library's message that are quoted in a sentence
 
 
@@ -30,6 +33,14 @@ class WorkdirError(Exception):
     """A workdir that cannot be used (environment fault, exit code 1); the message is one
     sentence.
     """
+
+
+class InUse(WorkdirError):
+    """A workdir that another process holds; `said` says which, in words."""
+
+    def __init__(self, said: str, advice: str):
+        super().__init__(f"{said}; {advice}.")
+        self.said = said
 
 
 def reason_of(error: BaseException) -> str:
@@ -100,18 +111,44 @@ def lock(path: str | os.PathLike) -> Iterator[None]:
             # Never unlinked: a run that has the file open already would then lock one that nobody
             # else sees.
             file = stack.enter_context(open(os.path.join(path, "lock"), "a+", encoding="utf-8"))
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            _take(file)
             file.truncate(0)
             json.dump(holder, file)
             file.flush()
         except BlockingIOError as error:
             advice = "wait for it or choose another --workdir"
-            raise WorkdirError(f"{path} is in use by {_holder(path)}; {advice}.") from error
+            raise InUse(f"{path} is in use by {_holder(path)}", advice) from error
         except OSError as error:
             raise WorkdirError(
                 f"The workdir {path} cannot be locked ({reason_of(error)})."
             ) from error
         yield
+
+
+def _take(file: IO[str]) -> None:
+    """Locks an open file. Raises BlockingIOError if another process holds it for longer than one
+    that only asks (`is_held`).
+    """
+    for _ in range(_TRIES):
+        with contextlib.suppress(BlockingIOError):
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return
+        time.sleep(_TRY)
+    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+
+def is_held(path: str | os.PathLike) -> bool:
+    """Returns whether a process holds `path`, on this machine or another that shares the folder, as
+    far as its file system tells.
+    """
+    try:
+        with open(os.path.join(path, "lock"), "rb") as file:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except OSError:
+        return False
+    return False
 
 
 def _holder(path: str | os.PathLike) -> str:

@@ -13,6 +13,7 @@ from helpers import tiny
 
 from plasticity_jax.cli import commands, launcher
 from plasticity_jax.execution import sweep
+from plasticity_jax.execution.engines import slurm
 
 ROOT = pathlib.Path(commands.__file__).parents[2]
 
@@ -45,7 +46,33 @@ def test_workdirs_are_shown_and_merged(runs, tmp_path, capsys):
 @pytest.mark.parametrize(
     ("arguments", "code", "said"),
     [
-        (["shwo"], 2, "command is 'shwo': allowed are 'run', 'select', 'show', 'merge', 'list'."),
+        (["shwo"], 2, "command is 'shwo': allowed are 'run', 'select', 'show', 'merge', 'slice'"),
+        (["slice"], 2, "0 folders are given: allowed is one, of a slice."),
+        (["slice", "a"], 1, "a is no folder: allowed are the folders that a run with --engine"),
+        (["slice", "a", "--cores=x"], 2, "cores is 'x': allowed are"),
+        (["run", "--workdir=a", "--slice=3"], 2, "slice is given without an engine: add --engine"),
+        (["run", "--workdir=a", "--slurm.qos=x"], 2, "slurm.qos is given without an engine"),
+        (["run", "--workdir=a", "--slurm.qos"], 2, "--slurm.qos is given: allowed is --slurm.qos="),
+        (
+            ["run", "--workdir=a", "--engine=lsf"],
+            2,
+            "engine is 'lsf': allowed are 'local', 'slurm'",
+        ),
+        (
+            ["run", "--workdir=a", "--engine=slurm"],
+            2,
+            "lane_width is not given: with engine slurm slices may run on other devices",
+        ),
+        (
+            ["run", "--workdir=a", "--engine=slurm", "--lane_width=1"],
+            2,
+            "slice is not given: allowed is --slice=LANES, or --slice_minutes.",
+        ),
+        (
+            ["run", "--workdir=a", "--engine=local", "--slurm.qos=x"],
+            2,
+            "slurm.qos is given, but engine is local: leave it out.",
+        ),
         (["show"], 2, "there are no workdirs: give at least one folder of a run."),
         (["show", "nowhere"], 1, "nowhere is no folder: allowed are folders of runs."),
         (["show", "--lsat=3"], 2, "unknown flag --lsat=3: allowed are --last, --metric, --import."),
@@ -63,6 +90,7 @@ def test_workdirs_are_shown_and_merged(runs, tmp_path, capsys):
 def test_what_is_typed_wrong_is_one_sentence(arguments, code, said, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(launcher, "prepare_jax", lambda *_: None)
+    monkeypatch.setattr(slurm, "check", lambda passed: None)
     assert commands.main(arguments) == code
     out, err = capsys.readouterr()
     assert (out, err.count("\n")) == ("", 1)

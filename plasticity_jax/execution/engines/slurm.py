@@ -1,0 +1,235 @@
+"""Jobs of a SLURM cluster, by its own commands: sbatch, squeue and, where there is one, sacct."""
+
+import json
+import re
+import shlex
+import shutil
+import subprocess
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from plasticity_jax.execution.engines import Failed, Options, supervising, worker
+from plasticity_jax.execution.engines.supervising import CANCELLED, DONE, FAULT, Jobs
+from plasticity_jax.storage import writing
+from plasticity_jax.storage.json_files import read_json
+from plasticity_jax.storage.workdir import WorkdirError, reason_of
+
+# in the folder of all slices: {slice: job} of what was sent
+JOBS = "jobs.json"
+ARRAY = 1000  # slices of one job array; clusters take 1,001 by default
+SECONDS = 5.0  # between two questions to the scheduler
+# what a job gets unless it is given: a warning two minutes before its time is over
+USUAL = {"job-name": "plasticity", "signal": "B:USR1@120"}
+_OURS = ("array", "output", "error", "requeue", "no-requeue", "open-mode", "parsable", "wrap")
+LOST = -9  # in place of an exit code that is not known
+
+# The shell of a batch job gets the warning that its time is over, and passes it on. Then it asks
+# for the job once more, so that it goes on also where nobody waits for it. A job that is preempted
+# SLURM asks for by itself, and one that the user takes back must not be.
+_SCRIPT = """#!/bin/bash
+{options}
+slices=({names})
+folder={folder}/${{slices[$SLURM_ARRAY_TASK_ID]}}
+{command} >> "$folder/log.txt" 2>&1 &
+child=$!
+warned=0
+trap 'warned=1; kill -USR1 $child' USR1
+trap 'kill -TERM $child' TERM
+wait $child
+code=$?
+while kill -0 $child 2> /dev/null; do
+  wait $child
+  code=$?
+done
+if [ $warned -eq 1 ] && [ $code -eq {stopped} ]; then
+  scontrol requeue "${{SLURM_ARRAY_JOB_ID}}_$SLURM_ARRAY_TASK_ID"
+fi
+exit $code
+"""
+
+
+def check(passed: Mapping[str, str]) -> None:
+    """Returns if jobs with these options can be sent from here. Raises ValueError for an option
+    that is none of sbatch's, and WorkdirError if there is no sbatch.
+    """
+    if shutil.which("sbatch") is None:
+        raise WorkdirError(
+            "there is no sbatch on this machine: allowed is --engine=slurm where jobs can be sent, "
+            "such as a login node."
+        )
+    for name in passed:
+        if name in _OURS or not re.fullmatch(r"[a-z][a-z0-9-]*", name):
+            raise ValueError(
+                f"slurm.{name} is given: allowed are sbatch's long options but for "
+                f"{', '.join(_OURS)}."
+            )
+
+
+def run(slices: Sequence[Path], options: Options) -> Failed:
+    """Runs slices as job arrays and waits for them. They do not end with this process: the same
+    command finds those that are queued or running.
+
+    Raises WorkdirError if sbatch refuses a job.
+    """
+    known = _known(options.folder)
+    queue = _Queue()
+    begun = {folder: known[folder.name] for folder in slices if known.get(folder.name)}
+    active = queue.active()
+    begun = {folder: job for folder, job in begun.items() if job in active}
+    if begun:
+        options.tell(f"{len(begun)} slices are queued or running already: they are waited for")
+
+    def room(running: int) -> int:
+        return options.workers - running if options.workers else len(slices)
+
+    def start(folders: Sequence[Path]) -> list[str]:
+        made: list[str] = []
+        for first in range(0, len(folders), ARRAY):
+            own = folders[first : first + ARRAY]
+            made += _sent(own, options)
+            known.update(zip([f.name for f in own], made[first:], strict=True))
+            _note(options.folder, known)
+        options.tell(f"{len(made)} slices are sent as job {made[0].partition('_')[0]}")
+        queue.asked = 0.0
+        return made
+
+    def ended(jobs: Sequence[str]) -> dict[str, int | None]:
+        gone = queue.gone(jobs)
+        places = {job: options.folder / name for name, job in known.items()}
+        states = _states(gone)
+        return {job: _code(places[job], states.get(job, "")) for job in gone}
+
+    def stop(jobs: Sequence[str]) -> None:
+        options.tell(
+            f"{len(jobs)} slices stay queued or running, and the same command finds them: "
+            f"scancel {' '.join(sorted({job.partition('_')[0] for job in jobs}))} takes them back"
+        )
+        queue.left = True
+
+    return supervising.supervise(slices, options, Jobs(room, start, ended, stop), begun)
+
+
+class _Queue:
+    """What squeue says, asked seldom.
+
+    Attributes:
+      asked: when it was asked last.
+      left: whether nobody waits for jobs any more: then all count as ended.
+    """
+
+    def __init__(self):
+        self.asked = 0.0
+        self.left = False
+        self._active: set[str] = set()
+
+    def active(self) -> set[str]:
+        """Returns the user's jobs that wait or run, as ARRAY_INDEX.
+
+        Raises WorkdirError if squeue fails.
+        """
+        done = _called(["squeue", "--me", "--noheader", "--array", "--format=%i"])
+        if done.returncode:
+            raise WorkdirError(f"squeue fails ({_said(done)}).")
+        return set(done.stdout.split())
+
+    def gone(self, jobs: Sequence[str]) -> list[str]:
+        """Returns those of the jobs that neither wait nor run, as far as squeue was asked lately;
+        none if it does not answer, as a busy scheduler may for minutes.
+        """
+        if self.left:
+            return list(jobs)
+        if time.monotonic() < self.asked + SECONDS:
+            return []
+        try:
+            self._active = self.active()
+        except WorkdirError:
+            return []
+        finally:
+            self.asked = time.monotonic()
+        return [job for job in jobs if job not in self._active]
+
+
+def _code(folder: Path, state: str) -> int | None:
+    """What became of a job that is gone, as an exit code."""
+    if state.startswith("CANCELLED"):
+        return CANCELLED
+    if worker.fault(folder) is not None:
+        return FAULT
+    return DONE if worker.is_done(folder) else LOST
+
+
+def _states(jobs: Sequence[str]) -> dict[str, str]:
+    """What accounting says of jobs; {} without accounting, where a job that was cancelled cannot be
+    told from one that died.
+    """
+    if not jobs or shutil.which("sacct") is None:
+        return {}
+    words = ["--noheader", "--allocations", "--parsable2", "--format=JobID,State"]
+    done = _called(["sacct", *words, f"--jobs={','.join(jobs)}"])
+    rows = [line.split("|") for line in done.stdout.splitlines()]
+    return {row[0]: row[1] for row in rows if len(row) == 2}
+
+
+def _sent(slices: Sequence[Path], options: Options) -> list[str]:
+    """Sends slices as one job array and returns their jobs. Raises WorkdirError."""
+    script = options.folder / f"{slices[0].name}.sbatch"
+    try:
+        script.write_text(text(slices, options), encoding="utf-8")
+    except OSError as error:
+        raise WorkdirError(f"{script} cannot be written ({reason_of(error)}).") from error
+    done = _called(["sbatch", "--parsable", str(script)])
+    number = done.stdout.strip().partition(";")[0]
+    if done.returncode or not number.isdecimal():
+        raise WorkdirError(f"sbatch refuses {script} ({_said(done)}).")
+    return [f"{number}_{index}" for index in range(len(slices))]
+
+
+def text(slices: Sequence[Path], options: Options) -> str:
+    """Returns the batch script of an array of slices."""
+    lines = {**USUAL, **options.passed}
+    lines |= {"array": f"0-{len(slices) - 1}", "output": "/dev/null", "requeue": ""}
+    words = supervising.command(Path("FOLDER"), options.imports)
+    command = shlex.join(words).replace("FOLDER", '"$folder"')
+    return _SCRIPT.format(
+        options="\n".join(
+            f"#SBATCH --{name}" + (f"={shlex.quote(value)}" if value else "")
+            for name, value in lines.items()
+        ),
+        names=" ".join(folder.name for folder in slices),
+        folder=shlex.quote(str(options.folder.absolute())),
+        command=command,
+        stopped=worker.STOPPED,
+    )
+
+
+def _known(folder: Path) -> dict[str, str]:
+    """{slice: job} of what was sent before."""
+    try:
+        found = read_json(folder / JOBS)
+    except FileNotFoundError:
+        return {}
+    except (OSError, ValueError) as error:
+        raise WorkdirError(
+            f"{folder / JOBS} cannot be read ({reason_of(error)}): it names the jobs of this run, "
+            "so that none is sent twice; delete it once none of them is queued or running."
+        ) from error
+    return {name: str(job) for name, job in found.items()}
+
+
+def _note(folder: Path, known: Mapping[str, str]) -> None:
+    """Writes down what was sent. Raises WorkdirError."""
+    try:
+        with writing.whole(folder / JOBS) as file:
+            file.write(json.dumps(dict(known), indent=2).encode())
+    except OSError as error:
+        raise WorkdirError(f"{folder / JOBS} cannot be written ({reason_of(error)}).") from error
+
+
+def _called(words: Sequence[str]) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(words, capture_output=True, text=True, stdin=subprocess.DEVNULL)
+
+
+def _said(done: subprocess.CompletedProcess[str]) -> str:
+    lines = (done.stderr or done.stdout).strip().splitlines()
+    return lines[-1].rstrip(".")[:240] if lines else f"exit code {done.returncode}"

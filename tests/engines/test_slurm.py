@@ -1,0 +1,199 @@
+"""SLURM's engine against a stand-in: sbatch and its like as shell scripts that run what is sent."""
+
+import json
+import os
+import pathlib
+import signal
+import subprocess
+import time
+
+import pytest
+
+from plasticity_jax.execution import engines
+from plasticity_jax.execution.engines import description, slurm, supervising, worker
+from plasticity_jax.spec import Spec
+from plasticity_jax.storage import workdir
+
+TASKS = 2
+
+# each element of the array is a process; queue/NUMBER_INDEX is there while it runs
+SBATCH = """#!/bin/bash
+script="${@: -1}"
+number=$(( $(ls "$STATE/scripts" | wc -l) + 100 ))
+cp "$script" "$STATE/scripts/$number"
+last=$(sed -n 's/^#SBATCH --array=0-//p' "$script")
+for index in $(seq 0 "$last"); do
+  "$STATE/bin/element" "$number" "$index" > /dev/null 2>&1 &
+done
+sleep 0.1
+echo "$number;cluster"
+"""
+ELEMENT = """#!/bin/bash
+job="$1_$2"
+echo > "$STATE/queue/$job"
+export SLURM_ARRAY_JOB_ID="$1" SLURM_ARRAY_TASK_ID="$2"
+bash "$STATE/scripts/$1" &
+echo $! > "$STATE/queue/$job"
+wait $!
+rm "$STATE/queue/$job"
+"""
+SQUEUE = '#!/bin/bash\n[ -e "$STATE/down" ] && exit 1\nls "$STATE/queue"\n'
+SACCT = '#!/bin/bash\ncat "$STATE/sacct"\n'
+SCONTROL = '#!/bin/bash\necho "$@" >> "$STATE/scontrol"\n'
+
+
+@pytest.fixture
+def cluster(tmp_path, monkeypatch):
+    """The folder of a stand-in's state, with its commands on the path."""
+    state = tmp_path / "cluster"
+    for name in ("bin", "queue", "scripts"):
+        (state / name).mkdir(parents=True)
+    scripts = {"sbatch": SBATCH, "squeue": SQUEUE, "sacct": SACCT, "scontrol": SCONTROL}
+    for name, text in {**scripts, "element": ELEMENT}.items():
+        (state / "bin" / name).write_text(text)
+        (state / "bin" / name).chmod(0o755)
+    (state / "sacct").write_text("")
+    monkeypatch.setenv("STATE", str(state))
+    monkeypatch.setenv("PATH", f"{state / 'bin'}:{os.environ['PATH']}")
+    monkeypatch.setattr(slurm, "SECONDS", 0.05)
+    monkeypatch.setattr(supervising, "PAUSE", 0.02)
+    return state
+
+
+@pytest.fixture
+def folders(tmp_path):
+    """Three slices in a folder with a space."""
+    made = []
+    for name in ("aa", "bb", "cc"):
+        folder = tmp_path / "my run" / "slices" / name
+        folder.mkdir(parents=True)
+        content = {"spec": Spec(tasks=TASKS).record(), "lanes": [], "lane_strategy": "map"}
+        how = description.How()._asdict()
+        (folder / description.FILE).write_text(json.dumps(content | {"lane_width": 1, "how": how}))
+        made.append(folder)
+    return made
+
+
+@pytest.fixture
+def work(monkeypatch):
+    """Lets the process of a slice be a shell script, with its folder in $1; by default one that
+    finishes its tasks.
+    """
+
+    def use(script=f'mkdir -p "$1/checkpoints/x/{TASKS}"'):
+        words = ["bash", "-c", script, "slice", "FOLDER"]
+        monkeypatch.setattr(supervising, "command", lambda folder, imports: words)
+
+    use()
+    return use
+
+
+def run(folders, told=None, passed=None, stop=None, workers=0):
+    tell = (told if told is not None else []).append
+    given = (folders[0].parent, workers, "", (), passed or {}, lambda: None, tell)
+    return slurm.run(folders, engines.Options(*given, stop or workdir.Stop()))
+
+
+def test_every_slice_is_an_element_of_one_array(cluster, folders, work):
+    told = []
+    assert run(folders, told, {"partition": "gpu", "time": "1:00:00"}) == {}
+    assert all(worker.is_done(folder) for folder in folders)
+    (script,) = (cluster / "scripts").iterdir()
+    lines = script.read_text().splitlines()
+    for line in ("partition=gpu", "time=1:00:00", "array=0-2", "requeue", "signal=B:USR1@120"):
+        assert f"#SBATCH --{line}" in lines
+    assert told == ["3 slices are sent as job 100"]
+
+
+def test_what_dies_is_sent_again_and_what_fails_is_not(cluster, folders, work):
+    """One dies at first, one always, one notes a fault."""
+    work(
+        f'cd "$1"; echo >> tries; case "$1" in *aa) test $(wc -l < tries) -gt 1 || kill -9 $$;; '
+        f"*bb) kill -9 $$;; *cc) echo no data. > {worker.FAULT}; exit 1;; esac; "
+        f"mkdir -p checkpoints/x/{TASKS}"
+    )
+    failed = run(folders)
+    assert {folder.name: reason for folder, reason in failed.items()} == {
+        "bb": "it died 4 times, the last with code -9",
+        "cc": "no data.",
+    }
+    tries = [len((folder / "tries").read_text().splitlines()) for folder in folders]
+    assert tries == [2, 4, 1]
+
+
+def test_a_job_that_was_cancelled_is_not_sent_again(cluster, folders, work):
+    work("kill -9 $$")
+    (cluster / "sacct").write_text("100_0|CANCELLED by 1000\n100_1|CANCELLED by 0\n")
+    failed = run(folders[:2])
+    assert set(failed.values()) == {"its job was cancelled"}
+    assert len(list((cluster / "scripts").iterdir())) == 1
+
+
+def test_the_same_command_finds_jobs_that_are_queued(cluster, folders, work):
+    """A run is stopped, its jobs go on, and the next command waits for them and sends nothing."""
+    work(f'while [ ! -e "$STATE/go" ]; do sleep 0.05; done; mkdir -p "$1/checkpoints/x/{TASKS}"')
+    stop, told = workdir.Stop(), []
+    tell_and_stop = [lambda: setattr(stop, "requested", True)]
+    given = (folders[0].parent, 0, "", (), {}, lambda: tell_and_stop[0](), told.append, stop)
+    assert slurm.run(folders, engines.Options(*given)) == {}
+    assert "3 slices stay queued or running" in told[-1]
+    assert told[-1].endswith("scancel 100 takes them back")
+    (cluster / "down").touch()
+    with pytest.raises(workdir.WorkdirError, match="squeue fails"):
+        run(folders)
+    (cluster / "down").unlink()
+    found = []
+
+    def tell(line):
+        found.append(line)
+        (cluster / "go").touch()
+
+    given = (folders[0].parent, 0, "", (), {}, lambda: None, tell, workdir.Stop())
+    assert slurm.run(folders, engines.Options(*given)) == {}
+    assert found == ["3 slices are queued or running already: they are waited for"]
+    assert len(list((cluster / "scripts").iterdir())) == 1
+    assert all(worker.is_done(folder) for folder in folders)
+
+
+@pytest.mark.parametrize(("number", "again"), [(signal.SIGUSR1, True), (signal.SIGTERM, False)])
+def test_a_job_at_its_time_limit_asks_for_itself_again(number, again, cluster, folders, work):
+    """As its slice has saved all it had; one that is ended does not."""
+    work(f'trap "exit {worker.STOPPED}" USR1 TERM; touch "$1/up"; while true; do sleep 0.05; done')
+    given = (folders[0].parent, 0, "", (), {}, lambda: None, lambda line: None, workdir.Stop())
+    script = slurm.text(folders[:1], engines.Options(*given))
+    env = {**os.environ, "SLURM_ARRAY_JOB_ID": "7", "SLURM_ARRAY_TASK_ID": "0"}
+    process = subprocess.Popen(["bash", "-c", script], env=env)
+    while not (folders[0] / "up").exists():
+        time.sleep(0.02)
+    process.send_signal(number)
+    assert process.wait(timeout=30) == worker.STOPPED
+    asked = cluster / "scontrol"
+    assert (asked.read_text() if asked.exists() else "") == ("requeue 7_0\n" if again else "")
+
+
+def test_a_scheduler_that_does_not_answer_is_asked_again(cluster, monkeypatch):
+    queue = slurm._Queue()
+    (cluster / "down").touch()
+    assert queue.gone(["100_0"]) == []
+    (cluster / "down").unlink()
+    queue.asked = 0.0
+    assert queue.gone(["100_0"]) == ["100_0"]
+
+
+@pytest.mark.parametrize("name", ["array", "wrap", "output", "Partition", "a b", "x\nwrap"])
+def test_options_that_would_undo_the_script_are_refused(name, cluster):
+    with pytest.raises(ValueError, match="allowed are sbatch's long options"):
+        slurm.check({name: "1"})
+
+
+def test_without_slurm_it_is_one_sentence(monkeypatch, tmp_path):
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(workdir.WorkdirError, match="there is no sbatch on this machine"):
+        slurm.check({})
+
+
+def test_a_list_of_jobs_that_cannot_be_read_sends_nothing(cluster, folders):
+    pathlib.Path(folders[0].parent, slurm.JOBS).write_text("[")
+    with pytest.raises(workdir.WorkdirError, match=r"jobs\.json cannot be read"):
+        run(folders)
+    assert not list((cluster / "scripts").iterdir())
