@@ -17,7 +17,9 @@ setup(
     packages=find_packages(
         include=["plasticity_jax", "plasticity_jax.*", "experiments", "experiments.*"]
     ),
-    package_data={"plasticity_jax": ["py.typed"]},
+    package_data={
+        "plasticity_jax": ["py.typed", "reporting/*.bib", "reporting/*.css", "reporting/*.js"]
+    },
     entry_points={"console_scripts": ["plasticity = plasticity_jax.cli.commands:main"]},
     python_requires=">=3.11",
     install_requires=[

@@ -16,7 +16,7 @@ project = "plasticity_jax"
 author = "The plasticity_jax authors"
 version = release = plasticity_jax.__version__
 extensions = ["myst_parser", "sphinxcontrib.bibtex"]
-bibtex_bibfiles = ["references.bib"]
+bibtex_bibfiles = ["../plasticity_jax/reporting/references.bib"]
 bibtex_default_style = "plain"
 exclude_patterns = ["_build"]
 myst_heading_anchors = 4
@@ -36,6 +36,7 @@ SHOWN = {  # what lies outside of this folder and has a page in it
     "CHANGELOG.md": "generated/changelog.md",
     "experiments/disentangling/README.md": "generated/disentangling.md",
     "experiments/gradual/README.md": "generated/gradual.md",
+    "experiments/barriers/README.md": "generated/barriers.md",
     "experiments/gradual/rules.md": "generated/rules.md",
 }
 

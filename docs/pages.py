@@ -23,6 +23,7 @@ from plasticity_jax import (
     registry,
     surgery,
 )
+from plasticity_jax.reporting import literature
 from plasticity_jax.stream import transitions
 
 ROOT = pathlib.Path(__file__).parents[1]
@@ -34,6 +35,7 @@ SOURCES = {  # page -> the file that it shows
         ("changelog", "CHANGELOG.md"),
         ("disentangling", "experiments/disentangling/README.md"),
         ("gradual", "experiments/gradual/README.md"),
+        ("barriers", "experiments/barriers/README.md"),
         ("rules", "experiments/gradual/rules.md"),
     )
 }
@@ -187,6 +189,10 @@ def page(known: Kind, name: str) -> str:
     lines = [f"# `{name}`", "", escaped(" ".join(first.split())), ""]
     lines += [paragraph(part) for part in rest.split("\n\n") if part.strip()]
     lines += settings(name, factory)
+    lines += namesakes(name, factory)
+    papers = literature.of_part(name, factory)
+    if papers:
+        lines += ["## Literature", "", *(f"- {{cite:t}}`{key}`" for key in papers), ""]
     module, path = where(factory)
     lines += ["## Where it is", "", f"`{module}.{factory.__name__}`, in `{path}`.", ""]
     found = tests(known.tests, name, factory.__name__)
@@ -196,13 +202,34 @@ def page(known: Kind, name: str) -> str:
     return "\n".join(lines)
 
 
+def namesakes(name: str, factory: Callable) -> list[str]:
+    """Returns sections of what has a part's name beside its factory: the plain function of a probe,
+    the class of a network.
+    """
+    lines = []
+    own = literature.plain(factory)
+    for other, thing in literature.things(name, factory).items():
+        if thing is own:
+            continue
+        words = inspect.getdoc(literature.plain(thing)) or ""
+        lines += [f"## `{other}` by itself", ""]
+        if not inspect.isclass(thing):
+            names = [*inspect.signature(thing).parameters]
+            module = inspect.getmodule(literature.plain(factory))
+            lines += [f"`{module.__name__}.{other}({', '.join(names)})`", ""]
+        lines += [paragraph(part) for part in words.split("\n\n") if part.strip()]
+    return lines
+
+
 def paragraph(words: str) -> str:
     """Returns a paragraph of a docstring as Markdown; lists of arguments become lists."""
     head, _, body = words.partition("\n")
     if head.rstrip() in ("Args:", "Raises:", "Attributes:", "Returns:"):
-        entries = re.split(r"\n(?=\S)", textwrap.dedent(body))
+        listed, after = re.match(r"((?:[ ]+[^\n]*\n?)*)(.*)", body, re.DOTALL).groups()
+        entries = re.split(r"\n(?=\S)", textwrap.dedent(listed))
         shown = [f"- {escaped(' '.join(entry.split()))}" for entry in entries if entry.strip()]
-        return "\n".join([f"**{head.strip(': ')}**", "", *shown, ""])
+        rest = [paragraph(after)] if after.strip() else []
+        return "\n".join([f"**{head.strip(': ')}**", "", *shown, "", *rest])
     return escaped(" ".join(words.split())) + "\n"
 
 

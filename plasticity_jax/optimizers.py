@@ -91,7 +91,7 @@ def sgd(learning_rate: Number) -> Transformation:
 @registry.checked
 def momentum(learning_rate: Number, *, decay: Share = 0.9) -> Transformation:
     """Stochastic gradient descent with heavy-ball momentum: m <- decay m + g, p <- p -
-    learning_rate m.
+    learning_rate m. Source: Polyak 1964.
     """
     return optax.sgd(learning_rate, momentum=decay)
 

@@ -17,7 +17,7 @@ import jax
 import pytest
 
 import plasticity_jax as pj
-from experiments.barriers import certificate, ranks
+from experiments.barriers import certificate, ranks, staying
 from experiments.gradual import theory
 from plasticity_jax import datasets, own_parts
 from plasticity_jax.cli import launcher, slicing
@@ -150,6 +150,7 @@ def nothing_trains(tmp_path, monkeypatch):
     monkeypatch.setattr(local, "devices", lambda: local.Devices("cpu", 2))
     monkeypatch.setattr(slurm, "check", lambda passed: None)
     monkeypatch.setattr(slicing, "prepare", lambda values: None)
+    monkeypatch.setattr(staying, "compute", take)
     for module in (theory, certificate, ranks):
         monkeypatch.setattr(module, "run", take)
     yield
@@ -187,7 +188,9 @@ def test_commands_are_taken(document, line, nothing_trains, monkeypatch, capsys)
         return
     module, arguments = words[2], words[3:]
     assert importlib.util.find_spec(module)
-    if module.startswith("experiments") and arguments:
+    if module == "plasticity_jax" and arguments[1:]:  # (a command alone is only named)
+        module = "plasticity_jax.cli.commands"
+    if module.startswith(("experiments", "plasticity_jax.")) and arguments:
         code, told = exit_code(module, arguments, monkeypatch), capsys.readouterr().err
         # not here: data, or runs that another command leaves
         missing = re.search("--data_dir|not found|not a workdir|No such file|is no folder", told)

@@ -3,6 +3,7 @@
 plasticity run --workdir=DIR ...          runs a grid, or goes on with it
 plasticity select --workdir=DIR ...       runs a grid on seeds of its own and chooses the best of it
 plasticity show DIR...                    prints the table of the end of finished runs
+plasticity cite DIR...                    prints BibTeX of what runs used
 plasticity merge DIR... --to=DIR          makes one workdir of several
 plasticity slice FOLDER                   runs one slice of a run with --engine, as engines do
 plasticity list                           prints everything that can be named in a flag
@@ -17,15 +18,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import jax
-
-from plasticity_jax import own_parts, registry
-from plasticity_jax.cli import flags, help, launcher, selecting, settings
+from plasticity_jax import registry
+from plasticity_jax.cli import flags, folders, help, launcher, selecting, settings, showing
 from plasticity_jax.cli.settings import Settings
-from plasticity_jax.execution import merging, rows, tasks
+from plasticity_jax.execution import merging, tasks
 from plasticity_jax.execution.engines import description, worker
 from plasticity_jax.reporting import metrics
-from plasticity_jax.storage import paths, workdir
+from plasticity_jax.storage import paths
 
 RUN = """Any run by flags: one program per static setting, every seed and number of it at once.
 
@@ -39,12 +38,6 @@ The best has the best mean over all tasks and seeds; seeds are other ones than t
 
 This command's own flag
   --metric=NAME                        the column that is judged; default what the run is judged by
-"""
-SHOW = """Prints the table of the end of workdirs, as a run prints it; nothing is run.
-
-plasticity show DIR... [--last=5] [--metric=NAME] [--import=my_parts.py]
-
-The lanes of several workdirs are put together, each once.
 """
 MERGE = """Makes one workdir of several, which goes on and grows like any other.
 
@@ -120,55 +113,38 @@ def _choose(table: Any, columns: Sequence[str], metric: str | None, values: flag
     return "\n".join([*selecting.told(selected), f"written: {folder / FILE}"])
 
 
-def show(argv: Sequence[str]) -> int:
-    """Prints the table of the end of workdirs."""
-    own, folders = _folders(argv, SHOW, {"last": "5", "metric": None})
-    if folders is None:
-        return 0
-    last = settings.read("last", own["last"])
-    table, programs = merging.load_with_programs(folders)
-    if table.empty:
-        raise workdir.WorkdirError(
-            f"{' and '.join(folders)} has no finished task yet: allowed are runs with results."
-        )
-    environments = [program.spec.make_environment() for program in programs]
-    metric = own["metric"] or metrics.judged_by(environments, table)
-    launcher.say("\n".join(launcher.ending(table, rows.arm_columns(programs), metric, last)))
-    return 0
-
-
 def merge(argv: Sequence[str]) -> int:
     """Makes one workdir of several."""
-    own, folders = _folders(argv, MERGE, {"to": None})
-    if folders is None:
+    own, given = folders.given(argv, MERGE, {"to": None})
+    if given is None:
         return 0
     if not own["to"]:
         raise ValueError("to is not given: name a folder with --to=DIR.")
-    found = merging.merge(folders, own["to"])
+    found = merging.merge(given, own["to"])
     again = f", {found.repeated} more were the same again" if found.repeated else ""
     where = paths.expanded(own["to"], "to")
-    launcher.say(f"{where}: {found.lanes} lanes of {len(folders)} workdirs{again}.")
+    launcher.say(f"{where}: {found.lanes} lanes of {len(given)} workdirs{again}.")
     return 0
 
 
 def slice_(argv: Sequence[str]) -> int:
     """Runs one slice."""
-    own, folders = _given(argv, SLICE, {"cores": None, "parent": None})
-    if folders is None:
+    own, given = folders.plain(argv, SLICE, {"cores": None, "parent": None})
+    if given is None:
         return 0
-    if len(folders) != 1:
-        raise ValueError(f"{len(folders)} folders are given: allowed is one, of a slice.")
+    if len(given) != 1:
+        raise ValueError(f"{len(given)} folders are given: allowed is one, of a slice.")
     if own["parent"]:
         worker.die_with(settings.whole("parent", own["parent"], 1))
     if own["cores"]:
         cores = [settings.whole("cores", one, 0) for one in own["cores"].split(",")]
         os.sched_setaffinity(0, cores)
-    (folder,) = folders
+    (folder,) = given
     worker.check_ready(folder)
     with launcher.interruptible():
         try:
             launcher.prepare_jax(description.read_how(Path(folder)).deterministic, devices=1)
-            _load(own["import"])
+            folders.load(own["import"])
             worker.run(folder)
         except tasks.Stopped as stopped:
             launcher.tell(f"stopped: {stopped}")
@@ -182,10 +158,10 @@ def slice_(argv: Sequence[str]) -> int:
 
 def list_(argv: Sequence[str]) -> int:
     """Prints everything that can be named in a flag."""
-    _, folders = _folders(argv, LIST, {})
-    if folders:
-        raise ValueError(f"argument {folders[0]!r} is given: list takes none but --import=....")
-    if folders is not None:
+    _, given = folders.given(argv, LIST, {})
+    if given:
+        raise ValueError(f"argument {given[0]!r} is given: list takes none but --import=....")
+    if given is not None:
         launcher.say(help.listing())
     return 0
 
@@ -193,45 +169,9 @@ def list_(argv: Sequence[str]) -> int:
 COMMANDS = {
     "run": run,
     "select": select,
-    "show": show,
+    "show": showing.show,
+    "cite": showing.cite,
     "merge": merge,
     "slice": slice_,
     "list": list_,
 }
-
-
-def _folders(
-    argv: Sequence[str], doc: str, defaults: dict[str, str | bool | None]
-) -> tuple[flags.Values, list[str] | None]:
-    """A command's own flags and its folders, with the modules of --import loaded; None in their
-    place where help was asked for, and printed.
-    """
-    # what makes Specs computes a little, for which no accelerator shall be started: another process
-    # may have all of its memory (where jax runs already, this changes nothing)
-    jax.config.update("jax_platforms", "cpu")
-    own, rest = _given(argv, doc, defaults)
-    if rest is not None:
-        _load(own["import"])
-    return own, rest
-
-
-def _load(names: str | None) -> None:
-    if names:
-        own_parts.load(names.split(","))
-
-
-def _given(
-    argv: Sequence[str], doc: str, defaults: dict[str, str | bool | None]
-) -> tuple[flags.Values, list[str] | None]:
-    """A command's own flags and its folders; None in their place where help was asked for, and
-    printed.
-    """
-    own, rest = flags.own({**defaults, "import": None}, argv)
-    if "--help" in rest:
-        launcher.say(doc)
-        return own, None
-    for argument in rest:
-        if argument.startswith("-"):
-            known = ", ".join(f"--{name}" for name in own)
-            raise ValueError(f"unknown flag {argument}: allowed are {known}.")
-    return own, rest

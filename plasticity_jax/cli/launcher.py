@@ -344,7 +344,7 @@ def report(
     environments = [program.spec.make_environment() for program in checked.programs]
     metric = metrics.judged_by(environments, table)
     statistics.summary(table, columns).to_csv(folder / "summary.csv", index=False)
-    finals = tables.finals(table, columns, checked.last, names=pictures.names(values))
+    finals = tables.finals(table, columns, checked.last, names=pictures.names(values), tested=True)
     finals.to_csv(folder / "final.csv", index=False)
     pictures.export(values, table, columns, metric)
     chance = metrics.chance(environments, program_.device_data(checked.dataset), metric)
@@ -362,13 +362,16 @@ def ending(
     metric: str,
     last: int,
     names: Sequence[str] | None = None,
+    *,
+    tested: bool = False,
 ) -> list[str]:
-    """Returns the lines that say how a run ended: the table of its arms, which may be given names,
-    and what diverged.
+    """Returns the lines that say how a run ended: the table of its arms, which may be given names
+    and p values, and what diverged.
     """
     from plasticity_jax.reporting import tables
 
-    lines = [tables.final_table(table, columns, metric, last=last, names=names)]
+    text = tables.final_table(table, columns, metric, last=last, names=names, tested=tested)
+    lines = [text]
     lost, lanes = table.loc[~table["finite"], "lane"].nunique(), table["lane"].nunique()
     if lost:
         lines.append(f"{lost} of {lanes} lanes diverged (finite is false).")

@@ -54,6 +54,17 @@ def check_name(name: str) -> None:
         raise ValueError(f"Unknown dataset {name!r}; known are {', '.join(DATASETS)}.")
 
 
+SOURCES = {
+    "mnist": "LeCun et al. 1998",
+    "fashion_mnist": "Xiao et al. 2017",
+    "emnist": "Cohen et al. 2017",
+    "cifar10": "Krizhevsky 2009",
+    "cifar100": "Krizhevsky 2009",
+    "tiny_imagenet": "Le & Yang 2015, of ImageNet (Deng et al. 2009)",
+}
+"""What is to be cited for data that others made."""
+
+
 def originals(name: str) -> Callable[..., Dataset]:
     """Returns a loader of the dataset `name` of `layouts.ORIGINALS`, described by its docstring."""
     layout = layouts.ORIGINALS[name]
@@ -66,7 +77,8 @@ def originals(name: str) -> Callable[..., Dataset]:
         if layout.url
         else f"{layout.files[0]} in --data_dir"
     )
-    loader.__doc__ = f"{layout.description}: {layout.contents}; {place}."
+    source = SOURCES[name.partition("/")[0]]
+    loader.__doc__ = f"{layout.description}: {layout.contents}; {place}.\n\nSource: {source}."
     return loader
 
 

@@ -166,14 +166,14 @@ class IdxBuilder(OriginalsBuilder, skip_registration=True):
 class Mnist(IdxBuilder, skip_registration=True):
     """MNIST: 60,000 and 10,000 handwritten digits.
 
-    Source: LeCun, Bottou, Bengio, Haffner 1998.
+    Source: LeCun et al. 1998.
     """
 
 
 class FashionMnist(IdxBuilder, skip_registration=True):
     """Fashion-MNIST: 60,000 and 10,000 articles of clothing in 10 classes.
 
-    Source: Xiao, Rasul, Vollgraf 2017.
+    Source: Xiao et al. 2017.
     """
 
 
@@ -181,7 +181,7 @@ class Emnist(IdxBuilder, skip_registration=True):
     """EMNIST in its six splits, as configs; the files store images transposed and count the letters
     from 1.
 
-    Source: Cohen, Afshar, Tapson, van Schaik 2017.
+    Source: Cohen et al. 2017.
     """
 
     BUILDER_CONFIGS: ClassVar[list[tfds.core.BuilderConfig]] = _configs("emnist")
@@ -212,7 +212,7 @@ class TinyImagenet(OriginalsBuilder, skip_registration=True):
     """Tiny ImageNet, 100,000 and 10,000 photographs in 200 classes, and as another config parts
     with fewer classes.
 
-    Source: Le, Yang 2015, of ImageNet (Deng et al. 2009).
+    Source: Le & Yang 2015, of ImageNet (Deng et al. 2009).
     """
 
     BUILDER_CONFIGS: ClassVar[list[tfds.core.BuilderConfig]] = [  # the first is the default

@@ -22,7 +22,7 @@ def load_digits(
     scikit-learn holds no official split (its rows are the test part of the source). `data_dir` and
     `download` mean nothing here.
 
-    Source: Alpaydin, Kaynak 1998, Optical Recognition of Handwritten Digits, UCI Machine Learning
+    Source: Alpaydin & Kaynak 1998, Optical Recognition of Handwritten Digits, UCI Machine Learning
     Repository.
     """
     import sklearn.datasets  # 1 s, so only where it is needed

@@ -16,7 +16,7 @@ def bandit(*, draw: str = "iid", change: bool = True) -> Environment:
     classification from rewards, with a larger one the same with targets that move. Labels are drawn
     anew in each phase, uniformly (`draw="iid"`), or the dataset's classes are given to each other
     in random order (`"classes"`). `change=False` is a control: every phase is the first one again.
-    Source: after Lyle et al., "Disentangling the Causes of Plasticity Loss"; labels as in
+    Source: after Lyle et al. 2024, "Disentangling the Causes of Plasticity Loss"; labels as in
     `random_labels`. Raises ValueError for another `draw`.
     """
     registry.one_of("bandit.draw", draw, ("iid", "classes"))

@@ -22,9 +22,9 @@ def bit_flip(
     network of `hidden` linear threshold units drawn once per run: weights, output weights and
     output bias are -1 or 1 with equal probability, unit i is 1 where w_i x > threshold (bits + 1) -
     s_i, s_i the number of its negative input weights less half its weight of the constant input.
-    Source: Dohare et al. 2024; Joudaki et al., experiment E3. Raises ValueError for numbers out of
-    range: `bits` and `hidden` from 1 to a million, `flipping` up to `bits`, `threshold` from 0 to
-    1.
+    Source: Dohare et al. 2024; Joudaki et al. 2025, experiment E3. Raises ValueError for numbers
+    out of range: `bits` and `hidden` from 1 to a million, `flipping` up to `bits`, `threshold` from
+    0 to 1.
     """
     registry.whole("bit_flip.bits", bits, 1, LARGEST)
     registry.whole("bit_flip.flipping", flipping, 0)

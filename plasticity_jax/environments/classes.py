@@ -27,8 +27,8 @@ def class_split(
     more tasks than that, or "regroup" them in a new random order for the next round; `parts`
     measures a long task so many times, each part having the run's number of epochs; `augment` says
     how images are changed anew in every training step, "none" or "crop_flip_jitter".
-    Source: Joudaki et al., experiment E1 (Tiny-ImageNet, 40 tasks of 5 classes). Raises ValueError
-    for another `classes` or `augment`, `per_task` < 1 or `parts` < 1.
+    Source: Joudaki et al. 2025, experiment E1 (Tiny-ImageNet, 40 tasks of 5 classes). Raises
+    ValueError for another `classes` or `augment`, `per_task` < 1 or `parts` < 1.
     """
     registry.one_of("class_split.classes", classes, ("refuse", "regroup"))
     registry.one_of("class_split.augment", augment, AUGMENTATIONS)

@@ -34,8 +34,9 @@ def composite(
     targets alone; the switches `inputs`, `labels` and `targets` take one away. Labels are drawn for
     each example (`draw="iid"`), or the classes change places (`"classes"`). An answer counts as
     right in the accuracy if it is nearer to its target than half the distance between two classes.
-    Source: Lyle et al., "Disentangling the Causes of Plasticity Loss", who name the three changes
-    and 20 tasks; what each is exactly is ours. Raises ValueError for another `mode` or `draw`.
+    Source: Lyle et al. 2024, "Disentangling the Causes of Plasticity Loss", who name the three
+    changes and 20 tasks; what each is exactly is ours. Raises ValueError for another `mode` or
+    `draw`.
     """
     registry.one_of("composite.mode", mode, MODES)
     registry.one_of("composite.draw", draw, ("iid", "classes"))

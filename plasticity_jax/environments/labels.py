@@ -24,7 +24,7 @@ def random_labels(
     replacement: example i has the draw number floor(floor(t / every) share + rank_i) of its label,
       where ranks (0 to 1) are fixed over the run.
     So a label is kept for 1 / share changes, only two draws are in use at any time, and a share of
-    1 draws all. Source: Liu & Mou, section 3, Random Image Labeling; Lyle et al. 2023. Raises
+    1 draws all. Source: Liu & Mou 2026, section 3, Random Image Labeling; Lyle et al. 2023. Raises
       ValueError for another `draw`, or numbers out of range.
     """
     registry.one_of("random_labels.draw", draw, ("shuffle", "iid", "classes"))

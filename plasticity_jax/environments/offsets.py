@@ -31,7 +31,7 @@ def target_offset(
     each example (0 to classes - 1), or sin(`frequency` * network), which varies quickly. The first
     `stationary` stages are of one task, on which a network is trained; each stage after that
     fine-tunes on fresh targets, with the same offset or, with `later="zero"`, with none. Random
-    labels can only be learnt by heart, so there is no test split. Source: Lyle et al.,
+    labels can only be learnt by heart, so there is no test split. Source: Lyle et al. 2024,
     "Disentangling the Causes of Plasticity Loss", section 3.1; sizes of the network and the
     frequency are ours. Raises ValueError for other `targets` or `later`, or counts < 1.
     """

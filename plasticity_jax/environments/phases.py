@@ -19,8 +19,8 @@ def phased_shift(*, shift: Number = 0.5, skew: Number = 1.0) -> Environment:
     standard normal. A normalised image x becomes exp(`shift` a) x + `shift` (b + g), a and b a
     number for each channel and g one for each pixel, all standard normal. Both 0 give a stationary
     stream. Held-out examples are of the same phase. Source: after the phases of camera locations
-    (iWildCam) of Lyle et al., "Disentangling the Causes of Plasticity Loss"; the shifts are made by
-    formula, ours, on any images.
+    (iWildCam) of Lyle et al. 2024, "Disentangling the Causes of Plasticity Loss"; the shifts are
+    made by formula, ours, on any images.
     """
 
     def task(key: Key, data: Data, t: Array) -> Phase:

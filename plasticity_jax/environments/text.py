@@ -45,8 +45,8 @@ def random_seq2seq(
     trains on padding after the end as well; `beams` of beam search, 1 is greedy; tokens of BLEU-2
     are "words" or "characters"; `change=False` is a
     control: every task is the first one again.
-    Source: Liu & Mou, section 3, Random Seq2Seq; sizes, 5 beams and 21 batches of 64 decoded from
-    their public code, which uses T5's SentencePiece vocabulary and trains on padding. Raises
+    Source: Liu & Mou 2026, section 3, Random Seq2Seq; sizes, 5 beams and 21 batches of 64 decoded
+    from their public code, which uses T5's SentencePiece vocabulary and trains on padding. Raises
     ValueError for sizes or beams < 1, more than 1,000 beams or 10,000 characters.
     """
     sizes = {"words": words, "target_words": target_words, "word_length": word_length}
@@ -86,9 +86,9 @@ def bigram_cipher(
     c_t are the letters of random words in a row (spaces are skipped, and put back into the output),
     before the first stands "a". Training inputs are drawn anew in every task. `test="clean"` draws
     test inputs apart from them, under the same p; `"leaked"` takes the first training inputs, as
-    the public code does. Other options as in `random_seq2seq`. Source: Liu & Mou, section 3, Bigram
-    Cipher; rule and sizes from their public code. Raises ValueError for another `test`, sizes or
-    beams < 1.
+    the public code does. Other options as in `random_seq2seq`. Source: Liu & Mou 2026, section 3,
+    Bigram Cipher; rule and sizes from their public code. Raises ValueError for another `test`,
+    sizes or beams < 1.
     """
     sizes = {"words": words, "word_length": word_length}
     how = _How(vocabulary, mask_padding, beams, decoded, bleu)

@@ -90,6 +90,15 @@ def load_with_programs(
     return rows.arranged(whole, _programs(parts)), _programs(parts)
 
 
+def programs(workdirs: Sequence[str | Path]) -> list[Program]:
+    """Returns the programs that several workdirs record, whether they have results or not.
+
+    Raises WorkdirError for a folder that is none.
+    """
+    found = [_recorded(name).slices for name in _names(workdirs)]
+    return [one.program for one in itertools.chain.from_iterable(found)]
+
+
 def merge(workdirs: Sequence[str | Path], to: str | Path) -> Merged:
     """Writes one workdir with the lanes of several, numbered and taken as `load` does: config.json,
     checkpoints and results, so that it goes on and grows like any other. The others stay as they

@@ -27,7 +27,7 @@ def two_hot(
     Bins are at z_1 = `low` to z_B = `high`, equally far apart; y between z_k and z_k+1 has p_k =
     (z_k+1 - y) / (z_k+1 - z_k) and p_k+1 = 1 - p_k, then p <- (1 - s) p + s / B with s =
     `smoothing`. A target outside the range has the nearest end's bin and counts in the column
-    `outside_range`. Source: Lyle et al., "Disentangling the Causes of Plasticity Loss";
+    `outside_range`. Source: Lyle et al. 2024, "Disentangling the Causes of Plasticity Loss";
     Schrittwieser et al. 2020. Number of bins and range are ours. Raises ValueError for fewer than 2
     bins or an empty range.
     """

@@ -15,8 +15,8 @@ def weight_norm_constraint(*, pull: Share = 1.0) -> lifting.Rewrite:
 
     W <- (1 - pull + pull ||W_0||_F / ||W||_F) W for parameters of 2 or more axes, each tensor by
     itself; biases and norms are left alone, and so is a tensor of zeros. Optimizer moments are
-    kept. Source: Lyle et al., "Disentangling the Causes of Plasticity Loss", who rescale to the
-    initial norm; a partial `pull` is ours.
+    kept. Source: Lyle et al. 2024, "Disentangling the Causes of Plasticity Loss", who rescale to
+    the initial norm; a partial `pull` is ours.
     """
 
     def apply(params, ctx, memory):

@@ -17,8 +17,8 @@ def feature_norm(*, strength: Number = 1e-3) -> Term:
     """Feature norm: the mean over examples of the squared norm of the last hidden layer is added.
 
     loss + strength * mean_b ||h_b||_2^2, h the last group of activations, positions counted as
-    parts of an example. Source: Lyle et al., "Disentangling the Causes of Plasticity Loss", who
-    name the penalty and not its scale.
+    parts of an example. Source: Lyle et al. 2024, "Disentangling the Causes of Plasticity Loss",
+    who name the penalty and not its scale.
     """
 
     def value(view, memory):
@@ -69,7 +69,7 @@ def gradient_penalty(*, strength: Number = 1e-3) -> Term:
 
     loss + strength * ||d loss / d params||_2^2, on the same minibatch, without what other methods
     add. A step takes about three times as long. Source: Barrett & Dherin 2021; named, without a
-    scale, by Lyle et al., "Disentangling the Causes of Plasticity Loss".
+    scale, by Lyle et al. 2024, "Disentangling the Causes of Plasticity Loss".
     """
 
     def value(view: View, memory: Any) -> Array:

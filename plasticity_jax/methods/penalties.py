@@ -42,8 +42,8 @@ def l2(*, strength: Number = 1e-3, on: str = "all") -> Penalty:
     Also `on="not_norms"`, all but scale and offset of norms (what lies beside a parameter called
     scale), and `on="not_biases"`, all but what is called a bias, offsets of norms too. No factor
     1/2, as Liu & Mou's code has it: PyTorch's weight_decay is 2 * strength. Optimizer moments see
-    the sum of both gradients. Source: Krogh & Hertz 1991; Liu & Mou, section 5. Raises ValueError
-    for another `on`.
+    the sum of both gradients. Source: Krogh & Hertz 1991; Liu & Mou 2026, section 5. Raises
+    ValueError for another `on`.
     """
     registry.one_of("l2.on", on, ON)
 

@@ -14,8 +14,8 @@ class MLP(layers.Model):
 
     Inputs [B, ...] are flattened. `norm_affine` says whether norms learn scale and offset,
     `dropout` is the share of activations dropped in training. Unit groups h0, h1, ... are the
-    activations, before what is dropped. Source: Liu & Mou, section 5.1 (4 x 256, layer norm, ReLU);
-    Joudaki et al. 2025 have 5 x 128; initialization as in PyTorch.
+    activations, before what is dropped. Source: Liu & Mou 2026, section 5.1 (4 x 256, layer norm,
+    ReLU); Joudaki et al. 2025 have 5 x 128; initialization as in PyTorch.
     """
 
     inputs: ClassVar[tuple[str, ...]] = ("images", "vectors")

@@ -103,8 +103,8 @@ class Hybrid(nn.Module):
 
     Of "batch" they are over examples (and positions), of "layer" over the units of an example; the
     deviation is about the mean over its own axes. Running means of what is over examples as in
-    batch norm. Source: Lyle et al., "Disentangling the Causes of Plasticity Loss", appendix, who
-    swap the axes of the two steps; about which mean the deviation is taken is ours.
+    batch norm. Source: Lyle et al. 2024, "Disentangling the Causes of Plasticity Loss", appendix,
+    who swap the axes of the two steps; about which mean the deviation is taken is ours.
 
     Attributes:
       mean: "batch" or "layer", over which axes the mean is; the deviation is over the others.

@@ -256,7 +256,8 @@ def _preactivation(snapshot: Snapshot, *, bins: int = 40, edge: float = 10.0) ->
     """Mean over units of the mean preactivation on the inputs; its deviations, histogram, layers.
 
     Details: `size`, the mean over units of the mean's magnitude; `deviation`, of the deviation over
-    inputs; `histogram` [bins], the shares of units by their mean, from -edge to edge.
+    inputs; `histogram` [bins], the shares of units by their mean, from -edge to edge. Source: Lyle
+    et al. 2024.
     """
     found = _view(snapshot, "preactivation")(snapshot.params).preactivations
     means, deviations = moments(found)
@@ -293,7 +294,8 @@ def _ntk(
 
     Details: `normalised_rank` of the kernel of unit diagonal, `cosine` its mean off the diagonal,
     `top_share` largest eigenvalue over trace, `condition`; with `churn` the relative change of the
-    kernel since the end of the task before, for twice the work.
+    kernel since the end of the task before, for twice the work. Source: Jacot et al. 2018; Lyle et
+    al. 2024.
     """
     view = _view(snapshot, "ntk")
 
@@ -374,7 +376,8 @@ def _trap(snapshot: Snapshot) -> Annotated[Measured, Metric(label="distance from
 
     Details: `layer`, the place of the nearest layer among the unit groups, from 0; `curvature` of
     the loss along what parts these two, above 0 where gradient descent brings them together;
-    `frozen`, the smallest share of inputs on which a unit is not flat, and `frozen_layer`.
+    `frozen`, the smallest share of inputs on which a unit is not flat, and `frozen_layer`. Source:
+    ours, from the traps of Joudaki et al. 2025.
     """
     view, function = _view(snapshot, "trap"), snapshot.activation
     if not snapshot.units or function is None:
@@ -401,7 +404,10 @@ def _trap(snapshot: Snapshot) -> Annotated[Measured, Metric(label="distance from
 
 
 def _normal_gradient_fraction(snapshot: Snapshot) -> Measured:
-    """Share of the gradient's norm that parts the two units nearest to being clones; per layer."""
+    """Share of the gradient's norm that parts the two units nearest to being clones; per layer.
+
+    Source: ours, from the manifolds of Joudaki et al. 2025, section 4.
+    """
     if not snapshot.units:
         raise ValueError(
             "normal_gradient_fraction needs a Snapshot with units: allowed are unit groups."

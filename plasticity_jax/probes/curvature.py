@@ -196,7 +196,7 @@ def hessian_top(
         that says of the value.
     NaN where the loss or a parameter is not finite. Raises ValueError for leaves of other than
     floating-point numbers, a key that is no JAX random key, iterations < 1 or a negative tolerance.
-    Source: Liu & Mou, section 5.3 (maximum eigenvalue). Power iteration would find the largest
+    Source: Liu & Mou 2026, section 5.3 (maximum eigenvalue). Power iteration would find the largest
     magnitude instead.
     """
     return hessian_ritz(loss, params, key, iterations, tolerance).value

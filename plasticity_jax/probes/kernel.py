@@ -1,7 +1,7 @@
 """The empirical neural tangent kernel of a network on a batch, and what is read off it.
 
 K[(n, c), (m, d)] = <df_c(x_n)/dp, df_d(x_m)/dp> of outputs f, not of the loss. Source: Jacot et
-al. 2018; Lyle et al., "Disentangling the Causes of Plasticity Loss", for its use.
+al. 2018; Lyle et al. 2024, "Disentangling the Causes of Plasticity Loss", for its use.
 """
 
 from collections.abc import Callable

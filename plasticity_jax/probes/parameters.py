@@ -22,8 +22,8 @@ def parameter_norm(params: PyTree) -> Array:
 
 
 def distance_from_init(params: PyTree, initial: PyTree) -> Array:
-    """Returns ||p - p_0||_2 over all parameters, [] >= 0. Source: Liu & Mou, section 5.3 (named
-    there, no formula).
+    """Returns ||p - p_0||_2 over all parameters, [] >= 0. Source: Liu & Mou 2026, section 5.3
+    (named there, no formula).
 
     Raises ValueError if the two differ in structure or in a shape.
     """

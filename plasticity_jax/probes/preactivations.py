@@ -48,7 +48,7 @@ def linear_fraction(hidden: PyTree, preactivations: PyTree, rest: float = 1e-3) 
     Unit i counts if the least-squares line leaves less than `rest` of its variance and it varies at
     all: 1 - R^2 < `rest`. For any activation function, smooth ones too; a dead unit is none. Groups
     whose activation makes more units than it takes, as CReLU, are left out; 0 if none is left.
-    Source: Lyle et al., "Disentangling the Causes of Plasticity Loss", for the idea; rule and
+    Source: Lyle et al. 2024, "Disentangling the Causes of Plasticity Loss", for the idea; rule and
     threshold are ours.
     """
     numerics.check_number("rest", rest)
@@ -85,7 +85,7 @@ def gradient_alignment(
     mean of <g_i, x> / (|g_i| |x|), for layers that read rows, else of <g_i, x> over its root mean
     square. Positions of images count as inputs; a unit without a gradient has 0. `network` is
     params -> outputs of a Flax network, whose first layer with a kernel is taken. Source: Lyle et
-    al., "Disentangling the Causes of Plasticity Loss", figure 2; the formula is ours.
+    al. 2024, "Disentangling the Causes of Plasticity Loss", figure 2; the formula is ours.
     """
     params = numerics.floating("params", params)
     _, found = taps.shapes(network, params)

@@ -16,7 +16,7 @@ def representation_change(now: Array, before: Array) -> Array:
 
     Inputs whose old representation is exactly zero (all units silent) have no ratio and are left
     out; NaN if none is
-    left. Source: Liu & Mou, appendix C (formula re-derived); deviation: the exclusion. Raises
+    left. Source: Liu & Mou 2026, appendix C (formula re-derived); deviation: the exclusion. Raises
     ValueError for arrays of different shapes.
     """
     now, before = numerics.activations("now", now), numerics.activations("before", before)
@@ -90,7 +90,8 @@ def output_shares(
     Outputs f [N, C] are features [N, H] times `kernel` [H, C], plus `bias` [C]. With u, v the first
     singular vectors of the features, the first is |u u' features kernel|^2 / |f|^2, the second
     N |bias|^2 / |f|^2; they need not add up to 1. 0 where all outputs are zero. Source: Lyle et
-    al., "Disentangling the Causes of Plasticity Loss", appendix (singular values); ours as a share.
+    al. 2024, "Disentangling the Causes of Plasticity Loss", appendix (singular values); the share
+    is ours.
     """
     sound = numerics.finite(features, kernel, outputs, () if bias is None else bias)
     scale = numerics.scale_of(features)

@@ -40,8 +40,8 @@ def dormant_fraction(activations: PyTree, share: float = 0.01) -> Array:
     """Returns the fraction of units that are positive on less than `share` of the inputs.
 
     For activations after a ReLU; other activations are judged by their sign all the same.
-    Source: Liu & Mou, appendix C, with the threshold of Dohare et al. 2024; their own is that of
-    `never_active_fraction`.
+    Source: Liu & Mou 2026, appendix C, with the threshold of Dohare et al. 2024; their own is that
+    of `never_active_fraction`.
     """
     numerics.check_number("share", share, high=1)
     return _share(activations, lambda group: _active(group) < share * len(group) * (1 - _ROUNDING))
@@ -53,7 +53,7 @@ def linearized_fraction(preactivations: PyTree, share: float = 0.99) -> Array:
 
     A ReLU or leaky ReLU with such a unit is linear in it nearly everywhere, so the unit passes
     gradients and adds no nonlinearity. For preactivations, after a norm where there is one.
-    Source: Lyle et al., "Disentangling the Causes of Plasticity Loss", who call such units
+    Source: Lyle et al. 2024, "Disentangling the Causes of Plasticity Loss", who call such units
     linearized; the threshold is ours.
     """
     numerics.check_number("share", share, high=1)
@@ -69,8 +69,8 @@ def never_active_fraction(activations: PyTree, share: float = 1e-4) -> Array:
     With fewer than 1 / share inputs (positions count), 10,000 by default, these are the units that
     are never positive: the fewer the inputs, the more units are among them. For activations after a
       ReLU, as `dormant_fraction`.
-    Source: Liu & Mou, the public code's description of dormancy: a unit that fires on at most 0.01
-    % of the inputs.
+    Source: Liu & Mou 2026, the public code's description of dormancy: a unit that fires on at most
+    0.01 % of the inputs.
     """
     numerics.check_number("share", share, high=1)
     return _share(activations, lambda group: _active(group) <= share * len(group) * (1 + _ROUNDING))

@@ -7,7 +7,16 @@ import pandas as pd
 
 from plasticity_jax.reporting import tables
 
-LATEX = {"&": r"\&", "%": r"\%", "_": r"\_", "#": r"\#", "$": r"\$", "{": r"\{", "}": r"\}"}
+LATEX = {
+    "<": "$<$",
+    "&": r"\&",
+    "%": r"\%",
+    "_": r"\_",
+    "#": r"\#",
+    "$": r"\$",
+    "{": r"\{",
+    "}": r"\}",
+}
 
 
 class Final(NamedTuple):
@@ -28,13 +37,17 @@ def final(
     metric: str = "online_accuracy",
     last: int = 5,
     names: Sequence[str] | None = None,
+    *,
+    tested: bool = False,
 ) -> Final:
     """Returns what `tables.final_table` prints, in cells; `names` are what arms are called.
 
     Raises:
       ValueError: as `tables.final_table`.
     """
-    head, rows = tables.final_cells(table, arm_columns, metric, last=last, names=names)
+    head, rows = tables.final_cells(
+        table, arm_columns, metric, last=last, names=names, tested=tested
+    )
     return Final(head, rows)
 
 

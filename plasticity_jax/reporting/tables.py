@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 
-from plasticity_jax.reporting import labels, over_seeds, statistics
+from plasticity_jax.reporting import labels, over_seeds, significance, statistics
 from plasticity_jax.reporting import metrics as metrics_
 
 _ENDS = ("low", "high", "t_low", "t_high")  # of intervals
@@ -20,6 +20,8 @@ def finals(
     last: int = 5,
     level: float = 0.95,
     names: Sequence[str] | None = None,
+    *,
+    tested: bool = False,
 ) -> pd.DataFrame:
     """Returns one row per metric (not those of single layers) and arm: what `final_table` prints,
     as numbers.
@@ -27,6 +29,7 @@ def finals(
     Columns: metric, arm (its label, or its name), seeds, diverged, mean, low, high, t_low, t_high
     (as in `over_seeds.Statistics`); minus, minus_low, minus_high, minus_t_low, minus_t_high: the
     paired difference to the baseline, the first abrupt arm of method "none", which has none itself.
+    Where `tested`, also p and p_holm, of the paired t test and corrected for the number of arms.
 
     Raises:
       ValueError: as `statistics.final`.
@@ -39,13 +42,17 @@ def finals(
         if "/" in metric:
             continue
         means = _records(statistics.final(table, arm_columns, metric, last, level))
-        differences = _records(statistics.differences(arms, number, metric, last, level))
+        found = statistics.differences(arms, number, metric, last, level)
+        tests = _records(significance.tests(found, number))
+        differences = _records(found)
         for arm, (mean, minus) in enumerate(zip(means, differences, strict=True)):
             row = {"metric": metric, "arm": names[arm]}
             row |= {name: mean[name] for name in ("seeds", "diverged", "mean", *_ENDS)}
             if arm != number:
                 row["minus"] = minus["mean"]
                 row |= {f"minus_{end}": minus[end] for end in _ENDS}
+            if tested and arm != number:
+                row |= {name: tests[arm][name] for name in ("p", "p_holm")}
             rows.append(row)
     return pd.DataFrame(rows)
 
@@ -57,6 +64,8 @@ def final_table(
     baseline: dict[str, Any] | None = None,
     last: int = 5,
     names: Sequence[str] | None = None,
+    *,
+    tested: bool = False,
 ) -> str:
     """Returns the plain-text table for the terminal: per arm seeds, mean, interval, and paired
     difference to a baseline.
@@ -65,13 +74,14 @@ def final_table(
     none. Shares are in percent and their differences in percentage points; the head says where
     lower is better. A "-" stands where nothing is known. Intervals are Student's t if any of them
     is of fewer than `over_seeds.ENOUGH` seeds, else the bootstrap's; the head says which. Arms are
-    called by what differs between them, or as `names` say.
+    called by what differs between them, or as `names` say. Where `tested`, a column has the p
+    values of the differences, corrected for the number of arms.
 
     Raises:
       ValueError: as `statistics.final`, a baseline that fits no arm or several, and more or fewer
         names than arms.
     """
-    head, rows = final_cells(table, arm_columns, metric, baseline, last, names)
+    head, rows = final_cells(table, arm_columns, metric, baseline, last, names, tested=tested)
     return "\n".join([*head, "", *_aligned(rows)])
 
 
@@ -82,8 +92,11 @@ def final_cells(
     baseline: dict[str, Any] | None = None,
     last: int = 5,
     names: Sequence[str] | None = None,
+    *,
+    tested: bool = False,
 ) -> tuple[list[str], list[list[str]]]:
-    """Returns the sentences at the head of `final_table`, and its cells by row.
+    """Returns the sentences at the head of `final_table`, and its cells by row; where `tested`,
+    with a column of p values, corrected for the number of arms.
 
     Raises:
       ValueError: as `statistics.final`, a baseline that fits no arm or several, and more or fewer
@@ -113,6 +126,9 @@ def final_cells(
         lines.append(line)
     alone = len(names) == 1
     rows = [line[:4] for line in lines] if alone else lines
+    if tested and not alone:
+        found = significance.tests(differences, number)["p_holm"]
+        rows = [[*line, cell] for line, cell in zip(rows, ["p", *map(p_value, found)], strict=True)]
 
     tasks = min(last, len(set(table["task"])))
     over = f"the last {tasks} tasks" if tasks > 1 else "the last task"
@@ -123,6 +139,8 @@ def final_cells(
     ]
     if not alone:
         head.append("differences: paired, same seed and same tasks")
+    if tested and not alone:
+        head.append("p: paired t test over seeds, corrected for the number of arms (Holm)")
     return [*head, *_lengths(arms.rows)], rows
 
 
@@ -138,6 +156,13 @@ def _lengths(rows: Sequence[pd.DataFrame]) -> list[str]:
         f"lanes have {min(counts)} to {max(counts)} tasks: a mean is over the last that each has, "
         "a difference over tasks of both"
     ]
+
+
+def p_value(p: float) -> str:
+    """Returns a p value as it is printed; nothing where there is none."""
+    if not math.isfinite(p):
+        return ""
+    return "< 0.001" if p < 0.001 else f"{p:.3f}"
 
 
 class _Notation(NamedTuple):

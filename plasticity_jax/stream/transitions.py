@@ -1,8 +1,8 @@
 """Transitions: how one task turns into the next. A new one is one function and one line in
 TRANSITIONS.
 
-Source: Liu & Mou, section 4. Their step size delta is 1 / granularity here; an abrupt change is
-granularity 1.
+Source: Liu & Mou 2026, section 4. Their step size delta is 1 / granularity here; an abrupt change
+is granularity 1.
 """
 
 from typing import Any
@@ -67,7 +67,7 @@ def interpolate_outputs(old: Batch, new: Batch, alpha: Array, rank: Array) -> Ba
 
     With u = 1/C: (1 - 2a) y_old + 2a u for a <= 1/2, (2 - 2a) u + (2a - 1) y_new for a >= 1/2. At a
     = 1/2 the target is uniform, so accuracy during a transition means little. Inputs must be the
-    same in both tasks.
+    same in both tasks. Source: Liu & Mou 2026, section 4.
     """
     del rank
     _check_all_count("output", old, new)
@@ -79,7 +79,7 @@ def interpolate_outputs(old: Batch, new: Batch, alpha: Array, rank: Array) -> Ba
 
 def interpolate_inputs(old: Batch, new: Batch, alpha: Array, rank: Array) -> Batch:
     """Input interpolation: x = (1 - a) x_old + a x_new, pixel by pixel; targets must be the same in
-    both tasks.
+    both tasks. Source: Liu & Mou 2026, section 4.
     """
     del rank
     _check_all_count("input", old, new)
@@ -92,7 +92,7 @@ def smooth_outputs(old: Batch, new: Batch, alpha: Array, rank: Array) -> Batch:
 
     With u = 1/C: (y_new + u) / 2 for a < 1. The mean share of u in a finely stepped output
     interpolation is one half, so this is soft targets without interpolation between tasks. Inputs
-    must be the same in both tasks.
+    must be the same in both tasks. Source: ours, a control for Liu & Mou 2026.
     """
     del rank
     _check_all_count("smoothing", old, new)
@@ -107,6 +107,7 @@ def anneal_outputs(old: Batch, new: Batch, alpha: Array, rank: Array) -> Batch:
     With u = 1/C: a y_new + (1 - a) u, on the plateaus of a gradual change, so softness leaves in
     small steps while no label is a mixture of two tasks. The mean share of u over K plateaus is
     (K - 1) / 2K, that of output interpolation one half. Inputs must be the same in both tasks.
+    Source: ours, a control for Liu & Mou 2026.
     """
     del rank
     _check_all_count("annealing", old, new)
@@ -120,7 +121,7 @@ def sample_tasks(old: Batch, new: Batch, alpha: Array, rank: Array) -> Batch:
 
     Example i comes from the new task iff rank_i < a, so the sets are nested as a grows. With the
     batches of `stream.epoch` the share is exact in the task (round(a n) examples) and in every
-    minibatch (floor or ceil of a B).
+    minibatch (floor or ceil of a B). Source: Liu & Mou 2026, section 4.
     """
     if (old.active is None) != (new.active is None):
         raise ValueError(

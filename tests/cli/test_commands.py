@@ -1,6 +1,7 @@
 """plasticity run, select, show, merge and list, as they are typed."""
 
 import ast
+import io
 import json
 import os
 import pathlib
@@ -43,10 +44,29 @@ def test_workdirs_are_shown_and_merged(runs, tmp_path, capsys):
     assert capsys.readouterr().out.startswith("loss: mean over the last task measured")
 
 
+@pytest.mark.long
+def test_a_paper_gets_a_table_its_p_values_seeds_and_a_figure(runs, tmp_path, capsys):
+    both = [str(runs / "seed_0"), str(runs / "seed_1")]
+    assert commands.main(["show", *both, "--export=latex", "--arm_names=Ours"]) == 0
+    shown = capsys.readouterr().out
+    assert shown.endswith("\\end{tabular}\n")
+    assert "Ours & 2 &" in shown
+    assert commands.main(["show", *both, "--export=csv", "--metric=loss"]) == 0
+    found = pd.read_csv(io.StringIO(capsys.readouterr().out))
+    assert found["metric"].tolist() == ["loss"]
+    assert {"seeds", "mean", "t_low"} <= set(found)
+    path = tmp_path / "loss.pdf"
+    assert commands.main(["show", *both, "--difference=2", f"--figure={path}"]) == 0
+    shown = capsys.readouterr().out
+    assert "seeds that tell a difference of 2 points from abrupt with a chance of 80 %" in shown
+    assert path.read_bytes().startswith(b"%PDF")
+    nowhere = tmp_path / "nowhere" / "loss.pdf"
+    assert commands.main(["show", *both, f"--figure={nowhere}"]) == 1
+
+
 @pytest.mark.parametrize(
     ("arguments", "code", "said"),
     [
-        (["shwo"], 2, "command is 'shwo': allowed are 'run', 'select', 'show', 'merge', 'slice'"),
         (["slice"], 2, "0 folders are given: allowed is one, of a slice."),
         (["slice", "a"], 1, "a is no folder: allowed are the folders that a run with --engine"),
         (["slice", "a", "--cores=x"], 2, "cores is 'x': allowed are"),
@@ -73,9 +93,18 @@ def test_workdirs_are_shown_and_merged(runs, tmp_path, capsys):
             2,
             "slurm.qos is given, but engine is local: leave it out.",
         ),
+        (["shwo"], 2, "command is 'shwo': allowed are 'run', 'select', 'show', 'cite',"),
         (["show"], 2, "there are no workdirs: give at least one folder of a run."),
         (["show", "nowhere"], 1, "nowhere is no folder: allowed are folders of runs."),
-        (["show", "--lsat=3"], 2, "unknown flag --lsat=3: allowed are --last, --metric, --import."),
+        (["show", "--lsat=3"], 2, "unknown flag --lsat=3: allowed are --last, --metric, --export,"),
+        (["show", "a", "--export=word"], 2, "export is 'word': allowed are 'latex', 'markdown',"),
+        (["show", "a", "--difference=-1"], 2, "difference is -1: allowed are numbers above 0, in"),
+        (["show", "a", "--figure=a.bmp"], 2, "the ending of figure is 'bmp': allowed are 'svg',"),
+        (
+            ["show", "a", "--figure_width=3"],
+            2,
+            "figure_width is '3': allowed are 'page', 'double',",
+        ),
         (["show", "a", "--last=0"], 2, "last is 0: allowed"),
         (["merge", "a", "b"], 2, "to is not given: name a folder with --to=DIR."),
         (["merge", "--to=a"], 2, "there are no workdirs: give at least one folder of a run."),

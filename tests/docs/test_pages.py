@@ -47,6 +47,16 @@ def test_every_method_and_probe_says_what_checks_it(kind, written):
             assert "## What checks it" in written[f"{kind}_{pages.file_name(name)}"], name
 
 
+def test_a_probe_says_its_formula_and_its_literature(written):
+    page = written["probes_hessian_top"]
+    assert "`plasticity_jax.probes.hessian_top(loss, params, key, iterations, tolerance)`" in page
+    assert "\n- key: for the start vector.\n" in page
+    assert "\n\nNaN where the loss or a parameter is not finite." in page
+    assert "- {cite:t}`liu2026gradually`" in page
+    assert "- {cite:t}`sokar2023dormant`" in written["methods_redo"]
+    assert "## `ResNet18` by itself" in written["models_resnet18"]
+
+
 def test_words_are_shown_as_they_are():
     assert pages.escaped("sum_b *x* `a_b*` [0, 1]") == r"sum\_b \*x\* `a_b*` \[0, 1\]"
     assert pages.cell("a | `b | c`") == r"a \| `b \| c`"

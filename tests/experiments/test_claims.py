@@ -74,13 +74,6 @@ def test_within_a_margin_is_against_its_nearer_end():
     assert rule.estimate([0.3, 0.31], "within", 0.1).side == -1
 
 
-def test_holm_by_hand():
-    # smallest times 4, next times 3, never below the one before, at most 1
-    assert rule.holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
-    assert rule.holm([0.9, 0.8]) == [1.0, 1.0]
-    assert rule.holm([]) == []
-
-
 def test_verdicts():
     high, low, mixed = ([0.5, 0.51, 0.52], [-0.5, -0.51, -0.52], [0.5, -0.4, 0.1])
     said = [

@@ -12,6 +12,7 @@ import scipy.stats
 from experiments.gradual.claims import rule, tables
 from experiments.gradual.claims.tables import Frame, Series
 from experiments.gradual.claims.words import interval, mean_text, p_text, shown
+from plasticity_jax.reporting import significance
 from plasticity_jax.storage import table as table_
 
 ACCURACY = "online_accuracy"
@@ -121,7 +122,7 @@ def _against_adam(numbers: Frame, direction: str) -> Tests:
     """The paired differences of all other variants (columns) to Adam, and their corrected p."""
     others = [name for name in VARIANTS if name != "Adam"]
     tests = {n: rule.estimate(numbers[n] - numbers["Adam"], direction, 0.0) for n in others}
-    corrected = rule.holm([test.p for test in tests.values()])
+    corrected = significance.holm([test.p for test in tests.values()])
     return tests, dict(zip(others, corrected, strict=True))
 
 
@@ -258,7 +259,7 @@ def judged(table: Frame) -> Judged:
     later = {pair: (made[pair].first - made[pair[0], "abrupt"].first).dropna() for pair in pairs}
     pairs = [pair for pair in pairs if len(later[pair])]
     tests = {pair: rule.estimate(later[pair], ">", 0.0) for pair in pairs}
-    corrected = dict(zip(pairs, rule.holm([tests[pair].p for pair in pairs]), strict=True))
+    corrected = dict(zip(pairs, significance.holm([tests[pair].p for pair in pairs]), strict=True))
     for pair in pairs:
         base = float(made[pair[0], "abrupt"].first.median())
         is_later = corrected[pair] < rule.LEVEL and tests[pair].side > 0
@@ -325,7 +326,7 @@ def low_rates(made: dict[Pair, Survival]) -> dict[float, LowRate]:
         return {}
     base, found = abrupt[1e-3].first, {}
     tests = [rule.estimate((abrupt[rate].first - base).dropna(), ">", 0.0) for rate in low]
-    corrected = rule.holm([test.p for test in tests])
+    corrected = significance.holm([test.p for test in tests])
     for rate, test, p in zip(low, tests, corrected, strict=True):
         said = word(abrupt[rate], p < rule.LEVEL and test.side > 0, float(base.median()))
         said = said.replace("not told from abrupt", "not told from 1e-3")
@@ -499,7 +500,7 @@ def foretelling(table: Frame) -> str:
         **{key: one.p for key, one in tests.items()},
         **{(p, "within"): one.p_within for p, one in made.items()},
     }
-    corrected = dict(zip(raw, rule.holm([*raw.values()]), strict=True))
+    corrected = dict(zip(raw, significance.holm([*raw.values()]), strict=True))
     lines = [
         "| probe at task 5 | over granularities | over kinds | within an arm |",
         "|---|---|---|---|",
@@ -527,7 +528,7 @@ def foretelling(table: Frame) -> str:
     for way, words in (("doses", "granularities"), ("kinds", "kinds")):
         top = getattr(made["hessian_top"], way).abs()
         margins = [rule.estimate(top - getattr(made[p], way).abs(), ">", 0.0) for p in others]
-        levels = rule.holm([margin.p for margin in margins])
+        levels = significance.holm([margin.p for margin in margins])
         better = []
         for probe, margin, level in zip(others, margins, levels, strict=True):
             if level < rule.LEVEL and margin.side > 0:

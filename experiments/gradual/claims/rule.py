@@ -1,6 +1,5 @@
 """The rule of experiments/gradual/rules.md: when a claim agrees."""
 
-from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -61,16 +60,6 @@ def estimate(values: Any, direction: str, bound: float) -> Estimate:
     else:
         raise ValueError(f"direction is {direction!r}: allowed are >, < and within.")
     return Estimate(values, mean, float(mean - half), float(mean + half), p, side)
-
-
-def holm(p: Sequence[float]) -> list[float]:
-    """Returns p values corrected for their number, in their order. Source: Holm 1979."""
-    corrected = np.zeros(len(p))
-    running = 0.0
-    for rank, index in enumerate(np.argsort(p, kind="stable")):
-        running = max(running, min(1.0, (len(p) - rank) * p[index]))
-        corrected[index] = running
-    return corrected.tolist()
 
 
 def verdict(found: Estimate, corrected: float, direction: str, bound: float) -> str:

@@ -12,6 +12,7 @@ import pandas as pd
 from experiments.gradual.claims import chosen, decided, rule, statements, tables
 from experiments.gradual.claims.statements import Claim, Test
 from experiments.gradual.claims.words import interval, mean_text, p_text, shown, unit
+from plasticity_jax.reporting import significance
 
 NAMES = {
     "sp": "shrink and perturb",
@@ -165,7 +166,7 @@ def judged(table: str) -> list[tuple[Claim, list[tuple[Test, rule.Estimate, floa
         rows.append(claim)
     tests = list(itertools.chain.from_iterable(claim.tests for claim in rows))
     found = [rule.estimate(values(table, test), test.direction, test.bound) for test in tests]
-    corrected = rule.holm([one.p for one in found])
+    corrected = significance.holm([one.p for one in found])
     tested = zip(tests, found, corrected, strict=True)
     return [(claim, list(itertools.islice(tested, len(claim.tests)))) for claim in rows]
 

@@ -2,9 +2,9 @@
 families can be vmapped.
 
 A basin is a minimizer θ* with a ball of radius R around it on which the Hessian's eigenvalues lie
-in [μ, β]. The two definitions of Liu & Mou, section 4, then hold on that ball: β-smoothness (4.1,
-which they ask of the whole space; their proofs use it on the ball alone) and local strong convexity
-(4.2). Sources: the formulas of each landscape are ours.
+in [μ, β]. The two definitions of Liu & Mou 2026, section 4, then hold on that ball: β-smoothness
+(4.1, which they ask of the whole space; their proofs use it on the ball alone) and local strong
+convexity (4.2). Sources: the formulas of each landscape are ours.
 """
 
 from collections.abc import Callable

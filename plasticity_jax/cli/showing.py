@@ -1,0 +1,195 @@
+"""What is made of finished workdirs without running anything: the table of their end, also for a
+paper.
+"""
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from plasticity_jax import registry
+from plasticity_jax.cli import flags, folders, launcher, pictures, settings
+from plasticity_jax.execution import merging, program, rows
+from plasticity_jax.reporting import metrics
+from plasticity_jax.storage import paths, workdir
+
+SHOW = """Prints the table of the end of workdirs, as a run prints it; nothing is run.
+
+plasticity show DIR... [--last=5] [--metric=NAME] [--import=my_parts.py]
+
+The lanes of several workdirs are put together, each once.
+
+For a paper:
+  --export=latex|markdown|csv    that table, and nothing else; csv has all digits and p values
+  --p_values                     a column of p values, corrected for the number of arms (Holm 1979)
+  --difference=2                 says how many seeds would tell that difference from the baseline,
+                                 with a chance of 80 % at a level of 5 %; in the unit of the table
+  --figure=curves.pdf            draws the curves into a file: pdf, png or svg
+  --figure_width=single|double   of a column, or of both, of a paper; page is the usual one
+  --band=minmax|sem|ci|t         what is drawn around a curve
+  --arm_names="Abrupt; Ours"     what arms are called, in the order of the table
+"""
+CITE = """Prints BibTeX of what workdirs used: this software, and the papers that the docstrings of
+their environments, methods, probes, networks, optimizers and data name.
+
+plasticity cite DIR... [--import=my_parts.py]
+
+Finished or not; nothing is run.
+"""
+OWN = {
+    "last": "5",
+    "metric": None,
+    "export": None,
+    "p_values": False,
+    "difference": None,
+    "figure": None,
+    "figure_width": "single",
+    "figure_title": "",
+    "band": "t",
+    "arm_names": None,
+}
+KINDS = ("latex", "markdown", "csv")
+
+
+def show(argv: Sequence[str]) -> int:
+    """Prints the table of the end of workdirs."""
+    own, given = folders.given(argv, SHOW, OWN)
+    if given is None:
+        return 0
+    last, difference = _checked(own)
+    table, programs = finished(given)
+    columns = rows.arm_columns(programs)
+    metric = own["metric"] or metrics.judged_by(_environments(programs), table)
+    names = pictures.names(own)
+    if own["export"]:
+        text = _exported(own["export"], table, columns, metric, (last, names, own["p_values"]))
+        launcher.say(text.rstrip("\n"))
+    else:
+        lines = launcher.ending(table, columns, metric, last, names, tested=own["p_values"])
+        launcher.say("\n".join(lines))
+    if difference is not None:
+        launcher.say("\n".join(["", *seeds(table, columns, metric, last, difference)]))
+    if own["figure"]:
+        _draw(own, table, columns, metric, programs)
+    return 0
+
+
+def finished(given: Sequence[str]) -> tuple[Any, list[program.Program]]:
+    """Returns the table of workdirs and their programs. Raises WorkdirError where nothing is
+    finished yet.
+    """
+    table, programs = merging.load_with_programs(given)
+    if table.empty:
+        raise workdir.WorkdirError(
+            f"{' and '.join(given)} has no finished task yet: allowed are runs with results."
+        )
+    return table, programs
+
+
+def _environments(programs: Sequence[program.Program]) -> list[Any]:
+    return [program.spec.make_environment() for program in programs]
+
+
+def _checked(own: flags.Values) -> tuple[int, float | None]:
+    """The numbers among the flags, with the others looked at before any folder is."""
+    from plasticity_jax.reporting import curves, panels
+
+    if own["export"]:
+        registry.one_of("export", own["export"], KINDS)
+    registry.one_of("band", own["band"], panels.BANDS)
+    registry.one_of("figure_width", own["figure_width"], curves.WIDTHS)
+    if own["figure"]:
+        ending = Path(own["figure"]).suffix.removeprefix(".")
+        registry.one_of("the ending of figure", ending, curves.FORMATS)
+    if own["difference"] is None:
+        return settings.read("last", own["last"]), None
+    difference = settings.number("difference", own["difference"])
+    if not (difference > 0 and math.isfinite(difference)):
+        raise ValueError(
+            f"difference is {own['difference']}: allowed are numbers above 0, in the unit of the "
+            "table."
+        )
+    return settings.read("last", own["last"]), difference
+
+
+def _exported(
+    kind: str,
+    table: Any,
+    columns: Sequence[str],
+    metric: str,
+    shown: tuple[int, Sequence[str] | None, bool],
+) -> str:
+    """The table as text of a kind; `shown` are tasks, names of arms, and whether with p values."""
+    from plasticity_jax.reporting import exports, statistics, tables
+
+    last, names, tested = shown
+    if kind == "csv":
+        statistics.check(table, columns, metric, last)
+        every = tables.finals(table, columns, last, names=names, tested=True)
+        return every[every["metric"] == metric].to_csv(index=False)
+    final = exports.final(table, columns, metric, last, names, tested=tested)
+    return exports.KINDS[kind](final)
+
+
+def seeds(
+    table: Any, columns: Sequence[str], metric: str, last: int, difference: float
+) -> list[str]:
+    """Returns lines that say how many seeds would tell a difference of each arm to the baseline, in
+    the unit of the printed table.
+    """
+    from plasticity_jax.reporting import labels, significance, statistics
+
+    arms = statistics.arms(table, columns)
+    number = statistics.baseline_of(arms.values)
+    names = labels.of_arms(arms.values)
+    about = metrics.of_column(table, metric)
+    scale, unit = (100, " points") if about.share else (1, "")
+    found = significance.tests(statistics.differences(arms, number, metric, last), number)
+    lines = [
+        f"seeds that tell a difference of {difference:g}{unit} from {names[number]} with a chance "
+        "of 80 % at a level of 5 %, by a paired t test of one arm:",
+    ]
+    for name, row in zip(names, found.to_dict("records"), strict=True):
+        if name == names[number]:
+            continue
+        if row["pairs"] < 2:
+            lines.append(f"  {name}: not known from {row['pairs']} pairs of seeds")
+            continue
+        needed = significance.from_pilot(difference / scale, row["deviation"], row["pairs"])
+        lines.append(
+            f"  {name}: about {needed.about:,}; to be safe {needed.cautious:,}, as the deviation "
+            f"is known from {row['pairs']} pairs only"
+        )
+    return lines
+
+
+def _draw(
+    own: flags.Values,
+    table: Any,
+    columns: Sequence[str],
+    metric: str,
+    programs: Sequence[program.Program],
+) -> None:
+    from plasticity_jax.reporting import curves
+
+    path = Path(paths.expanded(own["figure"], "figure"))
+    format_ = path.suffix.removeprefix(".")
+    values = {**own, "figure_format": format_}
+    drawing = pictures.drawing(values, metric, "", pictures.setting(programs))
+    with curves.style(drawing.width):
+        drawn = curves.figure(table, columns, drawing)
+        drawn.savefig(path, format=format_, metadata=curves.FORMATS[format_])
+    launcher.say(f"\nfigure: {path}")
+
+
+def cite(argv: Sequence[str]) -> int:
+    """Prints BibTeX of what runs used."""
+    from plasticity_jax.reporting import literature
+
+    _, given = folders.given(argv, CITE, {})
+    if given is None:
+        return 0
+    programs = merging.programs(given)
+    specs = [one.spec for one in programs]
+    launcher.say(literature.bibtex(literature.of_specs(specs)).rstrip("\n"))
+    return 0
