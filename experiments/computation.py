@@ -41,8 +41,13 @@ def main(
         return launcher.fault(error, launcher.USAGE)
     try:
         workdir.check_writable(folder)
-        launcher.prepare_jax()
-        launcher.say(compute(folder, scale))
+        launcher.say(run(compute, folder, scale))
     except launcher.ENVIRONMENT_FAULTS as error:
         return launcher.fault(error, launcher.ENVIRONMENT)
     return 0
+
+
+def run(compute: Callable[[Path, str], str], folder: Path, scale: str) -> str:
+    """Returns what `compute` says, with JAX made ready."""
+    launcher.prepare_jax()
+    return compute(folder, scale)

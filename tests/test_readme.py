@@ -17,8 +17,7 @@ import jax
 import pytest
 
 import plasticity_jax as pj
-from experiments.barriers import certificate, ranks, staying
-from experiments.gradual import theory
+from experiments import computation
 from plasticity_jax import datasets, own_parts
 from plasticity_jax.cli import launcher, slicing
 from plasticity_jax.execution import sweep
@@ -150,9 +149,7 @@ def nothing_trains(tmp_path, monkeypatch):
     monkeypatch.setattr(local, "devices", lambda: local.Devices("cpu", 2))
     monkeypatch.setattr(slurm, "check", lambda passed: None)
     monkeypatch.setattr(slicing, "prepare", lambda values: None)
-    monkeypatch.setattr(staying, "compute", take)
-    for module in (theory, certificate, ranks):
-        monkeypatch.setattr(module, "run", take)
+    monkeypatch.setattr(computation, "run", take)
     yield
     sys.modules.pop("your_parts", None)
     for kind, known in own_parts.REGISTRIES.items():

@@ -142,22 +142,96 @@ def _clones(model: str, figure: str = "B.5") -> list[Claim]:
     exact, noisy = _cloned(model), _cloned(model, method="gradient_noise")
     dropped = _cloned(model, 0.1)
 
-    def lost(where: Where) -> Contrast:
-        kept = last(where, R2, WINDOW)
-        return lambda table: 1 - kept(table)
-
-    def stays(table: Any) -> Any:
-        return 1e-3 - lost(exact)(table)  # success is R2 >= 1 - 1e-3, as in the paper
-
     def claim(says: str, unit: str, **contrasts: Contrast) -> Claim:
         return Claim(f"{figure}, {NAMES[model]}", says, f"clone_{model}", unit, contrasts)
 
-    parts = {"noise": lost(noisy), "dropout": lost(dropped)}
+    parts = {"noise": _lost(noisy), "dropout": _lost(dropped)}
+    words = "with gradient descent clones stay clones: R2 less 0.999"
     return [
-        claim("with gradient descent clones stay clones: R2 less 0.999", "of R2", by=stays),
+        claim(words, "of R2", by=_stays(exact)),
         claim("noise and dropout part them", "of R2 lost", **parts),
         claim("noise more than dropout", "of R2", by=more(dropped, noisy, R2)),
         claim("noise raises the rank of clones", "of rank", by=more(noisy, exact, RANK)),
+    ]
+
+
+def _lost(where: Where) -> Contrast:
+    kept = last(where, R2, WINDOW)
+    return lambda table: 1 - kept(table)
+
+
+def _stays(where: Where) -> Contrast:
+    """How far R2 is above that at which the paper calls units clones."""
+    lost = _lost(where)
+    return lambda table: 1e-3 - lost(table)
+
+
+def _breaks(where: Where) -> Contrast:
+    stays = _stays(where)
+    return lambda table: -stays(table)
+
+
+def _noise() -> list[Claim]:
+    """What figures B.6 and B.7 say of noise on clones of an MLP."""
+
+    def noisy(scale: float, decay: float) -> Where:
+        own = {"gradient_noise.scale": scale, "gradient_noise.decay": decay}
+        return {"surgery": "clone", "method": "gradient_noise", **own}
+
+    def claim(figure: str, says: str, unit: str, **contrasts: Contrast) -> Claim:
+        return Claim(f"{figure}, MLP", says, "noise_mlp", unit, contrasts)
+
+    sizes = {
+        f"{low} to {high}": more(noisy(low, 0.999), noisy(high, 0.999), R2)
+        for low, high in itertools.pairwise((0.01, 0.02, 0.05))
+    }
+    decays = {
+        f"{low} to {high}": more(noisy(0.05, low), noisy(0.05, high), R2)
+        for low, high in itertools.pairwise((0.0, 0.9, 0.99, 0.999, 1.0))
+    }
+    whole, once = noisy(0.05, 1.0), noisy(0.05, 0.0)
+    return [
+        claim("B.6", "more noise parts clones further (decay 0.999)", "of R2", **sizes),
+        claim("B.6", "slower decay parts them further (size 0.05)", "of R2", **decays),
+        claim("B.6", "noise in one step alone parts them", "of R2 lost", by=_lost(noisy(0.01, 0))),
+        claim("B.7 (ours)", "much noise costs loss", "of loss", by=more(whole, once, "loss")),
+        claim("B.6 (ours)", "and raises the rank", "of rank", by=more(whole, once, RANK)),
+    ]
+
+
+def _by_dropout() -> list[Claim]:
+    """What figure B.10 says of dropout on clones of an MLP."""
+    none, some, much = (_cloned("mlp", share) for share in (0.0, 0.1, 0.2))
+
+    def claim(says: str, unit: str, **contrasts: Contrast) -> Claim:
+        return Claim("B.10, MLP", says, "dropout_mlp", unit, contrasts)
+
+    parts = {"0.1": _lost(some), "0.2": _lost(much)}
+    return [
+        claim("without dropout clones stay clones: R2 less 0.999", "of R2", by=_stays(none)),
+        claim("dropout parts them", "of R2 lost", **parts),
+        claim("more of it parts them further", "of R2", by=more(some, much, R2)),
+    ]
+
+
+def _by_optimizer() -> list[Claim]:
+    """What figures B.11 and B.12 and a remark say of optimizers on clones of an MLP."""
+    names = ("sgd", "momentum", "adam", "adamw")
+    clones = {name: {"surgery": "clone", "optimizer": name} for name in names}
+    stays = {name: _stays(clones[name]) for name in ("sgd", "adam")}
+    breaks = {name: _breaks(clones[name]) for name in names[1:]}
+    sgd, adam = clones["sgd"], clones["adam"]
+
+    def claim(figure: str, says: str, unit: str, **contrasts: Contrast) -> Claim:
+        return Claim(f"{figure}, MLP", says, "optimizers_mlp", unit, contrasts)
+
+    return [
+        claim("B.11", "clones stay clones: R2 less 0.999", "of R2", **stays),
+        claim(
+            "4 (remark)", "momentum, Adam and decay break them: 0.999 less R2", "of R2", **breaks
+        ),
+        claim("B.12", "Adam ends at a higher loss", "of loss", by=more(adam, sgd, "loss")),
+        claim("B.11", "Adam ends at a lower rank", "of rank", by=more(sgd, adam, RANK)),
     ]
 
 
@@ -181,12 +255,19 @@ CLAIMS = (
     *itertools.chain.from_iterable(map(_course, MODELS)),
     *itertools.chain.from_iterable(map(_norms, MODELS)),
     *_dropped("mlp"),
-    *itertools.chain.from_iterable(map(_clones, MODELS[1:])),
+    *_clones("cnn"),
+    # (of ResNet-18 the arms with noise and dropout were not run)
+    _clones("resnet18")[0],
+    *_clones("vit"),
+    *_noise(),
+    *_by_dropout(),
+    *_by_optimizer(),
 )
 ARMS: Mapping[str, Sequence[Column]] = {
     **{f"split_{model}": SPLIT for model in MODELS},
     "split_long": SPLIT,
     **{f"clone_{model}": CLONES for model in MODELS},
+    **dict.fromkeys(("noise_mlp", "dropout_mlp", "optimizers_mlp"), CLONES),
 }
 
 
@@ -209,7 +290,7 @@ def rows_of_claims(claims: Sequence[Claim] = CLAIMS) -> str:
         table = lanes(claim.lanes)
         found = {name: accounts.interval(of(table)) for name, of in claim.contrasts.items()}
         scale, unit = (100, "points") if claim.unit == "points" else (1, claim.unit)
-        digits = 4 if "R2" in claim.unit else 1
+        digits = 4 if "R2" in claim.unit else 3 if "loss" in claim.unit else 1
         words = [f"{name} {accounts.told(one, scale, '+', digits)}" for name, one in found.items()]
         verdict = accounts.verdict(list(found.values()))
         if "split" in claim.lanes and not presence.is_present(fallen(claim.lanes)):
@@ -225,8 +306,9 @@ def rows_of_arms(name: str, columns: Sequence[Column]) -> str:
     """
     table = lanes(name)
     settings = accounts.differing(table)
-    if name.startswith("clone_"):
-        table, settings = cloning.named(table, list({*settings, *_OF_CLONES})), ["network"]
+    if columns is CLONES:
+        own = [column for column in _OF_CLONES if column in table]
+        table, settings = cloning.named(table, list({*settings, *own})), ["network"]
     found = statistics.arms(table, settings)
     labels = statistics.arm_labels(table, settings)
     heads = [column.heading for column in columns]

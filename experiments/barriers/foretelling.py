@@ -10,6 +10,7 @@ Rule: a fall is the first task below 90 % of the mean of tasks 2 to 5. A case is
 of a task from the fifth on and before its fall, whose next five tasks are known or hold the fall.
 Which way a score counts, and its threshold (largest sensitivity plus specificity), are chosen on
 the first third of the seeds and reported on the others. Intervals are of bootstraps over lanes.
+`of_one_task` compares cases of the same task alone: what a score tells beyond the time.
 Writes: foretelling.csv, foretelling.png.
 """
 
@@ -44,6 +45,7 @@ SCORES = {
 }
 PROBES = ("trap", "dormant_fraction", "effective_rank", "hessian_top")
 RESAMPLES = 2000
+TIMELESS = ("of_one_task", "of_one_task_low", "of_one_task_high")  # columns of `at_one_time`
 
 
 def defaults(stream: str, scale: str) -> dict[str, Any]:
@@ -103,7 +105,8 @@ def threshold(score: np.ndarray, falls: np.ndarray) -> float:
 
 def judged(table: Any, seed: int = 0) -> Any:
     """Returns a row for each score: which way it counts, the area under its ROC curve on the later
-    seeds with a 95 % interval, and sensitivity and specificity of the chosen threshold there.
+    seeds with a 95 % interval, the same among cases of one task, and sensitivity and specificity
+    of the chosen threshold there.
 
     Raises ValueError if there are no cases of both kinds in both parts.
     """
@@ -126,6 +129,7 @@ def judged(table: Any, seed: int = 0) -> Any:
         edge = threshold(sign * score[early], falls[early])
         late = found[~early].assign(score=sign * score[~early])
         low, high = _interval(late, np.random.default_rng(seed))
+        timeless = at_one_time(late, np.random.default_rng(seed))
         told = (late["score"] >= edge).to_numpy()
         yes = late["falls"].to_numpy(bool)
         rows.append(
@@ -135,6 +139,7 @@ def judged(table: Any, seed: int = 0) -> Any:
                 "area": area(late["score"].to_numpy(), yes),
                 "low": low,
                 "high": high,
+                **dict(zip(TIMELESS, timeless, strict=True)),
                 "threshold": sign * edge,
                 "sensitivity": told[yes].mean(),
                 "specificity": (~told)[~yes].mean(),
@@ -144,6 +149,27 @@ def judged(table: Any, seed: int = 0) -> Any:
             }
         )
     return pd.DataFrame(rows)
+
+
+def at_one_time(late: Any, random: np.random.Generator) -> tuple[float, float, float]:
+    """Returns the area under the curve of `late["score"]` among cases of the same task alone, and
+    95 % of bootstraps over lanes: what a score tells beyond the time. NaN where no two cases of one
+    task differ.
+    """
+    score, task = late["score"].to_numpy(float), late["task"].to_numpy()
+    falls, known = late["falls"].to_numpy(bool), np.isfinite(score)
+    pairs = np.outer(falls & known, ~falls & known) & np.equal.outer(task, task)
+    won = pairs * (np.greater.outer(score, score) + np.equal.outer(score, score) / 2)
+    lane = np.equal.outer(late["lane"].to_numpy(), late["lane"].unique()).astype(float)
+    count = lane.shape[1]
+    drawn = random.multinomial(count, [1 / count] * count, size=RESAMPLES)
+    times = np.concatenate([np.ones((1, count)), drawn])
+    parts = [np.einsum("ra,ab,rb->r", times, lane.T @ one @ lane, times) for one in (won, pairs)]
+    areas = np.divide(*parts, out=np.full(len(times), np.nan), where=parts[1] > 0)
+    if np.isnan(areas).all():
+        return float("nan"), float("nan"), float("nan")
+    low, high = np.nanpercentile(areas[1:], [2.5, 97.5])
+    return float(areas[0]), float(low), float(high)
 
 
 def _interval(late: Any, random: np.random.Generator) -> tuple[float, float]:
@@ -185,7 +211,7 @@ def analysed(table: Any, values: flags.Values, title: str) -> str:
         return f"{told} Nothing can be said: {error}"
     found.round(6).to_csv(folder / "foretelling.csv", index=False)
     picture(found, title, folder / "foretelling.png")
-    shown = ["score", "falls_if", "area", "low", "high", "sensitivity", "specificity"]
+    shown = ["score", "falls_if", "area", "low", "high", *TIMELESS, "sensitivity", "specificity"]
     return f"{told}\n{found[shown].round(3).to_string(index=False)}"
 
 

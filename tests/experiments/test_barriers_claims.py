@@ -1,5 +1,6 @@
 """What is told of kept lanes of Joudaki et al.'s figures, and whether clones stay as foretold."""
 
+import itertools
 import re
 
 import jax
@@ -78,6 +79,41 @@ def test_what_is_told_of_clones(tmp_path, monkeypatch):
     assert "noise and dropout part them | **agrees** | noise +0.4010 [" in told
     assert "noise more than dropout | **agrees** | by +0.2000 [" in told
     assert "noise raises the rank of clones | **not told** |" in told
+
+
+def test_what_is_told_of_noise_dropout_and_optimizers(tmp_path, monkeypatch):
+    monkeypatch.setattr(claims, "LANES", tmp_path)
+    own = {"surgery": "clone", "method": "none", "mlp.dropout": 0.0}
+
+    def measured(end: float) -> dict[str, tuple[float, float]]:
+        return {"clone_r2": (1.0, end - 0.002), "effective_rank": (10, 20), "loss": (1, end)}
+
+    ends = {"sgd": 1.0066, "momentum": 1.0066, "adam": 1.0066, "adamw": 0.9}
+    arms = [({**own, "optimizer": name}, measured(end)) for name, end in ends.items()]
+    kept(tmp_path, "optimizers_mlp", arms)
+    shares = {0.0: 1.0066, 0.1: 0.8, 0.2: 0.85}
+    arms = [({**own, "mlp.dropout": share}, measured(end)) for share, end in shares.items()]
+    kept(tmp_path, "dropout_mlp", arms)
+    arms = []
+    for scale, decay in itertools.product((0.01, 0.02, 0.05), (0.0, 0.9, 0.99, 0.999, 1.0)):
+        noise = {"gradient_noise.scale": scale, "gradient_noise.decay": decay}
+        named = {**own, "method": "gradient_noise", **noise}
+        arms.append((named, measured(0.9 - scale - 0.1 * decay)))
+    kept(tmp_path, "noise_mlp", arms)
+    told = claims.rows_of_claims()
+    assert "B.11, MLP | clones stay clones: R2 less 0.999 | **agrees** |" in told
+    assert "decay break them: 0.999 less R2 | **disagrees** | momentum -0.0066 [" in told
+    assert "B.10, MLP | dropout parts them | **agrees** | 0.1 +0.2010 [" in told
+    assert "more of it parts them further | **disagrees** | by -0.0500 [" in told
+    assert "parts clones further (decay 0.999) | **agrees** | 0.01 to 0.02 +0.0100 [" in told
+    assert "parts them further (size 0.05) | **agrees** | 0.0 to 0.9 +0.0900 [" in told
+    assert "noise in one step alone parts them | **agrees** | by +0.1110 [" in told
+    rows = claims.rows_of_arms("dropout_mlp", claims.CLONES).splitlines()
+    assert [row.split(" | ")[0] for row in rows[2:]] == [
+        "| cloned",
+        "| cloned, dropout 0.1",
+        "| cloned, dropout 0.2",
+    ]
 
 
 def test_readme_says_what_the_lanes_say():

@@ -177,6 +177,24 @@ def test_areas_are_those_of_scikit_learn():
     assert true[places == at] - high[places == at] == pytest.approx(best)
 
 
+def test_what_a_score_tells_among_cases_of_one_task():
+    random = np.random.default_rng(0)
+    lane, task = (one.ravel() for one in np.indices((6, 8)))
+    score, falls = random.integers(0, 5, lane.size) + 10.0 * task, random.random(lane.size) < 0.4
+    score[0] = np.nan
+    late = pd.DataFrame({"lane": lane, "task": task, "score": score, "falls": falls})
+    area, low, high = foretelling.at_one_time(late, random)
+    won = []
+    for _, one in late.dropna().groupby("task"):
+        yes, no = (one["score"][one["falls"] == which] for which in (True, False))
+        won += list(np.sign(np.subtract.outer(yes.to_numpy(), no.to_numpy())).ravel() / 2 + 0.5)
+    assert area == pytest.approx(np.mean(won))
+    assert low < area < high
+    timeless = foretelling.at_one_time(late.assign(score=task), random)
+    assert timeless == (0.5, 0.5, 0.5)
+    assert np.isnan(foretelling.at_one_time(late.assign(falls=task < 4), random)).all()
+
+
 def test_a_score_is_judged_on_seeds_that_did_not_choose_its_threshold():
     random, lanes = np.random.default_rng(0), []
     for number in range(9):
