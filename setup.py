@@ -1,4 +1,5 @@
-"""Packaging: `pip install .`, extras `test`, `oracles`, `docs`, `rl`, `atari`, `ray`, `cuda`."""
+"""Packaging: `pip install .`, extras `test`, `oracles`, `docs`, `rl`, `atari`, `ray`, `tensorboard`,
+`wandb`, `cuda`."""
 
 from pathlib import Path
 
@@ -62,6 +63,8 @@ setup(
         "rl": [GAMES],
         "atari": ["ale-py>=0.11"],  # (under the GPL)
         "ray": ["ray>=2.9"],
+        "tensorboard": ["tensorboardX>=2.6"],
+        "wandb": ["wandb>=0.17"],
         "docs": ["sphinx>=9", "myst-parser>=5", "furo", "sphinxcontrib-bibtex"],
         "cuda": ["jax[cuda12]"],
     },

@@ -26,10 +26,11 @@ from experiments import figures, select
 from experiments.gradual import kinds, theory
 from experiments.gradual.settings import BENCHMARKS
 from plasticity_jax import lanes, methods, registry
-from plasticity_jax.cli import flags, launcher
+from plasticity_jax.cli import flags, launcher, slicing
 from plasticity_jax.environments import ENVIRONMENTS
 from plasticity_jax.estimates import cost
 from plasticity_jax.execution import sweep
+from plasticity_jax.execution.engines import local, sliced
 from plasticity_jax.heads import HEADS
 from plasticity_jax.models import MODELS
 from plasticity_jax.optimizers import OPTIMIZERS, SCHEDULES
@@ -90,6 +91,9 @@ def nothing_trains():
         patch.setattr(cost, "estimate", lambda *_: cost.Estimate(1.0, 1, 1))
         patch.setattr(launcher.profile, "profile", take)
         patch.setattr(sweep, "_run", take)
+        patch.setattr(sliced, "run_in_slices", take)
+        patch.setattr(local, "devices", lambda: local.Devices("cpu", 2))
+        patch.setattr(slicing, "prepare", lambda values: None)
         patch.setattr(theory, "run", take)
         yield
 

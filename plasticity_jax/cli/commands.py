@@ -4,6 +4,7 @@ plasticity run --workdir=DIR ...          runs a grid, or goes on with it
 plasticity select --workdir=DIR ...       runs a grid on seeds of its own and chooses the best of it
 plasticity show DIR...                    prints the table of the end of finished runs
 plasticity cite DIR...                    prints BibTeX of what runs used
+plasticity status DIR                     says how far a run is
 plasticity merge DIR... --to=DIR          makes one workdir of several
 plasticity slice FOLDER                   runs one slice of a run with --engine, as engines do
 plasticity list                           prints everything that can be named in a flag
@@ -19,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from plasticity_jax import registry
-from plasticity_jax.cli import flags, folders, help, launcher, selecting, settings, showing
+from plasticity_jax.cli import flags, folders, help, launcher, selecting, settings, showing, status
 from plasticity_jax.cli.settings import Settings
 from plasticity_jax.execution import merging, tasks
 from plasticity_jax.execution.engines import description, worker
@@ -171,6 +172,7 @@ COMMANDS = {
     "select": select,
     "show": showing.show,
     "cite": showing.cite,
+    "status": status.command,
     "merge": merge,
     "slice": slice_,
     "list": list_,

@@ -59,7 +59,7 @@ def time(programs: Sequence[program_.Program], dataset: datasets.Dataset) -> str
     says = "a trial says so"
     if found.tried < found.kinds:
         says = f"trials of {found.tried} of {found.kinds:,} kinds of program say so"
-    return f"about {_duration(found.seconds)} on this machine, besides compiling ({says})"
+    return f"about {duration(found.seconds)} on this machine, besides compiling ({says})"
 
 
 def _counted(lanes: Sequence[Mapping[str, Any]], arms: Sequence[str]) -> list[str]:
@@ -141,7 +141,8 @@ def _steps(one: Spec, data: Data) -> int:
     return one.tasks * lanes.check_steps(one, samples)
 
 
-def _duration(seconds: float) -> str:
+def duration(seconds: float) -> str:
+    """Returns a time in words."""
     for unit, size in (("days", 86400), ("hours", 3600), ("minutes", 60)):
         if seconds >= 1.5 * size:
             return f"{seconds / size:.1f} {unit}"

@@ -66,6 +66,7 @@ RUN_HELP = {
         "states that stay besides the last two: every:10, each tenth task; last, no more",
     ),
     "profile": (None, "folder of a trace of one task; says what takes time instead of running"),
+    "tracker": (None, "who is told of each task: jsonl, tensorboard, wandb"),
     "band": ("minmax", "band of the figure over seeds: minmax, sem, ci or t"),
     "last": ("5", "tasks at the end that the printed table averages over"),
     "figure_title": (None, "title of the figures; default what was run"),

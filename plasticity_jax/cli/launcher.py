@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import jax
 
 from plasticity_jax import datasets, own_parts
-from plasticity_jax.cli import changes, dry_run, flags, help, pictures, settings, slicing
+from plasticity_jax.cli import changes, dry_run, flags, help, pictures, settings, slicing, watching
 from plasticity_jax.cli.settings import Settings
 from plasticity_jax.datasets import cache
 from plasticity_jax.estimates import profile
@@ -138,28 +138,40 @@ def _run(experiment: Experiment, checked: Checked, values: flags.Values) -> None
     before = workdir.read_record(values["workdir"]) if own_parts.LOADED else {}
     for name in own_parts.changed(before.get("imports", {})):
         print(f"note: {name} has changed since this run began.", file=sys.stderr)
-    table = _table(checked, values)
+    table = _table(experiment, checked, values)
     note = _note(experiment, values, table)
     say(report(table, checked, values, experiment.title, note))
     if experiment.then is not None:
         say(experiment.then(table, rows.arm_columns(checked.programs), values))
 
 
-def _table(checked: Checked, values: flags.Values) -> Any:
+def _table(experiment: Experiment, checked: Checked, values: flags.Values) -> Any:
     """The table of a run, in this process or in slices."""
     programs, dataset, folder = checked.programs, checked.dataset, values["workdir"]
-    progress = values["progress"]
+
+    def draw(table: Any) -> None:
+        _draw(table, checked, values, experiment.title, "")
+
+    watchers = watching.Watchers(values, programs, draw)
     if checked.asked:
-        asked = checked.asked
-        return sliced.run_in_slices(programs, dataset, folder, asked, progress=progress, tell=tell)
+        return sliced.run_in_slices(
+            programs,
+            dataset,
+            folder,
+            checked.asked,
+            progress=values["progress"],
+            tell=tell,
+            on_task=watchers,
+        )
     return sweep.run_in_workdir(
         programs,
         dataset,
         folder,
         checked.checkpoint_every,
-        progress=progress,
+        progress=values["progress"],
         tell=say,
         always=checked.always,
+        on_task=watchers,
     )
 
 
@@ -328,6 +340,7 @@ def check(
     task = settings.read("start_task", values["start_task"]) if values["start_task"] else None
     programs = starts.attached(programs, values["start"], task, data)
     pictures.check(values, pictures.arms(programs))
+    watching.names(values)
     programs, asked = slicing.checked(values, programs, dataset)
     return Checked(dataset, programs, **numbers, always=always, asked=asked)
 
@@ -338,7 +351,7 @@ def report(
     """Writes summary.csv, final.csv, the figure and what --export asks for into the workdir and
     returns the text to print at the end.
     """
-    from plasticity_jax.reporting import curves, statistics, tables
+    from plasticity_jax.reporting import statistics, tables
 
     folder, columns = Path(values["workdir"]), rows.arm_columns(checked.programs)
     environments = [program.spec.make_environment() for program in checked.programs]
@@ -347,13 +360,24 @@ def report(
     finals = tables.finals(table, columns, checked.last, names=pictures.names(values), tested=True)
     finals.to_csv(folder / "final.csv", index=False)
     pictures.export(values, table, columns, metric)
+    figure = _draw(table, checked, values, title, note)
+    lines = ending(table, columns, metric, checked.last, pictures.names(values))
+    return "\n".join([*lines, "", f"figure: {figure}"])
+
+
+def _draw(table: Any, checked: Checked, values: flags.Values, title: str, note: str) -> Path:
+    """Draws the figure of a table and returns its file."""
+    from plasticity_jax.reporting import curves
+
+    folder, columns = Path(values["workdir"]), rows.arm_columns(checked.programs)
+    environments = [program.spec.make_environment() for program in checked.programs]
+    metric = metrics.judged_by(environments, table)
     chance = metrics.chance(environments, program_.device_data(checked.dataset), metric)
     title = title or pictures.title(checked.programs)
     note = note or pictures.setting(checked.programs)
     drawing = pictures.drawing(values, metric, title, note)._replace(chance=chance)
     figure, *_ = curves.curves(table, columns, folder / "curves", drawing)
-    lines = ending(table, columns, metric, checked.last, pictures.names(values))
-    return "\n".join([*lines, "", f"figure: {figure}"])
+    return figure
 
 
 def ending(

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from plasticity_jax import datasets, registry
 from plasticity_jax import lanes as lanes_
-from plasticity_jax.execution import growth, memory, record, rows, slices, starts, tasks
+from plasticity_jax.execution import growth, memory, record, rows, slices, starts, tasks, watching
 from plasticity_jax.execution import program as program_
 from plasticity_jax.execution.program import History, Program
 from plasticity_jax.execution.slices import Slice
@@ -18,6 +18,9 @@ from plasticity_jax.storage.checkpoints import Checkpoints, keeping
 
 if TYPE_CHECKING:
     import pandas
+
+
+OnTask = Callable[["pandas.DataFrame"], None]
 
 
 def run(
@@ -34,6 +37,7 @@ def run(
     progress: bool = False,
     start: str | Path | None = None,
     start_task: int | None = None,
+    on_task: OnTask | None = None,
 ) -> "pandas.DataFrame":
     """Runs lanes of a Spec through all tasks and returns the tidy table (see `table`).
 
@@ -53,6 +57,8 @@ def run(
       start: workdir of a finished run, from whose trained networks the lanes begin, each from that
         of its seed, after the Spec's `surgery`; None: they are drawn.
       start_task: the task after whose end they are taken; None: the last.
+      on_task: called with the rows of each task (of one program's lanes, columns as in the table)
+        once it is safe on disk, or done without a workdir; not with those of an earlier call.
     `~` at the start of a folder is expanded. Raises ValueError (settings), DataError (data),
     MemoryError (by an estimate), WorkdirError (workdir), Stopped (a signal of `workdir.Stop`, such
     as SIGTERM or Ctrl-C, with a workdir).
@@ -83,9 +89,16 @@ def run(
     if workdir is None:
         memory.check(programs, program_.device_data(dataset))
         made = slices.in_order(programs)
-        return _run(Runs(made, made, None), dataset, None, checkpoint_every, progress)
+        watch = Watch(progress, on_task)
+        return _run(Runs(made, made, None), dataset, None, checkpoint_every, watch)
     return run_in_workdir(
-        programs, dataset, workdir, checkpoint_every, progress=progress, always=always
+        programs,
+        dataset,
+        workdir,
+        checkpoint_every,
+        progress=progress,
+        always=always,
+        on_task=on_task,
     )
 
 
@@ -111,10 +124,11 @@ def run_in_workdir(
     progress: bool = False,
     tell: Callable[[str], None] = lambda line: None,
     always: Callable[[int], bool] = lambda step: False,
+    on_task: OnTask | None = None,
 ) -> "pandas.DataFrame":
     """Runs planned programs in a workdir, from where they were, and returns the tidy table of their
     lanes; `tell` is called with lines on what is new in a workdir with lanes, `always` says which
-    checkpoints stay (see `checkpoints.keeping`). Raises as `run` does.
+    checkpoints stay (see `checkpoints.keeping`), `on_task` is as in `run`. Raises as `run` does.
     """
     planned = check_in_workdir(programs, dataset, workdir)
     with (
@@ -129,7 +143,7 @@ def run_in_workdir(
             grow(workdir, planned, dataset)
         runs = Runs(planned.slices, planned.running, Path(workdir), always)
         with noted(runs):
-            table = _run(runs, dataset, stop, checkpoint_every, progress)
+            table = _run(runs, dataset, stop, checkpoint_every, Watch(progress, on_task))
     asked = table["lane"].isin(list(planned.asked))
     return table.loc[asked].reset_index(drop=True)
 
@@ -216,42 +230,74 @@ def noted(runs: Runs) -> Iterator[None]:
             workdir_.write_config(runs.path, settings or {}, kept)
 
 
+class Watch(NamedTuple):
+    """How a run is watched.
+
+    Attributes:
+      progress: whether a bar is shown on standard error.
+      on_task: see `run`.
+    """
+
+    progress: bool = False
+    on_task: OnTask | None = None
+
+
 def _run(
     runs: Runs,
     dataset: datasets.Dataset,
     stop: workdir_.Stop | None,
     checkpoint_every: int,
-    progress: bool,
+    watch: Watch,
 ) -> "pandas.DataFrame":
-    from tqdm import tqdm
-
     data = program_.device_data(dataset)
     # (slices of a run that grew have rows from the start)
     histories = [history(runs.checkpoints(one)) for one in runs.slices]
     active = [number for number, one in enumerate(runs.slices) if one in runs.running]
     programs = [runs.slices[number].program for number in active]
     total = sum(len(program.lanes) * program.spec.tasks for program in programs)
-    with tqdm(total=total, unit="lane-task", disable=not progress, smoothing=0.1) as bar:
+    with watching.bar(total, watch.progress) as bar:
         for count, number in enumerate(active, 1):
-            bar.set_description(f"program {count} of {len(active)}")
+            one = runs.slices[number]
+            name = f"program {count} of {len(active)}"
+            before = _tasks(histories[number])
+            bar.begins(name, before < one.program.spec.tasks)
+            told = [before]
 
-            def report(history: History, number: int = number) -> None:
+            def report(history: History, number: int = number, told: list[int] = told) -> None:
                 histories[number] = history
-                done = sum(_lane_tasks(histories[other]) for other in active)
-                bar.update(done - bar.n)
+                bar.moves(sum(_lane_tasks(histories[other]) for other in active))
                 if runs.path and history:
                     write(runs.slices, histories, runs.path)
+                if _tasks(history) > told[0]:
+                    rows_ = _rows_from(runs.slices, number, history, told[0])
+                    told[0] = _tasks(history)
+                    bar.tells(rows_)
+                    if watch.on_task:
+                        watch.on_task(rows_)
 
-            one = runs.slices[number]
             kept = runs.checkpoints(one)
             tasks.run_program(one.program, data, kept, stop, checkpoint_every, report)
     return rows.table(*_laid_out(runs.slices, histories))
+
+
+def _rows_from(
+    slices: Sequence[Slice], number: int, history: History, first: int
+) -> "pandas.DataFrame":
+    """The rows of a slice from a task on, with the columns of the whole table."""
+    one = slices[number]
+    found = rows.table([one.program], [history], [one.numbers])
+    new = found.loc[found["task"] >= first].reset_index(drop=True)
+    return rows.arranged(new, [other.program for other in slices])
 
 
 def history(checkpoints: Checkpoints | None) -> History:
     """Returns what was measured so far, {} if nothing was."""
     found = tasks.restored(checkpoints)
     return found.history if found else {}
+
+
+def _tasks(history: History) -> int:
+    return len(history["finite"]) if history else 0
 
 
 def _lane_tasks(history: History) -> int:

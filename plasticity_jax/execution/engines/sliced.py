@@ -54,14 +54,15 @@ def run_in_slices(
     *,
     progress: bool = False,
     tell: Callable[[str], None] = lambda line: None,
+    on_task: sweep.OnTask | None = None,
 ) -> "pandas.DataFrame":
     """Runs planned programs in a workdir, cut into slices that processes of their own run, from
     where they were, and returns the tidy table of their lanes: to the bit that of one run on one
     device of the same kind at the same lane width.
 
     While another process does the same in this workdir, it is waited for, with its progress shown;
-    what is then left is run. Raises as `sweep.run_in_workdir`, and WorkdirError for slices that
-    failed.
+    what is then left is run. `on_task` is called with all new rows whenever slices have moved.
+    Raises as `sweep.run_in_workdir`, and WorkdirError for slices that failed.
     """
     run = engines.engine(asked.engine).run
     workdir = Path(workdir)
@@ -78,6 +79,7 @@ def run_in_slices(
         with sweep.noted(runs), _shown(planned.running, progress) as show:
             merge = Merge(workdir, planned.slices, show)
             merge.update()
+            merge.on_task = on_task
             left = [one.place(workdir) for one in planned.running if not merge.is_done(one)]
             options = engines.Options(
                 workdir / "slices",
@@ -289,6 +291,7 @@ class Merge:
         self.workdir = workdir
         self._slices = list(every)
         self._show = show
+        self.on_task: sweep.OnTask | None = None
         self._read: dict[int, _Read] = {}
         self._next = 0.0
 
@@ -303,15 +306,20 @@ class Merge:
 
     def update(self) -> None:
         """Reads what has moved and writes the table of all. Raises WorkdirError."""
-        fresh = False
+        before: dict[int, int] = {}
         for index, one in enumerate(self._slices):
             known = self._read.get(index)
             done = worker.tasks_done(one.place(self.workdir)) if one.home else 0
-            if known is None or done != known.done:
-                fresh |= self._reread(index, one, done)
+            if (known is None or done != known.done) and self._reread(index, one, done):
+                before |= dict.fromkeys(one.numbers, 0 if known is None else known.done)
         self._tell()
-        if fresh:
+        if before:
             self._write()
+        if before and self.on_task:
+            table = self.table()
+            never = len(table)
+            first = [before.get(int(lane), never) for lane in table["lane"]]
+            self.on_task(table.loc[table["task"] >= first].reset_index(drop=True))
 
     def is_done(self, one: Slice) -> bool:
         """Whether all tasks of a slice are done and in the table."""

@@ -1,0 +1,69 @@
+"""Who is told of each task of a run: trackers, and the figure, which is drawn as the run goes."""
+
+import contextlib
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from plasticity_jax.cli import flags, settings
+from plasticity_jax.execution import rows
+from plasticity_jax.execution.program import Program
+from plasticity_jax.reporting import trackers
+from plasticity_jax.storage import table as table_
+
+# a figure is drawn again after so many times the seconds that the last one took: 1 % of the time;
+# until one was drawn, it is taken to need so many
+_SELDOM, _AT_FIRST = 100, 3.0
+
+
+def names(values: flags.Values) -> list[str]:
+    """Returns the trackers of a command line, checked. Raises ValueError."""
+    found = settings.items(values["tracker"]) if values["tracker"] else []
+    trackers.check(found)
+    return found
+
+
+class Watchers:
+    """What a run calls with the rows of each task.
+
+    Trackers are opened with the first of them, when the workdir is held.
+    """
+
+    def __init__(
+        self, values: flags.Values, programs: Sequence[Program], draw: Callable[[Any], None]
+    ):
+        self._names, self._programs = names(values), programs
+        self._workdir = Path(values["workdir"])
+        self._draw = draw
+        self._next = time.monotonic() + _SELDOM * _AT_FIRST
+        self._told: trackers.Rows | None = None
+
+    def __call__(self, new: Any) -> None:
+        """Tells of new rows. Raises WorkdirError if a tracker cannot write."""
+        if self._names and self._told is None:
+            self._told = trackers.opened(self._names, self._workdir, _arms(self._programs))
+        if self._told:
+            self._told(new)
+        if time.monotonic() < self._next:
+            return
+        began = time.monotonic()
+        # (a figure of an unfinished run is worth no fault)
+        with contextlib.suppress(OSError, ValueError):
+            self._draw(table_.read(self._workdir / "results.parquet"))
+        took = time.monotonic() - began
+        self._next = time.monotonic() + _SELDOM * took
+
+
+def _arms(programs: Sequence[Program]) -> trackers.Arms:
+    """The arms of a run, whatever of it is done."""
+    import pandas
+
+    frames = [
+        pandas.DataFrame(rows.of_lanes(program, np.arange(len(program.lanes))))
+        for program in programs
+    ]
+    whole = pandas.concat(frames, ignore_index=True)
+    return trackers.arms(whole, rows.arm_columns(programs))
