@@ -42,7 +42,8 @@ KEPT = {
     "bandit_cifar10": Kept(acting.BANDIT, "Contextual bandit on CIFAR-10", "0.99", until=3),
     "minatar": Kept(acting.MINATAR, acting.MINATAR.title, "breakout"),
     "minatar_turns": Kept(acting.MINATAR, "MinAtar, two games in turn", "breakout"),
-    "atari": Kept(acting.ATARI, "Atari, C51 with layer norm", "breakout"),
+    "minatar_breakout": Kept(acting.MINATAR, "MinAtar, 50,000 frames a part", "breakout", until=6),
+    "atari": Kept(acting.ATARI, "Atari, C51 with layer norm", "breakout", until=4),
 }
 
 

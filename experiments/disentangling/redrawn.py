@@ -36,7 +36,7 @@ KEPT = {
     "labels": Kept("labels", "labels"),
     "offset": Kept("offset", "offset"),
     "composite": Kept("composite", "composite"),
-    "gradual": Kept("labels", "labels, abrupt and gradual", last=3),
+    "gradual": Kept("labels", "labels, abrupt and gradual"),
 }
 
 
@@ -92,6 +92,7 @@ def blocks() -> dict[str, str]:
     others = {
         "units": ("figure_2b_cifar10", claims.rows_of_units),
         "shares": ("figure_1b", claims.rows_of_shares),
+        "shares: cifar10": ("figure_1b_cifar10", claims.rows_of_shares),
     }
     for mark, (name, rows) in others.items():
         if accounts.there([name]):

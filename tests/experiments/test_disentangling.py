@@ -1,6 +1,7 @@
 """The figures and the factorial of Lyle et al.: what they run, and the factorial's arithmetic."""
 
 import importlib
+import itertools
 import pathlib
 
 import numpy as np
@@ -243,6 +244,17 @@ def test_shares_are_told_by_cycle():
     assert lines[:2] == ["| share | 1 | 2 |", "|---|---|---|"]
     assert lines[3] == "| 0.03 | 10.0 [10.0, 10.0] | 11.0 [11.0, 11.0] |"
     assert len(lines) == 2 + 5
+
+
+def test_of_many_cycles_some_are_told():
+    rows = []
+    for share, _ in settings.SHARES:
+        for seed, cycle in itertools.product(range(2), range(11)):
+            own = {"random_labels.share": share, "seed": seed, "task": cycle * claims.CYCLE}
+            rows.append({**own, "online_accuracy": cycle / 100})
+    lines = claims.rows_of_shares(pd.DataFrame(rows)).splitlines()
+    assert lines[0] == "| share | 1 | 2 | 3 | 5 | 8 | 11 |"
+    assert lines[2].endswith("| 4.0 [4.0, 4.0] | 7.0 [7.0, 7.0] | 10.0 [10.0, 10.0] |")
 
 
 def test_a_share_of_the_mean_that_one_direction_carries_is_less_the_bias():
