@@ -3,6 +3,7 @@
 plasticity run --workdir=DIR ...          runs a grid, or goes on with it
 plasticity select --workdir=DIR ...       runs a grid on seeds of its own and chooses the best of it
 plasticity show DIR...                    prints the table of the end of finished runs
+plasticity report DIR...                  writes a page of runs for a browser, report.html
 plasticity cite DIR...                    prints BibTeX of what runs used
 plasticity status DIR                     says how far a run is
 plasticity merge DIR... --to=DIR          makes one workdir of several
@@ -171,6 +172,7 @@ COMMANDS = {
     "run": run,
     "select": select,
     "show": showing.show,
+    "report": showing.report,
     "cite": showing.cite,
     "status": status.command,
     "merge": merge,

@@ -12,7 +12,17 @@ from typing import Any, NamedTuple
 import jax
 
 from plasticity_jax import datasets, own_parts
-from plasticity_jax.cli import changes, dry_run, flags, help, pictures, settings, slicing, watching
+from plasticity_jax.cli import (
+    changes,
+    dry_run,
+    flags,
+    help,
+    pages,
+    pictures,
+    settings,
+    slicing,
+    watching,
+)
 from plasticity_jax.cli.settings import Settings
 from plasticity_jax.datasets import cache
 from plasticity_jax.estimates import profile
@@ -348,10 +358,10 @@ def check(
 def report(
     table: Any, checked: Checked, values: flags.Values, title: str = "", note: str = ""
 ) -> str:
-    """Writes summary.csv, final.csv, the figure and what --export asks for into the workdir and
-    returns the text to print at the end.
+    """Writes summary.csv, final.csv, the figure, the page and what --export asks for into the
+    workdir and returns the text to print at the end.
     """
-    from plasticity_jax.reporting import statistics, tables
+    from plasticity_jax.reporting import page, statistics, tables
 
     folder, columns = Path(values["workdir"]), rows.arm_columns(checked.programs)
     environments = [program.spec.make_environment() for program in checked.programs]
@@ -361,8 +371,13 @@ def report(
     finals.to_csv(folder / "final.csv", index=False)
     pictures.export(values, table, columns, metric)
     figure = _draw(table, checked, values, title, note)
+    if note:
+        workdir.remark(folder, note)
+    shown = page.Shown(metric, checked.last, pictures.names(values), values["band"])
+    programs, folders = checked.programs, [values["workdir"]]
+    written = pages.write(folder / pages.FILE, table, programs, shown, folders, title=title)
     lines = ending(table, columns, metric, checked.last, pictures.names(values))
-    return "\n".join([*lines, "", f"figure: {figure}"])
+    return "\n".join([*lines, "", f"figure: {figure}", f"page: {written}"])
 
 
 def _draw(table: Any, checked: Checked, values: flags.Values, title: str, note: str) -> Path:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from plasticity_jax import registry
-from plasticity_jax.cli import flags, folders, launcher, pictures, settings
+from plasticity_jax.cli import flags, folders, launcher, pages, pictures, settings
 from plasticity_jax.execution import merging, program, rows
 from plasticity_jax.reporting import metrics
 from plasticity_jax.storage import paths, workdir
@@ -35,6 +35,17 @@ their environments, methods, probes, networks, optimizers and data name.
 plasticity cite DIR... [--import=my_parts.py]
 
 Finished or not; nothing is run.
+"""
+REPORT = """Writes a page of workdirs for a browser: report.html, which needs no other file.
+
+plasticity report DIR... [--to=FILE.html] [--last=5] [--metric=NAME] [--import=my_parts.py]
+
+What was run and on what, what came out in sentences, the table of the end, curves whose arms can
+be switched off, and how to repeat it. A run leaves one in its workdir when it ends. Of several
+workdirs, whose lanes are put together, each once, --to is needed.
+
+  --band=minmax|sem|ci|t         what is drawn around a curve
+  --arm_names="Abrupt; Ours"     what arms are called, in the order of the table
 """
 OWN = {
     "last": "5",
@@ -192,4 +203,24 @@ def cite(argv: Sequence[str]) -> int:
     programs = merging.programs(given)
     specs = [one.spec for one in programs]
     launcher.say(literature.bibtex(literature.of_specs(specs)).rstrip("\n"))
+    return 0
+
+
+def report(argv: Sequence[str]) -> int:
+    """Writes a page of workdirs."""
+    from plasticity_jax.reporting import page, panels
+
+    defaults = {"to": None, "last": "5", "metric": None, "band": "minmax", "arm_names": None}
+    own, given = folders.given(argv, REPORT, defaults)
+    if given is None:
+        return 0
+    last = settings.read("last", own["last"])
+    registry.one_of("band", own["band"], panels.BANDS)
+    if not own["to"] and len(given) > 1:
+        raise ValueError(f"to is not given, but {len(given)} folders are: name a file with --to=.")
+    table, programs = finished(given)
+    metric = own["metric"] or metrics.judged_by(_environments(programs), table)
+    path = Path(paths.expanded(own["to"], "to")) if own["to"] else Path(given[0], pages.FILE)
+    shown = page.Shown(metric, last, pictures.names(own), own["band"])
+    launcher.say(f"page: {pages.write(path, table, programs, shown, given)}")
     return 0

@@ -25,7 +25,7 @@ BANDS = {
 _EDGES = {"minmax": ("minimum", "maximum"), "ci": ("low", "high"), "t": ("t_low", "t_high")}
 
 GREY = "#555555"
-_DECADES = 100  # an axis whose means span more than this factor is logarithmic
+DECADES = 100  # an axis whose means span more than this factor is logarithmic
 _TINY = 1e-6  # of values, what is rounding
 _MANY = 20  # points of bands, of which a few may be called outliers
 _OUTLIERS = 0.05  # share of them at either end
@@ -85,7 +85,7 @@ def draw(axes: "Axes", metric: Metric, arms: Sequence[Line], band: str, tasks: i
         axes.plot(task, rows["mean"].to_numpy(), label=arm.label, zorder=3 + order / 100, **look)
         several = (rows["count"] > 1).to_numpy()
         if several.any():
-            low, high = _edges(rows, band)
+            low, high = edges(rows, band)
             style = {"color": look["color"], "alpha": 0.14, "linewidth": 0, "zorder": 2}
             axes.fill_between(task, low, high, where=several.tolist(), **style)
             bands.append(np.stack([low, high])[:, several])
@@ -119,8 +119,8 @@ def _marks(marker: str, tasks: np.ndarray) -> dict[str, Any]:
     return {"marker": marker or "o", "markersize": 3, "markevery": max(1, len(tasks) // _MARKED)}
 
 
-def _edges(rows: Any, band: str) -> tuple[np.ndarray, np.ndarray]:
-    """Lower and upper edge of the band."""
+def edges(rows: Any, band: str) -> tuple[np.ndarray, np.ndarray]:
+    """Returns the lower and the upper edge of a band over rows of the summary."""
     if band == "sem":
         mean, error = rows["mean"].to_numpy(), rows["standard_error"].to_numpy()
         return mean - error, mean + error
@@ -142,7 +142,7 @@ def _value_axis(axes: "Axes", share: bool, drawn: pd.DataFrame) -> None:
     axes.ticklabel_format(axis="y", useOffset=False)
     if share:
         axes.yaxis.set_major_formatter(PercentFormatter(1.0))
-    if low > 0 and means.max() > _DECADES * means.min():
+    if low > 0 and means.max() > DECADES * means.min():
         axes.set_yscale("log")
         if share:
             axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{100 * value:g}%"))
@@ -160,19 +160,30 @@ def _leave_out_outliers(axes: "Axes", means: np.ndarray, bands: np.ndarray) -> N
     """An axis that a few points of a band alone would flatten ends at what all lines and most of
     the bands [2, points] need.
     """
-    logarithmic = axes.get_yscale() == "log"
+    limits = without_outliers(means, bands, axes.get_yscale() == "log")
+    if limits is not None:
+        axes.set_ylim(*limits)
+
+
+def without_outliers(
+    means: np.ndarray, bands: np.ndarray, logarithmic: bool
+) -> tuple[float, float] | None:
+    """Returns the ends of an axis that shows all lines and most of the bands [2, points]; None
+    where it needs no other ends than those of everything.
+    """
     bands = bands[:, (bands > 0).all(axis=0)] if logarithmic else bands
     if bands.shape[1] < _MANY:
-        return
+        return None
     scaled = np.log if logarithmic else np.asarray
     edges, lines = scaled(bands), scaled(means)
     low = min(lines.min(), np.quantile(edges[0], _OUTLIERS))
     high = max(lines.max(), np.quantile(edges[1], 1 - _OUTLIERS))
     if high <= low or max(edges[1].max() - edges[0].min(), 0) < _FLATTENED * (high - low):
-        return
+        return None
     room = 0.1 * (high - low)
     limits = np.array([low - room, high + room])
-    axes.set_ylim(*(np.exp(limits) if logarithmic else limits).tolist())
+    bottom, top = (np.exp(limits) if logarithmic else limits).tolist()
+    return bottom, top
 
 
 def _not_below_zero(axes: "Axes", values: np.ndarray) -> None:

@@ -212,6 +212,19 @@ def write_config(path: str | os.PathLike, settings: dict, record: dict) -> None:
         raise WorkdirError(f"{target} cannot be written ({reason_of(error)}).") from error
 
 
+def remark(path: str | os.PathLike, text: str) -> None:
+    """Writes down in `path/config.json`, as "remarks", what is to be said of a run whenever it is
+    shown; what was said before is replaced.
+
+    Raises:
+      WorkdirError: the file cannot be read or written.
+    """
+    content = _content(path)
+    if content is not None and content.get("remarks", "") != text:
+        record = {name: value for name, value in content.items() if name != "settings"}
+        write_config(path, content["settings"], {**record, "remarks": text})
+
+
 STOPPING = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1)
 """Signals that ask a run to stop: SIGHUP comes when a terminal goes away, SIGUSR1 is SLURM's usual
 warning.

@@ -45,6 +45,22 @@ def test_workdirs_are_shown_and_merged(runs, tmp_path, capsys):
 
 
 @pytest.mark.long
+def test_finished_runs_get_a_page_and_their_literature(runs, tmp_path, capsys):
+    both = [str(runs / "seed_0"), str(runs / "seed_1")]
+    path = tmp_path / "both.html"
+    assert commands.main(["report", *both, f"--to={path}"]) == 0
+    assert capsys.readouterr().out == f"page: {path}\n"
+    text = path.read_text(encoding="utf-8")
+    assert "2 training runs: 1 arm, 2 seeds, 2 tasks." in text
+    assert "<h3>seed_0</h3>" in text
+    assert "<h3>seed_1</h3>" in text
+    assert commands.main(["cite", *both]) == 0
+    found = capsys.readouterr().out
+    assert "@article{liu2026gradually," in found
+    assert "sokar2023dormant" not in found
+
+
+@pytest.mark.long
 def test_a_paper_gets_a_table_its_p_values_seeds_and_a_figure(runs, tmp_path, capsys):
     both = [str(runs / "seed_0"), str(runs / "seed_1")]
     assert commands.main(["show", *both, "--export=latex", "--arm_names=Ours"]) == 0
@@ -93,7 +109,7 @@ def test_a_paper_gets_a_table_its_p_values_seeds_and_a_figure(runs, tmp_path, ca
             2,
             "slurm.qos is given, but engine is local: leave it out.",
         ),
-        (["shwo"], 2, "command is 'shwo': allowed are 'run', 'select', 'show', 'cite',"),
+        (["shwo"], 2, "command is 'shwo': allowed are 'run', 'select', 'show', 'report',"),
         (["show"], 2, "there are no workdirs: give at least one folder of a run."),
         (["show", "nowhere"], 1, "nowhere is no folder: allowed are folders of runs."),
         (["show", "--lsat=3"], 2, "unknown flag --lsat=3: allowed are --last, --metric, --export,"),
@@ -106,6 +122,10 @@ def test_a_paper_gets_a_table_its_p_values_seeds_and_a_figure(runs, tmp_path, ca
             "figure_width is '3': allowed are 'page', 'double',",
         ),
         (["show", "a", "--last=0"], 2, "last is 0: allowed"),
+        (["report", "a", "b"], 2, "to is not given, but 2 folders are: name a file with --to=."),
+        (["report", "a"], 1, "a is no folder: allowed are folders of runs."),
+        (["report", "a", "--band=x"], 2, "band is 'x': allowed are"),
+        (["cite", "a"], 1, "a is no folder: allowed are folders of runs."),
         (["merge", "a", "b"], 2, "to is not given: name a folder with --to=DIR."),
         (["merge", "--to=a"], 2, "there are no workdirs: give at least one folder of a run."),
         (["merge", "a", "--to=b"], 1, "a is no folder: allowed are folders of runs."),

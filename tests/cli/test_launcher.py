@@ -33,6 +33,7 @@ ROOT = pathlib.Path(__file__).parents[2]
 TINY = "--samples=100 --epochs=2 --tasks=2 --batch_size=20 --seeds=1 --probes=none --noprogress --width=8 --depth=1"
 TINY = (TINY + " --norm=none --optimizer=sgd").split()
 FILES = {"results.parquet", "summary.csv", "final.csv", "config.json", "curves.png", "curves.svg"}
+FILES |= {"report.html"}
 
 
 @pytest.fixture(scope="session")
@@ -426,7 +427,8 @@ def test_a_run_leaves_summary_figure_and_a_table_to_read(finished):
     )
     assert text.startswith("online accuracy")
     assert [words.split(",")[0] for words in text.splitlines()].count("L2") == 4
-    assert text.endswith(f"\n\nfigure: {folder / 'curves.png'}\n")
+    said = f"\n\nfigure: {folder / 'curves.png'}\npage: {folder / 'report.html'}\n"
+    assert text.endswith(said)
 
 
 @pytest.mark.usefixtures("nothing_compiles")

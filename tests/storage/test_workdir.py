@@ -216,3 +216,14 @@ def test_stop_does_nothing_in_another_thread():
 def test_a_name_that_is_too_long_is_refused(tmp_path):
     with pytest.raises(workdir.WorkdirError, match=r"cannot be used \(File name too long\)\.$"):
         workdir.check_writable(tmp_path / ("x" * 300) / "run")
+
+
+def test_a_remark_is_written_once_and_replaced(tmp_path):
+    workdir.write_config(tmp_path, {"a": 1}, {"versions": {}})
+    for text in ("two epochs, not 80", "one epoch"):
+        workdir.remark(tmp_path, text)
+        assert workdir.read_record(tmp_path) == {"versions": {}, "remarks": text}
+    before = (tmp_path / "config.json").stat().st_mtime_ns
+    workdir.remark(tmp_path, "one epoch")
+    assert (tmp_path / "config.json").stat().st_mtime_ns == before
+    assert workdir.read_settings(tmp_path) == {"a": 1}

@@ -1,0 +1,78 @@
+"""The page of a run, report.html: what its records say of it beside the table."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from plasticity_jax.cli import pictures
+from plasticity_jax.execution import program as program_
+from plasticity_jax.execution import rows
+from plasticity_jax.storage import paths, workdir
+
+if TYPE_CHECKING:
+    from plasticity_jax.reporting.page import About, Run, Shown
+
+FILE = "report.html"
+
+
+def write(
+    path: Path,
+    table: Any,
+    programs: Sequence[program_.Program],
+    shown: "Shown",
+    folders: Sequence[str],
+    *,
+    title: str = "",
+) -> Path:
+    """Writes the page of a table into a file and returns its path; `folders` are the workdirs that
+    the table is of, and `title` the page's, by default what was run.
+
+    Raises ValueError for a metric that the table lacks, OSError if the file cannot be written.
+    """
+    from plasticity_jax.reporting import page
+
+    about = _about(table, programs, folders, title)
+    text = page.page(table, rows.arm_columns(programs), shown, about)
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
+def _about(
+    table: Any, programs: Sequence[program_.Program], folders: Sequence[str], title: str
+) -> "About":
+    """What is said beside the table."""
+    from plasticity_jax.reporting import literature, page
+
+    records = [_run(folder) for folder in folders]
+    remarks = dict.fromkeys(run.record.get("remarks", "") for run in records)
+    papers = literature.of_specs(program.spec for program in programs)
+    return page.About(
+        title or pictures.title(programs),
+        pictures.setting(programs),
+        " ".join(remark for remark in remarks if remark),
+        _done(table, programs),
+        records,
+        literature.bibtex(papers),
+    )
+
+
+def _run(folder: str) -> "Run":
+    from plasticity_jax.reporting import page
+
+    path = paths.expanded(folder, "workdir")
+    data = (workdir.read_settings(path) or {}).get("data", {})
+    return page.Run(Path(path).resolve().name, workdir.read_record(path), data)
+
+
+def _done(table: Any, programs: Sequence[program_.Program]) -> str:
+    """How many arms, seeds and tasks there are, and whether all are done."""
+    columns = [column for column in rows.arm_columns(programs) if column in table]
+    lanes, arms = table["lane"].nunique(), len(table[columns].drop_duplicates())
+    asked = sum(len(program.lanes) * program.spec.tasks for program in programs)
+    seeds = table["seed"].nunique()
+    words = f"{lanes} training runs: {arms} {'arm' if arms == 1 else 'arms'}"
+    words += f", {seeds} {'seed' if seeds == 1 else 'seeds'}, {table['task'].max() + 1} tasks."
+    done = len(table)
+    if done < asked:
+        words += f" Not finished: {done:,} of {asked:,} tasks of all runs are done."
+    return words
