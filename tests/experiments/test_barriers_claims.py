@@ -62,6 +62,27 @@ def test_claims_and_effects_are_told_of_lanes_that_are_kept(tmp_path, monkeypatc
     assert rows[2].endswith("| 0.1 [-0.1, 0.3] | 10.1 [9.9, 10.3] | 25.0 [25.0, 25.0] |")
 
 
+def test_claims_on_digits_are_judged_where_the_effect_is(tmp_path, monkeypatch):
+    monkeypatch.setattr(claims, "LANES", tmp_path)
+    names = ("dead_fraction", "duplicate_fraction", "saturated_fraction")
+    measured = {"online_accuracy": (1.0, 0.5), "effective_rank": (60, 25)}
+    measured |= dict.fromkeys(names, (0.1, 0.5))
+    kept_up = {**measured, "online_accuracy": (1.0, 0.9), "effective_rank": (60, 50)}
+    plain = {**kept_up, "effective_rank": (60, 55)}
+    arms = [(BARE, measured), ({**BARE, "mlp.dropout": 0.1}, measured)]
+    for norm in ("batch", "layer"):
+        arms.append(({**BARE, "norm": norm}, kept_up))
+        arms.append(({**BARE, "norm": norm, "mlp.norm_affine": False}, plain))
+    kept(tmp_path, "split_digits", arms)
+    told = claims.rows_of_claims()
+    assert "| 3.2, MLP, digits | accuracy falls | **agrees** | by +50.0 [" in told
+    assert "norms keep a higher effective rank | **agrees** | batch +25.0 [" in told
+    assert "scale and offset keep a higher rank | **disagrees** | batch -5.0 [" in told
+    assert claims.effects().startswith(
+        "- MLP on digits, learning rate 0.01: effect present: 3 of 3"
+    )
+
+
 def test_what_is_told_of_clones(tmp_path, monkeypatch):
     monkeypatch.setattr(claims, "LANES", tmp_path)
     arms = []
