@@ -79,7 +79,7 @@ def test_claims_on_digits_are_judged_where_the_effect_is(tmp_path, monkeypatch):
     assert "norms keep a higher effective rank | **agrees** | batch +25.0 [" in told
     assert "scale and offset keep a higher rank | **disagrees** | batch -5.0 [" in told
     assert claims.effects().startswith(
-        "- MLP on digits, learning rate 0.01: effect present: 3 of 3"
+        "- MLP on digits, learning rate 0.03: effect present: 3 of 3"
     )
 
 
