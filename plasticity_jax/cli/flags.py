@@ -47,6 +47,7 @@ RUN_HELP = {
     ),
     "start": (None, "workdir of a finished run, from whose trained networks this one begins"),
     "start_task": (None, "the task after whose end they are taken; default the last"),
+    "start_arm": (None, "NAME=VALUE,...: of which arm, where that run has several"),
     "data_dir": (None, "folder of original data files; default $PLASTICITY_DATA_DIR, else a cache"),
     "lane_strategy": (
         None,

@@ -348,7 +348,8 @@ def check(
         for program in programs if own_parts.LOADED else ():
             memory.of_lane(program.spec, data)  # (builds the network with its methods)
     task = settings.read("start_task", values["start_task"]) if values["start_task"] else None
-    programs = starts.attached(programs, values["start"], task, data)
+    arm = settings.pairs("start_arm", values["start_arm"])
+    programs = starts.attached(programs, values["start"], task, data, arm)
     pictures.check(values, pictures.arms(programs))
     watching.names(values)
     programs, asked = slicing.checked(values, programs, dataset)

@@ -86,6 +86,28 @@ def several(name: str, given: str | None) -> list[Any]:
     return [given]
 
 
+def pairs(flag: str, given: str | None) -> dict[str, Any] | None:
+    """Returns the settings of a flag's text NAME=VALUE,...; None if it is not given.
+
+    Raises ValueError, one sentence, for other text.
+    """
+    if given is None:
+        return None
+    found: dict[str, Any] = {}
+    for pair in items(given):
+        name, sign, value = pair.partition("=")
+        if not (sign and name and value) or name in found:
+            raise ValueError(
+                f"{flag} is {given!r}: allowed are settings as NAME=VALUE, with commas between, "
+                "each once."
+            )
+        known = (
+            name in SPEC_FIELDS or name in lanes.DEFAULTS or name.partition(".")[0] in spec.PARTS
+        )
+        found[name] = read(name, value) if known else value
+    return found
+
+
 def _of_spec(name: str, given: str) -> list[Any]:
     about = SPEC_FIELDS[name].metadata
     if SPEC_FIELDS[name].type == tuple[str, ...]:  # a list of names, but not an axis

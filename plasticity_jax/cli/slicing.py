@@ -133,6 +133,7 @@ def _how(values: flags.Values) -> description.How:
         start_task=settings.read("start_task", values["start_task"])
         if values["start_task"]
         else None,
+        start_arm=settings.pairs("start_arm", values["start_arm"]),
     )
 
 

@@ -229,6 +229,7 @@ def some(program: Program, places: Sequence[int]) -> Program:
         start=start._replace(
             tasks=[start.tasks[place] for place in places],
             digests=[start.digests[place] for place in places],
+            donors=[start.donors[place] for place in places] if start.donors else (),
             states=lambda: jax.tree.map(lambda leaf: leaf[own], start.states()),
         )
     )

@@ -37,16 +37,19 @@ class Start(NamedTuple):
     """The trained states that lanes begin from, each from the lane of its seed.
 
     Attributes:
-      folder: the workdir that they are in.
-      tasks: after whose end they are, of each lane.
+      folder: the workdir that they are in; "given parameters" if they are in none.
+      tasks: after whose end they are, of each lane; -1 of given parameters.
       digests: SHA-256 of the state of each lane, shortened.
       states: () -> the states [lanes, ...].
+      donors: of each lane, the lane that it begins from: its number in the folder's table, its
+        method and its numbers. Empty in records from before there were any.
     """
 
     folder: str
     tasks: list[int]
     digests: list[str]
     states: Callable[[], PyTree]
+    donors: Sequence[Mapping[str, Any]] = ()
 
 
 def device_data(dataset: datasets.Dataset) -> Data:

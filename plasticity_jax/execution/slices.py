@@ -34,6 +34,7 @@ _KEYS = {
     "start",
 }
 _START = ("folder", "tasks", "digests")
+_DONORS = "donors"  # in a record of a start since they are told
 _FOLDER = re.compile(r"[0-9a-f]{1,64}")
 
 
@@ -154,6 +155,8 @@ def _decisive(program: Program, options: Mapping[str, Any] | None) -> dict[str, 
     if program.start:
         start = program.start._asdict()
         found["start"] = {name: start[name] for name in _START}
+        if program.start.donors:
+            found["start"][_DONORS] = list(program.start.donors)
     return found
 
 
@@ -238,11 +241,12 @@ def _read(recorded: Mapping[str, Any], first: int, index: str, devices: int | No
 def _read_start(recorded: Mapping[str, Any], lanes: int) -> Start:
     """What is recorded of a start; its states come with the run that asks for these lanes."""
     folder, tasks, digests = (recorded[name] for name in _START)
-    if len(recorded) != len(_START) or not isinstance(folder, str):
+    if recorded.keys() - {_DONORS} != set(_START) or not isinstance(folder, str):
         raise ValueError("start")
-    if not len(tasks) == len(digests) == lanes:
+    donors = recorded.get(_DONORS, [{}] * lanes)
+    if not len(tasks) == len(digests) == len(donors) == lanes:
         raise ValueError("lanes and what they begin from")
-    return Start(folder, tasks, digests, dict)
+    return Start(folder, tasks, digests, dict, donors if _DONORS in recorded else ())
 
 
 def check_whole(read: Mapping[str, Any], given: Mapping[str, Any]) -> None:

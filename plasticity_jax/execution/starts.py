@@ -2,6 +2,7 @@
 not fit.
 """
 
+import difflib
 import functools
 import hashlib
 import itertools
@@ -15,7 +16,7 @@ import numpy as np
 
 from plasticity_jax import lanes as lanes_
 from plasticity_jax import registry
-from plasticity_jax.execution import slices, states
+from plasticity_jax.execution import parameters, slices, states
 from plasticity_jax.execution.program import Program, Start
 from plasticity_jax.execution.slices import Slice
 from plasticity_jax.spec import Spec, of_model
@@ -33,23 +34,44 @@ class _Donor(NamedTuple):
     slice: Slice
     place: int
 
+    def settings(self) -> dict[str, Any]:
+        """Everything that the lane was made from."""
+        spec = self.slice.program.spec
+        return {**spec.settings(), **spec.axes(), **self.slice.program.lanes[self.place]}
+
+    def told(self) -> dict[str, Any]:
+        """What is recorded of it."""
+        program = self.slice.program
+        number, numbers = self.slice.numbers[self.place], program.lanes[self.place]
+        return {"lane": number, "method": program.spec.method, **numbers}
+
 
 def attached(
-    programs: Sequence[Program], folder: str | Path | None, task: int | None, data: Data
+    programs: Sequence[Program],
+    start: str | Path | PyTree | None,
+    task: int | None,
+    data: Data,
+    arm: Mapping[str, Any] | None = None,
 ) -> list[Program]:
-    """Returns the programs with what their lanes begin from; without a folder, as they are.
+    """Returns the programs with what their lanes begin from; without a start, as they are.
 
     Args:
-      folder: a workdir with a finished lane for each seed, and only one.
+      start: a workdir with a finished lane for each seed, and only one; or a tree of parameters, or
+        of Flax variables, from which all lanes begin.
       task: whose end its states are from; None: the last. A workdir keeps those of its last two.
-    Raises ValueError for settings that need a start where there is none, and WorkdirError for a
-    folder that has no such lanes, or lanes of another network. Nothing is compiled.
+      arm: settings that a lane there must have to be taken; None: any.
+    Raises ValueError for settings that need a start where there is none, and for parameters of
+    another network; WorkdirError for a folder that has no such lanes, or lanes of another network.
+    Nothing is compiled but, for given parameters, what draws a network.
     """
-    if folder is None:
+    if not isinstance(start, str | Path | None):
+        _check_tree(start, task, arm)
+        return [_given(program, start, data) for program in programs]
+    if start is None:
         for program in programs:
-            _check_without(program.spec, task)
+            _check_without(program.spec, task, arm)
         return list(programs)
-    where = paths.expanded(folder, "start")
+    where = paths.expanded(start, "start")
     if task is not None:
         task = registry.whole("start_task", task, 0)
     recorded = slices.read(where)
@@ -60,7 +82,7 @@ def attached(
         )
     lanes = itertools.chain.from_iterable(program.lanes for program in programs)
     seeds = {lane["seed"] for lane in lanes}
-    donors = _by_seed(where, recorded.slices, seeds)
+    donors = _by_seed(where, recorded.slices, seeds, arm or {})
     for program in programs:
         for lane in program.lanes:
             _check_model(where, donors[lane["seed"]].slice.program.spec, program.spec)
@@ -69,36 +91,92 @@ def attached(
     return [_attached(program, where, donors, kept, data) for program in programs]
 
 
-def _check_without(spec: Spec, task: int | None) -> None:
+def _given(program: Program, tree: Mapping[str, Any], data: Data) -> Program:
+    """A program with its start from given parameters."""
+    made = jax.tree.map(np.asarray, parameters.states(program, tree, data))
+    own = [jax.tree.map(lambda leaf, i=i: leaf[i], made) for i in range(len(program.lanes))]
+    _check_states(parameters.FOLDER, program, own[0], data)
+    start = parameters.start(made, [_digest(state) for state in own])
+    return program._replace(start=start)
+
+
+def _check_without(spec: Spec, task: int | None, arm: Mapping[str, Any] | None) -> None:
     for name, value in (("surgery", spec.surgery), ("start_optimizer", spec.start_optimizer)):
         if value != Spec.__dataclass_fields__[name].default:
             raise ValueError(
                 f"{name} is {value!r}, but there is no start to operate on: give --start=DIR as "
                 "well."
             )
-    if task is not None:
-        raise ValueError(f"start_task is {task}, but there is no start: give --start=DIR as well.")
+    for name, given in (("start_task", task), ("start_arm", arm)):
+        if given is not None:
+            raise ValueError(f"{name} is {given}, but there is no start: give --start=DIR as well.")
 
 
-def _by_seed(where: str, there: Sequence[Slice], seeds: set[int]) -> dict[int, _Donor]:
-    """The lane of each seed. Raises WorkdirError if there are none or several."""
+def _by_seed(
+    where: str, there: Sequence[Slice], seeds: set[int], arm: Mapping[str, Any]
+) -> dict[int, _Donor]:
+    """The lane of each seed with these settings. Raises WorkdirError if there are none or
+    several.
+    """
+    every = [_Donor(one, place) for one in there for place in range(len(one.numbers))]
+    _check_names(where, every, arm)
     found: dict[int, list[_Donor]] = {}
-    for one in there:
-        for place, lane in enumerate(one.program.lanes):
-            found.setdefault(lane["seed"], []).append(_Donor(one, place))
+    for donor in every:
+        own = donor.settings()
+        if all(name in own and own[name] == value for name, value in arm.items()):
+            found.setdefault(own["seed"], []).append(donor)
+    of_arm = f" with {_told(arm)}" if arm else ""
     for seed in sorted(seeds):
         if seed not in found:
             known = ", ".join(map(str, sorted(found)[:10]))
             raise WorkdirError(
-                f"start is {where}, which has no lane of seed {seed}: allowed are the seeds there "
-                f"({known})."
+                f"start is {where}, which has no lane of seed {seed}{of_arm}: allowed are the "
+                f"seeds there ({known or 'none'})."
             )
         if len(found[seed]) > 1:
             raise WorkdirError(
-                f"start is {where}, which has {len(found[seed])} lanes of seed {seed}: allowed is "
-                "a folder with one arm, so that it is known which to begin from."
+                f"start is {where}, which has {len(found[seed])} lanes of seed {seed}{of_arm}: "
+                "allowed is one, so that it is known which to begin from; start_arm names "
+                f"settings, and they differ in {_differing(found[seed])}."
             )
     return {seed: found[seed][0] for seed in seeds}
+
+
+def _told(arm: Mapping[str, Any]) -> str:
+    return ", ".join(f"{name} {value}" for name, value in arm.items())
+
+
+def _check_names(where: str, donors: Sequence[_Donor], arm: Mapping[str, Any]) -> None:
+    known = {name for donor in donors for name in donor.settings()} - {"seed"}
+    for name in arm:
+        if name not in known:
+            near = difflib.get_close_matches(name, known, n=3) or ["method", "granularity"]
+            raise WorkdirError(
+                f"start_arm has {name!r}, which no lane in {where} has: allowed are settings of "
+                f"its lanes, such as {', '.join(near)}."
+            )
+
+
+def _differing(donors: Sequence[_Donor]) -> str:
+    """The settings in which lanes differ, in words."""
+    every = [donor.settings() for donor in donors]
+    names = {name for own in every for name in own}
+    differing = sorted(name for name in names if len({str(own.get(name)) for own in every}) > 1)
+    return ", ".join(differing[:5]) or "nothing"
+
+
+def _check_tree(tree: PyTree, task: int | None, arm: Mapping[str, Any] | None) -> None:
+    """Raises ValueError for what is no tree of parameters, or for what only a workdir has."""
+    if not isinstance(tree, Mapping):
+        raise ValueError(
+            f"start is {registry.shown(tree)}: allowed are the folder of a finished run, and a "
+            "tree of parameters as a dictionary."
+        )
+    for name, given in (("start_task", task), ("start_arm", arm)):
+        if given is not None:
+            raise ValueError(
+                f"{name} is {given}, but start are given parameters: allowed is it with a folder."
+            )
 
 
 def _states(where: str, task: int | None, data: Data, one: Slice) -> tuple[int, TrainState]:
@@ -136,16 +214,17 @@ def _attached(
     data: Data,
 ) -> Program:
     """A program with its start; `kept` are task and states of each slice, by its folder."""
-    own, tasks = [], []
+    own, tasks, told = [], [], []
     for lane in program.lanes:
         donor = donors[lane["seed"]]
         task, every = kept[donor.slice.folder]
         tasks.append(task)
+        told.append(donor.told())
         own.append(jax.tree.map(lambda leaf, place=donor.place: leaf[place], every))
     _check_states(where, program, own[0], data)
     digests = [_digest(state) for state in own]
     together = jax.tree.map(lambda *leaves: np.stack(leaves), *own)
-    return program._replace(start=Start(str(where), tasks, digests, lambda: together))
+    return program._replace(start=Start(str(where), tasks, digests, lambda: together, told))
 
 
 def _digest(state: TrainState) -> str:

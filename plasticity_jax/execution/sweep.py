@@ -15,6 +15,7 @@ from plasticity_jax.spec import Spec
 from plasticity_jax.storage import paths
 from plasticity_jax.storage import workdir as workdir_
 from plasticity_jax.storage.checkpoints import Checkpoints, keeping
+from plasticity_jax.types import PyTree
 
 if TYPE_CHECKING:
     import pandas
@@ -35,9 +36,10 @@ def run(
     checkpoint_every: int | str = 1,
     keep_checkpoints: str = "last",
     progress: bool = False,
-    start: str | Path | None = None,
+    start: str | Path | PyTree | None = None,
     start_task: int | None = None,
     on_task: OnTask | None = None,
+    start_arm: Mapping[str, Any] | None = None,
 ) -> "pandas.DataFrame":
     """Runs lanes of a Spec through all tasks and returns the tidy table (see `table`).
 
@@ -55,10 +57,14 @@ def run(
         `load_state` reads), "last" no more.
       progress: show a progress bar on standard error.
       start: workdir of a finished run, from whose trained networks the lanes begin, each from that
-        of its seed, after the Spec's `surgery`; None: they are drawn.
+        of its seed, after the Spec's `surgery`; or a tree of parameters (or of Flax variables, with
+        "params") from which all of them begin, with the optimizer at its start; None: they are
+        drawn.
       start_task: the task after whose end they are taken; None: the last.
       on_task: called with the rows of each task (of one program's lanes, columns as in the table)
         once it is safe on disk, or done without a workdir; not with those of an earlier call.
+      start_arm: settings of the lanes to take, such as {"granularity": 20}, where the workdir has
+        several for a seed.
     `~` at the start of a folder is expanded. Raises ValueError (settings), DataError (data),
     MemoryError (by an estimate), WorkdirError (workdir), Stopped (a signal of `workdir.Stop`, such
     as SIGTERM or Ctrl-C, with a workdir).
@@ -85,7 +91,7 @@ def run(
     samples = program_.sizes(specs, program_.device_data(dataset))
     programs = program_.plan(runs, samples, lane_strategy, lane_width)
     data = program_.device_data(dataset)
-    programs = starts.attached(programs, start, start_task, data)
+    programs = starts.attached(programs, start, start_task, data, start_arm)
     if workdir is None:
         memory.check(programs, program_.device_data(dataset))
         made = slices.in_order(programs)

@@ -5,13 +5,14 @@ import json
 import pathlib
 import shutil
 
+import flax
 import numpy as np
 import pandas as pd
 import pytest
 from helpers import tiny
 
 from plasticity_jax.cli import launcher
-from plasticity_jax.execution import slices, sweep, tasks
+from plasticity_jax.execution import slices, states, sweep, tasks
 from plasticity_jax.reporting import collect
 from plasticity_jax.storage import workdir
 
@@ -120,7 +121,7 @@ def test_what_is_no_start_is_said_in_one_sentence(spec, donor, tmp_path):
     cases = [
         ({}, {"start": tmp_path / "gone"}, "start is .+gone, which is no folder: allowed is"),
         ({}, {"start": empty}, "start is .+empty, which has no config.json: allowed is"),
-        ({}, {"start": twice}, "which has 2 lanes of seed 1: allowed is a folder with one arm"),
+        ({}, {"start": twice}, "which has 2 lanes of seed 1: allowed is one, so that"),
         ({}, {"start": unfinished}, "which has 0 of 2 tasks of lanes asked for: allowed are"),
         ({"width": 9}, {"start": donor}, "width is 9, but the networks in .+ have 8: allowed is"),
         ({"norm": "batch"}, {"start": donor}, "norm is batch, but the networks in .+ have none"),
@@ -207,3 +208,101 @@ def test_the_command_line_has_it_all(spec, donor, longer, tmp_path, capsys):
     assert "start_task is 9" in capsys.readouterr().err
     assert launcher.launch(experiment, [f for f in argv if "--start" not in f]) == 2
     assert "there is no start to operate on: give --start=DIR" in capsys.readouterr().err
+
+
+# One of several arms, and given parameters
+
+
+@pytest.fixture(scope="module")
+def arms(spec, tmp_path_factory) -> pathlib.Path:
+    """Two arms of each seed."""
+    folder = tmp_path_factory.mktemp("arms")
+    numbers = [{**lane, "learning_rate": rate} for lane in SEEDS for rate in (1e-3, 1e-2)]
+    sweep.run(spec, numbers, folder)
+    return folder
+
+
+def test_an_arm_is_named_where_there_are_several(spec, arms, tmp_path):
+    one = dataclasses.replace(spec, tasks=1)
+    named = sweep.run(one, SEEDS, tmp_path / "a", start=arms, start_arm={"learning_rate": 1e-2})
+    recorded = json.loads((tmp_path / "a" / "config.json").read_text())["settings"]["programs"][0]
+    donors = recorded["start"]["donors"]
+    assert [(d["lane"], d["seed"], d["learning_rate"]) for d in donors] == [
+        (1, 3, 1e-2),
+        (3, 1, 1e-2),
+    ]
+    assert donors[0]["method"] == "none"
+    read = slices.read(str(tmp_path / "a")).slices[0].program.start
+    assert list(read.donors) == donors
+    command = [
+        f"--dataset={spec.dataset}", "--tasks=1", "--epochs=2", "--batch_size=16", "--width=8", "--depth=1",
+        "--norm=none", "--probes=distance_from_init", "--first_seed=3", "--seeds=1", "--noprogress",
+        f"--start={arms}", "--start_arm=learning_rate=1e-2,method=none", f"--workdir={tmp_path / 'b'}",
+    ]  # fmt: skip
+    assert launcher.launch(launcher.Experiment(""), command) == 0
+    table = pd.read_parquet(tmp_path / "b" / "results.parquet")
+    assert np.array_equal(table["loss"], named[named["seed"] == 3]["loss"])
+
+
+@pytest.mark.usefixtures("nothing_compiles")
+@pytest.mark.parametrize(
+    ("arm", "said"),
+    [
+        (None, r"2 lanes of seed 1: allowed is one, .+ they differ in learning_rate\."),
+        ({"method": "none"}, r"2 lanes of seed 1 with method none: allowed is one, "),
+        ({"learning_rate": 5.0}, r"no lane of seed 1 with learning_rate 5.0: allowed are"),
+        ({"granularty": 2}, r"'granularty', which no lane in .+ has: .+ such as granularity"),
+    ],
+)
+def test_an_arm_that_is_not_one_is_refused(spec, arms, tmp_path, arm, said):
+    with pytest.raises(workdir.WorkdirError, match=said):
+        sweep.run(spec, SEEDS, tmp_path / "run", start=arms, start_arm=arm)
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(("text", "code"), [("granularity", 2), ("a=1,a=2", 2), ("tasks=x", 2)])
+def test_an_arm_is_settings_and_values(arms, tmp_path, capsys, text, code):
+    argv = [f"--start={arms}", f"--start_arm={text}", f"--workdir={tmp_path / 'run'}"]
+    assert launcher.launch(launcher.Experiment(""), argv) == code
+    assert capsys.readouterr().err.count("\n") == 1
+    assert not (tmp_path / "run").exists()
+
+
+def test_given_parameters_are_where_lanes_begin(spec, donor):
+    """With a step so small that they stay; each lane with the same ones, and Adam at its start."""
+    still = dataclasses.replace(spec, tasks=1)
+    lanes = [{**lane, "learning_rate": 1e-30} for lane in SEEDS]
+    params = states.load_state(donor, 0).params
+    for tree in (params, {"params": params}, flax.core.freeze(params)):
+        found = sweep.run(still, lanes, start=tree)
+        assert (found["distance_from_init"] == 0).all()  # (they are the initial ones too)
+    ended = sweep.run(dataclasses.replace(still, first_task=1), lanes, start=params)
+    kept = dataclasses.replace(still, start_optimizer="fresh", first_task=1)
+    same = sweep.run(kept, lanes, start=donor, start_task=1)
+    seed = ended["seed"] == SEEDS[0]["seed"]  # (lane 0 of the donor)
+    assert np.array_equal(ended["accuracy"][seed], same["accuracy"][seed])
+    assert ended["accuracy"].nunique() == 2  # (of one network on the labels of each seed)
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (lambda p: {**p, "more": np.zeros(2)}, r"float64\[2\] at more of its parameters: allowed is n"),
+        (lambda p: {"head": p["head"]}, r"nothing at layer0/.+ of its parameters: allowed is float32\["),
+        (lambda p: {"params": p, "batch_stats": {"a": np.zeros(1)}}, "at batch_stats/a of its varia"),
+        (lambda p: [p], "start is .+: allowed are the folder of a finished run, and a tree of param"),
+    ],
+)  # fmt: skip
+def test_parameters_of_another_network_are_refused(spec, donor, tmp_path, change, said):
+    given = change(states.load_state(donor, 0).params)
+    with pytest.raises(ValueError, match=said):
+        sweep.run(spec, SEEDS, tmp_path / "run", start=given)
+    assert not (tmp_path / "run").exists()
+
+
+def test_given_parameters_have_no_task(spec, donor):
+    params = states.load_state(donor, 0).params
+    with pytest.raises(
+        ValueError, match="start_task is 0, but start are given parameters: allowed"
+    ):
+        sweep.run(spec, SEEDS, start=params, start_task=0)

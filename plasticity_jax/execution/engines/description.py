@@ -26,7 +26,7 @@ class How(NamedTuple):
 
     Attributes:
       data_dir: absolute, so that it is the same wherever the slice is run; None: the usual one.
-      start, start_task: what its lanes begin from.
+      start, start_task, start_arm: what its lanes begin from.
     """
 
     data_dir: str | None = None
@@ -35,6 +35,7 @@ class How(NamedTuple):
     deterministic: bool = False
     start: str | None = None
     start_task: int | None = None
+    start_arm: dict[str, Any] | None = None
 
 
 def write(folder: Path, program: Program, how: How) -> None:
@@ -110,7 +111,7 @@ def _check_kind(name: str, value: Any, usual: Any) -> None:
     """Raises ValueError for a value of another type than there may be."""
     kinds: tuple[type, ...] = (type(usual),)
     if usual is None:
-        kinds = (int if name == "start_task" else str, type(None))
+        kinds = ({"start_task": int, "start_arm": dict}.get(name, str), type(None))
     if type(value) not in kinds:
         raise ValueError(f"{name} is {value!r}"[:200])
 

@@ -36,7 +36,7 @@ def run(folder: str | Path) -> None:
     _count_try(where, program.spec.tasks)
     dataset = program_.load_common_dataset([program.spec], how.data_dir, False)
     data = program_.device_data(dataset)
-    (program,) = starts.attached([program], how.start, how.start_task, data)
+    (program,) = starts.attached([program], how.start, how.start_task, data, how.start_arm)
     always = keeping(how.keep_checkpoints)
     sweep.run_in_workdir([program], dataset, where, how.checkpoint_every, always=always)
 
