@@ -4,9 +4,9 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
-import flax
 import jax
 import numpy as np
+from flax.core import unfreeze
 
 from plasticity_jax import lanes as lanes_
 from plasticity_jax.execution.program import Program, Start
@@ -31,7 +31,7 @@ def states(program: Program, tree: Mapping[str, Any], data: Data) -> TrainState:
     init = make_run(spec).init
     first = jax.tree.map(lambda leaf: leaf[0], numbers)
     drawn = _train(jax.eval_shape(init, first, data))
-    given = flax.core.unfreeze(tree)
+    given = unfreeze(dict(tree))
     whole = isinstance(given.get("params"), Mapping)
     params = given.pop("params") if whole else given
     variables = {**drawn.variables, **given} if whole else drawn.variables
@@ -55,14 +55,14 @@ def start(made: TrainState, digests: list[str]) -> Start:
 
 def _before_surgery(program: Program) -> tuple[Spec, Lane]:
     """The Spec without its surgery, and its lanes stacked."""
-    spec, own = program.spec, f"{program.spec.surgery}."
-    options = {name: value for name, value in spec.options if not name.startswith(own)}
-    before = dataclasses.replace(spec, surgery="none", options=options)
-    lanes = [
-        {name: value for name, value in lane.items() if not name.startswith(own)}
-        for lane in program.lanes
-    ]
-    return before, lanes_.stack(lanes)
+    spec = program.spec
+
+    def others(settings: Mapping[str, Any]) -> dict[str, Any]:
+        own = f"{spec.surgery}."
+        return {name: value for name, value in settings.items() if not name.startswith(own)}
+
+    before = dataclasses.replace(spec, surgery="none", options=others(dict(spec.options)))
+    return before, lanes_.stack([others(lane) for lane in program.lanes])
 
 
 def _train(state: Any) -> TrainState:

@@ -7,7 +7,7 @@ import functools
 import hashlib
 import itertools
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -118,7 +118,9 @@ def _by_seed(
     """The lane of each seed with these settings. Raises WorkdirError if there are none or
     several.
     """
-    every = [_Donor(one, place) for one in there for place in range(len(one.numbers))]
+    every: list[_Donor] = []
+    for one in there:
+        every += [_Donor(one, place) for place in range(len(one.numbers))]
     _check_names(where, every, arm)
     found: dict[int, list[_Donor]] = {}
     for donor in every:
@@ -147,7 +149,7 @@ def _told(arm: Mapping[str, Any]) -> str:
 
 
 def _check_names(where: str, donors: Sequence[_Donor], arm: Mapping[str, Any]) -> None:
-    known = {name for donor in donors for name in donor.settings()} - {"seed"}
+    known = _names(donor.settings() for donor in donors) - {"seed"}
     for name in arm:
         if name not in known:
             near = difflib.get_close_matches(name, known, n=3) or ["method", "granularity"]
@@ -160,9 +162,15 @@ def _check_names(where: str, donors: Sequence[_Donor], arm: Mapping[str, Any]) -
 def _differing(donors: Sequence[_Donor]) -> str:
     """The settings in which lanes differ, in words."""
     every = [donor.settings() for donor in donors]
-    names = {name for own in every for name in own}
-    differing = sorted(name for name in names if len({str(own.get(name)) for own in every}) > 1)
+    differing = []
+    for name in sorted(_names(every)):
+        values = {str(own.get(name)) for own in every}
+        differing += [name] if len(values) > 1 else []
     return ", ".join(differing[:5]) or "nothing"
+
+
+def _names(every: Iterable[Mapping[str, Any]]) -> set[str]:
+    return set(itertools.chain.from_iterable(every))
 
 
 def _check_tree(tree: PyTree, task: int | None, arm: Mapping[str, Any] | None) -> None:
