@@ -80,6 +80,16 @@ def test_your_checkpoint(run):
     assert "largest Hessian eigenvalue" in printed
 
 
+@pytest.mark.oracle
+def test_your_pytorch_loop(run):
+    """Tasks are learnt whole, and by the last one the two kinds of change differ."""
+    names, printed = run("your_pytorch_loop")
+    assert printed.count("K = ") == 8
+    assert names["abrupt"][0] == names["gradual"][0]  # the first task is the same
+    assert names["gradual"][0][0] > 0.9
+    assert names["abrupt"][-1] != names["gradual"][-1]
+
+
 def test_reading_results(run, tmp_path, monkeypatch):
     """The demo's numbers, and those of a folder that is given."""
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))

@@ -42,6 +42,7 @@ DOCUMENTS = (
     "docs/literature.md",
     "docs/parts.md",
     "docs/python.md",
+    "docs/pytorch.md",
     "docs/slices.md",
     "docs/statistics.md",
     "experiments/barriers/README.md",
