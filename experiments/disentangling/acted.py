@@ -44,6 +44,7 @@ KEPT = {
     "minatar_turns": Kept(acting.MINATAR, "MinAtar, two games in turn", "breakout"),
     "minatar_breakout": Kept(acting.MINATAR, "MinAtar, 50,000 frames a part", "breakout", until=6),
     "atari": Kept(acting.ATARI, "Atari, C51 with layer norm", "breakout", until=4),
+    "atari_long": Kept(acting.ATARI, "Atari, C51, an update in 8 steps", "breakout"),
 }
 
 
