@@ -6,7 +6,7 @@ FIGURES ?= 1a 1b 1c 2 3 4 5a 5b
 EXTRA ?=
 COMMA := ,
 
-.PHONY: setup demo test long lint types claims pictures docs oracles sampler mutations smoke bench clean
+.PHONY: setup demo test long lint types claims pictures docs oracles sampler mutations faults smoke bench clean
 
 setup: .venv/.installed
 
@@ -62,6 +62,10 @@ oracles: .venv/.oracles$(EXTRA)
 # 2,000 damaged copies of every file that is read; `make test` tries 50
 mutations: setup
 	$(BIN)/python -m pytest -m mutations -n $(WORKERS)
+
+# processes killed, disks full, runs interleaved, in under an hour
+faults: setup
+	$(BIN)/python -m pytest -m faults -n $(WORKERS)
 
 # command lines that nobody should give, thousands of them
 sampler: setup

@@ -114,6 +114,7 @@ def nothing_compiles_after(monkeypatch):
     return lambda: monkeypatch.setattr(compiled, "compile_program", refuse)
 
 
+@pytest.mark.faults
 @pytest.mark.slow
 def test_a_workdir_grows_by_slices_and_without_them(runs, engine, tmp_path):
     """One task of some lanes in one process, all in slices, one task more in one process."""

@@ -158,6 +158,7 @@ def finish(process):
     return process.returncode, out, err
 
 
+@pytest.mark.faults
 @pytest.mark.slow
 def test_a_killed_slice_and_a_killed_run_lose_nothing(tmp_path):
     """One process of a slice is killed, then the run itself, whose slices end with it; the same

@@ -1,3 +1,4 @@
+import fcntl
 import json
 import os
 import pathlib
@@ -5,6 +6,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 
 import pytest
 
@@ -227,3 +229,29 @@ def test_a_remark_is_written_once_and_replaced(tmp_path):
     workdir.remark(tmp_path, "one epoch")
     assert (tmp_path / "config.json").stat().st_mtime_ns == before
     assert workdir.read_settings(tmp_path) == {"a": 1}
+
+
+def test_the_lock_of_a_dead_process_on_another_host_is_taken_over(tmp_path):
+    """Its file stays behind in a shared folder; the kernel knows that nobody holds it."""
+    old = {"pid": os.getpid(), "host": "node17", "started": "2020-01-01", "command": "python"}
+    (tmp_path / "lock").write_text(json.dumps(old))
+    assert not workdir.is_held(tmp_path)
+    with workdir.lock(tmp_path):
+        assert workdir.is_held(tmp_path)
+        assert json.loads((tmp_path / "lock").read_text())["host"] != "node17"
+        began = time.monotonic()
+        with pytest.raises(workdir.InUse), workdir.lock(tmp_path):
+            pass
+        assert time.monotonic() - began < 1
+    assert not workdir.is_held(tmp_path)
+
+
+def test_who_only_asks_keeps_nobody_out(tmp_path):
+    """`is_held` holds the lock for an instant, in which another process may want it."""
+    with workdir.lock(tmp_path):
+        pass
+    with open(tmp_path / "lock") as file:
+        fcntl.flock(file, fcntl.LOCK_SH)
+        threading.Timer(0.03, fcntl.flock, (file, fcntl.LOCK_UN)).start()
+        with workdir.lock(tmp_path):
+            assert workdir.is_held(tmp_path)

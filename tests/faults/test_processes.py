@@ -1,0 +1,138 @@
+"""Processes that are killed, stopped, or started in odd surroundings: what they leave is a run that
+goes on to the table of an undisturbed one, to the bit.
+"""
+
+import os
+import pathlib
+import random
+import signal
+import subprocess
+import sys
+import time
+
+import pandas as pd
+import pytest
+
+from plasticity_jax.storage import table as table_
+from plasticity_jax.storage.checkpoints import Checkpoints
+
+ROOT = pathlib.Path(__file__).parents[2]
+SCRIPT = ROOT / "tests" / "faults" / "worked.py"
+# kills in all; fewer for a look
+KILLS = int(os.environ.get("PLASTICITY_FAULTS_KILLS", "200"))
+CASES = ("methods", "split", "text", "replay")
+TASKS = {"methods": 30, "split": 30, "text": 12, "replay": 12}
+# from the request to the end of the process, where a task takes far less
+SECONDS = 10.0
+
+pytestmark = [pytest.mark.faults, pytest.mark.slow]
+
+
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory):
+    return tmp_path_factory.mktemp("cache")
+
+
+@pytest.fixture
+def begin(cache):
+    """Starts a run and returns its process."""
+
+    def start(case, folder, tasks, **more):
+        env = {**os.environ, "PYTHONPATH": str(ROOT), "PLASTICITY_CACHE_DIR": str(cache)}
+        words = [sys.executable, str(SCRIPT), case, str(folder), str(tasks)]
+        pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+        return subprocess.Popen(words, env={**env, **more.pop("env", {})}, **pipes, **more)
+
+    return start
+
+
+def finished(process):
+    out, err = process.communicate(timeout=600)
+    assert process.returncode == 0, err
+    return [int(line) for line in out.split()]
+
+
+def steps(folder):
+    found = [0]
+    for own in (folder / "checkpoints").glob("*"):
+        found += Checkpoints(own).steps()
+    return max(found)
+
+
+def same(one, other):
+    tables = [table_.read(folder / "results.parquet") for folder in (one, other)]
+    pd.testing.assert_frame_equal(*tables, check_exact=True)
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_killed_runs_lose_a_task_at_most(case, begin, tmp_path):
+    """Half of the kills come at any moment after the first task, half in the middle of a save."""
+    tasks = TASKS[case]
+    finished(begin(case, tmp_path / "straight", tasks))
+    generator, kills, number = random.Random(case), 0, 0
+    while kills < max(1, KILLS // len(CASES)):
+        number += 1
+        folder = tmp_path / str(number)
+        while steps(folder) < tasks and kills < max(1, KILLS // len(CASES)):
+            process = begin(case, folder, tasks)
+            told = steps(folder)
+            line = process.stdout.readline()
+            if kills % 2:
+                wait_for_a_save(folder, process)
+            else:
+                time.sleep(generator.uniform(0.0, 0.2))
+            process.kill()
+            out, _ = process.communicate()
+            lines = (line + out).split()
+            told = max([told, *map(int, lines)])
+            kills += 1
+            # what was told is safe: not even that task is lost
+            assert steps(folder) >= told
+        finished(begin(case, folder, tasks))
+        same(folder, tmp_path / "straight")
+
+
+def wait_for_a_save(folder, process):
+    """Until a checkpoint is half written, or the run has ended."""
+    for _ in range(20_000):
+        if list(folder.glob("checkpoints/*/*.orbax-checkpoint-tmp*")) or process.poll() is not None:
+            return
+        time.sleep(0.0005)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGHUP])
+@pytest.mark.parametrize("moment", ["start", "compile", "task"])
+def test_a_signal_ends_a_run_soon_and_says_so(number, moment, begin, tmp_path):
+    straight = tmp_path / "straight"
+    process = begin("methods", tmp_path / "run", 12)
+    if moment == "start":
+        time.sleep(0.05)
+    elif moment == "compile":
+        while not (tmp_path / "run" / "config.json").exists() and process.poll() is None:
+            time.sleep(0.01)
+    else:
+        process.stdout.readline()
+    began = time.monotonic()
+    process.send_signal(number)
+    _, err = process.communicate(timeout=60)
+    assert time.monotonic() - began < SECONDS
+    # (before Python has begun its own work, the signal's own action ends the process)
+    assert process.returncode in (128 + number, -number)
+    if process.returncode > 0:
+        assert err.startswith(("stopped: ", "interrupted: ")), err
+        assert "the same command goes on" in err
+    finished(begin("methods", tmp_path / "run", 12))
+    finished(begin("methods", straight, 12))
+    same(tmp_path / "run", straight)
+
+
+def test_surroundings_make_no_difference(begin, tmp_path):
+    """Another zone of time and locale, a strict umask, and a workdir with spaces and letters that
+    are not ASCII, behind a link.
+    """
+    finished(begin("methods", tmp_path / "straight", 4))
+    (tmp_path / "ein Ordner, ü 研究").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / "ein Ordner, ü 研究")
+    env = {"TZ": "Pacific/Chatham", "LC_ALL": "tr_TR.UTF-8", "LANG": "C", "PYTHONUTF8": "0"}
+    finished(begin("methods", tmp_path / "link" / "run", 4, env=env, umask=0o077))
+    same(tmp_path / "link" / "run", tmp_path / "straight")

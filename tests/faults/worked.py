@@ -1,0 +1,45 @@
+"""A run in a process of its own, which others stop or kill: python worked.py CASE WORKDIR TASKS."""
+
+import sys
+
+import plasticity_jax as pj
+from plasticity_jax.cli import launcher
+from plasticity_jax.execution import tasks
+
+SMALL = {"dataset": "digits", "samples": 128, "batch_size": 32, "epochs": 2, "probes": ()}
+MLP = {**SMALL, "width": 8, "depth": 1}
+AGENT = {"environment": "bandit", "phase_steps": 400, "width": 8, "depth": 1, "probes": ()}
+CASES = {
+    "methods": {**MLP, "method": "redo+l2_init", "probes": ("dormant_fraction",)},
+    "split": {**MLP, "environment": "class_split", "options": {"class_split.classes": "regroup"}},
+    "text": {
+        **SMALL,
+        "environment": "bigram_cipher",
+        "dataset": "generated",
+        "model": "t5",
+        "width": 8,
+    },
+    "replay": AGENT,
+}
+SEEDS = [{"seed": seed} for seed in range(2)]
+
+
+def spec(case: str, count: int) -> pj.Spec:
+    return pj.Spec(**CASES[case], tasks=count)
+
+
+def main(case: str, folder: str, count: str) -> None:
+    launcher.prepare_jax()
+    with launcher.interruptible():
+        try:
+            pj.run(spec(case, int(count)), SEEDS, folder, on_task=tell)
+        except tasks.Stopped as stopped:
+            launcher._stopped(stopped)
+
+
+def tell(rows) -> None:
+    print(int(rows["task"].max()) + 1, flush=True)
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
