@@ -21,6 +21,8 @@ DECADES = 100
 """A positive measurement that spans more than this factor is looked at by its logarithm."""
 TOLD = 4
 """Measurements that are named for an arm."""
+STEADY = 0.95
+"""Share of the variance of a course from which on it is called a steady drift, if a line has it."""
 SECURE = 20
 """Seeds from which on a bootstrap interval is nearly as wide as it should be."""
 RULES = (
@@ -28,8 +30,10 @@ RULES = (
     "if the 95 % Student's t interval of the change over seeds does not hold 0. The task at which "
     "a seed has fallen is the first by which its mean over {window} tasks in a row is half of the "
     "way from start to end; a measurement has moved by the same rule (by its logarithm where it "
-    "spans more than a factor of 100), if its own change is told from 0. What moves first need not "
-    "be a cause, and many measurements of a few seeds are looked at."
+    "spans more than a factor of 100), if its own change is told from 0. One that drifts steadily "
+    "(a line has 95 % of the variance of its course) is half of the way in the middle of a run "
+    "whatever happens, and is named apart. What moves first need not be a cause, and many "
+    "measurements of a few seeds are looked at."
 )
 
 
@@ -59,6 +63,7 @@ class Change(NamedTuple):
       mean, low, high: of the change, with the ends of Student's 95 % interval.
       half: the task, from 0, by which half of the change is made, [seeds]; NaN where a seed changed
         the other way or is not known.
+      steady: whether the mean over seeds, or that of logarithms, is nearly a line of the task.
     """
 
     start: np.ndarray
@@ -67,6 +72,7 @@ class Change(NamedTuple):
     low: float
     high: float
     half: np.ndarray
+    steady: bool
 
     @property
     def told(self) -> bool:
@@ -138,9 +144,15 @@ def change(rows: Any, column: str) -> Change | None:
     at = wide.index.to_numpy()[window - 1 :][made.argmax(axis=0)].astype(np.float64)
     whole = float(found.mean)
     at[np.sign(end - start) != np.sign(whole)] = np.nan
-    if values.shape[1] == 1:
-        return Change(start, end, whole, np.nan, np.nan, at)
-    return Change(start, end, whole, float(found.t_low), float(found.t_high), at)
+    steady = _is_line(wide.to_numpy(np.float64).mean(axis=1)) or _is_line(values.mean(axis=1))
+    return Change(start, end, whole, float(found.t_low), float(found.t_high), at, steady)
+
+
+def _is_line(course: np.ndarray) -> bool:
+    """Whether a line of the task has nearly all of a course's variance."""
+    if np.ptp(course) == 0:
+        return False
+    return bool(np.corrcoef(course, np.arange(len(course)))[0, 1] ** 2 > STEADY)
 
 
 def _window(tasks: int) -> int:
@@ -199,23 +211,28 @@ def _moved(name: str, rows: Any, fall: Change, columns: Mapping[str, str]) -> li
     """
     fell = int(np.isfinite(fall.half).sum())
     leads: list[tuple[int, float, str]] = []
+    drifting = []
     for column, words in columns.items():
         found = change(rows, column)
         if found is None or not found.told or len(found.half) != len(fall.half):
+            continue
+        if found.steady:
+            drifting.append(words)
             continue
         lead = fall.half - found.half
         lead = lead[np.isfinite(lead)]
         if len(lead) and np.median(lead) > 0:
             leads.append((int((lead > 0).sum()), float(np.median(lead)), words))
+    apart = f" Drifting steadily all along: {', '.join(drifting)}." if drifting else ""
     if not leads:
-        return []
+        return [f"Before {name} fell, nothing moved.{apart}"] if drifting else []
     leads.sort(key=lambda one: one[:2], reverse=True)
     told = []
     for before, median, words in leads[:TOLD]:
         tasks = "task" if median == 1 else "tasks"
         told.append(f"{words} in {before} of {fell} seeds (median {median:g} {tasks} earlier)")
     more = f"; and {len(leads) - TOLD} more" if len(leads) > TOLD else ""
-    return [f"Before {name} fell, there moved: {', '.join(told)}{more}."]
+    return [f"Before {name} fell, there moved: {', '.join(told)}{more}.{apart}"]
 
 
 def _ends(arms: statistics.Arms, names: Sequence[str], about: Metric, last: int) -> list[str]:

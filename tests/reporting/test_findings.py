@@ -87,11 +87,14 @@ def test_what_moved_before_is_told_with_how_reliably():
         "dormant_fraction": [step(at, 0.1, 0.6) + noise() for at in (6, 7, 8)],
         "parameter_norm": [step(at, 1.0, 3.0) + noise() for at in (14, 15, 16)],
         "effective_rank": [np.full(TASKS, 5.0) + noise() for _ in range(3)],
+        # of which the clock is all that there is to know
+        "distance_from_init": [np.arange(TASKS) + noise() for _ in range(3)],
     }
     found = findings.of_table(table({"none": columns}), ["method"], "online_accuracy")
     assert found.first == [
         "Before none fell, there moved: dormant units in 3 of 3 seeds (median 4 tasks earlier), "
-        "largest Hessian eigenvalue in 2 of 3 seeds (median 3 tasks earlier)."
+        "largest Hessian eigenvalue in 2 of 3 seeds (median 3 tasks earlier). "
+        "Drifting steadily all along: distance from initial weights."
     ]
 
 
