@@ -5,6 +5,7 @@ import io
 import json
 import os
 import pathlib
+import shutil
 import subprocess
 import sys
 
@@ -15,6 +16,7 @@ from helpers import tiny
 from plasticity_jax.cli import commands, launcher
 from plasticity_jax.execution import sweep
 from plasticity_jax.execution.engines import slurm
+from plasticity_jax.storage import workdir
 
 ROOT = pathlib.Path(commands.__file__).parents[2]
 
@@ -54,6 +56,11 @@ def test_finished_runs_get_a_page_and_their_literature(runs, tmp_path, capsys):
     assert "2 training runs: 1 arm, 2 seeds, 2 tasks." in text
     assert "<h3>seed_0</h3>" in text
     assert "<h3>seed_1</h3>" in text
+    moved = shutil.copytree(runs / "seed_1", tmp_path / "moved")
+    workdir.remark(moved, "Differs from the paper: tasks 2 (50).")
+    assert commands.main(["report", str(moved)]) == 0
+    assert "Differs from the paper: tasks 2 (50)." in (moved / "report.html").read_text()
+    capsys.readouterr()
     assert commands.main(["cite", *both]) == 0
     found = capsys.readouterr().out
     assert "@article{liu2026gradually," in found
