@@ -1,11 +1,12 @@
 """Makes a reported table of finished workdirs: every lane and task, and beside it what made it.
 
 Command: python -m experiments.export --from=DIR,... --name=NAME [--code=COMMIT] [--folder=DIR]
-[--details=COLUMN,...]
+[--details=COLUMN,...] [--tasks=COUNT]
 (--code only where the workdir does not say it, as those of code from before it was recorded.)
 Writes NAME.parquet into the folder (experiments/gradual/results/lanes), without the columns of
   single layers, but for --details, and with the columns code_version and compiler_options; and
-  NAME.json, the workdirs' config.json (without the folders and the name of the machine).
+  NAME.json, the workdirs' config.json (without the folders and the name of the machine). With
+  --tasks only the first tasks of every lane, as of a run that was stopped; NAME.json says it.
 """
 
 import json
@@ -13,11 +14,11 @@ import pathlib
 import re
 import sys
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import pandas as pd
 
-from plasticity_jax.cli import flags, launcher
+from plasticity_jax.cli import flags, launcher, settings
 from plasticity_jax.spec import Spec, comparable
 from plasticity_jax.storage import table as table_
 from plasticity_jax.storage import workdir
@@ -29,6 +30,7 @@ OWN: dict[str, Any] = {
     "code": None,
     "folder": str(FOLDER),
     "details": "",
+    "tasks": "",
 }
 
 
@@ -42,10 +44,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         if rest or not own["from"] or not own["name"]:
             raise ValueError(
                 "from and name are needed: --from=DIR,... --name=NAME; nothing but --code, "
-                "--folder and --details is allowed beside."
+                "--folder, --details and --tasks is allowed beside."
             )
         details = own["details"].split(",") if own["details"] else []
-        paths = export(own["from"].split(","), own["name"], own["code"], own["folder"], details)
+        tasks = settings.whole("tasks", own["tasks"], 1, 10**9) if own["tasks"] else None
+        keep = Keep(details, tasks)
+        paths = export(own["from"].split(","), own["name"], own["code"], own["folder"], keep)
     except ValueError as error:
         return launcher.fault(error, launcher.USAGE)
     except workdir.WorkdirError as error:
@@ -58,18 +62,33 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 0
 
 
+class Keep(NamedTuple):
+    """What is taken of a workdir.
+
+    Attributes:
+      details: columns of single layers or parts of a probe.
+      tasks: the first ones of every lane; None: all, of a finished run.
+    """
+
+    details: Sequence[str] = ()
+    tasks: int | None = None
+
+
+WHOLE = Keep()
+
+
 def export(
     workdirs: Sequence[str],
     name: str,
     code: str | None,
     folder: str | pathlib.Path,
-    details: Sequence[str] = (),
+    keep: Keep = WHOLE,
 ) -> list[pathlib.Path]:
     """Writes NAME.parquet and NAME.json into `folder` and returns their paths; `code` replaces what
-    the workdir says, `details` are columns of single layers or parts of a probe that are kept.
+    the workdir says.
 
-    Raises ValueError if a run is not finished or lacks one of `details`; OSError or WorkdirError if
-    a workdir cannot be read.
+    Raises ValueError if a run is not finished, as far as it is kept, or lacks one of the details;
+    OSError or WorkdirError if a workdir cannot be read.
     """
     frames, records, first = [], [], 0
     for path in workdirs:
@@ -83,7 +102,7 @@ def export(
             ) from error
         made_by = code or record.get("code_version", "not recorded")
         frames.append(
-            _rows(path, _kept(path, table, details), programs, made_by).assign(
+            _rows(path, _kept(path, table, keep), programs, made_by, keep.tasks).assign(
                 lane=lambda t, first=first: t["lane"] + first
             )
         )
@@ -97,6 +116,8 @@ def export(
             if program.get("start"):
                 start = program["start"]
                 start["folder"] = pathlib.Path(start["folder"]).name
+        if keep.tasks is not None:
+            own = {**own, "tasks_kept": keep.tasks}
         records.append({**record, **own, "data_source": source, "code_version": made_by})
     whole = pd.concat(frames, ignore_index=True)
     where = pathlib.Path(folder)
@@ -116,8 +137,11 @@ def _elsewhere(call: dict[str, Any], code: str | None) -> dict[str, Any]:
     return {**kept, "command": command} | ({"commit": code} if code else {})
 
 
-def _kept(path: str, table: Any, details: Sequence[str]) -> Any:
-    """The columns that are exported."""
+def _kept(path: str, table: Any, keep: Keep) -> Any:
+    """The columns and rows that are exported."""
+    details = keep.details
+    if keep.tasks is not None:
+        table = table[table["task"] < keep.tasks]
     lacking = [name for name in details if name not in table]
     if lacking:
         raise ValueError(
@@ -127,16 +151,19 @@ def _kept(path: str, table: Any, details: Sequence[str]) -> Any:
     return table[[c for c in table.columns if "/" not in c or c in details]]
 
 
-def _rows(path: str, table: Any, programs: Sequence[dict[str, Any]], code: str) -> Any:
+def _rows(
+    path: str, table: Any, programs: Sequence[dict[str, Any]], code: str, tasks: int | None
+) -> Any:
     made, first = [], 0
     for program in programs:
         spec, count = program["spec"], len(program["lanes"])
         numbers = program.get("numbers", range(first, first + count))
         rows = table[table["lane"].isin(numbers)]
-        if len(rows) != count * spec["tasks"]:
+        wanted = count * min(spec["tasks"], tasks or spec["tasks"])
+        if len(rows) != wanted:
             raise ValueError(
-                f"{path} has {len(rows)} rows of {count * spec['tasks']}: allowed are finished "
-                "runs."
+                f"{path} has {len(rows)} rows of {wanted}: allowed are finished runs, and with "
+                "--tasks as many tasks as all lanes have."
             )
         options = program.get("compiler_options") or {}
         made.append(

@@ -137,7 +137,8 @@ def test_redo_that_did_not_act_is_told():
         "3": True,
         "4": False,
     }
-    assert "| not seen to act |" in text.claims("2")
+    assert "| did not act |" in text.claims("2")
+    assert "| not seen to act |" in text.claims("4")  # (a table from before they were counted)
 
 
 def test_units_that_were_reset_say_whether_redo_acted(monkeypatch):

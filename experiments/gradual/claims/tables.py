@@ -61,6 +61,16 @@ WITH_CONTROLS = {
 CIPHER = {f"K{k}": {"granularity": k} for k in (1, 2, 4, 10, 20)}
 
 TABLES = {
+    "paper gpu": Table(
+        ("figure_1a_paper_gpu",),
+        "online_accuracy",
+        (26, 30),
+        {
+            "abrupt": {"granularity": 1, **NONE},
+            "output": {**GRADUAL, **OUTPUT},
+            "sampling": {**GRADUAL, **SAMPLING},
+        },
+    ),
     "paper": Table(
         ("figure_1a_paper", "figure_1a_paper_methods"),
         "online_accuracy",
