@@ -5,12 +5,12 @@ import os
 import pathlib
 import signal
 import subprocess
-import sys
 import time
 
 import pandas as pd
 import pytest
 from helpers import tiny
+from helpers.processes import command, finish, wait_for
 
 from plasticity_jax.execution import engines
 from plasticity_jax.execution.engines import local, supervising, worker
@@ -147,17 +147,6 @@ def test_it_is_asked_for_the_devices_elsewhere(monkeypatch):
 # Processes
 
 
-def command(folder, data, *more, name="run"):
-    words = ["--tasks=3", "--epochs=2", "--width=8", "--depth=1", "--norm=none", "--seeds=2"]
-    words += ["--batch_size=16", "--probes=none", "--noprogress", f"--dataset={data}", *more]
-    return [sys.executable, "-m", "plasticity_jax", name, f"--workdir={folder}", *words]
-
-
-def finish(process):
-    out, err = process.communicate(timeout=300)
-    return process.returncode, out, err
-
-
 @pytest.mark.faults
 @pytest.mark.slow
 def test_a_killed_slice_and_a_killed_run_lose_nothing(tmp_path):
@@ -185,17 +174,3 @@ def test_a_killed_slice_and_a_killed_run_lose_nothing(tmp_path):
     assert code == 0, err
     found, whole = (table_.read(tmp_path / n / "results.parquet") for n in ("run", "one"))
     pd.testing.assert_frame_equal(found, whole, check_exact=True)
-
-
-def wait_for(folder, besides=()):
-    """The processes of slices that have begun, once there is a new one."""
-    for _ in range(3000):
-        found = []
-        for lock in (folder / "slices").glob("*/lock"):
-            if workdir.is_held(lock.parent):
-                found.append(int(lock.read_text().partition('"pid": ')[2].partition(",")[0] or 0))
-        new = [pid for pid in found if pid and pid not in besides]
-        if new:
-            return new
-        time.sleep(0.02)
-    raise AssertionError("no slice has begun")

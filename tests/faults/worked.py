@@ -31,6 +31,7 @@ def spec(case: str, count: int) -> pj.Spec:
 def main(case: str, folder: str, count: str) -> None:
     launcher.prepare_jax()
     with launcher.interruptible():
+        print(0, flush=True)  # (before, while modules are imported, signals are Python's own)
         try:
             pj.run(spec(case, int(count)), SEEDS, folder, on_task=tell)
         except tasks.Stopped as stopped:
