@@ -19,6 +19,8 @@ from plasticity_jax.training import network, supervised
 from plasticity_jax.training import step as step_
 from plasticity_jax.types import Batch
 
+pytestmark = pytest.mark.usefixtures("compiled_quickly")
+
 EPOCHS = 3  # no other loop of a task has as many rounds
 HIGH, HIGHEST, DEFAULT = (
     jax.lax.Precision.HIGH,

@@ -109,6 +109,11 @@ def test_one_runs_at_smoke_scale(tmp_path, monkeypatch, capsys):
     assert not [column for column in table if "/" in column]
     assert export.main([f"--from={tmp_path}", "--name=once", f"--folder={folder}"]) == 0
     assert set(pd.read_parquet(folder / "once.parquet")["code_version"]) == {record_.code_version()}
+    first = [f"--from={tmp_path}", "--name=first", "--tasks=1", f"--folder={folder}"]
+    assert export.main(first) == 0
+    assert pd.read_parquet(folder / "first.parquet")["task"].eq(0).all()
+    (cut,) = json.loads((folder / "first.json").read_text(encoding="utf-8"))
+    assert cut["tasks_kept"] == 1
     (record, same) = json.loads((folder / "twice.json").read_text(encoding="utf-8"))
     assert record == same
     assert record["settings"]["data"]["name"] == "digits"
@@ -128,6 +133,8 @@ def test_what_cannot_be_exported_is_one_sentence(tmp_path, capsys):
     capsys.readouterr()
     assert export.main([f"--from={tmp_path}", "--name=a", f"--folder={tmp_path}"]) == 2
     assert "has 1 rows of 2: allowed are finished runs" in capsys.readouterr().err
+    assert export.main([f"--from={tmp_path}", "--name=a", "--tasks=0"]) == 2
+    assert "tasks is 0: allowed are whole numbers from 1" in capsys.readouterr().err
 
 
 def test_an_unknown_scale_is_one_sentence(capsys):
