@@ -3,6 +3,7 @@ other wrappers.
 """
 
 import dataclasses
+import functools
 from typing import NamedTuple
 
 import jax
@@ -146,6 +147,51 @@ def test_no_method_touches_what_another_remembers(acting, other, how):
     ):
         if not any(name in jax.tree_util.keystr(path) for name in own):
             np.testing.assert_array_equal(a, s, err_msg=jax.tree_util.keystr(path))
+
+
+# all that remember something between steps; beside each every other method of the registry
+MEMORIES = ("l2_init", "spectral", "redo, running", "continual_backprop")
+EVERY_PAIR = [
+    (one, other)
+    for one in MEMORIES
+    for other in METHODS
+    if other.partition(",")[0] != one.partition(",")[0]
+]
+# the utility of continual backprop is of the weights as a rewrite before it left them
+EVERY_PAIR.remove(("continual_backprop", "clip"))
+EVERY_PAIR.remove(("redo, running", "continual_backprop"))
+EVERY_PAIR.remove(("continual_backprop", "redo, running"))
+
+
+def remembered(state) -> list[np.ndarray]:
+    """What methods keep: all of a state but the optimizer's moments and counts of units."""
+    optimizers = (".mu", ".nu", ".count", ".memory.units")
+    return [
+        np.asarray(leaf)
+        for path, leaf in jax.tree_util.tree_leaves_with_path(state)
+        if not any(name in jax.tree_util.keystr(path) for name in optimizers)
+    ]
+
+
+def after_a_boundary(*names: str) -> list[np.ndarray]:
+    """What methods remember after one step, in which those that can act."""
+    method = methods.compose(*(METHODS[name] for name in names))
+    state = after(method(optax.adam(0.01)), 1, ctx=lambda step: context(step, boundary=True))[1]
+    return remembered(state)
+
+
+alone_after_a_boundary = functools.cache(after_a_boundary)
+
+
+@pytest.mark.parametrize(("one", "other"), EVERY_PAIR)
+def test_a_method_remembers_the_same_in_company(one, other):
+    """After a step at a boundary, in which the other acts, to the bit; and the other as well."""
+    together = after_a_boundary(one, other)
+    for name in (one, other):
+        alone = alone_after_a_boundary(name)
+        assert len(alone) > 0 or name not in MEMORIES
+        for leaf in alone:
+            assert any(np.array_equal(leaf, own) for own in together), (name, leaf.shape)
 
 
 @pytest.mark.long
