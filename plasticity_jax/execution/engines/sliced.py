@@ -172,7 +172,7 @@ def _planned(
     made: list[Slice] = []
     renamed: dict[str, Slice] = {}
     for one in planned.slices:
-        if one not in planned.running or one.home:
+        if one.home or planned.asked.isdisjoint(one.numbers):
             made.append(one)
         elif known.issuperset(one.numbers):
             _check_one_device(workdir, one)
@@ -290,6 +290,8 @@ class Merge:
     ):
         self.workdir = workdir
         self._slices = list(every)
+        # (a lane is in one slice alone)
+        self._places = {one.numbers[0]: index for index, one in enumerate(every)}
         self._show = show
         self.on_task: sweep.OnTask | None = None
         self._read: dict[int, _Read] = {}
@@ -323,7 +325,7 @@ class Merge:
 
     def is_done(self, one: Slice) -> bool:
         """Whether all tasks of a slice are done and in the table."""
-        known = self._read.get(self._slices.index(one))
+        known = self._read.get(self._places[one.numbers[0]])
         if known is None or known.table is None:
             return False
         return len(known.table) >= len(one.numbers) * one.program.spec.tasks
