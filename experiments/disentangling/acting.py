@@ -249,8 +249,10 @@ def _has(table: Any, values: Mapping[str, Any]) -> Any:
 
 
 def _of_seeds(rows: Any, metric: str, like: Any) -> Any:
-    """A metric by the seeds of `like`, NaN where a seed is lacking."""
-    return rows.set_index("seed")[metric].reindex(like.index)
+    """A metric by the seeds of `like`, its mean where a seed has several rows, as players by chance
+    of several networks; NaN where a seed is lacking.
+    """
+    return rows.groupby("seed")[metric].mean().reindex(like.index)
 
 
 def _differing(found: Any, columns: Sequence[str]) -> list[str]:

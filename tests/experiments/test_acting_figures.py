@@ -146,6 +146,11 @@ def test_scores_of_games_are_compared_between_chance_and_the_first_arm():
     assert rows.loc[("asterix", "layer"), "last - chance"] == pytest.approx(2.0 * 4)
     assert rows.loc[("breakout", "none"), "chance"] == pytest.approx(20.0)
     assert rows["fresh"].isna().all()
+    # a player by chance of another network too: the mean of both
+    rows = played()
+    other = rows[rows["first_task"] > 0].assign(norm="layer")
+    twice = acting.compared(pd.concat([rows, other]), OF_GAMES, acting.MINATAR)
+    assert twice.set_index(["minatar.game", "norm"]).loc[("breakout", "none"), "chance"] == 20.0
 
 
 def test_a_figure_of_games_has_profiles(tmp_path):
