@@ -12,13 +12,6 @@ AGENT = {"environment": "bandit", "phase_steps": 400, "width": 8, "depth": 1, "p
 CASES = {
     "methods": {**MLP, "method": "redo+l2_init", "probes": ("dormant_fraction",)},
     "split": {**MLP, "environment": "class_split", "options": {"class_split.classes": "regroup"}},
-    "text": {
-        **SMALL,
-        "environment": "bigram_cipher",
-        "dataset": "generated",
-        "model": "t5",
-        "width": 8,
-    },
     "replay": AGENT,
 }
 SEEDS = [{"seed": seed} for seed in range(2)]
