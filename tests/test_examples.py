@@ -94,7 +94,7 @@ def test_reading_results(run, tmp_path, monkeypatch):
     """The demo's numbers, and those of a folder that is given."""
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     names, printed = run("reading_results")
-    assert "+68.4  +64.3 to +72.6" in printed
+    assert "+67.9  +65.6 to +70.3" in printed
     assert sorted(path.name for path in tmp_path.glob("*/*")) == ["curves.png", "curves.svg"]
     one_seed_less = names["table"].query("seed > 0")
     one_seed_less.to_parquet(tmp_path / "results.parquet")

@@ -375,7 +375,11 @@ def test_kernels_are_computed_and_drawn(tmp_path, monkeypatch, capsys):
 
 def test_details_that_a_table_lacks_are_refused():
     table = pd.DataFrame({"lane": [0], "ntk": [1.0], "ntk/cosine": [2.0], "ntk/condition": [3.0]})
-    assert list(export._kept("x", table, ["ntk/cosine"])) == ["lane", "ntk", "ntk/cosine"]
-    assert list(export._kept("x", table, [])) == ["lane", "ntk"]
+    assert list(export._kept("x", table, export.Keep(["ntk/cosine"]))) == [
+        "lane",
+        "ntk",
+        "ntk/cosine",
+    ]
+    assert list(export._kept("x", table, export.WHOLE)) == ["lane", "ntk"]
     with pytest.raises(ValueError, match=r"^details has 'a/b', but the table of x has no such col"):
-        export._kept("x", table, ["a/b"])
+        export._kept("x", table, export.Keep(["a/b"]))

@@ -60,8 +60,8 @@ def run_in_slices(
     where they were, and returns the tidy table of their lanes: to the bit that of one run on one
     device of the same kind at the same lane width.
 
-    While another process does the same in this workdir, it is waited for, with its progress shown;
-    what is then left is run. `on_task` is called with all new rows whenever slices have moved.
+    While another process does the same in this workdir, it is waited for; what is then left is
+    run. `on_task` is called with all new rows whenever slices have moved.
     Raises as `sweep.run_in_workdir`, and WorkdirError for slices that failed.
     """
     run = engines.engine(asked.engine).run
