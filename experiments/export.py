@@ -107,11 +107,12 @@ def export(
             )
         )
         first += table["lane"].nunique()
-        # a folder of one machine says nothing elsewhere
-        place, _, rest = record["data_source"].partition(";")
-        source = f"{pathlib.Path(place).name};{rest}" if rest else pathlib.Path(place).name
+        source = _data(record["data_source"])
         calls = [_elsewhere(call, code) for call in record.get("calls", [])]
-        own = {"calls": calls} if calls else {}
+        own: dict[str, Any] = {"calls": calls} if calls else {}
+        if record.get("before"):  # (what was so when the run began, and is not any more)
+            was = record["before"]
+            own["before"] = {**was, "data_source": _data(was["data_source"])}
         for program in programs:
             if program.get("start"):
                 start = program["start"]
@@ -135,6 +136,12 @@ def _elsewhere(call: dict[str, Any], code: str | None) -> dict[str, Any]:
     command = " ".join(re.sub(r"(?<==)[~/].*/", "", word) for word in words)
     kept = {name: value for name, value in call.items() if name != "host"}
     return {**kept, "command": command} | ({"commit": code} if code else {})
+
+
+def _data(source: str) -> str:
+    """Where data came from, without the folder, which says nothing on another machine."""
+    place, sign, rest = source.partition(";")
+    return f"{pathlib.Path(place).name}{sign}{rest}"
 
 
 def _kept(path: str, table: Any, keep: Keep) -> Any:

@@ -346,6 +346,8 @@ def test_an_exported_record_names_no_folder_and_no_machine():
     kept = export._elsewhere(call, None)
     assert kept == {"command": told, "commit": "abc", "dirty": False}
     assert export._elsewhere(call, "def")["commit"] == "def"
+    assert export._data("/here/images; 100 of 200") == "images; 100 of 200"
+    assert export._data("/here/images") == "images"
 
 
 def test_kernels_are_drawn_with_inputs_that_are_alike_beside_each_other():
