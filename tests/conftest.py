@@ -9,8 +9,6 @@ import tempfile
 
 import jax
 import pytest
-from helpers.quickly import QUICKLY
-from jax._src import compiler
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
 jax.config.update("jax_num_cpu_devices", 2)
@@ -66,16 +64,7 @@ def compiled_quickly():
     """Programs compiled without most optimizations, for tests that compile much, compute little and
     mind no bits.
     """
-    as_ever = compiler.get_compile_options
-
-    def options(*args, **kwargs):
-        made = as_ever(*args, **kwargs)
-        made.env_option_overrides = [*made.env_option_overrides, *QUICKLY.items()]
-        return made
-
-    compiler.get_compile_options = options
     jax.config.update("jax_disable_most_optimizations", True)
     yield
     jax.config.update("jax_disable_most_optimizations", False)
-    compiler.get_compile_options = as_ever
     jax.clear_caches()  # else other tests would meet such programs
