@@ -32,11 +32,11 @@ def describe(
         lines += [f"    {arm}" for arm in (own if listed else _counted(program.lanes, own))]
         lines.append(f"    {_size(program, data)}")
     if len(programs) > shown:
-        lines.append(f"and {_count(len(programs) - shown, 'program')} more (--long lists them)")
+        lines.append(f"and {amount(len(programs) - shown, 'program')} more (--long lists them)")
     lanes = sum(len(program.lanes) for program in programs)
     total = sum(len(program.lanes) * _steps(program.spec, data) for program in programs)
-    compiled = _count(len(programs), "compiled program")
-    lines.append(f"in all {compiled}, {_count(lanes, 'lane')}, {total:,} lane-steps")
+    compiled = amount(len(programs), "compiled program")
+    lines.append(f"in all {compiled}, {amount(lanes, 'lane')}, {total:,} lane-steps")
     return "\n".join(lines)
 
 
@@ -74,7 +74,7 @@ def _counted(lanes: Sequence[Mapping[str, Any]], arms: Sequence[str]) -> list[st
         for name, values in axes.items()
     ]
     seeds = len({lane["seed"] for lane in lanes})
-    return [f"{_count(len(arms), 'arm')}: {', '.join([*words, _count(seeds, 'seed')])}"]
+    return [f"{amount(len(arms), 'arm')}: {', '.join([*words, amount(seeds, 'seed')])}"]
 
 
 def _word(name: str, value: Any) -> str:
@@ -129,9 +129,9 @@ def _size(program: program_.Program, data: Data) -> str:
     mebibytes = (needs.waiting + needs.running) / _MEBIBYTE
     remembered = f", {needs.remembered / _MEBIBYTE:,.1f} of them remembered" if one.acts else ""
     return (
-        f"{_count(len(program.lanes), 'lane')} x {_count(one.tasks, 'task')}, "
+        f"{amount(len(program.lanes), 'lane')} x {amount(one.tasks, 'task')}, "
         f"{_steps(one, data):,} steps a lane; {how.strategy}, width {how.width}, "
-        f"{_count(how.devices, 'device')}; about {mebibytes:,.1f} MiB a lane{remembered}"
+        f"{amount(how.devices, 'device')}; about {mebibytes:,.1f} MiB a lane{remembered}"
     )
 
 
@@ -149,5 +149,6 @@ def duration(seconds: float) -> str:
     return f"{seconds:.1f} seconds"
 
 
-def _count(number: int, noun: str) -> str:
+def amount(number: int, noun: str) -> str:
+    """Returns a number of things in words: "1 lane", "1,200 lanes"."""
     return f"{number:,} {noun}{'' if number == 1 else 's'}"

@@ -46,10 +46,11 @@ def text(workdir: str, found: Status, long: bool = False) -> str:
     lanes = sum(one.lanes for one in found.slices)
     states = (status.DONE, status.RUNNING, status.WAITING, status.FAILED)
     counts = ", ".join(f"{found.count(state)} {state}" for state in states)
-    words = [f"{workdir}: {_count(lanes, 'lane')} in {_count(len(found.slices), 'slice')}", counts]
+    slices = dry_run.amount(len(found.slices), "slice")
+    words = [f"{workdir}: {dry_run.amount(lanes, 'lane')} in {slices}", counts]
     diverged = sum(one.diverged for one in found.slices)
     if diverged:
-        words.append(f"{_count(diverged, 'lane')} diverged")
+        words.append(f"{dry_run.amount(diverged, 'lane')} diverged")
     left = found.seconds_left()
     if left is not None:
         words.append(f"about {dry_run.duration(left)} left")
@@ -80,14 +81,14 @@ def watch(workdir: str, long: bool = False) -> None:
 
 def _line(one: State) -> str:
     last = "" if one.last is None or math.isnan(one.last) else f"{one.last:.4g}"
-    beside = [last, f"{_count(one.diverged, 'lane')} diverged" if one.diverged else "", one.reason]
+    beside = [
+        last,
+        f"{dry_run.amount(one.diverged, 'lane')} diverged" if one.diverged else "",
+        one.reason,
+    ]
     words = "  ".join(word for word in beside if word)
     return _row(one.name, str(one.lanes), f"{one.done} of {one.tasks}", one.state, words)
 
 
 def _row(name: str, lanes: str, tasks: str, state: str, last: str) -> str:
     return f"{name:16}  {lanes:>5}  {tasks:>11}  {state:7}  {last}".rstrip()
-
-
-def _count(number: int, noun: str) -> str:
-    return f"{number:,} {noun}{'' if number == 1 else 's'}"

@@ -274,7 +274,7 @@ def _run(
                 bar.moves(sum(_lane_tasks(histories[other]) for other in active))
                 if runs.path and history:
                     write(runs.slices, histories, runs.path)
-                if _tasks(history) > told[0]:
+                if (watch.progress or watch.on_task) and _tasks(history) > told[0]:
                     rows_ = _rows_from(runs.slices, number, history, told[0])
                     told[0] = _tasks(history)
                     bar.tells(rows_)

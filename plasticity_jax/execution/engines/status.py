@@ -1,6 +1,5 @@
 """How far a run is, read from its folder alone: on any machine that sees it, without jax."""
 
-import contextlib
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -117,7 +116,7 @@ def _state(
 ) -> tuple[State, str]:
     """How far a slice is, and by which column it is judged."""
     place = slices.home(workdir, one.home) if one.home else workdir
-    done = _steps(place / "checkpoints" / one.folder)
+    done = worker.newest(place / "checkpoints" / one.folder)
     reason, state = "", WAITING
     if one.home:
         done = worker.tasks_done(place)
@@ -134,12 +133,6 @@ def _state(
     name = one.home or one.folder
     lanes = len(one.numbers)
     return State(name, lanes, one.tasks, done, state, reason, diverged, last, rate), metric
-
-
-def _steps(folder: Path) -> int:
-    with contextlib.suppress(OSError):
-        return max([int(s.name) for s in folder.iterdir() if s.name.isdecimal()], default=0)
-    return 0
 
 
 def _rows(

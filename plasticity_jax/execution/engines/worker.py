@@ -46,11 +46,17 @@ def tasks_done(folder: str | Path) -> int:
 
     Nothing is read but names of folders.
     """
-    found = [0]
     with contextlib.suppress(OSError):
-        for own in Path(folder, "checkpoints").iterdir():
-            found += [int(step.name) for step in own.iterdir() if step.name.isdecimal()]
-    return max(found)
+        return max(map(newest, Path(folder, "checkpoints").iterdir()), default=0)
+    return 0
+
+
+def newest(checkpoints: Path) -> int:
+    """Returns the newest step in a folder of checkpoints, 0 if there is none."""
+    with contextlib.suppress(OSError):
+        names = [step.name for step in checkpoints.iterdir()]
+        return max((int(name) for name in names if name.isdecimal()), default=0)
+    return 0
 
 
 def is_done(folder: Path) -> bool:
