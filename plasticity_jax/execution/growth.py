@@ -15,7 +15,7 @@ import numpy as np
 
 from plasticity_jax import datasets
 from plasticity_jax import lanes as lanes_
-from plasticity_jax.execution import placement
+from plasticity_jax.execution import history, placement
 from plasticity_jax.execution import slices as slices_
 from plasticity_jax.execution.program import Program
 from plasticity_jax.execution.slices import Recorded, Slice
@@ -289,7 +289,9 @@ def copy_lanes(before: Path, after: Path, places: Sequence[int]) -> None:
         return values.take(own, axis=1 if leaf.startswith("['history']") else 0)
 
     source = Checkpoints(before)
-    source.copy(Checkpoints(after, always=source.is_kept), cut)
+    target = Checkpoints(after, always=source.is_kept)
+    history.segments_of(source).copy(history.segments_of(target), cut)
+    source.copy(target, cut)
 
 
 def tidy(workdir: str | Path, planned: Plan) -> None:

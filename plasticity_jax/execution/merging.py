@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from plasticity_jax.execution import growth, rows, slices, sweep, tasks
+from plasticity_jax.execution import growth, results, rows, slices, sweep, tasks
 from plasticity_jax.execution.program import Program
 from plasticity_jax.execution.slices import Recorded, Slice
 from plasticity_jax.reporting import statistics
@@ -126,7 +126,7 @@ def merge(workdirs: Sequence[str | Path], to: str | Path) -> Merged:
         held.enter_context(workdir_.lock(where))
         made = _copied(parts, taken, where)
         histories = [sweep.history(Checkpoints(one.checkpoints(where))) for one in made]
-        sweep.write(made, histories, where)
+        results.write(made, histories, where)
         settings = Recorded(made, parts[0].recorded.data).settings()
         workdir_.write_config(where, settings, _record(names))
     every = sum(len(one.numbers) for one in _slices(parts))
@@ -179,8 +179,8 @@ def _with_checkpoints(name: str) -> _Workdir:
     recorded = _recorded(name)
     histories = []
     for one in recorded.slices:
-        found = tasks.restored(Checkpoints(one.checkpoints(name)), mend=False)
-        histories.append(found.history if found else {})
+        _, history = tasks.restored(Checkpoints(one.checkpoints(name)), mend=False)
+        histories.append(history)
     _check_there(name, recorded, [not history for history in histories])
     programs = [one.program for one in recorded.slices]
     numbers = [one.numbers for one in recorded.slices]

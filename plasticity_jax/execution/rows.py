@@ -43,9 +43,13 @@ Numbers = Sequence[Sequence[int]] | None
 
 
 def table(
-    programs: Sequence[Program], histories: Sequence[History], numbers: Numbers = None
+    programs: Sequence[Program],
+    histories: Sequence[History],
+    numbers: Numbers = None,
+    first: int = 0,
 ) -> "pandas.DataFrame":
-    """Returns the tidy results: one row per lane and task done, in the order of the lanes' numbers.
+    """Returns the tidy results: one row per lane and task done, in the order of the lanes' numbers;
+    of tasks from `first` on.
 
     Columns: lane, task, seed, then, where tasks come back or have parts, `task_number` and `part`:
     which task it is and which part of it. Then what tells arms apart (`arm_columns`; empty where a
@@ -61,7 +65,7 @@ def table(
         _numbered(programs, numbers), programs, histories, strict=True
     ):
         if history:
-            columns = _settings(program, history, own) | _measured(history)
+            columns = _settings(program, history, own, first) | _measured(history, first)
             frames.append(pandas.DataFrame(columns))
     if not frames:
         return pandas.DataFrame(columns=["lane", "task", "seed"])
@@ -102,18 +106,14 @@ def _numbered(programs: Sequence[Program], numbers: Numbers) -> list[np.ndarray]
     return found
 
 
-def _settings(program: Program, history: History, own: np.ndarray) -> dict[str, Any]:
+def _settings(program: Program, history: History, own: np.ndarray, first: int) -> dict[str, Any]:
     """What the rows of a program are, lane after lane."""
-    lanes, done = len(program.lanes), len(history["finite"])
+    lanes, done = len(program.lanes), np.arange(first, len(history["finite"]))
     columns = of_lanes(program, own)
     for name, values in columns.items():
         if isinstance(values, np.ndarray):
-            columns[name] = np.repeat(values, done)
-    return {
-        **columns,
-        "task": np.tile(np.arange(done), lanes),
-        **_stages(program.spec, done, lanes),
-    }
+            columns[name] = np.repeat(values, len(done))
+    return {**columns, "task": np.tile(done, lanes), **_stages(program.spec, done, lanes)}
 
 
 def of_lanes(program: Program, own: np.ndarray) -> dict[str, Any]:
@@ -147,10 +147,11 @@ def again(
     return whole
 
 
-def _measured(history: History) -> dict[str, np.ndarray]:
+def _measured(history: History, first: int) -> dict[str, np.ndarray]:
     """What the rows of a program measured, lane after lane."""
-    single = {name: values for name, values in history.items() if values.ndim == 2}
-    single["finite"] = np.logical_and.accumulate(history["finite"])
+    single = {name: values[first:] for name, values in history.items() if values.ndim == 2}
+    before = history["finite"][:first].all(axis=0)
+    single["finite"] = before & np.logical_and.accumulate(single["finite"])
     return {name: values.ravel(order="F") for name, values in single.items()}
 
 
@@ -169,17 +170,19 @@ def _in_order(columns: Sequence[str], programs: Sequence[Program]) -> list[str]:
 
 def _staged(programs: Sequence[Program]) -> list[str]:
     """The columns that say which task it is, where that is not its place in the run."""
-    staged = any(_stages(program.spec, 1, 1) for program in programs)
+    staged = any(_stages(program.spec, np.arange(1), 1) for program in programs)
     return list(STAGE) if staged else []
 
 
-def _stages(spec: Spec, done: int, lanes: int) -> dict[str, np.ndarray]:
-    """{column: [lanes * done]} of a Spec whose tasks come back or have parts, {} of others."""
+def _stages(spec: Spec, done: np.ndarray, lanes: int) -> dict[str, np.ndarray]:
+    """{column: [lanes * tasks]} of tasks `done`, of a Spec whose tasks come back or have parts; {}
+    of others.
+    """
     environment = spec.make_environment()
     if environment.schedule is one_after_another:
         return {}
     first = spec.first_task
-    stages = [environment.schedule(first + number) for number in range(done)]
+    stages = [environment.schedule(first + number) for number in map(int, done)]
     number, part = STAGE
     return {
         number: np.tile([int(stage.task) for stage in stages], lanes),

@@ -7,7 +7,17 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from plasticity_jax import datasets, registry
 from plasticity_jax import lanes as lanes_
-from plasticity_jax.execution import growth, memory, record, rows, slices, starts, tasks, watching
+from plasticity_jax.execution import (
+    growth,
+    memory,
+    record,
+    results,
+    rows,
+    slices,
+    starts,
+    tasks,
+    watching,
+)
 from plasticity_jax.execution import program as program_
 from plasticity_jax.execution.program import History, Program
 from plasticity_jax.execution.slices import Slice
@@ -258,10 +268,13 @@ def _run(
     data = program_.device_data(dataset)
     # (slices of a run that grew have rows from the start)
     histories = [history(runs.checkpoints(one)) for one in runs.slices]
-    active = [number for number, one in enumerate(runs.slices) if one in runs.running]
+    asked = {one.numbers[0] for one in runs.running}  # (a lane is in one slice alone)
+    active = [number for number, one in enumerate(runs.slices) if one.numbers[0] in asked]
     programs = [runs.slices[number].program for number in active]
     total = sum(len(program.lanes) * program.spec.tasks for program in programs)
-    with watching.bar(total, watch.progress) as bar:
+    done = sum(_lane_tasks(histories[number]) for number in active)
+    written = results.Written(runs.slices, histories, runs.path)
+    with written, watching.bar(total, watch.progress) as bar:
         for count, number in enumerate(active, 1):
             one = runs.slices[number]
             name = f"program {count} of {len(active)}"
@@ -270,10 +283,12 @@ def _run(
             told = [before]
 
             def report(history: History, number: int = number, told: list[int] = told) -> None:
+                nonlocal done
+                done += _lane_tasks(history) - _lane_tasks(histories[number])
                 histories[number] = history
-                bar.moves(sum(_lane_tasks(histories[other]) for other in active))
-                if runs.path and history:
-                    write(runs.slices, histories, runs.path)
+                bar.moves(done)
+                if history:
+                    written.moved()
                 if (watch.progress or watch.on_task) and _tasks(history) > told[0]:
                     rows_ = _rows_from(runs.slices, number, history, told[0])
                     told[0] = _tasks(history)
@@ -283,7 +298,7 @@ def _run(
 
             kept = runs.checkpoints(one)
             tasks.run_program(one.program, data, kept, stop, checkpoint_every, report)
-    return rows.table(*_laid_out(runs.slices, histories))
+    return rows.table(*results.laid_out(runs.slices, histories))
 
 
 def _rows_from(
@@ -291,15 +306,13 @@ def _rows_from(
 ) -> "pandas.DataFrame":
     """The rows of a slice from a task on, with the columns of the whole table."""
     one = slices[number]
-    found = rows.table([one.program], [history], [one.numbers])
-    new = found.loc[found["task"] >= first].reset_index(drop=True)
+    new = rows.table([one.program], [history], [one.numbers], first)
     return rows.arranged(new, [other.program for other in slices])
 
 
 def history(checkpoints: Checkpoints | None) -> History:
     """Returns what was measured so far, {} if nothing was."""
-    found = tasks.restored(checkpoints)
-    return found.history if found else {}
+    return tasks.restored(checkpoints)[1]
 
 
 def _tasks(history: History) -> int:
@@ -308,23 +321,3 @@ def _tasks(history: History) -> int:
 
 def _lane_tasks(history: History) -> int:
     return history["finite"].size if history else 0
-
-
-def _laid_out(
-    slices: Sequence[Slice], histories: Sequence[History]
-) -> tuple[list[Program], Sequence[History], list[list[int]]]:
-    """The arguments of what makes tables."""
-    return [one.program for one in slices], histories, [one.numbers for one in slices]
-
-
-def write(slices: Sequence[Slice], histories: Sequence[History], path: Path) -> None:
-    """Writes the results so far into a workdir. Raises OSError."""
-    from plasticity_jax.storage import table
-
-    laid_out = _laid_out(slices, histories)
-    table.write(rows.table(*laid_out), path / "results.parquet")
-    points = rows.points(*laid_out)
-    if points is not None:
-        table.write(points, path / "points.parquet")
-    for name, values in rows.arrays(*laid_out).items():
-        table.write_array(values, path / "arrays" / f"{name}.npy")

@@ -9,6 +9,7 @@ import jax
 import numpy as np
 
 from plasticity_jax.execution import compiled as compiled_
+from plasticity_jax.execution import history as history_
 from plasticity_jax.execution.program import History, Program
 from plasticity_jax.spec import Spec
 from plasticity_jax.storage.checkpoints import Checkpoints
@@ -55,15 +56,13 @@ def run_program(
     the task in progress, else after that task and a checkpoint.
     """
     tasks = program.spec.tasks
-    found = restored(checkpoints)
-    if found and found.tasks == tasks:
-        report(found.history)
-        return found.history
+    saved, history = restored(checkpoints)
+    if saved == tasks:
+        report(history)
+        return history
     compiled = compiled_.compile_program(program, data)
-    found = restored(checkpoints, compiled.shapes) or _Done(0, None, {})
-    saved, history = found.tasks, found.history
-    states = compiled.init() if found.states is None else compiled.place(found.states)
-    del found  # (its states would be held as long as the run)
+    states = _begun(compiled, checkpoints, saved)
+    measured = history_.Growing(history)
 
     def keep(done: _Done) -> int:
         """Saves a task if that is due, reports it if it is safe; returns the tasks saved."""
@@ -87,7 +86,8 @@ def run_program(
         stopped = not wait(metrics, stop if safe else None)
         if stopped:
             break
-        history = longer(history, _measured(program, metrics, number))
+        measured.add(_measured(program, metrics, number))
+        history = measured.so_far()
         stopped = stop is not None and stop.requested
         due = stopped or number + 1 == tasks or number + 1 - saved >= checkpoint_every
         due = due or (checkpoints is not None and checkpoints.always(number + 1))
@@ -104,18 +104,21 @@ def run_program(
     return history
 
 
-def restored(
-    checkpoints: Checkpoints | None, shapes: PyTree | None = None, mend: bool = True
-) -> _Done | None:
-    """Returns what the newest checkpoint holds, the states only if their `shapes` are given; `mend`
-    as in `Checkpoints.restore`.
+def restored(checkpoints: Checkpoints | None, mend: bool = True) -> tuple[int, History]:
+    """Returns after how many tasks the newest states are saved, 0 if none are, and what was
+    measured; `mend` as in `Checkpoints.restore`.
     """
-    wanted = {"history": {}} if shapes is None else {"state": shapes, "history": {}}
-    found = checkpoints.restore(wanted, mend=mend) if checkpoints else None
-    if found is None:
-        return None
-    tasks, tree = found
-    return _Done(tasks, tree.get("state"), tree["history"])
+    if checkpoints is None:
+        return 0, {}
+    found = checkpoints.restore({"history": {}}, mend=mend)
+    tasks, newest = (found[0], found[1]["history"]) if found else (0, {})
+    return tasks, history_.whole(checkpoints, tasks, newest, mend)
+
+
+def _begun(compiled: compiled_.Compiled, checkpoints: Checkpoints | None, tasks: int) -> PyTree:
+    """The states after so many tasks, on the devices."""
+    found = checkpoints.restore({"state": compiled.shapes}, tasks) if checkpoints and tasks else 0
+    return compiled.place(found[1]["state"]) if found else compiled.init()
 
 
 def _save(checkpoints: Checkpoints, done: _Done, lanes: int) -> None:
@@ -123,7 +126,7 @@ def _save(checkpoints: Checkpoints, done: _Done, lanes: int) -> None:
     own = jax.tree.map(lambda a: a[:lanes], jax.device_get(done.states))
     # (its memory would be held until the next checkpoint)
     jax.tree.map(lambda a: a.delete(), done.states)
-    checkpoints.save(done.tasks, {"state": own, "history": done.history})
+    history_.save(checkpoints, done.tasks, own, done.history)
 
 
 def _run_task(
@@ -179,17 +182,3 @@ def _is_measured(spec: Spec, column: str, task: int) -> bool:
 def _probe(column: str) -> str:
     """The probe whose number or detail a column is, if it is one's."""
     return column.partition("/")[0]
-
-
-def longer(history: History, new: History) -> History:
-    """Returns a history with a further task. NaN stands for what one of the two has not: versions
-    measure more or less.
-    """
-    tasks = max(map(len, history.values()), default=0)
-
-    def column(name: str) -> np.ndarray:
-        shape = (new[name] if name in new else history[name]).shape[1:]
-        before = history.get(name, np.full((tasks, *shape), np.nan, np.float32))
-        return np.concatenate([before, new.get(name, np.full((1, *shape), np.nan, np.float32))])
-
-    return {name: column(name) for name in {**history, **new}}

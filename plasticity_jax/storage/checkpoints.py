@@ -48,6 +48,17 @@ class _Damaged(Exception):
     """One checkpoint that does not verify; the message says which leaf or file and how."""
 
 
+class Unverified(WorkdirError):
+    """There are checkpoints but none verifies; `reasons` says why each does not, in words."""
+
+    def __init__(self, folder: pathlib.Path, reasons: str):
+        super().__init__(
+            f"No checkpoint in {folder} verifies ({reasons}); delete that folder to start from "
+            "zero."
+        )
+        self.reasons = reasons
+
+
 class Misfit(WorkdirError):
     """A sound checkpoint of something else than is asked for; the message is one sentence."""
 
@@ -75,7 +86,7 @@ class Checkpoints:
         if keep < 1:
             raise ValueError(f"keep must be at least 1, not {keep}.")
         self.always = always
-        self._folder = pathlib.Path(folder).absolute()  # orbax refuses relative paths
+        self.folder = pathlib.Path(folder).absolute()  # orbax refuses relative paths
         self._keep = keep
         self._orbax: Any = None  # made at first use: importing orbax takes 0.2 s
 
@@ -98,11 +109,11 @@ class Checkpoints:
         present = self.steps()
         if present and step < present[-1]:
             raise WorkdirError(
-                f"{self._folder} holds step {present[-1]} already, so step {step} cannot follow it."
+                f"{self.folder} holds step {present[-1]} already, so step {step} cannot follow it."
             )
         try:
             self._remove_unfinished()
-            self._folder.mkdir(parents=True, exist_ok=True)
+            self.folder.mkdir(parents=True, exist_ok=True)
             with _quiet_orbax():
                 ocp, checkpointer = self._checkpointer()
                 chunks = {"data": ocp.SaveArgs(chunk_byte_size=chunk)}
@@ -110,17 +121,17 @@ class Checkpoints:
                     data=ocp.args.PyTreeSave({"data": data}, save_args=chunks),
                     manifest=ocp.args.JsonSave(manifest),
                 )
-                checkpointer.save(self._folder / str(step), args=items, force=True)
+                checkpointer.save(self.folder / str(step), args=items, force=True)
             if self.always(step):
                 self._mark(step).touch()
             for old in self.steps()[: -self._keep]:
                 if not self.is_kept(old):
-                    shutil.rmtree(self._folder / str(old))
+                    shutil.rmtree(self.folder / str(old))
         # tensorstore reports a full disk as ValueError
         except (OSError, ValueError, RuntimeError) as error:
             with contextlib.suppress(OSError):
                 self._remove_unfinished()
-            what = f"The checkpoint of step {step} could not be saved in {self._folder}"
+            what = f"The checkpoint of step {step} could not be saved in {self.folder}"
             raise WorkdirError(f"{what} ({reason_of(error)}).") from error
 
     def restore(
@@ -137,8 +148,8 @@ class Checkpoints:
         verify, deleted, so that its step can be saved again.
 
         Raises:
-          WorkdirError: there are checkpoints but none verifies (they are left alone), or, as
-            `Misfit`, `like` does not fit.
+          WorkdirError: there are checkpoints but none verifies (they are left alone), as
+            `Unverified`, or `like` does not fit, as `Misfit`.
         """
         found = self._newest(self.steps() if step is None else [step])
         if found is None:
@@ -151,9 +162,9 @@ class Checkpoints:
 
     def steps(self) -> list[int]:
         """Returns the steps of all checkpoints, whether they verify or not, the newest last."""
-        if not self._folder.is_dir():
+        if not self.folder.is_dir():
             return []
-        return sorted(int(entry.name) for entry in self._folder.iterdir() if entry.name.isdecimal())
+        return sorted(int(entry.name) for entry in self.folder.iterdir() if entry.name.isdecimal())
 
     def is_kept(self, step: int) -> bool:
         """Returns whether a checkpoint stays, however many follow it."""
@@ -161,7 +172,7 @@ class Checkpoints:
 
     def _mark(self, step: int) -> pathlib.Path:
         """An empty file that says so."""
-        return self._folder / f"{step}.kept"
+        return self.folder / f"{step}.kept"
 
     def copy(
         self, other: "Checkpoints", change: Callable[[str, np.ndarray], np.ndarray]
@@ -198,23 +209,29 @@ class Checkpoints:
             # Kept, because after deleting them the next run would start from zero as if nothing had
             # been there.
             reasons = "; ".join(f"step {step}: {reason}" for step, reason in damaged.items())
-            raise WorkdirError(
-                f"No checkpoint in {self._folder} verifies ({reasons}); delete that folder to "
-                "start from zero."
-            )
+            raise Unverified(self.folder, reasons)
         return None
 
     def _delete(self, damaged: dict[int, str], step: int) -> None:
         """Deletes damaged checkpoints, so that their steps can be saved again."""
         for bad, reason in damaged.items():
             text = "Checkpoint %d in %s is damaged (%s): deleted, going on from step %d."
-            absl_logging.warning(text, bad, self._folder, reason, step)
-            try:
-                shutil.rmtree(self._folder / str(bad))
-            except OSError as error:
-                raise WorkdirError(
-                    f"{self._folder / str(bad)} cannot be deleted ({reason_of(error)})."
-                ) from error
+            absl_logging.warning(text, bad, self.folder, reason, step)
+            self._remove(bad)
+
+    def remove_after(self, step: int) -> None:
+        """Removes the checkpoints of later steps. Raises WorkdirError."""
+        for later in self.steps():
+            if later > step:
+                self._remove(later)
+
+    def _remove(self, step: int) -> None:
+        try:
+            shutil.rmtree(self.folder / str(step))
+        except OSError as error:
+            raise WorkdirError(
+                f"{self.folder / str(step)} cannot be deleted ({reason_of(error)})."
+            ) from error
 
     def close(self) -> None:
         """Frees orbax's resources; every save is on disk already."""
@@ -240,12 +257,12 @@ class Checkpoints:
         return ocp, self._orbax
 
     def _remove_unfinished(self) -> None:
-        for entry in self._folder.glob("*.orbax-checkpoint-tmp*"):
+        for entry in self.folder.glob("*.orbax-checkpoint-tmp*"):
             shutil.rmtree(entry)
 
     def _verified(self, step: int) -> dict[str, np.ndarray]:
         """The leaves of one checkpoint by name, exactly as they were saved; raises _Damaged."""
-        folder = self._folder / str(step)
+        folder = self.folder / str(step)
         try:
             manifest = read_json(folder / "manifest" / "metadata")
             if _digest([step, manifest["leaves"]]) != manifest["sha256"]:
@@ -276,7 +293,7 @@ class Checkpoints:
         self, step: int, leaves: dict[str, np.ndarray], like: dict[str, Any]
     ) -> dict[str, Any]:
         """The leaves in the structure of `like`; raises Misfit where they do not fit."""
-        where = f"The checkpoint of step {step} in {self._folder} does not fit this program"
+        where = f"The checkpoint of step {step} in {self.folder} does not fit this program"
         parts = {}
         for key, part in like.items():
             prefix = f"[{key!r}]"

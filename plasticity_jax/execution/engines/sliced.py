@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from plasticity_jax import datasets
-from plasticity_jax.execution import engines, growth, placement, rows, slices, sweep, tasks
+from plasticity_jax.execution import engines, growth, placement, results, rows, slices, sweep, tasks
 from plasticity_jax.execution.engines import description, worker
 from plasticity_jax.execution.program import Program
 from plasticity_jax.execution.slices import Slice
@@ -250,7 +250,7 @@ def _settle(workdir: Path, running: Sequence[Slice], dataset: datasets.Dataset) 
         if not one.checkpoints(workdir).is_dir() or (home / "config.json").exists():
             continue
         own = one._replace(numbers=list(range(len(one.numbers))), home=None)
-        sweep.write([own], [sweep.history(Checkpoints(own.checkpoints(home)))], home)
+        results.write([own], [sweep.history(Checkpoints(own.checkpoints(home)))], home)
         workdir_.write_config(home, slices.settings([own], dataset), {})
 
 
