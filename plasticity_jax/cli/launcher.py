@@ -365,8 +365,7 @@ def report(
     from plasticity_jax.reporting import page, statistics, tables
 
     folder, columns = Path(values["workdir"]), rows.arm_columns(checked.programs)
-    environments = [program.spec.make_environment() for program in checked.programs]
-    metric = metrics.judged_by(environments, table)
+    metric = metrics.judged_by(_environments(checked), table)
     statistics.summary(table, columns).to_csv(folder / "summary.csv", index=False)
     finals = tables.finals(table, columns, checked.last, names=pictures.names(values), tested=True)
     finals.to_csv(folder / "final.csv", index=False)
@@ -374,7 +373,9 @@ def report(
     figure = _draw(table, checked, values, title, note)
     if note:
         workdir.remark(folder, note)
-    shown = page.Shown(metric, checked.last, pictures.names(values), values["band"])
+    shown = page.Shown(
+        metric, checked.last, pictures.names(values), values["band"], _chance(checked, metric)
+    )
     programs, folders = checked.programs, [values["workdir"]]
     written = pages.write(folder / pages.FILE, table, programs, shown, folders, title=title)
     lines = ending(table, columns, metric, checked.last, pictures.names(values))
@@ -386,14 +387,24 @@ def _draw(table: Any, checked: Checked, values: flags.Values, title: str, note: 
     from plasticity_jax.reporting import curves
 
     folder, columns = Path(values["workdir"]), rows.arm_columns(checked.programs)
-    environments = [program.spec.make_environment() for program in checked.programs]
-    metric = metrics.judged_by(environments, table)
-    chance = metrics.chance(environments, program_.device_data(checked.dataset), metric)
+    metric = metrics.judged_by(_environments(checked), table)
     title = title or pictures.title(checked.programs)
     note = note or pictures.setting(checked.programs)
-    drawing = pictures.drawing(values, metric, title, note)._replace(chance=chance)
+    drawing = pictures.drawing(values, metric, title, note)._replace(
+        chance=_chance(checked, metric)
+    )
     figure, *_ = curves.curves(table, columns, folder / "curves", drawing)
     return figure
+
+
+def _environments(checked: Checked) -> list[Any]:
+    return [program.spec.make_environment() for program in checked.programs]
+
+
+def _chance(checked: Checked, metric: str) -> float | None:
+    """The value of guessing in a column."""
+    data = program_.device_data(checked.dataset)
+    return metrics.chance(_environments(checked), data, metric)
 
 
 def ending(
@@ -404,13 +415,14 @@ def ending(
     names: Sequence[str] | None = None,
     *,
     tested: bool = False,
+    baseline: dict[str, Any] | None = None,
 ) -> list[str]:
-    """Returns the lines that say how a run ended: the table of its arms, which may be given names
-    and p values, and what diverged.
+    """Returns the lines that say how a run ended: the table of its arms, which may be given names,
+    p values and another baseline, and what diverged.
     """
     from plasticity_jax.reporting import tables
 
-    text = tables.final_table(table, columns, metric, last=last, names=names, tested=tested)
+    text = tables.final_table(table, columns, metric, baseline, last, names, tested=tested)
     lines = [text]
     lost, lanes = table.loc[~table["finite"], "lane"].nunique(), table["lane"].nunique()
     if lost:

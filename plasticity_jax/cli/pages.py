@@ -37,6 +37,15 @@ def write(
     return path
 
 
+def chance(folders: Sequence[str], metric: str) -> float | None:
+    """Returns the value of guessing in a column as the records of workdirs have it; None where they
+    do not all have one, and the same.
+    """
+    records = [workdir.read_record(paths.expanded(folder, "workdir")) for folder in folders]
+    values = {(record.get("chance") or {}).get(metric) for record in records}
+    return values.pop() if len(values) == 1 else None
+
+
 def _about(
     table: Any, programs: Sequence[program_.Program], folders: Sequence[str], title: str
 ) -> "About":

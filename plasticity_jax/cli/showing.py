@@ -19,6 +19,9 @@ plasticity show DIR... [--last=5] [--metric=NAME] [--import=my_parts.py]
 
 The lanes of several workdirs are put together, each once.
 
+  --baseline=NAME=VALUE,...      the arm that others are compared with, by its settings or by its
+                                 name in the table; default the first abrupt one without a method
+
 For a paper:
   --export=latex|markdown|csv    that table, and nothing else; csv has all digits and p values
   --p_values                     a column of p values, corrected for the number of arms (Holm 1979)
@@ -44,12 +47,15 @@ What was run and on what, what came out in sentences, the table of the end, curv
 be switched off, and how to repeat it. A run leaves one in its workdir when it ends. Of several
 workdirs, whose lanes are put together, each once, --to is needed.
 
+  --baseline=NAME=VALUE,...      the arm that others are compared with, by its settings or by its
+                                 name in the table; default the first abrupt one without a method
   --band=minmax|sem|ci|t         what is drawn around a curve
   --arm_names="Abrupt; Ours"     what arms are called, in the order of the table
 """
 OWN = {
     "last": "5",
     "metric": None,
+    "baseline": None,
     "export": None,
     "p_values": False,
     "difference": None,
@@ -72,17 +78,43 @@ def show(argv: Sequence[str]) -> int:
     columns = rows.arm_columns(programs)
     metric = own["metric"] or metrics.judged_by(_environments(programs), table)
     names = pictures.names(own)
+    baseline = _baseline(own["baseline"], table, columns, names)
+    how = {"names": names, "tested": own["p_values"], "baseline": baseline}
     if own["export"]:
-        text = _exported(own["export"], table, columns, metric, (last, names, own["p_values"]))
+        text = _exported(own["export"], table, columns, metric, last, **how)
         launcher.say(text.rstrip("\n"))
     else:
-        lines = launcher.ending(table, columns, metric, last, names, tested=own["p_values"])
-        launcher.say("\n".join(lines))
+        launcher.say("\n".join(launcher.ending(table, columns, metric, last, **how)))
     if difference is not None:
-        launcher.say("\n".join(["", *seeds(table, columns, metric, last, difference)]))
+        lines = seeds(table, columns, metric, last, difference, baseline)
+        launcher.say("\n".join(["", *lines]))
     if own["figure"]:
-        _draw(own, table, columns, metric, programs)
+        # (the file's name says its format)
+        values = {**own, "figure_format": None}
+        drawn = pictures.drawing(values, metric, "", pictures.setting(programs))
+        drawn = drawn._replace(chance=pages.chance(given, metric))
+        _draw(own["figure"], table, columns, drawn)
     return 0
+
+
+def _baseline(
+    given: str | None, table: Any, columns: Sequence[str], names: Sequence[str] | None
+) -> dict[str, Any] | None:
+    """The settings of the arm that --baseline says, None where it is not given."""
+    from plasticity_jax.reporting import labels, statistics
+
+    if given is None:
+        return None
+    arms = statistics.arms(table, columns)
+    called = labels.named(labels.of_arms(arms.values), names)
+    if given in called:
+        return arms.values.to_dict("records")[called.index(given)]
+    if "=" not in given:
+        raise ValueError(
+            f"baseline is {given!r}: allowed are NAME=VALUE,... and the names of arms, "
+            f"{'; '.join(called)}."
+        )
+    return settings.pairs("baseline", given)
 
 
 def finished(given: Sequence[str]) -> tuple[Any, list[program.Program]]:
@@ -128,30 +160,37 @@ def _exported(
     table: Any,
     columns: Sequence[str],
     metric: str,
-    shown: tuple[int, Sequence[str] | None, bool],
+    last: int,
+    **how: Any,
 ) -> str:
-    """The table as text of a kind; `shown` are tasks, names of arms, and whether with p values."""
+    """The table as text of a kind; `how` are names of arms, whether with p values, and the
+    baseline.
+    """
     from plasticity_jax.reporting import exports, statistics, tables
 
-    last, names, tested = shown
     if kind == "csv":
         statistics.check(table, columns, metric, last)
-        every = tables.finals(table, columns, last, names=names, tested=True)
+        every = tables.finals(table, columns, last, **{**how, "tested": True})
         return every[every["metric"] == metric].to_csv(index=False)
-    final = exports.final(table, columns, metric, last, names, tested=tested)
+    final = exports.final(table, columns, metric, last, **how)
     return exports.KINDS[kind](final)
 
 
 def seeds(
-    table: Any, columns: Sequence[str], metric: str, last: int, difference: float
+    table: Any,
+    columns: Sequence[str],
+    metric: str,
+    last: int,
+    difference: float,
+    baseline: dict[str, Any] | None = None,
 ) -> list[str]:
-    """Returns lines that say how many seeds would tell a difference of each arm to the baseline, in
-    the unit of the printed table.
+    """Returns lines that say how many seeds would tell a difference of each arm to the baseline
+    (`statistics.baseline_of`), in the unit of the printed table.
     """
     from plasticity_jax.reporting import labels, significance, statistics
 
     arms = statistics.arms(table, columns)
-    number = statistics.baseline_of(arms.values)
+    number = statistics.baseline_of(arms.values, baseline)
     names = labels.of_arms(arms.values)
     about = metrics.of_column(table, metric)
     scale, unit = (100, " points") if about.share else (1, "")
@@ -174,19 +213,12 @@ def seeds(
     return lines
 
 
-def _draw(
-    own: flags.Values,
-    table: Any,
-    columns: Sequence[str],
-    metric: str,
-    programs: Sequence[program.Program],
-) -> None:
+def _draw(file: str, table: Any, columns: Sequence[str], drawing: Any) -> None:
+    """Draws a `curves.Drawing` into a file, of the format that its name ends with."""
     from plasticity_jax.reporting import curves
 
-    path = Path(paths.expanded(own["figure"], "figure"))
+    path = Path(paths.expanded(file, "figure"))
     format_ = path.suffix.removeprefix(".")
-    values = {**own, "figure_format": format_}
-    drawing = pictures.drawing(values, metric, "", pictures.setting(programs))
     with curves.style(drawing.width):
         drawn = curves.figure(table, columns, drawing)
         drawn.savefig(path, format=format_, metadata=curves.FORMATS[format_])
@@ -211,6 +243,7 @@ def report(argv: Sequence[str]) -> int:
     from plasticity_jax.reporting import page, panels
 
     defaults = {"to": None, "last": "5", "metric": None, "band": "minmax", "arm_names": None}
+    defaults |= {"baseline": None}
     own, given = folders.given(argv, REPORT, defaults)
     if given is None:
         return 0
@@ -221,6 +254,9 @@ def report(argv: Sequence[str]) -> int:
     table, programs = finished(given)
     metric = own["metric"] or metrics.judged_by(_environments(programs), table)
     path = Path(paths.expanded(own["to"], "to")) if own["to"] else Path(given[0], pages.FILE)
-    shown = page.Shown(metric, last, pictures.names(own), own["band"])
+    names, columns = pictures.names(own), rows.arm_columns(programs)
+    baseline = _baseline(own["baseline"], table, columns, names)
+    chance = pages.chance(given, metric)
+    shown = page.Shown(metric, last, names, own["band"], chance, baseline)
     launcher.say(f"page: {pages.write(path, table, programs, shown, given)}")
     return 0

@@ -21,6 +21,7 @@ from plasticity_jax.execution import (
 from plasticity_jax.execution import program as program_
 from plasticity_jax.execution.program import History, Program
 from plasticity_jax.execution.slices import Slice
+from plasticity_jax.reporting import metrics
 from plasticity_jax.spec import Spec
 from plasticity_jax.storage import paths
 from plasticity_jax.storage import workdir as workdir_
@@ -177,6 +178,9 @@ def grow(
     growth.apply(workdir, planned)
     ready()
     made = record.environment_record(dataset)
+    specs = dict.fromkeys(one.program.spec for one in planned.slices)
+    environments = [spec.make_environment() for spec in specs]
+    made["chance"] = metrics.chances(environments, program_.device_data(dataset))
     before = workdir_.read_record(workdir)  # of a run that grows
     if before:
         made["calls"] = before.pop("calls", [])

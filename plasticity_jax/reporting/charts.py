@@ -8,15 +8,17 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
 
-from plasticity_jax.reporting import panels
+from plasticity_jax.reporting import curves, panels
 from plasticity_jax.types import Metric
 
 POINTS = 30_000
 """Points of all lines of a page at most; longer runs are drawn at every so-manieth task."""
 ROOM = (52.0, 12.0, 10.0, 40.0)  # left, right, top, bottom, in units of the drawing
-_TICKS = 6
-_NICE = (1.0, 2.0, 5.0, 10.0)
+_SIZE = (4.0, 2.4)  # inches of the figure that ends and ticks are taken from
+_DIGITS = 4  # of the words of a tick at least
 _DESCRIBED = 12  # arms whose course is told in words
 
 
@@ -40,6 +42,22 @@ class Course(NamedTuple):
     high: np.ndarray
     dashes: str
     marked: bool
+
+
+class Frame(NamedTuple):
+    """How a chart is drawn.
+
+    Attributes:
+      size: width and height, in units of its own.
+      tasks: of the run, which the axis is long.
+      band: one of `panels.BANDS`.
+      every: tasks between points of a line.
+    """
+
+    size: tuple[int, int]
+    tasks: int
+    band: str = "t"
+    every: int = 1
 
 
 class Axis(NamedTuple):
@@ -94,72 +112,67 @@ def dashes(linestyle: Any) -> str:
     return " ".join(f"{2 * length:g}" for length in linestyle[1])
 
 
-def axis(drawn: Sequence[Course], share: bool) -> Axis:
-    """Returns the axis of what is drawn: logarithmic where all is positive and means span more than
-    two decades, of shares within 0 to 1.
+def axis(metric: Metric, lines: Sequence[panels.Line], band: str) -> Axis:
+    """Returns the axis of values that `panels` gives a figure of these lines, with the ticks that
+    lie within its ends.
     """
-    means = np.concatenate([one.mean for one in drawn])
-    lows = np.concatenate([one.low for one in drawn])
-    ends = np.stack([lows, np.concatenate([one.high for one in drawn])])
-    bands = ends[:, np.isfinite(ends).all(axis=0)]
-    every = np.concatenate([means, bands.ravel()])
-    low, high = float(every.min()), float(every.max())
-    logarithmic = means.min() > 0 and means.max() > panels.DECADES * means.min()
-    if logarithmic:
-        low = min(float(means.min()), low) if low > 0 else float(means.min())
-    fitting = panels.without_outliers(means, bands, logarithmic)
-    if fitting is not None:
-        low, high = max(low, fitting[0]), min(high, fitting[1])
-    if share and not logarithmic and means.min() >= 0 and means.max() <= 1:
-        low, high = max(low, 0.0), min(high, 1.0)
-    if logarithmic:
-        low, high = low / 1.2, high * 1.2
-        return Axis(low, high, True, _decades(low, high, share))
-    if high - low <= 1e-6 * max(abs(low), abs(high)):
-        around = 0.05 * abs(high) or 0.05
-        low, high = low - around, high + around
-    else:
-        around = 0.03 * (high - low)
-        low, high = low - around, high + around
-    return Axis(low, high, False, _steps(low, high, share))
+    rows: Any = pd.concat([line.rows for line in lines])
+    rows = rows[(rows["metric"] == metric.name) & (rows["count"] > 0)]
+    several = rows[rows["count"] > 1]
+    bands = np.stack(panels.edges(several, band)) if len(several) else None
+    with curves.style():
+        axes = Figure(_SIZE).add_subplot()
+        for values in (rows["mean"], *([] if bands is None else bands)):
+            axes.plot(values)
+        panels.fit_values(axes, metric, rows, bands)
+        low, high = axes.get_ylim()
+        logarithmic = axes.get_yscale() == "log"
+        # (a locator's 0 may be what is left of a sum)
+        zero = 0 if logarithmic else 1e-9 * (high - low)
+        found = [float(tick) for tick in axes.get_yticks() if low <= tick <= high]
+        ticks = [tick if abs(tick) > zero else 0.0 for tick in found]
+    digits = _DIGITS if logarithmic else _digits(ticks)
+    worded = [(tick, _word(tick, metric.share, digits)) for tick in ticks]
+    return Axis(low, high, logarithmic, worded)
 
 
-def _steps(low: float, high: float, share: bool) -> list[tuple[float, str]]:
-    """Ticks at round values."""
-    rough = (high - low) / _TICKS
-    unit = 10.0 ** math.floor(math.log10(rough))
-    step = unit * next(nice for nice in _NICE if nice * unit >= rough)
-    first = math.ceil(low / step - 1e-9)
-    values = [step * n for n in range(first, math.floor(high / step + 1e-9) + 1)]
-    return [(value, _word(value, share, step)) for value in values]
+def _digits(ticks: Sequence[float]) -> int:
+    """How many tell neighbours apart."""
+    if len(ticks) < 2:
+        return _DIGITS
+    step = min(np.diff(ticks))
+    return max(_DIGITS, 1 + math.ceil(math.log10(max(map(abs, ticks)) / step)))
 
 
-def _decades(low: float, high: float, share: bool) -> list[tuple[float, str]]:
-    """Ticks at powers of ten, of which not too many have words."""
-    first, last = math.ceil(math.log10(low)), math.floor(math.log10(high))
-    every = max(1, math.ceil((last - first + 1) / _TICKS))
-    return [(10.0**n, _word(10.0**n, share, 10.0**n)) for n in range(first, last + 1, every)]
-
-
-def _word(value: float, share: bool, step: float) -> str:
+def _word(value: float, share: bool, digits: int = _DIGITS) -> str:
     """A value as a tick has it."""
-    value, step = (100 * value, 100 * step) if share else (value, step)
-    value = 0.0 if abs(value) < 1e-9 * step else value
-    return f"{value:.4g}{'%' if share else ''}".replace("e+0", "e").replace("e-0", "e-")
+    shown = f"{100 * value if share else value:.{digits}g}{'%' if share else ''}"
+    return shown.replace("e+0", "e").replace("e-0", "e-")
+
+
+def written(value: float, metric: Metric) -> str:
+    """Returns a value of a metric in a sentence."""
+    return f"{100 * value:.1f} %" if metric.share else f"{value:.3g}"
 
 
 def chart(
-    metric: Metric, drawn: Sequence[Course], size: tuple[int, int], tasks: int, name: str
+    metric: Metric,
+    lines: Sequence[panels.Line],
+    frame: Frame,
+    name: str,
+    chance: float | None = None,
 ) -> str:
     """Returns the SVG of a chart, with its words for those who hear it.
 
     Args:
       metric: what is drawn.
-      drawn: of each arm.
-      size: width and height of the drawing, in its own units.
-      tasks: of the run, which the axis is long.
+      lines: of each arm.
+      frame: how it is drawn.
       name: of the chart, for what refers to it.
+      chance: the value of guessing, a dotted line if the axis has it.
     """
+    size, tasks = frame.size, frame.tasks
+    drawn = courses(lines, metric.name, frame.band, frame.every)
     known = [one for one in drawn if len(one.tasks)]
     title = html.escape(metric.label or metric.name.replace("_", " "))
     head = (
@@ -170,43 +183,75 @@ def chart(
         said = f"<title id='{name}-title'>{title}</title><desc id='{name}-words'>Nothing measured"
         middle = f"<text x='{size[0] / 2}' y='{size[1] / 2}' text-anchor='middle'>nothing measured"
         return f"{head}>{said}.</desc>{middle}</text></svg>"
-    scale = axis(known, metric.share)
     left, right, top, bottom = ROOM
-    width, height = size[0] - left - right, size[1] - top - bottom
-    last = max(tasks, 2)
-    data = (
-        f' data-low="{scale.low:.6g}" data-high="{scale.high:.6g}" data-tasks="{last}"'
-        f' data-log="{int(scale.logarithmic)}" data-share="{int(metric.share)}"'
-        f' data-box="{left:g} {top:g} {width:g} {height:g}"'
-    )
-    pieces = [f"{head}{data}>", f'<title id="{name}-title">{title}</title>']
-    pieces.append(f'<desc id="{name}-words">{html.escape(words(known, metric))}</desc>')
-    pieces += _grid(scale, (left, top, width, height), last)
-
-    def across(task: np.ndarray) -> np.ndarray:
-        return left + width * (task - 1) / (last - 1)
-
-    def down(values: np.ndarray) -> np.ndarray:
-        return top + height * (1 - scale.place(values))
-
+    box = (left, top, size[0] - left - right, size[1] - top - bottom)
+    plot = _Plot(axis(metric, lines, frame.band), *box, max(tasks, 2))
+    pieces = [f"{head}{_data(plot, metric.share)}>", f'<title id="{name}-title">{title}</title>']
+    told = words(known, metric)
+    if chance is not None:
+        told += f" Chance: {written(chance, metric)}."
+    pieces.append(f'<desc id="{name}-words">{html.escape(told)}</desc>')
+    pieces += _grid(plot)
+    if chance is not None and plot.scale.low <= chance <= plot.scale.high:
+        pieces.append(_dotted(plot, chance))
     for one in known:
-        x, y = across(one.tasks), down(one.mean)
-        pieces.append(f'<g class="arm a{one.arm}">')
-        several = np.isfinite(one.low) & np.isfinite(one.high)
-        if several.sum() > 1:
-            upper = _path(x[several], down(one.high[several]))
-            lower = _path(x[several][::-1], down(one.low[several])[::-1])
-            pieces.append(f'<path class="band" d="{upper}L{lower[1:]}Z"/>')
-        dashes = f' stroke-dasharray="{one.dashes}"' if one.dashes else ""
-        pieces.append(f'<path class="line" d="{_path(x, y)}"{dashes}/>')
-        if one.marked:
-            step = max(1, len(x) // 25)
-            pieces += [
-                f'<circle cx="{a:.1f}" cy="{b:.1f}" r="2.5"/>'
-                for a, b in zip(x[::step], y[::step], strict=True)
-            ]
-        pieces.append("</g>")
+        pieces += _arm(plot, one)
     return "".join([*pieces, "</svg>"])
+
+
+class _Plot(NamedTuple):
+    """Where things are in a chart.
+
+    Attributes:
+      scale: of the axis of values.
+      left, top, width, height: of what is inside the axes.
+      last: the task at its right end.
+    """
+
+    scale: Axis
+    left: float
+    top: float
+    width: float
+    height: float
+    last: int
+
+    def across(self, task: Any) -> Any:
+        """Returns where tasks are."""
+        return self.left + self.width * (task - 1) / (self.last - 1)
+
+    def down(self, values: Any) -> Any:
+        """Returns where values are."""
+        return self.top + self.height * (1 - self.scale.place(values))
+
+
+def _data(plot: _Plot, share: bool) -> str:
+    """What the script needs to say of a place which value it is."""
+    scale = plot.scale
+    return (
+        f' data-low="{scale.low:.6g}" data-high="{scale.high:.6g}" data-tasks="{plot.last}"'
+        f' data-log="{int(scale.logarithmic)}" data-share="{int(share)}"'
+        f' data-box="{plot.left:g} {plot.top:g} {plot.width:g} {plot.height:g}"'
+    )
+
+
+def _arm(plot: _Plot, one: Course) -> list[str]:
+    """A line with its band and its points."""
+    x, y = plot.across(one.tasks), plot.down(one.mean)
+    pieces = [f'<g class="arm a{one.arm}">']
+    several = np.isfinite(one.low) & np.isfinite(one.high)
+    if several.sum() > 1:
+        upper = _path(x[several], plot.down(one.high[several]))
+        lower = _path(x[several][::-1], plot.down(one.low[several])[::-1])
+        pieces.append(f'<path class="band" d="{upper}L{lower[1:]}Z"/>')
+    dashes = f' stroke-dasharray="{one.dashes}"' if one.dashes else ""
+    pieces.append(f'<path class="line" d="{_path(x, y)}"{dashes}/>')
+    if one.marked:
+        step = max(1, len(x) // 25)
+        pieces += [
+            f'<circle cx="{a:.1f}" cy="{b:.1f}" r="2.5"/>'
+            for a, b in zip(x[::step], y[::step], strict=True)
+        ]
+    return [*pieces, "</g>"]
 
 
 def words(drawn: Sequence[Course], metric: Metric) -> str:
@@ -215,7 +260,7 @@ def words(drawn: Sequence[Course], metric: Metric) -> str:
         return f"Lines of {len(drawn)} arms against the task; their ends are in the table."
     told = []
     for one in drawn:
-        ends = [_word(value, metric.share, 0) for value in (one.mean[0], one.mean[-1])]
+        ends = [_word(value, metric.share) for value in (one.mean[0], one.mean[-1])]
         told.append(f"{one.label}: from {ends[0]} at task {one.tasks[0]} to {ends[1]} at task ")
         told[-1] += f"{one.tasks[-1]}"
     return f"Lines against the task. {'; '.join(told)}."
@@ -226,18 +271,26 @@ def _path(x: np.ndarray, y: np.ndarray) -> str:
     return f"M{'L'.join(points)}"
 
 
-def _grid(scale: Axis, box: tuple[float, float, float, float], last: int) -> list[str]:
+def _grid(plot: _Plot) -> list[str]:
     """Lines and words of both axes."""
-    left, top, width, height = box
     pieces = []
-    for value, word in scale.ticks:
-        y = top + height * (1 - float(scale.place(value)))
-        pieces.append(f'<path class="grid" d="M{left:g} {y:.1f}h{width:g}"/>')
-        pieces.append(f'<text class="y" x="{left - 6:g}" y="{y + 4:.1f}">{word}</text>')
-    ticks = [round(value) for value, _ in _steps(1, last, False) if value >= 1 and value % 1 == 0]
-    for task in dict.fromkeys([1, *ticks]):
-        x = left + width * (task - 1) / (last - 1)
-        pieces.append(f'<text class="x" x="{x:.1f}" y="{top + height + 16:g}">{task}</text>')
-    middle = left + width / 2
-    pieces.append(f'<text class="x" x="{middle:g}" y="{top + height + 33:g}">task</text>')
+    for value, word in plot.scale.ticks:
+        y = float(plot.down(value))
+        pieces.append(f'<path class="grid" d="M{plot.left:g} {y:.1f}h{plot.width:g}"/>')
+        pieces.append(f'<text class="y" x="{plot.left - 6:g}" y="{y + 4:.1f}">{word}</text>')
+    below = plot.top + plot.height
+    ticks = panels.whole_ticks().tick_values(1, plot.last)
+    for task in dict.fromkeys([1, *(int(tick) for tick in ticks if 1 <= tick <= plot.last)]):
+        x = plot.across(task)
+        pieces.append(f'<text class="x" x="{x:.1f}" y="{below + 16:g}">{task}</text>')
+    middle = plot.left + plot.width / 2
+    pieces.append(f'<text class="x" x="{middle:g}" y="{below + 33:g}">task</text>')
     return pieces
+
+
+def _dotted(plot: _Plot, chance: float) -> str:
+    """A line across a chart, with its word at the right: above it or, at the top, below it."""
+    y = float(plot.down(chance))
+    line = f'<path class="chance" d="M{plot.left:g} {y:.1f}h{plot.width:g}"/>'
+    place = y - 4 if y > plot.top + 18 else y + 13
+    return f'{line}<text class="y" x="{plot.left + plot.width:g}" y="{place:.1f}">chance</text>'

@@ -1,7 +1,7 @@
 """The table of a run's end for a document: Markdown, or LaTeX with booktabs."""
 
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import pandas as pd
 
@@ -39,6 +39,7 @@ def final(
     names: Sequence[str] | None = None,
     *,
     tested: bool = False,
+    baseline: dict[str, Any] | None = None,
 ) -> Final:
     """Returns what `tables.final_table` prints, in cells; `names` are what arms are called.
 
@@ -46,7 +47,7 @@ def final(
       ValueError: as `tables.final_table`.
     """
     head, rows = tables.final_cells(
-        table, arm_columns, metric, last=last, names=names, tested=tested
+        table, arm_columns, metric, baseline, last, names, tested=tested
     )
     return Final(head, rows)
 

@@ -86,12 +86,14 @@ def of_table(
     metric: str,
     last: int = 5,
     names: Sequence[str] | None = None,
+    *,
+    baseline: dict[str, Any] | None = None,
 ) -> Findings:
-    """Returns what a table says of `metric`; `last` tasks are averaged over at the end, and `names`
-    are what arms are called.
+    """Returns what a table says of `metric`; `last` tasks are averaged over at the end, `names` are
+    what arms are called, and `baseline` is as in `statistics.baseline_of`.
 
     Raises:
-      ValueError: as `statistics.final`.
+      ValueError: as `statistics.final` and `statistics.baseline_of`.
     """
     arms = statistics.arms(table, arm_columns)
     named = labels.named(labels.of_arms(arms.values), names)
@@ -108,8 +110,9 @@ def of_table(
             first += _moved(name, rows, found, probes)
     if not changes:
         changes.append(f"With fewer than {FEWEST} tasks nothing is said of falls.")
+    number = statistics.baseline_of(arms.values, baseline)
     return Findings(
-        _ends(arms, named, about, last),
+        _ends(arms, named, number, about, last),
         changes,
         first,
         _diverged(named, arms.rows),
@@ -235,11 +238,12 @@ def _moved(name: str, rows: Any, fall: Change, columns: Mapping[str, str]) -> li
     return [f"Before {name} fell, there moved: {', '.join(told)}{more}.{apart}"]
 
 
-def _ends(arms: statistics.Arms, names: Sequence[str], about: Metric, last: int) -> list[str]:
-    """How arms compare at the end, each with the baseline."""
+def _ends(
+    arms: statistics.Arms, names: Sequence[str], number: int, about: Metric, last: int
+) -> list[str]:
+    """How arms compare at the end, each with the baseline, the arm of this number."""
     if len(names) == 1:
         return []
-    number = statistics.baseline_of(arms.values)
     found = statistics.differences(arms, number, about.name, last)
     tests = significance.tests(found, number)["p_holm"].to_numpy()
     told: dict[str, list[str]] = {"better": [], "worse": [], "": []}

@@ -96,6 +96,8 @@ def of_environment(environment: Environment, revisit: int = 0) -> dict[str, Metr
 
 
 def _of_held_out(metric: Metric, data: Data) -> float | None:
+    if not len(data.test_y):
+        return None
     return metric.guess(dataclasses.replace(data, x=data.test_x, y=data.test_y))
 
 
@@ -235,6 +237,13 @@ def judged_by(environments: Sequence[Environment], columns: Container[str]) -> s
     there = [column for column in every if column in columns]
     common = set(every).intersection(*orders) - set(LOSSES)
     return next((column for column in there if column in common), there[0])
+
+
+def chances(environments: Sequence[Environment], data: Data) -> dict[str, float]:
+    """Returns {column: value of guessing} of the scores that have one, as `chance` has it."""
+    columns = dict.fromkeys(itertools.chain.from_iterable(map(of_environment, environments)))
+    found = {column: chance(environments, data, column) for column in columns}
+    return {column: float(value) for column, value in found.items() if value is not None}
 
 
 def chance(environments: Sequence[Environment], data: Data, column: str) -> float | None:

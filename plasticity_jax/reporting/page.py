@@ -69,12 +69,17 @@ class Shown(NamedTuple):
       last: tasks at the end that are averaged over.
       names: what arms are called; default `labels.of_arms`.
       band: one of `panels.BANDS`.
+      chance: the value of guessing, a line in the chart of the metric; None where there is none.
+      baseline: arm columns and values of the arm that others are compared with; default
+        `statistics.baseline_of`.
     """
 
     metric: str
     last: int = 5
     names: Sequence[str] | None = None
     band: str = "t"
+    chance: float | None = None
+    baseline: dict[str, Any] | None = None
 
 
 def page(table: Any, arm_columns: Sequence[str], shown: Shown, about: About) -> str:
@@ -84,7 +89,9 @@ def page(table: Any, arm_columns: Sequence[str], shown: Shown, about: About) -> 
       ValueError: as `statistics.final`.
     """
     statistics.check(table, arm_columns, shown.metric, shown.last)
-    found = findings.of_table(table, arm_columns, shown.metric, shown.last, shown.names)
+    found = findings.of_table(
+        table, arm_columns, shown.metric, shown.last, shown.names, baseline=shown.baseline
+    )
     ends = statistics.final(table, arm_columns, shown.metric, shown.last)
     arms = statistics.arm_labels(table, arm_columns)
     named = pd.Series(labels.named(list(arms), shown.names), name=arms.name)
@@ -163,7 +170,13 @@ def _listed(sentences: Sequence[str], kind: str = "") -> list[str]:
 def _ends(table: Any, arm_columns: Sequence[str], shown: Shown) -> list[str]:
     """The table of the end, and one of every measurement."""
     head, rows = tables.final_cells(
-        table, arm_columns, shown.metric, last=shown.last, names=shown.names, tested=True
+        table,
+        arm_columns,
+        shown.metric,
+        shown.baseline,
+        shown.last,
+        shown.names,
+        tested=True,
     )
     pieces = [
         "<h2>Table of the end</h2>",
@@ -175,7 +188,9 @@ def _ends(table: Any, arm_columns: Sequence[str], shown: Shown) -> list[str]:
     measured = [c for c in statistics.metric_columns(table, arm_columns) if "/" not in c]
     if (len(rows) - 1) * len(measured) > EVERY:
         return [*pieces, '<p class="quiet">Every other measurement is in final.csv.</p>']
-    every = tables.finals(table, arm_columns, shown.last, names=shown.names)
+    every = tables.finals(
+        table, arm_columns, shown.last, names=shown.names, baseline=shown.baseline
+    )
     bootstrap = ("low", "high", "minus_low", "minus_high")
     every = every.drop(columns=[column for column in bootstrap if column in every])
     cells = [[column.replace("_", " ") for column in every]]
@@ -218,15 +233,18 @@ def _curves(
     points = len(lines) * (1 + len(own)) * tasks
     every = max(1, -(-points // charts.POINTS))
     words = f"Lines are means over seeds; bands: {panels.BANDS[shown.band]}."
+    if shown.chance is not None:
+        level = charts.written(shown.chance, metrics.of_column(table, shown.metric))
+        words += f" Dotted, where the axis has it: chance, {level}."
     if every > 1:
         which = {2: "second", 3: "third"}.get(every, f"{every}th")
         words += f" Drawn at every {which} task."
     pieces = ["<h2>Curves</h2>", f'<p class="quiet">{html.escape(words)}</p>', *_keys(lines)]
     for place, column in enumerate([shown.metric, *own]):
         about = metrics.of_column(table, column)
-        drawn = charts.courses(lines, column, shown.band, every)
-        size = SMALL if place else MAIN
-        svg = charts.chart(about, drawn, size, tasks, f"chart{place}")
+        frame = charts.Frame(SMALL if place else MAIN, tasks, shown.band, every)
+        chance = None if place else shown.chance
+        svg = charts.chart(about, lines, frame, f"chart{place}", chance)
         name = html.escape(about.label or column.replace("_", " "))
         figure = f"<figure{'' if place else ' class=main'}><figcaption>{name}</figcaption>{svg}"
         pieces.append(f"{figure}</figure>")

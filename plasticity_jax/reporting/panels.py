@@ -12,6 +12,7 @@ from plasticity_jax.types import Metric
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.ticker import MaxNLocator
 
 BANDS = {
     "minmax": "minimum to maximum",
@@ -74,8 +75,6 @@ _NONE = ("", "None", None)  # of matplotlib's markers
 
 def draw(axes: "Axes", metric: Metric, arms: Sequence[Line], band: str, tasks: int) -> None:
     """Draws one column of every arm into `axes`, over as many tasks."""
-    from matplotlib.ticker import MaxNLocator
-
     drawn, bands = [], []
     for order, arm in enumerate(arms):
         rows = arm.rows[(arm.rows["metric"] == metric.name) & (arm.rows["count"] > 0)]
@@ -91,7 +90,7 @@ def draw(axes: "Axes", metric: Metric, arms: Sequence[Line], band: str, tasks: i
             bands.append(np.stack([low, high])[:, several])
     axes.set_xlabel("task")
     axes.set_ylabel(textwrap.fill(metric.label, CHARACTERS))
-    axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=7, steps=[1, 2, 5, 10]))
+    axes.xaxis.set_major_locator(whole_ticks())
     if tasks > 1:
         # (a point at an end is whole)
         marked = any(line.get_marker() not in _NONE for line in axes.lines)
@@ -99,11 +98,24 @@ def draw(axes: "Axes", metric: Metric, arms: Sequence[Line], band: str, tasks: i
         axes.set_xlim(1 - room, tasks + room)
     else:
         axes.set_xlim(0.5, 1.5)
-    every = pd.concat(drawn)
-    _value_axis(axes, metric.share, every)
-    if bands:
-        _leave_out_outliers(axes, every["mean"].to_numpy(), np.hstack(bands))
-    _not_below_zero(axes, every["minimum"].to_numpy())
+    fit_values(axes, metric, pd.concat(drawn), np.hstack(bands) if bands else None)
+
+
+def fit_values(axes: "Axes", metric: Metric, drawn: pd.DataFrame, bands: np.ndarray | None) -> None:
+    """Gives an axis of values its scale, ends and ticks; `drawn` are the rows of the summary whose
+    lines are in `axes`, and `bands` [2, points] the edges of their bands.
+    """
+    _value_axis(axes, metric.share, drawn)
+    if bands is not None:
+        _leave_out_outliers(axes, drawn["mean"].to_numpy(), bands)
+    _not_below_zero(axes, drawn["minimum"].to_numpy())
+
+
+def whole_ticks() -> "MaxNLocator":
+    """Returns what chooses the ticks of an axis of tasks."""
+    from matplotlib.ticker import MaxNLocator
+
+    return MaxNLocator(integer=True, nbins=7, steps=[1, 2, 5, 10])
 
 
 def _marks(marker: str, tasks: np.ndarray) -> dict[str, Any]:

@@ -22,21 +22,23 @@ def finals(
     names: Sequence[str] | None = None,
     *,
     tested: bool = False,
+    baseline: dict[str, Any] | None = None,
 ) -> pd.DataFrame:
     """Returns one row per metric (not those of single layers) and arm: what `final_table` prints,
     as numbers.
 
     Columns: metric, arm (its label, or its name), seeds, diverged, mean, low, high, t_low, t_high
     (as in `over_seeds.Statistics`); minus, minus_low, minus_high, minus_t_low, minus_t_high: the
-    paired difference to the baseline, the first abrupt arm of method "none", which has none itself.
-    Where `tested`, also p and p_holm, of the paired t test and corrected for the number of arms.
+    paired difference to the baseline (by default the first abrupt arm of method "none"), which has
+    none itself. Where `tested`, also p and p_holm, of the paired t test and corrected for the
+    number of arms.
 
     Raises:
-      ValueError: as `statistics.final`.
+      ValueError: as `statistics.final`, and a baseline that fits no arm or several.
     """
     arms = statistics.arms(table, arm_columns)
     names = labels.named(labels.of_arms(arms.values), names)
-    number = statistics.baseline_of(arms.values)
+    number = statistics.baseline_of(arms.values, baseline)
     rows = []
     for metric in statistics.metric_columns(table, arm_columns):
         if "/" in metric:

@@ -13,8 +13,8 @@ import pandas as pd
 import pytest
 from helpers import tiny
 
-from plasticity_jax.cli import commands, launcher
-from plasticity_jax.execution import sweep
+from plasticity_jax.cli import commands, launcher, showing
+from plasticity_jax.execution import merging, sweep
 from plasticity_jax.execution.engines import slurm
 from plasticity_jax.storage import workdir
 
@@ -53,6 +53,7 @@ def test_finished_runs_get_a_page_and_their_literature(runs, tmp_path, capsys):
     assert commands.main(["report", *both, f"--to={path}"]) == 0
     assert capsys.readouterr().out == f"page: {path}\n"
     text = path.read_text(encoding="utf-8")
+    assert "Dotted, where the axis has it: chance, " in text
     assert "2 training runs: 1 arm, 2 seeds, 2 tasks." in text
     assert "<h3>seed_0</h3>" in text
     assert "<h3>seed_1</h3>" in text
@@ -65,6 +66,38 @@ def test_finished_runs_get_a_page_and_their_literature(runs, tmp_path, capsys):
     found = capsys.readouterr().out
     assert "@article{liu2026gradually," in found
     assert "sokar2023dormant" not in found
+
+
+@pytest.mark.long
+def test_any_arm_may_be_the_one_that_others_are_compared_with(runs, tmp_path, capsys, monkeypatch):
+    both = [str(runs / "seed_0"), str(runs / "seed_1")]
+    fast, programs = merging.load_with_programs(both)
+    slow = fast.assign(lane=fast["lane"] + 2, learning_rate=0.001, online_accuracy=fast["loss"])
+    table = pd.concat([fast.assign(learning_rate=0.01), slow], ignore_index=True)
+    monkeypatch.setattr(showing, "finished", lambda given: (table, programs))
+    shown = ["show", *both]
+    assert commands.main(shown) == 0
+    usual = capsys.readouterr().out
+    assert "minus learning_rate=0.01" in usual
+    for baseline in ("learning_rate=0.001", "learning_rate=1e-3", "learning_rate=1e-3,method=none"):
+        assert commands.main([*shown, f"--baseline={baseline}", "--difference=2"]) == 0
+        other = capsys.readouterr().out
+        assert "minus learning_rate=0.001" in other
+        assert "from learning_rate=0.001 with a chance" in other
+    assert commands.main([*shown, "--arm_names=fast;slow", "--baseline=slow", "--export=csv"]) == 0
+    found = pd.read_csv(io.StringIO(capsys.readouterr().out)).set_index("arm")
+    assert found["minus"].isna().to_dict() == {"fast": False, "slow": True}
+    page = tmp_path / "page.html"
+    assert commands.main(["report", *both, "--baseline=learning_rate=1e-3", f"--to={page}"]) == 0
+    assert "minus learning_rate=0.001, " in page.read_text()
+    capsys.readouterr()
+    for given, said in (
+        ("slow", "baseline is 'slow': allowed are NAME=VALUE,... and the names of arms, learning_"),
+        ("learning_rate=3", "the baseline {'learning_rate': 3.0} fits no arm: it must fit one of"),
+        ("colour=red", "unknown arm column 'colour' in the baseline: known are "),
+    ):
+        assert commands.main([*shown, f"--baseline={given}"]) == 2
+        assert capsys.readouterr().err.startswith(f"error: {said}")
 
 
 @pytest.mark.long
@@ -119,7 +152,11 @@ def test_a_paper_gets_a_table_its_p_values_seeds_and_a_figure(runs, tmp_path, ca
         (["shwo"], 2, "command is 'shwo': allowed are 'run', 'select', 'show', 'report',"),
         (["show"], 2, "there are no workdirs: give at least one folder of a run."),
         (["show", "nowhere"], 1, "nowhere is no folder: allowed are folders of runs."),
-        (["show", "--lsat=3"], 2, "unknown flag --lsat=3: allowed are --last, --metric, --export,"),
+        (
+            ["show", "--lsat=3"],
+            2,
+            "unknown flag --lsat=3: allowed are --last, --metric, --baseline,",
+        ),
         (["show", "a", "--export=word"], 2, "export is 'word': allowed are 'latex', 'markdown',"),
         (["show", "a", "--difference=-1"], 2, "difference is -1: allowed are numbers above 0, in"),
         (["show", "a", "--figure=a.bmp"], 2, "the ending of figure is 'bmp': allowed are 'svg',"),

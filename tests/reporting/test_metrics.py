@@ -207,6 +207,16 @@ def test_where_none_is_right_there_is_none():
     both = [random_labels(), random_labels(draw="iid")]
     # 2/3 and 1/2: no line is right for both
     assert metrics.chance(both, data([0, 0, 1]), "accuracy") is None
+    assert metrics.chance([permuted_pixels()], made, "test_accuracy") is None  # (no such examples)
+
+
+def test_every_score_with_a_level_of_chance_is_recorded():
+    made = data([0, 0, 1, 1], test=[0, 1, 1, 1])
+    found = metrics.chances([permuted_pixels()], made)
+    assert found.pop("test_accuracy") == 0.75
+    assert found == dict.fromkeys(["accuracy", "online_accuracy", "online_accuracy_mean"], 0.5)
+    both = [random_labels(), random_labels(draw="iid")]
+    assert metrics.chances(both, data([0, 0, 1])) == {}
 
 
 # --- tables

@@ -7,7 +7,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from plasticity_jax.reporting import charts, page, statistics
+from plasticity_jax.reporting import charts, page, panels, statistics
+from plasticity_jax.types import Metric
 
 VOID = {"meta", "input"}
 ABOUT = page.About(
@@ -159,20 +160,66 @@ def test_lines_are_the_means(made, column, logarithmic):
 
 
 def test_axes_have_round_ticks_within_their_ends():
-    def drawn(*values):
-        mean = np.array(values, float)
-        nothing = np.full(len(mean), np.nan)
-        return [charts.Course(0, "a", np.arange(len(mean)), mean, nothing, nothing, "", False)]
-
-    share = charts.axis(drawn(0.0, 1.0), True)
+    share = axis(0.0, 1.0, share=True)
     assert [word for _, word in share.ticks] == ["0%", "20%", "40%", "60%", "80%", "100%"]
-    decades = charts.axis(drawn(0.5, 3000.0), False)
+    decades = axis(0.5, 3000.0)
     assert decades.logarithmic
     assert [word for _, word in decades.ticks] == ["1", "10", "100", "1000"]
-    flat = charts.axis(drawn(3.0, 3.0), False)
+    flat = axis(3.0, 3.0)
     assert flat.low < 3 < flat.high
     assert all(flat.low - 1e-9 <= value <= flat.high + 1e-9 for value, _ in flat.ticks)
-    assert charts.axis(drawn(0.0, 0.0), False).place(0.0) == pytest.approx(0.5)
+    assert 0 < axis(0.0, 0.0).place(0.0) < 1
+
+
+@pytest.mark.parametrize("ends", [(0.999971, 0.99999), (-0.31, 0.4), (2e-13, 5e-13), (1e-12, 1e3)])
+def test_no_two_ticks_have_one_word(ends):
+    share = ends[0] > 0.9
+    words = [word for _, word in axis(*ends, share=share).ticks]
+    assert len(words) == len(set(words)) > 1
+    read = [float(word.removesuffix("%")) for word in words]
+    assert read == sorted(read)
+    assert "-0" not in words
+
+
+def axis(*values, share=False):
+    """Of a line with these values."""
+    made = table(arms=1, seeds=1, tasks=len(values), probes=()).assign(online_accuracy=values)
+    ends = statistics.final(made, ARMS, "online_accuracy")
+    lines = panels.lines(statistics.summary(made, ARMS), ends, pd.Series(["a"]), ARMS)
+    about = Metric("online_accuracy", share=share)
+    return charts.axis(about, lines, "t")
+
+
+def test_chance_is_a_line_where_the_axis_has_it_and_is_told_anyway():
+    def chart(chance):
+        shown = page.Shown("online_accuracy", band="minmax", chance=chance)
+        text = page.page(table(), ARMS, shown, ABOUT)
+        reader = read(text)
+        drawn = re.findall(r'class="chance" d="M[\d.]+ ([\d.]+)h', text)
+        return text, " ".join(reader.text), [float(y) for y in drawn]
+
+    text, words, (y,) = chart(0.5)
+    assert "Dotted, where the axis has it: chance, 50.0 %." in words
+    assert "Chance: 50.0 %." in words
+    data = dict(re.findall(r'data-(\w+)="([^"]*)"', text.partition('id="chart1"')[0]))
+    low, high = float(data["low"]), float(data["high"])
+    top, height = map(float, data["box"].split()[1::2])
+    assert low + (high - low) * (1 - (y - top) / height) == pytest.approx(0.5, abs=1e-3)
+    assert chart(0.01)[2] == []
+    assert "Chance: 1.0 %." in chart(0.01)[1]
+    assert "hance" not in chart(None)[0].partition("</head>")[2]
+
+
+def test_arms_are_compared_with_the_one_that_is_asked_for():
+    usual, other = (
+        page.page(table(), ARMS, page.Shown("online_accuracy", baseline=baseline), ABOUT)
+        for baseline in (None, {"learning_rate": 0.05})
+    )
+    assert "minus learning_rate=0.1, points" in usual
+    assert "minus learning_rate=0.05, points" in other
+    assert " learning_rate=0.05 at the end: " in " ".join(read(other).text)
+    with pytest.raises(ValueError, match="fits no arm"):
+        page.page(table(), ARMS, page.Shown("online_accuracy", baseline={"method": "l2"}), ABOUT)
 
 
 def test_one_task_one_seed_and_nothing_measured_are_drawn():
