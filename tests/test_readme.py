@@ -35,6 +35,13 @@ DOCUMENTS = (
     "docs/choosing.md",
     "docs/command_line.md",
     "docs/concepts.md",
+    "docs/decisions/folders.md",
+    "docs/decisions/methods.md",
+    "docs/decisions/programs.md",
+    "docs/decisions/project.md",
+    "docs/decisions/reporting.md",
+    "docs/decisions/speed.md",
+    "docs/decisions/streams.md",
     "docs/engines.md",
     "docs/first_run.md",
     "docs/index.md",
@@ -76,8 +83,19 @@ COMMANDS = [(document, line) for document in DOCUMENTS for line in commands(docu
 
 def test_every_document_is_listed():
     """Those that a reader is sent to; texts of results are written by `make claims`."""
-    found = {path.relative_to(ROOT).as_posix() for path in (ROOT / "docs").glob("*.md")}
-    assert found <= set(DOCUMENTS)
+    docs = ROOT / "docs"
+    found = [*docs.glob("*.md"), *(docs / "decisions").glob("*.md")]
+    assert {path.relative_to(ROOT).as_posix() for path in found} <= set(DOCUMENTS)
+
+
+def test_every_decision_has_a_line_in_the_notes():
+    """Which leads to it: that links lead somewhere is tested for all documents."""
+    notes = read("BUILD_NOTES.md")
+    pages = [name for name in DOCUMENTS if name.startswith("docs/decisions/")]
+    headings = re.findall(r"^## (\d+)\. (.+)$", "".join(map(read, pages)), re.MULTILINE)
+    assert len({number for number, _ in headings}) == len(headings) > 60
+    for number, title in headings:
+        assert f"\n- {number}. [{title}](docs/decisions/" in notes, title
 
 
 def test_the_readme_is_three_screens():

@@ -16,7 +16,8 @@ pytestmark = pytest.mark.usefixtures("compiled_quickly")
 ROOT = pathlib.Path(__file__).parents[2]
 SMALL = "--epochs=7 --batch_size=20 --seeds=1 --noprogress --width=8 --depth=2"
 SMALL = (SMALL + " --tasks=3 --samples=60").split()
-TABLE = (ROOT / "BUILD_NOTES.md").read_text(encoding="utf-8").partition("| contract | command |")[2]
+NOTES = (ROOT / "docs" / "decisions" / "streams.md").read_text(encoding="utf-8")
+TABLE = NOTES.partition("| contract | command |")[2]
 ROWS = {}
 for line in TABLE.split("\n\n")[0].splitlines()[2:]:
     contract, told = [cell.strip() for cell in line.strip().strip("|").split(" | ")][:2]
