@@ -30,6 +30,7 @@ DOCUMENTS = (
     "README.md",
     "CONTRIBUTING.md",
     "BUILD_NOTES.md",
+    "CHANGELOG.md",
     "docs/benchmarks.md",
     "docs/adding.md",
     "docs/choosing.md",
