@@ -112,9 +112,11 @@ def dashes(linestyle: Any) -> str:
     return " ".join(f"{2 * length:g}" for length in linestyle[1])
 
 
-def axis(metric: Metric, lines: Sequence[panels.Line], band: str) -> Axis:
+def axis(
+    metric: Metric, lines: Sequence[panels.Line], band: str, chance: float | None = None
+) -> Axis:
     """Returns the axis of values that `panels` gives a figure of these lines, with the ticks that
-    lie within its ends.
+    lie within its ends; near enough, it reaches to `chance`.
     """
     rows: Any = pd.concat([line.rows for line in lines])
     rows = rows[(rows["metric"] == metric.name) & (rows["count"] > 0)]
@@ -124,7 +126,7 @@ def axis(metric: Metric, lines: Sequence[panels.Line], band: str) -> Axis:
         axes = Figure(_SIZE).add_subplot()
         for values in (rows["mean"], *([] if bands is None else bands)):
             axes.plot(values)
-        panels.fit_values(axes, metric, rows, bands)
+        panels.fit_values(axes, metric, rows, bands, chance)
         low, high = axes.get_ylim()
         logarithmic = axes.get_yscale() == "log"
         # (a locator's 0 may be what is left of a sum)
@@ -185,7 +187,7 @@ def chart(
         return f"{head}>{said}.</desc>{middle}</text></svg>"
     left, right, top, bottom = ROOM
     box = (left, top, size[0] - left - right, size[1] - top - bottom)
-    plot = _Plot(axis(metric, lines, frame.band), *box, max(tasks, 2))
+    plot = _Plot(axis(metric, lines, frame.band, chance), *box, max(tasks, 2))
     pieces = [f"{head}{_data(plot, metric.share)}>", f'<title id="{name}-title">{title}</title>']
     told = words(known, metric)
     if chance is not None:

@@ -175,7 +175,8 @@ def figure(table: pd.DataFrame, arm_columns: Sequence[str], drawing: Drawing = _
         layout = _layout(len(shown) - 1, [arm.label for arm in arms], WIDTHS[drawing.width])
         every = [layout.top, *layout.below]
         for axes, column in zip(every, shown, strict=True):
-            panels.draw(axes, about[column], arms, drawing.band, max(table["task"]) + 1)
+            chance = drawing.chance if axes is layout.top else None
+            panels.draw(axes, about[column], arms, drawing.band, max(table["task"]) + 1, chance)
         layout.figure.align_ylabels(every)
         if drawing.chance is not None and math.isfinite(drawing.chance):
             _chance(layout.top, drawing.chance)

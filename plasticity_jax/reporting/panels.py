@@ -31,6 +31,7 @@ _TINY = 1e-6  # of values, what is rounding
 _MANY = 20  # points of bands, of which a few may be called outliers
 _OUTLIERS = 0.05  # share of them at either end
 _FLATTENED = 3  # times what the rest needs
+_LONGER = 0.25  # share by which an axis may be longer to show the value of guessing
 _MARKED = 25  # points of a line that are marked at most
 
 
@@ -73,8 +74,17 @@ CHARACTERS = 30  # of an axis's name in a line, which a small panel is high enou
 _NONE = ("", "None", None)  # of matplotlib's markers
 
 
-def draw(axes: "Axes", metric: Metric, arms: Sequence[Line], band: str, tasks: int) -> None:
-    """Draws one column of every arm into `axes`, over as many tasks."""
+def draw(
+    axes: "Axes",
+    metric: Metric,
+    arms: Sequence[Line],
+    band: str,
+    tasks: int,
+    chance: float | None = None,
+) -> None:
+    """Draws one column of every arm into `axes`, over as many tasks; `chance` is as in
+    `fit_values`.
+    """
     drawn, bands = [], []
     for order, arm in enumerate(arms):
         rows = arm.rows[(arm.rows["metric"] == metric.name) & (arm.rows["count"] > 0)]
@@ -98,13 +108,25 @@ def draw(axes: "Axes", metric: Metric, arms: Sequence[Line], band: str, tasks: i
         axes.set_xlim(1 - room, tasks + room)
     else:
         axes.set_xlim(0.5, 1.5)
-    fit_values(axes, metric, pd.concat(drawn), np.hstack(bands) if bands else None)
+    fit_values(axes, metric, pd.concat(drawn), np.hstack(bands) if bands else None, chance)
 
 
-def fit_values(axes: "Axes", metric: Metric, drawn: pd.DataFrame, bands: np.ndarray | None) -> None:
+def fit_values(
+    axes: "Axes",
+    metric: Metric,
+    drawn: pd.DataFrame,
+    bands: np.ndarray | None,
+    chance: float | None = None,
+) -> None:
     """Gives an axis of values its scale, ends and ticks; `drawn` are the rows of the summary whose
-    lines are in `axes`, and `bands` [2, points] the edges of their bands.
+    lines are in `axes`, and `bands` [2, points] the edges of their bands. The axis reaches to
+    `chance`, the value of guessing, where that makes it a quarter longer at most.
     """
+    if chance is not None and len(drawn):
+        low, high = drawn["minimum"].min(), drawn["maximum"].max()
+        if low - _LONGER * (high - low) <= chance <= high + _LONGER * (high - low):
+            axes.update_datalim([(1, chance)], updatex=False)
+            axes.autoscale_view(scalex=False)
     _value_axis(axes, metric.share, drawn)
     if bands is not None:
         _leave_out_outliers(axes, drawn["mean"].to_numpy(), bands)

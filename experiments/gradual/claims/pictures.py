@@ -12,11 +12,14 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 
+from experiments import demo as demo_
 from experiments import figures
 from experiments.gradual.claims import decided, redrawn, tables
 from experiments.gradual.claims.tables import Frame
-from plasticity_jax.reporting import curves
+from plasticity_jax.execution import program
+from plasticity_jax.reporting import curves, metrics
 from plasticity_jax.reporting import tables as tables_
+from plasticity_jax.spec import Spec
 
 
 def optimizer_state(table: Frame, path: pathlib.Path) -> None:
@@ -182,6 +185,28 @@ def whole(one: Whole, folder: pathlib.Path) -> pathlib.Path:
     return drawn
 
 
+def demo(folder: pathlib.Path) -> pathlib.Path:
+    """Draws what `make demo` draws, and its accuracy alone with its arms in plain words, for a
+    first screen; returns the path of that picture.
+    """
+    spec = Spec(dataset="digits", samples=1280)
+    data = program.device_data(program.load_dataset(spec))
+    title, note = demo_.EXPERIMENT.title, demo_.NOTE
+    chance = metrics.chance([spec.make_environment()], data, "online_accuracy")
+    usual = curves.Drawing(title=title, note=note, chance=chance, formats=("png",))
+    drawing = curves.Drawing(
+        chance=chance,
+        panels=(),
+        names=("labels change at once", "in 4 steps", "in 20 steps"),
+        width="double",
+        formats=("png",),
+    )
+    table = redrawn.kept_lanes(("demo",))
+    curves.curves(table, ["transition", "granularity"], folder / "demo", usual)
+    (drawn,) = curves.curves(table, ["granularity"], folder / "demo_accuracy", drawing)
+    return drawn
+
+
 def _kept(one: Whole) -> bool:
     return all((tables.FOLDER / "lanes" / f"{name}.parquet").exists() for name in one.lanes)
 
@@ -203,4 +228,6 @@ def draw(
             picture(table, made[-1])
     if found is None:
         made += [whole(one, tables.FOLDER) for one in WHOLE if _kept(one)]
+        if (tables.FOLDER / "lanes" / "demo.parquet").exists():
+            made.append(demo(tables.FOLDER))
     return made
