@@ -46,6 +46,7 @@ KEPT: Mapping[str, Kept] = {
     "figure_4_cnn": Kept({"norm": "none", "l2.strength": 0.0}, window=3),
     "figure_4_resnet": Kept(NONE, window=2),
     "figure_5a": Kept(NOTHING),
+    "figure_5a_cifar10": Kept(NOTHING),
     "figure_5b": Kept(NOTHING),
     "figure_5b_cifar10": Kept(NOTHING),
     "figure_5b_mnist": Kept(NOTHING),
@@ -65,22 +66,27 @@ def _rising(metric: str, norm: str | None = None) -> dict[str, Contrast]:
     }
 
 
-def _combined(strength: float, head: str, norm: str = "layer") -> Where:
-    smoothing = {} if head == "linear" else {"two_hot.smoothing": 0.0}
-    return {"norm": norm, "l2.strength": strength, "head": head, **smoothing}
+def _combined(strength: float, head: str, norm: str = "layer", smoothing: float = 0.0) -> Where:
+    own = {} if head == "linear" else {"two_hot.smoothing": smoothing}
+    return {"norm": norm, "l2.strength": strength, "head": head, **own}
 
 
-def _together(window: int = 5) -> dict[str, Contrast]:
+def _together(smoothing: float = 0.0, window: int = 5) -> dict[str, Contrast]:
     """That all three remedies are above nothing, above each one alone and above the other two."""
-    all_three = _combined(1e-5, "two_hot")
+    all_three = _combined(1e-5, "two_hot", smoothing=smoothing)
     others = {
         "nothing": NOTHING,
         "layer norm": _combined(0.0, "linear"),
         "L2": _combined(1e-5, "linear", "none"),
-        "two-hot": _combined(0.0, "two_hot", "none"),
+        "two-hot": _combined(0.0, "two_hot", "none", smoothing),
         "layer norm + L2": _combined(1e-5, "linear"),
     }
     return {f"over {name}": more(all_three, arm, window=window) for name, arm in others.items()}
+
+
+def _smoothed(norm: str) -> Contrast:
+    """That two-hot targets are better with label smoothing than without, beside a norm."""
+    return more(_combined(0.0, "two_hot", norm, 0.01), _combined(0.0, "two_hot", norm))
 
 
 def _smaller_decline(window: int) -> Contrast:
@@ -254,6 +260,21 @@ CLAIMS = (
         },
     ),
     Claim("5, composite, digits", "remedies add up", "figure_5a", "points", _together()),
+    Claim("5, composite, CIFAR-10", "remedies add up", "figure_5a_cifar10", "points", _together()),
+    Claim(
+        "5, composite, CIFAR-10",
+        "remedies add up, with label smoothing",
+        "figure_5a_cifar10",
+        "points",
+        _together(0.01),
+    ),
+    Claim(
+        "5, composite, CIFAR-10",
+        "two-hot targets need label smoothing here",
+        "figure_5a_cifar10",
+        "points",
+        {"no norm": _smoothed("none"), "layer norm": _smoothed("layer")},
+    ),
     Claim("5, continual, digits", "remedies add up", "figure_5b", "points", _together()),
     Claim("5, continual, MNIST", "remedies add up", "figure_5b_mnist", "points", _together()),
     Claim("5, continual, CIFAR-10", "remedies add up", "figure_5b_cifar10", "points", _together()),
