@@ -4,6 +4,8 @@ import types
 from typing import Any, Generic, NamedTuple, TypeVar
 
 from plasticity_jax import registry
+from plasticity_jax.arms import Runs
+from plasticity_jax.cli import flags
 from plasticity_jax.cli.flags import Settings
 
 SCALES = ("paper", "reduced", "smoke")
@@ -37,3 +39,14 @@ class Benchmark(NamedTuple, Generic[Recipe]):
         registry.one_of("scale", scale, SCALES)
         smaller = {"paper": NOTHING, "reduced": self.reduced, "smoke": self.smoke}
         return {**self.paper, **smaller[scale]}
+
+    def runs(self, scale: str, *arms: Settings) -> Runs:
+        """Returns the (Spec, lanes) of the union of grids that `arms` make of a scale's settings.
+
+        Args:
+          scale: one of `SCALES`.
+          arms: what each replaces; none for the settings as they are.
+        Raises ValueError for a setting that is not allowed.
+        """
+        values, _ = flags.parse([], self.at(scale))
+        return flags.runs(values, (), arms or (NOTHING,))

@@ -23,6 +23,7 @@ ROOMS = (
     ("environments", "models"),
     ("spec", "own_parts"),
     ("lanes",),
+    ("arms",),
     ("training",),
     ("reporting",),
     ("execution",),

@@ -6,15 +6,14 @@ and become text here; what flags say stays text until a Spec or a lane is made o
 place (`settings`) reads it and one sentence says what is wrong.
 """
 
-import dataclasses
 import difflib
-import itertools
-import math
+import functools
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 from absl import flags
 
+from plasticity_jax import arms as arms_
 from plasticity_jax import lanes, methods, own_parts, registry, spec
 from plasticity_jax.agents import AGENTS
 from plasticity_jax.cli import settings
@@ -85,7 +84,6 @@ SWITCHES = {
     "progress": "show a progress bar; --noprogress for none",
     "help": "print this",
 }
-PROGRAMS = 10_000  # of a run at most: more would take days to compile
 PART_REGISTRIES = (
     ENVIRONMENTS,
     AGENTS,
@@ -131,8 +129,8 @@ def parse(argv: Sequence[str], defaults: Settings | None = None) -> tuple[Values
     arguments = _checked(own, argv)
     _import(arguments)
     known = _defaults()
-    for name, value in (defaults or {}).items():
-        known[name] = settings.text(value)
+    _check_known(defaults or {}, known)
+    known |= {name: settings.text(value) for name, value in (defaults or {}).items()}
     for name, default in known.items():
         flags.DEFINE_string(name, default, "", flag_values=own)
     for name in SWITCHES:
@@ -253,84 +251,36 @@ def _joined(argv: Sequence[str], switches: Sequence[str]) -> list[str]:
     return made
 
 
-def runs(
-    values: Values, given: Iterable[str] = (), arms: Sequence[Settings] = ({},)
-) -> list[tuple[spec.Spec, list[dict[str, Any]]]]:
+def runs(values: Values, given: Iterable[str] = (), arms: Sequence[Settings] = ({},)) -> arms_.Runs:
     """Returns the (Spec, lanes) of the union of grids that `arms` make of the flags' values.
 
-    Each arm replaces some values and gives a product of its comma lists; a part's own settings
-    multiply only the arms that use the part. Lanes that would be the same run (see
-    `lanes.identity`) appear once, as the first of them. Raises ValueError for values that cannot be
-    read, or a flag in `given` that every arm replaces or that fits no arm.
+    Each arm replaces some values and gives a product of its lists (see `arms.runs`). Raises
+    ValueError for values that cannot be read, or a flag in `given` that every arm replaces or that
+    fits no arm.
     """
-    _check_not_replaced(values, given, arms)
-    made: dict[spec.Spec, list[dict[str, Any]]] = {}
-    seen: set[Any] = set()
-    listed = 0  # lanes so far, the same ones among them
     for arm in arms:
-        texts = {**values, **{name: settings.text(value) for name, value in arm.items()}}
-        seeds = _seeds(texts)
-        for one in _specs(texts):
-            axes = {**_axes(one, texts), "seed": seeds}
-            listed += math.prod(map(len, axes.values()))
-            _check_lanes(listed)
-            for lane in lanes.grid(**axes):
-                same = lanes.identity(one, lanes.complete(one, lane))
-                if same not in seen:
-                    seen.add(same)
-                    made.setdefault(one, []).append(lane)
+        _check_known(arm, values)
+    _check_not_replaced(values, given, arms)
+
+    def listed(name: str, arm: Settings) -> list[Any]:
+        if name in arm:
+            return settings.listed(name, arm[name])
+        return settings.several(name, values[name])
+
+    found = arms_.runs(functools.partial(listed, arm=arm) for arm in arms)
+    made = [one for one, _ in found]
     _check_read(values, given, {one.model for one in made})
     _check_used(values, given, made)
-    return list(made.items())
+    return found
 
 
-def _seeds(texts: Values) -> range:
-    """The seeds of an arm. Raises ValueError for those that a program cannot count."""
-    first = settings.read("first_seed", texts["first_seed"])
-    count = settings.read("seeds", texts["seeds"])
-    if first + count > 2**31:
-        raise ValueError(
-            f"first_seed is {first} and seeds is {count}: allowed are seeds up to {2**31 - 1}."
-        )
-    return range(first, first + count)
-
-
-def _axes(one: spec.Spec, texts: Values) -> dict[str, list[Any]]:
-    """The values of every number of a Spec's lanes but the seed, each once."""
-    numbers = [name for name in lanes.defaults(one) if name != "seed"]
-    values = {name: settings.several(name, texts[name]) for name in numbers}
-    return {name: list(dict.fromkeys(axis)) for name, axis in values.items()}
-
-
-def _specs(texts: Values) -> list[spec.Spec]:
-    """The Specs of a grid; what a model does not read is no axis of it, and the default."""
-    fields = {name: settings.several(name, texts[name]) for name in settings.SPEC_FIELDS}
-    _check_programs(fields)
-    points = {}  # (two that differ in what a model does not read are one)
-    for values in itertools.product(*fields.values()):
-        point = dict(zip(fields, values, strict=True))
-        registry.lookup(MODELS, "model", point["model"])
-        for name in spec.unread(point["model"]):
-            point[name] = settings.SPEC_FIELDS[name].default
-        points[tuple(point.values())] = point
-    made = []
-    for point in points.values():
-        made += _with_options(spec.Spec(**point), texts, len(made))
-    return made
-
-
-def _with_options(plain: spec.Spec, texts: Values, before: int) -> list[spec.Spec]:
-    """A Spec with every combination of its parts' options; `before` counts the Specs so far."""
-    usual = plain.known_options()
-    options = {name: settings.several(name, texts[name]) for name in usual}
-    _check_programs(options, before)
-    made = []
-    for values in itertools.product(*options.values()):
-        point = dict(zip(options, values, strict=True))
-        # defaults are left out, so that a Spec made by hand and one made by flags are equal
-        changed = {name: value for name, value in point.items() if value != usual[name]}
-        made.append(dataclasses.replace(plain, options=changed))
-    return made
+def _check_known(own: Settings, known: Iterable[str]) -> None:
+    """Raises ValueError for a setting of an experiment's own that is no flag's name."""
+    for name in own:
+        if name not in known:
+            raise ValueError(
+                f"setting {registry.shown(name)} is known of no flag: --help and --list name all."
+            )
 
 
 def _check_not_replaced(values: Values, given: Iterable[str], arms: Sequence[Settings]) -> None:
@@ -363,19 +313,4 @@ def _check_used(values: Values, given: Iterable[str], made: Iterable[spec.Spec])
         raise ValueError(
             f"{name} is {registry.shown(values[name])}, but no arm of this run uses {part}: "
             f"add {part} or leave it out."
-        )
-
-
-def _check_lanes(count: int) -> None:
-    if count > lanes.MOST:
-        raise ValueError(
-            f"this grid has {count:,} lanes or more: allowed are at most {lanes.MOST:,}."
-        )
-
-
-def _check_programs(axes: Mapping[str, Sequence[Any]], before: int = 0) -> None:
-    count = before + math.prod(map(len, axes.values()))
-    if count > PROGRAMS:
-        raise ValueError(
-            f"this grid has {count:,} programs or more: allowed are at most {PROGRAMS:,}."
         )

@@ -4,19 +4,19 @@ A setting is a field of `Spec`, a number of a lane, a part's own setting ("redo.
 of a run ("seeds"). Experiments have Python's values; text is made of them, and read, here alone.
 """
 
-import dataclasses
 import decimal
+import itertools
 import math
 from collections.abc import Mapping
 from typing import Any, TypeAlias
 
-from plasticity_jax import lanes, registry, spec
+from plasticity_jax import arms, lanes, registry, spec
 
 Setting: TypeAlias = bool | int | float | str | tuple["Setting", ...] | None
 """None where nothing is given, a tuple where a flag lists several values."""
 Settings: TypeAlias = Mapping[str, Setting]
 
-SPEC_FIELDS = {f.name: f for f in dataclasses.fields(spec.Spec) if f.name != "options"}
+SPEC_FIELDS = arms.FIELDS
 # smallest and largest of the whole numbers among the flags of a run
 RUN_LIMITS = {
     "seeds": (1, 2**63),
@@ -64,6 +64,19 @@ def read(name: str, given: str | None) -> Any:
     """
     values = several(name, given)
     return values[0] if len(values) == 1 else tuple(values)
+
+
+def listed(name: str, value: Setting) -> list[Any]:
+    """Returns the values of a setting, each once; one of a setting that is no axis.
+
+    Text is read as its flag's would be; raises ValueError as `read` does.
+    """
+    if value is None or isinstance(value, str):
+        return several(name, value)
+    whole_list = name in SPEC_FIELDS and not SPEC_FIELDS[name].metadata["axis"]
+    if not isinstance(value, tuple) or whole_list:
+        return [value]
+    return list(dict.fromkeys(itertools.chain.from_iterable(listed(name, one) for one in value)))
 
 
 def several(name: str, given: str | None) -> list[Any]:
