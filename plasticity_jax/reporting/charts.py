@@ -16,7 +16,7 @@ from plasticity_jax.types import Metric
 
 POINTS = 30_000
 """Points of all lines of a page at most; longer runs are drawn at every so-manieth task."""
-ROOM = (52.0, 12.0, 10.0, 40.0)  # left, right, top, bottom, in units of the drawing
+ROOM = (58.0, 12.0, 10.0, 40.0)  # left, right, top, bottom, in units of the drawing
 _SIZE = (4.0, 2.4)  # inches of the figure that ends and ticks are taken from
 _DIGITS = 4  # of the words of a tick at least
 _DESCRIBED = 12  # arms whose course is told in words

@@ -106,7 +106,7 @@ def page(table: Any, arm_columns: Sequence[str], shown: Shown, about: About) -> 
         f"<style>{(HERE / 'page.css').read_text(encoding='utf-8')}{_colours(lines)}</style>",
         "</head><body><main>",
         f"<h1>{title}</h1>",
-        *_paragraphs([about.setting, about.done, about.remarks]),
+        *_paragraphs([about.setting, about.done, about.remarks, _words(named)]),
         *_found(found, int(table["task"].max()) + 1),
         *_ends(table, arm_columns, shown),
         *_curves(table, arm_columns, shown, lines),
@@ -138,6 +138,14 @@ def _colours(lines: Sequence[panels.Line]) -> str:
         rules.append(f".a{arm}{{--c:{colour}}}")
         rules.append(f"body:has(#arm{arm}:not(:checked)) g.a{arm}{{display:none}}")
     return "\n".join(rules)
+
+
+def _words(names: Sequence[str]) -> str:
+    """What the words mean that arms are told apart by."""
+    words = "An arm is a setting with all its seeds"
+    if any("K = " in name for name in names):
+        words += "; K is the number of equal steps in which one task turns into the next"
+    return f"{words}."
 
 
 def _paragraphs(texts: Sequence[str]) -> list[str]:

@@ -123,7 +123,7 @@ def fit_values(
     `chance`, the value of guessing, where that makes it a quarter longer at most.
     """
     if chance is not None and len(drawn):
-        low, high = drawn["minimum"].min(), drawn["maximum"].max()
+        low, high = float(np.min(drawn["minimum"])), float(np.max(drawn["maximum"]))
         if low - _LONGER * (high - low) <= chance <= high + _LONGER * (high - low):
             axes.update_datalim([(1, chance)], updatex=False)
             axes.autoscale_view(scalex=False)

@@ -114,6 +114,7 @@ def test_it_says_what_was_run_and_how_to_repeat_it(made):
         "f00d",
         "The command was not recorded.",
         "@article{a}",
+        "An arm is a setting with all its seeds.",
         "With 2 seeds an arm the intervals are Student's",
         "Every measurement at the end",
     ):
