@@ -4,12 +4,17 @@ import ast
 import functools
 import importlib
 import inspect
+import math
 import os
 import pathlib
 import re
 import textwrap
+import typing
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
+
+import jax
+import numpy as np
 
 from plasticity_jax import (
     agents,
@@ -24,7 +29,10 @@ from plasticity_jax import (
     surgery,
 )
 from plasticity_jax.reporting import literature
+from plasticity_jax.spec import Spec
 from plasticity_jax.stream import transitions
+from plasticity_jax.training import supervised
+from plasticity_jax.types import Data
 
 ROOT = pathlib.Path(__file__).parents[1]
 SOURCES = {  # page -> the file that it shows
@@ -189,6 +197,8 @@ def page(known: Kind, name: str) -> str:
     lines = [f"# `{name}`", "", escaped(" ".join(first.split())), ""]
     lines += [paragraph(part) for part in rest.split("\n\n") if part.strip()]
     lines += settings(name, factory)
+    if known is KINDS["methods"]:
+        lines += acts(name, factory)
     lines += namesakes(name, factory)
     papers = literature.of_part(name, factory)
     if papers:
@@ -200,6 +210,58 @@ def page(known: Kind, name: str) -> str:
         lines += ["## What checks it", "", "Tests that name it:", ""]
         lines += [f"- `{path}`: {', '.join(names)}" for path, names in found.items()] + [""]
     return "\n".join(lines)
+
+
+STEPS = "at steps that the method chooses"
+FORGOTTEN = (
+    "what the optimizer remembers of weights that are replaced (its moments) becomes what it would "
+    "have of new ones; step counts stay, but with `--optimizer=adam_per_weight`"
+)
+ACTS = {  # what a factory says that it returns -> when it acts, and what becomes of moments
+    methods.Penalty: "At every step: the term's gradient is added ahead of the optimizer, whose "
+    "moments see the sum. Where a task begins plays no part.",
+    methods.Term: "At every step: the term is part of the loss, in the training step's own forward "
+    "pass, so that the optimizer's moments see its gradient. Where a task begins plays no part.",
+    methods.Rewrite: f"Right after the optimizer's step, {STEPS}: parameters change, and "
+    f"{FORGOTTEN}.",
+    methods.Boundary: f"Before the first step of a new task: parameters change, and {FORGOTTEN}. "
+    "A loop of one's own calls `pj.methods.begin`.",
+}
+AROUND = "Around the optimizer, at every step: it changes what the optimizer is given or remembers."
+
+
+def acts(name: str, factory: Callable) -> list[str]:
+    """Returns the section on when a method acts, what becomes of moments, and what it costs."""
+    if name == "none":
+        return []
+    returned = registry.returned(factory)
+    kinds = [kind for kind in ACTS if kind in (returned, *typing.get_args(returned))]
+    lines = ["## When it acts", ""]
+    lines += [words for kind in kinds for words in (ACTS[kind], "")] or [AROUND, ""]
+    return [
+        *lines,
+        "## What it costs",
+        "",
+        "Numbers that it remembers for each parameter, beside Adam's moments and the initial "
+        "parameters, which every run keeps (in an MLP of 4 x 64 units): "
+        f"{kept(name) - kept('none'):.2g}. How long a step takes over one without it, "
+        "`make bench` measures for [most](../benchmarks.md).",
+        "",
+    ]
+
+
+def kept(method: str) -> float:
+    """Returns how many numbers a lane's state has for each parameter of a small network."""
+    spec = Spec(method=method, width=64, probes=())
+    images, labels = np.zeros((64, 8, 8, 1), np.uint8), np.arange(64, dtype=np.int32) % 10
+    scale = np.ones(1, np.float32)
+    data = Data(images, labels, images[:0], labels[:0], scale, scale, 10)
+    state = jax.eval_shape(supervised.make_run(spec).init, {"seed": 0}, data)
+    every, parameters = (
+        sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(tree))
+        for tree in (state, state.params)
+    )
+    return every / parameters
 
 
 def namesakes(name: str, factory: Callable) -> list[str]:

@@ -47,6 +47,23 @@ def test_every_method_and_probe_says_what_checks_it(kind, written):
             assert "## What checks it" in written[f"{kind}_{pages.file_name(name)}"], name
 
 
+@pytest.mark.parametrize(
+    ("method", "when", "remembered"),
+    [
+        ("l2_init", "At every step: the term's gradient is added ahead of the optimizer", "1"),
+        ("infer", "the term is part of the loss", "0"),
+        ("head_reset", "Before the first step of a new task", "0"),
+        ("shrink_and_perturb", "Right after the optimizer's step", "0"),
+        ("shrink_and_perturb", "Before the first step of a new task", "0"),
+        ("clip", "Around the optimizer, at every step", "0"),
+    ],
+)
+def test_a_method_says_when_it_acts_and_what_it_costs(method, when, remembered, written):
+    page = written[f"methods_{method}"]
+    assert when in page
+    assert f"4 x 64 units): {remembered}. How long" in page
+
+
 def test_a_probe_says_its_formula_and_its_literature(written):
     page = written["probes_hessian_top"]
     assert "`plasticity_jax.probes.hessian_top(loss, params, key, iterations, tolerance)`" in page
