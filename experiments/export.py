@@ -6,7 +6,8 @@ Command: python -m experiments.export --from=DIR,... --name=NAME [--code=COMMIT]
 Writes NAME.parquet into the folder (experiments/gradual/results/lanes), without the columns of
   single layers, but for --details, and with the columns code_version and compiler_options; and
   NAME.json, the workdirs' config.json (without the folders and the name of the machine). With
-  --tasks only the first tasks of every lane, as of a run that was stopped; NAME.json says it.
+  --tasks only the first tasks of every lane, as of a run that was stopped, without the programs
+  that it had not begun; NAME.json says both.
 """
 
 import json
@@ -95,18 +96,21 @@ def export(
         try:
             record = json.loads(pathlib.Path(path, "config.json").read_text(encoding="utf-8"))
             table = table_.read(pathlib.Path(path, "results.parquet"))
-            programs = record["settings"]["programs"]
+            planned = _numbered(record["settings"]["programs"])
         except (KeyError, TypeError, ValueError) as error:
             raise workdir.WorkdirError(
                 f"{path} is not a workdir with results ({error})."
             ) from error
         made_by = code or record.get("code_version", "not recorded")
+        table = _kept(path, table, keep)
+        numbered = planned if keep.tasks is None else _begun(planned, table)
         frames.append(
-            _rows(path, _kept(path, table, keep), programs, made_by, keep.tasks).assign(
+            _rows(path, table, numbered, made_by, keep.tasks).assign(
                 lane=lambda t, first=first: t["lane"] + first
             )
         )
-        first += table["lane"].nunique()
+        programs = [program for program, _ in numbered]
+        first += int(table["lane"].max()) + 1
         source = _data(record["data_source"])
         calls = [_elsewhere(call, code) for call in record.get("calls", [])]
         own: dict[str, Any] = {"calls": calls} if calls else {}
@@ -118,7 +122,9 @@ def export(
                 start = program["start"]
                 start["folder"] = pathlib.Path(start["folder"]).name
         if keep.tasks is not None:
-            own = {**own, "tasks_kept": keep.tasks}
+            left = len(planned) - len(numbered)
+            own |= {"tasks_kept": keep.tasks, "programs_not_begun": left}
+            record["settings"]["programs"] = programs
         records.append({**record, **own, "data_source": source, "code_version": made_by})
     whole = pd.concat(frames, ignore_index=True)
     where = pathlib.Path(folder)
@@ -158,15 +164,33 @@ def _kept(path: str, table: Any, keep: Keep) -> Any:
     return table[[c for c in table.columns if "/" not in c or c in details]]
 
 
-def _rows(
-    path: str, table: Any, programs: Sequence[dict[str, Any]], code: str, tasks: int | None
-) -> Any:
+class Numbered(NamedTuple):
+    """A program as config.json has it, and the numbers of its lanes in the table."""
+
+    program: dict[str, Any]
+    lanes: Sequence[int]
+
+
+def _numbered(programs: Sequence[dict[str, Any]]) -> list[Numbered]:
     made, first = [], 0
     for program in programs:
-        spec, count = program["spec"], len(program["lanes"])
-        numbers = program.get("numbers", range(first, first + count))
+        count = len(program["lanes"])
+        made.append(Numbered(program, program.get("numbers", range(first, first + count))))
+        first += count
+    return made
+
+
+def _begun(programs: Sequence[Numbered], table: Any) -> list[Numbered]:
+    """Those that have a row; all, if none has."""
+    return [one for one in programs if table["lane"].isin(one.lanes).any()] or list(programs)
+
+
+def _rows(path: str, table: Any, programs: Sequence[Numbered], code: str, tasks: int | None) -> Any:
+    made = []
+    for program, numbers in programs:
+        spec = program["spec"]
         rows = table[table["lane"].isin(numbers)]
-        wanted = count * min(spec["tasks"], tasks or spec["tasks"])
+        wanted = len(numbers) * min(spec["tasks"], tasks or spec["tasks"])
         if len(rows) != wanted:
             raise ValueError(
                 f"{path} has {len(rows)} rows of {wanted}: allowed are finished runs, and with "
@@ -181,7 +205,6 @@ def _rows(
                 or "XLA's defaults",
             )
         )
-        first += count
     return pd.concat(made, ignore_index=True)
 
 

@@ -25,6 +25,7 @@ README = Path(__file__).parent / "README.md"
 LANES = README.parent / "results" / "lanes"
 WINDOW = 5  # tasks of the end
 FIRST = 5  # seeds that say whether there is an effect
+FAST = "split_mlp_01"  # lanes of an MLP at ten times its learning rate, with and without dropout
 NAMES = {"mlp": "MLP", "cnn": "CNN", "resnet18": "ResNet-18", "vit": "ViT"}
 DEAD, TWINS, STUCK = "dead_fraction", "duplicate_fraction", "saturated_fraction"
 RANK, ACCURACY, R2 = "effective_rank", "online_accuracy", "clone_r2"
@@ -252,8 +253,12 @@ def _by_optimizer() -> list[Claim]:
 
 
 def _fast() -> list[Claim]:
-    """What figures 3.2 and 3.3 say of an MLP, at ten times its learning rate."""
+    """What figures 3.2 and 3.3 say of an MLP, at ten times its learning rate; and B.1 of dropout,
+    in runs of their own.
+    """
     every: Where = {"norm": "none"}
+    dropped = [*_course("mlp")[1:2], *_dropped("mlp")]
+    others = [one._replace(figure=f"{one.figure}, rate 0.01", lanes=FAST) for one in dropped]
 
     def claim(figure: str, says: str, unit: str, by: Contrast) -> Claim:
         return Claim(f"{figure}, MLP, rate 0.01", says, "foretelling_split", unit, {"by": by})
@@ -262,6 +267,7 @@ def _fast() -> list[Claim]:
         claim("3.2", "accuracy falls", "points", fall(every, ACCURACY)),
         claim("3.2", "dormant units become more", "points", rise(every, "dormant_fraction")),
         claim("3.3", "the effective rank falls", "of rank", fall(every, RANK)),
+        *others,
     ]
 
 
@@ -284,6 +290,7 @@ CLAIMS = (
 ARMS: Mapping[str, Sequence[Column]] = {
     **{f"split_{model}": SPLIT for model in MODELS},
     "split_digits": SPLIT,
+    FAST: SPLIT,
     "split_long": SPLIT,
     **{f"clone_{model}": CLONES for model in MODELS},
     **dict.fromkeys(("noise_mlp", "noise_vit", "dropout_mlp", "optimizers_mlp"), CLONES),
@@ -363,6 +370,7 @@ def effects() -> str:
     """Returns a sentence for each network: whether its accuracy falls at all without norm."""
     names = {f"split_{model}": name for model, name in NAMES.items()}
     names["foretelling_split"] = "MLP, learning rate 0.01"
+    names[FAST] = "MLP, learning rate 0.01, first 22 tasks of other seeds"
     names["split_digits"] = "MLP on digits, learning rate 0.03"
     said = (presence.told(names[name], fallen(name)) for name in there(names))
     return "\n".join(f"- {one.removeprefix('stream ')}" for one in said)

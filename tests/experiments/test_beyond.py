@@ -11,6 +11,7 @@ from experiments.gradual import beyond, foretelling, optimizer_state, postponed
 from plasticity_jax import lanes
 from plasticity_jax.cli import flags
 from plasticity_jax.execution import record as record_
+from plasticity_jax.spec import Spec
 
 pytestmark = pytest.mark.usefixtures("compiled_quickly")
 
@@ -113,11 +114,30 @@ def test_one_runs_at_smoke_scale(tmp_path, monkeypatch, capsys):
     assert export.main(first) == 0
     assert pd.read_parquet(folder / "first.parquet")["task"].eq(0).all()
     (cut,) = json.loads((folder / "first.json").read_text(encoding="utf-8"))
-    assert cut["tasks_kept"] == 1
+    assert (cut["tasks_kept"], cut["programs_not_begun"]) == (1, 0)
     (record, same) = json.loads((folder / "twice.json").read_text(encoding="utf-8"))
     assert record == same
     assert record["settings"]["data"]["name"] == "digits"
     assert "/" not in record["data_source"].partition(";")[0]
+
+
+def test_of_a_run_that_was_stopped_only_what_had_begun_is_exported(tmp_path):
+    """Of three programs, one with two lanes in both tasks, one in the first alone, one not begun:
+    one task of two programs is there, two of none.
+    """
+    spec = {**Spec(tasks=2).record(), "samples": 64}
+    own = [{"spec": spec, "lanes": [{}] * count} for count in (2, 1, 1)]
+    config = {"settings": {"programs": own}, "data_source": "x"}
+    (tmp_path / "config.json").write_text(json.dumps(config), encoding="utf-8")
+    rows = pd.DataFrame({"lane": [0, 1, 2, 0, 1], "task": [0, 0, 0, 1, 1]})
+    rows.to_parquet(tmp_path / "results.parquet")
+    command = [f"--from={tmp_path}", "--name=a", f"--folder={tmp_path}"]
+    assert export.main([*command, "--tasks=1"]) == 0
+    assert pd.read_parquet(tmp_path / "a.parquet")["lane"].tolist() == [0, 1, 2]
+    (record,) = json.loads((tmp_path / "a.json").read_text(encoding="utf-8"))
+    assert record["programs_not_begun"] == 1
+    assert [len(one["lanes"]) for one in record["settings"]["programs"]] == [2, 1]
+    assert export.main([*command, "--tasks=2"]) == 2
 
 
 def test_code_outside_of_a_checkout_is_not_recorded(tmp_path):
