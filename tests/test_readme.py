@@ -96,7 +96,7 @@ def test_every_decision_has_a_line_in_the_notes():
     headings = re.findall(r"^## (\d+)\. (.+)$", "".join(map(read, pages)), re.MULTILINE)
     assert len({number for number, _ in headings}) == len(headings) > 60
     for number, title in headings:
-        assert f"\n- {number}. [{title}](docs/decisions/" in notes, title
+        assert f"\n- [{number}. {title}](docs/decisions/" in notes, title
 
 
 def test_the_readme_is_three_screens():
