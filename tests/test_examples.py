@@ -7,6 +7,7 @@ import pathlib
 import re
 import runpy
 import sys
+import time
 
 import jax
 import matplotlib.pyplot as plt
@@ -113,7 +114,10 @@ def test_an_example_is_two_screens_and_says_how_to_run_it(path):
 
 @pytest.mark.slow
 def test_tour(monkeypatch):
-    """The notebook's cells run from top to bottom, and it shows what it says."""
+    """The notebook's cells run from top to bottom in less than five minutes of processor time, and
+    it shows what it says.
+    """
+    begun = time.process_time()
     monkeypatch.setattr("matplotlib.pyplot.show", lambda: plt.close())
     before = dict(pj.probes.PROBES)
     cells = json.loads((FOLDER / "tour.ipynb").read_text(encoding="utf-8"))["cells"]
@@ -126,6 +130,7 @@ def test_tour(monkeypatch):
     finally:
         pj.probes.PROBES.clear()
         pj.probes.PROBES.update(before)
+    assert time.process_time() - begun < 300
     last = names["table"].query("task == 4").groupby("granularity").online_accuracy.mean()
     assert last[1] + 0.2 < last[20]
     assert names["probed"].mean_activation.notna().all()
