@@ -13,7 +13,7 @@ import pandas as pd
 import pytest
 from helpers import tiny
 
-from plasticity_jax.cli import commands, launcher, showing
+from plasticity_jax.cli import commands, launcher, pages, showing
 from plasticity_jax.execution import merging, sweep
 from plasticity_jax.execution.engines import slurm
 from plasticity_jax.storage import workdir
@@ -66,6 +66,23 @@ def test_finished_runs_get_a_page_and_their_literature(runs, tmp_path, capsys):
     found = capsys.readouterr().out
     assert "@article{liu2026gradually," in found
     assert "sokar2023dormant" not in found
+
+
+def test_chance_is_shown_where_all_folders_record_the_same(tmp_path):
+    recorded = {
+        "one": {"accuracy": 0.1},
+        "two": {"accuracy": 0.1, "loss": 2.0},
+        "other": {"accuracy": 0.2},
+    }
+    folders = {name: str(tmp_path / name) for name in (*recorded, "old")}
+    for name, folder in folders.items():
+        pathlib.Path(folder).mkdir()
+        record = {"chance": recorded[name]} if name in recorded else {}
+        workdir.write_config(folder, {}, record)
+    assert pages.chance([folders["one"], folders["two"]], "accuracy") == 0.1
+    for others in (["one", "other"], ["one", "old"], ["old"]):
+        assert pages.chance([folders[name] for name in others], "accuracy") is None
+    assert pages.chance([folders["one"], folders["two"]], "loss") is None
 
 
 @pytest.mark.long
