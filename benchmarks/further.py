@@ -2,9 +2,12 @@
 and longer comparisons.
 """
 
+import json
+import subprocess
+import sys
 from typing import Any
 
-from benchmarks.rivals import Figure, alternate, best, cores, devices, divide, rival
+from benchmarks.rivals import Figure, alternate, best, cores, devices, divide, rival, say
 from benchmarks.worker import useful_gflop
 
 
@@ -28,6 +31,30 @@ def one_lane(rounds: int) -> list[Figure]:
             "time, one lane / scan without the library",
             divide(rates["by hand"], rates["sweep"]),
         ),
+    ]
+
+
+SEVERAL = 7  # programs of a figure
+
+
+def figure(rounds: int) -> list[Figure]:
+    """A run of seven programs: what it takes besides its tasks, in times that one takes to compile,
+    where the next is compiled while one runs and where each is compiled in its turn.
+    """
+
+    def besides(how: str) -> float:
+        command = [sys.executable, "-m", "benchmarks.start", "figure", str(SEVERAL), how]
+        found = json.loads(subprocess.check_output(command, text=True))
+        say(f"  {how}: {found}")
+        return found["besides"] / found["compile"]
+
+    ways = ("ahead", "in turn")
+    turns = [[besides(how) for how in ways] for _ in range(rounds)]
+    ahead, in_turn = ([turn[place] for turn in turns] for place in range(2))
+    what = "a run of seven programs besides its tasks"
+    return [
+        Figure("figure", what, ahead, "compilations", at_most=1.5),
+        Figure("figure", f"{what}, each compiled in its turn", in_turn, "compilations"),
     ]
 
 

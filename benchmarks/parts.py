@@ -402,6 +402,7 @@ PARTS: dict[str, Callable[[int], list[Figure]]] = {
     "compiled": further.compiled,
     "cores_too": further.cores_too,
     "series": further.series,
+    "figure": further.figure,
     "acting": further.acting,
     "mechanisms": further.mechanisms,
     "bit_flip": barriers.bit_flip,
@@ -409,5 +410,5 @@ PARTS: dict[str, Callable[[int], list[Figure]]] = {
     "trap": barriers.trap,
 }
 # what is measured if no part is named, in less than ten minutes: what has a figure to reach, but
-# for those of `one_lane`, `acting`, `mechanisms` and `barriers`
+# for those of `one_lane`, `figure`, `acting`, `mechanisms` and `barriers`
 USUAL = [name for name, part in PARTS.items() if part.__module__ == __name__]

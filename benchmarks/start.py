@@ -1,5 +1,5 @@
-"""What a start costs, seen from a fresh process: `python -m benchmarks.start import|first|launch
-..` prints JSON.
+"""What a start costs, seen from a fresh process: `python -m benchmarks.start
+import|first|launch|figure ..` prints JSON.
 """
 
 import json
@@ -90,10 +90,68 @@ def launching(cache_dir: str) -> dict[str, float]:
         return {"seconds": Path(folder, "results.parquet").stat().st_mtime - spawned}
 
 
+def figure(programs: str, ahead: str = "ahead") -> dict[str, float]:
+    """A run of so many programs, each of whose tasks take half as long again as to compile one of
+    them. "compile": seconds of one; "besides": what the run takes beyond tasks that run alone.
+
+    `ahead`: "in turn" if no program is to be compiled before its turn.
+    """
+    import jax
+    import numpy as np
+
+    from benchmarks import worker
+    from plasticity_jax import Spec
+    from plasticity_jax.execution import ahead as ahead_
+    from plasticity_jax.execution import compiled as compiled_
+    from plasticity_jax.execution import program as program_
+    from plasticity_jax.execution import sweep
+
+    worker.set_up_jax()
+    if ahead == "in turn":
+        ahead_.Ahead.begin = lambda self: None
+    lanes = [{"seed": 0}, {"seed": 1}]
+
+    def spec(number: int, tasks: int = 1, dataset: str = "mnist") -> Spec:
+        # (programs that differ, and take as long)
+        return Spec(
+            epochs=2,
+            samples=worker.SAMPLES,
+            probe_samples=512 - number,
+            tasks=tasks,
+            dataset=dataset,
+        )
+
+    program = program_.plan([(spec(0), lanes)], worker.SAMPLES)[0]
+    jax.devices()
+    start = time.perf_counter()
+    compiled = compiled_.compile_program(program, worker.data())
+    states = compiled.init()
+    compiled.executable(states)
+    compiling = time.perf_counter() - start
+    taken = []
+    for number in range(3):
+        start = time.perf_counter()
+        states, _ = jax.block_until_ready(compiled.run_task(states, number))
+        taken.append(time.perf_counter() - start)
+    task = min(taken)
+    tasks = int(1.5 * compiling / task) + 1
+    with tempfile.TemporaryDirectory() as folder:
+        for name, array in zip(("images", "labels"), worker.images_and_labels(), strict=True):
+            np.save(Path(folder, f"train_{name}.npy"), array)
+        made = [
+            (spec(1 + number, tasks, f"arrays:{folder}"), lanes) for number in range(int(programs))
+        ]
+        start = time.perf_counter()
+        sweep.run(made)
+        whole = time.perf_counter() - start
+    return {"compile": compiling, "besides": whole - int(programs) * tasks * task}
+
+
 KINDS: dict[str, Callable[..., dict]] = {
     "import": importing,
     "first": first_task,
     "launch": launching,
+    "figure": figure,
 }
 
 if __name__ == "__main__":

@@ -19,6 +19,7 @@ from plasticity_jax.execution import (
     watching,
 )
 from plasticity_jax.execution import program as program_
+from plasticity_jax.execution.ahead import Ahead
 from plasticity_jax.execution.program import History, Program
 from plasticity_jax.execution.slices import Slice
 from plasticity_jax.reporting import metrics
@@ -276,6 +277,12 @@ def _run(
     active = [number for number, one in enumerate(runs.slices) if one.numbers[0] in asked]
     programs = [runs.slices[number].program for number in active]
     total = sum(len(program.lanes) * program.spec.tasks for program in programs)
+    left = [
+        program
+        for number, program in zip(active, programs, strict=True)
+        if _tasks(histories[number]) < program.spec.tasks
+    ]
+    ahead = Ahead(left, data)
     done = sum(_lane_tasks(histories[number]) for number in active)
     written = results.Written(runs.slices, histories, runs.path)
     with written, watching.bar(total, watch.progress) as bar:
@@ -301,7 +308,7 @@ def _run(
                         watch.on_task(rows_)
 
             kept = runs.checkpoints(one)
-            tasks.run_program(one.program, data, kept, stop, checkpoint_every, report)
+            tasks.run_program(one.program, data, kept, stop, checkpoint_every, report, ahead=ahead)
     return rows.table(*results.laid_out(runs.slices, histories))
 
 

@@ -10,6 +10,7 @@ import numpy as np
 
 from plasticity_jax.execution import compiled as compiled_
 from plasticity_jax.execution import history as history_
+from plasticity_jax.execution.ahead import Ahead
 from plasticity_jax.execution.program import History, Program
 from plasticity_jax.spec import Spec
 from plasticity_jax.storage.checkpoints import Checkpoints
@@ -46,21 +47,25 @@ def run_program(
     stop: Stop | None = None,
     checkpoint_every: int = 1,
     report: Callable[[History], None] = lambda history: None,
+    *,
+    ahead: Ahead | None = None,
 ) -> History:
     """Runs a program's tasks, from its newest checkpoint if there is one, and returns its metrics
     {name: [tasks, lanes]}.
 
     `report` is called with the metrics so far at the start and after each task that is safe on disk
     (each task, without `checkpoints`); the next task is under way while one is saved and reported.
-    Raises Stopped when `stop` is requested: at once if the last checkpoint holds everything up to
-    the task in progress, else after that task and a checkpoint.
+    `ahead` has this program and those that follow, of which the next is compiled from the first
+    task on. Raises Stopped when `stop` is requested: at once if the last checkpoint holds
+    everything up to the task in progress, else after that task and a checkpoint.
     """
     tasks = program.spec.tasks
     saved, history = restored(checkpoints)
     if saved == tasks:
         report(history)
         return history
-    compiled = compiled_.compile_program(program, data)
+    ahead = Ahead([], data) if ahead is None else ahead
+    compiled = ahead.take(program)
     states = _begun(compiled, checkpoints, saved)
     measured = history_.Growing(history)
 
@@ -79,6 +84,7 @@ def run_program(
     stopped = False
     for number in range(saved, tasks):
         states, metrics = _run_task(compiled, states, number)
+        ahead.begin()
         if last:
             saved = keep(last)  # while the devices are at work
             last = None

@@ -87,8 +87,11 @@ def test_resumed_and_grown_equals_straight_through(spec, donor, longer, tmp_path
 def test_a_run_killed_before_its_first_checkpoint_begins_from_the_same(
     spec, donor, longer, tmp_path, monkeypatch
 ):
+    def interrupts(*_, **__):
+        raise KeyboardInterrupt
+
     with monkeypatch.context() as context:
-        context.setattr(tasks, "run_program", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        context.setattr(tasks, "run_program", interrupts)
         with pytest.raises(KeyboardInterrupt):
             sweep.run(going_on(spec), SEEDS, tmp_path, start=donor)
     (recorded,) = slices.read(tmp_path).slices

@@ -139,7 +139,7 @@ def test_every_command_that_ran_something_is_written_down(spec, tmp_path):
 
 
 def test_a_command_that_fails_is_written_down(spec, tmp_path, monkeypatch):
-    def fails(*_):
+    def fails(*_, **__):
         raise FloatingPointError
 
     with monkeypatch.context() as context:
