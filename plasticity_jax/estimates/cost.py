@@ -10,22 +10,27 @@ import jax
 
 from plasticity_jax import datasets, lanes
 from plasticity_jax.execution import compiled as compiled_
+from plasticity_jax.execution import memory
 from plasticity_jax.execution import program as program_
 from plasticity_jax.execution.placement import Execution
 from plasticity_jax.methods import METHODS
 from plasticity_jax.probes import PROBES
 from plasticity_jax.spec import Spec
-from plasticity_jax.types import Data, PyTree
+from plasticity_jax.types import Data, Environment, PyTree
 
 BATCHES = 4  # at least, in an epoch of a trial
-# epochs that a longer trial has more, until they take half as long as the shorter trial, or LONG
-# seconds
+# epochs of a trial: as many as a lane's memory goes into this, since what needs more takes longer
+ROOM, MOST = 256 << 20, 256
+# where texts are decoded, epochs that a longer trial has more, until they take half as long as the
+# shorter trial, or LONG seconds
 EXTRA = (2, 16, 128)
 # a trial is run so many times, but only once if that takes more than LONG seconds
 REPEATS, LONG = 3, 2.0
 PHASE = 100  # updates of the shorter phase of a trial, besides those left out at first
 WITHIN = 6.0  # seconds of trials, after which no other is begun
-FEWER = 8  # probes are tried on so many times fewer samples if already the steps take so long
+# a lane that needs so many bytes while it runs has long steps, and its probes are tried on so many
+# times fewer samples
+LARGE, FEWER = 256 << 20, 8
 
 
 class Trial(NamedTuple):
@@ -40,6 +45,13 @@ class Trial(NamedTuple):
     step: float
     rest: float
     probing: float
+
+
+class Times(NamedTuple):
+    """Seconds of a task of one block of lanes, without probes and with them."""
+
+    plain: float
+    probed: float
 
 
 class Estimate(NamedTuple):
@@ -125,6 +137,7 @@ def _plain(spec: Spec) -> Spec:
         transition="sampling",
         tasks=2,
         epochs=1,
+        first_task=0,
         points=0,
         probe_every=1,
         options=options,
@@ -137,39 +150,72 @@ def _without(spec: Spec, parts: Container[str]) -> dict[str, Any]:
 
 
 def _trial(program: program_.Program, dataset: datasets.Dataset) -> Trial:
-    """What a block of lanes takes, from trials of different length, with and without probes."""
+    """What a block of lanes takes, from a trial in which every second task has probes.
+
+    To compile takes far longer than to try: so there is one program, whose number of epochs is
+    chosen by its memory, and evaluation is taken to cost what it does elsewhere. Only where texts
+    are decoded, which takes its time at the end of a task, a longer trial tells that from steps.
+    """
     spec = program.spec
     if spec.acts:
         return _trial_of_phases(program, dataset)
     environment = spec.make_environment()
     decoded = environment.decoding.samples if environment.decoding else 0
-    part, count = dataset, environment.size(program_.device_data(dataset))
+    data = program_.device_data(dataset)
+    part, count = dataset, environment.size(data)
+    running = memory.of_lane(spec, data).running
     # (an environment that chooses among the examples needs them all)
     if count == len(dataset.images):
         count = min(count, max(BATCHES * spec.batch_size, decoded))
-        part = dataclasses.replace(
-            dataset, images=dataset.images[:count], labels=dataset.labels[:count]
-        )
+        part = _first(dataset, count)
     per_epoch = count // spec.batch_size
+    wanted = min(spec.probe_samples, environment.size(data))
+    tried = min(-(-wanted // FEWER) if running > LARGE else wanted, count)
+    tries = min(ROOM // running, MOST) * BATCHES // per_epoch
+    epochs = 1 if decoded else max(1, tries)
 
-    bare = dataclasses.replace(spec, probes=(), options=_without(spec, PROBES))
+    def timed(spec: Spec, epochs: int) -> Times:
+        changed = dataclasses.replace(spec, epochs=epochs, probe_every=2, probe_samples=tried)
+        return _timed(program._replace(spec=changed), part)
 
-    def timed(spec: Spec, epochs: int) -> float:
-        return _timed(program._replace(spec=dataclasses.replace(spec, epochs=epochs)), part)
-
-    short, step = timed(bare, 1), 0.0
-    for extra in (1, *EXTRA) if short > LONG else EXTRA:
-        more = timed(bare, 1 + extra) - short
+    short = timed(spec, epochs)
+    # time of probes grows with the samples
+    probing = max(short.probed - short.plain, 0.0) * wanted / tried
+    if not decoded:
+        tested = _evaluations(spec, environment, program_.device_data(part))
+        step = short.plain / (per_epoch * epochs + tested)
+        # (of the whole task, its own examples are counted with its steps)
+        more = _evaluations(spec, environment, data) - environment.size(data) // spec.batch_size / 3
+        return Trial(step, step * more, probing)
+    bare, step = dataclasses.replace(spec, probes=(), options=_without(spec, PROBES)), 0.0
+    for extra in (1, *EXTRA) if short.plain > LONG else EXTRA:
+        more = timed(bare, 1 + extra).plain - short.plain
         step = max(more, 0.0) / (extra * per_epoch)
-        if more >= min(short / 2, LONG):
+        if more >= min(short.plain / 2, LONG):
             break
-    probing = 0.0
-    if spec.probes:
-        wanted = min(spec.probe_samples, environment.size(program_.device_data(dataset)))
-        tried = min(-(-wanted // FEWER) if step * per_epoch > LONG else wanted, count)
-        more = timed(dataclasses.replace(spec, probe_samples=tried), 1) - short
-        probing = more * wanted / tried  # time of probes grows with the samples
-    return Trial(step, max(short - step * per_epoch * (1 + 1 / 3), 0.0), max(probing, 0.0))
+    rest = max(short.plain - step * per_epoch * (1 + 1 / 3), 0.0)
+    return Trial(step, rest, probing)
+
+
+def _first(dataset: datasets.Dataset, count: int) -> datasets.Dataset:
+    """The first examples of a dataset, and as many of those held out."""
+    return dataclasses.replace(
+        dataset,
+        images=dataset.images[:count],
+        labels=dataset.labels[:count],
+        test_images=dataset.test_images[:count],
+        test_labels=dataset.test_labels[:count],
+    )
+
+
+def _evaluations(spec: Spec, environment: Environment, data: Data) -> float:
+    """How many steps take as long as what a task with these data evaluates at its end: a forward
+    pass is about a third of a step.
+    """
+    count = environment.size(data)
+    if environment.test is not None:
+        count += environment.test_size(data)
+    return count * (1 + spec.revisit) / spec.batch_size / 3
 
 
 def _trial_of_phases(program: program_.Program, dataset: datasets.Dataset) -> Trial:
@@ -179,18 +225,21 @@ def _trial_of_phases(program: program_.Program, dataset: datasets.Dataset) -> Tr
     bare = dataclasses.replace(spec, probes=(), options=_without(spec, PROBES))
     few = agent.silent + PHASE
 
-    def timed(spec: Spec, updates: int) -> float:
-        changed = dataclasses.replace(spec, points=0, phase_steps=updates * agent.frames)
+    def timed(spec: Spec, updates: int) -> Times:
+        length = updates * agent.frames
+        changed = dataclasses.replace(spec, points=0, phase_steps=length, probe_every=2)
         return _timed(program._replace(spec=changed), dataset)
 
-    short = timed(bare, few)
-    step = max(timed(bare, 3 * few) - short, 0.0) / (2 * few)
-    probing = max(timed(spec, few) - short, 0.0) if spec.probes else 0.0
-    return Trial(step, max(short - step * few, 0.0), probing)
+    short = timed(spec, few)
+    step = max(timed(bare, 3 * few).plain - short.plain, 0.0) / (2 * few)
+    probing = max(short.probed - short.plain, 0.0)
+    return Trial(step, max(short.plain - step * few, 0.0), probing)
 
 
-def _timed(program: program_.Program, dataset: datasets.Dataset) -> float:
-    """Seconds of a task of one block of lanes, without compiling."""
+def _timed(program: program_.Program, dataset: datasets.Dataset) -> Times:
+    """What a task of one block of lanes takes, if every second one has probes, from the first on:
+    without compiling.
+    """
     spec, how = program.spec, program.execution
     lane = {
         name: value
@@ -201,17 +250,19 @@ def _timed(program: program_.Program, dataset: datasets.Dataset) -> float:
     compiled = compiled_.compile_program(
         program_.Program(spec, block, how), program_.device_data(dataset)
     )
-    states, taken = compiled.init(), []
+    states = compiled.init()
     if how.strategy == "plain":
         states, _ = timed_task(compiled, states, 0)  # compiles each of its parts
     else:
         compiled.executable(states)
-    for number in range(1, 1 + REPEATS):
+    taken: tuple[list[float], list[float]] = [], []
+    for number in range(1, 1 + 2 * REPEATS):
         states, seconds = timed_task(compiled, states, number)
-        taken.append(seconds)
-        if seconds > LONG:
+        taken[number % 2].append(seconds)
+        if number % 2 == 0 and seconds > LONG:
             break
-    return min(taken)  # what else the machine does only adds
+    plain, probed = map(min, taken)  # what else the machine does only adds
+    return Times(plain, probed)
 
 
 def timed_task(compiled: compiled_.Compiled, states: PyTree, number: int) -> tuple[PyTree, float]:

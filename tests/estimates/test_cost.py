@@ -79,38 +79,55 @@ def test_a_trial_takes_time_and_leaves_methods_numbers_out():
     assert cost.estimate([program], DIGITS).seconds > 0
 
 
-@pytest.mark.parametrize("wanted", [64, 512])
-def test_a_trial_tells_steps_from_the_end_of_a_task_and_from_probes(wanted, monkeypatch):
-    # steps too short to be seen in one more epoch beside a long end of task: a trial with more of
-    # them is made
-    step, rest, probing, program_samples = 0.001, 1.0, 3.0, 64  # there are no more
+def trial_of(monkeypatch, changes, data=None, running=1 << 20, step=0.001, rest=0.0, probing=3.0):
+    """The trial of a program whose times are these, and the (epochs, probed samples) tried."""
     asked = []
 
     def timed(program, dataset):
         spec = program.spec
-        per_epoch = len(dataset.images) // spec.batch_size
+        assert spec.probe_every == 2
         asked.append((spec.epochs, spec.probe_samples if spec.probes else 0))
-        share = spec.probe_samples / program_samples if spec.probes else 0.0
-        return step * per_epoch * (spec.epochs + 1 / 3) + rest + probing * share
+        count, tested = len(dataset.images), len(dataset.test_images)
+        steps = spec.epochs * (count // spec.batch_size)
+        evaluated = (count + tested) * (1 + spec.revisit) / spec.batch_size / 3
+        plain = step * (steps + evaluated) + rest
+        return cost.Times(plain, plain + (probing * spec.probe_samples / 64 if spec.probes else 0))
 
     monkeypatch.setattr(cost, "_timed", timed)
-    (program,) = programs(
-        probes=("hessian_top",), options={"hessian_top.iterations": 3}, probe_samples=wanted
-    )
-    assert cost._trial(program, DIGITS) == pytest.approx((step, rest, probing))
-    assert asked == [(1, 0), (3, 0), (17, 0), (129, 0), (1, 64)]
-    asked.clear()
-    # a network that takes its time is tried for one epoch more and on fewer samples
-    step = 1.0
-    assert cost._trial(program, DIGITS) == pytest.approx((step, rest, probing))
-    assert asked == [(1, 0), (2, 0), (1, 8)]
-    asked.clear()
-    # but a long end of a task does not make its steps seen
-    step, rest = 0.01, 10.0
-    assert cost._trial(program, DIGITS) == pytest.approx((step, rest, probing))
-    assert asked == [(1, 0), (2, 0), (3, 0), (17, 0), (129, 0), (1, 64)]
-    # more data than a trial has: the probes of the whole run are scaled up
-    step, rest = 0.001, 1.0
-    assert cost._trial(program, subsample(load("digits"), 128)).probing == pytest.approx(
-        probing * min(wanted, 128) / 64
-    )
+    needs = cost.memory.Needs(0, running, 0)
+    monkeypatch.setattr(cost.memory, "of_lane", lambda *_: needs)
+    (program,) = programs(probes=("hessian_top",), **changes)
+    data = program_.load_dataset(program.spec) if data is None else data
+    return cost._trial(program, data), asked
+
+
+@pytest.mark.parametrize("wanted", [64, 512])
+def test_one_program_tells_steps_from_evaluation_and_probes(wanted, monkeypatch):
+    # 64 of its own and as many held out are tried; those held out beside them are its end
+    data = subsample(load("digits"), 640)
+    tested = len(data.test_images)
+    assert tested > 64
+    changes = {"environment": "permuted_pixels", "probe_samples": wanted}
+    found, asked = trial_of(monkeypatch, changes, data)
+    assert asked == [(256, min(wanted, 64))]
+    rest = 0.001 * tested / 16 / 3
+    assert found == pytest.approx((0.001, rest, 3.0 * wanted / 64))
+    # scores of earlier tasks are in the end of each task as well
+    found, _ = trial_of(monkeypatch, changes | {"revisit": 2}, data)
+    assert found.rest == pytest.approx(0.001 * (3 * (640 + tested) - 640) / 16 / 3)
+    # what needs much memory takes long: fewer epochs, and probes on an eighth of the samples
+    found, asked = trial_of(monkeypatch, changes, data, running=1 << 30)
+    assert asked == [(1, wanted // 8)]
+    assert found == pytest.approx((0.001, rest, 3.0 * wanted / 64))
+
+
+def test_where_texts_are_decoded_a_longer_trial_tells_steps_from_the_end(monkeypatch):
+    changes = {"environment": "random_seq2seq", "model": "t5", "samples": 64, "probe_samples": 64}
+    # steps too short to be seen in a few more epochs beside a long end of task
+    found, asked = trial_of(monkeypatch, changes, rest=1.0)
+    assert found == pytest.approx((0.001, 1.0, 3.0), rel=0.01)
+    assert asked == [(1, 64), (3, 0), (17, 0), (129, 0)]
+    # a network that takes its time is tried for one epoch more
+    found, asked = trial_of(monkeypatch, changes, step=1.0, rest=1.0)
+    assert found == pytest.approx((1.0, 1.0 + 4 / 3, 3.0))  # (with held-out texts)
+    assert asked == [(1, 64), (2, 0)]
