@@ -23,6 +23,8 @@ from plasticity_jax.reporting import (
 
 HERE = Path(__file__).parent
 MAIN, SMALL = (640, 330), (400, 250)  # sizes of charts
+MANY = 12
+"""Arms beyond which a band is shown only of the arm that is pointed at."""
 EVERY = 400
 """Rows of the table of every measurement at most: a larger one is left to final.csv."""
 
@@ -104,9 +106,9 @@ def page(table: Any, arm_columns: Sequence[str], shown: Shown, about: About) -> 
         '<meta name="viewport" content="width=device-width, initial-scale=1">',
         f"<title>{title}</title>",
         f"<style>{(HERE / 'page.css').read_text(encoding='utf-8')}{_colours(lines)}</style>",
-        "</head><body><main>",
+        f"</head><body{' class=many' if len(lines) > MANY else ''}><main>",
         f"<h1>{title}</h1>",
-        *_paragraphs([about.setting, about.done, about.remarks, _words(named)]),
+        *_paragraphs([about.setting, about.done, about.remarks, _words(list(named))]),
         *_found(found, int(table["task"].max()) + 1),
         *_ends(table, arm_columns, shown),
         *_curves(table, arm_columns, shown, lines),
@@ -241,6 +243,10 @@ def _curves(
     points = len(lines) * (1 + len(own)) * tasks
     every = max(1, -(-points // charts.POINTS))
     words = f"Lines are means over seeds; bands: {panels.BANDS[shown.band]}."
+    if len(lines) > MANY:
+        words += (
+            " With so many arms a band is shown of the one that is pointed at or has the focus."
+        )
     if shown.chance is not None:
         level = charts.written(shown.chance, metrics.of_column(table, shown.metric))
         words += f" Dotted, where the axis has it: chance, {level}."

@@ -208,6 +208,7 @@ def test_chance_is_a_line_where_the_axis_has_it_and_is_told_anyway():
     assert low + (high - low) * (1 - (y - top) / height) == pytest.approx(0.5, abs=1e-3)
     assert chart(0.01)[2] == []
     assert "Chance: 1.0 %." in chart(0.01)[1]
+    assert "<body>" in text
     assert "hance" not in chart(None)[0].partition("</head>")[2]
 
 
@@ -238,6 +239,8 @@ def test_forty_arms_stay_under_two_megabytes():
     many = table(40, 3, 100, probes)
     text = page.page(many, ARMS, page.Shown("online_accuracy"), ABOUT)
     read(text)
+    assert "<body class=many>" in text
+    assert "With so many arms a band is shown of the one" in text
     assert len(text.encode()) < 2_000_000
     assert "Drawn at every 2th task." not in text
     assert "Drawn at every second task." in text
