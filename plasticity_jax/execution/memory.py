@@ -222,6 +222,16 @@ def _allowed(program: "Program", needs: Needs, free: int, data: Data, saves: boo
         allowed.append(f"lane_width is {how.width}, at most {narrower} fits")
     elif fits(count, "map", None):
         allowed.append("all fit with lane_strategy=map")
+    if needs.remembered:
+        agent = program.spec.make_agent()
+
+        def holds(replay: int) -> bool:
+            less = needs.remembered - needs.remembered * replay // agent.replay
+            smaller = needs._replace(waiting=needs.waiting - less, changed=needs.changed - less)
+            return of_program(smaller, count, how, saves) <= _room(free, how, data)
+
+        if (most := _most(agent.replay - 1, holds)) > agent.warmup:
+            allowed.append(f"{agent.name}.replay is {agent.replay}, at most about {most} fits")
     return ", or ".join(allowed) or "a smaller model, batch or probe batch is allowed"
 
 

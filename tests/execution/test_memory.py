@@ -1,5 +1,6 @@
 """The estimate of memory: against what XLA reports, and what is said when a run does not fit."""
 
+import re
 import subprocess
 import sys
 
@@ -157,6 +158,24 @@ def test_fewer_lanes_are_planned_anew(free):
     free(taken(program, 1, "sharded") - 1, 1)
     with pytest.raises(MemoryError, match="a smaller model, batch or probe batch is allowed"):
         memory.check([program], DIGITS)
+
+
+def test_a_replay_that_does_not_fit_is_told_with_the_one_that_does(free):
+    """With room for what 20,000 steps take: about as many are named, and they fit."""
+
+    def acting(replay):
+        own = {"environment": "bandit", "agent": "dqn", "phase_steps": 400, "probes": ()}
+        spec = tiny.spec(**own, options={"dqn.replay": replay})
+        return program_.plan([(spec, lanes.grid(seed=range(2)))], 64, "sharded", 1)
+
+    free(taken(acting(20_000)[0], 2, "sharded"), 2)
+    memory.check(acting(20_000), DIGITS)
+    said = r"dqn.replay is 1000000, at most about (\d+) fits\.$"
+    with pytest.raises(MemoryError, match=said) as caught:
+        memory.check(acting(1_000_000), DIGITS)
+    most = int(re.search(said, str(caught.value))[1])
+    assert 19_000 < most <= 20_001
+    memory.check(acting(most // 4 * 4), DIGITS)
 
 
 def test_one_lane_at_a_time_is_named_where_all_fit_so(free):
