@@ -20,8 +20,8 @@ ROOT = pathlib.Path(__file__).parents[2]
 SCRIPT = ROOT / "tests" / "faults" / "worked.py"
 # kills in all; fewer for a look
 KILLS = int(os.environ.get("PLASTICITY_FAULTS_KILLS", "200"))
-CASES = ("methods", "split", "replay")
-TASKS = {"methods": 30, "split": 30, "replay": 12}
+CASES = ("methods", "split", "replay", "text")
+TASKS = {"methods": 30, "split": 30, "replay": 12, "text": 20}
 # from the request to the end of the process, where a task takes far less
 SECONDS = 10.0
 

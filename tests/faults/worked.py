@@ -9,10 +9,23 @@ from plasticity_jax.execution import tasks
 SMALL = {"dataset": "digits", "samples": 128, "batch_size": 32, "epochs": 2, "probes": ()}
 MLP = {**SMALL, "width": 8, "depth": 1}
 AGENT = {"environment": "bandit", "phase_steps": 400, "width": 8, "depth": 1, "probes": ()}
+TEXT = {
+    "environment": "random_seq2seq",
+    "dataset": "generated",
+    "model": "t5",
+    "samples": 64,
+    "batch_size": 32,
+    "epochs": 1,
+    "transition": "sampling",
+    "width": 16,
+    "probes": (),
+    "options": {"t5.feed_forward": 32, "t5.heads": 2, "random_seq2seq.words": 2},
+}
 CASES = {
     "methods": {**MLP, "method": "redo+l2_init", "probes": ("dormant_fraction",)},
     "split": {**MLP, "environment": "class_split", "options": {"class_split.classes": "regroup"}},
     "replay": AGENT,
+    "text": TEXT,
 }
 SEEDS = [{"seed": seed} for seed in range(2)]
 

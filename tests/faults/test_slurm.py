@@ -1,0 +1,109 @@
+"""Jobs of a real SLURM that are disturbed: the table is that of one process, to the bit.
+
+Skipped where no SLURM answers; one node that is also the controller is enough.
+"""
+
+import os
+import pathlib
+import signal
+import subprocess
+import time
+
+import pandas as pd
+import pytest
+from helpers import processes, tiny
+
+from plasticity_jax.execution.engines import worker
+from plasticity_jax.storage import table as table_
+
+pytestmark = [pytest.mark.faults, pytest.mark.slow]
+
+ROOT = pathlib.Path(__file__).parents[2]
+TASKS = 60
+
+
+def called(*words):
+    done = subprocess.run(words, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return done.stdout.strip()
+
+
+@pytest.fixture(scope="module", autouse=True)
+def answers():
+    try:
+        called("sinfo", "--noheader")
+    except (OSError, AssertionError):
+        pytest.skip("no SLURM answers")
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    return tiny.arrays(tmp_path_factory.mktemp("data"))
+
+
+@pytest.fixture(scope="module")
+def environment(tmp_path_factory):
+    cache = tmp_path_factory.mktemp("cache")
+    return {**os.environ, "PYTHONPATH": str(ROOT), "PLASTICITY_CACHE_DIR": str(cache)}
+
+
+@pytest.fixture(scope="module")
+def begin(data, environment):
+    """Starts a run of two lanes."""
+
+    def start(folder, *more):
+        words = processes.command(folder, data, "--lane_width=1", f"--tasks={TASKS}", *more)
+        pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+        return subprocess.Popen(words, env=environment, **pipes)
+
+    return start
+
+
+@pytest.fixture(scope="module")
+def straight(begin, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("straight") / "run"
+    code, _, err = processes.finish(begin(folder))
+    assert code == 0, err
+    return table_.read(folder / "results.parquet")
+
+
+def nothing(folder, job):
+    pass
+
+
+def killed(folder, job):
+    os.kill(processes.wait_for(folder)[0], signal.SIGKILL)
+
+
+def requeued(folder, job):
+    called("scontrol", "requeue", job)
+
+
+def preempted(folder, job):
+    """By a job of a partition of higher priority that takes the whole node for some seconds."""
+    words = ("--partition=high", "--exclusive", "--output=/dev/null", "--wrap=sleep 5")
+    called("sbatch", "--parsable", *words)
+
+
+@pytest.mark.parametrize("disturb", [nothing, killed, requeued, preempted])
+def test_the_table_is_that_of_one_process(disturb, begin, straight, tmp_path):
+    if disturb is preempted and "high" not in called("sinfo", "--noheader", "--format=%P"):
+        pytest.skip("there is no partition called high that preempts others")
+    folder = tmp_path / "my run"
+    process = begin(folder, "--engine=slurm", "--slice=1")
+    while process.poll() is None and not any(map(worker.tasks_done, homes(folder))):
+        time.sleep(0.1)
+    done = max(map(worker.tasks_done, homes(folder)), default=0)
+    assert 0 < done < TASKS
+    first = called("squeue", "--me", "--noheader", "--array", "--states=running", "--format=%i")
+    disturb(folder, first.split()[0])
+    code, _, err = processes.finish(process)
+    assert code == 0, err
+    found = table_.read(folder / "results.parquet")
+    pd.testing.assert_frame_equal(found, straight, check_exact=True)
+    tries = sum(log.read_text().count("stopped: ") for log in folder.glob("slices/*/log.txt"))
+    print(f"after {done} tasks; {tries} stops; said: {err.strip()}")
+
+
+def homes(folder):
+    return list(folder.glob("slices/[0-9a-f]*"))
