@@ -57,6 +57,8 @@ RUN_HELP = {
     "slice": (None, "with --engine: lanes of a slice at most"),
     "slice_minutes": (None, "with --engine: minutes of a slice, from a trial, instead of --slice"),
     "workers": (None, "slices at a time; default one for each accelerator or core"),
+    "wave": (None, "tasks after which lanes that diverged are not run on, again and again"),
+    "stop_below": (None, "METRIC:VALUE,...: nor lanes whose mean over a wave is below"),
     "checkpoint_every": (
         "1",
         "tasks between checkpoints, or never: only at the end, or when stopped",

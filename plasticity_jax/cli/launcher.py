@@ -28,6 +28,7 @@ from plasticity_jax.datasets import cache
 from plasticity_jax.estimates import profile
 from plasticity_jax.execution import memory, rows, starts, sweep, tasks
 from plasticity_jax.execution import program as program_
+from plasticity_jax.execution import waves as waves_
 from plasticity_jax.execution.engines import sliced
 from plasticity_jax.reporting import metrics
 from plasticity_jax.storage import workdir
@@ -77,6 +78,7 @@ class Checked(NamedTuple):
       last: tasks at the end that the printed table averages over.
       always: which checkpoints stay, by tasks done.
       asked: how the run is cut into slices, None if it is not.
+      waves: when lanes are not run on, None if all are.
     """
 
     dataset: datasets.Dataset
@@ -85,6 +87,7 @@ class Checked(NamedTuple):
     last: int
     always: Callable[[int], bool]
     asked: sliced.Asked | None = None
+    waves: waves_.Waves | None = None
 
 
 def launch(experiment: Experiment, argv: Sequence[str] | None = None) -> int:
@@ -134,6 +137,8 @@ def _try(checked: Checked, values: flags.Values) -> None:
                 say(line)
         if checked.asked:
             say(slicing.told(programs, checked.asked))
+            cut = sliced.cut_programs(programs, checked.asked.lanes)
+            sliced.check_memory(cut, dataset, checked.asked)
         else:
             memory.check(programs, data, saves=True)
         say(dry_run.time(programs, dataset))
@@ -163,26 +168,19 @@ def _table(experiment: Experiment, checked: Checked, values: flags.Values) -> An
         _draw(table, checked, values, experiment.title, "")
 
     watchers = watching.Watchers(values, programs, draw)
-    if checked.asked:
-        return sliced.run_in_slices(
-            programs,
-            dataset,
-            folder,
-            checked.asked,
-            progress=values["progress"],
-            tell=tell,
-            on_task=watchers,
+    how = {"progress": values["progress"], "on_task": watchers, "joined": bool(checked.waves)}
+
+    def run(programs: Sequence[program_.Program]) -> Any:
+        if checked.asked:
+            return sliced.run_in_slices(programs, dataset, folder, checked.asked, tell=tell, **how)
+        every, always = checked.checkpoint_every, checked.always
+        return sweep.run_in_workdir(
+            programs, dataset, folder, every, tell=say, always=always, **how
         )
-    return sweep.run_in_workdir(
-        programs,
-        dataset,
-        folder,
-        checked.checkpoint_every,
-        progress=values["progress"],
-        tell=say,
-        always=checked.always,
-        on_task=watchers,
-    )
+
+    if checked.waves is None:
+        return run(programs)
+    return waves_.run_in_waves(programs, checked.waves, folder, run, say)
 
 
 def tell(text: str) -> None:
@@ -352,8 +350,11 @@ def check(
     programs = starts.attached(programs, values["start"], task, data, arm)
     pictures.check(values, pictures.arms(programs))
     watching.names(values)
+    wave = settings.read("wave", values["wave"]) if values["wave"] else None
+    below = settings.limits("stop_below", values["stop_below"]) if values["stop_below"] else None
+    parted = waves_.checked(wave, below, programs)
     programs, asked = slicing.checked(values, programs, dataset)
-    return Checked(dataset, programs, **numbers, always=always, asked=asked)
+    return Checked(dataset, programs, **numbers, always=always, asked=asked, waves=parted)
 
 
 def report(
@@ -427,4 +428,10 @@ def ending(
     lost, lanes = table.loc[~table["finite"], "lane"].nunique(), table["lane"].nunique()
     if lost:
         lines.append(f"{lost} of {lanes} lanes diverged (finite is false).")
+    stopped = int(table[waves_.COLUMN].sum()) if waves_.COLUMN in table else 0
+    if stopped:
+        lines.append(
+            f"{stopped} of {lanes} lanes were not run on (stopped is true): means over later tasks "
+            "are of the others alone."
+        )
     return lines

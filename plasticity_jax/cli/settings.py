@@ -27,6 +27,7 @@ RUN_LIMITS = {
     "slice": (1, registry.LARGEST_WHOLE),
     "slice_minutes": (1, registry.LARGEST_WHOLE),
     "workers": (1, 1024),
+    "wave": (1, registry.LARGEST_WHOLE),
     "last": (1, registry.LARGEST_WHOLE),
 }
 
@@ -118,6 +119,23 @@ def pairs(flag: str, given: str | None) -> dict[str, Any] | None:
             name in SPEC_FIELDS or name in lanes.DEFAULTS or name.partition(".")[0] in spec.PARTS
         )
         found[name] = read(name, value) if known else value
+    return found
+
+
+def limits(flag: str, given: str) -> dict[str, float]:
+    """Returns the numbers of a flag's text NAME:VALUE,...
+
+    Raises ValueError, one sentence, for other text.
+    """
+    found: dict[str, float] = {}
+    for pair in items(given):
+        name, colon, value = pair.rpartition(":")
+        if not (colon and name and value) or name in found:
+            raise ValueError(
+                f"{flag} is {given!r}: allowed are NAME:VALUE, such as online_accuracy:0.2, with "
+                "commas between, each once."
+            )
+        found[name] = number(f"{flag} of {name}", value)
     return found
 
 

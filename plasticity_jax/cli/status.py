@@ -51,6 +51,11 @@ def text(workdir: str, found: Status, long: bool = False) -> str:
     diverged = sum(one.diverged for one in found.slices)
     if diverged:
         words.append(f"{dry_run.amount(diverged, 'lane')} diverged")
+    stopped = sum(one.stopped for one in found.slices)
+    if stopped:
+        words.append(f"{dry_run.amount(stopped, 'lane')} stopped")
+    if found.goal > max((one.tasks for one in found.slices), default=0):
+        words.append(f"further waves up to task {found.goal}")
     left = found.seconds_left()
     if left is not None:
         words.append(f"about {dry_run.duration(left)} left")
@@ -84,6 +89,7 @@ def _line(one: State) -> str:
     beside = [
         last,
         f"{dry_run.amount(one.diverged, 'lane')} diverged" if one.diverged else "",
+        f"{dry_run.amount(one.stopped, 'lane')} stopped" if one.stopped else "",
         one.reason,
     ]
     words = "  ".join(word for word in beside if word)

@@ -31,15 +31,14 @@ OF_ALL = ("dataset", "samples", "subsample_seed", "points", "revisit")
 
 
 class Part(NamedTuple):
-    """A slice made of some lanes of one that was there.
+    """A slice made of lanes that others had.
 
     Attributes:
-      places: of its lanes among those of the slice `before`.
+      sources: the slices that were there, each with the places of the lanes taken from it.
     """
 
     after: Slice
-    before: Slice
-    places: list[int]
+    sources: list[tuple[Slice, list[int]]]
 
 
 class Plan(NamedTuple):
@@ -84,11 +83,13 @@ def plan(
     dataset: datasets.Dataset,
     *,
     elsewhere: bool = False,
+    joined: bool = False,
 ) -> Plan:
     """Returns what a workdir consists of once these programs are run in it; writes nothing.
 
     `elsewhere` says that processes of their own run them, each of which sees for itself whether its
-    device is of the kind that the lanes were begun on.
+    device is of the kind that the lanes were begun on. If `joined`, lanes of several slices that go
+    on alike become fewer and fuller ones.
 
     Lanes are known again by what they are, wherever in which program they stand: see
     `lanes.identity`, without what is measured and how many tasks follow. Raises WorkdirError for
@@ -129,7 +130,7 @@ def plan(
         if unknown:
             _check_new_start(workdir, recorded, program)
             new.append(some(program, unknown))
-    return _planned(workdir, recorded, goals, new)
+    return _planned(workdir, recorded, goals, new, joined)
 
 
 def _planned(
@@ -137,6 +138,7 @@ def _planned(
     recorded: Recorded,
     goals: Sequence[Mapping[int, _Goal]],
     new: Sequence[Program],
+    joined: bool,
 ) -> Plan:
     """The plan of a workdir with lanes, of which some have goals."""
     kept: list[Slice] = []
@@ -147,6 +149,8 @@ def _planned(
         made = _parted(workdir, one, own)
         parts += made
         kept += [part.after for part in made] or [_gone_on(one, own)]
+    if joined:
+        kept, parts = _joined(workdir, recorded, kept, parts, asked)
     added = _new(new, kept)
     every = [*kept, *added]
     metrics_.of_specs([one.program.spec for one in every])  # (checks their names)
@@ -206,7 +210,7 @@ def _parted(workdir: str | Path, one: Slice, goals: Mapping[int, _Goal]) -> list
     done = one.done(workdir)
     if len(groups) < 2 or all(goal.tasks <= done for goal in groups if goal):
         return []
-    return [Part(_part(one, goal, places), one, places) for goal, places in groups.items()]
+    return [Part(_part(one, goal, places), [(one, places)]) for goal, places in groups.items()]
 
 
 def _part(one: Slice, goal: _Goal | None, places: Sequence[int]) -> Slice:
@@ -216,6 +220,86 @@ def _part(one: Slice, goal: _Goal | None, places: Sequence[int]) -> Slice:
     numbers = [one.numbers[place] for place in places]
     part = Slice(program, numbers, slices_.name(program, one.options), one.options)
     return _aimed(part, goal) if goal else part
+
+
+def _joined(
+    workdir: str | Path,
+    recorded: Recorded,
+    kept: Sequence[Slice],
+    parts: Sequence[Part],
+    asked: set[int],
+) -> tuple[list[Slice], list[Part]]:
+    """Slices and parts with those that go on alike joined where fewer have room for their lanes: as
+    many as the largest slice of their like had.
+
+    Not joined are lanes that begin from others, whose starts a slice has in common, and those of
+    whom older states are to be kept.
+    """
+    made = {part.after.numbers[0]: part for part in parts}
+    alike: dict[Any, list[Slice]] = {}
+    for one in kept:
+        part = made.get(one.numbers[0]) or Part(one, [(one, list(range(len(one.numbers))))])
+        (before, _), *_ = part.sources
+        done, spec = before.done(workdir), one.program.spec
+        is_kept = any(before.checkpoints(workdir).glob("*.kept"))
+        is_alone = is_kept or one.program.start is not None
+        if asked.issuperset(one.numbers) and 0 < done < spec.tasks and not is_alone:
+            made[one.numbers[0]] = part
+            alike.setdefault(_way(before, spec, done), []).append(one)
+    for group in alike.values():
+        most = _largest(recorded, group[0].program.spec)
+        own = [_lanes(made[one.numbers[0]]) for one in group]
+        lanes = list(itertools.chain.from_iterable(own))
+        chunks = [lanes[first : first + most] for first in range(0, len(lanes), most)]
+        if len(chunks) < len(group):
+            gone = {one.numbers[0] for one in group}
+            kept = [one for one in kept if one.numbers[0] not in gone]
+            parts = [part for part in parts if part.after.numbers[0] not in gone]
+            new = [_of_lanes(group[0], chunk) for chunk in chunks]
+            kept, parts = [*kept, *(part.after for part in new)], [*parts, *new]
+    return list(kept), list(parts)
+
+
+class _Lane(NamedTuple):
+    """A lane that goes on: its number, and its place in the slice that it is in."""
+
+    number: int
+    before: Slice
+    place: int
+
+
+def _lanes(part: Part) -> list[_Lane]:
+    found = []
+    for before, places in part.sources:
+        found += [_Lane(before.numbers[place], before, place) for place in places]
+    return found
+
+
+def _way(before: Slice, spec: Spec, done: int) -> Any:
+    """What slices have in common that may be joined."""
+    how = before.program.execution
+    options = tuple(sorted((before.options or {}).items()))
+    devices = how.devices if how.width > 1 else 0
+    return spec, done, how.strategy, how.width, devices, options, before.home is None
+
+
+def _largest(recorded: Recorded, spec: Spec) -> int:
+    own = _neutral(spec)
+    like = [one for one in recorded.slices if _neutral(one.program.spec) == own]
+    return max(len(one.numbers) for one in like)
+
+
+def _of_lanes(like: Slice, lanes: Sequence[_Lane]) -> Part:
+    """A slice of lanes of several others."""
+    sources: dict[int, tuple[Slice, list[int]]] = {}
+    for lane in lanes:
+        sources.setdefault(lane.before.numbers[0], (lane.before, []))[1].append(lane.place)
+    execution = _spread(like.program.execution, len(lanes))
+    own = [lane.before.program.lanes[lane.place] for lane in lanes]
+    program = like.program._replace(lanes=own, execution=execution)
+    name = slices_.name(program, like.options)
+    after = Slice(program, [lane.number for lane in lanes], name, like.options)
+    return Part(after, list(sources.values()))
 
 
 def some(program: Program, places: Sequence[int]) -> Program:
@@ -276,7 +360,13 @@ def apply(workdir: str | Path, planned: Plan) -> None:
         folder = part.after.checkpoints(workdir)
         # (of an attempt that was killed)
         shutil.rmtree(folder, ignore_errors=True)
-        copy_lanes(part.before.checkpoints(workdir), folder, part.places)
+        if len(part.sources) > 1:
+            sources = [(Checkpoints(one.checkpoints(workdir)), own) for one, own in part.sources]
+            done = part.sources[0][0].done(workdir)
+            history.join(sources, Checkpoints(folder), done)
+            continue
+        ((before, places),) = part.sources
+        copy_lanes(before.checkpoints(workdir), folder, places)
 
 
 def copy_lanes(before: Path, after: Path, places: Sequence[int]) -> None:
@@ -296,8 +386,8 @@ def copy_lanes(before: Path, after: Path, places: Sequence[int]) -> None:
 
 def tidy(workdir: str | Path, planned: Plan) -> None:
     """Removes checkpoints that no slice has any more, once config.json says so."""
-    for part in planned.parts:
-        before = part.before
+    sources = itertools.chain.from_iterable(part.sources for part in planned.parts)
+    for before, _ in sources:
         gone = before.place(workdir) if before.home else before.checkpoints(workdir)
         shutil.rmtree(gone, ignore_errors=True)
 

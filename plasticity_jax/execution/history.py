@@ -5,7 +5,7 @@ older ones are in segments beside it, which never change. Every task is in two p
 single damaged file loses one.
 """
 
-from collections.abc import Mapping
+from collections.abc import Sequence
 
 import numpy as np
 from absl import logging
@@ -64,12 +64,19 @@ def save(checkpoints: Checkpoints, tasks: int, states: PyTree, history: History)
 
     Raises WorkdirError as `Checkpoints.save`.
     """
-    segments = segments_of(checkpoints)
-    there = max(segments.steps(), default=0)
-    for end in range(there // SEGMENT * SEGMENT + SEGMENT, tasks + 1, SEGMENT):
+    newest = _segmented(checkpoints, tasks, history)
+    checkpoints.save(tasks, {"state": states, "history": newest})
+
+
+def _segmented(checkpoints: Checkpoints, tasks: int, history: History) -> History:
+    """Writes the segments that are due, and returns what is left for the checkpoint."""
+    segments, last = segments_of(checkpoints), tasks // SEGMENT * SEGMENT
+    # (to look whether one is there takes as long however many there are)
+    is_due = last > 0 and not (segments.folder / str(last)).exists()
+    there = max(segments.steps(), default=0) if is_due else last
+    for end in range(there // SEGMENT * SEGMENT + SEGMENT, last + 1, SEGMENT):
         segments.save(end, {"history": _rows(history, max(0, end - 2 * SEGMENT), end)})
-    first = max(0, tasks // SEGMENT * SEGMENT - SEGMENT)
-    checkpoints.save(tasks, {"state": states, "history": _rows(history, first, tasks)})
+    return _rows(history, max(0, last - SEGMENT), tasks)
 
 
 def _rows(history: History, first: int, end: int) -> History:
@@ -83,10 +90,19 @@ def segments_of(checkpoints: Checkpoints) -> Checkpoints:
     return Checkpoints(checkpoints.folder / _FOLDER, always=lambda step: True)
 
 
-def whole(
-    checkpoints: Checkpoints, tasks: int, newest: Mapping[str, np.ndarray], mend: bool
-) -> History:
-    """Returns all that was measured in `tasks` tasks, of which a checkpoint has the `newest`.
+def read(checkpoints: Checkpoints | None, mend: bool = True) -> tuple[int, History]:
+    """Returns after how many tasks the newest states are saved, 0 if none are, and what was
+    measured; `mend` as in `Checkpoints.restore`.
+    """
+    if checkpoints is None:
+        return 0, {}
+    found = checkpoints.restore({"history": {}}, mend=mend)
+    tasks, newest = (found[0], found[1]["history"]) if found else (0, {})
+    return tasks, _whole(checkpoints, tasks, newest, mend)
+
+
+def _whole(checkpoints: Checkpoints, tasks: int, newest: History, mend: bool) -> History:
+    """All that was measured in `tasks` tasks, of which a checkpoint has the `newest`.
 
     What stands behind a checkpoint that was damaged is removed if it is to `mend`, and written
     again. Raises WorkdirError if a task is in no segment that verifies.
@@ -94,7 +110,7 @@ def whole(
     segments = segments_of(checkpoints)
     if mend:
         segments.remove_after(tasks)
-    first = tasks - tasks_of(dict(newest))
+    first = tasks - tasks_of(newest)
     found, lost = Growing({}), "there is no such file"
     for end in segments.steps():
         if found.tasks >= first or end > tasks:
@@ -113,5 +129,49 @@ def whole(
             f"{segments.folder} lacks what was measured in task {found.tasks} ({lost}); delete "
             f"{checkpoints.folder} to start from zero."
         )
-    found.add(_rows(dict(newest), found.tasks - first, tasks - first))
+    found.add(_rows(newest, found.tasks - first, tasks - first))
     return found.so_far()
+
+
+def join(
+    sources: Sequence[tuple[Checkpoints, Sequence[int]]], target: Checkpoints, tasks: int
+) -> None:
+    """Writes the states and histories after `tasks` tasks of lanes of several slices, each with the
+    places of its lanes, as those of one.
+
+    Raises WorkdirError for a slice whose newest states are other ones.
+    """
+    states: dict[str, list[np.ndarray]] = {}
+    histories: list[tuple[History, int]] = []
+    for source, places in sources:
+        done, history = read(source)
+        if done != tasks:
+            raise WorkdirError(
+                f"{source.folder} has the states after {done} tasks, where those after {tasks} "
+                "were to be joined with others: the same command plans anew."
+            )
+        own = {name: values.take(places, axis=1) for name, values in history.items()}
+        histories.append((own, len(places)))
+        for name, leaf in source.leaves(tasks).items():
+            if not name.startswith("['history']"):
+                states.setdefault(name, []).append(leaf.take(places, axis=0))
+    newest = _segmented(target, tasks, _beside(histories))
+    leaves = {name: np.concatenate(parts) for name, parts in states.items()}
+    target.write(tasks, leaves | {f"['history'][{name!r}]": v for name, v in newest.items()})
+
+
+def _beside(histories: Sequence[tuple[History, int]]) -> History:
+    """Histories of equally many tasks, with their numbers of lanes, as one: lanes beside lanes, NaN
+    where some were not measured.
+    """
+    like: History = {}
+    for history, _ in histories:
+        like = history | like
+    found = {}
+    for name, values in like.items():
+        parts = []
+        for history, lanes in histories:
+            gap = np.full((len(values), lanes, *values.shape[2:]), np.nan, np.float32)
+            parts.append(history.get(name, gap))
+        found[name] = np.concatenate(parts, axis=1)
+    return found

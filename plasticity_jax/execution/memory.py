@@ -4,6 +4,7 @@ import bisect
 import contextlib
 import dataclasses
 import functools
+import itertools
 import os
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -30,6 +31,8 @@ if TYPE_CHECKING:
 PROC, CGROUPS = Path("/proc"), Path("/sys/fs/cgroup")
 # bytes, of a run of any size: compiled programs, buffers (a first run loads its libraries as well)
 BESIDES = 16 << 20
+# bytes of memory of its own, of a process with jax that has compiled a small program
+PROCESS = 512 << 20
 
 
 class Needs(NamedTuple):
@@ -190,6 +193,28 @@ def check(programs: Sequence["Program"], data: Data, saves: bool = False) -> Non
                 f"about {_words(taken)}, but {_words(max(room, 0))} are free: "
                 f"{_allowed(program, needs, free, data, saves)}."
             )
+
+
+def check_together(programs: Sequence["Program"], data: Data, workers: int) -> None:
+    """Returns if programs, each in a process of its own on this machine's cores, fit into memory
+    while as many as there are `workers` run at a time: the largest by the estimate.
+
+    Raises MemoryError, one sentence, also as `check` for one that would not fit alone.
+    """
+    check(programs, data, saves=True)
+    taken = []
+    for program in programs:
+        needs = of_lane(program.spec, data)
+        own = of_program(needs, len(program.lanes), program.execution, saves=True)
+        taken.append(PROCESS + own + _size(data))
+    taken = sorted(taken, reverse=True)[:workers]
+    free = free_bytes()
+    if sum(taken) > free:
+        fit = max(1, bisect.bisect(list(itertools.accumulate(taken)), free))
+        raise MemoryError(
+            f"{len(taken)} slices at a time need about {_words(sum(taken))}, but {_words(free)} "
+            f"are free: allowed is --workers={fit}."
+        )
 
 
 def _room(free: int, how: placement.Execution, data: Data) -> int:

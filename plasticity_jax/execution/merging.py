@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from plasticity_jax.execution import growth, results, rows, slices, sweep, tasks
+from plasticity_jax.execution import growth, history, results, rows, slices, waves
 from plasticity_jax.execution.program import Program
 from plasticity_jax.execution.slices import Recorded, Slice
 from plasticity_jax.reporting import statistics
@@ -87,6 +87,8 @@ def load_with_programs(
     taken = [lane for lane in _taken(parts) if len(lane.rows)]
     numbered = [lane.rows.assign(lane=number) for number, lane in enumerate(taken)]
     whole = pandas.concat(numbered or [part.table for part in parts], ignore_index=True)
+    if waves.COLUMN in whole:  # (not every workdir may have such lanes)
+        whole[waves.COLUMN] = whole[waves.COLUMN].eq(True)
     return rows.arranged(whole, _programs(parts)), _programs(parts)
 
 
@@ -125,10 +127,12 @@ def merge(workdirs: Sequence[str | Path], to: str | Path) -> Merged:
         taken = _taken(parts)
         held.enter_context(workdir_.lock(where))
         made = _copied(parts, taken, where)
-        histories = [sweep.history(Checkpoints(one.checkpoints(where))) for one in made]
-        results.write(made, histories, where)
+        histories = [history.read(Checkpoints(one.checkpoints(where)))[1] for one in made]
+        stops = _stops(names, taken)
+        after = {int(lane): stop["after"] for lane, stop in stops.items()}
+        results.write(made, histories, where, after)
         settings = Recorded(made, parts[0].recorded.data).settings()
-        workdir_.write_config(where, settings, _record(names))
+        workdir_.write_config(where, settings, _record(names) | waves.record(stops))
     every = sum(len(one.numbers) for one in _slices(parts))
     return Merged(len(taken), every - len(taken))
 
@@ -179,9 +183,9 @@ def _with_checkpoints(name: str) -> _Workdir:
     recorded = _recorded(name)
     histories = []
     for one in recorded.slices:
-        _, history = tasks.restored(Checkpoints(one.checkpoints(name)), mend=False)
-        histories.append(history)
-    _check_there(name, recorded, [not history for history in histories])
+        _, found = history.read(Checkpoints(one.checkpoints(name)), mend=False)
+        histories.append(found)
+    _check_there(name, recorded, [not found for found in histories])
     programs = [one.program for one in recorded.slices]
     numbers = [one.numbers for one in recorded.slices]
     return _Workdir(name, recorded, rows.table(programs, histories, numbers))
@@ -358,6 +362,16 @@ def _copy(path: str, one: Slice, places: Sequence[int], new: dict[int, int], whe
     except OSError as error:
         raise WorkdirError(f"{before} cannot be copied to {after} ({reason_of(error)}).") from error
     return made
+
+
+def _stops(names: Sequence[str], taken: Sequence[_Lane]) -> dict[str, dict[str, Any]]:
+    """What workdirs record of lanes that were stopped, by the numbers that these have now."""
+    every = [waves.stops(name) for name in names]
+    return {
+        str(number): every[lane.workdir][str(lane.number)]
+        for number, lane in enumerate(taken)
+        if str(lane.number) in every[lane.workdir]
+    }
 
 
 def _record(names: Sequence[str]) -> dict[str, Any]:

@@ -2,11 +2,11 @@
 
 import contextlib
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 
-from plasticity_jax.execution import rows, tasks
+from plasticity_jax.execution import rows, tasks, waves
 from plasticity_jax.execution.program import History, Program
 from plasticity_jax.execution.slices import Slice
 
@@ -62,12 +62,20 @@ def laid_out(
     return [one.program for one in slices], histories, [one.numbers for one in slices]
 
 
-def write(slices: Sequence[Slice], histories: Sequence[History], path: Path) -> None:
-    """Writes the results so far into a workdir. Raises OSError."""
+def write(
+    slices: Sequence[Slice],
+    histories: Sequence[History],
+    path: Path,
+    stopped: Mapping[int, int] | None = None,
+) -> None:
+    """Writes the results so far into a workdir; `stopped` as `waves.stopped` gives it, None: as the
+    workdir records it. Raises OSError.
+    """
     from plasticity_jax.storage import table
 
     arguments = laid_out(slices, histories)
-    table.write(rows.table(*arguments), path / "results.parquet")
+    stops = waves.stopped(path) if stopped is None else stopped
+    table.write(waves.marked(rows.table(*arguments), stops), path / "results.parquet")
     points = rows.points(*arguments)
     if points is not None:
         table.write(points, path / "points.parquet")

@@ -1,6 +1,7 @@
 """Runs of many programs: in memory, or in a workdir that the same call goes on with."""
 
 import contextlib
+import functools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -17,7 +18,9 @@ from plasticity_jax.execution import (
     starts,
     tasks,
     watching,
+    waves,
 )
+from plasticity_jax.execution import history as history_
 from plasticity_jax.execution import program as program_
 from plasticity_jax.execution.ahead import Ahead
 from plasticity_jax.execution.program import History, Program
@@ -52,6 +55,8 @@ def run(
     start_task: int | None = None,
     on_task: OnTask | None = None,
     start_arm: Mapping[str, Any] | None = None,
+    wave: int | None = None,
+    stop_below: Mapping[str, float] | None = None,
 ) -> "pandas.DataFrame":
     """Runs lanes of a Spec through all tasks and returns the tidy table (see `table`).
 
@@ -77,6 +82,10 @@ def run(
         once it is safe on disk, or done without a workdir; not with those of an earlier call.
       start_arm: settings of the lanes to take, such as {"granularity": 20}, where the workdir has
         several for a seed.
+      wave: tasks after which lanes that diverged, or that `stop_below` marks, are not run on, again
+        and again (see docs/slices.md); needs a workdir. None: all lanes do all tasks, or, with
+        `stop_below`, a tenth of the tasks.
+      stop_below: {column of the table: value}; marked is a lane whose mean over a wave is below.
     `~` at the start of a folder is expanded. Raises ValueError (settings), DataError (data),
     MemoryError (by an estimate), WorkdirError (workdir), Stopped (a signal of `workdir.Stop`, such
     as SIGTERM or Ctrl-C, with a workdir).
@@ -100,24 +109,26 @@ def run(
         workdir = paths.expanded(workdir, "workdir")
     specs = [one for one, _ in runs]
     dataset = program_.load_common_dataset(specs, data_dir, download)
-    samples = program_.sizes(specs, program_.device_data(dataset))
-    programs = program_.plan(runs, samples, lane_strategy, lane_width)
     data = program_.device_data(dataset)
+    programs = program_.plan(runs, program_.sizes(specs, data), lane_strategy, lane_width)
     programs = starts.attached(programs, start, start_task, data, start_arm)
+    parted = waves.checked(wave, stop_below, programs, workdir is not None)
     if workdir is None:
-        memory.check(programs, program_.device_data(dataset))
+        memory.check(programs, data)
         made = slices.in_order(programs)
-        watch = Watch(progress, on_task)
-        return _run(Runs(made, made, None), dataset, None, checkpoint_every, watch)
-    return run_in_workdir(
-        programs,
-        dataset,
-        workdir,
-        checkpoint_every,
+        runs_ = Runs(made, made, None)
+        return _run(runs_, dataset, None, checkpoint_every, Watch(progress, on_task))
+    run_all = functools.partial(
+        run_in_workdir,
+        dataset=dataset,
+        workdir=workdir,
+        checkpoint_every=checkpoint_every,
         progress=progress,
         always=always,
         on_task=on_task,
+        joined=parted is not None,
     )
+    return waves.run_in_waves(programs, parted, workdir, run_all) if parted else run_all(programs)
 
 
 def checked_runs(runs: Any) -> list[tuple[Spec, Any]]:
@@ -143,18 +154,20 @@ def run_in_workdir(
     tell: Callable[[str], None] = lambda line: None,
     always: Callable[[int], bool] = lambda step: False,
     on_task: OnTask | None = None,
+    joined: bool = False,
 ) -> "pandas.DataFrame":
     """Runs planned programs in a workdir, from where they were, and returns the tidy table of their
     lanes; `tell` is called with lines on what is new in a workdir with lanes, `always` says which
-    checkpoints stay (see `checkpoints.keeping`), `on_task` is as in `run`. Raises as `run` does.
+    checkpoints stay (see `checkpoints.keeping`), `on_task` is as in `run`, `joined` as in
+    `growth.plan`. Raises as `run` does.
     """
-    planned = check_in_workdir(programs, dataset, workdir)
+    planned = check_in_workdir(programs, dataset, workdir, joined)
     with (
         workdir_.lock(workdir),
         slices.locked(workdir, planned.slices),
         workdir_.Stop() as stop,
     ):
-        planned = growth.plan(workdir, programs, dataset)
+        planned = growth.plan(workdir, programs, dataset, joined=joined)
         for line in planned.news:
             tell(line)
         if not planned.is_recorded:
@@ -187,12 +200,17 @@ def grow(
         made["calls"] = before.pop("calls", [])
         made["imports"] = before.get("imports", {}) | made["imports"]
         made["before"] = before
+        if waves.RECORD in before:
+            made[waves.RECORD] = before.pop(waves.RECORD)
     workdir_.write_config(workdir, slices.settings(planned.slices, dataset), made)
     growth.tidy(workdir, planned)
 
 
 def check_in_workdir(
-    programs: Sequence[Program], dataset: datasets.Dataset, workdir: str | Path
+    programs: Sequence[Program],
+    dataset: datasets.Dataset,
+    workdir: str | Path,
+    joined: bool = False,
 ) -> growth.Plan:
     """Raises what would keep `run_in_workdir` from running these programs there, and returns what
     the workdir will consist of; nothing is compiled or written.
@@ -201,7 +219,7 @@ def check_in_workdir(
     tell.
     """
     workdir_.check_writable(workdir)
-    planned = growth.plan(workdir, programs, dataset)
+    planned = growth.plan(workdir, programs, dataset, joined=joined)
     running = [one.program for one in planned.running]
     memory.check(running, program_.device_data(dataset), saves=True)
     return planned
@@ -272,7 +290,7 @@ def _run(
 ) -> "pandas.DataFrame":
     data = program_.device_data(dataset)
     # (slices of a run that grew have rows from the start)
-    histories = [history(runs.checkpoints(one)) for one in runs.slices]
+    histories = [history_.read(runs.checkpoints(one))[1] for one in runs.slices]
     asked = {one.numbers[0] for one in runs.running}  # (a lane is in one slice alone)
     active = [number for number, one in enumerate(runs.slices) if one.numbers[0] in asked]
     programs = [runs.slices[number].program for number in active]
@@ -319,11 +337,6 @@ def _rows_from(
     one = slices[number]
     new = rows.table([one.program], [history], [one.numbers], first)
     return rows.arranged(new, [other.program for other in slices])
-
-
-def history(checkpoints: Checkpoints | None) -> History:
-    """Returns what was measured so far, {} if nothing was."""
-    return tasks.restored(checkpoints)[1]
 
 
 def _tasks(history: History) -> int:

@@ -60,7 +60,7 @@ def run_program(
     everything up to the task in progress, else after that task and a checkpoint.
     """
     tasks = program.spec.tasks
-    saved, history = restored(checkpoints)
+    saved, history = history_.read(checkpoints)
     if saved == tasks:
         report(history)
         return history
@@ -108,17 +108,6 @@ def run_program(
         number = stop.signal if stop else 0
         raise Stopped(number or 0, f"{saved} of {tasks} tasks of this program are saved")
     return history
-
-
-def restored(checkpoints: Checkpoints | None, mend: bool = True) -> tuple[int, History]:
-    """Returns after how many tasks the newest states are saved, 0 if none are, and what was
-    measured; `mend` as in `Checkpoints.restore`.
-    """
-    if checkpoints is None:
-        return 0, {}
-    found = checkpoints.restore({"history": {}}, mend=mend)
-    tasks, newest = (found[0], found[1]["history"]) if found else (0, {})
-    return tasks, history_.whole(checkpoints, tasks, newest, mend)
 
 
 def _begun(compiled: compiled_.Compiled, checkpoints: Checkpoints | None, tasks: int) -> PyTree:

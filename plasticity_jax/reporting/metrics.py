@@ -29,7 +29,7 @@ KEY = "metrics"  # of the attributes of a table
 # which every environment has, in units of its own
 LOSSES = ("loss", "online_loss", "online_loss_mean")
 # columns of tables that are no measurements
-TAKEN = ("lane", "task", "seed", "finite", "task_number", "part", "point")
+TAKEN = ("lane", "task", "seed", "finite", "stopped", "task_number", "part", "point")
 
 
 class Known(NamedTuple):

@@ -30,10 +30,10 @@ STAGE = ("task_number", "part")
 def metric_columns(table: pd.DataFrame, arm_columns: Sequence[str]) -> list[str]:
     """Returns the columns that hold measurements, probes included, in the table's order.
 
-    These are the numeric columns that are neither fixed, nor `finite`, nor name an arm, nor have
-    the name of a setting.
+    These are the numeric columns that are neither fixed, nor `finite` or `stopped`, nor name an
+    arm, nor have the name of a setting.
     """
-    others = {*FIXED, *STAGE, *arm_columns, "finite"}
+    others = {*FIXED, *STAGE, *arm_columns, "finite", "stopped"}
     left = [c for c in table.columns if c not in others and not spec.is_setting(c)]
     return [c for c in left if pd.api.types.is_numeric_dtype(table[c])]
 

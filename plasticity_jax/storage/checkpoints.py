@@ -101,9 +101,10 @@ class Checkpoints:
             checkpoints stay).
         """
         named = _named(jax.device_get(tree))
-        self._write(step, {name: np.asarray(leaf) for name, leaf in named.items()})
+        self.write(step, {name: np.asarray(leaf) for name, leaf in named.items()})
 
-    def _write(self, step: int, leaves: dict[str, np.ndarray]) -> None:
+    def write(self, step: int, leaves: dict[str, np.ndarray]) -> None:
+        """Writes a checkpoint as `save` does, from its leaves by name (see `leaves`)."""
         manifest = _manifest(step, leaves)
         data, chunk = _joined(leaves.values())
         present = self.steps()
@@ -160,6 +161,15 @@ class Checkpoints:
             self._delete(damaged, at)
         return at, tree
 
+    def leaves(self, step: int) -> dict[str, np.ndarray]:
+        """Returns the leaves of a checkpoint by name: the text of their path in the tree.
+
+        Raises WorkdirError if it does not verify.
+        """
+        found = self._newest([step])
+        assert found is not None  # (it was asked for)
+        return found[1]
+
     def steps(self) -> list[int]:
         """Returns the steps of all checkpoints, whether they verify or not, the newest last."""
         if not self.folder.is_dir():
@@ -191,8 +201,8 @@ class Checkpoints:
         for step in self.steps():
             if step < newest:
                 with contextlib.suppress(_Damaged):
-                    other._write(step, _changed(self._verified(step), change))
-        other._write(newest, _changed(leaves, change))
+                    other.write(step, _changed(self._verified(step), change))
+        other.write(newest, _changed(leaves, change))
         return newest
 
     def _newest(self, steps: list[int]) -> tuple[int, dict[str, np.ndarray], dict[int, str]] | None:

@@ -67,6 +67,15 @@ def engine(monkeypatch):
     return use
 
 
+def test_slices_that_do_not_fit_together_are_refused(runs, engine, monkeypatch, tmp_path):
+    programs, dataset, asked = planned(runs, 1)
+    monkeypatch.setattr(sliced.memory, "free_bytes", lambda: 2 * sliced.memory.PROCESS)
+    three = asked._replace(workers=3)
+    with pytest.raises(MemoryError, match=r"3 slices at a time .* allowed is --workers=1"):
+        sliced.run_in_slices(programs, dataset, tmp_path / "run", three)
+    assert not (tmp_path / "run" / "config.json").exists()
+
+
 def run(runs, folder, lanes: int = 2):
     programs, dataset, asked = planned(runs, lanes)
     return sliced.run_in_slices(programs, dataset, folder, asked)

@@ -7,7 +7,7 @@ import pandas
 import pytest
 from helpers import tiny
 
-from plasticity_jax.execution import history, merging, sweep, tasks
+from plasticity_jax.execution import history, merging, sweep
 from plasticity_jax.storage import table as table_
 from plasticity_jax.storage.checkpoints import Checkpoints
 from plasticity_jax.storage.workdir import WorkdirError
@@ -95,7 +95,7 @@ def test_a_checkpoint_has_the_newest_tasks_and_segments_the_others(saved):
     assert saved.steps() == [10, 11]
     _, newest = saved.restore({"history": {}})
     same(newest["history"], measured(6, 5, "loss"))
-    tasks_, whole = tasks.restored(saved)
+    tasks_, whole = history.read(saved)
     assert tasks_ == TASKS
     same(whole, measured(0, TASKS, "loss"))
 
@@ -104,7 +104,7 @@ def test_a_checkpoint_has_the_newest_tasks_and_segments_the_others(saved):
 def test_every_task_is_in_two_places(saved, end, caplog):
     damage(history.segments_of(saved), end)
     with caplog.at_level(logging.WARNING):
-        same(tasks.restored(saved)[1], measured(0, TASKS, "loss"))
+        same(history.read(saved)[1], measured(0, TASKS, "loss"))
     assert ("is damaged" in caplog.text) == (end < 9)  # (a checkpoint has what the last one has)
 
 
@@ -112,7 +112,7 @@ def test_what_is_lost_is_told_by_one_sentence(saved):
     for end in (3, 6):
         damage(history.segments_of(saved), end)
     with pytest.raises(WorkdirError) as error:
-        tasks.restored(saved)
+        history.read(saved)
     text = str(error.value)
     assert text.startswith(
         f"{saved.folder / 'history'} lacks what was measured in task 0 (step 6: "
@@ -124,9 +124,9 @@ def test_segments_behind_a_damaged_checkpoint_are_written_again(saved):
     """Also after a kill between a segment and its checkpoint."""
     history.save(saved, 12, {}, measured(0, 12, "loss"))
     damage(saved, 12)
-    assert tasks.restored(saved, mend=False)[0] == 11
+    assert history.read(saved, mend=False)[0] == 11
     assert ends(saved) == [3, 6, 9, 12]
-    same(tasks.restored(saved)[1], measured(0, 11, "loss"))
+    same(history.read(saved)[1], measured(0, 11, "loss"))
     assert ends(saved) == [3, 6, 9]
     history.save(saved, 12, {}, measured(0, 12, "loss", "probe"))
     assert "probe" in history.segments_of(saved).restore({"history": {}}, 12)[1]["history"]
@@ -136,13 +136,13 @@ def test_a_whole_history_in_a_checkpoint_is_read_and_cut(short, tmp_path):
     """As it was before there were segments."""
     old = Checkpoints(tmp_path / "own")
     old.save(TASKS, {"state": {}, "history": measured(0, TASKS, "loss")})
-    done, found = tasks.restored(old)
+    done, found = history.read(old)
     same(found, measured(0, TASKS, "loss"))
     growing = history.Growing(found)
     growing.add(measured(TASKS, 1, "loss"))
     history.save(old, done + 1, {}, growing.so_far())
     assert ends(old) == [3, 6, 9, 12]
-    same(tasks.restored(old)[1], measured(0, TASKS + 1, "loss"))
+    same(history.read(old)[1], measured(0, TASKS + 1, "loss"))
 
 
 # In a run

@@ -196,6 +196,26 @@ def test_a_narrower_width_is_named_where_all_fit_so(free):
         memory.check([wide], DIGITS)
 
 
+def test_slices_that_run_at_a_time_are_added_up(free):
+    """The largest of them, each with a copy of the data."""
+    (small,) = programs(count=1)
+    (large,) = programs(count=8)
+    own = [
+        memory.PROCESS + taken(program, len(program.lanes), "sharded", 1, saves=True)
+        for program in (large, small)
+    ]
+    free(sum(own), 2)
+    memory.check_together([small, large, small], DIGITS, workers=2)
+    with pytest.raises(
+        MemoryError, match=r"^3 slices at a time need about .* are free: allowed is --workers=2\.$"
+    ):
+        memory.check_together([small, large, small], DIGITS, workers=3)
+    free(sum(own) - 1, 2)
+    with pytest.raises(MemoryError, match=r"2 slices .*: allowed is --workers=1\.$"):
+        memory.check_together([small, large, small], DIGITS, workers=2)
+    memory.check_together([small, large], DIGITS, workers=1)
+
+
 def test_a_library_call_is_checked_too(monkeypatch, tmp_path):
     monkeypatch.setattr(memory, "free_bytes", lambda: 1000)
     for workdir in (None, tmp_path / "run"):

@@ -1,6 +1,7 @@
 """A run in slices: cut, given to an engine, and put together in one table (see docs/engines.md)."""
 
 import contextlib
+import itertools
 import shutil
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -10,9 +11,22 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from plasticity_jax import datasets
-from plasticity_jax.execution import engines, growth, placement, results, rows, slices, sweep, tasks
+from plasticity_jax.execution import (
+    engines,
+    growth,
+    history,
+    memory,
+    placement,
+    results,
+    rows,
+    slices,
+    sweep,
+    tasks,
+    waves,
+)
+from plasticity_jax.execution import program as program_
 from plasticity_jax.execution.engines import description, worker
-from plasticity_jax.execution.program import Program
+from plasticity_jax.execution.program import History, Program
 from plasticity_jax.execution.slices import Slice
 from plasticity_jax.storage import table as table_
 from plasticity_jax.storage import workdir as workdir_
@@ -55,13 +69,15 @@ def run_in_slices(
     progress: bool = False,
     tell: Callable[[str], None] = lambda line: None,
     on_task: sweep.OnTask | None = None,
+    joined: bool = False,
 ) -> "pandas.DataFrame":
     """Runs planned programs in a workdir, cut into slices that processes of their own run, from
     where they were, and returns the tidy table of their lanes: to the bit that of one run on one
     device of the same kind at the same lane width.
 
     While another process does the same in this workdir, it is waited for; what is then left is
-    run. `on_task` is called with all new rows whenever slices have moved.
+    run. `on_task` is called with all new rows whenever slices have moved; `joined` is as in
+    `growth.plan`.
     Raises as `sweep.run_in_workdir`, and WorkdirError for slices that failed.
     """
     run = engines.engine(asked.engine).run
@@ -69,7 +85,9 @@ def run_in_slices(
     workdir_.check_writable(workdir)
     growth.plan(workdir, programs, dataset, elsewhere=True)
     with workdir_.Stop() as stop, _turn(workdir, stop, tell), workdir_.lock(workdir):
-        planned = _planned(workdir, programs, dataset, asked.lanes)
+        planned = _planned(workdir, programs, dataset, asked.lanes, joined)
+        left = [one for one in planned.running if one.done(workdir) < one.program.spec.tasks]
+        check_memory([one.program for one in left], dataset, asked)
         for line in planned.news:
             tell(line)
         if not planned.is_recorded:
@@ -158,14 +176,27 @@ def _shown(running: Sequence[Slice], progress: bool) -> Iterator[Callable[[int, 
         yield show
 
 
+def check_memory(programs: Sequence[Program], dataset: datasets.Dataset, asked: Asked) -> None:
+    """Returns if slices fit into the memory of this machine, where its cores run them.
+
+    Raises MemoryError. An accelerator has its own memory, which the process of a slice looks at.
+    """
+    if asked.engine == "local" and asked.backend == "cpu":
+        memory.check_together(programs, program_.device_data(dataset), asked.workers)
+
+
 # Cutting
 
 
 def _planned(
-    workdir: Path, programs: Sequence[Program], dataset: datasets.Dataset, lanes: int
+    workdir: Path,
+    programs: Sequence[Program],
+    dataset: datasets.Dataset,
+    lanes: int,
+    joined: bool,
 ) -> growth.Plan:
     """What a workdir will consist of, where every slice that is run has a workdir of its own."""
-    planned = growth.plan(workdir, programs, dataset, elsewhere=True)
+    planned = growth.plan(workdir, programs, dataset, elsewhere=True, joined=joined)
     recorded = slices.read(workdir, devices=1)
     before = recorded.slices if recorded else []
     known = frozenset().union(*(one.numbers for one in before))
@@ -200,6 +231,12 @@ def cut(one: Slice, lanes: int) -> list[Slice]:
         numbers = [one.numbers[place] for place in places]
         made.append(Slice(program, numbers, name, one.options, home=name))
     return made
+
+
+def cut_programs(programs: Sequence[Program], lanes: int) -> list[Program]:
+    """Returns those of the slices that new programs are cut into."""
+    cuts = [cut(one, lanes) for one in slices.in_order(programs)]
+    return [one.program for one in itertools.chain.from_iterable(cuts)]
 
 
 def _check_one_device(workdir: Path, one: Slice) -> None:
@@ -250,7 +287,7 @@ def _settle(workdir: Path, running: Sequence[Slice], dataset: datasets.Dataset) 
         if not one.checkpoints(workdir).is_dir() or (home / "config.json").exists():
             continue
         own = one._replace(numbers=list(range(len(one.numbers))), home=None)
-        results.write([own], [sweep.history(Checkpoints(own.checkpoints(home)))], home)
+        results.write([own], [history.read(Checkpoints(own.checkpoints(home)))[1]], home)
         workdir_.write_config(home, slices.settings([own], dataset), {})
 
 
@@ -294,6 +331,7 @@ class Merge:
         self._places = {one.numbers[0]: index for index, one in enumerate(every)}
         self._show = show
         self.on_task: sweep.OnTask | None = None
+        self._stopped = waves.stopped(workdir)
         self._read: dict[int, _Read] = {}
         self._next = 0.0
 
@@ -341,7 +379,7 @@ class Merge:
             return rows.table(programs, [{} for _ in programs], self._numbers())
         whole = pandas.concat(tables, ignore_index=True)
         whole = whole.sort_values("lane", kind="stable", ignore_index=True)
-        return rows.arranged(whole, programs)
+        return waves.marked(rows.arranged(whole, programs), self._stopped)
 
     def _numbers(self) -> list[list[int]]:
         return [one.numbers for one in self._slices]
@@ -381,12 +419,17 @@ class Merge:
 def _rows(one: Slice, workdir: Path) -> "pandas.DataFrame | None":
     """The rows of a slice so far, None if there are none."""
     if not one.home:
-        history = sweep.history(Checkpoints(one.checkpoints(workdir)))
-        return rows.table([one.program], [history], [one.numbers]) if history else None
+        found = _history(one, workdir)
+        return rows.table([one.program], [found], [one.numbers]) if found else None
     path = one.place(workdir) / "results.parquet"
     if not path.exists():
         return None
     return rows.again(_numbered(table_.read(path), one), [one.program], [one.numbers])
+
+
+def _history(one: Slice, workdir: Path) -> History:
+    """What a slice without a workdir of its own measured."""
+    return history.read(Checkpoints(one.checkpoints(workdir)))[1]
 
 
 def _numbered(table: "pandas.DataFrame", one: Slice) -> "pandas.DataFrame":
@@ -407,7 +450,10 @@ def _points(every: Sequence[Slice], workdir: Path) -> "pandas.DataFrame | None":
     found = []
     for one in every:
         path = one.place(workdir) / "points.parquet"
-        if one.home and path.exists():
+        if not one.home:
+            own = rows.points([one.program], [_history(one, workdir)])
+            found += [] if own is None else [_numbered(own, one)]
+        elif path.exists():
             found.append(_numbered(table_.read(path), one))
     if not found:
         return None
@@ -419,10 +465,12 @@ def _arrays(every: Sequence[Slice], workdir: Path, tasks: int) -> dict[str, np.n
     """{probe: [tasks, lanes, K]} of all slices, NaN where there is nothing."""
     parts: dict[str, list[tuple[np.ndarray, np.ndarray]]] = {}
     for one in every:
+        found = {} if one.home else rows.arrays([one.program], [_history(one, workdir)])
         folder = one.place(workdir) / "arrays"
         for path in sorted(folder.glob("*.npy")) if one.home else ():
-            values = np.load(path, allow_pickle=False)
-            parts.setdefault(path.stem, []).append((np.asarray(one.numbers), values))
+            found[path.stem] = np.load(path, allow_pickle=False)
+        for name, values in found.items():
+            parts.setdefault(name, []).append((np.asarray(one.numbers), values))
     lanes = sum(len(one.numbers) for one in every)
     return {name: rows.filled(placed, tasks, lanes) for name, placed in parts.items()}
 

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from plasticity_jax.execution import slices
+from plasticity_jax.execution import slices, waves
 from plasticity_jax.execution.engines import worker
 from plasticity_jax.reporting import metrics
 from plasticity_jax.storage import table as table_
@@ -27,6 +27,7 @@ class State(NamedTuple):
       state: `DONE`, `RUNNING`, `WAITING` (also: stopped, killed) or `FAILED`.
       reason: why it failed, else "".
       diverged: lanes of it that are not finite any more.
+      stopped: lanes of it that are not run on (see `waves`).
       last: mean over its lanes of what the run is judged by, in their last task; None: not known.
       rate: tasks of lanes in a second since its process began; 0: not known.
     """
@@ -40,6 +41,7 @@ class State(NamedTuple):
     diverged: int
     last: float | None
     rate: float
+    stopped: int = 0
 
 
 class Status(NamedTuple):
@@ -47,10 +49,12 @@ class Status(NamedTuple):
 
     Attributes:
       metric: column of `State.last`, "" as long as there are no results.
+      goal: tasks of lanes that no wave stops; 0 if there are no waves.
     """
 
     slices: list[State]
     metric: str
+    goal: int = 0
 
     def count(self, state: str) -> int:
         """Returns how many slices are in a state."""
@@ -91,12 +95,14 @@ def read(workdir: str | Path) -> Status:
         ) from error
     is_held = workdir_.is_held(workdir)
     whole = _table(Path(workdir))
+    after = waves.stopped(workdir)
     found, metric = [], ""
     for one in recorded:
         state, judged = _state(Path(workdir), one, is_held, whole)
-        found.append(state)
+        stopped = sum(after.get(number) == state.done for number in one.numbers)
+        found.append(state._replace(stopped=stopped))
         metric = metric or judged
-    return Status(found, metric)
+    return Status(found, metric, waves.goal(workdir))
 
 
 def _recorded(programs: Any) -> list[_Recorded]:
