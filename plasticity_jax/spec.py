@@ -383,7 +383,11 @@ class Spec:
         dueling outputs has a value besides the actions. Raises ValueError if it refuses an option.
         """
         made = registry.make(HEADS, "head", self.head, {**dict(self.options), **lane})
-        return heads.dueling(made) if self.acts and self.make_agent(lane).dueling else made
+        if not self.acts:
+            return made
+        if made.bootstrap:  # (targets are distributions, which do not tell what was clipped)
+            made = made._replace(metrics=())
+        return heads.dueling(made) if self.make_agent(lane).dueling else made
 
     def make_agent(self, lane: Mapping[str, Any] = types.MappingProxyType({})) -> Agent:
         """Returns the agent with the numbers of a lane, or its usual ones. Raises ValueError if it

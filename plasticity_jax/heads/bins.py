@@ -52,8 +52,9 @@ def c51(*, bins: int = 51, low: Real = -10.0, high: Real = 10.0) -> Head:
 
     Atoms are at z_1 = `low` to z_B = `high`, equally far apart. The target is the distribution of
     the next action, its atoms moved to clip(reward + discount z, low, high) and shared by the two
-    atoms beside each. Of numbers that are given, not bootstrapped, it is `two_hot`. Source:
-    Bellemare, Dabney & Munos 2017, algorithm 1. Raises ValueError as `two_hot` does.
+    atoms beside each. Of numbers that are given, not bootstrapped, it is `two_hot`, and those
+    outside the range count in the column `outside_range`. Source: Bellemare, Dabney & Munos 2017,
+    algorithm 1. Raises ValueError as `two_hot` does.
     """
     plain = _two_hot("c51", bins, low, high, 0.0)
     atoms = low + (high - low) * jnp.arange(bins, dtype=jnp.float32) / (bins - 1)
@@ -69,7 +70,7 @@ def c51(*, bins: int = 51, low: Real = -10.0, high: Real = 10.0) -> Head:
         target = (chosen[..., None] * share).sum(1)
         return jnp.broadcast_to(target[:, None], (len(outputs), actions, bins))
 
-    return plain._replace(bootstrap=bootstrap, metrics=())
+    return plain._replace(bootstrap=bootstrap)
 
 
 @registry.checked

@@ -98,7 +98,7 @@ def test_two_hot_reads_what_it_encodes():
     assert np.abs(slope).max() < 1e-6
 
 
-@pytest.mark.parametrize("name", BY_HAND)
+@pytest.mark.parametrize("name", [*BY_HAND, "c51"])
 def test_targets_outside_the_range_are_counted(name):
     head = HEADS[name](bins=5, low=-1.0, high=1.0)
     y = [[-1.0, 0.0], [1.0, 1.1], [-3.0, 4.0]]
@@ -107,6 +107,20 @@ def test_targets_outside_the_range_are_counted(name):
     np.testing.assert_array_equal(found, [0, 0.5, 1])
     at_the_end = [head.loss(None, jnp.arange(5.0)[None], batch([[v]])) for v in (1.0, 1.1)]
     assert at_the_end[0] == at_the_end[1]
+
+
+@pytest.mark.parametrize("head", ["two_hot", "c51"])
+def test_where_an_agent_acts_targets_are_counted_that_are_numbers(head):
+    """Those of C51 are distributions, already within its atoms."""
+    given = Spec(environment="target_offset", head=head, transition="abrupt").make_environment()
+    acting = Spec(
+        environment="bandit", agent="dqn", head=head, transition="abrupt", phase_steps=400
+    )
+    counted = [
+        "outside_range" in [one.name for one in made.metrics]
+        for made in (given, acting.make_environment())
+    ]
+    assert counted == [True, head == "two_hot"]
 
 
 @pytest.mark.parametrize("active", [False, True])
