@@ -138,11 +138,23 @@ def spectral(
 
 
 def _unit(v: Array) -> Array:
-    return v / jnp.maximum(jnp.linalg.norm(v), 1e-12)
+    return v / _length(v)
+
+
+def _length(v: Array) -> Array:
+    return jnp.maximum(jnp.linalg.norm(v), 1e-12)
 
 
 def _advanced(vectors: dict[str, Array], matrices: dict[str, Array]) -> dict[str, Array]:
-    return {path: _unit(w.T @ _unit(w @ vectors[path])) for path, w in matrices.items()}
+    """The right singular vectors v after an iteration: W' u with u = W v / |W v|."""
+
+    def advanced(w: Array, v: Array) -> Array:
+        image = w @ v
+        # (divided after the product: XLA would draw the division into it, and make of both a loop
+        # that reads columns instead of a call of its fast product)
+        return _unit((image @ w) / _length(image))
+
+    return {path: advanced(w, vectors[path]) for path, w in matrices.items()}
 
 
 def _float(w: Array) -> Any:

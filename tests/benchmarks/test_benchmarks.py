@@ -190,8 +190,8 @@ def test_the_methods_part_has_every_method(monkeypatch):
         parts, "alternate", lambda competitors, rounds: {name: [1.0] for name in competitors}
     )
     limits = {figure.what.split()[1]: figure.at_most for figure in parts.methods(1)}
-    assert limits.pop("spectral") == 1.3
-    assert limits == {name: 1.08 for name in METHODS if name not in ("none", "spectral")}
+    others = {name: 1.08 for name in METHODS if name not in ("none", *parts.REACH)}
+    assert limits == parts.REACH | others
 
 
 @pytest.mark.parametrize("method", ["shrink_and_perturb", "optimizer_reset"])
@@ -245,6 +245,17 @@ def test_bars_show_what_is_met_and_what_is_missed():
     assert bad.get_hatch() is not None
     ranges = [list(np.asarray(line.get_xdata())) for line in axes.lines]
     assert ranges == [[1, 2], [0.25, 1]]  # what lies beyond the axis is drawn at its end
+
+
+CPUINFO = "processor\t: 0\nmodel\t\t: 85\nmodel name\t: Some @ 2.50GHz\nflags\t\t: fpu avx2 {}\n"
+
+
+def test_the_processor_is_named_with_its_vectors():
+    narrow, wide = CPUINFO.format("sse2"), CPUINFO.format("avx512f avx512dq")
+    assert command.processor(narrow) == "Some @ 2.50GHz, model 85, AVX2"
+    assert command.processor(wide + narrow).endswith(", AVX-512")
+    with pytest.raises(KeyError):
+        command.processor("processor\t: 0\n")
 
 
 def test_command_prints_writes_and_draws(monkeypatch, tmp_path, capsys):
