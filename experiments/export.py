@@ -94,7 +94,7 @@ def export(
     frames, records, first = [], [], 0
     for path in workdirs:
         try:
-            record = json.loads(pathlib.Path(path, "config.json").read_text(encoding="utf-8"))
+            record = {"settings": workdir.read_settings(path), **workdir.read_record(path)}
             table = table_.read(pathlib.Path(path, "results.parquet"))
             planned = _numbered(record["settings"]["programs"])
         except (KeyError, TypeError, ValueError) as error:

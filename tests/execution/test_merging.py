@@ -109,6 +109,7 @@ def test_what_is_not_the_same_is_refused(parts, tmp_path):
     with pytest.raises(workdir.WorkdirError, match=said):
         pj.load(parts / "none", tmp_path / "changed")
     config = json.loads((parts / "none" / "config.json").read_text())
+    del config["sha256"]
     config["settings"]["data"]["fingerprint"] = "0" * 64
     (tmp_path / "changed" / "config.json").write_text(json.dumps(config))
     for read in (pj.load, lambda *paths: merging.merge(paths, tmp_path / "goal")):
@@ -146,6 +147,7 @@ def test_other_data_are_loaded_together_and_not_merged(spec, parts, tmp_path):
     shutil.copytree(parts / "none", tmp_path / "other")
     config = json.loads((parts / "none" / "config.json").read_text())
     own = config["settings"]
+    del config["sha256"]
     own["data"] |= {"fingerprint": "0" * 64, "name": "digits"}
     own["programs"][0]["spec"]["dataset"] = "digits"
     (tmp_path / "other" / "config.json").write_text(json.dumps(config))

@@ -378,8 +378,9 @@ def test_the_record_of_a_workdir(tmp_path, number):
         (workdir.WorkdirError,),
         str(tmp_path),
     )
-    assert refused > number // 2
-    assert read > 0
+    # (but for spaces between values, the checksum notices whatever changes)
+    assert refused + read == number
+    assert refused > 0.9 * number
 
 
 @pytest.mark.parametrize("number", mutations.NUMBERS)

@@ -127,9 +127,20 @@ def test_settings_are_read_as_they_were_written(tmp_path):
     assert found is not None
     assert json.dumps(found) == json.dumps(SETTINGS, sort_keys=True)
     recorded = json.loads((tmp_path / "config.json").read_text())
-    assert list(recorded) == ["settings", "version"]
+    assert list(recorded) == ["settings", "version", "sha256"]
     assert list(recorded["settings"]) == sorted(SETTINGS)
     assert workdir.read_record(tmp_path) == {"version": "1"}
+    # (another number, as a flipped bit makes it, is noticed, and one without a checksum is old)
+    for checksum in (recorded["sha256"], None):
+        changed = {"settings": {**recorded["settings"], "other": 1}, "sha256": checksum}
+        (tmp_path / "config.json").write_text(json.dumps(changed))
+        if checksum is None:
+            assert workdir.read_settings(tmp_path)["other"] == 1
+            continue
+        with pytest.raises(
+            workdir.WorkdirError, match=r"config\.json cannot be read .*written with"
+        ):
+            workdir.read_settings(tmp_path)
     assert os.listdir(tmp_path) == ["config.json"]
 
 
