@@ -1,10 +1,11 @@
 """The main job in miniature: abrupt against gradual change on real handwritten digits, in a few
 minutes on two cores.
 
-Source: Liu & Mou, figure 5a (granularity, Random MNIST, MLP), on the 8x8 digits inside
-scikit-learn. Command: python -m experiments.demo --workdir=runs/demo   (or: make demo)
+Source: Liu & Mou, figure 5a (granularity, Random MNIST, MLP), on scikit-learn's 8x8 digits.
+Command: python -m experiments.demo --workdir=runs/demo
+(make demo does the same.)
 Expect: with abrupt changes the online accuracy falls from 1.0 towards 0.3; with a transition in 20
-  steps it stays high.
+steps it stays high.
 """
 
 import sys

@@ -1,7 +1,7 @@
 """Makes a reported table of finished workdirs: every lane and task, and beside it what made it.
 
 Command: python -m experiments.export --from=DIR,... --name=NAME [--code=COMMIT] [--folder=DIR]
-[--details=COLUMN,...] [--tasks=COUNT]
+    [--details=COLUMN,...] [--tasks=COUNT]
 (--code only where the workdir does not say it, as those of code from before it was recorded.)
 Writes NAME.parquet into the folder (experiments/gradual/results/lanes), without the columns of
   single layers, but for --details, and with the columns code_version and compiler_options; and

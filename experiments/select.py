@@ -4,14 +4,16 @@ figure reports.
 Source: Liu & Mou, appendix B: each method's best configuration for each benchmark. Their grids are
 not public; those below are ours, and the benchmark's own value is in each. Every point of a grid is
 a lane of one run. The best is the one with the best mean of the benchmark's metric over all tasks
-and tuning seeds; figures take it with --selection=FILE. Command: python -m experiments.select
---benchmark=random_mnist --data_dir=DIR --workdir=runs/select --scale=reduced Writes into the
-workdir selected.json (what figures read; benchmarks already in it stay) and a folder of the
-benchmark's name with its run and selection.csv (the whole table). Another benchmark with the same
-workdir is added to selected.json. Figures refuse a selection that was tuned on their seeds or at
-another scale. A grid of one's own is given by its flags, such as --learning_rate=1e-3,1e-4
---l2.strength=1e-2,1e-3. Cost: --dry_run says it. Grids differ in size, so methods are not tuned
-with equal effort: selection.csv says how much.
+and tuning seeds; figures take it with --selection=FILE.
+Command: python -m experiments.select --benchmark=random_mnist --data_dir=DIR --workdir=runs/select
+    --scale=reduced
+Writes into the workdir selected.json (what figures read; benchmarks already in it stay) and a
+  folder of the benchmark's name with its run and selection.csv (the whole table). Another benchmark
+  with the same workdir is added to selected.json. Figures refuse a selection that was tuned on
+  their seeds or at another scale. A grid of one's own is given by its flags, such as
+  --learning_rate=1e-3,1e-4 --l2.strength=1e-2,1e-3.
+Cost: --dry_run says it. Grids differ in size, so methods are not tuned with equal effort:
+selection.csv says how much.
 """
 
 import sys

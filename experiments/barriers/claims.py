@@ -5,8 +5,8 @@ Rule: as `experiments.disentangling.accounts` has it. A claim is a number of eac
 that the paper says to be above 0; with Student's 95 % intervals over seeds it agrees if all are
 above 0, disagrees if one is below, and is not told else. Of class split a claim is judged only
 where the network without norm loses accuracy (`experiments.disentangling.presence`, first five
-seeds); elsewhere the effect is not present, and the numbers alone are told. Writes the tables
-between the marks of README.md, from the lanes in results/lanes.
+seeds); elsewhere the effect is not present, and the numbers alone are told.
+Writes the tables between the marks of README.md, from the lanes in results/lanes.
 """
 
 import itertools

@@ -2,7 +2,8 @@
 
 Arms that begin from the same network (model, norm, dropout, optimizer) are a group, which has a
 folder in the workdir: `GROUP/base` is the network, `GROUP/after` what goes on from it, cloned or
-not. Source: Joudaki et al., experiment E2.
+not.
+Source: Joudaki et al., experiment E2.
 """
 
 import sys

@@ -1,8 +1,8 @@
 """Figure B.5: clones of a CNN, a ResNet-18 and a ViT.
 
 Source: Joudaki et al., figure B.5.
-Command: python -m experiments.barriers.figure_B_5 --data_dir=DIR
---workdir=runs/barriers_B_5 --scale=reduced
+Command: python -m experiments.barriers.figure_B_5 --data_dir=DIR --workdir=runs/barriers_B_5
+    --scale=reduced
 Cost: --dry_run says it.
 Paper, R2 in the end with gradient descent, dropout, noise: CNN 1, .95, .68; ResNet-18 1, .975, .76;
 ViT 1, .725, .545; its ViT clone is not function-preserving, ours is.

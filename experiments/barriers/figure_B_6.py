@@ -1,8 +1,8 @@
 """Figure B.6: R2 of a cloned MLP by size and decay of gradient noise.
 
 Source: Joudaki et al., figures B.6 to B.9.
-Command: python -m experiments.barriers.figure_B_6 --data_dir=DIR
---workdir=runs/barriers_B_6 --scale=reduced
+Command: python -m experiments.barriers.figure_B_6 --data_dir=DIR --workdir=runs/barriers_B_6
+    --scale=reduced
 Cost: --dry_run says it.
 Paper: the more noise and the slower it decays, the sooner clones part. No numbers in its text.
 """

@@ -4,7 +4,9 @@ Source: Lyle et al. have C51 and Rainbow in 57 games, layer norm before each act
 C51 are those of Bellemare, Dabney & Munos 2017 at --scale=paper (200 million frames, which are 50
 million steps), smaller ones at the others. --agent=rainbow and --norm=none,layer are theirs, too.
 Command: python -m experiments.disentangling.atari --workdir=runs/disentangling_atari
---scale=reduced. Cost: --dry_run says it. Needs the extra atari.
+    --scale=reduced
+Cost: --dry_run says it.
+Needs the extra atari.
 Paper: layer norm raises the scores of C51 and Rainbow in most of the games.
 """
 

@@ -5,7 +5,8 @@ Source: Lyle et al., appendix: figures 13 to 15, singular values of the features
 the largest singular value (13), the share of the output that its direction carries (14) and that
 the bias carries (15); all singular values are in DIR/arrays. --only=3, 4 or 5 for one of them.
 Command: python -m experiments.disentangling.figure_13 --data_dir=DIR
---workdir=runs/disentangling_13 --scale=reduced. Cost: --dry_run says it.
+    --workdir=runs/disentangling_13 --scale=reduced
+Cost: --dry_run says it.
 Paper: the largest one grows from 1e3 at mean 0 to 1e8 at mean 100 without norm; layer norm bounds
 it, but lower ones decay all the same; one direction of the features, not the bias, carries the
 mean.

@@ -5,7 +5,8 @@ Source: Lyle et al., figure 2; --only=a for left and middle, b for right. Of the
 figure_2a_switch.png is the picture: dormant units, preactivations, alignment of first-layer
 gradients and the loss at chosen steps of the second and of the last task.
 Command: python -m experiments.disentangling.figure_2 --data_dir=DIR --workdir=runs/disentangling_2
---scale=reduced. Cost: --dry_run says it.
+    --scale=reduced
+Cost: --dry_run says it.
 Paper (read off): dead units rise from about .2 to .7 without norm; with layer norm they jump to
 about .9 and are back at 0 within 400 steps. Linearized units, of 256: GELU without norm about 250
 where labels are drawn for each example, about 170 where classes change places, about 0 with layer

@@ -2,9 +2,10 @@
 
 Source: Lyle et al., appendix: the ablation of normalisation axes; random labels, Adam, L2 of 1e-5.
 Command: python -m experiments.disentangling.figure_25 --data_dir=DIR
---workdir=runs/disentangling_25 --scale=reduced. Cost: --dry_run says it.
-Paper: the hybrid of batch norm's mean and layer norm's deviation is the most robust; that each
-unit keeps its mean over examples matters more.
+    --workdir=runs/disentangling_25 --scale=reduced
+Cost: --dry_run says it.
+Paper: the hybrid of batch norm's mean and layer norm's deviation is the most robust; that each unit
+keeps its mean over examples matters more.
 """
 
 import sys

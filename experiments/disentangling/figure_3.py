@@ -2,7 +2,8 @@
 
 Source: Lyle et al., figure 3.
 Command: python -m experiments.disentangling.figure_3 --data_dir=DIR --workdir=runs/disentangling_3
---scale=reduced. Cost: --dry_run says it.
+    --scale=reduced
+Cost: --dry_run says it.
 Paper: the norm tracks the largest Hessian eigenvalue; with ReLU and random labels the kernel
 becomes block-diagonal, with leaky ReLU less so. Numbers here, effective ranks and cosines; pictures
 of kernels are those of `kernels`.

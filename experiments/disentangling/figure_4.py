@@ -2,7 +2,8 @@
 
 Source: Lyle et al., figure 4. Shampoo is in no library at hand.
 Command: python -m experiments.disentangling.figure_4 --data_dir=DIR --workdir=runs/disentangling_4
---scale=reduced. Cost: --dry_run says it.
+    --scale=reduced
+Cost: --dry_run says it.
 Paper: layer or batch norm with L2 is best, rescaling to the initial norm slow, ReDo helps, others
 gain nothing.
 """

@@ -4,7 +4,8 @@ Source: Lyle et al., figure 5, and the three streams of its text: --only=a is th
 which pixels, labels and the mean of targets change, b the continual one, without the mean, c the
 growing one, of the mean alone.
 Command: python -m experiments.disentangling.figure_5 --data_dir=DIR --workdir=runs/disentangling_5
---scale=reduced. Cost: --dry_run says it.
+    --scale=reduced
+Cost: --dry_run says it.
 Paper: the remedies add up, to nearly no loss of plasticity; some settings need label smoothing.
 """
 

@@ -1,7 +1,8 @@
 """Pictures of tangent kernels: as drawn, and after what makes them collapse.
 
-Source: Lyle et al., figure 3, right. Question: is the kernel diagonal and of rank one for targets
-with a large mean, and are there blocks for ReLU and random labels, fewer for leaky ReLU?
+Source: Lyle et al., figure 3, right.
+Question: is the kernel diagonal and of rank one for targets with a large mean, and are there blocks
+for ReLU and random labels, fewer for leaky ReLU?
 Command: python -m experiments.disentangling.kernels --workdir=runs/kernels [--scale=smoke]
 Cost: two minutes; one seed of an MLP on the 8x8 digits inside scikit-learn.
 Rule: the kernel of 64 inputs, the mean over outputs, of unit diagonal, its rows in the order of an

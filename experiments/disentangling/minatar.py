@@ -4,7 +4,9 @@ Source: Lyle et al. have Atari games and C51 and Rainbow; MinAtar and DQN are sm
 numbers of the figure. --agent=rainbow --head=c51 is closer to theirs; --minatar.game=breakout+
 asterix has a game a phase, in turn.
 Command: python -m experiments.disentangling.minatar --workdir=runs/disentangling_minatar
---scale=reduced. Cost: --dry_run says it. Needs the extra rl.
+    --scale=reduced
+Cost: --dry_run says it.
+Needs the extra rl.
 Paper: layer norm before each activation raises the scores of C51 and Rainbow in most of 57 games.
 """
 

@@ -2,7 +2,8 @@
 
 Question: is there, at this scale, a loss of plasticity for remedies to undo?
 Command: python -m experiments.disentangling.presence --data_dir=DIR
---workdir=runs/disentangling_presence --scale=reduced (--stream=labels, offset or composite for one)
+    --workdir=runs/disentangling_presence --scale=reduced
+(--stream=labels, offset or composite for one)
 Rule: fixed before any figure. With five seeds that no result is reported of (1000 to 1004), the
 effect is present if at least four of five seeds fall, from their best mean over five tasks in a row
 to their last, by 10 points of accuracy or by a tenth of the squared error. A figure or factorial of

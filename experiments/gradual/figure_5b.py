@@ -3,8 +3,9 @@
 Source: Liu & Mou, figure 5b, section 5.3.
 Command: python -m experiments.gradual.figure_5b --workdir=runs/figure_5b --scale=reduced
 Cost: paper, 4,000 steps a task and lane, for an accelerator; reduced, half an hour on two cores
-(--dry_run says it). Paper: abrupt change loses much; coarse steps lose less; the finest keep a
-near-perfect score throughout.
+(--dry_run says it).
+Paper: abrupt change loses much; coarse steps lose less; the finest keep a near-perfect score
+throughout.
 """
 
 import sys

@@ -2,9 +2,11 @@
 
 Source: Liu & Mou, figure 7a, appendix C.
 Command: python -m experiments.gradual.figure_7a --data_dir=DIR --workdir=runs/figure_7a
---scale=reduced Same runs as figure 5a: --from=runs/figure_5a draws it from those.
+    --scale=reduced
+Same runs as figure 5a: --from=runs/figure_5a draws it from those.
 Cost: paper, 19,200 steps a task and lane, 14 hours on two cores; reduced, 2,400, 20 minutes
-(--dry_run says it). Paper: the finer the change, the lower the eigenvalue.
+(--dry_run says it).
+Paper: the finer the change, the lower the eigenvalue.
 """
 
 import sys

@@ -4,7 +4,8 @@ Source: Liu & Mou, figure 9b, appendix C.
 Command: python -m experiments.gradual.figure_9b --workdir=runs/figure_9b --scale=reduced
 Same runs as figure 5b: --from=runs/figure_5b draws it from those.
 Cost: paper, 4,000 steps a task and lane, for an accelerator; reduced, half an hour on two cores
-(--dry_run says it). Paper: the finer the change, the fewer dormant units.
+(--dry_run says it).
+Paper: the finer the change, the fewer dormant units.
 """
 
 import sys

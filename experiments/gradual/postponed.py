@@ -5,7 +5,7 @@ Question: is what gradual change gains a factor in time or an end of the loss, a
   enough?
 Rules: experiments/gradual/rules.md, 2.
 Command: python -m experiments.gradual.postponed --data_dir=DIR --workdir=runs/postponed
-  (with --learning_rate=1e-4 one rate alone; workdirs of several rates are read together)
+(with --learning_rate=1e-4 one rate alone; workdirs of several rates are read together)
 Cost: reduced, 2,400 steps a task, 60 lanes of 100 tasks, 14 million steps, 1.3 hours on two cores.
 Shows: the first task below 90 % as a survival curve for each arm and rate.
 """

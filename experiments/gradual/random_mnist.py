@@ -2,15 +2,15 @@
 none.
 
 Source: Liu & Mou, figure 1 (left) and section 5.1; numbers recovered from the paper and its public
-code. A union of two
-grids, not a product: --method multiplies the abrupt arms, --transition and --granularity the
-  gradual ones.
+code. A union of two grids, not a product: --method multiplies the abrupt arms, --transition and
+--granularity the gradual ones.
 Command: python -m experiments.gradual.random_mnist --data_dir=DIR --workdir=runs/mnist
 (DIR has MNIST's four original files)
 Cost: 100 tasks x 19,200 steps for each of 35 lanes; --dry_run says it all beforehand, --tasks and
---epochs cut it short. Paper: unregularised falls from 100 % to chance within about 50 tasks and L2
-as fast; ReDo is moderate, shrink and perturb and spectral regularization volatile; output
-interpolation is best, with a minor loss after about task 35.
+--epochs cut it short.
+Paper: unregularised falls from 100 % to chance within about 50 tasks and L2 as fast; ReDo is
+moderate, shrink and perturb and spectral regularization volatile; output interpolation is best,
+with a minor loss after about task 35.
 """
 
 import sys

@@ -3,19 +3,19 @@ a real network.
 
 Source: Liu & Mou, section 4 and appendix A (Lemmas 4.3 to 4.6, Theorem 4.7), whose lost formulas
 are derived anew; the network is that of their Random MNIST in small, on the 8x8 digits inside
-scikit-learn. Everything else is ours. Command: python -m experiments.gradual.theory
---workdir=runs/theory [--scale=smoke] Cost: about a minute on two cores; --scale=smoke takes seconds
-and only shows that it runs.
+scikit-learn. Everything else is ours.
+Command: python -m experiments.gradual.theory --workdir=runs/theory [--scale=smoke]
+Cost: about a minute on two cores; --scale=smoke takes seconds and only shows that it runs.
 Writes: theory.png, theory.svg, and what they show as contraction.csv, paths.csv, plan.csv,
   bridge.csv.
 Expect: no measured contraction above its bound; the two wells lost when they turn at once and
 tracked when they turn gradually; 960 micro-tasks guaranteed for half a turn where 18 work; and a
 network whose Hessian is nowhere positive definite, whose strides get shorter with finer steps while
-its way gets longer, and
-which meets every other condition about as well when the change is abrupt: in one transition these
-conditions do not tell abrupt from gradual. Not modelled by the theory: label interpolation (it
-knows linear changes θ -> Aθ alone, under which every task has the same landscape), a null space,
-minibatches and Adam, a budget of steps, and whether the minimum that is kept is a good one.
+its way gets longer, and which meets every other condition about as well when the change is abrupt:
+in one transition these conditions do not tell abrupt from gradual. Not modelled by the theory:
+label interpolation (it knows linear changes θ -> Aθ alone, under which every task has the same
+landscape), a null space, minibatches and Adam, a budget of steps, and whether the minimum that is
+kept is a good one.
 """
 
 import sys

@@ -17,15 +17,15 @@ def random_labels(
     `draw="shuffle"` permutes the dataset's own labels over the images, so every task has the same
     class counts (as the paper's public code does); `"iid"` draws each label uniformly (as its text
     says); `"classes"` gives the dataset's classes to each other in random order, so that images of
-    a class keep a label in common. There is no test split. `change=False` is a
-    control: every task is the first one again, so that what a transition's schedule does by itself
-      can be told from what change does.
+    a class keep a label in common. There is no test split. `change=False` is a control: every task
+    is the first one again, so that what a transition's schedule does by itself can be told from
+    what change does.
     At every `every`-th task change a share `share` of the labels is drawn anew, without
     replacement: example i has the draw number floor(floor(t / every) share + rank_i) of its label,
-      where ranks (0 to 1) are fixed over the run.
-    So a label is kept for 1 / share changes, only two draws are in use at any time, and a share of
-    1 draws all. Source: Liu & Mou 2026, section 3, Random Image Labeling; Lyle et al. 2023. Raises
-      ValueError for another `draw`, or numbers out of range.
+    where ranks (0 to 1) are fixed over the run. So a label is kept for 1 / share changes, only two
+    draws are in use at any time, and a share of 1 draws all. Source: Liu & Mou 2026, section 3,
+    Random Image Labeling; Lyle et al. 2023. Raises ValueError for another `draw`, or numbers out of
+    range.
     """
     registry.one_of("random_labels.draw", draw, ("shuffle", "iid", "classes"))
 

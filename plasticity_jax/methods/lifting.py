@@ -201,11 +201,10 @@ class Rewrite(NamedTuple):
 
     Attributes:
       apply: (params, ctx, memory) -> (params, touched, memory). `touched` is a tree of bool arrays
-        like params, or
-        None for nothing: what the optimizer remembers of a weight that is touched becomes what its
-        `init` gives for the weight's new value, so moments become zero. Step counts are kept, so
-        Adam's first step of a touched weight is about 3.2 x its learning rate. What has another
-        shape than the weight (adafactor's factors) is left alone.
+        like params, or None for nothing: what the optimizer remembers of a weight that is touched
+        becomes what its `init` gives for the weight's new value, so moments become zero. Step
+        counts are kept, so Adam's first step of a touched weight is about 3.2 x its learning rate.
+        What has another shape than the weight (adafactor's factors) is left alone.
       when: (ctx, memory) -> [] bool. One that depends on the clock only stays one branch for all
         lanes; where it depends on data, vmapped lanes compute both sides.
       init: params -> memory.

@@ -80,10 +80,9 @@ def spectral(
     sigma is a matrix's largest singular value (convolutions as [out, in * height * width]), from
     one power iteration a step with carried vectors u, v, and the gradient is taken through u' W v.
     k = `power`, m = `bias_power`; tau = 1, or with `target="initial"` each matrix's sigma at
-    initialization. Biases of layers count, parameters of normalisation
-    layers do not. Source: Lewandowski et al. 2025 (tau = 1, k = m = 2); Liu & Mou's code for the
-      MLP has target
-    "initial" and m = 1.
+    initialization. Biases of layers count, parameters of normalisation layers do not. Source:
+    Lewandowski et al. 2025 (tau = 1, k = m = 2); Liu & Mou's code for the MLP has target "initial"
+    and m = 1.
 
     Any container will do. Matrices are parameters of 2 or more axes, kernels [..., in, out]. A bias
     lies beside a matrix and is called "bias" or "b", or is the one vector there that could be (in a

@@ -26,16 +26,14 @@ class ResNet18(layers.Model):
 
     Groups of activations, in order: `stream0` after the stem, then of each block i `inner{i}`
     between its convolutions and `stream{i+1}` after it; the last stream is the last hidden layer.
-    Only the inner ones are unit groups, which a method
-    may recycle: exactly one layer makes them and one reads them. A channel of a stream is a sum
-    over all earlier blocks of its stage and is read by all later ones, so there is no one unit to
-    start afresh.
+    Only the inner ones are unit groups, which a method may recycle: exactly one layer makes them
+    and one reads them. A channel of a stream is a sum over all earlier blocks of its stage and is
+    read by all later ones, so there is no one unit to start afresh.
 
     Convolutions have a bias only without a norm. Source: He et al. 2016; layout, padding and norms
-    as microsoft/resnet-18
-    in transformers. Deviations: the stem is 3x3 by default, as is usual for small images; initial
-      weights are the Spec's
-    (there: He, fan-out); the running variance of batch norm is the biased one.
+    as microsoft/resnet-18 in transformers. Deviations: the stem is 3x3 by default, as is usual for
+    small images; initial weights are the Spec's (there: He, fan-out); the running variance of batch
+    norm is the biased one.
     """
 
     outputs: int

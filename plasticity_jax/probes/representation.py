@@ -15,9 +15,8 @@ def representation_change(now: Array, before: Array) -> Array:
     """Returns the mean over inputs of ||h_now(x) - h_before(x)||_2 / ||h_before(x)||_2, [] >= 0.
 
     Inputs whose old representation is exactly zero (all units silent) have no ratio and are left
-    out; NaN if none is
-    left. Source: Liu & Mou 2026, appendix C (formula re-derived); deviation: the exclusion. Raises
-    ValueError for arrays of different shapes.
+    out; NaN if none is left. Source: Liu & Mou 2026, appendix C (formula re-derived); deviation:
+    the exclusion. Raises ValueError for arrays of different shapes.
     """
     now, before = numerics.activations("now", now), numerics.activations("before", before)
     if now.shape != before.shape:

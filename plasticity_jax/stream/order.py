@@ -83,12 +83,11 @@ def epoch(key: Key, samples: int, batch_size: int, task: Array, number: Array) -
     example it is a random shuffle, no example comes twice in an epoch. Where the batches do not
     come out even, each slice that is one too long leaves out another example each epoch, drawn
     anew: with s steps in an epoch, an example of a slice of s is in every epoch, one of a slice of
-      s + 1 in s / (s + 1) of them on average. So 127 examples in batches of 64 have one in every
-      epoch and 126 in half of
-    them; for s of 10 or more the difference is below a tenth. Which example is in which slice is
-    drawn for each task. Deviation from plain shuffling: two examples of one slice never share a
-    batch within a task (about one pair in batch_size). The order does not depend on the transition,
-    which keeps all arms paired.
+    s + 1 in s / (s + 1) of them on average. So 127 examples in batches of 64 have one in every
+    epoch and 126 in half of them; for s of 10 or more the difference is below a tenth. Which
+    example is in which slice is drawn for each task. Deviation from plain shuffling: two examples
+    of one slice never share a batch within a task (about one pair in batch_size). The order does
+    not depend on the transition, which keeps all arms paired.
     """
     steps = steps_per_epoch(samples, batch_size)
     key = keys.role(key, keys.ORDER, task, number)

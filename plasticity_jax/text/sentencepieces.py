@@ -3,7 +3,7 @@ letters a-z.
 
 The file is a protocol buffer of which a dozen fields matter, so it is read here, without the
 library. Source: Kudo 2018, section 3 (unigram model, best segmentation); sentencepiece_model.proto
-  and unigram_model.cc of SentencePiece 0.2.3.
+and unigram_model.cc of SentencePiece 0.2.3.
 """
 
 import functools
