@@ -1,12 +1,13 @@
 """How the code is written: counts that may fall and not rise.
 
-Where readers stop: nested comprehensions, many parameters, long lines and long functions. What was
-left when this test was written is its limit. `python tests/test_sentences.py [CHECKOUT]` says the
-counts.
+Where readers stop: nested comprehensions, many parameters, long lines and long functions, names that
+mean several things, code that nothing is said of. What was left when this test was written is its
+limit. `python tests/test_sentences.py [CHECKOUT]` says the counts.
 """
 
 import ast
 import sys
+import tokenize
 from collections import Counter
 from pathlib import Path
 
@@ -22,6 +23,7 @@ MOST = {
     "functions with more than 6 parameters": 1,
     "functions of more than 60 lines": 3,
 }
+MOST_REPEATED, LEAST_COMMENTED = 0.091, 0.0165  # shares, as a larger package has more of both
 
 
 def files(root: Path) -> list[Path]:
@@ -65,6 +67,32 @@ def counts(root: Path) -> Counter[str]:
     return found
 
 
+def commented(files: list[Path]) -> tuple[int, int]:
+    """Lines that have a comment, and all lines."""
+    comments = total = 0
+    for file in files:
+        with file.open("rb") as opened:
+            kinds = [token.type for token in tokenize.tokenize(opened.readline)]
+        comments += kinds.count(tokenize.COMMENT)
+        total += len(file.read_text(encoding="utf-8").splitlines())
+    return comments, total
+
+
+def repeated(files: list[Path]) -> tuple[int, int]:
+    """Public functions and classes whose name stands in several modules, and all by name."""
+    modules: Counter[str] = Counter()
+    for file in files:
+        tree = ast.parse(file.read_text(encoding="utf-8"))
+        defined = (ast.FunctionDef, ast.ClassDef)
+        modules.update({node.name for node in tree.body if isinstance(node, defined)})
+    public = {name: count for name, count in modules.items() if not name.startswith("_")}
+    return sum(count > 1 for count in public.values()), len(public)
+
+
+def package(root: Path) -> list[Path]:
+    return sorted((root / "plasticity_jax").rglob("*.py"))
+
+
 @pytest.fixture(scope="module")
 def now():
     return counts(ROOT)
@@ -73,6 +101,24 @@ def now():
 @pytest.mark.parametrize("what", MOST)
 def test_it_does_not_become_worse(now, what):
     assert now[what] <= MOST[what]
+
+
+def test_names_do_not_come_to_mean_more_things():
+    found, total = repeated(package(ROOT))
+    assert found <= MOST_REPEATED * total
+
+
+def test_comments_do_not_become_fewer():
+    found, total = commented(files(ROOT))
+    assert found >= LEAST_COMMENTED * total
+
+
+def test_what_is_repeated_and_commented(tmp_path):
+    one, other = tmp_path / "one.py", tmp_path / "other.py"
+    one.write_text("# why\ndef f(): ...\ndef _g(): ...\n\nclass C:\n    def h(self): ...\n")
+    other.write_text("def f(): ...  # why\ndef _g(): ...\ndef h(): '# not one'\n")
+    assert repeated([one, other]) == (1, 3)
+    assert commented([one, other]) == (2, 9)
 
 
 def test_what_counts():
@@ -84,5 +130,12 @@ def test_what_counts():
 
 
 if __name__ == "__main__":
-    for name, count in counts(Path(sys.argv[1]) if len(sys.argv) > 1 else ROOT).items():
+    checkout = Path(sys.argv[1]) if len(sys.argv) > 1 else ROOT
+    for name, count in counts(checkout).items():
         print(f"{count:5} {name}")
+    for name, (found, total) in (
+        ("lines with a comment", commented(files(checkout))),
+        ("public names of the package that stand in several modules", repeated(package(checkout))),
+    ):
+        print(f"{found:5} of {total:,} ({found / total:.1%}) {name}")
+    print(f"{len(files(checkout)):5} files")
