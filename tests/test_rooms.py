@@ -4,6 +4,7 @@ between them.
 
 import ast
 import pathlib
+import re
 
 import pytest
 
@@ -75,6 +76,24 @@ def test_no_package_knows_the_experiments(folder):
 
 # which benchmarks there are; a small run of the first paper
 OF_PAPERS = {"select.py", "demo.py"}
+
+
+PAPERS = ("gradual", "barriers", "disentangling")
+# asks of a run of the first paper whether what it measures foretells the fall
+ASKS_ANOTHER = {("barriers", "foretelling.py", "gradual")}
+
+
+@pytest.mark.parametrize("paper", PAPERS)
+def test_a_paper_is_removed_as_one(paper):
+    """No file of another paper imports it."""
+    found = {
+        (other, path.name, paper)
+        for other in PAPERS
+        for path in (ROOT.parent / "experiments" / other).rglob("*.py")
+        if other != paper
+        and re.search(rf"(from|import) experiments\.{paper}\b", path.read_text(encoding="utf-8"))
+    }
+    assert found == {one for one in ASKS_ANOTHER if one[2] == paper}
 
 
 def test_what_the_papers_share_knows_none_of_them():

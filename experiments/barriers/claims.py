@@ -1,10 +1,10 @@
 """What README.md says of figures whose lanes are kept: arms, effects and verdicts on claims.
 
 Command: python -m experiments.barriers.claims
-Rule: as `experiments.disentangling.accounts` has it. A claim is a number of each seed, or several,
+Rule: as `experiments.accounts` has it. A claim is a number of each seed, or several,
 that the paper says to be above 0; with Student's 95 % intervals over seeds it agrees if all are
 above 0, disagrees if one is below, and is not told else. Of class split a claim is judged only
-where the network without norm loses accuracy (`experiments.disentangling.presence`, first five
+where the network without norm loses accuracy (`experiments.presence`, first five
 seeds); elsewhere the effect is not present, and the numbers alone are told.
 Writes the tables between the marks of README.md, from the lanes in results/lanes.
 """
@@ -15,9 +15,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from experiments import accounts, presence
+from experiments.accounts import Claim, Contrast, Where, last, more
 from experiments.barriers import cloning
-from experiments.disentangling import accounts, presence
-from experiments.disentangling.accounts import Claim, Contrast, Where, last, more
 from plasticity_jax.reporting import statistics
 from plasticity_jax.storage import table as table_
 
@@ -299,7 +299,7 @@ ARMS: Mapping[str, Sequence[Column]] = {
 
 def there(names: Any) -> list[str]:
     """Returns those of the names whose lanes are there."""
-    return [name for name in names if (LANES / f"{name}.parquet").is_file()]
+    return accounts.there(names, LANES)
 
 
 def lanes(name: str) -> Any:

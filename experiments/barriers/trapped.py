@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from experiments.disentangling import accounts
+from experiments import accounts
 from plasticity_jax.cli import flags, launcher
 from plasticity_jax.reporting import statistics
 from plasticity_jax.storage import paths, workdir

@@ -4,8 +4,8 @@ import itertools
 from collections.abc import Mapping
 from typing import Any
 
-from experiments.disentangling import presence, settings
-from experiments.disentangling.accounts import (
+from experiments import presence
+from experiments.accounts import (
     Claim,
     Contrast,
     Kept,
@@ -20,6 +20,7 @@ from experiments.disentangling.accounts import (
     together,
     told,
 )
+from experiments.disentangling import settings
 
 CYCLE = 100  # stages of figure 1b in which all labels are redrawn once
 FEW = 10  # cycles of which all are told

@@ -23,6 +23,7 @@ from typing import Any
 
 import numpy as np
 
+from experiments import presence as effects_
 from experiments.disentangling import presence, streams
 from experiments.disentangling.streams import STREAMS, Stream, defaults
 from plasticity_jax.cli import flags, launcher
@@ -194,7 +195,7 @@ def analysed(stream: str, table: Any, values: flags.Values) -> str:
     outcome = outcome_label(metric, last)
     picture(cells, found, f"Stream: {stream}", outcome, folder / "factorial.png")
     ceiling = CEILING if metric == "online_accuracy" else None
-    effect = presence.told(stream, presence.fallen(presence.bare(table), metric, last))
+    effect = effects_.told(stream, effects_.fallen(presence.bare(table), metric, last))
     return "\n".join([effect, *verdicts(cells, found, ceiling)])
 
 

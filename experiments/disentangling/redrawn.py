@@ -10,11 +10,14 @@ import sys
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from experiments.disentangling import accounts, claims, factorial, presence, streams
+from experiments import accounts
+from experiments import presence as effects
+from experiments.disentangling import claims, factorial, presence, streams
 from plasticity_jax.storage import table as table_
 
 HERE = Path(__file__).parent
 RESULTS = HERE / "results"
+LANES = RESULTS / "lanes"
 README = HERE / "README.md"
 
 
@@ -47,7 +50,7 @@ def there() -> list[str]:
 
 def lanes(name: str) -> Path:
     """Returns where the lanes of a factorial are kept."""
-    return RESULTS / "lanes" / f"factorial_{name}.parquet"
+    return LANES / f"factorial_{name}.parquet"
 
 
 def cells(name: str) -> Any:
@@ -75,7 +78,7 @@ def block(name: str) -> str:
     ceiling = factorial.CEILING if share else None
     lines += ["", *(f"- {one}" for one in factorial.verdicts(own, found, ceiling))]
     bare = presence.bare(table_.read(lanes(name)))
-    lines.append(f"- {presence.told(KEPT[name].stream, presence.fallen(bare, metric, last))}")
+    lines.append(f"- {effects.told(KEPT[name].stream, effects.fallen(bare, metric, last))}")
     return "\n".join(lines)
 
 
@@ -87,17 +90,17 @@ def _told(row: Any, scale: int, sign: str) -> str:
 def blocks() -> dict[str, str]:
     """Returns what stands in README.md after each mark, by the mark."""
     made = {f"factorial: {name}": block(name) for name in there()}
-    for name in accounts.there(claims.KEPT):
-        made[f"arms: {name}"] = accounts.rows_of_arms(name, claims.KEPT[name])
+    for name in accounts.there(claims.KEPT, LANES):
+        made[f"arms: {name}"] = accounts.rows_of_arms(name, claims.KEPT[name], LANES)
     others = {
         "units": ("figure_2b_cifar10", claims.rows_of_units),
         "shares": ("figure_1b", claims.rows_of_shares),
         "shares: cifar10": ("figure_1b_cifar10", claims.rows_of_shares),
     }
     for mark, (name, rows) in others.items():
-        if accounts.there([name]):
-            made[mark] = rows(table_.read(accounts.LANES / f"{name}.parquet"))
-    return {**made, "claims": accounts.rows_of_claims(claims.CLAIMS, claims.KEPT)}
+        if accounts.there([name], LANES):
+            made[mark] = rows(table_.read(LANES / f"{name}.parquet"))
+    return {**made, "claims": accounts.rows_of_claims(claims.CLAIMS, claims.KEPT, LANES)}
 
 
 def filled(text: str) -> str:

@@ -8,13 +8,11 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from experiments import disentangling, export, figures
+from experiments import accounts, disentangling, export, figures, presence
 from experiments.disentangling import (
-    accounts,
     claims,
     factorial,
     kernels,
-    presence,
     redrawn,
     settings,
     switch,
@@ -192,21 +190,22 @@ def test_a_claim_agrees_if_all_intervals_are_above_0(intervals, word):
     assert accounts.verdict(intervals) == word
 
 
-def test_claims_are_told_of_lanes_that_are_kept(tmp_path, monkeypatch):
-    monkeypatch.setattr(accounts, "LANES", tmp_path)
+def test_claims_are_told_of_lanes_that_are_kept(tmp_path):
     a, b = {"norm": "a"}, {"norm": "b"}
     contrasts = {"b over a": accounts.more(b, a, "score", 2)}
     own = accounts.Claim("9", "b is better", "one", "points", contrasts)
     other = own._replace(figure="8", lanes="absent")
     table_.write(of_arms(), tmp_path / "one.parquet")
-    head, _, row = accounts.rows_of_claims([own, other], {}).splitlines()
+    head, _, row = accounts.rows_of_claims([own, other], {}, tmp_path).splitlines()
     assert head.startswith("| figure |")
     assert row.startswith(
         "| 9 | b is better | **agrees** | b over a +1001.5 [+999.4, +1003.6] points"
     )
     kept = {"one": accounts.Kept(a, "score", 2)}
-    assert "| **agrees**; effect not present here |" in accounts.rows_of_claims([own], kept)
-    lines = accounts.rows_of_arms("one", accounts.Kept(a, "score", 2)).splitlines()
+    assert "| **agrees**; effect not present here |" in accounts.rows_of_claims(
+        [own], kept, tmp_path
+    )
+    lines = accounts.rows_of_arms("one", accounts.Kept(a, "score", 2), tmp_path).splitlines()
     assert (
         lines[2] == "| a | 100.0 [100.0, 100.0] | 100.0 [100.0, 100.0] | 100.0 [100.0, 100.0] |  |"
     )

@@ -1,9 +1,9 @@
 """What the README says of figures whose lanes are kept: a table of arms, whether the effect is
-there, and a verdict on each claim of the paper.
+there, and a verdict on each claim of a paper.
 
 Rule: a claim is a number of each seed that the paper says to be above 0, or several such numbers.
 With Student's 95 % intervals over seeds it agrees if all are above 0, disagrees if one is below,
-and is not told else. `redrawn` writes what is told here between the marks of README.md.
+and is not told else. What is told here stands between the marks of a paper's README.md.
 """
 
 from collections.abc import Callable, Mapping
@@ -12,12 +12,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from experiments.disentangling import presence, streams
+from experiments import presence
 from plasticity_jax import spec
 from plasticity_jax.reporting import over_seeds, statistics
 from plasticity_jax.storage import table as table_
-
-LANES = Path(__file__).parent / "results" / "lanes"
 
 Where = Mapping[str, Any]
 """Settings, by their columns, that one arm alone has."""
@@ -133,34 +131,34 @@ def verdict(intervals: list[tuple[float, float, float]]) -> str:
     return "disagrees" if any(high < 0 for _, _, high in intervals) else "not told"
 
 
-def there(names: Any) -> list[str]:
-    """Returns those of the names whose lanes are there."""
-    return [name for name in names if (LANES / f"{name}.parquet").is_file()]
+def there(names: Any, folder: Path) -> list[str]:
+    """Returns those of the names whose lanes are in a folder."""
+    return [name for name in names if (folder / f"{name}.parquet").is_file()]
 
 
-def is_present(name: str, kept: Mapping[str, Kept]) -> bool:
+def is_present(name: str, kept: Mapping[str, Kept], folder: Path) -> bool:
     """Returns whether the arm without remedies of a kept figure loses plasticity; True if there is
     no such arm.
     """
     if name not in kept:
         return True
     one = kept[name]
-    rows = _of(table_.read(LANES / f"{name}.parquet"), one.bare)
+    rows = _of(table_.read(folder / f"{name}.parquet"), one.bare)
     return presence.is_present(presence.fallen(rows, one.metric, one.window))
 
 
-def rows_of_claims(claims: Any, kept: Mapping[str, Kept]) -> str:
-    """Returns the table of claims whose lanes are there."""
+def rows_of_claims(claims: Any, kept: Mapping[str, Kept], folder: Path) -> str:
+    """Returns the table of claims whose lanes are in a folder."""
     lines = ["| figure | what the paper says | | by how much |", "|---|---|---|---|"]
     for claim in claims:
-        if not there([claim.lanes]):
+        if not there([claim.lanes], folder):
             continue
-        table = table_.read(LANES / f"{claim.lanes}.parquet")
+        table = table_.read(folder / f"{claim.lanes}.parquet")
         found = {name: interval(of(table)) for name, of in claim.contrasts.items()}
         scale, unit = (100, "points") if claim.unit == "points" else (1, claim.unit)
         numbers = "; ".join(f"{name} {told(one, scale, '+')}" for name, one in found.items())
         word = f"**{verdict(list(found.values()))}**"
-        if not is_present(claim.lanes, kept):
+        if not is_present(claim.lanes, kept, folder):
             word += "; effect not present here"
         cells = claim.figure, claim.says, word, f"{numbers} {unit}".rstrip()
         lines.append(f"| {' | '.join(cells)} |")
@@ -205,11 +203,11 @@ def filled(text: str, blocks: Mapping[str, str]) -> str:
     return text
 
 
-def rows_of_arms(name: str, kept: Kept) -> str:
+def rows_of_arms(name: str, kept: Kept, folder: Path) -> str:
     """Returns the table of a figure's arms, and the sentence whether the effect is there."""
-    table = table_.read(LANES / f"{name}.parquet")
+    table = table_.read(folder / f"{name}.parquet")
     columns = differing(table)
-    error = kept.metric == streams.ERROR
+    error = kept.metric == presence.ERROR
     scale, unit = (1, "-log10 of squared error") if error else (100, "%")
     bare = _windows(arm(table, kept.bare, kept.metric), kept.window, error)
     lines = [
