@@ -173,23 +173,22 @@ def pure(
 
     def built(lane, data):
         net = network.network(spec, environment, data)
-        return net, step_.optimizer(spec, lane, net.structure)
+        return step_.learner(spec, lane, environment, net)
 
     def init(lane, data):
-        net, optimizer = built(lane, data)
-        variables = net.init(jax.random.key(lane["seed"]))
+        learner = built(lane, data)
+        variables = learner.network.init(jax.random.key(lane["seed"]))
         params = variables.pop("params")
-        return TrainState(params, variables, params, optimizer.init(params))
+        return TrainState(params, variables, params, learner.optimizer.init(params))
 
     def stepping(lane, data) -> Callable[[TrainState, Any], tuple[TrainState, Any]]:
-        net, optimizer = built(lane, data)
+        learner = built(lane, data)
         key = jax.random.key(lane["seed"])
         drawn = environment.task(key, data, 0)
 
         def step(state, clock):
             index = (clock * spec.batch_size + jnp.arange(spec.batch_size)) % samples
             batch = environment.examples(data, drawn, index)
-            learner = step_.Learner(environment, net, optimizer)
             return step_.train_step(learner, state, batch, key, clock, clock % task == 0)
 
         return step

@@ -194,10 +194,10 @@ def test_the_methods_part_has_every_method(monkeypatch):
     assert limits == parts.REACH | others
 
 
-@pytest.mark.parametrize("method", ["shrink_and_perturb", "optimizer_reset"])
-def test_bare_steps_do_what_a_method_does_where_a_task_begins(method):
+@pytest.mark.parametrize("method", ["shrink_and_perturb", "optimizer_reset", "feature_norm"])
+def test_bare_steps_do_what_a_method_does_at_them_and_where_a_task_begins(method):
     """A step that is told to be no task's first as a constant would have the method compiled away,
-    and nothing timed.
+    and one without the terms that a method adds to the loss would time nothing.
     """
 
     def trained(method, first):
