@@ -14,7 +14,7 @@ import benchmarks
 from benchmarks import picture, worker
 from benchmarks.parts import PARTS, USUAL
 from benchmarks.rivals import cores, devices, say
-from benchmarks.words import table
+from benchmarks.words import processor, table
 
 
 def main() -> None:
@@ -122,21 +122,6 @@ def machine() -> dict[str, str]:
         "versions": f"python {platform.python_version()}, {versions}",
         "time": time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime()),
     }
-
-
-def processor(text: str) -> str:
-    """Returns the model and the widest vectors of the first processor in /proc/cpuinfo's text, on
-    which speeds depend more than on a model's name. Raises KeyError if it names no model.
-    """
-    found: dict[str, str] = {}
-    for line in text.splitlines():
-        name, _, value = line.partition(":")
-        found.setdefault(name.strip(), value.strip())
-    flags = found.get("flags", "").split()
-    vectors = {"avx512f": "AVX-512", "avx2": "AVX2"}
-    widest = next((word for flag, word in vectors.items() if flag in flags), "")
-    numbers = [f"{name} {found[name]}" for name in ("cpu family", "model") if name in found]
-    return ", ".join([found["model name"], *numbers, *([widest] if widest else [])])
 
 
 def torch_device() -> str:

@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from benchmarks import barriers, further
+from benchmarks import barriers, costs, further
 from benchmarks.rivals import (
     PIECE,
     Figure,
@@ -263,9 +263,10 @@ def methods(rounds: int) -> list[Figure]:
     """
     from plasticity_jax.methods import METHODS
 
-    rare = ("redo", "shrink_and_perturb")
+    rare = costs.RARE
     rivals = {name: steps_of_lanes(cores(), method=name) for name in METHODS if name not in rare}
-    long = {"piece": None, "model": "mlp", "steps": 1000, "task": 1000, "count": cores()}
+    length = {"steps": costs.LONG, "task": costs.LONG}
+    long = {"piece": None, "model": "mlp", "count": cores(), **length}
     rivals |= {name: rival("steps", **long, method=name) for name in rare}
     rivals["none, long"] = rival("steps", **long)
     rates = alternate(rivals, rounds)
@@ -411,6 +412,7 @@ PARTS: dict[str, Callable[[int], list[Figure]]] = {
     "bit_flip": barriers.bit_flip,
     "vit": barriers.vit,
     "trap": barriers.trap,
+    "costs": costs.costs,
 }
 # what is measured if no part is named, in less than ten minutes: what has a figure to reach, but
 # for those of `one_lane`, `figure`, `acting`, `mechanisms` and `barriers`

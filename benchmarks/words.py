@@ -1,4 +1,4 @@
-"""Figures in words: the table that is printed."""
+"""Figures in words: the table that is printed, and what it was measured on."""
 
 from collections.abc import Sequence
 
@@ -37,3 +37,18 @@ def reach(figure: Figure) -> str:
     if figure.at_least is not None:
         return f"at least {number(figure.at_least, figure.unit)}"
     return "" if figure.at_most is None else f"at most {number(figure.at_most, figure.unit)}"
+
+
+def processor(text: str) -> str:
+    """Returns the model and the widest vectors of the first processor in /proc/cpuinfo's text, on
+    which speeds depend more than on a model's name. Raises KeyError if it names no model.
+    """
+    found: dict[str, str] = {}
+    for line in text.splitlines():
+        name, _, value = line.partition(":")
+        found.setdefault(name.strip(), value.strip())
+    flags = found.get("flags", "").split()
+    vectors = {"avx512f": "AVX-512", "avx2": "AVX2"}
+    widest = next((word for flag, word in vectors.items() if flag in flags), "")
+    numbers = [f"{name} {found[name]}" for name in ("cpu family", "model") if name in found]
+    return ", ".join([found["model name"], *numbers, *([widest] if widest else [])])

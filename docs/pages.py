@@ -1,6 +1,7 @@
 """The pages that are made from the code: one for each part, and those of files outside of docs/."""
 
 import ast
+import csv
 import functools
 import importlib
 import inspect
@@ -199,6 +200,8 @@ def page(known: Kind, name: str) -> str:
     lines += settings(name, factory)
     if known is KINDS["methods"]:
         lines += acts(name, factory)
+    if known is KINDS["probes"]:
+        lines += ["## What it costs", "", *cost("probes", name)]
     lines += namesakes(name, factory)
     papers = literature.of_part(name, factory)
     if papers:
@@ -244,8 +247,41 @@ def acts(name: str, factory: Callable) -> list[str]:
         "",
         "Numbers that it remembers for each parameter, beside Adam's moments and the initial "
         "parameters, which every run keeps (in an MLP of 4 x 64 units): "
-        f"{kept(name) - kept('none'):.2g}. How long a step takes over one without it, "
-        "`make bench` measures for [most](../benchmarks.md).",
+        f"{kept(name) - kept('none'):.2g}.",
+        "",
+        *cost("methods", name),
+    ]
+
+
+def said(ratio: str, unit: str) -> str:
+    """Returns what a ratio in the table of costs says of its part."""
+    if unit == "gradients":
+        return (
+            "Processor time once, by itself and with its default settings, on a batch of 512 "
+            f"examples: {ratio} times that of the gradient of the same batch's loss."
+        )
+    where = (
+        "where no task begins" if unit == "steps" else f"mean of {unit.removeprefix('steps of ')}"
+    )
+    return f"Processor time of a training step over one without it, at batch 64, {where}: {ratio}."
+
+
+@functools.cache
+def costs() -> dict[tuple[str, str], dict[str, str]]:
+    """Returns the rows of docs/costs.csv, by kind and part."""
+    with (ROOT / "docs" / "costs.csv").open(encoding="utf-8", newline="") as file:
+        return {(row["kind"], row["part"]): row for row in csv.DictReader(file)}
+
+
+def cost(kind: str, name: str) -> list[str]:
+    """Returns what a part costs in processor time, with the command that measures it."""
+    row = costs().get((kind, name))
+    if row is None:
+        return []
+    ratio = "{ratio} [{low}, {high}]".format(**row)
+    return [
+        f"{said(ratio, row['unit'])} An MLP 784-4x256-10 on one core ({row['machine']}); median [least, most] of turns. "
+        "Measured by `python -m benchmarks costs`.",
         "",
     ]
 

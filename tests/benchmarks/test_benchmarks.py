@@ -14,7 +14,18 @@ import numpy as np
 import pytest
 
 from benchmarks import __main__ as command
-from benchmarks import barriers, further, jax_steps, online, parts, picture, rivals, words, worker
+from benchmarks import (
+    barriers,
+    costs,
+    further,
+    jax_steps,
+    online,
+    parts,
+    picture,
+    rivals,
+    words,
+    worker,
+)
 from benchmarks.rivals import Figure
 from plasticity_jax import Spec, environments, lanes
 
@@ -130,7 +141,7 @@ def test_a_job_against_its_bare_steps_and_without_what_it_writes():
 
 
 @pytest.mark.parametrize("backend", ["cpu", "gpu"])
-@pytest.mark.parametrize("part", sorted(set(parts.PARTS) - {"start", "figure"}))
+@pytest.mark.parametrize("part", sorted(set(parts.PARTS) - {"start", "figure", "costs"}))
 def test_every_part_asks_for_work_there_is(part, backend, monkeypatch):
     rounds_run = []
 
@@ -163,6 +174,34 @@ def test_steps_of_whole_runs_are_those_of_a_long_one_beyond_a_short_one():
             rates[f"{method} {tasks}"] = [1 / (start + tasks * 320_000 / speed)]
     found = [figure.values[0] for figure in barriers.bit_flip_figures(rates)]
     assert found == pytest.approx([2e6, 0.5, 1000, 250, 5, 2])
+
+
+def test_costs_are_processor_time_in_turns_beside_what_they_are_measured_in(monkeypatch):
+    clock, calls = [0.0], []
+
+    def work(name, seconds):
+        def call():
+            calls.append(name)
+            clock[0] += seconds
+
+        return call
+
+    monkeypatch.setattr(costs.time, "process_time", lambda: clock[0])
+    found = costs.ratios(work("probe", 0.5), work("gradient", 0.125), turns=2, piece=0.25)
+    assert found == [4, 4]
+    first, second = ["gradient"] * 2 + ["probe"], ["probe"] + ["gradient"] * 2
+    assert calls == ["probe", "gradient", *first, *second]
+
+
+def test_the_table_of_costs_has_median_least_and_most(tmp_path):
+    found = {"probes": {"ntk": [3.0, 1.0, 2.0]}, "methods": {"l2": [1.0421], "redo": [1.0]}}
+    costs.write(found, "a machine, of a day", tmp_path / "costs.csv")
+    assert (tmp_path / "costs.csv").read_text().splitlines() == [
+        "part,kind,ratio,low,high,unit,machine",
+        'ntk,probes,2,1,3,gradients,"a machine, of a day"',
+        'l2,methods,1.04,1.04,1.04,steps,"a machine, of a day"',
+        'redo,methods,1,1,1,"steps of 1,000 in which it acts once","a machine, of a day"',
+    ]
 
 
 @pytest.mark.long
@@ -252,10 +291,10 @@ CPUINFO = "processor\t: 0\nmodel\t\t: 85\nmodel name\t: Some @ 2.50GHz\nflags\t\
 
 def test_the_processor_is_named_with_its_vectors():
     narrow, wide = CPUINFO.format("sse2"), CPUINFO.format("avx512f avx512dq")
-    assert command.processor(narrow) == "Some @ 2.50GHz, model 85, AVX2"
-    assert command.processor(wide + narrow).endswith(", AVX-512")
+    assert words.processor(narrow) == "Some @ 2.50GHz, model 85, AVX2"
+    assert words.processor(wide + narrow).endswith(", AVX-512")
     with pytest.raises(KeyError):
-        command.processor("processor\t: 0\n")
+        words.processor("processor\t: 0\n")
 
 
 def test_command_prints_writes_and_draws(monkeypatch, tmp_path, capsys):

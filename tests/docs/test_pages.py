@@ -61,7 +61,20 @@ def test_every_method_and_probe_says_what_checks_it(kind, written):
 def test_a_method_says_when_it_acts_and_what_it_costs(method, when, remembered, written):
     page = written[f"methods_{method}"]
     assert when in page
-    assert f"4 x 64 units): {remembered}. How long" in page
+    assert f"4 x 64 units): {remembered}.\n\nProcessor time of a training step" in page
+
+
+def test_every_method_and_probe_has_a_cost_and_its_page_shows_it(written):
+    parts = {(kind, name) for kind in ("methods", "probes") for name in pages.KINDS[kind].parts}
+    assert set(pages.costs()) == parts - {("methods", "none")}
+    for (kind, name), row in pages.costs().items():
+        ratio, low, high = (float(row[column]) for column in ("ratio", "low", "high"))
+        assert 0 < low <= ratio <= high, name
+        words = written[f"{kind}_{pages.file_name(name)}"].partition("## What it costs\n")[2]
+        shown = f"{row['ratio']} [{row['low']}, {row['high']}]"
+        assert shown in words, name
+        assert "`python -m benchmarks costs`" in words, name
+    assert pages.cost("methods", "of nobody") == []
 
 
 def test_a_probe_says_its_formula_and_its_literature(written):
