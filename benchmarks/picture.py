@@ -10,7 +10,7 @@ from pathlib import Path
 from benchmarks.rivals import Figure
 from benchmarks.words import reach, shown
 
-# Colours that stay apart for colour-blind readers (Okabe and Ito 2008); missed bars are hatched as
+# Colors that stay apart for color-blind readers (Okabe and Ito 2008); missed bars are hatched as
 # well.
 MET, MISSED, GREY = "#0072B2", "#D55E00", "#555555"
 EDGE = 4.0  # the axis ends at this many times what is to be reached, and at its inverse
@@ -74,7 +74,7 @@ def _bar(axes, place: int, figure: Figure) -> None:
     def drawn(value: float) -> float:
         return min(max(advantage(figure, value), 1 / EDGE), EDGE)
 
-    colour = MET if figure.met else MISSED
+    color = MET if figure.met else MISSED
     middle = drawn(figure.median)
     worst, best = sorted(drawn(value) for value in (min(figure.values), max(figure.values)))
     hatch = None if figure.met else "////"
@@ -83,7 +83,7 @@ def _bar(axes, place: int, figure: Figure) -> None:
         middle - 1,
         left=1,
         height=0.62,
-        facecolor=colour,
+        facecolor=color,
         alpha=0.75,
         edgecolor="white",
         hatch=hatch,

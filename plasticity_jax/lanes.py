@@ -1,7 +1,7 @@
 """Lanes: the traced numbers of runs, grids of them, and how a lane axis is executed.
 
 A lane's floating-point bits depend on how many lanes are vmapped together, and on nothing else
-about its company: not on order, padding, neighbours or number of lanes. So the width is a recorded
+about its company: not on order, padding, neighbors or number of lanes. So the width is a recorded
 constant of a run. At width 1 they do not depend on the number of devices either; at larger widths
 XLA may fuse differently, so there it is recorded too.
 """

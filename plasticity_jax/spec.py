@@ -95,7 +95,7 @@ class Spec:
     model: str = _field("mlp", "what learns", "network", axis=True)
     width: int = _field(256, "what learns", "units in a hidden layer", axis=True, limits=WHOLE)
     depth: int = _field(4, "what learns", "hidden layers", axis=True, limits=(1, DEEPEST))
-    norm: str = _field("layer", "what learns", "normalisation before each activation", axis=True)
+    norm: str = _field("layer", "what learns", "normalization before each activation", axis=True)
     activation: str = _field("relu", "what learns", "activation", axis=True)
     initialization: str = _field(
         "torch", "what learns", "distribution of initial weights", axis=True

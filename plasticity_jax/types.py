@@ -53,7 +53,7 @@ class Data:
     """A dataset on the device; an argument of every compiled program, never a constant in it.
 
     Attributes:
-      x: [N, H, W, C] uint8 inputs; normalised inside the step as (x - mean) / std.
+      x: [N, H, W, C] uint8 inputs; normalized inside the step as (x - mean) / std.
       y: [N] int32 labels in 0..classes-1.
       test_x, test_y: [M, H, W, C] and [M], M may be 0.
       mean, std: [C] float32 in raw pixel units.
@@ -311,7 +311,7 @@ class UnitGroup(NamedTuple):
 
     Attributes:
       made_by: path of the layer that computes the units (`kernel` [..., in, H], `bias` [H]).
-      norm: path of the normalisation between that layer and the activation, or None.
+      norm: path of the normalization between that layer and the activation, or None.
       feeds: path of the layer that reads them (`kernel` [..., m * H, out], unit index fastest; m >
         1 where an activation copies units, as CReLU, or positions are flattened).
       copies: how many activations a unit has (2 with CReLU), unit index fastest.
@@ -403,7 +403,7 @@ class View(NamedTuple):
       batch: the examples.
       outputs: [B, C] or [B, T, V] logits.
       hidden: {group: [B, ..., m * H]} activations, in the order of the layers.
-      preactivations: {group: [B, ..., H]} what the activation function was applied to, normalised
+      preactivations: {group: [B, ..., H]} what the activation function was applied to, normalized
         where there is a norm; of those groups that an activation function made.
       params, initial: parameters now, and at initialization.
       features: params -> {group: activations} of the same examples through other parameters, in a
@@ -429,7 +429,7 @@ class Snapshot(NamedTuple):
     Attributes:
       params, previous, initial: parameters now, at the end of the task before, and at
         initialization.
-      loss: params -> [] mean loss on the probe batch (normalisation statistics as in evaluation).
+      loss: params -> [] mean loss on the probe batch (normalization statistics as in evaluation).
       hidden: {group: [N, ..., H]} activations of the probe batch now, in the order of the layers.
       linear: names of those groups that no activation function made, which have no dormant units.
       previous_hidden: the same inputs through the network as it was at the end of the task before.

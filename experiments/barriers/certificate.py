@@ -66,7 +66,7 @@ SCALES = {
 
 
 def digits(count: int) -> tuple[Array, Array]:
-    """Returns the first `count` digits, standardised [N, 64], and their classes [N]."""
+    """Returns the first `count` digits, standardized [N, 64], and their classes [N]."""
     from sklearn import datasets
 
     images, labels = datasets.load_digits(return_X_y=True)

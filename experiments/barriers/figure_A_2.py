@@ -3,8 +3,8 @@
 Source: Joudaki et al., figure A.2.
 Command: python -m experiments.barriers.figure_A_2 --workdir=runs/barriers_A_2
 Cost: seconds to a minute; nothing is trained.
-Paper: formula and simulation agree; that holds for tanh alone, as their simulation centres and
-their formula does not. With alpha centred they agree for all.
+Paper: formula and simulation agree; that holds for tanh alone, as their simulation centers and
+their formula does not. With alpha centered they agree for all.
 """
 
 import sys

@@ -108,7 +108,7 @@ def _draw_hard(figure: Any, table: Table) -> None:
 
 def formula(samples: int) -> Table:
     """Returns simulated effective ranks of 100 units and what the formula says, with alpha as the
-    paper has it and centred.
+    paper has it and centered.
     """
     places = 10 if samples >= SAMPLES["reduced"] else 2
     rows = []
@@ -127,7 +127,7 @@ def _draw_formula(figure: Any, table: Table) -> None:
     every = figure.subplots(1, 3, sharey=True)
     for axes, (name, one) in zip(every, table.groupby("function", sort=False), strict=True):
         axes.plot(one["eps"], one["simulated"], "o", label="simulated")
-        axes.plot(one["eps"], one["centred"], "-", label="alpha centred")
+        axes.plot(one["eps"], one["centred"], "-", label="alpha centered")
         axes.plot(one["eps"], one["uncentred"], "--", label="alpha of the paper")
         axes.set(xscale="log", xlabel="1 - correlation", title=name)
     every[0].set_ylabel("effective rank after")
@@ -184,9 +184,9 @@ def _draw_maps(figure: Any, table: Table) -> None:
     for column, (name, one) in enumerate(table.groupby("function", sort=False)):
         for row, value in enumerate(("alpha", "frozen")):
             wide = one.pivot(index="shift", columns="scale", values=value)
-            colours = np.log1p(np.maximum(wide, 0)) if value == "alpha" else wide
+            colors = np.log1p(np.maximum(wide, 0)) if value == "alpha" else wide
             axes = every[row][column]
-            made = axes.pcolormesh(wide.columns, wide.index, colours, shading="nearest")
+            made = axes.pcolormesh(wide.columns, wide.index, colors, shading="nearest")
             axes.set(xscale="log", title=f"{name}: {'log(1 + alpha)' if not row else 'frozen'}")
             figure.colorbar(made, ax=axes)
 

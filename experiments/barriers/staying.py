@@ -160,7 +160,7 @@ def run(one: Cloned, way: Way, step: Any, batches: Sequence[Any], key: Key) -> t
 
 
 def digits(count: int, examples: int) -> list[tuple[Array, Array]]:
-    """Returns `count` batches of images [examples, 8, 8, 1], standardised, and their classes."""
+    """Returns `count` batches of images [examples, 8, 8, 1], standardized, and their classes."""
     from sklearn import datasets
 
     images, labels = datasets.load_digits(return_X_y=True)

@@ -1,6 +1,6 @@
 """Figure 25 (27 in the published version): over which axes a norm takes its mean and its deviation.
 
-Source: Lyle et al., appendix: the ablation of normalisation axes; random labels, Adam, L2 of 1e-5.
+Source: Lyle et al., appendix: the ablation of normalization axes; random labels, Adam, L2 of 1e-5.
 Command: python -m experiments.disentangling.figure_25 --data_dir=DIR
     --workdir=runs/disentangling_25 --scale=reduced
 Cost: --dry_run says it.

@@ -6,7 +6,7 @@ Command: python -m experiments.gradual.figure_1a --data_dir=DIR --workdir=runs/f
     --scale=reduced
 Cost: paper, 19,200 steps a task and lane, 15 hours on two cores; reduced, 2,400, half an hour
 (--dry_run says it).
-Paper: unregularised falls from 100 % to chance within about 50 tasks and L2 as fast; ReDo is
+Paper: unregularized falls from 100 % to chance within about 50 tasks and L2 as fast; ReDo is
 moderate; shrink and perturb and spectral regularization are volatile; output interpolation is best,
 with a minor loss after about task 35.
 """

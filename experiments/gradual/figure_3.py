@@ -1,4 +1,4 @@
-"""Figure 3: generalisation on permuted EMNIST, MLP; abrupt change with every method, gradual change
+"""Figure 3: generalization on permuted EMNIST, MLP; abrupt change with every method, gradual change
 with none.
 
 Source: Liu & Mou, figure 3, section 5.2.
@@ -6,7 +6,7 @@ Command: python -m experiments.gradual.figure_3 --data_dir=DIR --workdir=runs/fi
     --scale=reduced
 Cost: paper, 23,400 steps a task and lane, a day on two cores; reduced, 1,040, about an hour
 (--dry_run says it).
-Paper: unregularised loses only about 10 points in 100 tasks; all methods mostly hold; the two
+Paper: unregularized loses only about 10 points in 100 tasks; all methods mostly hold; the two
 gradual arms are best at task 100.
 """
 

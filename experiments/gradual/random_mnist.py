@@ -8,7 +8,7 @@ Command: python -m experiments.gradual.random_mnist --data_dir=DIR --workdir=run
 (DIR has MNIST's four original files)
 Cost: 100 tasks x 19,200 steps for each of 35 lanes; --dry_run says it all beforehand, --tasks and
 --epochs cut it short.
-Paper: unregularised falls from 100 % to chance within about 50 tasks and L2 as fast; ReDo is
+Paper: unregularized falls from 100 % to chance within about 50 tasks and L2 as fast; ReDo is
 moderate, shrink and perturb and spectral regularization volatile; output interpolation is best,
 with a minor loss after about task 35.
 """

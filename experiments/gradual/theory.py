@@ -12,7 +12,7 @@ Expect: no measured contraction above its bound; the two wells lost when they tu
 tracked when they turn gradually; 960 micro-tasks guaranteed for half a turn where 18 work; and a
 network whose Hessian is nowhere positive definite, whose strides get shorter with finer steps while
 its way gets longer, and which meets every other condition about as well when the change is abrupt:
-in one transition these conditions do not tell abrupt from gradual. Not modelled by the theory:
+in one transition these conditions do not tell abrupt from gradual. Not modeled by the theory:
 label interpolation (it knows linear changes θ -> Aθ alone, under which every task has the same
 landscape), a null space, minibatches and Adam, a budget of steps, and whether the minimum that is
 kept is a good one.

@@ -1,4 +1,4 @@
-"""Datasets by name: labelled uint8 images on the host, with their source and fingerprint.
+"""Datasets by name: labeled uint8 images on the host, with their source and fingerprint.
 
 `load(name)` gives a `Dataset`, `subsample` a class-balanced part of it. Original files are
 verified, prepared once by TensorFlow Datasets builders that need no TensorFlow, and then opened

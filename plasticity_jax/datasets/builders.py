@@ -143,7 +143,7 @@ def _configs(family: str) -> list[tfds.core.BuilderConfig]:
 
 
 class IdxBuilder(OriginalsBuilder, skip_registration=True):
-    """What the builders of the MNIST family share: 28x28 grey images and labels in idx files."""
+    """What the builders of the MNIST family share: 28x28 gray images and labels in idx files."""
 
     first_label: ClassVar[dict[str, int]] = {}
     """Dataset name -> its lowest label in the files, where that is not 0."""

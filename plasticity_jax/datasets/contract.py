@@ -21,14 +21,14 @@ class DataError(Exception):
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Dataset:
-    """A labelled set of images on the host; two are the same data when their fingerprints are
+    """A labeled set of images on the host; two are the same data when their fingerprints are
     equal.
 
     `images` is uint8 [N, H, W, C] and `labels` int32 [N] in 0..classes-1; the test arrays are
     alike, with M >= 0 rows. Inputs may be float32, [N, H, W, C] or rows of features [N, F]; with
     real targets, float32 [N, T] in place of labels, `classes` is 0. `mean` and `std` are per
     channel or feature in raw units over all training images, before any subsampling, so that
-    (images - mean) / std is normalised. Arrays may be read-only (mapped from the cache): copy
+    (images - mean) / std is normalized. Arrays may be read-only (mapped from the cache): copy
     before writing.
     """
 

@@ -41,7 +41,7 @@ class Layout(NamedTuple):
     def contents(self) -> str:
         """The numbers and the kind of the images, in words."""
         height, width, channels = self.shape
-        kind = f"{height}x{width}, {'grey' if channels == 1 else 'colour'}"
+        kind = f"{height}x{width}, {'gray' if channels == 1 else 'color'}"
         if not self.classes:
             return kind
         numbers = f"{self.train:,} train and {self.test:,} test images"

@@ -92,7 +92,7 @@ def rows(name: str, path: Path) -> dict[str, Rows]:
 
 
 def pixels(name: str, member: str, jpeg: bytes) -> np.ndarray:
-    """Returns the image uint8 [64, 64, 3] in the bytes of `member`, by pillow; grey and CMYK ones
+    """Returns the image uint8 [64, 64, 3] in the bytes of `member`, by pillow; gray and CMYK ones
     are converted to RGB.
 
     Raises:

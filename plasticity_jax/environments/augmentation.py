@@ -1,4 +1,4 @@
-"""Images changed a little, anew in every training step: crops, flips, brightness and colour."""
+"""Images changed a little, anew in every training step: crops, flips, brightness and color."""
 
 import jax
 import jax.numpy as jnp
@@ -11,7 +11,7 @@ _GREY = (0.299, 0.587, 0.114)  # of red, green and blue
 
 
 def crop_flip_jitter(key: Key, data: Data, x: Array) -> Array:
-    """Returns normalised images [B, H, W, C], each cropped, perhaps flipped, and jittered.
+    """Returns normalized images [B, H, W, C], each cropped, perhaps flipped, and jittered.
 
     An image is padded with black by an eighth of its height on every side and cut to its size at a
     random place, mirrored with probability 1/2, then brightness, contrast and (of three channels)

@@ -1,4 +1,4 @@
-"""What all image-classification environments share: normalised images, one-hot targets,
+"""What all image-classification environments share: normalized images, one-hot targets,
 cross-entropy, accuracy.
 """
 

@@ -12,7 +12,7 @@ from plasticity_jax.types import FIXED, Environment, Share, Whole
 def random_labels(
     *, draw: str = "shuffle", change: bool = True, share: Share = 1.0, every: Whole = 1
 ) -> Environment:
-    """Random image labelling: the same images in every task, random labels fixed within a task.
+    """Random image labeling: the same images in every task, random labels fixed within a task.
 
     `draw="shuffle"` permutes the dataset's own labels over the images, so every task has the same
     class counts (as the paper's public code does); `"iid"` draws each label uniformly (as its text

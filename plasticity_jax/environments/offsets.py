@@ -41,7 +41,7 @@ def target_offset(
     registry.whole("target_offset.stationary", stationary, 1)
 
     def of_network(key: Key, data: Data) -> tuple[Array, Array]:
-        """The targets of all examples and of the held-out ones, before they are standardised."""
+        """The targets of all examples and of the held-out ones, before they are standardized."""
         size = data.x[0].size
         first, last = jax.random.split(key)
         weights = jax.random.normal(first, (size, hidden)) / size**0.5

@@ -16,7 +16,7 @@ def phased_shift(*, shift: Number = 0.5, skew: Number = 1.0) -> Environment:
     before another background.
 
     Examples are drawn with replacement; class c is drawn in proportion to exp(`skew` * n_c), n_c
-    standard normal. A normalised image x becomes exp(`shift` a) x + `shift` (b + g), a and b a
+    standard normal. A normalized image x becomes exp(`shift` a) x + `shift` (b + g), a and b a
     number for each channel and g one for each pixel, all standard normal. Both 0 give a stationary
     stream. Held-out examples are of the same phase. Source: after the phases of camera locations
     (iWildCam) of Lyle et al. 2024, "Disentangling the Causes of Plasticity Loss"; the shifts are

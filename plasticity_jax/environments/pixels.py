@@ -15,7 +15,7 @@ def permuted_pixels(*, change: bool = True) -> Environment:
     train and test.
 
     Positions move, channels stay together. Labels are the dataset's own, so test accuracy measures
-    generalisation. `change=False` is a control: every task is the first one again.
+    generalization. `change=False` is a control: every task is the first one again.
     Source: Liu & Mou 2026, section 3, Random Pixel Permuting; Dohare et al. 2024.
     """
 

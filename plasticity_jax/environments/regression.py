@@ -16,7 +16,7 @@ def regression(*, of: str = "inputs", change: bool = True) -> Environment:
     rows) are put in a random order, the same for train and test; "targets", which are shuffled over
     the examples, so that they can only be learnt by heart and there is no test split.
     `change=False` is a control: every task is the first one again. Source: none; the counterpart of
-    random pixel permuting and random image labelling (Liu & Mou 2026, section 3) for real targets.
+    random pixel permuting and random image labeling (Liu & Mou 2026, section 3) for real targets.
     """
     registry.one_of("regression.of", of, ("inputs", "targets"))
 

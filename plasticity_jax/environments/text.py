@@ -39,7 +39,7 @@ def random_seq2seq(
     """Random Seq2Seq: random words in, random words out, all drawn anew in every task; to be learnt
     by heart.
 
-    Letters are uniform and independent. There is nothing to generalise to, so there is no test
+    Letters are uniform and independent. There is nothing to generalize to, so there is no test
     split. At the end of a task at most `decoded` examples are generated and scored.
     Options: `vocabulary` "characters" or the path of a SentencePiece model; `mask_padding=False`
     trains on padding after the end as well; `beams` of beam search, 1 is greedy; tokens of BLEU-2

@@ -214,7 +214,7 @@ def jit_once(function: Callable[..., PyTree]) -> Callable[..., PyTree]:
     """Returns `jax.jit(function)` for a program that runs once, such as the one that draws initial
     parameters.
 
-    On a CPU it is optimised less and so compiled in about half the time. Draws keep their bits;
+    On a CPU it is optimized less and so compiled in about half the time. Draws keep their bits;
     sums, such as those of a method's power iterations, would not.
     """
     return jax.jit(function, compiler_options=ONCE if jax.default_backend() == "cpu" else None)

@@ -113,7 +113,7 @@ def of_units(units: Mapping[str, UnitGroup], params: PyTree, labels: Labels) -> 
 
 
 def of_factor(units: Mapping[str, UnitGroup], params: PyTree, factor: int) -> Clones:
-    """Returns the manifold on which each `factor` neighbours of a group are clones.
+    """Returns the manifold on which each `factor` neighbors of a group are clones.
 
     Raises ValueError for a factor below 2, or that does not divide the units of a group.
     """

@@ -80,7 +80,7 @@ def spectral(
     sigma is a matrix's largest singular value (convolutions as [out, in * height * width]), from
     one power iteration a step with carried vectors u, v, and the gradient is taken through u' W v.
     k = `power`, m = `bias_power`; tau = 1, or with `target="initial"` each matrix's sigma at
-    initialization. Biases of layers count, parameters of normalisation layers do not. Source:
+    initialization. Biases of layers count, parameters of normalization layers do not. Source:
     Lewandowski et al. 2025 (tau = 1, k = m = 2); Liu & Mou's code for the MLP has target "initial"
     and m = 1.
 
@@ -88,7 +88,7 @@ def spectral(
     lies beside a matrix and is called "bias" or "b", or is the one vector there that could be (in a
     sequence: the one right after its matrix); or it lies apart, where only a container called
     "bias" or "b" tells its path from that of its matrix. What else lies beside no matrix belongs to
-    a normalisation, but a bias by name without a scale only in a container that is called a norm.
+    a normalization, but a bias by name without a scale only in a container that is called a norm.
     Where a bias cannot be told, `init` and `update` raise ValueError, as does another `target`, or
     a power < 1.
     """
@@ -162,7 +162,7 @@ def _float(w: Array) -> Any:
 
 
 # names of biases, of scales that are no biases, of what is a kernel though a mask hides it, and of
-# normalisations
+# normalizations
 WORD = r"(.*[_\W])?bias(es)?\d*([_\W].*)?|(?-i:.*[a-z0-9]Bias(es)?\d*)"
 BIAS_WORD = re.compile(WORD, re.IGNORECASE)
 BIAS = re.compile(rf"{WORD}|b_?\d*", re.IGNORECASE)

@@ -33,7 +33,7 @@ def redo(
     averages over all batches since the last check; `max_fraction` of a layer at most, lowest scores
     first; nothing before `warmup` steps; `relative=False` compares E|h_i| itself; `outgoing="keep"`
     leaves outgoing weights, `"redraw"` draws them afresh. `reset_norm` also resets scale and offset
-    of the units' normalisation, which neither source does.
+    of the units' normalization, which neither source does.
 
     What is masked (`optax.masked`, `optax.partition`) is left alone.
 

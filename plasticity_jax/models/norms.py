@@ -1,4 +1,4 @@
-"""Normalisations: a new one is one function (x, train, name, affine) -> normalised x, and one line.
+"""Normalizations: a new one is one function (x, train, name, affine) -> normalized x, and one line.
 
 Each is called inside an `nn.compact` call and makes a submodule of that name. Scale and offset are
 learned if `affine`; epsilon is PyTorch's.
@@ -118,7 +118,7 @@ class Hybrid(nn.Module):
 
     @nn.compact
     def __call__(self, x: Array, train: bool = False) -> Array:
-        """Returns x [B, ..., H], normalised."""
+        """Returns x [B, ..., H], normalized."""
         over_batch, own = tuple(range(x.ndim - 1)), _own_axes(x, self.images)
         if self.mean == "batch":
             middle = self._running("mean", x.mean(over_batch), 0.0, train)

@@ -267,7 +267,7 @@ class T5(layers.Model):
 
     Groups of activations, in order: `encoder{i}_units` [B, S, feed_forward] and `decoder{i}_units`
     [B, T, feed_forward] after the activation, which are unit groups, and `decoder_out` [B, T,
-    width], the decoder's normalised final state, which no activation function made.
+    width], the decoder's normalized final state, which no activation function made.
 
     Source: Raffel et al. 2020; layout, rounding and initial distribution as
     T5ForConditionalGeneration in transformers. Liu & Mou have one block a side. Deviation: no

@@ -441,7 +441,7 @@ def _hard_rank(snapshot: Snapshot, *, cutoff: float = 1e-5) -> Measured:
 def _clone_r2(
     snapshot: Snapshot, *, factor: int = 2
 ) -> Annotated[Measured, Metric(label="clone R2")]:
-    """Share of the variance between units that is between groups of `factor` neighbours, mean of
+    """Share of the variance between units that is between groups of `factor` neighbors, mean of
     layers; per layer, and `as_published` the form of the paper's code.
     """
     units = _units(snapshot)

@@ -59,7 +59,7 @@ def layerwise_ntk(outputs: Callable[[PyTree], Array], params: PyTree) -> Array |
     A dense layer's part is the product of two Gram matrices, of its inputs (and 1 for the bias) and
     of the outputs' derivatives with respect to what it gives, so no Jacobian is made: one forward
     pass and C backward passes without those for weights. A norm must act on each example by itself
-    and end in a scale or an offset of each unit; its normalised input is found by division, so the
+    and end in a scale or an offset of each unit; its normalized input is found by division, so the
     kernel is NaN where a scale is 0. Raises as `empirical_ntk`.
     """
     params = numerics.floating("params", params)

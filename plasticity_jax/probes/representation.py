@@ -61,7 +61,7 @@ def _shares(activations: Array, centred: bool = False) -> tuple[Array, Array]:
 
 
 def largest_singular_value(activations: Array) -> Array:
-    """Returns the largest singular value of [N, ..., H] as rows, [] >= 0. Not centred."""
+    """Returns the largest singular value of [N, ..., H] as rows, [] >= 0. Not centered."""
     activations = numerics.activations("activations", activations)
     matrix = activations.reshape(-1, activations.shape[-1])
     finite = numerics.finite(matrix)
@@ -73,7 +73,7 @@ def largest_singular_value(activations: Array) -> Array:
 def feature_spectrum(activations: Array, count: int = 32) -> Array:
     """Returns [count] the largest singular values of [N, H] over their sum, in falling order.
 
-    0 where there are fewer, or all activations are zero. Not centred; positions count as inputs.
+    0 where there are fewer, or all activations are zero. Not centered; positions count as inputs.
     The numbers p of `effective_rank`. Source: Roy & Vetterli 2007.
     """
     shares, finite = _shares(activations)
@@ -114,7 +114,7 @@ def effective_rank(activations: Array) -> Array:
     """Returns exp(-sum p ln p), p = sigma / sum sigma over the singular values of [N, H], [] in [1,
     min(N, H)].
 
-    0 if all activations are zero. Not centred; positions count as inputs. Source: Roy & Vetterli
+    0 if all activations are zero. Not centered; positions count as inputs. Source: Roy & Vetterli
     2007.
     """
     p, finite = _shares(activations)
@@ -126,7 +126,7 @@ def participation_ratio(activations: Array) -> Array:
     """Returns (tr C)^2 / tr C^2 of the covariance C of the units over [N, H], [] in [1, min(N, H)].
 
     0 if no unit varies. Positions count as inputs. The same number is called stable rank by Joudaki
-    et al. 2025, who write it ||H||_F^4 / tr((H'H)^2) of centred H. Source: Gao et al. 2017.
+    et al. 2025, who write it ||H||_F^4 / tr((H'H)^2) of centered H. Source: Gao et al. 2017.
     """
     p, finite = _shares(activations, centred=True)
     squares = p**2
@@ -137,7 +137,7 @@ def participation_ratio(activations: Array) -> Array:
 def stable_rank(activations: Array) -> Array:
     """Returns ||A||_F^2 / ||A||_2^2 of [N, H], [] in [1, min(N, H)].
 
-    0 if all activations are zero. Not centred; positions count as inputs. Source: Rudelson &
+    0 if all activations are zero. Not centered; positions count as inputs. Source: Rudelson &
     Vershynin 2007; some papers call other numbers so, see `participation_ratio`.
     """
     p, finite = _shares(activations)
@@ -148,7 +148,7 @@ def stable_rank(activations: Array) -> Array:
 def hard_rank(activations: Array, cutoff: float = 1e-5) -> Array:
     """Returns how many singular values of [N, H] are above `cutoff` times the largest, [] float.
 
-    0 if all activations are zero. Not centred; positions count as inputs. Source: Joudaki et al.
+    0 if all activations are zero. Not centered; positions count as inputs. Source: Joudaki et al.
     2025, figure A.1, with a cutoff of 1e-6, which needs float64: what float32 leaves of a zero is
     about as large.
     """

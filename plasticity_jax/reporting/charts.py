@@ -1,5 +1,5 @@
 """Curves as plain SVG for a page: one chart of a column against the task, a line and a band for
-each arm, which style sheets colour and switch off.
+each arm, which style sheets color and switch off.
 """
 
 import html
@@ -139,7 +139,7 @@ def axis(
 
 
 def _digits(ticks: Sequence[float]) -> int:
-    """How many tell neighbours apart."""
+    """How many tell neighbors apart."""
     if len(ticks) < 2:
         return _DIGITS
     step = min(np.diff(ticks))

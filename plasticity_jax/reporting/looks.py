@@ -1,7 +1,7 @@
-"""How an arm looks: a method, or a kind of gradual change, has one colour in every figure.
+"""How an arm looks: a method, or a kind of gradual change, has one color in every figure.
 
 What tells arms apart besides is in dashes, and where these run out, in markers. Granularity alone
-is a ramp of colour.
+is a ramp of color.
 """
 
 import zlib
@@ -11,10 +11,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-# Colours that stay apart for colour-blind readers: Okabe and Ito 2008 (without the yellow that is
+# Colors that stay apart for color-blind readers: Okabe and Ito 2008 (without the yellow that is
 # faint on white), and what is left of Tol's muted scheme.
 BLACK = "#000000"
-COLOURS = ("#D55E00", "#0072B2", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
+COLORS = ("#D55E00", "#0072B2", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 OTHERS = ("#332288", "#882255", "#44AA99", "#999933", "#AA4499", "#661100", "#6699CC", "#888888")
 OF_METHOD = {
     "none": BLACK,
@@ -40,19 +40,19 @@ def of_arms(values: Any) -> list[dict[str, Any]]:
     """Returns keywords of `Axes.plot` for each arm: color, linestyle and marker.
 
     `values`, a DataFrame, has a row of arm columns for each arm. Arms that differ in granularity
-    have a ramp of colour; else the colour is the method's, or that of the kind of gradual change
+    have a ramp of color; else the color is the method's, or that of the kind of gradual change
     where there is no method; else that of the first column that differs.
     """
     rows = values.to_dict("records")
     varying = [str(column) for column in values if len(values[column].drop_duplicates()) > 1]
-    colours, told = _colours(values, rows, varying)
-    within = [c for c in varying if c not in told and _differs(values[c], colours)]
+    colors, told = _colors(values, rows, varying)
+    within = [c for c in varying if c not in told and _differs(values[c], colors)]
     dashes = _dashes(_ranked(values, within).to_dict("records"), within)
     seen: dict[Any, int] = {}
     looks = []
-    for colour, dash in zip(colours, dashes, strict=True):
-        times = seen[colour, dash] = seen.get((colour, dash), -1) + 1
-        looks.append({"color": colour, "linestyle": dash, "marker": MARKERS[times % len(MARKERS)]})
+    for color, dash in zip(colors, dashes, strict=True):
+        times = seen[color, dash] = seen.get((color, dash), -1) + 1
+        looks.append({"color": color, "linestyle": dash, "marker": MARKERS[times % len(MARKERS)]})
     return looks
 
 
@@ -69,18 +69,18 @@ def _ranked(values: Any, columns: Sequence[str]) -> Any:
 
 
 def of_name(name: str) -> str:
-    """Returns the colour of a method by its name, which is the same in every figure.
+    """Returns the color of a method by its name, which is the same in every figure.
 
-    Methods without a colour of their own, and several together, share out the other colours by
+    Methods without a color of their own, and several together, share out the other colors by
     their name, so that two of them may have the same.
     """
     return OF_METHOD.get(name) or OTHERS[zlib.crc32(name.encode()) % len(OTHERS)]
 
 
-def _colours(
+def _colors(
     values: Any, rows: Sequence[dict[Any, Any]], varying: Sequence[str]
 ) -> tuple[list[Any], set[str]]:
-    """Each arm's colour, and the columns that it tells."""
+    """Each arm's color, and the columns that it tells."""
     if "granularity" in varying and not {"method", "transition"} & set(varying):
         granularity = values["granularity"].to_numpy(float)
         return [ramp(granularity, number) for number in range(len(rows))], {"granularity"}
@@ -93,13 +93,13 @@ def _colours(
         return [of_name(method)] * len(rows), {"method"}
     column = varying[0] if varying else None
     known = list(dict.fromkeys(str(row[column]) for row in rows)) if column else [""]
-    palette = (BLACK, *COLOURS, *OTHERS)
+    palette = (BLACK, *COLORS, *OTHERS)
     places = [known.index(str(row[column])) if column else 0 for row in rows]
     return [palette[place % len(palette)] for place in places], {column or ""}
 
 
 def _methods_change_gradually(rows: Sequence[dict[Any, Any]]) -> bool:
-    """Whether methods are combined with gradual change, so that the colour is the method's
+    """Whether methods are combined with gradual change, so that the color is the method's
     alone.
     """
     return any(row.get("method", "none") != "none" and _is_gradual(row) for row in rows)
@@ -117,11 +117,11 @@ def _of_change(row: dict[Any, Any], by_method: bool) -> str:
     return of_name(method)
 
 
-def _differs(column: Any, colours: Sequence[Any]) -> bool:
-    """Whether a column tells arms of one colour apart: a method's own strength does not, if it has
+def _differs(column: Any, colors: Sequence[Any]) -> bool:
+    """Whether a column tells arms of one color apart: a method's own strength does not, if it has
     one value.
     """
-    grouped = pd.Series(column.to_numpy()).groupby([str(colour) for colour in colours])
+    grouped = pd.Series(column.to_numpy()).groupby([str(color) for color in colors])
     return bool((grouped.nunique(dropna=False) > 1).any())
 
 
@@ -142,7 +142,7 @@ def _dashes(rows: Sequence[dict[Any, Any]], columns: Sequence[str]) -> list[Any]
 
 
 def ramp(granularity: np.ndarray, number: int) -> Any:
-    """Returns the colour of one granularity among all: abrupt is black, then from light (coarse) to
+    """Returns the color of one granularity among all: abrupt is black, then from light (coarse) to
     dark (fine).
     """
     import matplotlib

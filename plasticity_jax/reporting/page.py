@@ -105,7 +105,7 @@ def page(table: Any, arm_columns: Sequence[str], shown: Shown, about: About) -> 
         '<html lang="en"><head><meta charset="utf-8">',
         '<meta name="viewport" content="width=device-width, initial-scale=1">',
         f"<title>{title}</title>",
-        f"<style>{(HERE / 'page.css').read_text(encoding='utf-8')}{_colours(lines)}</style>",
+        f"<style>{(HERE / 'page.css').read_text(encoding='utf-8')}{_colors(lines)}</style>",
         f"</head><body{' class=many' if len(lines) > MANY else ''}><main>",
         f"<h1>{title}</h1>",
         *_paragraphs([about.setting, about.done, about.remarks, _words(list(named))]),
@@ -129,15 +129,15 @@ def _lines(table: Any, arm_columns: Sequence[str], ends: Any, named: Any) -> lis
     return panels.lines(summary, ends, named, arm_columns)
 
 
-def _colours(lines: Sequence[panels.Line]) -> str:
-    """Style of each arm, and the rule by which its box switches it off; black is the colour of
+def _colors(lines: Sequence[panels.Line]) -> str:
+    """Style of each arm, and the rule by which its box switches it off; black is the color of
     ink, so that it is seen in the dark.
     """
     rules = []
     for arm, line in enumerate(lines):
-        colour = matplotlib.colors.to_hex(line.look["color"])
-        colour = "var(--ink)" if colour == "#000000" else colour
-        rules.append(f".a{arm}{{--c:{colour}}}")
+        color = matplotlib.colors.to_hex(line.look["color"])
+        color = "var(--ink)" if color == "#000000" else color
+        rules.append(f".a{arm}{{--c:{color}}}")
         rules.append(f"body:has(#arm{arm}:not(:checked)) g.a{arm}{{display:none}}")
     return "\n".join(rules)
 

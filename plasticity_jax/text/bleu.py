@@ -138,7 +138,7 @@ def _character_counts(hypothesis: Array, reference: Array) -> Array:
 
 
 def _histograms(text: Array) -> tuple[Array, Array]:
-    """Returns how often each character [29] and each pair of neighbours [29 * 29] is in `text` [M];
+    """Returns how often each character [29] and each pair of neighbors [29 * 29] is in `text` [M];
     spaces do not count.
     """
     inside = (text != NOTHING) & (text != SPACE)

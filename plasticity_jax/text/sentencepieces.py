@@ -1,4 +1,4 @@
-"""SentencePiece's unigram model: its file, and the tokenisation it implies, for words of the
+"""SentencePiece's unigram model: its file, and the tokenization it implies, for words of the
 letters a-z.
 
 The file is a protocol buffer of which a dozen fields matter, so it is read here, without the
@@ -222,7 +222,7 @@ def _check_pieces(path: str | Path, pieces: Sequence[Piece]) -> None:
 
 
 def check(pieces: Sequence[Piece]) -> None:
-    """Nothing, when every word of a-z can be tokenised with `pieces`, and each word by itself.
+    """Nothing, when every word of a-z can be tokenized with `pieces`, and each word by itself.
 
     Raises:
       ValueError: a letter or the mark is no piece, or a piece of letters has the mark inside or is

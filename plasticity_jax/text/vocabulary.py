@@ -124,7 +124,7 @@ def from_pieces(pieces: Sequence[unigram.Piece], pad: int, end: int) -> Vocabula
     """Vocabulary of a unigram model given by its pieces in the order of their ids, and its ids of
     padding and end.
 
-    Raises ValueError unless all words of a to z can be tokenised with the pieces, each by itself.
+    Raises ValueError unless all words of a to z can be tokenized with the pieces, each by itself.
     """
     unigram.check(pieces)
     tokenize = unigram.tokenizer(pieces)

@@ -111,7 +111,7 @@ def test_any_arm_may_be_the_one_that_others_are_compared_with(runs, tmp_path, ca
     for given, said in (
         ("slow", "baseline is 'slow': allowed are NAME=VALUE,... and the names of arms, learning_"),
         ("learning_rate=3", "the baseline {'learning_rate': 3.0} fits no arm: it must fit one of"),
-        ("colour=red", "unknown arm column 'colour' in the baseline: known are "),
+        ("color=red", "unknown arm column 'color' in the baseline: known are "),
     ):
         assert commands.main([*shown, f"--baseline={given}"]) == 2
         assert capsys.readouterr().err.startswith(f"error: {said}")

@@ -577,21 +577,21 @@ LABELS = np.array([0, 1, 2, 0, 1, 2])
 
 
 def test_arrays(tmp_path):
-    colour = np.random.default_rng(0).integers(0, 256, (6, 4, 4, 3), np.uint8)
+    color = np.random.default_rng(0).integers(0, 256, (6, 4, 4, 3), np.uint8)
     name = write_arrays(
         tmp_path / "own",
-        train_images=colour,
+        train_images=color,
         train_labels=LABELS,
-        test_images=colour[:2],
+        test_images=color[:2],
         test_labels=np.array([2, 0]),
     )
     data = datasets.load(name)
     assert (data.name, data.source, data.classes) == (name, str(tmp_path / "own"), 3)
-    np.testing.assert_array_equal(data.images, colour)
+    np.testing.assert_array_equal(data.images, color)
     np.testing.assert_array_equal(data.test_labels, [2, 0])
     assert (data.labels.dtype, data.test_labels.dtype) == (np.int32, np.int32)
-    np.testing.assert_allclose(data.mean, colour.mean((0, 1, 2)))
-    np.testing.assert_allclose(data.std, colour.std((0, 1, 2)))
+    np.testing.assert_allclose(data.mean, color.mean((0, 1, 2)))
+    np.testing.assert_allclose(data.std, color.std((0, 1, 2)))
 
 
 def test_arrays_without_test_part(tmp_path):

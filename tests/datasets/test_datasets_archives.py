@@ -20,7 +20,7 @@ from helpers.archive_files import (
     TRAIN,
     cifar_arrays,
     cifar_members,
-    colours,
+    colors,
     encoded,
     tiny_members,
     write_cifar,
@@ -233,13 +233,13 @@ def assert_tiny(data, classes=3):
     np.testing.assert_array_equal(data.labels, np.repeat(np.arange(classes), 12))
     np.testing.assert_array_equal(data.test_labels, np.tile(np.arange(classes), 2))
     for row, (image, label) in enumerate(zip(data.images, data.labels, strict=True)):
-        colour = colours("train")[label][row % 12]
+        color = colors("train")[label][row % 12]
         if row % 12 == 1:  # luma, as JPEG and pillow define it
-            colour = 3 * [round(np.dot((0.299, 0.587, 0.114), colour))]
-        np.testing.assert_allclose(image.reshape(-1, 3), np.broadcast_to(colour, (4096, 3)), atol=4)
+            color = 3 * [round(np.dot((0.299, 0.587, 0.114), color))]
+        np.testing.assert_allclose(image.reshape(-1, 3), np.broadcast_to(color, (4096, 3)), atol=4)
     for row, (image, label) in enumerate(zip(data.test_images, data.test_labels, strict=True)):
-        colour = colours("val")[label][row // classes]
-        np.testing.assert_allclose(image[0, 0], colour, atol=4)
+        color = colors("val")[label][row // classes]
+        np.testing.assert_allclose(image[0, 0], color, atol=4)
 
 
 def test_tiny_imagenet_with_grey_and_cmyk_images(tmp_path, monkeypatch, prepares):
@@ -487,7 +487,7 @@ def test_published_numbers():
         "cifar100": ((32, 32, 3), 100, 50_000, 10_000),
         "tiny_imagenet": ((64, 64, 3), 200, 100_000, 10_000),
     }
-    assert "10 classes, 50,000 train and 10,000 test images, 32x32, colour" in str(
+    assert "10 classes, 50,000 train and 10,000 test images, 32x32, color" in str(
         datasets.DATASETS["cifar10"].__doc__
     )
     assert "--download" not in str(datasets.DATASETS["tiny_imagenet/part"].__doc__)

@@ -78,15 +78,15 @@ PER_CLASS = {"train": 12, "val": 2}
 ROOT = "tiny-imagenet-200/"
 
 
-def encoded(colour, mode="RGB", size=(64, 64)):
-    """A JPEG of one colour."""
+def encoded(color, mode="RGB", size=(64, 64)):
+    """A JPEG of one color."""
     buffer = io.BytesIO()
-    PIL.Image.new("RGB", size, colour).convert(mode).save(buffer, "JPEG", quality=95)
+    PIL.Image.new("RGB", size, color).convert(mode).save(buffer, "JPEG", quality=95)
     return buffer.getvalue()
 
 
-def colours(part):
-    """A colour for every image, by class and number."""
+def colors(part):
+    """A color for every image, by class and number."""
     shift = 0 if part == "train" else 7
     return [
         [(60 * label + 10, 15 * i + 20, 90 + shift) for i in range(PER_CLASS[part])]
@@ -103,15 +103,15 @@ def tiny_members():
     for label, wnid in enumerate(WNIDS):
         folder = f"train/{wnid}/"
         members[f"{folder}{wnid}_boxes.txt"] = b"-"
-        for i, colour in reversed(list(enumerate(colours("train")[label]))):
+        for i, color in reversed(list(enumerate(colors("train")[label]))):
             members[f"{folder}images/{wnid}_{i}.JPEG"] = encoded(
-                colour, {1: "L", 2: "CMYK"}.get(i, "RGB")
+                color, {1: "L", 2: "CMYK"}.get(i, "RGB")
             )
     lines = []
     for i in range(PER_CLASS["val"]):
         for label, wnid in enumerate(WNIDS):
             file = f"val_{10 * i + label}.JPEG"
-            members[f"val/images/{file}"] = encoded(colours("val")[label][i])
+            members[f"val/images/{file}"] = encoded(colors("val")[label][i])
             lines.append(f"{file}\t{wnid}\t0\t0\t63\t63\n")
     members["val/val_annotations.txt"] = "".join(lines).encode()
     members["test/images/test_0.JPEG"] = encoded((1, 2, 3))

@@ -339,7 +339,7 @@ def test_weights_that_are_no_floating_point_are_refused(tmp_path, dtype):
     folder = t5_folder(tmp_path, tensors={name: np.ones((16, 24), dtype)})
     sentence = told(DataError, t5_network, folder)
     assert f"has {name!r} of type " in sentence
-    assert sentence.endswith("expected one of F64, F32, F16, BF16: quantised weights are not read.")
+    assert sentence.endswith("expected one of F64, F32, F16, BF16: quantized weights are not read.")
 
 
 @pytest.mark.parametrize("bad", [np.float16([np.nan]), np.float32([np.inf]), np.float64([1e300])])

@@ -1,4 +1,4 @@
-"""A method has one colour in every figure; what else differs is in dashes and markers."""
+"""A method has one color in every figure; what else differs is in dashes and markers."""
 
 import itertools
 
@@ -17,7 +17,7 @@ ABRUPT, L2, REDO = (("output", name, 1) for name in ("none", "l2", "redo"))
 GRADUAL, SAMPLED = ("output", "none", 20), ("sampling", "none", 20)
 
 
-def test_a_method_has_its_colour_whatever_else_is_drawn():
+def test_a_method_has_its_color_whatever_else_is_drawn():
     first = of(ABRUPT, L2, REDO)
     second = of(REDO, GRADUAL, ABRUPT, SAMPLED)
     third = of(("output", "redo", 20), ("output", "l2", 20))
@@ -27,7 +27,7 @@ def test_a_method_has_its_colour_whatever_else_is_drawn():
     assert second[1]["color"] != second[3]["color"]  # two kinds of gradual change
 
 
-def test_a_factorial_has_colours_for_methods_and_dashes_for_the_rest():
+def test_a_factorial_has_colors_for_methods_and_dashes_for_the_rest():
     arms = [("output", m, k) for m, k in itertools.product(("none", "l2", "redo"), (1, 4, 20))]
     made = of(*arms)
     for (_, method, granularity), look in zip(arms, made, strict=True):
@@ -61,13 +61,13 @@ def test_granularity_is_a_ramp_and_another_number_its_dashes():
     assert made[1]["linestyle"] != made[3]["linestyle"]
 
 
-def test_other_settings_have_colours_in_their_order():
+def test_other_settings_have_colors_in_their_order():
     made = of((0.1,), (0.2,), (0.3,), columns=("learning_rate",))
     assert len({look["color"] for look in made}) == 3
     assert of((0.1,), columns=("learning_rate",))[0]["color"] == looks.BLACK
 
 
-def test_a_method_alone_has_its_colour_too():
+def test_a_method_alone_has_its_color_too():
     columns = ("method", "granularity", "learning_rate")
     assert of(("l2", 1, 0.1), columns=columns)[0]["color"] == looks.of_name("l2")
     made = of(("l2", 1, 0.1), ("l2", 1, 0.2), columns=columns)

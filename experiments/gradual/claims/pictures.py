@@ -58,8 +58,8 @@ def postponed(table: Frame, path: pathlib.Path) -> None:
                 continue
             share = (first[:, None] > tasks).mean(axis=0)
             # (apart, so that all are seen)
-            colour = f"C{number}"
-            axis.step(tasks, share + 0.01 * (number - 1), where="post", label=arm, color=colour)
+            color = f"C{number}"
+            axis.step(tasks, share + 0.01 * (number - 1), where="post", label=arm, color=color)
         axis.set_title(f"learning rate {rate:g}", fontsize=9)
         if missing:
             axis.text(
@@ -72,18 +72,18 @@ def postponed(table: Frame, path: pathlib.Path) -> None:
 
 def foretelling(table: Frame, path: pathlib.Path) -> None:
     """Draws every lane's accuracy over tasks 46 to 50 against each probe at task 5, an arm in a
-    colour.
+    color.
     """
     figure, axes = plt.subplots(2, 4, figsize=(14, 6.5), sharey=True)
     arms = decided.foretelling_arms(table)
-    colours = plt.get_cmap("viridis")(np.linspace(0, 0.9, len(decided.DOSES))).tolist()
-    colours += ["tab:red", "tab:orange", "tab:pink"]
+    colors = plt.get_cmap("viridis")(np.linspace(0, 0.9, len(decided.DOSES))).tolist()
+    colors += ["tab:red", "tab:orange", "tab:pink"]
     for axis, (probe, words) in zip(axes.flat, decided.PROBES.items(), strict=False):
-        for colour, (arm, rows) in zip(colours, arms.items(), strict=True):
+        for color, (arm, rows) in zip(colors, arms.items(), strict=True):
             early = decided.by_task(rows, probe).loc[decided.EARLY]
             end = decided.by_task(rows).loc[46:50].mean()
             label = f"K = {arm[1:]}" if arm.startswith("K") else arm
-            axis.scatter(early, end.loc[early.index], s=14, color=colour, label=label)
+            axis.scatter(early, end.loc[early.index], s=14, color=color, label=label)
         if probe in tables.LOGARITHMIC:
             axis.set_xscale("log")
         axis.set_title(f"{words} at task {decided.EARLY}", fontsize=9)

@@ -66,7 +66,7 @@ def alike(arm: str, **given) -> Test:
 CLAIMS: dict[str, tuple[Claim, ...]] = {
     "paper": (
         Claim(
-            "unregularised accuracy falls from 100 % to chance within about 50 tasks",
+            "unregularized accuracy falls from 100 % to chance within about 50 tasks",
             "1a",
             (Test("abrupt", "<", 0.2),),
             "at task 27 {abrupt @27}, at task 36 {abrupt @36 seeds}",
@@ -143,7 +143,7 @@ CLAIMS: dict[str, tuple[Claim, ...]] = {
     ),
     "1a": (
         Claim(
-            "unregularised accuracy falls, to chance, within about 50 tasks",
+            "unregularized accuracy falls, to chance, within about 50 tasks",
             "1a",
             (Test("abrupt", ">", SHARE, early=(1, 5)), Test("abrupt", "<", SHARE * 2)),
             "from {abrupt @1} to {abrupt @50} at task 50; chance is 10 %",

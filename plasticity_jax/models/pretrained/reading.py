@@ -29,7 +29,7 @@ T5_COPIES = ("encoder.embed_tokens.weight", "decoder.embed_tokens.weight")
 T5_UNUSED = "decoder.block.0.layer.1.EncDecAttention.relative_attention_bias.weight"
 """Of the first T5s, which computed nothing with it; transformers leaves it out too."""
 RESNET_HEAD = ("classifier.1.weight", "classifier.1.bias")
-# what is taken, by its name in safetensors; whole numbers are quantised weights
+# what is taken, by its name in safetensors; whole numbers are quantized weights
 FLOATS = ("F64", "F32", "F16", "BF16")
 SINGLE, INDEX = "model.safetensors", "model.safetensors.index.json"
 _SHOWN, _NAMED = 100, 3  # characters of a value, and names, that a sentence quotes
@@ -164,7 +164,7 @@ def value(folder: str, tensors: Tensors, name: str) -> np.ndarray:
     if dtype not in FLOATS:
         raise DataError(
             f"{folder} has {name!r} of type {dtype}, expected one of {', '.join(FLOATS)}: "
-            "quantised weights are not read."
+            "quantized weights are not read."
         )
     # (beyond float32 is infinite, which is refused)
     with _opened(file) as opened, np.errstate(over="ignore"):

@@ -107,7 +107,7 @@ def bumped_quadratic(
       minimizer: θ* [d], the bottom of the bowl.
       axes: [d, d] orthogonal; the identity if not given.
       bump: > 1.
-      spacing: between neighbouring dents.
+      spacing: between neighboring dents.
       share: in (0, 1), how far towards the end of convexity the ball reaches.
     """
     frequency = 2 * jnp.pi / jnp.asarray(spacing, float)

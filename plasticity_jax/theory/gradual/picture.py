@@ -18,9 +18,9 @@ from plasticity_jax.theory.gradual import landscapes, panels
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-BLACK, (ORANGE, BLUE, GREEN) = looks.BLACK, looks.COLOURS[:3]
+BLACK, (ORANGE, BLUE, GREEN) = looks.BLACK, looks.COLORS[:3]
 NOTE = (
-    "Not modelled by the theory: labels that mix (its change is linear, θ → Aθ, about an origin "
+    "Not modeled by the theory: labels that mix (its change is linear, θ → Aθ, about an origin "
     "that means nothing to a "
     "network), the null space of a classifier's Hessian (so no μ > 0), Adam, minibatches and "
     "budgets, and whether the "
@@ -86,14 +86,14 @@ def _contraction(axes: "Axes", table: pd.DataFrame) -> None:
         label="Lemma 4.3, from inequality (9)",
     )
     axes.plot(one["step"], one["exact"], color=BLACK, label="exact bound (ours)")
-    for (name, rows), colour, marker in zip(
+    for (name, rows), color, marker in zip(
         table.groupby("landscape"), (BLUE, ORANGE), "so", strict=True
     ):
         axes.plot(
             rows["step"],
             rows["measured"],
             marker,
-            color=colour,
+            color=color,
             markersize=3,
             label=f"measured, {name}",
         )
@@ -125,15 +125,15 @@ def _paths(axes: "Axes", table: pd.DataFrame) -> None:
     center, radius = np.asarray(basin.minimizer), float(basin.radius)
     circle = center[0] + radius * np.cos(angle), center[1] + radius * np.sin(angle)
     axes.plot(*circle, color=GREEN, linewidth=1, label="ball where μ and β hold")
-    for (number, rows), colour in zip(table.groupby("micro_tasks"), (ORANGE, BLUE), strict=True):
+    for (number, rows), color in zip(table.groupby("micro_tasks"), (ORANGE, BLUE), strict=True):
         label = "abrupt (1 micro-task)" if number == 1 else f"{number} micro-tasks (guaranteed)"
         place = center
         for order, (_, one) in enumerate(rows.groupby("micro_task")):
             jump = np.array([place, one[["x", "y"]].to_numpy()[0]]).T
-            axes.plot(*jump, color=colour, linestyle=":", linewidth=1.2)
-            axes.plot(one["x"], one["y"], color=colour, label=label if order == 0 else None)
+            axes.plot(*jump, color=color, linestyle=":", linewidth=1.2)
+            axes.plot(one["x"], one["y"], color=color, label=label if order == 0 else None)
             place = one[["x", "y"]].to_numpy()[-1]
-        axes.plot(*place, "o", color=colour, markersize=6, zorder=5)
+        axes.plot(*place, "o", color=color, markersize=6, zorder=5)
     axes.plot(*center, "k*", markersize=9, zorder=6, label="the minimum to be tracked")
     axes.set(xlabel="θ as the turning landscape sees it", ylim=(-0.9, 1.75))
     axes.grid(False)
@@ -175,7 +175,7 @@ def _plan(axes: "Axes", table: pd.DataFrame) -> None:
 
 
 def _arms(table: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame, Any]]:
-    """(label, rows, colour) of every granularity, abrupt black, finer darker, as in the reports of
+    """(label, rows, color) of every granularity, abrupt black, finer darker, as in the reports of
     runs.
     """
     granularities = np.unique(table["granularity"].to_numpy(float))
@@ -189,10 +189,10 @@ def _arms(table: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame, Any]]:
 
 
 def _movement(axes: "Axes", table: pd.DataFrame) -> None:
-    for label, rows, colour in _arms(table):
+    for label, rows, color in _arms(table):
         total, left = rows["moved"].sum(), rows["radius_left"].to_numpy()[-1]
         text = f"{label}: {total:.2f} in all, Π 1/(1 + ε) = {left:.0%}"
-        axes.plot(rows["alpha"], rows["moved"], "o-", color=colour, markersize=4, label=text)
+        axes.plot(rows["alpha"], rows["moved"], "o-", color=color, markersize=4, label=text)
     axes.set(
         xlabel="share of the new task", ylabel="movement of θ per micro-task / ‖θ‖", xlim=(0, 1.05)
     )
@@ -202,12 +202,12 @@ def _movement(axes: "Axes", table: pd.DataFrame) -> None:
 
 
 def _curvature(axes: "Axes", table: pd.DataFrame) -> None:
-    for label, rows, colour in _arms(table):
+    for label, rows, color in _arms(table):
         axes.plot(
-            rows["alpha"], rows["top"], "o-", color=colour, markersize=4, label=f"largest, {label}"
+            rows["alpha"], rows["top"], "o-", color=color, markersize=4, label=f"largest, {label}"
         )
-        axes.plot(rows["alpha"], rows["along"], "^:", color=colour, markersize=4)
-        axes.plot(rows["alpha"], rows["bottom"], "v", color=colour, markersize=5)
+        axes.plot(rows["alpha"], rows["along"], "^:", color=color, markersize=4)
+        axes.plot(rows["alpha"], rows["bottom"], "v", color=color, markersize=5)
     axes.plot([], [], "^:", color="#555555", label="along the step")
     axes.plot([], [], "v", color="#555555", label="smallest, at most this")
     axes.axhline(0, color="#555555", linewidth=0.8)
@@ -221,11 +221,11 @@ def _curvature(axes: "Axes", table: pd.DataFrame) -> None:
 def _conditions(axes: "Axes", table: pd.DataFrame) -> None:
     left, ticks = 0, []
     names = list(panels.CONDITIONS)[::-1]
-    for label, rows, colour in _arms(table):
+    for label, rows, color in _arms(table):
         place = left + np.arange(len(rows))
         for height, name in enumerate(names):
             good = panels.CONDITIONS[name](rows).to_numpy()
-            axes.scatter(place[good], np.full(good.sum(), height), s=26, color=colour, zorder=3)
+            axes.scatter(place[good], np.full(good.sum(), height), s=26, color=color, zorder=3)
             axes.scatter(
                 place[~good],
                 np.full((~good).sum(), height),

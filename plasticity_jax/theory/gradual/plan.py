@@ -45,7 +45,7 @@ class Smallest(NamedTuple):
 
     Attributes:
       number: None if no number tried up to the limit succeeds.
-      failures_above: the larger numbers among the neighbours tried that fail: success is not
+      failures_above: the larger numbers among the neighbors tried that fail: success is not
         monotone there.
     """
 
@@ -55,7 +55,7 @@ class Smallest(NamedTuple):
 
 def smallest(succeeds: Callable[[int], bool], limit: int, neighbours: int = 4) -> Smallest:
     """Returns the smallest number from 1 that succeeds: doubling to a first success, bisection,
-    then its neighbours.
+    then its neighbors.
 
     More micro-tasks are not always better: a coarse chain may land right by luck where a finer one
     does not. Bisection then finds one border of several. So the `neighbours` next smaller numbers

@@ -42,9 +42,9 @@ def effective_rank_after(units: int, eps: float, alpha: float) -> float:
     """Returns r(C) (1 + alpha eps ln(units / eps)), the effective rank after a function of that
     alpha, to first order in eps.
 
-    Source: Joudaki et al. 2025, proposition 3.1. Against `simulated_rank` alpha is the centred one;
-    at an eps above 0.03 the first order is not enough. Raises ValueError as `equicorrelated_rank`
-    does.
+    Source: Joudaki et al. 2025, proposition 3.1. Against `simulated_rank` alpha is the centered
+    one; at an eps above 0.03 the first order is not enough. Raises ValueError as
+    `equicorrelated_rank` does.
     """
     return equicorrelated_rank(units, eps) * (1 + alpha * eps * np.log(units / eps))
 

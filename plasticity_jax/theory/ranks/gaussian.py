@@ -83,7 +83,7 @@ def alpha(
 
     Two inputs with a correlation of 1 - eps have one of 1 - (1 + alpha) eps after the function, to
     first order. If `centred`, Var f stands for E f^2, as a covariance has it. Source: Joudaki et
-    al. 2025, proposition 3.1; `centred` is ours: their simulation centres, their alpha does not,
+    al. 2025, proposition 3.1; `centred` is ours: their simulation centers, their alpha does not,
     and the two agree for odd functions only. Raises ValueError as `moments` does.
     """
     found = moments(function, scale, shift)
