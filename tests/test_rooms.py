@@ -15,7 +15,7 @@ ROOT = pathlib.Path(plasticity_jax.__file__).parent
 # from the ground up; rooms of one line may not know of each other
 ROOMS = (
     ("types",),
-    ("registry", "precision"),
+    ("registry", "precision", "trees"),
     ("storage",),
     ("datasets",),
     ("optimizers", "stream"),

@@ -7,9 +7,8 @@ from collections.abc import Mapping
 import jax.numpy as jnp
 import numpy as np
 
-from plasticity_jax.manifolds import layers
-from plasticity_jax.methods import trees
-from plasticity_jax.probes import pairs
+from plasticity_jax import trees
+from plasticity_jax.probes import layers, pairs
 from plasticity_jax.probes.pairs import Pair
 from plasticity_jax.types import Array, PyTree, UnitGroup
 

@@ -9,9 +9,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from plasticity_jax import registry
-from plasticity_jax.manifolds import layers
-from plasticity_jax.methods import trees
+from plasticity_jax import registry, trees
+from plasticity_jax.probes import layers
 from plasticity_jax.types import Array, PyTree, UnitGroup
 
 

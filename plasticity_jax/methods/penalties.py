@@ -7,8 +7,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from plasticity_jax import registry
-from plasticity_jax.methods import trees
+from plasticity_jax import registry, trees
 from plasticity_jax.methods.lifting import Penalty
 from plasticity_jax.types import Array, Number, PyTree
 

@@ -6,8 +6,8 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from plasticity_jax import registry
-from plasticity_jax.methods import lifting, trees
+from plasticity_jax import registry, trees
+from plasticity_jax.methods import lifting
 from plasticity_jax.types import Array, Context, Key, Number, Period, PyTree, Share, UnitGroup
 
 

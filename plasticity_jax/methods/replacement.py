@@ -6,8 +6,8 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from plasticity_jax import registry
-from plasticity_jax.methods import lifting, recycling, trees
+from plasticity_jax import registry, trees
+from plasticity_jax.methods import lifting, recycling
 from plasticity_jax.types import Array, Context, Key, Number, PyTree, Share, UnitGroup
 
 UTILITIES = ("contribution", "adaptable")

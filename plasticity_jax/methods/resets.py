@@ -7,8 +7,8 @@ import jax.numpy as jnp
 import optax
 from jax.flatten_util import ravel_pytree
 
-from plasticity_jax import registry
-from plasticity_jax.methods import lifting, trees
+from plasticity_jax import registry, trees
+from plasticity_jax.methods import lifting
 from plasticity_jax.types import Key, Method, Number, Period, PyTree, Share
 
 

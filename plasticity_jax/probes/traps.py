@@ -3,24 +3,25 @@ units.
 """
 
 from collections.abc import Callable, Mapping
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 import optax
 
-from plasticity_jax.probes import numerics, pairs
+from plasticity_jax import trees
+from plasticity_jax.probes import layers, numerics, pairs
 from plasticity_jax.probes.curvature import hessian_vector_product
 from plasticity_jax.types import Array, PyTree, UnitGroup
 
 
 def clone_pairs(units: Mapping[str, UnitGroup], params: PyTree) -> dict[str, pairs.Pair]:
-    """Returns {group: its nearest pair of units} of a nested dictionary of parameters; groups of
-    one unit are left out.
+    """Returns {group: its nearest pair of units}; groups of one unit are left out. Raises
+    ValueError if there are no unit groups, or a layer of theirs is missing.
     """
+    named = layers.checked(units, params)
     found = {}
     for group, unit in units.items():
-        own, read = _of_units(unit, params)
+        own, read = _of_units(unit, named)
         if own.shape[-1] > 1:
             found[group] = pairs.nearest_pair(own, read)
     return found
@@ -33,9 +34,10 @@ def normal_shares(
     1]: what is normal to the manifold on which they are clones. 0 of a gradient that is 0.
     """
     size = jnp.asarray(optax.tree.norm(gradient))
+    named = layers.checked(units, gradient)
     shares = {}
     for group, pair in found.items():
-        both = jnp.concatenate(_of_units(units[group], gradient))
+        both = jnp.concatenate(_of_units(units[group], named))
         apart = jnp.linalg.norm(both[:, pair.units[0]] - both[:, pair.units[1]])
         shares[group] = apart / jnp.sqrt(2.0) / jnp.where(size > 0, size, 1.0)
     return shares
@@ -47,7 +49,8 @@ def unfrozen_share(
     """Returns the share of inputs on which the activation function has a derivative of magnitude
     `slope` or more, of the unit for which it is smallest, []: 0 where a unit is frozen.
     """
-    before = preactivations.reshape(-1, preactivations.shape[-1])
+    array = numerics.activations("preactivations", preactivations)
+    before = array.reshape(-1, array.shape[-1])
     _, slopes = jax.jvp(activation, (before,), (jnp.ones_like(before),))
     largest = jnp.abs(slopes).reshape(len(before), -1, before.shape[-1]).max(axis=1)
     return (largest >= slope).mean(axis=0).min()
@@ -64,26 +67,24 @@ def pull_of_clones(
 
     `chosen` is {group: (a pair of it, [] bool whether it counts)}.
     """
-    direction = jax.tree.map(jnp.zeros_like, params)
+    named = layers.checked(units, params)
+    moved = {name: jnp.zeros_like(leaf) for name, leaf in named.items()}
     for group, (pair, counts) in chosen.items():
         unit = units[group]
-        for path in (unit.made_by, unit.norm):
-            if path:
-                part = jax.tree.map(lambda leaf, p=pair: _apart(leaf, p, -1, 0), _at(params, path))
-                _add(direction, path, jax.tree.map(lambda leaf, c=counts: c * leaf, part))
-        kernel = _at(params, unit.feeds)["kernel"]
-        count = _at(params, unit.made_by)["kernel"].shape[-1]
-        _add(direction, unit.feeds, {"kernel": counts * _apart(kernel, pair, -2, count)})
+        for name in layers.incoming(unit, named):
+            moved[name] = moved[name] + counts * _apart(named[name], pair, -1, 0)
+        reads, count = layers.outgoing(unit), layers.count(unit, named)
+        moved[reads] = moved[reads] + counts * _apart(named[reads], pair, -2, count)
+    direction = jax.tree.unflatten(jax.tree.structure(params), list(moved.values()))
     product = hessian_vector_product(loss, params)(direction)
     along, size = (jnp.asarray(optax.tree.vdot(direction, v)) for v in (product, direction))
     return jnp.where(size > 0, along / jnp.where(size > 0, size, 1.0), 0.0)
 
 
-def _of_units(unit: UnitGroup, params: PyTree) -> tuple[Array, Array]:
+def _of_units(unit: UnitGroup, named: Mapping[trees.Path, Array]) -> tuple[Array, Array]:
     """What each unit has for itself [n, H], and the weights by which it is read [m, H]."""
-    layers = [_at(params, path) for path in (unit.made_by, unit.norm) if path]
-    own = [pairs.columns(leaf) for leaf in jax.tree.leaves(layers)]
-    read = pairs.rows(_at(params, unit.feeds)["kernel"], own[0].shape[-1])
+    own = [pairs.columns(named[name]) for name in layers.incoming(unit, named)]
+    read = pairs.rows(named[layers.outgoing(unit)], layers.count(unit, named))
     return jnp.concatenate(own), read
 
 
@@ -97,19 +98,6 @@ def _apart(leaf: Array, pair: pairs.Pair, axis: int, count: int) -> Array:
     half = (grouped[:, pair.units[0]] - grouped[:, pair.units[1]]) / 2
     apart = jnp.zeros_like(grouped).at[:, pair.units[0]].set(half).at[:, pair.units[1]].set(-half)
     return jnp.moveaxis(apart.reshape(moved.shape), 0, axis)
-
-
-def _at(params: PyTree, path: tuple[str, ...]) -> Any:
-    for name in path:
-        params = params[name]
-    return params
-
-
-def _add(tree: PyTree, path: tuple[str, ...], leaves: Mapping[str, Array]) -> None:
-    """Adds to what a nested dictionary has at `path`."""
-    layer = _at(tree, path)
-    for name, leaf in leaves.items():
-        layer[name] = layer[name] + leaf
 
 
 def known(params: PyTree, values: Mapping[str, Array]) -> dict[str, Array]:

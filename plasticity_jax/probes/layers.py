@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from plasticity_jax.methods import trees
+from plasticity_jax import trees
 from plasticity_jax.types import Array, UnitGroup
 
 
@@ -24,6 +24,8 @@ def checked(units: Mapping[str, UnitGroup], params: Any) -> dict[trees.Path, Any
                     f"units {group!r} are of {'/'.join(name)}, which the parameters do not have: "
                     "allowed are the unit groups of their model."
                 )
+        if unit.norm:
+            trees.check_layer(f"the norm of units {group!r}", params, unit.norm)
     return named
 
 
