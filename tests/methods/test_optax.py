@@ -17,6 +17,7 @@ from helpers.loops import STRUCTURE, assert_bitwise, context, gradients, small_t
 
 from plasticity_jax import methods, registry
 from plasticity_jax.optimizers import OPTIMIZERS
+from plasticity_jax.types import Start
 
 pytestmark = pytest.mark.usefixtures("compiled_quickly")
 
@@ -151,16 +152,23 @@ def test_no_method_touches_what_another_remembers(acting, other, how):
 
 # all that remember something between steps; beside each every other method of the registry
 MEMORIES = ("l2_init", "spectral", "redo, running", "continual_backprop")
+# those that act before a task and in no step
+BEFORE = {
+    "head_reset": METHODS["head_reset"],
+    "head_reset, zero": methods.head_reset(HEAD, INIT, to="zero"),
+    "full_reset": METHODS["full_reset"],
+    "shrink_and_perturb, before": methods.shrink_and_perturb(moment="before"),
+}
 EVERY_PAIR = [
     (one, other)
     for one in MEMORIES
     for other in METHODS
-    if other.partition(",")[0] != one.partition(",")[0]
+    if other.partition(",")[0] != one.partition(",")[0] and other not in BEFORE
 ]
-# the utility of continual backprop is of the weights as a rewrite before it left them
+# the utility of continual backprop is of the weights as a rewrite before it left them; what these
+# two then remember has tests of its own below
 EVERY_PAIR.remove(("continual_backprop", "clip"))
 EVERY_PAIR.remove(("redo, running", "continual_backprop"))
-EVERY_PAIR.remove(("continual_backprop", "redo, running"))
 
 
 def remembered(state) -> list[np.ndarray]:
@@ -173,10 +181,14 @@ def remembered(state) -> list[np.ndarray]:
     ]
 
 
+def boundary(step):
+    return context(step, boundary=True)
+
+
 def after_a_boundary(*names: str) -> list[np.ndarray]:
     """What methods remember after one step, in which those that can act."""
     method = methods.compose(*(METHODS[name] for name in names))
-    state = after(method(optax.adam(0.01)), 1, ctx=lambda step: context(step, boundary=True))[1]
+    state = after(method(optax.adam(0.01)), 1, ctx=boundary)[1]
     return remembered(state)
 
 
@@ -192,6 +204,71 @@ def test_a_method_remembers_the_same_in_company(one, other):
         assert len(alone) > 0 or name not in MEMORIES
         for leaf in alone:
             assert any(np.array_equal(leaf, own) for own in together), (name, leaf.shape)
+
+
+def test_continual_backprop_beside_clip_remembers_what_it_would_of_clipped_gradients():
+    both = methods.compose(METHODS["continual_backprop"], METHODS["clip"])(optax.adam(0.01))
+    alone = METHODS["continual_backprop"](optax.adam(0.01))
+    clipped, _ = optax.clip_by_global_norm(0.5).update(gradients(PARAMS, 0), optax.EmptyState())
+    states = [
+        stepped(tx, given, PARAMS, tx.init(PARAMS))[1]
+        for tx, given in (
+            (both, gradients(PARAMS, 0)),
+            (alone, clipped),
+            (alone, gradients(PARAMS, 0)),
+        )
+    ]
+    together, want, unclipped = map(remembered, states)
+    assert_bitwise(together, want)
+    assert not all(map(np.array_equal, want, unclipped))
+
+
+def test_continual_backprop_after_redo_remembers_what_it_would_of_weights_that_redo_left():
+    redo_, backprop = METHODS["redo, running"], METHODS["continual_backprop"]
+    tx = methods.compose(redo_, backprop)(optax.adam(0.01))
+    _, together = stepped(tx, gradients(PARAMS, 0), PARAMS, tx.init(PARAMS))
+    tx = redo_(optax.adam(0.01))
+    left, inner = stepped(tx, gradients(PARAMS, 0), PARAMS, tx.init(PARAMS))
+    tx = backprop(optax.sgd(0.0))
+    _, outer = stepped(tx, jax.tree.map(jnp.zeros_like, PARAMS), left, tx.init(PARAMS))
+    assert_bitwise(together.inner.memory, inner.memory)
+    assert_bitwise(together.memory, outer.memory)
+
+
+def stepped(tx, gradient, params, state):
+    """(params, state) after one step at a boundary."""
+    with jax.disable_jit():
+        updates, state = tx.update(gradient, state, params, ctx=boundary(0))
+        return optax.apply_updates(params, updates), state
+
+
+def disturbed(state):
+    """A state in which nothing is as at the start, so that what is set back is seen."""
+    return jax.tree.map(lambda a: a + 1 if jnp.issubdtype(a.dtype, jnp.inexact) else a, state)
+
+
+@pytest.mark.parametrize("one", MEMORIES)
+@pytest.mark.parametrize("other", BEFORE)
+def test_what_acts_before_a_task_leaves_what_another_remembers(one, other):
+    """To the bit, before the step and after it: that of the method alone, from the weights that the
+    other left, with the moments that it left.
+    """
+    act, tx = BEFORE[other], methods.compose(METHODS[one], BEFORE[other])(optax.adam(0.01))
+    state = disturbed(tx.init(PARAMS))
+    start = Start(jax.random.key(5), jnp.int32(1), PARAMS, lambda params: params, STRUCTURE)
+    with jax.disable_jit():
+        params, begun = methods.begin([act], tx, PARAMS, state, start)
+    assert_bitwise(remembered(begun), remembered(state))
+    assert np.any(np.asarray(params["head"]["kernel"]) != PARAMS["head"]["kernel"])
+    forgets = other in ("head_reset", "full_reset")
+    assert np.any(optax.tree.get(begun, "mu")["head"]["kernel"]) != forgets
+    assert np.any(optax.tree.get(begun, "mu")["layer0"]["kernel"]) != (other == "full_reset")
+    alone = METHODS[one](optax.adam(0.01))
+    same = jax.tree.unflatten(jax.tree.structure(alone.init(PARAMS)), jax.tree.leaves(begun))
+    got, want = (
+        stepped(t, gradients(PARAMS, 0), params, s)[1] for t, s in ((tx, begun), (alone, same))
+    )
+    assert_bitwise(remembered(got), remembered(want))
 
 
 @pytest.mark.long
