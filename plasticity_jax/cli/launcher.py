@@ -5,7 +5,7 @@ import os
 import signal
 import sys
 import types
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -31,6 +31,7 @@ from plasticity_jax.execution import program as program_
 from plasticity_jax.execution import waves as waves_
 from plasticity_jax.execution.engines import sliced
 from plasticity_jax.reporting import metrics
+from plasticity_jax.spec import Spec
 from plasticity_jax.storage import workdir
 from plasticity_jax.storage.checkpoints import keeping
 
@@ -341,6 +342,8 @@ def check(
         metrics.check_measured(specs, metric, len(dataset.test_images) > 0)
     data = program_.device_data(dataset)
     samples = program_.sizes(specs, data)
+    if "probe_samples" in given:
+        _say_what_is_probed(samples)
     with own_parts.told():
         programs = program_.plan(runs, samples, values["lane_strategy"], width)
         for program in programs if own_parts.LOADED else ():
@@ -355,6 +358,18 @@ def check(
     parted = waves_.checked(wave, below, programs)
     programs, asked = slicing.checked(values, programs, dataset)
     return Checked(dataset, programs, **numbers, always=always, asked=asked, waves=parted)
+
+
+def _say_what_is_probed(samples: Mapping[Spec, int]) -> None:
+    """Says so where a task has fewer examples than the probes were to see."""
+    for one, count in samples.items():
+        if one.probes and not one.acts and one.probe_samples > count:
+            print(
+                f"note: probe_samples is {one.probe_samples}, but a task has {count} examples, so "
+                "probes see these.",
+                file=sys.stderr,
+            )
+            return
 
 
 def report(

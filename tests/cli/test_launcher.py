@@ -197,6 +197,24 @@ def test_a_fault_of_the_command_line_is_one_sentence_and_exit_code_2(
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.usefixtures("nothing_compiles")
+@pytest.mark.parametrize(
+    ("wanted", "told"),
+    [
+        ("--probe_samples=100", ""),
+        (
+            "--probe_samples=101",
+            "note: probe_samples is 101, but a task has 100 examples, so probes see these.\n",
+        ),
+        ("--probes=none --probe_samples=101", ""),
+        ("", ""),  # the usual 512 says "at most all" by itself
+    ],
+)
+def test_a_probe_batch_larger_than_a_task_is_told(wanted, told, capsys):
+    assert launch("--probes=dormant_fraction", *wanted.split(), "--dry_run") == 0
+    assert capsys.readouterr().err == told
+
+
 def test_a_workdir_must_be_given(capsys):
     assert refused(capsys) == (
         2,
