@@ -1,5 +1,6 @@
-"""Packaging: `pip install .`, extras `test`, `oracles`, `docs`, `rl`, `atari`, `ray`, `tensorboard`,
-`wandb`, `cuda`."""
+"""Packaging: `pip install .`, extras `test`, `oracles`, `docs`, `rl`, `atari`, `ray`,
+`tensorboard`, `wandb`, `cuda`.
+"""
 
 from pathlib import Path
 
@@ -11,7 +12,10 @@ GAMES = "gymnax>=1.0.1,<2"  # the games of MinAtar
 setup(
     name="plasticity_jax",
     version="0.2.0",
-    description="Research on loss of plasticity in JAX: every seed, granularity and hyperparameter in one program",
+    description=(
+        "Research on loss of plasticity in JAX: every seed, granularity and hyperparameter in one "
+        "program"
+    ),
     long_description=(HERE / "README.md").read_text(encoding="utf-8"),
     long_description_content_type="text/markdown",
     license="Apache-2.0",

@@ -45,7 +45,8 @@ def main() -> None:
         help="also draw what is to be reached there (.png, .svg)",
     )
     parser.add_argument(
-        "--precision", default="float32", help=f"arithmetic of forward and backward pass on both sides: "
+        "--precision", default="float32",
+        help=f"arithmetic of forward and backward pass on both sides: "
         f"{', '.join(PRECISIONS)} (default: float32)",
     )  # fmt: skip
     parser.add_argument(
@@ -125,7 +126,9 @@ def machine() -> dict[str, str]:
 
 
 def torch_device() -> str:
-    """Returns where PyTorch computes; a rival on another kind of device than jax would be no rival."""
+    """Returns where PyTorch computes; a rival on another kind of device than jax would be no
+    rival.
+    """
     ask = (
         "import torch; print(torch.cuda.get_device_name() if torch.cuda.is_available() else 'cpu')"
     )

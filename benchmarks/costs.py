@@ -1,4 +1,5 @@
-"""What every probe and every method costs, in processor time, for the table that pages of parts show:
+"""What every probe and every method costs, in processor time, for the table that pages of parts
+show:
 `python -m benchmarks.costs probes|methods TURNS` prints JSON.
 """
 
@@ -82,7 +83,9 @@ def processor_time(work: Call, calls: int) -> float:
 
 
 def ratios(work: Call, beside: Call, turns: int, piece: float = PIECE) -> list[float]:
-    """Returns the processor time of `work` over that of `beside`, [turns]; who is first alternates."""
+    """Returns the processor time of `work` over that of `beside`, [turns]; who is first
+    alternates.
+    """
     both = (work, beside)
     calls = [max(1, round(piece / max(processor_time(one, 1), 1e-6))) for one in both]
     found = []

@@ -69,7 +69,9 @@ ON_GPU = {
 
 
 def strategies(rounds: int) -> list[Figure]:
-    """Every way to run a few lanes on each device against lanes one at a time on each: every model."""
+    """Every way to run a few lanes on each device against lanes one at a time on each: every
+    model.
+    """
     figures, on_cpu = [], devices().backend == "cpu"
     for model, (steps, widths) in (ON_CPU if on_cpu else ON_GPU).items():
         count = widths[-1] * devices().count
@@ -167,7 +169,9 @@ def cores_too(rounds: int) -> list[Figure]:
 
 
 def acting(rounds: int) -> list[Figure]:
-    """DQN on Breakout of MinAtar against PyTorch on the Python game, a core each; cost of memory."""
+    """DQN on Breakout of MinAtar against PyTorch on the Python game, a core each; cost of
+    memory.
+    """
     common = {"rows": 100_000, "pinned": True}
     rivals = {
         "1 lane": rival("acting", piece=None, count=1, steps=16_000, **common),

@@ -49,10 +49,12 @@ def cnn(samples: int, batch_size: int) -> Subject:
 
 
 def t5(samples: int, batch_size: int) -> Subject:
-    """One block a side, width 256, 4 heads of 64, 2,048 feed-forward units, AdamW, on random ids."""
+    """One block a side, width 256, 4 heads of 64, 2,048 feed-forward units, AdamW, on random
+    ids.
+    """
     spec = Spec(
-        model="t5", environment="random_seq2seq", dataset="generated", transition="sampling", optimizer="adamw",
-        width=256, depth=1, batch_size=batch_size, probes=(),
+        model="t5", environment="random_seq2seq", dataset="generated", transition="sampling",
+        optimizer="adamw", width=256, depth=1, batch_size=batch_size, probes=(),
     )  # fmt: skip
     return Subject(spec, random_ids(), worker.data(samples, (1, 1, 1)))
 
@@ -94,7 +96,8 @@ def random_ids() -> Environment:
 
     return Environment(
         task, examples, None, shared="nothing", loss=text.cross_entropy,
-        metrics=(Metric("token_accuracy", of=text.token_accuracy),), inputs="text", outputs=lambda data: SYMBOLS,
+        metrics=(Metric("token_accuracy", of=text.token_accuracy),), inputs="text",
+        outputs=lambda data: SYMBOLS,
     )  # fmt: skip
 
 

@@ -26,7 +26,9 @@ from benchmarks.worker import EPOCHS, TASK, useful_gflop
 
 
 def mlp(rounds: int) -> list[Figure]:
-    """Training against PyTorch and against the machine's own matrix product, at batch 64 and 256."""
+    """Training against PyTorch and against the machine's own matrix product, at batch 64 and
+    256.
+    """
     return [*_mlp(rounds, 64, 1.8, 2.2, 0.75), *_mlp(rounds, 256, 1.3, 1.5, 0.80)]
 
 

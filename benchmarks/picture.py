@@ -90,8 +90,9 @@ def _bar(axes, place: int, figure: Figure) -> None:
     )
     axes.plot([worst, best], [place, place], color="black", linewidth=1, solid_capstyle="butt")
     text = f"{shown(figure)}   ({reach(figure)})"
-    axes.annotate(text, (1, place), (1.02, place), xycoords=("axes fraction", "data"), textcoords=("axes fraction", "data"),
-                  va="center", color="black" if figure.met else MISSED, annotation_clip=False)  # fmt: skip
+    axes.annotate(text, (1, place), (1.02, place), xycoords=("axes fraction", "data"),
+                  textcoords=("axes fraction", "data"), va="center",
+                  color="black" if figure.met else MISSED, annotation_clip=False)  # fmt: skip
 
 
 def title(limited: Sequence[Figure]) -> str:

@@ -250,7 +250,10 @@ def devices() -> Devices:
     """Returns where workers will compute; asked of a process that ends, since this one must leave
     the devices free.
     """
-    ask = "import jax; print(jax.default_backend(), jax.local_device_count(), jax.devices()[0].device_kind)"
+    ask = (
+        "import jax; print(jax.default_backend(), jax.local_device_count(), "
+        "jax.devices()[0].device_kind)"
+    )
     backend, count, kind = (
         subprocess.check_output([sys.executable, "-c", ask], text=True).strip().split(maxsplit=2)
     )

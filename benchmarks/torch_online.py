@@ -1,4 +1,6 @@
-"""The rivals of bit flipping at one example a step: a loop in PyTorch, with autograd and without."""
+"""The rivals of bit flipping at one example a step: a loop in PyTorch, with autograd and
+without.
+"""
 
 import torch
 from torch.nn import functional

@@ -28,8 +28,9 @@ def training(
     where, samples = torch_loop.device(), steps * batch_size
     settings: dict[str, Any] = {"decoder_start_token_id": 0, "attn_implementation": "eager"}
     config = T5Config(
-        vocab_size=symbols, d_model=width, d_kv=64, d_ff=feed_forward, num_layers=1, num_decoder_layers=1, num_heads=4,
-        dropout_rate=0.0, use_cache=False, pad_token_id=0, **settings,
+        vocab_size=symbols, d_model=width, d_kv=64, d_ff=feed_forward, num_layers=1,
+        num_decoder_layers=1, num_heads=4, dropout_rate=0.0, use_cache=False, pad_token_id=0,
+        **settings,
     )  # fmt: skip
     model = T5ForConditionalGeneration(config).train().to(where)
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3, fused=True)

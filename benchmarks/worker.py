@@ -346,7 +346,9 @@ def jax_matmul(size: int, spread: bool) -> Go:
 
 
 def lazily(module: str, name: str) -> Callable[..., Go]:
-    """Returns `module.name`, imported when it is called: a process imports only what it works with."""
+    """Returns `module.name`, imported when it is called: a process imports only what it works
+    with.
+    """
 
     def build(**settings):
         import importlib

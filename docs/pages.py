@@ -280,8 +280,8 @@ def cost(kind: str, name: str) -> list[str]:
         return []
     ratio = "{ratio} [{low}, {high}]".format(**row)
     return [
-        f"{said(ratio, row['unit'])} An MLP 784-4x256-10 on one core ({row['machine']}); median [least, most] of turns. "
-        "Measured by `python -m benchmarks costs`.",
+        f"{said(ratio, row['unit'])} An MLP 784-4x256-10 on one core ({row['machine']}); "
+        "median [least, most] of turns. Measured by `python -m benchmarks costs`.",
         "",
     ]
 
@@ -350,7 +350,8 @@ def settings(name: str, factory: Callable) -> list[str]:
     return [
         *lines,
         "",
-        "The values of a *number* share one compiled program; every value of an *option* has its own.",
+        "The values of a *number* share one compiled program; every value of an *option* has its "
+        "own.",
         "",
     ]
 

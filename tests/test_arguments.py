@@ -39,16 +39,20 @@ from plasticity_jax.storage import paths
 from plasticity_jax.stream import order
 from plasticity_jax.training import network, supervised
 
-BASE = "--samples=100 --epochs=2 --tasks=2 --batch_size=20 --seeds=1 --probes=none --width=8 --depth=1 --dataset=digits"
+BASE = (
+    "--samples=100 --epochs=2 --tasks=2 --batch_size=20 --seeds=1 --probes=none --width=8 "
+    "--depth=1 --dataset=digits"
+)
 BASE = [*BASE.split(), "--noprogress", "--workdir=run"]
 # flags that would fetch something or ask for every folder there is
 APART = {"download", *flags.PATHS}
 FLAGS = sorted({*flags.parse([])[0], "undefok", "flagfile", "nonsense"} - APART)
 TEXTS = [
-    "", " ", ",", "0", "-1", "1", "2", "1.5", "1e3", "nan", "inf", "-inf", "1e39", "1/0", "2/3", "0x10", "1,2", "1,,2",
-    "9999999999", "99999999999999999999", "1" * 5000, "true", "none", "None", "relu", "l2", "l2+l2", "redo+l2", "mlp,cnn",
-    "resnet18", "t5", "~", "~/x", "~nobody/x", "x\0y", "\udcff", "ü", "٣", "\U0001f600", "a\nb", "--tasks=3", "x" * 10_000,
-    "[]", "{}", "arrays:", "arrays:~/x", "arrays:\udcff", "hessian_top", ",".join(map(str, range(1, 40))),
+    "", " ", ",", "0", "-1", "1", "2", "1.5", "1e3", "nan", "inf", "-inf", "1e39", "1/0", "2/3",
+    "0x10", "1,2", "1,,2", "9999999999", "99999999999999999999", "1" * 5000, "true", "none", "None",
+    "relu", "l2", "l2+l2", "redo+l2", "mlp,cnn", "resnet18", "t5", "~", "~/x", "~nobody/x", "x\0y",
+    "\udcff", "ü", "٣", "\U0001f600", "a\nb", "--tasks=3", "x" * 10_000, "[]", "{}", "arrays:",
+    "arrays:~/x", "arrays:\udcff", "hessian_top", ",".join(map(str, range(1, 40))),
 ]  # fmt: skip
 FOLDERS = [
     "",
@@ -270,11 +274,13 @@ def test_an_experiments_own_flags_too(main, drawn):
 
 
 WRONG = [
-    None, True, -1, 0, 1, 3, 1.5, 2.0, float("nan"), float("inf"), 10**400, 10**5000, 2**31, 2**63, "", "x", "none", "1e-3",
-    "x\0y", "\udcff", b"x", 1j, [], [1], [[1]], [None], {}, {"a": 1}, {1: 2, "a": 3}, (), set(), range(3), object(), print,
-    fractions.Fraction(1, 3), np.int64(3), np.float32(0.5), np.float64("nan"), np.bool_(True), np.str_("relu"), np.array(3),
-    np.array("x"), np.array([1, 2]), np.array([["a"]]), np.datetime64("2020"), jnp.array(2), jnp.float32(0.5),
-    jnp.ones(2), jnp.array(True), Spec(), pathlib.Path("x"), iter([1]), jax.random.key(0), lanes.grid, [{}], [(Spec(), [])],
+    None, True, -1, 0, 1, 3, 1.5, 2.0, float("nan"), float("inf"), 10**400, 10**5000, 2**31, 2**63,
+    "", "x", "none", "1e-3", "x\0y", "\udcff", b"x", 1j, [], [1], [[1]], [None], {}, {"a": 1},
+    {1: 2, "a": 3}, (), set(), range(3), object(), print, fractions.Fraction(1, 3), np.int64(3),
+    np.float32(0.5), np.float64("nan"), np.bool_(True), np.str_("relu"), np.array(3), np.array("x"),
+    np.array([1, 2]), np.array([["a"]]), np.datetime64("2020"), jnp.array(2), jnp.float32(0.5),
+    jnp.ones(2), jnp.array(True), Spec(), pathlib.Path("x"), iter([1]), jax.random.key(0),
+    lanes.grid, [{}], [(Spec(), [])],
 ]  # fmt: skip
 DATA = tiny.data()
 

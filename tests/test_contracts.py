@@ -77,7 +77,8 @@ def programs() -> list[dict[str, str]]:
     that fits.
     """
     worlds = [
-        {"environment": e, "transition": t} for e in PLAYABLE for t in transitions.fitting(ENVIRONMENTS[e]())
+        {"environment": e,
+         "transition": t} for e in PLAYABLE for t in transitions.fitting(ENVIRONMENTS[e]())
     ]  # fmt: skip
     count = max(len(worlds), *map(len, AXES.values()))
     waiting = list(MODELS)

@@ -1,4 +1,6 @@
-"""One small run whose numbers are written down, so that no change of the code moves them unnoticed."""
+"""One small run whose numbers are written down, so that no change of the code moves them
+unnoticed.
+"""
 
 import pytest
 
@@ -30,7 +32,10 @@ def test_golden_run():
         index: tuple(map(float, row))
         for index, row in zip(last.index, last.to_numpy(), strict=True)
     }
-    message = f"the run's numbers moved to {found}: if that was meant, write them down here and say why in CHANGELOG.md"
+    message = (
+        f"the run's numbers moved to {found}: if that was meant, write them down here and say why "
+        f"in CHANGELOG.md"
+    )
     for index, numbers in GOLDEN.items():
         # other processors round differently, and the steps of Adam make more of it: two of the 100
         # images may flip

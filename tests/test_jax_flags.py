@@ -89,7 +89,9 @@ def jax_set(**flags):
 
 @pytest.fixture(scope="module")
 def table(tmp_path_factory):
-    """(model, environment, ...) -> table of a run under the flags of the moment; `plain` keeps it."""
+    """(model, environment, ...) -> table of a run under the flags of the moment; `plain` keeps
+    it.
+    """
     dataset = tiny.arrays(tmp_path_factory.mktemp("data"), 16)
 
     def spec(model, environment, **changes):
@@ -311,7 +313,8 @@ ELSEWHERE = """
 import sys
 import plasticity_jax as pj
 from test_jax_flags import RUNS, SIZES, SMALL
-spec = pj.Spec(**SMALL, **SIZES, dataset=sys.argv[1], norm="batch", model=RUNS[0][0], environment=RUNS[0][1])
+spec = pj.Spec(**SMALL, **SIZES, dataset=sys.argv[1], norm="batch", model=RUNS[0][0],
+               environment=RUNS[0][1])
 pj.run(spec, pj.grid(seed=range(2)), sys.argv[2])
 """
 

@@ -1,4 +1,6 @@
-"""What says how often may be "never", in one word and everywhere: more steps than a run can have."""
+"""What says how often may be "never", in one word and everywhere: more steps than a run can
+have.
+"""
 
 import dataclasses
 import json

@@ -135,7 +135,8 @@ def test_a_gradient_is_clipped_with_its_penalties():
     clipped = methods.compose(methods.clip(norm=1.0), methods.l2(strength=0.5))(optax.sgd(1.0))
     zero = {"w": jnp.zeros(2)}
     updates, _ = clipped.update(zero, clipped.init(params), params, ctx=context(0))
-    # l2's gradient is strength * 2 * w or strength * w: either way of norm above 1, so its direction
+    # l2's gradient is strength * 2 * w or strength * w: either way of norm above 1, so its
+    # direction
     np.testing.assert_allclose(updates["w"], [-0.6, -0.8], rtol=1e-6)
     small = methods.clip(norm=100.0)(optax.sgd(1.0))
     updates, _ = small.update({"w": jnp.array([3.0, 4.0])}, small.init(params), params)

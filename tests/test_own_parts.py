@@ -1,4 +1,6 @@
-"""Parts of one's own from a module: they run, are recorded, and faults are told with file and line."""
+"""Parts of one's own from a module: they run, are recorded, and faults are told with file and
+line.
+"""
 
 import json
 import pathlib

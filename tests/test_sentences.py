@@ -1,8 +1,8 @@
 """How the code is written: counts that may fall and not rise.
 
-Where readers stop: nested comprehensions, many parameters, long lines and long functions, names that
-mean several things, code that nothing is said of. What was left when this test was written is its
-limit. `python tests/test_sentences.py [CHECKOUT]` says the counts.
+Where readers stop: nested comprehensions, many parameters, long lines and long functions, names
+that mean several things, code that nothing is said of. What was left when this test was written is
+its limit. `python tests/test_sentences.py [CHECKOUT]` says the counts.
 """
 
 import ast

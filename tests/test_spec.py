@@ -210,7 +210,8 @@ def test_options_belong_to_the_parts_in_use():
     assert refused(
         Spec, probes=(), environment="permuted_pixels", transition="input", options={"x": 1}
     ) == (
-        "option 'x' fits no part of this run: known are permuted_pixels.change, mlp.norm_affine, mlp.dropout, mlp.noisy."
+        "option 'x' fits no part of this run: known are permuted_pixels.change, mlp.norm_affine, "
+        "mlp.dropout, mlp.noisy."
     )
     assert refused(Spec, method="redo", options={"redo.threshold": 0.1}).startswith(
         "option 'redo.threshold' is none: it is a number of lanes"
@@ -345,7 +346,8 @@ def test_fields_that_a_model_does_not_read_are_left_alone(model, read):
 
 def test_fields_that_there_are_not():
     assert refused(Spec, learning_rate=1e-3).startswith(
-        "a Spec has no field 'learning_rate' (it is a number of lanes: grid(learning_rate=...)): known "
+        "a Spec has no field 'learning_rate' (it is a number of lanes: grid(learning_rate=...)): "
+        "known "
         "are dataset, samples, "
     )
     assert "(did you mean width?)" in refused(Spec, widht=3)

@@ -136,7 +136,8 @@ def test_a_job_against_its_bare_steps_and_without_what_it_writes():
         "the job beyond its bare steps": beyond,
         "time, with checkpoints / without": whole / (whole - 3 * saving),
         "time, with results on disk / without": whole / (whole - 3 * writing),
-        "time, tasks of 240 epochs (if an epoch is as bare steps) / bare steps": (beyond + 720 * epoch) / (720 * epoch),
+        "time, tasks of 240 epochs (if an epoch is as bare steps) / bare steps":
+            (beyond + 720 * epoch) / (720 * epoch),
     })  # fmt: skip
 
 

@@ -290,7 +290,10 @@ def test_spaces_around_the_items_of_a_list_are_left_out():
 
 
 def test_a_methods_number_multiplies_only_the_arms_that_use_it():
-    command = "--granularity=1,5,20 --learning_rate=1e-3,3e-3 --method=none,l2,redo+l2 --l2.strength=1e-3,1e-4"
+    command = (
+        "--granularity=1,5,20 --learning_rate=1e-3,3e-3 --method=none,l2,redo+l2 "
+        "--l2.strength=1e-3,1e-4"
+    )
     runs = grid(f"{command} --redo.threshold=0.1,0.2,0.3")
     assert counts(runs) == {"none": 3 * 2 * 5, "l2": 3 * 2 * 2 * 5, "redo+l2": 3 * 2 * 2 * 3 * 5}
     for one, found in runs:
@@ -542,7 +545,10 @@ def test_grids_are_bounded_before_they_are_made():
     for command in ("--seeds=1000000000", "--seeds=60000 --granularity=1,5"):
         with pytest.raises(
             ValueError,
-            match=r"^this grid has (1,000,000,000|120,000) lanes or more: allowed are at most 100,000\.$",
+            match=(
+                r"^this grid has (1,000,000,000|120,000) lanes or more: allowed are at most "
+                r"100,000\.$"
+            ),
         ):
             grid(command)
     many = ",".join(map(str, range(1, 201)))

@@ -30,7 +30,10 @@ from plasticity_jax.execution import compiled, growth, placement, program, recor
 from plasticity_jax.storage import workdir
 
 ROOT = pathlib.Path(__file__).parents[2]
-TINY = "--samples=100 --epochs=2 --tasks=2 --batch_size=20 --seeds=1 --probes=none --noprogress --width=8 --depth=1"
+TINY = (
+    "--samples=100 --epochs=2 --tasks=2 --batch_size=20 --seeds=1 --probes=none --noprogress "
+    "--width=8 --depth=1"
+)
 TINY = (TINY + " --norm=none --optimizer=sgd").split()
 FILES = {"results.parquet", "summary.csv", "final.csv", "config.json", "curves.png", "curves.svg"}
 FILES |= {"report.html"}
@@ -104,23 +107,39 @@ WHOLE = "allowed are whole numbers from 1."
 NUMBERS = "allowed are numbers such as 0.001, 1e-3 or 2/3"
 MANY = ",".join(map(str, range(1, 101)))
 USAGE = {
-    "--granularty=5": "unknown flag --granularty (did you mean --granularity?): --help and --list name all flags.",
+    "--granularty=5": (
+        "unknown flag --granularty (did you mean --granularity?): --help and --list name all flags."
+    ),
     "--seeds": "Missing value for flag --seeds",
     "stray": "argument 'stray' is not a flag: allowed are flags as --name=value",
     "--dry_run=maybe": "flag --dry_run=maybe: allowed are true and false.",
     "--tasks=1e3": f"tasks is '1e3': {WHOLE}",
     "--epochs=999999999999": f"epochs is 999999999999: {WHOLE[:-1]} to 2147483647.",
     "--epochs=2147483647": "a task has 10737418235 steps: allowed are fewer than 2147483647.",
-    "--tasks=2147483647": "2147483647 tasks have 21474836470 steps: allowed are fewer than 2147483647.",
-    "--probe_every=9999999999 --probes=dormant_fraction": f"probe_every is 9999999999: {WHOLE[:-1]} to 2147483647, or",
-    "--method=redo --redo.period=10000000000": "redo.period is 10000000000: allowed are whole numbers from 0 to",
-    "--method=redo --redo.warmup=-1": "redo.warmup is -1: allowed are whole numbers from 0, or 'never'.",
+    "--tasks=2147483647": (
+        "2147483647 tasks have 21474836470 steps: allowed are fewer than 2147483647."
+    ),
+    "--probe_every=9999999999 --probes=dormant_fraction": (
+        f"probe_every is 9999999999: {WHOLE[:-1]} to 2147483647, or"
+    ),
+    "--method=redo --redo.period=10000000000": (
+        "redo.period is 10000000000: allowed are whole numbers from 0 to"
+    ),
+    "--method=redo --redo.warmup=-1": (
+        "redo.warmup is -1: allowed are whole numbers from 0, or 'never'."
+    ),
     "--depth=5000": f"depth is 5000: {WHOLE[:-1]} to 1000.",
     "--seeds=1000000000": "this grid has 1,000,000,000 lanes or more: allowed are at most 100,000.",
-    f"--learning_rate={MANY} --granularity={MANY} --adam.b1={MANY} --optimizer=adam": "this grid has 1,000,000 lanes or",
-    f"--width={MANY} --depth={MANY} --epochs={MANY}": "this grid has 1,000,000 programs or more: allowed are at most",
+    f"--learning_rate={MANY} --granularity={MANY} --adam.b1={MANY} --optimizer=adam": (
+        "this grid has 1,000,000 lanes or"
+    ),
+    f"--width={MANY} --depth={MANY} --epochs={MANY}": (
+        "this grid has 1,000,000 programs or more: allowed are at most"
+    ),
     "--last=99999999999999999999": f"last is 99999999999999999999: {WHOLE[:-1]} to 2147483647.",
-    "--undefok=granularty --granularty=5": "unknown flag --undefok: --help and --list name all flags.",
+    "--undefok=granularty --granularty=5": (
+        "unknown flag --undefok: --help and --list name all flags."
+    ),
     "--data_dir=\udcff": "argument '--data_dir=\\udcff' is not text: allowed is text in UTF-8.",
     "--depth=2,": f"depth is '': {WHOLE}",
     "--samples=5000": "digits has 1437 training images, fewer than the 5000 samples asked for.",
@@ -128,34 +147,54 @@ USAGE = {
     "--granularity=abc": f"granularity is 'abc': {WHOLE}",
     "--granularity=1,,5": f"granularity is '': {WHOLE}",
     "--granularity=8": "granularity is 8, but the transition has 7 steps (0.666667 of 10): allowed",
-    "--granularity=2 --transition_fraction=0": "granularity is 2, but the transition has 0 steps (0 of 10): allowed",
+    "--granularity=2 --transition_fraction=0": (
+        "granularity is 2, but the transition has 0 steps (0 of 10): allowed"
+    ),
     "--transition_fraction=1.5": "transition_fraction is 1.5: allowed is 0 to 1.",
     "--learning_rate=": f"learning_rate is '': {NUMBERS}",
     "--learning_rate=-1": "learning_rate is -1.0: allowed is 0 or more.",
     "--optimizer=adam --adam.b1=1.5": "adam.b1 is 1.5: allowed is 0 to 1.",
     "--method=l2 --l2.strength=-1": "l2.strength is -1.0: allowed is 0 or more.",
-    "--method=shrink_and_perturb --shrink_and_perturb.shrink=2": "shrink_and_perturb.shrink is 2.0: allowed is 0 to 1.",
+    "--method=shrink_and_perturb --shrink_and_perturb.shrink=2": (
+        "shrink_and_perturb.shrink is 2.0: allowed is 0 to 1."
+    ),
     "--learning_rate=1e39": f"learning_rate is '1e39': {NUMBERS}, up to 3.4e+38.",
     "--method=l2+l2": "method 'l2+l2' has 'l2' twice: each method may be given once.",
     "--method=none,": "unknown method '': known are none, l2, ",
     "--method=l2+": "unknown method '': known are none, l2, ",
-    "--method=redo --redo.period=0": "redo.period is 0: allowed are whole numbers from 1, or 'never'.",
+    "--method=redo --redo.period=0": (
+        "redo.period is 0: allowed are whole numbers from 1, or 'never'."
+    ),
     "--schedule=cosine --cosine.over=foo": "cosine.over is 'foo': allowed are 'task', 'run'.",
     "--method=redo --redo.score=foo": "redo.score is 'foo': allowed are 'batch', 'running'.",
-    "--method=l2 --l2.on=some": "l2.on is 'some': allowed are 'all', 'matrices', 'not_norms', 'not_biases'.",
-    "--redo.threshold=0.1": "redo.threshold is '0.1', but no arm of this run uses redo: add redo or leave it out.",
-    "--random_labels.draw=coin": "random_labels.draw is 'coin': allowed are 'shuffle', 'iid', 'classes'.",
-    "--transition=input": "'random_labels' share inputs: allowed are output, smoothing, annealing, sampling, abrupt.",
-    "--environment=permuted_pixels --transition=output": "transition 'output' needs tasks that share inputs",
+    "--method=l2 --l2.on=some": (
+        "l2.on is 'some': allowed are 'all', 'matrices', 'not_norms', 'not_biases'."
+    ),
+    "--redo.threshold=0.1": (
+        "redo.threshold is '0.1', but no arm of this run uses redo: add redo or leave it out."
+    ),
+    "--random_labels.draw=coin": (
+        "random_labels.draw is 'coin': allowed are 'shuffle', 'iid', 'classes'."
+    ),
+    "--transition=input": (
+        "'random_labels' share inputs: allowed are output, smoothing, annealing, sampling, abrupt."
+    ),
+    "--environment=permuted_pixels --transition=output": (
+        "transition 'output' needs tasks that share inputs"
+    ),
     "--probes=": "unknown probe '': known are hessian_top, ",
     "--dataset=digit": "nknown dataset 'digit'; known are digits, mnist, ",
     "--dataset=arrays:": "names no folder; write arrays:PATH.",
-    "--lane_strategy=fast": "lane_strategy is 'fast': allowed are 'plain', 'vmap', 'map', 'sharded'.",
+    "--lane_strategy=fast": (
+        "lane_strategy is 'fast': allowed are 'plain', 'vmap', 'map', 'sharded'."
+    ),
     "--lane_width=4 --lane_strategy=map": "lane_width is 4: allowed with map is 1.",
     "--band=xx": "band is 'xx': allowed are 'minmax', 'sem', 'ci', 't'.",
     "--workdir=": "workdir is not given: name a folder with --workdir=DIR.",
     "--profile=": "profile is not given: name a folder with --profile=DIR.",
-    "--profile=traces --lane_strategy=plain": "lane_strategy of a profile is 'plain': allowed are 'vmap', 'map', 'shard",
+    "--profile=traces --lane_strategy=plain": (
+        "lane_strategy of a profile is 'plain': allowed are 'vmap', 'map', 'shard"
+    ),
 }
 ON_NUMBERS = "--environment=target_offset --head=two_hot"
 USAGE |= {
@@ -163,13 +202,17 @@ USAGE |= {
     f"{ON_NUMBERS} --two_hot.bins=0": "two_hot.bins is 0: allowed are whole numbers from 2.",
     f"{ON_NUMBERS} --two_hot.low=10": "two_hot.high is 10.0: allowed are numbers above two_hot.low",
     f"{ON_NUMBERS} --two_hot.smoothing=2": "two_hot.smoothing is 2.0: allowed is 0 to 1.",
-    "--environment=target_offset --transition=output": "transition 'output' needs targets that are distr",
+    "--environment=target_offset --transition=output": (
+        "transition 'output' needs targets that are distr"
+    ),
     "--head=two_hot": "head 'two_hot' needs targets that are numbers, but those of 'random_labels'",
     "--random_labels.share=1.5": "random_labels.share is 1.5: allowed is 0 to 1.",
     "--random_labels.share=-0.1": "random_labels.share is -0.1: allowed is 0 to 1.",
     "--random_labels.share=nan": "random_labels.share is 'nan': allowed are numbers",
     "--norm=batch --batch_size=1": "norm 'batch' takes statistics over a minibatch, but batch_size",
-    "--norm=batch+layer --batch_size=1": "norm 'batch+layer' takes statistics over a minibatch, but",
+    "--norm=batch+layer --batch_size=1": (
+        "norm 'batch+layer' takes statistics over a minibatch, but"
+    ),
 }
 COUNTS = (
     "seeds samples tasks epochs batch_size width depth granularity lane_width probe_samples last"
@@ -244,7 +287,10 @@ def test_a_workdir_that_cannot_be_one_is_exit_code_1(folder, reason, tmp_path, c
 @pytest.mark.usefixtures("nothing_compiles")
 def test_a_profile_that_cannot_be_written_is_exit_code_1(tmp_path, capsys):
     (tmp_path / "file").write_text("mine")
-    told = f"error: The profile {tmp_path / 'file'} cannot be used: {tmp_path / 'file'} is not a directory.\n"
+    told = (
+        f"error: The profile {tmp_path / 'file'} cannot be used: {tmp_path / 'file'} is not a "
+        f"directory.\n"
+    )
     assert refused(capsys, f"--profile={tmp_path / 'file'}") == (1, told)
 
 
@@ -587,7 +633,10 @@ def test_a_fault_without_words_has_some(tmp_path, capsys, monkeypatch):
 
     monkeypatch.setattr(sweep, "run_in_workdir", fails)
     assert launch(f"--workdir={tmp_path / 'run'}") == 1
-    told = "error: memory ran out (MemoryError): allowed is a smaller run, or more memory for this process.\n"
+    told = (
+        "error: memory ran out (MemoryError): allowed is a smaller run, or more memory for this "
+        "process.\n"
+    )
     assert capsys.readouterr().err == told
     assert launcher.fault(MemoryError("Unable to allocate 9 TiB"), 1) == 1  # as numpy says it
     assert capsys.readouterr().err == told.replace("(MemoryError)", "(Unable to allocate 9 TiB)")
@@ -792,9 +841,9 @@ def test_a_stopped_run_goes_on_to_the_same_results(tmp_path):
         status, out, err = finish(running)
         assert (status, out) == (code, "")
         saved = int(err.removeprefix("stopped: ").split()[0])
-        assert (
-            err
-            == f"stopped: {saved} of 40 tasks of this program are saved; the same command goes on from there.\n"
+        assert err == (
+            f"stopped: {saved} of 40 tasks of this program are saved; the same command goes on "
+            f"from there.\n"
         )
         assert len(pd.read_parquet(folder / "results.parquet")) == 2 * saved < 2 * 40
     texts, tables = [], []

@@ -503,7 +503,10 @@ def test_corrupt_download(server, mnist, tmp_path):
 def test_download_that_broke_off(server, mnist, tmp_path):
     labels = mnist / "t10k-labels-idx1-ubyte.gz"
     labels.write_bytes(labels.read_bytes()[:-5])
-    said = rf"t10k-labels-idx1-ubyte\.gz is cut short at {labels.stat().st_size:,} bytes: its SHA-256 is"
+    said = (
+        rf"t10k-labels-idx1-ubyte\.gz is cut short at {labels.stat().st_size:,} bytes: its SHA-256 "
+        rf"is"
+    )
     with pytest.raises(datasets.DataError, match=said):
         datasets.load("mnist", str(tmp_path / "new"), download=True)
 

@@ -1,4 +1,6 @@
-"""The pages that documentation makes from the code; `make docs` builds the site and checks its links."""
+"""The pages that documentation makes from the code; `make docs` builds the site and checks its
+links.
+"""
 
 import importlib.util
 import pathlib

@@ -1,4 +1,6 @@
-"""Random Seq2Seq and the Bigram Cipher: what their tasks are, and a task of each from end to end."""
+"""Random Seq2Seq and the Bigram Cipher: what their tasks are, and a task of each from end to
+end.
+"""
 
 import jax
 import jax.numpy as jnp
@@ -163,7 +165,8 @@ def test_decoder_inputs_are_targets_shifted_and_padding_has_no_weight():
         ),
         (
             lambda: Spec(environment="random_seq2seq", model="t5", transition="output"),
-            r"transition 'output' needs tasks that share inputs, .* share nothing: allowed are sampling, abrupt",
+            r"transition 'output' needs tasks that share inputs, .* share nothing: allowed are "
+            r"sampling, abrupt",
         ),
     ],
 )
@@ -194,8 +197,9 @@ def learnt():
         "bigram_cipher.bleu": "characters",
     }
     spec = tiny.spec(
-        model="t5", dataset="generated", environment="bigram_cipher", transition="sampling", width=32, samples=512,
-        batch_size=32, epochs=120, optimizer="adam", options=options, probes=("dormant_fraction", "effective_rank"),
+        model="t5", dataset="generated", environment="bigram_cipher", transition="sampling",
+        width=32, samples=512, batch_size=32, epochs=120, optimizer="adam", options=options,
+        probes=("dormant_fraction", "effective_rank"),
     )  # fmt: skip
     run = supervised.make_run(spec)
     lane = lanes.complete(spec, {"learning_rate": 3e-3})

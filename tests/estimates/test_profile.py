@@ -1,4 +1,6 @@
-"""The profile: its arithmetic on events and instructions made by hand, and one of a real program."""
+"""The profile: its arithmetic on events and instructions made by hand, and one of a real
+program.
+"""
 
 import gzip
 import json
@@ -118,7 +120,7 @@ ENTRY %main (x: f32[2]) -> f32[2] {
   %while.2 = (f32[2]{0}) while(%x), condition=%condition, body=%other_body, metadata={op_name="jit(f)/while"}
   ROOT %fusion.1 = f32[2]{0} fusion(%while.2), kind=kLoop, calls=%fused, metadata={op_name="jit(f)/method/mul"}
 }
-"""
+"""  # noqa: E501
 
 
 def test_instructions_without_a_mark_belong_to_what_reads_them_or_to_their_loop():
@@ -139,7 +141,9 @@ def program(count=2, strategy="sharded", width=1, **changes):
 
 
 def rows(text):
-    """{part: (milliseconds, share, share of a whole task)} of the table, and milliseconds in all."""
+    """{part: (milliseconds, share, share of a whole task)} of the table, and milliseconds in
+    all.
+    """
     found = re.findall(r"^(\w+) +([\d.]+) +([\d.]+)% +(?:[\d.]+ +)?([\d.]+)%$", text, re.M)
     return {name: tuple(map(float, numbers)) for name, *numbers in found}, float(
         re.search(r"in all +([\d.]+)", text)[1]

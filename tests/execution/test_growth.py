@@ -1,4 +1,6 @@
-"""A workdir takes more lanes, Specs, tasks and probes, and lanes that are there stay what they are."""
+"""A workdir takes more lanes, Specs, tasks and probes, and lanes that are there stay what they
+are.
+"""
 
 import dataclasses
 import json
@@ -312,7 +314,9 @@ def test_other_data_of_the_same_name_are_refused(spec, tmp_path):
 
 @pytest.mark.parametrize(("over", "allowed"), [("task", True), ("run", False)])
 def test_a_schedule_over_the_run_forbids_a_longer_one(dataset, tmp_path, over, allowed):
-    """A rate that falls over the run has other values from the first task on if the run is longer."""
+    """A rate that falls over the run has other values from the first task on if the run is
+    longer.
+    """
     common = {"dataset": dataset, "schedule": "cosine", "options": {"cosine.over": over}}
     data = program_.load_dataset(tiny.spec(**common))
     two, three = (program_.plan([(tiny.spec(**common, tasks=tasks), [{}])], 64) for tasks in (2, 3))

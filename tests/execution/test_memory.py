@@ -31,9 +31,9 @@ def programs(count=4, **changes):
         {"width": 64, "batch_size": 512, "probes": ("hessian_top",)},
         {"model": "cnn", "batch_size": 128, "probes": ("dormant_fraction",)},
         {
-            "model": "t5", "environment": "random_seq2seq", "dataset": "generated", "transition": "sampling", "width": 32,
-            "batch_size": 32, "probes": ("hessian_top",), "probe_samples": 64,
-            "options": {"t5.feed_forward": 64, "random_seq2seq.words": 3},
+            "model": "t5", "environment": "random_seq2seq", "dataset": "generated",
+            "transition": "sampling", "width": 32, "batch_size": 32, "probes": ("hessian_top",),
+            "probe_samples": 64, "options": {"t5.feed_forward": 64, "random_seq2seq.words": 3},
         },
     ],
     ids=["mlp", "mlp, curvature", "cnn, units", "t5, curvature"],
@@ -69,8 +69,8 @@ def peak():
         return next(1024 * int(line.split()[1]) for line in file if line.startswith("VmHWM:"))
 
 jax.config.update("jax_num_cpu_devices", 2)
-spec = Spec(dataset="digits", samples=64, tasks=2, epochs=1, batch_size=32, depth=2, width=1000, norm="none",
-            optimizer="sgd", probes=())
+spec = Spec(dataset="digits", samples=64, tasks=2, epochs=1, batch_size=32, depth=2, width=1000,
+            norm="none", optimizer="sgd", probes=())
 # compiler, libraries
 sweep.run(dataclasses.replace(spec, width=8), grid(seed=range(8)), sys.argv[1] + "/warm")
 data = program.device_data(program.load_dataset(spec))

@@ -238,9 +238,10 @@ def test_an_arm_is_named_where_there_are_several(spec, arms, tmp_path):
     read = slices.read(str(tmp_path / "a")).slices[0].program.start
     assert list(read.donors) == donors
     command = [
-        f"--dataset={spec.dataset}", "--tasks=1", "--epochs=2", "--batch_size=16", "--width=8", "--depth=1",
-        "--norm=none", "--probes=distance_from_init", "--first_seed=3", "--seeds=1", "--noprogress",
-        f"--start={arms}", "--start_arm=learning_rate=1e-2,method=none", f"--workdir={tmp_path / 'b'}",
+        f"--dataset={spec.dataset}", "--tasks=1", "--epochs=2", "--batch_size=16", "--width=8",
+        "--depth=1", "--norm=none", "--probes=distance_from_init", "--first_seed=3", "--seeds=1",
+        "--noprogress", f"--start={arms}", "--start_arm=learning_rate=1e-2,method=none",
+        f"--workdir={tmp_path / 'b'}",
     ]  # fmt: skip
     assert launcher.launch(launcher.Experiment(""), command) == 0
     table = pd.read_parquet(tmp_path / "b" / "results.parquet")
@@ -290,10 +291,14 @@ def test_given_parameters_are_where_lanes_begin(spec, donor):
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        (lambda p: {**p, "more": np.zeros(2)}, r"float64\[2\] at more of its parameters: allowed is n"),
-        (lambda p: {"head": p["head"]}, r"nothing at layer0/.+ of its parameters: allowed is float32\["),
-        (lambda p: {"params": p, "batch_stats": {"a": np.zeros(1)}}, "at batch_stats/a of its varia"),
-        (lambda p: [p], "start is .+: allowed are the folder of a finished run, and a tree of param"),
+        (lambda p: {**p, "more": np.zeros(2)},
+         r"float64\[2\] at more of its parameters: allowed is n"),
+        (lambda p: {"head": p["head"]},
+         r"nothing at layer0/.+ of its parameters: allowed is float32\["),
+        (lambda p: {"params": p, "batch_stats": {"a": np.zeros(1)}},
+         "at batch_stats/a of its varia"),
+        (lambda p: [p],
+         "start is .+: allowed are the folder of a finished run, and a tree of param"),
     ],
 )  # fmt: skip
 def test_parameters_of_another_network_are_refused(spec, donor, tmp_path, change, said):

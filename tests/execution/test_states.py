@@ -1,4 +1,6 @@
-"""Trained states of a workdir are kept as asked, and read by lane and task; what ran is written down."""
+"""Trained states of a workdir are kept as asked, and read by lane and task; what ran is written
+down.
+"""
 
 import dataclasses
 import json

@@ -366,5 +366,6 @@ def test_a_task_is_fetched_and_saved_while_the_next_one_is_computed(monkeypatch,
     sweep.run(tiny.spec(tasks=3), workdir=tmp_path / "run")
     saved = [["states", f"save {number}"] for number in (1, 2, 3)]
     assert seen == [
-        "task 0", "metrics", "task 1", *saved[0], "metrics", "task 2", *saved[1], "metrics", *saved[2],
+        "task 0", "metrics", "task 1", *saved[0], "metrics", "task 2", *saved[1], "metrics",
+        *saved[2],
     ]  # fmt: skip

@@ -1,4 +1,6 @@
-"""Waves: the lanes that go on have the bits of a run without waves, and what is left out is told."""
+"""Waves: the lanes that go on have the bits of a run without waves, and what is left out is
+told.
+"""
 
 import json
 import math

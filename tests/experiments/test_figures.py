@@ -64,7 +64,8 @@ def specs(which: str, arms: str, **own):
 
 def test_every_figure_of_the_paper_has_a_file_that_says_what_it_is():
     assert sorted(
-        f"figure_{name}" for name in (["1a", "1b", "1c", "2", "3", "4", "5a", "5b", "6", "7a", "7b", "8a", "8b", "9a", "9b"])
+        f"figure_{name}" for name in (["1a", "1b", "1c", "2", "3", "4", "5a", "5b", "6", "7a", "7b",
+            "8a", "8b", "9a", "9b"])
     ) == FILES  # fmt: skip
     for name in FILES:
         text = importlib.import_module(f"experiments.gradual.{name}").__doc__ or ""
@@ -197,7 +198,8 @@ def test_the_control_of_granularity_is_a_plateau_for_every_step():
 
 def unrun(runs):
     """The table that these runs would leave, one task of each lane, with nothing measured."""
-    programs = [program.Program(spec, [lanes.complete(spec, lane) for lane in given], Execution("map", 1, 1))
+    programs = [program.Program(spec, [lanes.complete(spec, lane) for lane in given],
+        Execution("map", 1, 1))
                 for spec, given in runs]  # fmt: skip
     return rows.table(programs, [{"finite": np.ones((1, len(given)), bool)} for _, given in runs])
 
@@ -422,7 +424,10 @@ def test_a_figure_runs_is_drawn_and_drawn_again_from_its_workdir(tmp_path, capsy
     assert (tmp_path / "x/figure_7a.svg").exists()
     capsys.readouterr()
     assert figures.main("Doc.", again, argv=[*argv, f"--from={tmp_path / 'run'}", "--seeds=2"]) == 1
-    said = "lacks 3 of the 6 lanes asked for: the first has seed 1, where the nearest there has seed 0; allowed are"
+    said = (
+        "lacks 3 of the 6 lanes asked for: the first has seed 1, where the nearest there has seed "
+        "0; allowed are"
+    )
     assert said in capsys.readouterr().err
     assert (
         figures.main(
@@ -441,7 +446,10 @@ def test_a_figure_runs_is_drawn_and_drawn_again_from_its_workdir(tmp_path, capsy
     assert said in capsys.readouterr().err
     assert not (tmp_path / "y").exists()
     assert figures.main("Doc.", again, argv=[*argv, f"--from={tmp_path}"]) == 1
-    said = f"{tmp_path} is not a workdir with results (No such file or directory): expected the folder that a run was given"
+    said = (
+        f"{tmp_path} is not a workdir with results (No such file or directory): expected the "
+        f"folder that a run was given"
+    )
     assert said in capsys.readouterr().err
     assert figures.main("Doc.", again, argv=["--scale=smoke", "--methods=l2"]) == 2
     assert (
@@ -468,13 +476,19 @@ def test_lanes_are_collected_from_several_workdirs_in_the_order_asked_for(tmp_pa
     assert again["precision"].tolist() == ["float32", "float32"]
     with pytest.raises(
         WorkdirError,
-        match=r"lacks 1 of the 1 lanes asked for: the first has seed 5, where the nearest there has seed 0;",
+        match=(
+            r"lacks 1 of the 1 lanes asked for: the first has seed 5, where the nearest there has "
+            r"seed 0;"
+        ),
     ):
         collect.collect([tmp_path / "0"], [(spec, pj.grid(seed=5, learning_rate=1e-2))])
     far = dataclasses.replace(spec, width=9, depth=2, epochs=2, samples=65)
     with pytest.raises(
         WorkdirError,
-        match=r"first has (\w+ [^ ,]+, ){4}1 more, where the nearest there has (\w+ [^ ,]+, ){4}1 more;",
+        match=(
+            r"first has (\w+ [^ ,]+, ){4}1 more, where the nearest there has (\w+ [^ ,]+, ){4}1 "
+            r"more;"
+        ),
     ):
         collect.collect([tmp_path / "0"], [(far, pj.grid(seed=5, learning_rate=1e-2))])
 

@@ -94,7 +94,8 @@ def test_selection_takes_the_best_mean_and_leaves_out_what_diverged(tmp_path):
 def test_where_lower_is_better_the_lowest_is_chosen(tmp_path):
     rates = {1e-2: 0.9, 1e-3: 0.2, 1e-4: 0.5}
     rows = [
-        {"lane": lane, "task": 0, "seed": 0, "finite": True, "method": "none", "transition": "output",
+        {"lane": lane, "task": 0, "seed": 0, "finite": True, "method": "none",
+         "transition": "output",
          "granularity": 1, "learning_rate": rate, "online_accuracy": loss, "loss": loss}
         for lane, (rate, loss) in enumerate(rates.items())
     ]  # fmt: skip
@@ -245,5 +246,8 @@ def test_all_settings_of_an_arm_are_written_and_taken(tmp_path, capsys):
     capsys.readouterr()
     for axis in ("granularity=4,8", "optimizer=adam,sgd"):
         assert select.main(["--scale=smoke", f"--{axis}", f"--workdir={tmp_path}/more"]) == 2
-        said = "allowed here are several values of learning_rate and of methods' settings, one of others."
+        said = (
+            "allowed here are several values of learning_rate and of methods' settings, one of "
+            "others."
+        )
         assert said in capsys.readouterr().err

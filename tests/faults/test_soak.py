@@ -1,4 +1,6 @@
-"""One run of thousands of tasks: the last ones take as long as early ones, and hardly more memory."""
+"""One run of thousands of tasks: the last ones take as long as early ones, and hardly more
+memory.
+"""
 
 import os
 import pathlib

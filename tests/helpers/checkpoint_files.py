@@ -22,15 +22,18 @@ TEXT = Text(
     jnp.asarray([[0, 7, 8, 9], [0, 4, 4, 1]]),
 )
 T5_CONFIG = {
-    "model_type": "t5", "architectures": ["T5ForConditionalGeneration"], "transformers_version": "5.23.0",
-    "d_model": 16, "num_heads": 2, "d_kv": 4, "d_ff": 24, "num_layers": 2, "num_decoder_layers": 3, "vocab_size": 30,
-    "feed_forward_proj": "relu", "tie_word_embeddings": True, "layer_norm_epsilon": 1e-06, "dropout_rate": 0.1,
-    "relative_attention_num_buckets": 32, "relative_attention_max_distance": 128, "pad_token_id": 0, "eos_token_id": 1,
-    "decoder_start_token_id": 0, "is_encoder_decoder": True, "task_specific_params": {"summary": {"num_beams": 4}},
+    "model_type": "t5", "architectures": ["T5ForConditionalGeneration"],
+    "transformers_version": "5.23.0", "d_model": 16, "num_heads": 2, "d_kv": 4, "d_ff": 24,
+    "num_layers": 2, "num_decoder_layers": 3, "vocab_size": 30, "feed_forward_proj": "relu",
+    "tie_word_embeddings": True, "layer_norm_epsilon": 1e-06, "dropout_rate": 0.1,
+    "relative_attention_num_buckets": 32, "relative_attention_max_distance": 128, "pad_token_id": 0,
+    "eos_token_id": 1, "decoder_start_token_id": 0, "is_encoder_decoder": True,
+    "task_specific_params": {"summary": {"num_beams": 4}},
 }  # fmt: skip
 RESNET_CONFIG = {
-    "model_type": "resnet", "architectures": ["ResNetForImageClassification"], "transformers_version": "5.23.0",
-    "num_channels": 3, "embedding_size": 4, "hidden_sizes": [4, 8, 16, 32], "depths": [2, 2, 2, 2], "layer_type": "basic",
+    "model_type": "resnet", "architectures": ["ResNetForImageClassification"],
+    "transformers_version": "5.23.0", "num_channels": 3, "embedding_size": 4,
+    "hidden_sizes": [4, 8, 16, 32], "depths": [2, 2, 2, 2], "layer_type": "basic",
     "hidden_act": "relu", "downsample_in_first_stage": False, "torch_dtype": "float32",
     "id2label": {str(i): "a" for i in range(5)},
 }  # fmt: skip
@@ -83,7 +86,9 @@ def t5_tensors():
 
 @functools.cache
 def resnet_tensors():
-    """The tensors of the ResNet of `RESNET_CONFIG`, with five classes and the counters of batches."""
+    """The tensors of the ResNet of `RESNET_CONFIG`, with five classes and the counters of
+    batches.
+    """
     names = reading.resnet18_names(True)
     made = tensors_of(drawn(resnet_network, 5), names)
     means = [name for name in made if name.endswith("running_mean")]
@@ -101,7 +106,9 @@ def write(folder, config, tensors, name="model.safetensors"):
 
 
 def t5_folder(folder, config=(), tensors=(), without=()):
-    """Writes the T5 with changes: keys and tensors of other values, and `without` some of either."""
+    """Writes the T5 with changes: keys and tensors of other values, and `without` some of
+    either.
+    """
     config, tensors = {**T5_CONFIG, **dict(config)}, {**t5_tensors(), **dict(tensors)}
     return write(
         folder, *({k: v for k, v in part.items() if k not in without} for part in (config, tensors))
@@ -149,25 +156,29 @@ def same(one, other):
 # Keys that change what is computed, and what transformers takes where they are absent (None: it
 # follows from others)
 T5_MATTERS = {
-    "model_type": None, "d_model": 512, "num_heads": 8, "d_kv": 64, "d_ff": 2048, "num_layers": 6, "vocab_size": 32128,
-    "num_decoder_layers": None, "feed_forward_proj": "relu", "dense_act_fn": "relu", "is_gated_act": False,
-    "layer_norm_epsilon": 1e-6, "relative_attention_num_buckets": 32, "relative_attention_max_distance": 128,
-    "scale_decoder_outputs": True, "is_encoder_decoder": True, "tie_word_embeddings": True, "pad_token_id": 0,
-    "eos_token_id": 1, "hidden_size": None, "num_attention_heads": None, "num_hidden_layers": None, "head_dim": None,
-    "quantization_config": None, "pruned_heads": None, "per_layer_config": None, "auto_map": None,
+    "model_type": None, "d_model": 512, "num_heads": 8, "d_kv": 64, "d_ff": 2048, "num_layers": 6,
+    "vocab_size": 32128, "num_decoder_layers": None, "feed_forward_proj": "relu",
+    "dense_act_fn": "relu", "is_gated_act": False, "layer_norm_epsilon": 1e-6,
+    "relative_attention_num_buckets": 32, "relative_attention_max_distance": 128,
+    "scale_decoder_outputs": True, "is_encoder_decoder": True, "tie_word_embeddings": True,
+    "pad_token_id": 0, "eos_token_id": 1, "hidden_size": None, "num_attention_heads": None,
+    "num_hidden_layers": None, "head_dim": None, "quantization_config": None, "pruned_heads": None,
+    "per_layer_config": None, "auto_map": None,
 }  # fmt: skip
 RESNET_MATTERS = {
-    "model_type": None, "num_channels": 3, "embedding_size": 64, "hidden_sizes": [256, 512, 1024, 2048],
-    "depths": [3, 4, 6, 3], "layer_type": "bottleneck", "hidden_act": "relu", "downsample_in_first_stage": False,
-    "quantization_config": None, "pruned_heads": None, "per_layer_config": None, "auto_map": None,
+    "model_type": None, "num_channels": 3, "embedding_size": 64,
+    "hidden_sizes": [256, 512, 1024, 2048], "depths": [3, 4, 6, 3], "layer_type": "bottleneck",
+    "hidden_act": "relu", "downsample_in_first_stage": False, "quantization_config": None,
+    "pruned_heads": None, "per_layer_config": None, "auto_map": None,
 }  # fmt: skip
 KINDS = {
     "t5": (t5_network, t5_folder, T5_CONFIG, T5_MATTERS),
     "resnet": (resnet_network, resnet_folder, RESNET_CONFIG, RESNET_MATTERS),
 }
 ODD = (
-    None, True, False, 0, 1, -1, 2, 3, 16, 10**30, 0.5, -1e-6, math.nan, math.inf, "", "abc", "6", "relu", "gelu", "t5",
-    "gated-gelu", "gelu_new", [], [1], [2, 2, 2, 2], [4, 8, 16, 32], ["a"], {}, {"0": [1]}, {"a": {"b": [None]}}, [[]] * 3,
+    None, True, False, 0, 1, -1, 2, 3, 16, 10**30, 0.5, -1e-6, math.nan, math.inf, "", "abc", "6",
+    "relu", "gelu", "t5", "gated-gelu", "gelu_new", [], [1], [2, 2, 2, 2], [4, 8, 16, 32], ["a"],
+    {}, {"0": [1]}, {"a": {"b": [None]}}, [[]] * 3,
 )  # fmt: skip
 
 

@@ -14,7 +14,9 @@ def small(step: int) -> dict:
 
 
 def like(step: int = 0) -> dict:
-    """What to restore a `small` tree with: the state must fit, the history comes as it was saved."""
+    """What to restore a `small` tree with: the state must fit, the history comes as it was
+    saved.
+    """
     return small(step) | {"history": {}}
 
 

@@ -86,7 +86,9 @@ def test_optimizer_reset_starts_the_optimizer_afresh_at_boundaries_only():
 
 
 def test_optimizer_reset_leaves_the_memory_of_other_methods():
-    """It wraps the bare optimizer, however the composition is written: the anchor of L2-init stays."""
+    """It wraps the bare optimizer, however the composition is written: the anchor of L2-init
+    stays.
+    """
     assert methods.names("l2_init+redo+optimizer_reset") == ("optimizer_reset", "redo", "l2_init")
     params = STRUCTURE.init(jax.random.key(0))
     tx = methods.build("l2_init+redo+optimizer_reset", STRUCTURE, {"redo.score": "running"})(
@@ -121,7 +123,7 @@ def test_every(period, warmup, acts):
     assert [step for step in range(9) if due(context(step))] == list(acts)
 
 
-# --------------------------------------------------------------------------------------------------------
+# --------------------------------------------------------------------------------------------------
 # composition
 
 
@@ -336,12 +338,14 @@ def test_only_what_acts_at_times_needs_the_context():
             tx.update(params, tx.init(params), params)
 
 
-# ---------------------------------------------------------------------------------------------------
+# --------------------------------------------------------------------------------------------------
 # lanes: vmap, jit
 
 
 def primitives(jaxpr):
-    """Names of the primitives with their largest operand, not looking into the branches of a cond."""
+    """Names of the primitives with their largest operand, not looking into the branches of a
+    cond.
+    """
     for equation in jaxpr.eqns:
         yield equation.primitive.name, max((v.aval.size for v in equation.invars), default=0)
         if equation.primitive.name != "cond":

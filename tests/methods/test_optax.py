@@ -377,7 +377,9 @@ AROUND = {
 
 
 def assert_holds_its_form(tx, params=PARAMS):
-    """A step keeps structure, shapes and dtypes of state and updates; optax's tools take the state."""
+    """A step keeps structure, shapes and dtypes of state and updates; optax's tools take the
+    state.
+    """
     state = tx.init(params)
     updates, next_state = jax.eval_shape(tx.update, params, state, params, ctx=context())
 
@@ -550,7 +552,7 @@ def test_a_method_acts_though_the_gradient_is_not_finite():
     jax.tree.map(lambda u, p: np.testing.assert_allclose(u, -0.5 * p, rtol=1e-6), updates, params)
 
 
-# ------------------------------------------------------------------------------------------------------
+# --------------------------------------------------------------------------------------------------
 # other containers
 
 
@@ -763,7 +765,7 @@ def test_redo_in_parts_is_redo():
     assert_bitwise(got, want)
 
 
-# --------------------------------------------------------------------------------------------------------
+# --------------------------------------------------------------------------------------------------
 # wrong calls
 
 

@@ -161,8 +161,9 @@ def test_refusals():
 def test_a_task_with_methods_and_probes():
     options = {"redo.period": 2, **SMALL}
     spec = tiny.spec(
-        model="cnn", norm="batch", method="redo+spectral", epochs=1, probes=("hessian_top", "dormant_fraction"),
-        probe_samples=16, options=options | {"hessian_top.iterations": 2},
+        model="cnn", norm="batch", method="redo+spectral", epochs=1,
+        probes=("hessian_top", "dormant_fraction"), probe_samples=16,
+        options=options | {"hessian_top.iterations": 2},
     )  # fmt: skip
     run = supervised.make_run(spec)
     lane = jax.tree.map(

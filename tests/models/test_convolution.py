@@ -209,7 +209,9 @@ def test_products_err_like_sums_in_float32():
 
 
 def test_adjoints():
-    """<f(a), b> = <a, f'(b)> for each transform that goes forwards and its adjoint that goes back."""
+    """<f(a), b> = <a, f'(b)> for each transform that goes forwards and its adjoint that goes
+    back.
+    """
     random = np.random.default_rng(0)
     kernel, image, entries, rows = (
         jnp.asarray(random.normal(size=shape), jnp.float32)

@@ -257,13 +257,15 @@ def test_every_key_that_transformers_writes_is_known():
 def test_keys_without_effect_have_none(tmp_path):
     """Each with another value, as far as transformers takes it."""
     odd = {
-        "classifier_dropout": 0.7, "dropout_rate": 0.9, "gradient_checkpointing": True, "initializer_factor": 3.0,
-        "is_decoder": True, "n_positions": 4, "output_past": False, "dtype": "float32",
-        "chunk_size_feed_forward": 2, "torchscript": True, "use_bfloat16": True, "output_hidden_states": True,
-        "use_cache": False, "tf_legacy_loss": True, "add_cross_attention": True, "cross_attention_hidden_size": 9,
-        "num_labels": 7, "problem_type": "regression", "finetuning_task": "sst2", "bos_token_id": 5, "sep_token_id": 6,
-        "prefix": "translate: ", "tokenizer_class": "ByT5Tokenizer", "temperature": 0.1, "num_beams": 7, "max_length": 2,
-        "repetition_penalty": 3.0, "name_or_path": "x", "_name_or_path": "y", "_commit_hash": "z",
+        "classifier_dropout": 0.7, "dropout_rate": 0.9, "gradient_checkpointing": True,
+        "initializer_factor": 3.0, "is_decoder": True, "n_positions": 4, "output_past": False,
+        "dtype": "float32", "chunk_size_feed_forward": 2, "torchscript": True, "use_bfloat16": True,
+        "output_hidden_states": True, "use_cache": False, "tf_legacy_loss": True,
+        "add_cross_attention": True, "cross_attention_hidden_size": 9, "num_labels": 7,
+        "problem_type": "regression", "finetuning_task": "sst2", "bos_token_id": 5,
+        "sep_token_id": 6, "prefix": "translate: ", "tokenizer_class": "ByT5Tokenizer",
+        "temperature": 0.1, "num_beams": 7, "max_length": 2, "repetition_penalty": 3.0,
+        "name_or_path": "x", "_name_or_path": "y", "_commit_hash": "z",
         "attn_implementation": "eager",
     }  # fmt: skip
     want = their_logits(read_by_transformers(t5_folder(tmp_path / "whole")))

@@ -79,7 +79,9 @@ def ours(weights, depth):
 
 
 def texts(outputs, batch, source, targets):
-    """(Text, targets [B, T]) of random ids; each row has its own number of ids before the padding."""
+    """(Text, targets [B, T]) of random ids; each row has its own number of ids before the
+    padding.
+    """
     random = np.random.default_rng(0)
     x, y = (
         random.integers(1, outputs, (batch, length)).astype(np.int32)

@@ -135,7 +135,10 @@ def test_a_key_that_is_absent_has_transformers_own_value(tmp_path):
     assert same(loaded(t5_network, t5_folder(tmp_path, without=usual)), want)
     for activation in ("gelu", "tanh", "leaky_relu"):
         sentence = told(ValueError, t5_network, tmp_path, activation=activation)
-        start = "has feed_forward_proj 'relu' (as where config.json does not say), but the model asked for has"
+        start = (
+            "has feed_forward_proj 'relu' (as where config.json does not say), but the model asked "
+            "for has"
+        )
         assert sentence == f"{tmp_path} {start} '{activation}'."
     assert "has d_model 512 (as where" in told(
         ValueError, t5_network, t5_folder(tmp_path, without=["d_model"])
@@ -190,52 +193,84 @@ def test_a_tilde_is_the_home_directory(tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("config", "tensors", "without", "sentence"),
     [
-        ({"scale_decoder_outputs": False}, ["lm_head.weight"], (), "scale_decoder_outputs False, but the model asked for "
+        ({"scale_decoder_outputs": False}, ["lm_head.weight"], (),
+         "scale_decoder_outputs False, but the model asked for "
          "has t5.head 'tied': allowed is 'own'."),
-        ({"tie_word_embeddings": False}, ["lm_head.weight"], (), "tie_word_embeddings False, but .* allowed is 'own'"),
-        ({}, ["lm_head.weight"], (), "a 'lm_head.weight' of its own, expected the values of 'shared.weight', which"),
-        ({}, ["encoder.embed_tokens.weight"], (), "a 'encoder.embed_tokens.weight' of its own, expected the values of"),
-        ({}, ["decoder.embed_tokens.weight"], (), "a 'decoder.embed_tokens.weight' of its own, expected the values of"),
-        ({}, ["decoder.block.0.layer.1.EncDecAttention.q.bias"], (), "the tensors 'decoder.block.0.layer.1.EncDecAttention"
+        ({"tie_word_embeddings": False}, ["lm_head.weight"], (),
+         "tie_word_embeddings False, but .* allowed is 'own'"),
+        ({}, ["lm_head.weight"], (),
+         "a 'lm_head.weight' of its own, expected the values of 'shared.weight', which"),
+        ({}, ["encoder.embed_tokens.weight"], (),
+         "a 'encoder.embed_tokens.weight' of its own, expected the values of"),
+        ({}, ["decoder.embed_tokens.weight"], (),
+         "a 'decoder.embed_tokens.weight' of its own, expected the values of"),
+        ({}, ["decoder.block.0.layer.1.EncDecAttention.q.bias"], (),
+         "the tensors 'decoder.block.0.layer.1.EncDecAttention"
          ".q.bias', which the model asked for does not have: expected a checkpoint of which every "
          "tensor is read"),
-        ({}, ["encoder.block.0.layer.1.DenseReluDense.wi_0.weight"], (), "the tensors 'encoder.block.0.layer.1.DenseRelu"),
-        ({}, ["encoder.block.2.layer.0.layer_norm.weight"], (), "the tensors 'encoder.block.2.layer.0.layer_norm.weight'"),
-        ({}, (), ["decoder.block.2.layer.0.layer_norm.weight"], "no tensor 'decoder.block.2.layer.0.layer_norm.weight', "
+        ({}, ["encoder.block.0.layer.1.DenseReluDense.wi_0.weight"], (),
+         "the tensors 'encoder.block.0.layer.1.DenseRelu"),
+        ({}, ["encoder.block.2.layer.0.layer_norm.weight"], (),
+         "the tensors 'encoder.block.2.layer.0.layer_norm.weight'"),
+        ({}, (), ["decoder.block.2.layer.0.layer_norm.weight"],
+         "no tensor 'decoder.block.2.layer.0.layer_norm.weight', "
          "which a model of its config.json has"),
-        ({}, (), ["decoder.final_layer_norm.weight"], r"no tensor 'decoder.final_layer_norm.weight', expected .* \[16\]"),
-        ({"num_layers": 3}, (), (), "no tensor 'encoder.block.2.layer.0.layer_norm.weight', which a model of"),
-        ({"num_layers": 10**30}, (), (), "no tensor 'encoder.block.2.layer.0.layer_norm.weight', which a model of"),
+        ({}, (), ["decoder.final_layer_norm.weight"],
+         r"no tensor 'decoder.final_layer_norm.weight', expected .* \[16\]"),
+        ({"num_layers": 3}, (), (),
+         "no tensor 'encoder.block.2.layer.0.layer_norm.weight', which a model of"),
+        ({"num_layers": 10**30}, (), (),
+         "no tensor 'encoder.block.2.layer.0.layer_norm.weight', which a model of"),
         ({"num_layers": 0}, (), (), "num_layers 0, but the model asked for needs 1"),
-        ({"num_decoder_layers": 0}, (), (), "num_decoder_layers 0, but the model asked for needs 1"),
-        ({"num_decoder_layers": -3}, (), (), "num_decoder_layers -3, but the model asked for needs 1"),
+        ({"num_decoder_layers": 0}, (), (),
+         "num_decoder_layers 0, but the model asked for needs 1"),
+        ({"num_decoder_layers": -3}, (), (),
+         "num_decoder_layers -3, but the model asked for needs 1"),
         ({"vocab_size": 31}, (), (), "a vocabulary of 31 ids, but that of the run has 30"),
-        ({"dense_act_fn": "gelu"}, (), (), "dense_act_fn 'gelu', but the model asked for has 'relu'"),
+        ({"dense_act_fn": "gelu"}, (), (),
+         "dense_act_fn 'gelu', but the model asked for has 'relu'"),
         ({"is_gated_act": True}, (), (), "is_gated_act True, but the model asked for has False"),
-        ({"feed_forward_proj": "gated-gelu"}, (), (), "feed_forward_proj 'gated-gelu', but the model asked for has 'relu'"),
-        ({"relative_attention_max_distance": 20}, (), (), "relative_attention_max_distance 20, but the .* has 128"),
-        ({"relative_attention_num_buckets": 64}, (), (), "relative_attention_num_buckets 64, but the .* has 32"),
-        ({"layer_norm_epsilon": 0.1}, (), (), "layer_norm_epsilon 0.1, but the model asked for has 1e-06"),
+        ({"feed_forward_proj": "gated-gelu"}, (), (),
+         "feed_forward_proj 'gated-gelu', but the model asked for has 'relu'"),
+        ({"relative_attention_max_distance": 20}, (), (),
+         "relative_attention_max_distance 20, but the .* has 128"),
+        ({"relative_attention_num_buckets": 64}, (), (),
+         "relative_attention_num_buckets 64, but the .* has 32"),
+        ({"layer_norm_epsilon": 0.1}, (), (),
+         "layer_norm_epsilon 0.1, but the model asked for has 1e-06"),
         ({"pad_token_id": 3}, (), (), "pad_token_id 3, but the model asked for has 0"),
         ({"eos_token_id": 2}, (), (), "eos_token_id 2, but the model asked for has 1"),
-        ({"quantization_config": {"load_in_8bit": True}}, (), (), "quantization_config {'load_in_8bit': True} in"),
-        ({"pruned_heads": {"0": [1]}}, (), (), "pruned_heads {'0': .1.} in config.json, which changes the model: expected"),
-        ({"auto_map": {"AutoModel": "a.B"}}, (), (), "auto_map {'AutoModel': 'a.B'} in config.json, which changes the"),
-        ({"tie_encoder_decoder": True}, (), (), "tie_encoder_decoder True in config.json, which changes the model"),
-        ({"rotary": True, "alibi": 1}, (), (), "'alibi', 'rotary' in config.json, and what that changes is not known"),
-        ({"hidden_size": 32}, (), (), "'hidden_size' in config.json, and what that changes is not known: expected the keys "
+        ({"quantization_config": {"load_in_8bit": True}}, (), (),
+         "quantization_config {'load_in_8bit': True} in"),
+        ({"pruned_heads": {"0": [1]}}, (), (),
+         "pruned_heads {'0': .1.} in config.json, which changes the model: expected"),
+        ({"auto_map": {"AutoModel": "a.B"}}, (), (),
+         "auto_map {'AutoModel': 'a.B'} in config.json, which changes the"),
+        ({"tie_encoder_decoder": True}, (), (),
+         "tie_encoder_decoder True in config.json, which changes the model"),
+        ({"rotary": True, "alibi": 1}, (), (),
+         "'alibi', 'rotary' in config.json, and what that changes is not known"),
+        ({"hidden_size": 32}, (), (),
+         "'hidden_size' in config.json, and what that changes is not known: expected the keys "
          "of T5ForConditionalGeneration in transformers; one that changes nothing .* can be "
          "deleted"),
-        ({"architectures": ["T5ForTokenClassification"]}, (), (), "architectures .'T5ForTokenClassification'. in config"),
-        ({"architectures": "T5Model"}, (), (), "architectures 'T5Model' in config.json, expected any of 'T5ForCond"),
-        ({"num_layers": "six"}, (), (), "num_layers 'six' in config.json, expected one of type int"),
+        ({"architectures": ["T5ForTokenClassification"]}, (), (),
+         "architectures .'T5ForTokenClassification'. in config"),
+        ({"architectures": "T5Model"}, (), (),
+         "architectures 'T5Model' in config.json, expected any of 'T5ForCond"),
+        ({"num_layers": "six"}, (), (),
+         "num_layers 'six' in config.json, expected one of type int"),
         ({"num_layers": True}, (), (), "num_layers True in config.json, expected one of type int"),
-        ({"scale_decoder_outputs": None}, (), (), "scale_decoder_outputs None in config.json, expected one of type bool"),
-        ({"is_encoder_decoder": False}, (), (), "is_encoder_decoder False, but the model asked for has True"),
+        ({"scale_decoder_outputs": None}, (), (),
+         "scale_decoder_outputs None in config.json, expected one of type bool"),
+        ({"is_encoder_decoder": False}, (), (),
+         "is_encoder_decoder False, but the model asked for has True"),
         ({"d_model": None}, (), (), "d_model None in config.json, expected one of type int"),
         ({"vocab_size": 30.0}, (), (), "vocab_size 30.0 in config.json, expected one of type int"),
-        ({"feed_forward_proj": ["relu"]}, (), (), r"feed_forward_proj \['relu'\] in config.json, expected one of type str"),
-        ({"vocab_size": 10**200}, (), (), r"a vocabulary of 10{99}\.\. ids, but that of the run has 30"),
+        ({"feed_forward_proj": ["relu"]}, (), (),
+         r"feed_forward_proj \['relu'\] in config.json, expected one of type str"),
+        ({"vocab_size": 10**200}, (), (),
+         r"a vocabulary of 10{99}\.\. ids, but that of the run has 30"),
     ],
 )  # fmt: skip
 def test_a_t5_that_computes_otherwise_is_refused(tmp_path, config, tensors, without, sentence):
@@ -261,19 +296,29 @@ def test_a_t5_with_a_head_of_its_own_is_not_taken_for_one_without(tmp_path):
 @pytest.mark.parametrize(
     ("config", "tensors", "without", "sentence"),
     [
-        ({"downsample_in_first_stage": True}, {}, (), "downsample_in_first_stage True, but the model asked for has False"),
+        ({"downsample_in_first_stage": True}, {}, (),
+         "downsample_in_first_stage True, but the model asked for has False"),
         ({"hidden_act": "gelu"}, {}, (), "hidden_act 'gelu', but the model asked for has 'relu'"),
-        ({"layer_type": "bottleneck"}, {}, (), "layer_type 'bottleneck' .*but the model asked for has 'basic'"),
+        ({"layer_type": "bottleneck"}, {}, (),
+         "layer_type 'bottleneck' .*but the model asked for has 'basic'"),
         ({"num_channels": 1}, {}, (), "num_channels 1, but the model asked for has 3"),
-        ({"depths": [3, 4, 6, 3]}, {}, (), r"depths \[3, 4, 6, 3\] .*but the model asked for has \[2, 2, 2, 2\]"),
-        ({"depths": [2, 2, 2, 2.0]}, {}, (), r"depths \[2, 2, 2, 2.0\], but the model asked for has \[2, 2, 2, 2\]"),
-        ({"hidden_sizes": "abc"}, {}, (), "hidden_sizes 'abc' in config.json, expected one of type list"),
-        ({"hidden_sizes": [4, 8, 16]}, {}, (), r"hidden_sizes \[4, 8, 16\], but the model asked for has \[4, 8, 16, 32\]"),
+        ({"depths": [3, 4, 6, 3]}, {}, (),
+         r"depths \[3, 4, 6, 3\] .*but the model asked for has \[2, 2, 2, 2\]"),
+        ({"depths": [2, 2, 2, 2.0]}, {}, (),
+         r"depths \[2, 2, 2, 2.0\], but the model asked for has \[2, 2, 2, 2\]"),
+        ({"hidden_sizes": "abc"}, {}, (),
+         "hidden_sizes 'abc' in config.json, expected one of type list"),
+        ({"hidden_sizes": [4, 8, 16]}, {}, (),
+         r"hidden_sizes \[4, 8, 16\], but the model asked for has \[4, 8, 16, 32\]"),
         ({"groups": 2}, {}, (), "'groups' in config.json, and what that changes is not known"),
-        ({}, {}, ["classifier.1.bias"], r"no tensor 'classifier.1.bias', expected one of shape \[5\]"),
-        ({}, {"classifier.1.bias": (6,)}, (), r"'classifier.1.bias' of shape \[6\], expected \[5\]"),
-        ({}, {"classifier.2.bias": (5,)}, (), "the tensors 'classifier.2.bias', which the model asked for does not have"),
-        ({}, {CONVOLUTION: (4, 3, 3, 3)}, (), rf"'{CONVOLUTION}' of shape \[4, 3, 3, 3\], expected \[4, 3, 7, 7\]"),
+        ({}, {}, ["classifier.1.bias"],
+         r"no tensor 'classifier.1.bias', expected one of shape \[5\]"),
+        ({}, {"classifier.1.bias": (6,)}, (),
+         r"'classifier.1.bias' of shape \[6\], expected \[5\]"),
+        ({}, {"classifier.2.bias": (5,)}, (),
+         "the tensors 'classifier.2.bias', which the model asked for does not have"),
+        ({}, {CONVOLUTION: (4, 3, 3, 3)}, (),
+         rf"'{CONVOLUTION}' of shape \[4, 3, 3, 3\], expected \[4, 3, 7, 7\]"),
         ({}, {}, [CONVOLUTION], f"no tensor '{CONVOLUTION}'"),
     ],
 )  # fmt: skip
@@ -367,7 +412,8 @@ def test_values_that_are_not_finite_are_refused(tmp_path, bad):
         (b'{"model_type": ' * 50_000, "it is nested more than 64 levels deep"),
         (b'{"model_type": "t5", "model_type": "t5"}', "it has 'model_type' twice in one object"),
         (b'{"model_type": "t5", "d_model": ' + b"9" * 5000 + b"}", "its number 9+ is too large"),
-        (b'{"model_type": "t5", "layer_norm_epsilon": NaN}', "it holds NaN, where JSON has numbers"),
+        (b'{"model_type": "t5", "layer_norm_epsilon": NaN}',
+         "it holds NaN, where JSON has numbers"),
     ],
 )  # fmt: skip
 def test_a_damaged_config_is_told(tmp_path, content, sentence):
@@ -492,7 +538,10 @@ def test_shards_with_other_tensors_than_listed_are_told(tmp_path):
 def test_a_damaged_list_of_shards_is_told(tmp_path, content, reason):
     file, _ = sharded(tmp_path)
     file.write_text(content)
-    sentence = f"{file} cannot be read as a list of shards ({reason}), expected one as transformers writes it."
+    sentence = (
+        f"{file} cannot be read as a list of shards ({reason}), expected one as transformers "
+        f"writes it."
+    )
     assert told(DataError, t5_network, tmp_path) == sentence
 
 
@@ -514,7 +563,9 @@ def test_what_is_wrong_inside_is_told_before_a_workdir_is_made(tmp_path):
 
 
 def config_of(folder, rows):
-    """Writes the configuration of a T5 with `rows` embeddings, and an empty file for the weights."""
+    """Writes the configuration of a T5 with `rows` embeddings, and an empty file for the
+    weights.
+    """
     sizes = {
         "d_model": 16,
         "num_heads": 2,

@@ -86,8 +86,8 @@ def from_transformers(base):
     """(the network of transformers, its modules by our layers' names)."""
     transformers = pytest.importorskip("transformers")
     config = transformers.ResNetConfig(
-        num_channels=3, embedding_size=base, hidden_sizes=[base, 2 * base, 4 * base, 8 * base], depths=[2, 2, 2, 2],
-        layer_type="basic", num_labels=5,
+        num_channels=3, embedding_size=base, hidden_sizes=[base, 2 * base, 4 * base, 8 * base],
+        depths=[2, 2, 2, 2], layer_type="basic", num_labels=5,
     )  # fmt: skip
     net = transformers.ResNetForImageClassification(config)
     named = {"stem": net.resnet.embedder.embedder, "head": net.classifier[1]}
@@ -268,7 +268,9 @@ def test_refusals():
 
 
 def test_hessian_vector_product_against_differences():
-    """What the curvature probe takes: in evaluation mode, smooth activation, along one direction."""
+    """What the curvature probe takes: in evaluation mode, smooth activation, along one
+    direction.
+    """
     net, params, rest, x = made(base=1, shape=(3, 5, 4, 3))
     net = resnet18(5, "batch", "tanh", "torch", base=1)
 
@@ -319,8 +321,8 @@ def test_a_task_over_lanes_with_methods_and_probes():
     """
     options = {"resnet18.base": 2, "redo.period": 2}
     spec = tiny.spec(
-        model="resnet18", norm="batch", method="redo+spectral", epochs=1, probe_samples=8, options=options,
-        probes=("representation_change", "dormant_fraction"),
+        model="resnet18", norm="batch", method="redo+spectral", epochs=1, probe_samples=8,
+        options=options, probes=("representation_change", "dormant_fraction"),
     )  # fmt: skip
     run, how = supervised.make_run(spec), Execution("map", 1, 1)
     numbers = lanes.stack(lanes.check(spec, lanes.grid(seed=[0, 1]), len(DATA.x)))

@@ -52,7 +52,9 @@ def norm(x, p):
 
 
 def attention(p, x, memory, seen, bias):
-    """[Q, D]: for each query and head, the mean of the values seen, weighted by exp(score + bias)."""
+    """[Q, D]: for each query and head, the mean of the values seen, weighted by exp(score +
+    bias).
+    """
     query, keys, values = (
         x @ p["query"]["kernel"],
         memory @ p["key"]["kernel"],

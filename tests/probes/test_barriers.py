@@ -97,7 +97,9 @@ def test_saturated_units_by_hand():
 @pytest.mark.parametrize("activation", ["tanh", "crelu"])
 @pytest.mark.long
 def test_gradients_by_activations_are_those_of_the_layer_above(activation):
-    """By the chain rule on a network of two hidden layers, in numpy; and both forms of the probe."""
+    """By the chain rule on a network of two hidden layers, in numpy; and both forms of the
+    probe.
+    """
     spec = tiny.spec(depth=2, activation=activation, probes=("saturated_fraction",))
     environment, data = spec.make_environment({}), jax.tree.map(jnp.asarray, tiny.data())
     net = network.network(spec, environment, data)

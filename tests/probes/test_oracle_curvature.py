@@ -1,4 +1,6 @@
-"""hessian_top against matfree's Lanczos with full re-orthogonalisation, on an MLP of this project."""
+"""hessian_top against matfree's Lanczos with full re-orthogonalisation, on an MLP of this
+project.
+"""
 
 import jax
 import jax.numpy as jnp

@@ -54,7 +54,7 @@ def everywhere(function, *arguments, plain=True):
     return jitted
 
 
-# ----------------------------------------------------------------------------------------------------------
+# --------------------------------------------------------------------------------------------------
 # curvature
 
 
@@ -318,7 +318,7 @@ def test_curvature_of_something_not_finite_is_nan(bad):
     assert float(both.value[1]) == pytest.approx(3.0, rel=1e-5)
 
 
-# --------------------------------------------------------------------------------------------------------------
+# --------------------------------------------------------------------------------------------------
 # units
 
 RARE = np.zeros((200, 5), np.float32)  # units positive on 0, 1, 2, 3 and 200 of 200 inputs
@@ -402,7 +402,7 @@ def test_positions_count_as_inputs():
     assert rank == pytest.approx(value(probes.effective_rank, f32(maps.reshape(200, 3))), rel=1e-6)
 
 
-# -----------------------------------------------------------------------------------------------------
+# --------------------------------------------------------------------------------------------------
 # representation
 
 
@@ -455,7 +455,7 @@ def test_effective_rank():
         assert np.isnan(probes.effective_rank(f32([[1, 2], [bad, 3]])))
 
 
-# ---------------------------------------------------------------------------------------------------------
+# --------------------------------------------------------------------------------------------------
 # parameters
 
 TREE = {
@@ -477,7 +477,7 @@ def test_norms_and_distance():
     assert everywhere(lambda p: probes.gradient_norm(quadratic, p), TREE) == pytest.approx(26.0)
 
 
-# ----------------------------------------------------------------------------------------------------
+# --------------------------------------------------------------------------------------------------
 # on a Snapshot
 
 
@@ -619,7 +619,9 @@ def columns_that_depend(path, columns):
     """Which of the columns depend on the array at `path` of `healthy_arrays`."""
     kind = ("params", "initial", "hidden", "previous_hidden", "loss")[path[0].idx]
     layer = path[1].key if len(path) > 1 else ""
-    whole = {  # probes that depend on it in all of their columns, and those that do in that of the layer and in others
+    # probes that depend on it in all of their columns, and those that do in that of the layer and
+    # in others
+    whole = {
         "params": (
             ("hessian_top", "gradient_norm"),
             {"distance_from_init": ("", "relative"), "parameter_norm": ("",)},
@@ -1018,8 +1020,8 @@ def test_logits_that_are_not_finite_have_no_loss(bad):
 def test_a_lane_that_diverged_has_no_measurement(tmp_path):
     """Neither accuracy, nor test accuracy, nor any probe; it enters no statistic but is counted."""
     spec = tiny.spec(
-        dataset=tiny.arrays(tmp_path), environment="permuted_pixels", transition="input", tasks=1, epochs=1,
-        probes=("hessian_top", "dormant_fraction"),
+        dataset=tiny.arrays(tmp_path), environment="permuted_pixels", transition="input", tasks=1,
+        epochs=1, probes=("hessian_top", "dormant_fraction"),
     )  # fmt: skip
     lanes = grid(learning_rate=[0.1, 1e30], seed=[0, 1])
     table, arms = sweep.run(spec, lanes).set_index("learning_rate"), ["learning_rate"]

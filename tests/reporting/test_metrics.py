@@ -53,17 +53,19 @@ def named(name: str):
 LOSS = ["online_loss", "online_loss_mean"]
 
 # --- columns
-# ------------------------------------------------------------------------------------------------------
+# --------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
     ("environment", "columns"),
     [
         (random_labels(), ["online_accuracy", "accuracy", "loss", "online_accuracy_mean", *LOSS]),
-        (permuted_pixels(), ["test_accuracy", "online_accuracy", "accuracy", "loss", "online_accuracy_mean", *LOSS]),
+        (permuted_pixels(),
+         ["test_accuracy", "online_accuracy", "accuracy", "loss", "online_accuracy_mean", *LOSS]),
         (random_seq2seq(), ["bleu2", "online_token_accuracy", "token_accuracy", "loss",
                             "online_token_accuracy_mean", *LOSS]),
-        (bigram_cipher(), ["test_bleu2", "test_token_accuracy", "bleu2", "online_token_accuracy", "token_accuracy",
+        (bigram_cipher(),
+         ["test_bleu2", "test_token_accuracy", "bleu2", "online_token_accuracy", "token_accuracy",
                            "loss", "online_token_accuracy_mean", *LOSS]),
         (mistakes(), ["online_error", "error", "loss", "online_error_mean", *LOSS]),
     ],
@@ -131,7 +133,9 @@ def test_what_fits_no_metric_or_another_s_column_is_refused_before_anything_runs
     )
     for flags, told in {
         "--environment=norms": "metric 'width' of norms has the name of a setting or a probe.",
-        "--environment=random_labels,points": "points means by 'online_accuracy' something else than another",
+        "--environment=random_labels,points": (
+            "points means by 'online_accuracy' something else than another"
+        ),
     }.items():
         assert launch(tmp_path / "run", *flags.split()) == 2
         assert told in capsys.readouterr().err
@@ -146,13 +150,13 @@ def test_judged_by_what_all_environments_have():
 
 
 # --- guessing
-# -----------------------------------------------------------------------------------------------------
+# --------------------------------------------------------------------------------------------------
 
 
 def data(labels, test=()) -> Data:
     made = tiny.data(len(labels), test=len(test))
-    return Data(made.x, np.array(labels, np.int32), made.test_x, np.array(test, np.int32), made.mean, made.std,
-                int(max(labels)) + 1)  # fmt: skip
+    return Data(made.x, np.array(labels, np.int32), made.test_x, np.array(test, np.int32),
+                made.mean, made.std, int(max(labels)) + 1)  # fmt: skip
 
 
 @pytest.mark.parametrize(
@@ -167,7 +171,9 @@ def data(labels, test=()) -> Data:
 )
 @pytest.mark.long
 def test_guessing_is_the_best_answer_that_looks_at_no_image(labels, chance):
-    """Against the environment's own metric of every constant answer on the labels of its own tasks."""
+    """Against the environment's own metric of every constant answer on the labels of its own
+    tasks.
+    """
     environment, made = random_labels(), data(labels)
     assert metrics.chance([environment], made, "online_accuracy") == pytest.approx(chance)
     task = environment.task(jax.random.key(3), made, 0)
@@ -220,7 +226,7 @@ def test_every_score_with_a_level_of_chance_is_recorded():
 
 
 # --- tables
-# -------------------------------------------------------------------------------------------------------
+# --------------------------------------------------------------------------------------------------
 
 
 def table(column="online_error", **attributes):
@@ -330,7 +336,10 @@ def test_a_probe_says_beside_itself_whether_it_is_a_share(monkeypatch):
 
 
 def launch(folder, *flags):
-    small = "--samples=64 --epochs=2 --tasks=2 --batch_size=16 --width=8 --depth=1 --norm=none --optimizer=sgd"
+    small = (
+        "--samples=64 --epochs=2 --tasks=2 --batch_size=16 --width=8 --depth=1 --norm=none "
+        "--optimizer=sgd"
+    )
     more = ["--seeds=2", "--probes=none", "--noprogress", f"--workdir={folder}"]
     return launcher.launch(launcher.Experiment(""), [*small.split(), *more, *flags])
 

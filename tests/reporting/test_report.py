@@ -160,7 +160,10 @@ def test_diverged_seeds_and_one_seed_are_told():
     assert "L2, abrupt\n(1 of 3 seeds diverged)" in [
         t.get_text() for t in fig.axes[1].get_legend().texts
     ]
-    caption = "Line: mean over 3 seeds; band: minimum to maximum. A diverged seed is left out where it has no value."
+    caption = (
+        "Line: mean over 3 seeds; band: minimum to maximum. A diverged seed is left out where it "
+        "has no value."
+    )
     assert fig._supxlabel.get_text() == f"{caption} Two words."
     assert "2 to 3 seeds" in curves.figure(table[table["lane"] != 0], ARMS)._supxlabel.get_text()
     single = curves.figure(made(METHODS, seeds=1), ARMS)

@@ -41,7 +41,7 @@ def small():
 
 
 # --- statistics
-# ---------------------------------------------------------------------------------------------------
+# --------------------------------------------------------------------------------------------------
 
 
 def test_statistics_by_hand():
@@ -202,7 +202,7 @@ def test_statistics_refuses(bad):
 
 
 # --- table
-# --------------------------------------------------------------------------------------------------------
+# --------------------------------------------------------------------------------------------------
 
 
 def test_metric_columns():
@@ -276,7 +276,7 @@ def test_write_replaces_and_missing_files_are_told(tmp_path, small):
 
 
 # --- summary
-# ------------------------------------------------------------------------------------------------------
+# --------------------------------------------------------------------------------------------------
 
 
 def test_summary_by_hand(small):
@@ -537,7 +537,7 @@ def test_final_table_whole(small):
     arm                           seeds  mean, %   95 % interval  minus abrupt, points   95 % interval
     abrupt                            2     22.5  -72.8 to 117.8
     output interpolation, K = 20      2     82.5  -12.8 to 177.8                 +60.0  +60.0 to +60.0
-    L2, abrupt                        1     45.0               -                 +15.0               -"""
+    L2, abrupt                        1     45.0               -                 +15.0               -"""  # noqa: E501
     assert tables.final_table(small, ARMS, last=2) == textwrap.dedent(expected)
 
 
@@ -634,7 +634,8 @@ def test_final_table_takes_the_baseline_it_is_given(small):
 
 def test_finals_are_final_and_paired_differences_of_every_metric():
     rows = [
-        {"lane": 2 * (k != 1) + seed, "task": task, "seed": seed, "granularity": k, "method": "none", "finite": True,
+        {"lane": 2 * (k != 1) + seed, "task": task, "seed": seed, "granularity": k,
+         "method": "none", "finite": True,
          "accuracy": 0.1 * seed + 0.01 * task * k, "loss": float(k), "loss/h0": 1.0}
         for k in (1, 4) for seed in (0, 1) for task in (0, 1, 2)
     ]  # fmt: skip

@@ -117,7 +117,9 @@ def test_other_factors_activations_and_norms_without_parameters(activation):
 )
 @pytest.mark.long
 def test_what_an_optimizer_remembers_is_what_it_would_of_clones(model, optimizer):
-    """Moments after steps with given gradients, cloned, are moments of the clones' own gradients."""
+    """Moments after steps with given gradients, cloned, are moments of the clones' own
+    gradients.
+    """
     spec = spec_of(model, "layer", optimizer=optimizer, epochs=1)
     lane, state = trained(spec, np.random.default_rng(2))
     wide = wide_of(spec)

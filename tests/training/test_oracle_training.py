@@ -1,4 +1,6 @@
-"""A whole run of two tasks, replayed in PyTorch step by step: the training loop does what it says."""
+"""A whole run of two tasks, replayed in PyTorch step by step: the training loop does what it
+says.
+"""
 
 import jax
 import jax.numpy as jnp
