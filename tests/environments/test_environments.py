@@ -21,7 +21,8 @@ from plasticity_jax.environments import (
     regression,
 )
 from plasticity_jax.spec import Spec
-from plasticity_jax.types import Data
+from plasticity_jax.stream.transitions import TRANSITIONS, alpha_at
+from plasticity_jax.types import Batch, Data
 
 KEY = jax.random.key(5)
 
@@ -61,6 +62,31 @@ def generations(data, t, share):
     """How often each label was drawn anew until task t, from the definition, in integers."""
     order = np.asarray(jax.random.permutation(jax.random.fold_in(KEY, 2**31), len(data.y)))
     return np.floor(np.float32(t) * np.float32(share) + (order + 0.5) / len(data.y)).astype(int)
+
+
+@pytest.mark.parametrize("draw", ["shuffle", "iid", "classes"])
+@pytest.mark.long
+def test_stages_of_a_share_are_the_plateaus_of_task_sampling(draw):
+    """A share of 1 / K is sampling in K plateaus, label by label, where an example's rank is one
+    less its rank there: the order of all examples the other way round.
+    """
+    data, plateaus, samples = tiny.data(60), 4, 60
+    shared, whole = random_labels(draw=draw, share=1 / plateaus), random_labels(draw=draw)
+    stages = jnp.arange(2 * plateaus + 1)
+    each = jax.vmap(shared.task, (None, None, 0))(KEY, data, stages)
+    tasks = jax.vmap(whole.task, (None, None, 0))(KEY, data, jnp.arange(3))
+    order = jax.random.permutation(jax.random.fold_in(KEY, 2**31), samples)
+    rank = 1 - (order.astype(jnp.float32) + 0.5) / samples
+    changed = 0
+    for task in (1, 2):
+        batches = [Batch(data.x, tasks[t], jnp.ones(samples)) for t in (task - 1, task)]
+        changed += int((tasks[task] != tasks[task - 1]).sum())
+        for step in range(plateaus):
+            alpha = alpha_at(jnp.int32(step), jnp.int32(plateaus), jnp.int32(plateaus))
+            mixed = TRANSITIONS["sampling"].mix(*batches, alpha, rank)
+            stage = (task - 1) * plateaus + step + 1
+            np.testing.assert_array_equal(mixed.y, each[stage])
+    assert changed > samples / 2
 
 
 def test_random_labels_change_at_every_nth_task():
