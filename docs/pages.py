@@ -320,7 +320,11 @@ def namesakes(name: str, factory: Callable) -> list[str]:
 
 
 def paragraph(words: str) -> str:
-    """Returns a paragraph of a docstring as Markdown; lists of arguments become lists."""
+    """Returns a paragraph of a docstring as Markdown; lists of arguments become lists, examples
+    blocks of code.
+    """
+    if words.startswith(">>> "):
+        return f"```pycon\n{words}\n```\n"
     head, _, body = words.partition("\n")
     if head.rstrip() in ("Args:", "Raises:", "Attributes:", "Returns:"):
         listed, after = re.match(r"((?:[ ]+[^\n]*\n?)*)(.*)", body, re.DOTALL).groups()

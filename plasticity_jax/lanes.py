@@ -42,6 +42,10 @@ def grid(**axes: Any) -> list[dict[str, Any]]:
     the latter as `**{"l2.strength": [1e-3, 1e-4]}`. What is not named takes its default when the
     lanes are run. Numbers of numpy and jax become Python's. Raises ValueError for a field of Spec,
     a number that no part has, an axis with something that is no number, or more than `MOST` lanes.
+
+    >>> lanes = pj.grid(granularity=[1, 20], seed=range(2))
+    >>> len(lanes), lanes[0], lanes[-1]
+    (4, {'granularity': 1, 'seed': 0}, {'granularity': 20, 'seed': 1})
     """
     for name in axes:
         if name in Spec.__dataclass_fields__:
@@ -340,6 +344,10 @@ def stack(lanes: Sequence[Mapping[str, Any]]) -> dict[str, np.ndarray]:
 
     Raises ValueError if there are no lanes, or they have other names, or something in them is no
     number.
+
+    >>> lanes = pj.stack(pj.grid(granularity=[1, 20], seed=range(2)))
+    >>> lanes["granularity"].tolist(), lanes["seed"].tolist()
+    ([1, 1, 20, 20], [0, 1, 0, 1])
     """
     lanes = listed(lanes)
     if not lanes:

@@ -63,6 +63,10 @@ class Spec:
     (see `stream.epoch`): of 127 examples in batches of 64 one is in every epoch and the others in
     half of them. Raises ValueError (one sentence: what was given, what is allowed), also for a
     field other than its default that the model has no use for, such as `width` of a ResNet-18.
+
+    >>> spec = pj.Spec(method="l2+redo", width=4, options={"redo.period": 500})
+    >>> spec.method, spec.transition, spec.options
+    ('redo+l2', 'output', (('redo.period', 500),))
     """
 
     dataset: str = _field(

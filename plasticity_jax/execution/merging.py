@@ -72,6 +72,12 @@ def load(*workdirs: str | Path) -> "pandas.DataFrame":
 
     Raises WorkdirError for a folder without results, for two different data under one name, and
     for the same lane with other measurements in another workdir.
+
+    >>> small = {"width": 4, "depth": 1, "norm": "none", "optimizer": "sgd", "probes": ()}
+    >>> spec = pj.Spec(samples=64, transition="abrupt", tasks=2, epochs=1, **small)
+    >>> table = pj.run(spec, pj.grid(seed=range(2)), "runs/tiny")
+    >>> pj.load("runs/tiny")["accuracy"].equals(table["accuracy"])
+    True
     """
     return load_with_programs(workdirs)[0]
 

@@ -78,7 +78,12 @@ def load_dataset(
 
 
 def load_data(spec: Spec, data_dir: str | None = None, download: bool = False) -> Data:
-    """Returns the Spec's dataset as the `data` argument of its pure functions."""
+    """Returns the Spec's dataset as the `data` argument of its pure functions.
+
+    >>> data = pj.load_data(pj.Spec(dataset="digits", samples=320))
+    >>> data.x.shape, data.y.shape, data.classes
+    ((320, 8, 8, 1), (320,), 10)
+    """
     return jax.tree.map(jax.numpy.asarray, device_data(load_dataset(spec, data_dir, download)))
 
 

@@ -32,6 +32,13 @@ def load_state(
     Nothing is compiled or changed. Raises ValueError for what is no number, WorkdirError for a
     folder, a lane or a task that is not there, or a damaged checkpoint, DataError for data that is
     not there.
+
+    >>> small = {"width": 4, "depth": 1, "norm": "none", "optimizer": "sgd", "probes": ()}
+    >>> spec = pj.Spec(samples=64, transition="abrupt", tasks=2, epochs=1, **small)
+    >>> table = pj.run(spec, pj.grid(seed=range(2)), "runs/tiny")
+    >>> state = pj.load_state("runs/tiny", lane=1)
+    >>> state.params["layer0"]["kernel"].shape
+    (64, 4)
     """
     where = paths.expanded(workdir, "workdir")
     number = registry.whole("lane", lane, 0)

@@ -89,6 +89,12 @@ def run(
     `~` at the start of a folder is expanded. Raises ValueError (settings), DataError (data),
     MemoryError (by an estimate), WorkdirError (workdir), Stopped (a signal of `workdir.Stop`, such
     as SIGTERM or Ctrl-C, with a workdir).
+
+    >>> small = {"width": 4, "depth": 1, "norm": "none", "optimizer": "sgd", "probes": ()}
+    >>> spec = pj.Spec(samples=64, transition="abrupt", tasks=2, epochs=1, **small)
+    >>> table = pj.run(spec, pj.grid(seed=range(2)), "runs/tiny")
+    >>> table[["lane", "seed", "task"]].to_numpy().tolist()
+    [[0, 0, 0], [0, 0, 1], [1, 1, 0], [1, 1, 1]]
     """
     if isinstance(spec, Spec):
         runs = [(spec, [{}] if lanes is None else lanes)]

@@ -262,6 +262,14 @@ def compose(*methods: Method) -> Method:
 
     What any of them remembers is its own: rewrites and resets act on the state of the bare
     optimizer alone.
+
+    >>> shrink = pj.methods.shrink_and_perturb(shrink=0.5, noise=0.0)
+    >>> optimizer = pj.methods.compose(shrink, pj.methods.l2(strength=0.25))(optax.sgd(1.0))
+    >>> params = jnp.array([4.0, -8.0])
+    >>> ctx = pj.Context(jax.random.key(0), step=8, boundary=True, hidden={})
+    >>> updates, state = optimizer.update(jnp.zeros(2), optimizer.init(params), params, ctx=ctx)
+    >>> (params + updates).tolist()  # half by the penalty's gradient, half of that by shrinking
+    [1.0, -2.0]
     """
 
     def layer(method: Method) -> int:

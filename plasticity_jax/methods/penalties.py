@@ -43,6 +43,12 @@ def l2(*, strength: Number = 1e-3, on: str = "all") -> Penalty:
     1/2, as Liu & Mou's code has it: PyTorch's weight_decay is 2 * strength. Optimizer moments see
     the sum of both gradients. Source: Krogh & Hertz 1991; Liu & Mou 2026, section 5. Raises
     ValueError for another `on`.
+
+    >>> optimizer = pj.methods.l2(strength=0.5)(optax.sgd(1.0))
+    >>> params = jnp.array([1.0, -2.0])
+    >>> updates, state = optimizer.update(jnp.zeros(2), optimizer.init(params), params)
+    >>> updates.tolist()  # -2 * strength * params
+    [-1.0, 2.0]
     """
     registry.one_of("l2.on", on, ON)
 

@@ -42,6 +42,15 @@ def redo(
         params give them.
     `period` and `warmup` may be "never". Raises ValueError for an unknown `score` or `outgoing`, a
     `period` < 1, or units that `init` has no layer for.
+
+    >>> params = {"in": {"kernel": jnp.ones((3, 2))}, "out": {"kernel": jnp.ones((2, 1))}}
+    >>> units = {"h": pj.UnitGroup(made_by=("in",), norm=None, feeds=("out",))}
+    >>> optimizer = pj.methods.redo(units, lambda key: params, period=1)(optax.sgd(0.0))
+    >>> hidden = {"h": jnp.array([[0.0, 5.0]])}
+    >>> ctx = pj.Context(jax.random.key(0), step=8, boundary=False, hidden=hidden)
+    >>> updates, state = optimizer.update(params, optimizer.init(params), params, ctx=ctx)
+    >>> optax.apply_updates(params, updates)["out"]["kernel"].tolist()  # the first is dormant
+    [[0.0], [1.0]]
     """
     registry.one_of("redo.score", score, ("batch", "running"))
     registry.one_of("redo.outgoing", outgoing, ("zero", "keep", "redraw"))

@@ -28,6 +28,13 @@ def shrink_and_perturb(
     `begin`; with "never" it never acts. Optimizer moments are kept. Source: Ash & Adams 2020;
     values Liu & Mou's for the MLP, whose code acts ahead of the first step. Raises ValueError for a
     `period` that is no number of steps, or a `moment` where there is a period.
+
+    >>> optimizer = pj.methods.shrink_and_perturb(shrink=0.5, noise=0.0)(optax.sgd(1.0))
+    >>> params = jnp.array([1.0, -2.0])
+    >>> ctx = pj.Context(jax.random.key(0), step=8, boundary=True, hidden={})
+    >>> updates, state = optimizer.update(jnp.zeros(2), optimizer.init(params), params, ctx=ctx)
+    >>> (params + updates).tolist()
+    [0.5, -1.0]
     """
     registry.one_of("shrink_and_perturb.moment", moment, ("before", "after_first_step"))
 

@@ -198,6 +198,11 @@ def hessian_top(
     floating-point numbers, a key that is no JAX random key, iterations < 1 or a negative tolerance.
     Source: Liu & Mou 2026, section 5.3 (maximum eigenvalue). Power iteration would find the largest
     magnitude instead.
+
+    >>> loss = lambda params: 3 * params[0] ** 2 + params[1] ** 2
+    >>> value = pj.probes.hessian_top(loss, jnp.ones(2), jax.random.key(0))
+    >>> round(float(value), 2)  # of 6 and 2
+    6.0
     """
     return hessian_ritz(loss, params, key, iterations, tolerance).value
 

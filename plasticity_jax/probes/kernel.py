@@ -25,6 +25,10 @@ def empirical_ntk(
     times; where a Flax network is made of dense layers and norms, `layerwise_ntk` gives the latter
     for a fraction of the work. NaN where an output or parameter is not finite. Raises ValueError
     for outputs that are not [N, C] or parameters that are no floating-point numbers.
+
+    >>> x = jnp.array([[1.0, 0.0], [1.0, 2.0]])
+    >>> pj.probes.empirical_ntk(lambda weights: x @ weights, jnp.ones((2, 1))).tolist()  # x @ x.T
+    [[1.0, 1.0], [1.0, 5.0]]
     """
     params = numerics.floating("params", params)
     value, pullback = jax.vjp(outputs, params)

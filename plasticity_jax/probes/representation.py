@@ -17,6 +17,11 @@ def representation_change(now: Array, before: Array) -> Array:
     Inputs whose old representation is exactly zero (all units silent) have no ratio and are left
     out; NaN if none is left. Source: Liu & Mou 2026, appendix C (formula re-derived); deviation:
     the exclusion. Raises ValueError for arrays of different shapes.
+
+    >>> before = jnp.array([[3.0, 4.0], [1.0, 0.0], [0.0, 0.0]])
+    >>> now = jnp.array([[3.0, 4.0], [1.0, 2.0], [5.0, 5.0]])
+    >>> float(pj.probes.representation_change(now, before))  # of 0 and 2, the third is left out
+    1.0
     """
     now, before = numerics.activations("now", now), numerics.activations("before", before)
     if now.shape != before.shape:
@@ -116,6 +121,10 @@ def effective_rank(activations: Array) -> Array:
 
     0 if all activations are zero. Not centered; positions count as inputs. Source: Roy & Vetterli
     2007.
+
+    >>> rank = jax.jit(pj.probes.effective_rank)
+    >>> round(float(rank(jnp.eye(4, 3))), 2), round(float(rank(jnp.ones((4, 3)))), 2)
+    (3.0, 1.0)
     """
     p, finite = _shares(activations)
     entropy = -jnp.where(p > 0, p * jnp.log(jnp.where(p > 0, p, 1.0)), 0.0).sum()

@@ -42,6 +42,10 @@ def dormant_fraction(activations: PyTree, share: float = 0.01) -> Array:
     For activations after a ReLU; other activations are judged by their sign all the same.
     Source: Liu & Mou 2026, appendix C, with the threshold of Dohare et al. 2024; their own is that
     of `never_active_fraction`.
+
+    >>> activations = jnp.array([[0.0, 1.0, 0.0, 2.0], [0.0, 0.0, 3.0, 1.0]])
+    >>> float(pj.probes.dormant_fraction(activations))  # the first of four
+    0.25
     """
     numerics.check_number("share", share, high=1)
     return _share(activations, lambda group: _active(group) < share * len(group) * (1 - _ROUNDING))

@@ -42,6 +42,11 @@ def batches(
     step; the epoch's order is made once and many batches are made together, so a batch costs little
     more than its copy. Raises ValueError (one sentence) for what is not allowed, before the first
     batch is made.
+
+    >>> data, labels = pj.load_data(pj.Spec(samples=64)), pj.environments.random_labels()
+    >>> stream = pj.batches(labels, "abrupt", data, batch_size=32, epochs=1, tasks=2)
+    >>> [(task, step, batch.x.shape) for task, step, batch in stream][1:3]
+    [(0, 1, (32, 8, 8, 1)), (1, 0, (32, 8, 8, 1))]
     """
     mixture = order.transition_for(environment, transition)
     order.check_data(data)
@@ -124,6 +129,11 @@ def task_set(
 
     `split="test"` gives the held-out ones. Raises ValueError (one sentence) for what is not
     allowed, and for the held-out examples of an environment or of data without any.
+
+    >>> data, labels = pj.load_data(pj.Spec(samples=64)), pj.environments.random_labels()
+    >>> everything = pj.task_set(labels, data, task=1)
+    >>> everything.x.shape, everything.y.shape
+    ((64, 8, 8, 1), (64, 10))
     """
     order.check_environment(environment)
     order.check_data(data)

@@ -172,6 +172,12 @@ def make_stream(
     task. Raises ValueError (one sentence) for what is no environment or transition, a transition
     that the environment does not allow, or a size that is no count; `at` raises it for arguments
     that are not allowed, as far as they are not traced.
+
+    >>> data = pj.load_data(pj.Spec(samples=64))
+    >>> stream = pj.make_stream(pj.environments.random_labels(), "abrupt", batch_size=16, epochs=2)
+    >>> batch = jax.jit(stream)(jax.random.key(0), data, task=1, step=5)
+    >>> batch.x.shape, batch.y.shape
+    ((16, 8, 8, 1), (16, 10))
     """
     mixture = transition_for(environment, transition)
     batch_size, epochs = (

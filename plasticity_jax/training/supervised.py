@@ -65,6 +65,15 @@ def make_run(spec: Spec) -> Run:
     (of the last fifth of the phase, of all of it as `.._mean`, without chance as `greedy_..`),
     `episodes`, and the loss and value `q` of a fixed minibatch of what is remembered, those of
     training minibatches before their updates as `online_..`.
+
+    >>> small = {"width": 4, "depth": 1, "norm": "none", "optimizer": "sgd", "probes": ()}
+    >>> spec = pj.Spec(samples=64, transition="abrupt", tasks=2, epochs=1, **small)
+    >>> init, run_task = pj.make_run(spec)
+    >>> data, lane = pj.load_data(spec), {"seed": 0}
+    >>> state = jax.eval_shape(init, lane, data)  # or jax.jit(init)(lane, data)
+    >>> state, metrics = jax.eval_shape(run_task, lane, state, data, 0)
+    >>> state.params["layer0"]["kernel"].shape, metrics["accuracy"].shape
+    ((64, 4), ())
     """
     if not isinstance(spec, Spec):
         raise ValueError(f"spec is {registry.shown(spec)}: allowed is a Spec.")

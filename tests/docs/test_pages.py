@@ -89,6 +89,15 @@ def test_a_probe_says_its_formula_and_its_literature(written):
     assert "## `ResNet18` by itself" in written["models_resnet18"]
 
 
+def test_examples_are_shown_as_code(written):
+    example = (
+        "\n```pycon\n>>> activations = jnp.array([[0.0, 1.0, 0.0, 2.0], [0.0, 0.0, 3.0, 1.0]])\n"
+    )
+    assert example in written["probes_dormant_fraction"]
+    assert "\n[-1.0, 2.0]\n```\n" in written["methods_l2"]
+    assert not any(r"\>\>\>" in page for page in written.values())
+
+
 def test_words_are_shown_as_they_are():
     assert pages.escaped("sum_b *x* `a_b*` [0, 1]") == r"sum\_b \*x\* `a_b*` \[0, 1\]"
     assert pages.cell("a | `b | c`") == r"a \| `b \| c`"
