@@ -243,6 +243,7 @@ def test_op_by_op_everywhere(table, model, environment):
     check_op_by_op(table, model, environment)
 
 
+@pytest.mark.long
 def test_what_is_not_measured_is_no_nan_to_be_debugged(table):
     """A task without its probes, and tasks before the first."""
     asked = {"probe_every": 2, "probes": ("parameter_norm",), "revisit": 1}

@@ -158,6 +158,7 @@ def assert_same(left, right):
     pandas.testing.assert_frame_equal(left, right, check_exact=True)
 
 
+@pytest.mark.long
 def test_a_run_in_segments_is_resumed_parted_and_merged(spec, short, tmp_path):
     """Stopped after its seventh task; then one of its lanes goes on alone, and then the other."""
     straight = sweep.run(spec, LANES)

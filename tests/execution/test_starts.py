@@ -84,6 +84,7 @@ def test_resumed_and_grown_equals_straight_through(spec, donor, longer, tmp_path
     assert_measured(table, longer)
 
 
+@pytest.mark.long
 def test_a_run_killed_before_its_first_checkpoint_begins_from_the_same(
     spec, donor, longer, tmp_path, monkeypatch
 ):
@@ -225,6 +226,7 @@ def arms(spec, tmp_path_factory) -> pathlib.Path:
     return folder
 
 
+@pytest.mark.long
 def test_an_arm_is_named_where_there_are_several(spec, arms, tmp_path):
     one = dataclasses.replace(spec, tasks=1)
     named = sweep.run(one, SEEDS, tmp_path / "a", start=arms, start_arm={"learning_rate": 1e-2})
@@ -272,6 +274,7 @@ def test_an_arm_is_settings_and_values(arms, tmp_path, capsys, text, code):
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.long
 def test_given_parameters_are_where_lanes_begin(spec, donor):
     """With a step so small that they stay; each lane with the same ones, and Adam at its start."""
     still = dataclasses.replace(spec, tasks=1)

@@ -78,6 +78,7 @@ def test_lanes_that_part_take_their_kept_states_along(spec, kept, tmp_path):
     assert history["history"]["loss"].shape == (2, 1)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("arguments", "error", "said"),
     [

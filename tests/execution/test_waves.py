@@ -105,6 +105,7 @@ def without(table):
     return table.drop(columns="stopped")
 
 
+@pytest.mark.long
 def test_lanes_that_go_on_are_those_of_a_run_without_waves(spec, straight, tmp_path):
     below = limit(straight)
     wanted = expected(straight, below)
@@ -128,6 +129,7 @@ def test_lanes_that_go_on_are_those_of_a_run_without_waves(spec, straight, tmp_p
     assert not whole.get("stopped", pd.Series([False])).any()
 
 
+@pytest.mark.long
 def test_what_is_left_is_planned_into_fuller_slices(spec, straight, tmp_path):
     """Six lanes in three slices of two, of which fewer go on, whose lanes are put together; in the
     middle of the second wave the run is interrupted.

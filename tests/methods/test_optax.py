@@ -195,6 +195,7 @@ def after_a_boundary(*names: str) -> list[np.ndarray]:
 alone_after_a_boundary = functools.cache(after_a_boundary)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(("one", "other"), EVERY_PAIR)
 def test_a_method_remembers_the_same_in_company(one, other):
     """After a step at a boundary, in which the other acts, to the bit; and the other as well."""

@@ -595,4 +595,4 @@ def test_the_experiment_leaves_figure_and_tables(tmp_path, capsys, monkeypatch):
 
 def test_help_is_the_files_own_description(capsys):
     assert experiment.main(["--help"]) == 0
-    assert "Not modelled by the theory" in capsys.readouterr().out
+    assert "Not modeled by the theory" in capsys.readouterr().out
