@@ -233,6 +233,7 @@ def test_a_workdir_that_says_it_with_the_number_is_the_same_run(tmp_path, capsys
     after = json.loads((tmp_path / "run" / "config.json").read_text())
     assert after.pop("remarks")  # (which differ, as the experiment does)
     before.pop("remarks", "")
+    assert after.pop("sha256") != before.pop("sha256")  # (of the remarks, too)
     assert after == before
 
 
