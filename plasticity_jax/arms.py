@@ -69,7 +69,7 @@ def _specs(listed: Listed) -> list[Spec]:
     _check_programs(fields)
     points = {}  # (two that differ in what a model does not read are one)
     for values in itertools.product(*fields.values()):
-        point = read_by(dict(zip(fields, values, strict=True)))
+        point = _read(dict(zip(fields, values, strict=True)))
         points[tuple(point.values())] = point
     made = []
     for point in points.values():
@@ -77,11 +77,8 @@ def _specs(listed: Listed) -> list[Spec]:
     return made
 
 
-def read_by(fields: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns fields of a Spec, with the default of those that its model does not read.
-
-    Raises ValueError for an unknown model.
-    """
+def _read(fields: Mapping[str, Any]) -> dict[str, Any]:
+    """Fields of a Spec, with the default of those that its model does not read."""
     registry.lookup(MODELS, "model", fields["model"])
     return {**fields, **{name: FIELDS[name].default for name in unread(fields["model"])}}
 

@@ -278,15 +278,9 @@ def _defaults(benchmark: Benchmark[Any], choices: figures.Choices) -> dict[str, 
     return benchmark.at(choices.scale)
 
 
-def _nothing(*_: Any) -> set[str]:
-    return set()
-
-
-def _no_remarks(*_: Any) -> list[str]:
-    return []
-
-
-KIND = figures.Kind(_arms, _defaults, _nothing, _no_remarks, beside=switch.drawn)
+KIND = figures.Kind(
+    _arms, _defaults, figures.nothing_taken, figures.no_remarks, beside=switch.drawn
+)
 
 
 def figure(name: str, benchmark: str, metric: str = "") -> figures.Figure:

@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 
 from experiments.benchmark import SCALES
 from experiments.disentangling import settings
+from experiments.presence import ERROR
 from plasticity_jax import registry
 from plasticity_jax.cli import flags, launcher
 
@@ -14,7 +15,6 @@ This run's own flags
   --scale=reduced                      numbers of every setting: paper, reduced or smoke
   --stream=labels,offset,composite     which streams
 """
-ERROR = "squared_error"
 
 
 class Stream(NamedTuple):

@@ -364,10 +364,9 @@ def _say_what_is_probed(samples: Mapping[Spec, int]) -> None:
     """Says so where a task has fewer examples than the probes were to see."""
     for one, count in samples.items():
         if one.probes and not one.acts and one.probe_samples > count:
-            print(
+            tell(
                 f"note: probe_samples is {one.probe_samples}, but a task has {count} examples, so "
-                "probes see these.",
-                file=sys.stderr,
+                "probes see these."
             )
             return
 

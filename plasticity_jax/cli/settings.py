@@ -7,7 +7,7 @@ of a run ("seeds"). Experiments have Python's values; text is made of them, and 
 import decimal
 import itertools
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, TypeAlias
 
 from plasticity_jax import arms, lanes, registry, spec
@@ -107,14 +107,8 @@ def pairs(flag: str, given: str | None) -> dict[str, Any] | None:
     """
     if given is None:
         return None
-    found: dict[str, Any] = {}
-    for pair in items(given):
-        name, sign, value = pair.partition("=")
-        if not (sign and name and value) or name in found:
-            raise ValueError(
-                f"{flag} is {given!r}: allowed are settings as NAME=VALUE, with commas between, "
-                "each once."
-            )
+    found = _named(flag, given, lambda pair: pair.partition("="), "settings as NAME=VALUE")
+    for name, value in found.items():
         known = (
             name in SPEC_FIELDS or name in lanes.DEFAULTS or name.partition(".")[0] in spec.PARTS
         )
@@ -127,15 +121,27 @@ def limits(flag: str, given: str) -> dict[str, float]:
 
     Raises ValueError, one sentence, for other text.
     """
-    found: dict[str, float] = {}
+    # (a column's name may have a colon, a number has none)
+    allowed = "NAME:VALUE, such as online_accuracy:0.2"
+    named = _named(flag, given, lambda pair: pair.rpartition(":"), allowed)
+    return {name: number(f"{flag} of {name}", value) for name, value in named.items()}
+
+
+def _named(
+    flag: str, given: str, parted: Callable[[str], tuple[str, str, str]], allowed: str
+) -> dict[str, Any]:
+    """The texts of a flag's list by their names; `parted` gives a name, the sign and the text.
+
+    Raises ValueError that says what is `allowed`.
+    """
+    found: dict[str, str] = {}
     for pair in items(given):
-        name, colon, value = pair.rpartition(":")
-        if not (colon and name and value) or name in found:
+        name, sign, value = parted(pair)
+        if not (sign and name and value) or name in found:
             raise ValueError(
-                f"{flag} is {given!r}: allowed are NAME:VALUE, such as online_accuracy:0.2, with "
-                "commas between, each once."
+                f"{flag} is {given!r}: allowed are {allowed}, with commas between, each once."
             )
-        found[name] = number(f"{flag} of {name}", value)
+        found[name] = value
     return found
 
 
