@@ -12,8 +12,7 @@ from plasticity_jax.reporting import metrics
 from plasticity_jax.spec import Spec, comparable
 from plasticity_jax.storage import paths
 from plasticity_jax.storage import table as table_
-from plasticity_jax.storage.json_files import read_json
-from plasticity_jax.storage.workdir import WorkdirError, reason_of
+from plasticity_jax.storage.workdir import WorkdirError, read_settings, reason_of
 
 if TYPE_CHECKING:
     import pandas
@@ -104,7 +103,9 @@ def _check_found(
 def _lanes(workdir: Path) -> dict[str, _Lane]:
     """The lanes in a workdir by their keys."""
     try:
-        settings = read_json(workdir / "config.json", nan=True)["settings"]
+        settings = read_settings(workdir)
+        if settings is None:
+            raise ValueError("there is no config.json")
         data = settings["data"]["fingerprint"]
         table = table_.read(workdir / "results.parquet")
         metrics.of_table(table)  # (what it carries along can be read)

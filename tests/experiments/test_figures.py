@@ -447,7 +447,7 @@ def test_a_figure_runs_is_drawn_and_drawn_again_from_its_workdir(tmp_path, capsy
     assert not (tmp_path / "y").exists()
     assert figures.main("Doc.", again, argv=[*argv, f"--from={tmp_path}"]) == 1
     said = (
-        f"{tmp_path} is not a workdir with results (No such file or directory): expected the "
+        f"{tmp_path} is not a workdir with results (there is no config.json): expected the "
         f"folder that a run was given"
     )
     assert said in capsys.readouterr().err
@@ -511,8 +511,11 @@ def test_unfinished_runs_and_different_data_are_not_collected(tmp_path):
     config = tmp_path / "1" / "config.json"
     text = config.read_text()
     told = json.loads(text)
-    del told["sha256"]
     told["settings"]["data"]["fingerprint"] = "another"
+    config.write_text(json.dumps(told))
+    with pytest.raises(WorkdirError, match=r"1/config.json cannot be read as .* written with"):
+        collect.collect(folders, wanted)
+    del told["sha256"]
     config.write_text(json.dumps(told))
     with pytest.raises(
         WorkdirError,

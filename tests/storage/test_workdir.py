@@ -2,6 +2,7 @@ import fcntl
 import json
 import os
 import pathlib
+import re
 import signal
 import subprocess
 import sys
@@ -143,6 +144,16 @@ def test_settings_are_read_as_they_were_written(tmp_path):
         ):
             workdir.read_settings(tmp_path)
     assert os.listdir(tmp_path) == ["config.json"]
+
+
+def test_nothing_else_reads_it():
+    """So that all look at its checksum; networks of others have another config.json."""
+    root = pathlib.Path(workdir.__file__).parents[2]
+    own = {root / "plasticity_jax" / "models" / "pretrained" / "reading.py"}
+    reading = re.compile(r"(read_json|json\.loads?|open)\([^\n]*config\.json|config\.json\W+read_")
+    files = [*root.glob("plasticity_jax/**/*.py"), *root.glob("experiments/**/*.py")]
+    found = {file for file in files if reading.search(file.read_text(encoding="utf-8"))}
+    assert found == own
 
 
 DAMAGED = [
