@@ -402,10 +402,10 @@ def _tests_of(path: pathlib.Path) -> list[tuple[str, str]]:
 
 
 def flags() -> str:
-    """Returns the page of all flags, as --help and --list print them."""
+    """Returns the page of all flags, as --help and `plasticity list` print them."""
     from plasticity_jax.cli import help
 
     lines = ["# All flags", "", "What `--help` prints:", "", "```text", help.usage(""), "```"]
     return "\n".join(
-        [*lines, "", "What `--list` prints:", "", "```text", help.listing(), "```", ""]
+        [*lines, "", "What `plasticity list` prints:", "", "```text", help.listing(), "```", ""]
     )

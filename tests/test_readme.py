@@ -1,5 +1,5 @@
 """Documents: every snippet runs, every command is taken, every link leads somewhere, every part is
-named.
+named, every measured figure has a source.
 """
 
 import contextlib
@@ -227,6 +227,45 @@ def test_extras_are_there():
     for document in DOCUMENTS:
         for extra in re.findall(r'pip install -e "\.\[(\w+)\]"', read(document)):
             assert f'"{extra}": [' in setup
+
+
+# What is measured
+
+MEASURED = (
+    r"\d (?:us|ms|s|min|minutes|h|hours|[KMGk]i?B|[GT]FLOPS?|steps/s|%)(?![\w/])|\d times (?:as|the)"
+)
+# percentages that a statistic or a measurement is defined by
+RULES = r"(?:95|80|\b5) %|(?:less|more) than \d+ %|at\s+(?:most|least) [\d.]+ %"
+SOURCE = (
+    r"`(?:python|make|plasticity) |^python -m |`[\w./]+\.(?:csv|json|parquet|py)`|`test_\w+`|<!-- "
+    r"|\(results/\w+\.csv\)|[Mm]easured\s+once|[Cc]ompared\s+once|[Ee]ach\s+once"
+)
+
+
+def unsourced(text):
+    """Headings of sections that have a measured figure and neither a command, a test or a table
+    beside it nor a word that it was measured once.
+    """
+    sections = re.split(r"^(?=#{1,4} )", text, flags=re.MULTILINE)
+    return [
+        section.partition("\n")[0]
+        for section in sections
+        if re.search(MEASURED, re.sub(RULES, "", section))
+        and not re.search(SOURCE, section, re.MULTILINE)
+    ]
+
+
+@pytest.mark.parametrize("document", DOCUMENTS)
+def test_measured_figures_have_a_source(document):
+    assert unsourced(read(document)) == []
+
+
+def test_what_is_a_source():
+    said = "# A\nA step takes 3 ms{}.\n# B\nIntervals are 95 % intervals.\n"
+    assert unsourced(said.format("")) == ["# A"]
+    assert unsourced(said.format(", by `python -m benchmarks mlp`")) == []
+    assert unsourced(said.format(" (measured once, in May 2026)")) == []
+    assert unsourced(said.replace("95 %", "17 %").format(", see `costs.csv`")) == ["# B"]
 
 
 # What leads somewhere
