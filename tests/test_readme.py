@@ -232,7 +232,8 @@ def test_extras_are_there():
 # What is measured
 
 MEASURED = (
-    r"\d (?:us|ms|s|min|minutes|h|hours|[KMGk]i?B|[GT]FLOPS?|steps/s|%)(?![\w/])|\d times (?:as|the)"
+    r"\d (?:us|ms|s|min|minutes|h|hours|[KMGk]i?B|[GT]FLOPS?|steps/s|%)(?![\w/])"
+    r"|\d times (?:as|the)"
 )
 # percentages that a statistic or a measurement is defined by
 RULES = r"(?:95|80|\b5) %|(?:less|more) than \d+ %|at\s+(?:most|least) [\d.]+ %"
