@@ -14,6 +14,7 @@ import plasticity_jax  # noqa: E402
 
 project = "plasticity_jax"
 author = "The plasticity_jax authors"
+project_copyright = f"2026, {author}"
 version = release = plasticity_jax.__version__
 extensions = ["myst_parser", "sphinxcontrib.bibtex"]
 bibtex_bibfiles = ["../plasticity_jax/reporting/references.bib"]

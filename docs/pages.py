@@ -302,12 +302,12 @@ def kept(method: str) -> float:
 
 def namesakes(name: str, factory: Callable) -> list[str]:
     """Returns sections of what has a part's name beside its factory: the plain function of a probe,
-    the class of a network.
+    the class of a network; what is not public has none.
     """
     lines = []
     own = literature.plain(factory)
     for other, thing in literature.things(name, factory).items():
-        if thing is own:
+        if thing is own or other.startswith("_"):
             continue
         words = inspect.getdoc(literature.plain(thing)) or ""
         lines += [f"## `{other}` by itself", ""]

@@ -87,6 +87,7 @@ def test_a_probe_says_its_formula_and_its_literature(written):
     assert "- {cite:t}`liu2026gradually`" in page
     assert "- {cite:t}`sokar2023dormant`" in written["methods_redo"]
     assert "## `ResNet18` by itself" in written["models_resnet18"]
+    assert not any("## `_" in page for page in written.values())
 
 
 def test_examples_are_shown_as_code(written):
