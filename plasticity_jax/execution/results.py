@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 
-from plasticity_jax.execution import rows, tasks, waves
+from plasticity_jax.execution import pieces, rows, tasks, waves
 from plasticity_jax.execution.program import History, Program
 from plasticity_jax.execution.slices import Slice
 
@@ -75,9 +75,9 @@ def write(
 
     arguments = laid_out(slices, histories)
     stops = waves.stopped(path) if stopped is None else stopped
-    table.write(waves.marked(rows.table(*arguments), stops), path / "results.parquet")
-    points = rows.points(*arguments)
+    table.write_parts(*pieces.of_table(*arguments, stops), path / "results.parquet")
+    points = pieces.of_points(*arguments)
     if points is not None:
-        table.write(points, path / "points.parquet")
+        table.write_parts(*points, path / "points.parquet")
     for name, values in rows.arrays(*arguments).items():
         table.write_array(values, path / "arrays" / f"{name}.npy")

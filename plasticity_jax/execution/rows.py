@@ -58,6 +58,17 @@ def table(
     losses were not finite; it has no measurement there. The table carries along what is known of
     its metrics (see `metrics`).
     """
+    whole = unordered(programs, histories, numbers, first)
+    return arranged(whole, programs) if any(histories) else whole
+
+
+def unordered(
+    programs: Sequence[Program],
+    histories: Sequence[History],
+    numbers: Numbers = None,
+    first: int = 0,
+) -> "pandas.DataFrame":
+    """Returns the rows of `table` with its columns in any order, and nothing of its metrics."""
     import pandas
 
     frames = []
@@ -72,7 +83,7 @@ def table(
     whole = pandas.concat(frames, ignore_index=True)
     if numbers is not None:
         whole = whole.sort_values("lane", kind="stable", ignore_index=True)
-    return arranged(whole, programs)
+    return whole
 
 
 def arranged(whole: "pandas.DataFrame", programs: Sequence[Program]) -> "pandas.DataFrame":

@@ -1,9 +1,11 @@
 """The table of a run on disk, as Parquet."""
 
 import hashlib
+import itertools
 import json
 import os
 import pathlib
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 import pandas as pd
@@ -16,6 +18,7 @@ from plasticity_jax.storage.workdir import reason_of
 # flip) is not among pandas' attributes, which would go along with a part of the table that somebody
 # takes and writes.
 _SUM, _ATTRIBUTES = "plasticity_jax.sha256", "PANDAS_ATTRS"
+_ROWS = "plasticity_jax.rows"  # of the parts that the checksum was taken of; without it, of one
 
 
 def write(table: pd.DataFrame, path: str | os.PathLike) -> None:
@@ -25,14 +28,32 @@ def write(table: pd.DataFrame, path: str | os.PathLike) -> None:
       OSError: the folder is missing or the disk does not take the file; an older file stays as it
         was.
     """
+    write_parts(table, [], path)
+
+
+def write_parts(like: pd.DataFrame, parts: Iterable[pd.DataFrame], path: str | os.PathLike) -> None:
+    """Writes the table that `parts` are one after another, which is never in memory whole; as
+    `write`. Columns, types and attributes are those of `like`, which is written if there is none.
+    """
     import pyarrow
     import pyarrow.parquet
 
-    whole = pyarrow.Table.from_pandas(table, preserve_index=False)
-    attributes = {_ATTRIBUTES: json.dumps(table.attrs), _SUM: _digest(table)}
-    whole = whole.replace_schema_metadata({**(whole.schema.metadata or {}), **attributes})
-    with writing.whole(path) as file:
-        pyarrow.parquet.write_table(whole, file)
+    schema = pyarrow.Schema.from_pandas(like, preserve_index=False)
+    attributes = {_ATTRIBUTES: json.dumps(like.attrs)}
+    schema = schema.with_metadata({**(schema.metadata or {}), **attributes})
+    digest, lengths = _begun(like), []
+    with (
+        writing.whole(path) as file,
+        pyarrow.parquet.ParquetWriter(file, schema) as writer,
+    ):
+        for part in itertools.chain(parts, [like]):
+            if part is like and lengths:
+                break
+            _add(digest, part)
+            lengths.append(len(part))
+            writer.write_table(pyarrow.Table.from_pandas(part, schema, preserve_index=False))
+        sums = {_SUM: digest.hexdigest(), _ROWS: json.dumps(lengths)}
+        writer.add_key_value_metadata(sums)
 
 
 def read(path: str | os.PathLike) -> pd.DataFrame:
@@ -47,11 +68,12 @@ def read(path: str | os.PathLike) -> pd.DataFrame:
 
     check_regular(path)
     try:
-        written = pyarrow.parquet.read_schema(path).metadata or {}
+        written = pyarrow.parquet.read_metadata(path).metadata or {}
         if b"pandas" not in written:
             raise ValueError("it lacks what pandas writes of a table's columns")
         table = pd.read_parquet(path)
-        if written.get(_SUM.encode()) not in (None, _digest(table).encode()):
+        lengths = json.loads(written.get(_ROWS.encode(), json.dumps([len(table)])))
+        if written.get(_SUM.encode()) not in (None, _digest(table, lengths).encode()):
             raise ValueError("its values do not have the checksum that they were written with")
     except MemoryError:
         raise
@@ -66,12 +88,30 @@ def read(path: str | os.PathLike) -> pd.DataFrame:
     return table
 
 
-def _digest(table: pd.DataFrame) -> str:
-    """SHA-256 over attributes, names and values; all NaN are one, as Parquet has one for what is
+def _digest(table: pd.DataFrame, lengths: Sequence[int]) -> str:
+    """SHA-256 of a table that is parts of so many rows."""
+    digest = _begun(table)
+    if sum(lengths) != len(table):
+        raise ValueError("it has not as many rows as were written")
+    ends = itertools.accumulate(lengths)
+    for length, end in zip(lengths, ends, strict=True):
+        _add(digest, table.iloc[end - length : end])
+    return digest.hexdigest()
+
+
+def _begun(table: pd.DataFrame) -> "hashlib._Hash":
+    """SHA-256 over the attributes of a table."""
+    return hashlib.sha256(json.dumps(table.attrs, sort_keys=True).encode())
+
+
+def _add(digest: "hashlib._Hash", part: pd.DataFrame) -> None:
+    """Adds names and values of rows to a checksum; all NaN are one, as Parquet has one for what is
     missing.
     """
-    digest = hashlib.sha256(json.dumps(table.attrs, sort_keys=True).encode())
-    for name, column in table.items():
+    # (pandas copies attributes for each column)
+    plain = part.copy(deep=False)
+    plain.attrs = {}
+    for name, column in plain.items():
         values, texts = column.to_numpy(), []
         if values.dtype.kind == "f":
             values = np.where(np.isnan(values), np.array(np.nan, values.dtype), values)
@@ -80,7 +120,6 @@ def _digest(table: pd.DataFrame) -> str:
             texts = [str(value) for value in found]
         digest.update(json.dumps([name, values.dtype.str, len(values), *texts]).encode())
         digest.update(np.ascontiguousarray(values).tobytes())
-    return digest.hexdigest()
 
 
 def write_array(values: np.ndarray, path: str | os.PathLike) -> None:
