@@ -68,7 +68,8 @@ def load(*workdirs: str | Path) -> "pandas.DataFrame":
 
     Its columns are those of a run (see `rows.table`): of a table from before some of them existed
     as well, and empty where a lane has no such number or measurement. A lane that several workdirs
-    have is taken once, from the first of those with most of its tasks. Nothing is compiled.
+    have is taken once, from the first of those with most of its tasks. Tasks that are safe in
+    checkpoints and not in results.parquet yet are among them. Nothing is compiled.
 
     Raises WorkdirError for a folder without results, for two different data under one name, and
     for the same lane with other measurements in another workdir.
@@ -169,19 +170,47 @@ def _recorded(name: str) -> Recorded:
 
 
 def _with_results(name: str) -> _Workdir:
-    """A workdir with the rows of results.parquet, of which record and Specs say what they are."""
+    """A workdir with the rows of results.parquet, of which record and Specs say what they are, and
+    with those that only its checkpoints have: of a run that goes on, or was killed.
+    """
     recorded = _recorded(name)
     programs = [one.program for one in recorded.slices]
     numbers = [one.numbers for one in recorded.slices]
+    path = Path(name, "results.parquet")
     try:
-        table = table_.read(Path(name, "results.parquet"))
-        whole = rows.again(table, programs, numbers)
+        if path.exists() or not any(one.done(name) for one in recorded.slices):
+            whole = rows.again(table_.read(path), programs, numbers)
+        else:
+            whole = rows.table([], [])
     except (OSError, ValueError, KeyError) as error:
         raise WorkdirError(
             f"{name} has no results that can be read ({reason_of(error)}): allowed are folders of "
             "runs, with their config.json and results.parquet."
         ) from error
-    return _Workdir(name, recorded, whole)
+    return _Workdir(name, recorded, _completed(name, recorded, whole))
+
+
+def _completed(name: str, recorded: Recorded, table: "pandas.DataFrame") -> "pandas.DataFrame":
+    """A table with the rows of all tasks that are safe: it is written less often than they are."""
+    import pandas
+
+    made, late = [], set()
+    for one in recorded.slices:
+        known = table.loc[table["lane"].isin(one.numbers)]
+        if one.done(name) * len(one.numbers) <= len(known):
+            continue
+        # (a run that goes on removes what is read here, and the table is right as it is)
+        with contextlib.suppress(WorkdirError, OSError):
+            _, found = history.read(Checkpoints(one.checkpoints(name)), mend=False)
+            made.append(rows.table([one.program], [found], [one.numbers]))
+            late.update(one.numbers)
+    if not made:
+        return table
+    kept = table.loc[~table["lane"].isin(list(late))]
+    whole = pandas.concat([kept, *made] if len(kept) else made, ignore_index=True)
+    whole = whole.sort_values("lane", kind="stable", ignore_index=True)
+    programs = [one.program for one in recorded.slices]
+    return waves.marked(rows.arranged(whole, programs), waves.stopped(name))
 
 
 def _with_checkpoints(name: str) -> _Workdir:

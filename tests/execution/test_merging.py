@@ -100,6 +100,23 @@ def test_a_table_from_before_has_the_same_columns(parts, tmp_path):
 
 
 @pytest.mark.usefixtures("nothing_compiles")
+@pytest.mark.parametrize("column", ["task", "lane"])
+def test_what_a_table_lacks_after_a_kill_is_taken_from_checkpoints(column, parts, tmp_path):
+    """A table is written less often than checkpoints are."""
+    folder = shutil.copytree(parts / "l2", tmp_path / "l2")
+    before = results(folder)
+    table_.write(before.loc[before[column] < 1].reset_index(drop=True), folder / "results.parquet")
+    same(pj.load(folder), before)
+    os.unlink(folder / "results.parquet")
+    same(pj.load(folder), before)
+    # (of a damaged checkpoint, or one that is removed meanwhile, nothing is taken)
+    table_.write(before.head(2), folder / "results.parquet")
+    for data in folder.glob("checkpoints/*/[12]/data/data/*"):
+        data.write_bytes(b"")
+    same(pj.load(folder), before.head(2))
+
+
+@pytest.mark.usefixtures("nothing_compiles")
 def test_what_is_not_the_same_is_refused(parts, tmp_path):
     shutil.copytree(parts / "none", tmp_path / "changed")
     other = results(parts / "none")
