@@ -15,6 +15,7 @@ import pytest
 
 from benchmarks import __main__ as command
 from benchmarks import (
+    against,
     barriers,
     costs,
     further,
@@ -28,6 +29,7 @@ from benchmarks import (
 )
 from benchmarks.rivals import Figure
 from plasticity_jax import Spec, environments, lanes
+from plasticity_jax.cli import flags
 
 
 def test_order_is_fair():
@@ -288,6 +290,37 @@ def test_bars_show_what_is_met_and_what_is_missed():
 
 
 CPUINFO = "processor\t: 0\nmodel\t\t: 85\nmodel name\t: Some @ 2.50GHz\nflags\t\t: fpu avx2 {}\n"
+
+
+@pytest.mark.parametrize("name", against.PROGRAMS)
+def test_a_program_that_is_measured_beside_another_commit_is_known(name):
+    program = against.PROGRAMS[name]
+    given = flags.runs(*flags.parse([*program.flags, "--epochs=1", "--tasks=1"]))
+    ((spec, _),) = given
+    assert spec.samples == program.steps * spec.batch_size
+
+
+def test_a_step_is_what_a_long_command_takes_beyond_a_short_one(monkeypatch, capsys):
+    """Here a start takes 5 s and a step 0.5, there 4 s and 0.25."""
+
+    def seconds(root, program, epochs):
+        start, step = (5, 0.5) if root == against.ROOT else (4, 0.25)
+        return start + step * program.steps * (epochs - 1)
+
+    git = []
+    monkeypatch.setattr(against, "processor_seconds", seconds)
+    monkeypatch.setattr(against.subprocess, "run", lambda command, **_: git.append(command[4:6]))
+    against.main("abc", 2)
+    said = capsys.readouterr().out
+    assert "T5, start: 5 s here, 4 there, ratio 1.250 [5, 4: 1.250]" in said
+    assert "demo, step: 0.5 s here, 0.25 there, ratio 2.000 [0.5, 0.25: 2.000]" in said
+    assert git == [["add", "--quiet"], ["remove", "--force"]]
+
+
+def test_a_command_that_fails_is_told():
+    fails = against.Program(("--environment=nothing",), 2, 1)
+    with pytest.raises(RuntimeError, match=r"nothing .* ended with 2 in "):
+        against.processor_seconds(against.ROOT, fails, 1)
 
 
 def test_the_processor_is_named_with_its_vectors():
