@@ -1,4 +1,4 @@
-# `make demo` and `make test` are what a newcomer runs; `make long oracles smoke docs` is what must pass besides. All stand on `make setup`, which is quick the second time.
+# `make demo` and `make test` are what a newcomer runs; `make oracles smoke docs` is what CI runs besides, `make long` what must pass before a change lands. All stand on `make setup`, which is quick the second time.
 PYTHON ?= python3
 BIN := .venv/bin
 WORKERS ?= 2
@@ -23,7 +23,7 @@ demo: setup
 test: setup lint types
 	$(BIN)/python -m pytest -m "not oracle and not slow and not long" -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 
-# what compiles large programs and runs whole jobs: as many minutes again, and as much a part of what must pass
+# what compiles large programs and runs whole jobs: as many minutes again; run by hand, and as much a part of what must pass
 long: setup
 	$(BIN)/python -m pytest -m "long and not oracle and not slow" -n $(WORKERS)
 
