@@ -28,22 +28,58 @@ def test_options_are_numbers_and_ray_is_needed(monkeypatch):
         ray_.check({})
 
 
+def begin(folder, data, tmp_path, *more, **env):
+    """Starts a run and returns its process."""
+    path = os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])
+    env = {**os.environ, "PYTHONPATH": path, "PLASTICITY_CACHE_DIR": str(tmp_path / "cache"), **env}
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    return subprocess.Popen(command(folder, data, *more), env=env, **pipes)
+
+
+def check_same(data, tmp_path, *more):
+    """To the table of one process, to the bit."""
+    code, _, err = finish(begin(tmp_path / "one", data, tmp_path, *more))
+    assert code == 0, err
+    found, whole = (table_.read(tmp_path / n / "results.parquet") for n in ("run", "one"))
+    pd.testing.assert_frame_equal(found, whole, check_exact=True)
+
+
+SLICES = ("--engine=ray", "--slice=1", "--lane_width=1")
+
+
 @pytest.mark.faults
 @pytest.mark.slow
 def test_a_killed_slice_is_sent_again(tmp_path):
-    """To the table of one process, to the bit."""
     pytest.importorskip("ray")
     data = tiny.arrays(tmp_path / "data")
-    path = os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])
-    env = {**os.environ, "PYTHONPATH": path, "PLASTICITY_CACHE_DIR": str(tmp_path / "cache")}
-    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-    words = command(tmp_path / "run", data, "--engine=ray", "--slice=1", "--lane_width=1")
-    run = subprocess.Popen(words, env=env, **pipes)
+    run = begin(tmp_path / "run", data, tmp_path, *SLICES)
     os.kill(wait_for(tmp_path / "run")[0], signal.SIGKILL)
     code, _, err = finish(run)
     assert code == 0, err
     assert "it is sent again" in err
-    code, _, err = finish(subprocess.Popen(command(tmp_path / "one", data), env=env, **pipes))
-    assert code == 0, err
-    found, whole = (table_.read(tmp_path / n / "results.parquet") for n in ("run", "one"))
-    pd.testing.assert_frame_equal(found, whole, check_exact=True)
+    check_same(data, tmp_path)
+
+
+@pytest.mark.faults
+@pytest.mark.slow
+def test_slices_of_a_lost_node_go_on_elsewhere(tmp_path):
+    """One of two raylets is killed while it runs a slice."""
+    pytest.importorskip("ray")
+    from ray.cluster_utils import Cluster  # pyright: ignore[reportMissingImports]
+
+    data, folder, long = tiny.arrays(tmp_path / "data"), tmp_path / "run", "--tasks=100"
+    small = {"object_store_memory": 80 << 20, "include_dashboard": False}
+    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, **small})
+    try:
+        nodes = [cluster.add_node(num_cpus=1, **small) for _ in range(2)]
+        run = begin(folder, data, tmp_path, *SLICES, long, RAY_ADDRESS=cluster.address)
+        begun = wait_for(folder)
+        if len(begun) < 2:  # one on each node
+            wait_for(folder, besides=begun)
+        cluster.remove_node(nodes[0], allow_graceful=False)
+        code, _, err = finish(run)
+        assert code == 0, err
+        assert err.count("it is sent again") == 1
+    finally:
+        cluster.shutdown()
+    check_same(data, tmp_path, long)
