@@ -110,12 +110,13 @@ def check_fit(head: str, environment: Environment, where: str) -> None:
     """Raises ValueError if a head, by its name, is not for the targets of an environment; `where`
     is what to call that.
     """
-    made = {name: factory() for name, factory in HEADS.items()}
-    fitting = [
-        name for name, one in made.items() if one.targets in ("anything", environment.targets)
-    ]
-    if registry.lookup(HEADS, "head", head) and head not in fitting:
+    targets = registry.lookup(HEADS, "head", head)().targets
+    fits = ("anything", environment.targets)
+    # (the others only for the sentence: those with bins compute their places, which compiles)
+    if targets not in fits:
+        made = {name: factory() for name, factory in HEADS.items()}
+        fitting = [name for name, one in made.items() if one.targets in fits]
         raise ValueError(
-            f"head {head!r} needs targets that are {made[head].targets}, but those of {where} are "
+            f"head {head!r} needs targets that are {targets}, but those of {where} are "
             f"{environment.targets}: allowed are {', '.join(fitting)}."
         )
