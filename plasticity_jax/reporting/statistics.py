@@ -65,6 +65,7 @@ def arms(table: pd.DataFrame, arm_columns: Sequence[str]) -> Arms:
     if table.empty:
         raise ValueError("the table has no rows.")
     table = table.reset_index(drop=True)
+    table.attrs = {}  # what metrics are called, which pandas would copy whole at every step below
     table["finite"] = table["finite"].astype(bool) if "finite" in table else True
     groups = [table]
     if columns:
@@ -151,10 +152,15 @@ def final(
     Raises:
       ValueError: unknown metric, `last` below 1, or an arm with the same seed twice.
     """
-    values, groups = arms(table, arm_columns)
     check(table, arm_columns, metric, last)
-    needed = [rows[["seed", "task", "finite"]].assign(value=rows[metric]) for rows in groups]
-    return _tabulated(values, needed, last, level)
+    return finals(arms(table, arm_columns), metric, last, level)
+
+
+def finals(found: Arms, metric: str, last: int, level: float = 0.95) -> pd.DataFrame:
+    """Returns `final` of a table that is already by arms."""
+    columns = ["seed", "task", "finite"]
+    needed = [rows[columns].assign(value=rows[metric]) for rows in found.rows]
+    return _tabulated(found.values, needed, last, level)
 
 
 def paired_differences(
