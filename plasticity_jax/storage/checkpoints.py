@@ -115,14 +115,13 @@ class Checkpoints:
         try:
             self._remove_unfinished()
             self.folder.mkdir(parents=True, exist_ok=True)
-            with _quiet_orbax():
-                ocp, checkpointer = self._checkpointer()
-                chunks = {"data": ocp.SaveArgs(chunk_byte_size=chunk)}
-                items = ocp.args.Composite(
-                    data=ocp.args.PyTreeSave({"data": data}, save_args=chunks),
-                    manifest=ocp.args.JsonSave(manifest),
-                )
-                checkpointer.save(self.folder / str(step), args=items, force=True)
+            try:
+                self._put(step, data, chunk, manifest)
+            except TimeoutError:
+                # orbax measures by a clock that may have been set meanwhile
+                self.close()
+                self._remove_unfinished()
+                self._put(step, data, chunk, manifest)
             if self.always(step):
                 self._mark(step).touch()
             for old in self.steps()[: -self._keep]:
@@ -134,6 +133,17 @@ class Checkpoints:
                 self._remove_unfinished()
             what = f"The checkpoint of step {step} could not be saved in {self.folder}"
             raise WorkdirError(f"{what} ({reason_of(error)}).") from error
+
+    def _put(self, step: int, data: np.ndarray, chunk: int, manifest: dict) -> None:
+        """Lets orbax write a checkpoint."""
+        with _quiet_orbax():
+            ocp, checkpointer = self._checkpointer()
+            chunks = {"data": ocp.SaveArgs(chunk_byte_size=chunk)}
+            items = ocp.args.Composite(
+                data=ocp.args.PyTreeSave({"data": data}, save_args=chunks),
+                manifest=ocp.args.JsonSave(manifest),
+            )
+            checkpointer.save(self.folder / str(step), args=items, force=True)
 
     def restore(
         self, like: Any, step: int | None = None, mend: bool = True

@@ -20,6 +20,7 @@ pytestmark = [pytest.mark.faults, pytest.mark.slow]
 
 ROOT = pathlib.Path(__file__).parents[2]
 TASKS = 60
+LONG = 800  # which take longer than a minute
 
 
 def called(*words):
@@ -103,6 +104,26 @@ def test_the_table_is_that_of_one_process(disturb, begin, straight, tmp_path):
     pd.testing.assert_frame_equal(found, straight, check_exact=True)
     tries = sum(log.read_text().count("stopped: ") for log in folder.glob("slices/*/log.txt"))
     print(f"after {done} tasks; {tries} stops; said: {err.strip()}")
+
+
+def test_slices_save_before_their_time_limit_and_go_on(begin, tmp_path):
+    """A minute of work in each try, after which SLURM waits two: this may take ten minutes."""
+    folder, many = tmp_path / "my run", f"--tasks={LONG}"
+    limits = ("--slurm.time=3", "--slurm.signal=B:USR1@120")
+    for process in (
+        begin(tmp_path / "straight", many),
+        begin(folder, many, "--engine=slurm", "--slice=1", *limits),
+    ):
+        _, err = process.communicate(timeout=3600)
+        assert process.returncode == 0, err
+    found, straight = (
+        table_.read(one / "results.parquet") for one in (folder, tmp_path / "straight")
+    )
+    pd.testing.assert_frame_equal(found, straight, check_exact=True)
+    stops = sum(log.read_text().count("stopped: ") for log in folder.glob("slices/*/log.txt"))
+    print(f"{stops} stops")
+    if not stops:
+        pytest.skip("all tasks were done before the limit")
 
 
 def homes(folder):

@@ -363,3 +363,26 @@ def test_killed_while_saving(tmp_path):
     checkpoints.close()
     # int(): no unfinished folder is left
     assert sorted(map(int, os.listdir(tmp_path)))[-1] == step + 1
+
+
+@pytest.mark.parametrize("times", [1, 2])
+def test_a_save_that_ran_out_of_time_is_tried_once_more(times, tmp_path, monkeypatch):
+    """Orbax measures by the clock of the machine, which may be set forward while it waits."""
+    put, calls = Checkpoints._put, []
+
+    def late(self, *arguments):
+        calls.append(arguments)
+        if len(calls) <= times:
+            raise TimeoutError("timed out after 0.00 seconds")
+        put(self, *arguments)
+
+    monkeypatch.setattr(Checkpoints, "_put", late)
+    kept, tree = Checkpoints(tmp_path / "run"), {"state": {"w": np.arange(3.0)}}
+    if times == 2:
+        with pytest.raises(WorkdirError, match="timed out"):
+            kept.save(1, tree)
+        return
+    kept.save(1, tree)
+    found = kept.restore(tree)
+    assert found is not None
+    np.testing.assert_array_equal(found[1]["state"]["w"], tree["state"]["w"])
