@@ -153,10 +153,10 @@ def final(
       ValueError: unknown metric, `last` below 1, or an arm with the same seed twice.
     """
     check(table, arm_columns, metric, last)
-    return finals(arms(table, arm_columns), metric, last, level)
+    return final_of(arms(table, arm_columns), metric, last, level)
 
 
-def finals(found: Arms, metric: str, last: int, level: float = 0.95) -> pd.DataFrame:
+def final_of(found: Arms, metric: str, last: int, level: float = 0.95) -> pd.DataFrame:
     """Returns `final` of a table that is already by arms."""
     columns = ["seed", "task", "finite"]
     needed = [rows[columns].assign(value=rows[metric]) for rows in found.rows]

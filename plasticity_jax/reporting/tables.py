@@ -43,7 +43,7 @@ def finals(
     for metric in statistics.metric_columns(table, arm_columns):
         if "/" in metric:
             continue
-        means = _records(statistics.finals(arms, metric, last, level))
+        means = _records(statistics.final_of(arms, metric, last, level))
         found = statistics.differences(arms, number, metric, last, level)
         tests = _records(significance.tests(found, number))
         differences = _records(found)
