@@ -93,44 +93,52 @@ def export(
     """
     frames, records, first = [], [], 0
     for path in workdirs:
+        record = record_of(path, code)
         try:
-            record = {"settings": workdir.read_settings(path), **workdir.read_record(path)}
             table = table_.read(pathlib.Path(path, "results.parquet"))
             planned = _numbered(record["settings"]["programs"])
         except (KeyError, TypeError, ValueError) as error:
             raise workdir.WorkdirError(
                 f"{path} is not a workdir with results ({error})."
             ) from error
-        made_by = code or record.get("code_version", "not recorded")
         table = _kept(path, table, keep)
         numbered = planned if keep.tasks is None else _begun(planned, table)
-        frames.append(
-            _rows(path, table, numbered, made_by, keep.tasks).assign(
-                lane=lambda t, first=first: t["lane"] + first
-            )
-        )
-        programs = [program for program, _ in numbered]
+        rows = _rows(path, table, numbered, record["code_version"], keep.tasks)
+        frames.append(rows.assign(lane=rows["lane"] + first))
         first += int(table["lane"].max()) + 1
-        source = _data(record["data_source"])
-        calls = [_elsewhere(call, code) for call in record.get("calls", [])]
-        own: dict[str, Any] = {"calls": calls} if calls else {}
-        if record.get("before"):  # (what was so when the run began, and is not any more)
-            was = record["before"]
-            own["before"] = {**was, "data_source": _data(was["data_source"])}
-        for program in programs:
-            if program.get("start"):
-                start = program["start"]
-                start["folder"] = pathlib.Path(start["folder"]).name
         if keep.tasks is not None:
-            left = len(planned) - len(numbered)
-            own |= {"tasks_kept": keep.tasks, "programs_not_begun": left}
-            record["settings"]["programs"] = programs
-        records.append({**record, **own, "data_source": source, "code_version": made_by})
+            record |= {"tasks_kept": keep.tasks}
+            record |= {"programs_not_begun": len(planned) - len(numbered)}
+            record["settings"]["programs"] = [program for program, _ in numbered]
+        records.append(record)
     whole = pd.concat(frames, ignore_index=True)
     where = pathlib.Path(folder)
     table_.write(whole, where / f"{name}.parquet")
     (where / f"{name}.json").write_text(json.dumps(records, indent=1) + "\n", encoding="utf-8")
     return [where / f"{name}.parquet", where / f"{name}.json"]
+
+
+def record_of(path: str, code: str | None = None) -> dict[str, Any]:
+    """Returns what a workdir's config.json says, without folders and the name of the machine;
+    `code` replaces the commit.
+
+    Raises WorkdirError if it cannot be read.
+    """
+    try:
+        record = {"settings": workdir.read_settings(path), **workdir.read_record(path)}
+        own: dict[str, Any] = {"data_source": _data(record["data_source"])}
+        if record.get("calls"):
+            own["calls"] = [_elsewhere(call, code) for call in record["calls"]]
+        if record.get("before"):  # (what was so when the run began, and is not any more)
+            was = record["before"]
+            own["before"] = {**was, "data_source": _data(was["data_source"])}
+        for program in record["settings"]["programs"]:
+            if program.get("start"):
+                program["start"]["folder"] = pathlib.Path(program["start"]["folder"]).name
+    except (KeyError, TypeError, ValueError) as error:
+        raise workdir.WorkdirError(f"{path} is not a workdir of a run ({error}).") from error
+    made_by = code or record.get("code_version", "not recorded")
+    return {**record, **own, "code_version": made_by}
 
 
 def _elsewhere(call: dict[str, Any], code: str | None) -> dict[str, Any]:
