@@ -32,7 +32,8 @@ RULES = (
     "way from start to end; a measurement has moved by the same rule (by its logarithm where it "
     "spans more than a factor of 100), if its own change is told from 0. One that drifts steadily "
     "(a line has 95 % of the variance of its course) is half of the way in the middle of a run "
-    "whatever happens, and is named apart. What moves first need not be a cause, and many "
+    "whatever happens, and is named apart. A measurement that is not made after every task is held "
+    "against the score at the tasks that have it. What moves first need not be a cause, and many "
     "measurements of a few seeds are looked at."
 )
 
@@ -107,7 +108,7 @@ def of_table(
             continue
         changes.append(_changed(name, found, about))
         if found.told and _is_worse(found.mean, about):
-            first += _moved(name, rows, found, probes)
+            first += _moved(name, rows, metric, probes)
     if not changes:
         changes.append(f"With fewer than {FEWEST} tasks nothing is said of falls.")
     number = statistics.baseline_of(arms.values, baseline)
@@ -208,16 +209,24 @@ def _range(values: np.ndarray) -> str:
     return middle if low == high else f"{middle} ({low} to {high})"
 
 
-def _moved(name: str, rows: Any, fall: Change, columns: Mapping[str, str]) -> list[str]:
+def _moved(name: str, rows: Any, metric: str, columns: Mapping[str, str]) -> list[str]:
     """The sentence on which measurements (their words by column) moved before an arm fell; none
-    where none did.
+    where nothing was measured.
     """
-    fell = int(np.isfinite(fall.half).sum())
-    leads: list[tuple[int, float, str]] = []
+    leads: list[tuple[int, float, str, int]] = []
     drifting = []
+    measured = False
     for column, words in columns.items():
         found = change(rows, column)
-        if found is None or not found.told or len(found.half) != len(fall.half):
+        if found is None:
+            continue
+        # the score at the same tasks: of what is measured less often, means over as many values
+        # reach back further and would move late
+        fall = change(rows[rows["task"].isin(rows["task"][rows[column].notna()])], metric)
+        if fall is None or len(found.half) != len(fall.half):
+            continue
+        measured = True
+        if not found.told:
             continue
         if found.steady:
             drifting.append(words)
@@ -225,13 +234,14 @@ def _moved(name: str, rows: Any, fall: Change, columns: Mapping[str, str]) -> li
         lead = fall.half - found.half
         lead = lead[np.isfinite(lead)]
         if len(lead) and np.median(lead) > 0:
-            leads.append((int((lead > 0).sum()), float(np.median(lead)), words))
+            fell = int(np.isfinite(fall.half).sum())
+            leads.append((int((lead > 0).sum()), float(np.median(lead)), words, fell))
     apart = f" Drifting steadily all along: {', '.join(drifting)}." if drifting else ""
     if not leads:
-        return [f"Before {name} fell, nothing moved.{apart}"] if drifting else []
+        return [f"Before {name} fell, nothing moved.{apart}"] if measured else []
     leads.sort(key=lambda one: one[:2], reverse=True)
     told = []
-    for before, median, words in leads[:TOLD]:
+    for before, median, words, fell in leads[:TOLD]:
         tasks = "task" if median == 1 else "tasks"
         told.append(f"{words} in {before} of {fell} seeds (median {median:g} {tasks} earlier)")
     more = f"; and {len(leads) - TOLD} more" if len(leads) > TOLD else ""

@@ -1,5 +1,7 @@
 """Sentences on a table, from tables whose course is known."""
 
+import re
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -96,6 +98,31 @@ def test_what_moved_before_is_told_with_how_reliably():
         "largest Hessian eigenvalue in 2 of 3 seeds (median 3 tasks earlier). "
         "Drifting steadily all along: distance from initial weights."
     ]
+
+
+@pytest.mark.parametrize("every", [1, 5, 10])
+def test_a_measurement_of_some_tasks_is_held_against_the_score_at_these(every):
+    tasks, made = np.arange(1, 101), {"online_accuracy": (70, 0.9, 0.3), "ntk": (50, 0.1, 0.6)}
+    courses = {
+        name: [step(at + seed, before, after, 100) + noise(tasks=100) for seed in range(3)]
+        for name, (at, before, after) in made.items()
+    }
+    courses["ntk"] = [np.where(tasks % every, np.nan, course) for course in courses["ntk"]]
+    found = findings.of_table(table({"none": courses}, 100), ["method"], "online_accuracy")
+    said = re.search(r"in 3 of 3 seeds \(median (\d+) tasks earlier\)\.$", found.first[0])
+    assert said
+    assert abs(int(said[1]) - 20) <= every
+
+
+def test_of_a_fall_before_which_nothing_moved_it_is_said():
+    after = [step(14, 0.1, 0.6) + noise() for _ in range(3)]
+    for courses in (after, [np.full(TASKS, 5.0) + noise() for _ in range(3)]):
+        columns = {"online_accuracy": FALLING, "ntk": courses}
+        found = findings.of_table(table({"none": columns}), ["method"], "online_accuracy")
+        assert found.first == ["Before none fell, nothing moved."]
+    columns["ntk"] = [np.full(TASKS, np.nan)] * 3
+    found = findings.of_table(table({"none": columns}), ["method"], "online_accuracy")
+    assert found.first == []
 
 
 def test_of_a_loss_more_is_worse():
