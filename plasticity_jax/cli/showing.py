@@ -86,7 +86,7 @@ def show(argv: Sequence[str]) -> int:
     else:
         launcher.say("\n".join(launcher.ending(table, columns, metric, last, **how)))
     if difference is not None:
-        lines = seeds(table, columns, metric, last, difference, baseline)
+        lines = seeds(table, columns, metric, last, difference, **how)
         launcher.say("\n".join(["", *lines]))
     if own["figure"]:
         # (the file's name says its format)
@@ -182,16 +182,16 @@ def seeds(
     metric: str,
     last: int,
     difference: float,
-    baseline: dict[str, Any] | None = None,
+    **how: Any,
 ) -> list[str]:
     """Returns lines that say how many seeds would tell a difference of each arm to the baseline
-    (`statistics.baseline_of`), in the unit of the printed table.
+    (`statistics.baseline_of`), in the unit of the printed table; `how` is as in `_exported`.
     """
     from plasticity_jax.reporting import labels, significance, statistics
 
     arms = statistics.arms(table, columns)
-    number = statistics.baseline_of(arms.values, baseline)
-    names = labels.of_arms(arms.values)
+    number = statistics.baseline_of(arms.values, how.get("baseline"))
+    names = labels.named(labels.of_arms(arms.values), how.get("names"))
     about = metrics.of_column(table, metric)
     scale, unit = (100, " points") if about.share else (1, "")
     found = significance.tests(statistics.differences(arms, number, metric, last), number)

@@ -8,6 +8,9 @@ import pandas as pd
 from plasticity_jax.reporting import tables
 
 LATEX = {
+    "\\": r"\textbackslash{}",
+    "~": r"\textasciitilde{}",
+    "^": r"\textasciicircum{}",
     "<": "$<$",
     "&": r"\&",
     "%": r"\%",

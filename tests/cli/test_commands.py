@@ -101,6 +101,10 @@ def test_any_arm_may_be_the_one_that_others_are_compared_with(runs, tmp_path, ca
         other = capsys.readouterr().out
         assert "minus learning_rate=0.001" in other
         assert "from learning_rate=0.001 with a chance" in other
+    assert commands.main([*shown, "--arm_names=fast;slow", "--difference=2"]) == 0
+    other = capsys.readouterr().out
+    assert "from fast with a chance" in other
+    assert "  slow: about " in other
     assert commands.main([*shown, "--arm_names=fast;slow", "--baseline=slow", "--export=csv"]) == 0
     found = pd.read_csv(io.StringIO(capsys.readouterr().out)).set_index("arm")
     assert found["minus"].isna().to_dict() == {"fast": False, "slow": True}

@@ -39,3 +39,6 @@ def test_a_cell_cannot_end_its_table():
     shown = exports.Final(["head"], [["arm"], ["a|b & c"]])
     assert r"| a\|b & c |" in exports.markdown(shown)
     assert r"a|b \& c \\" in exports.latex(shown)
+    powers = exports.Final(["head"], [["arm"], [r"10^3 ~ \x"]])
+    said = r"10\textasciicircum{}3 \textasciitilde{} \textbackslash{}x \\"
+    assert said in exports.latex(powers)
