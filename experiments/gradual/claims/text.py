@@ -119,7 +119,9 @@ def describe(table: str, test: Test, found: rule.Estimate) -> str:
     """
     metric = test.metric or tables.TABLES[table].metric
     what = f"{NAMES[metric]} of " if metric in NAMES else ""
-    window = "" if test.tasks is None else f" (tasks {test.tasks[0]} to {test.tasks[1]})"
+    first, last = test.tasks or (0, 0)
+    window = f" (task {first})" if first == last else f" (tasks {first} to {last})"
+    window = "" if test.tasks is None else window
     if test.rank:
         of = "K" if test.rank == "K" else "the result"
         ends = f"[{found.low:+.2f}, {found.high:+.2f}]"
