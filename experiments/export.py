@@ -14,7 +14,7 @@ import json
 import pathlib
 import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import pandas as pd
@@ -37,20 +37,15 @@ OWN: dict[str, Any] = {
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Exports from the command line and returns the exit code."""
+    return told(_main, argv)
+
+
+def told(work: Callable[[Sequence[str]], int], argv: Sequence[str] | None) -> int:
+    """Returns what `work` returns of the arguments of a command; of a fault that a user can cause
+    one sentence is printed, and its exit code returned.
+    """
     try:
-        own, rest = flags.own(OWN, sys.argv[1:] if argv is None else argv)
-        if "--help" in rest:
-            print(__doc__)
-            return 0
-        if rest or not own["from"] or not own["name"]:
-            raise ValueError(
-                "from and name are needed: --from=DIR,... --name=NAME; nothing but --code, "
-                "--folder, --details and --tasks is allowed beside."
-            )
-        details = own["details"].split(",") if own["details"] else []
-        tasks = settings.whole("tasks", own["tasks"], 1, 10**9) if own["tasks"] else None
-        keep = Keep(details, tasks)
-        paths = export(own["from"].split(","), own["name"], own["code"], own["folder"], keep)
+        return work(sys.argv[1:] if argv is None else argv)
     except ValueError as error:
         return launcher.fault(error, launcher.USAGE)
     except workdir.WorkdirError as error:
@@ -59,6 +54,22 @@ def main(argv: Sequence[str] | None = None) -> int:
         reason = workdir.reason_of(error)
         sentence = f"{error.filename} cannot be read or written ({reason}): allowed are workdirs."
         return launcher.fault(workdir.WorkdirError(sentence), launcher.ENVIRONMENT)
+
+
+def _main(argv: Sequence[str]) -> int:
+    own, rest = flags.own(OWN, argv)
+    if "--help" in rest:
+        print(__doc__)
+        return 0
+    if rest or not own["from"] or not own["name"]:
+        raise ValueError(
+            "from and name are needed: --from=DIR,... --name=NAME; nothing but --code, --folder, "
+            "--details and --tasks is allowed beside."
+        )
+    details = own["details"].split(",") if own["details"] else []
+    tasks = settings.whole("tasks", own["tasks"], 1, 10**9) if own["tasks"] else None
+    keep = Keep(details, tasks)
+    paths = export(own["from"].split(","), own["name"], own["code"], own["folder"], keep)
     print("\n".join(map(str, paths)))
     return 0
 

@@ -57,29 +57,24 @@ class Comparison(NamedTuple):
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Compares from the command line and returns the exit code: 0 if all values are the same."""
-    try:
-        own, rest = flags.own(OWN, sys.argv[1:] if argv is None else argv)
-        if "--help" in rest:
-            print(__doc__)
-            return 0
-        if rest or not own["from"] or not own["name"] or bool(own["begun"]) != bool(own["code"]):
-            raise ValueError(
-                "name and from are needed: --name=NAME --from=DIR,...; allowed beside are --folder "
-                "and, together, --begun and --code."
-            )
-        file = pathlib.Path(own["folder"], f"{own['name']}.parquet")
-        found = compare(table_.read(file), own["from"].split(","))
-        print(_sentence(own["name"], found))
-        if own["begun"]:
-            print(_write(file, own["begun"].split(","), own["code"], found))
-    except ValueError as error:
-        return launcher.fault(error, launcher.USAGE)
-    except workdir.WorkdirError as error:
-        return launcher.fault(error, launcher.ENVIRONMENT)
-    except OSError as error:
-        reason = workdir.reason_of(error)
-        sentence = f"{error.filename} cannot be read or written ({reason}): allowed are workdirs."
-        return launcher.fault(workdir.WorkdirError(sentence), launcher.ENVIRONMENT)
+    return export.told(_main, argv)
+
+
+def _main(argv: Sequence[str]) -> int:
+    own, rest = flags.own(OWN, argv)
+    if "--help" in rest:
+        print(__doc__)
+        return 0
+    if rest or not own["from"] or not own["name"] or bool(own["begun"]) != bool(own["code"]):
+        raise ValueError(
+            "name and from are needed: --name=NAME --from=DIR,...; allowed beside are --folder "
+            "and, together, --begun and --code."
+        )
+    file = pathlib.Path(own["folder"], f"{own['name']}.parquet")
+    found = compare(table_.read(file), own["from"].split(","))
+    print(_sentence(own["name"], found))
+    if own["begun"]:
+        print(_write(file, own["begun"].split(","), own["code"], found))
     return 0 if found.same == found.values else launcher.ENVIRONMENT
 
 
