@@ -34,20 +34,14 @@ class Program(NamedTuple):
     steps: int
 
 
-MLP = ("--environment=random_labels", "--dataset=digits", "--batch_size=64", PROBES)
-TEXT = (
-    "--environment=random_seq2seq",
-    "--transition=sampling",
-    "--model=t5",
-    "--batch_size=64",
-    "--width=32",
-    "--depth=1",
-    PROBES,
-)
+USUAL = ("--seeds=2", "--batch_size=64", PROBES)
+MLP = ("--environment=random_labels", "--dataset=digits", "--samples=1280", *USUAL)
+SHORT = (f"--random_seq2seq.{name}=2" for name in ("words", "target_words", "word_length"))
+TEXT = ("--environment=random_seq2seq", "--transition=sampling", "--model=t5", "--samples=512")
 PROGRAMS = {
-    "demo": Program((*MLP, "--samples=1280", "--width=64"), 201, 20),
-    "figure 1a": Program((*MLP, "--samples=1280", "--width=256"), 101, 20),
-    "T5": Program((*TEXT, "--samples=512"), 11, 8),
+    "demo": Program((*MLP, "--width=64"), 1001, 20),
+    "figure 1a": Program((*MLP, "--width=256"), 201, 20),
+    "T5": Program((*TEXT, *SHORT, *USUAL, "--width=32", "--depth=1"), 101, 8),
 }
 
 
