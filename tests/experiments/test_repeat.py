@@ -90,3 +90,15 @@ def test_what_made_a_reported_table_is_beside_it(path):
     assert table["lane"].nunique() == sum(map(len, lanes))
     assert {lane["seed"] for program in lanes for lane in program} == {*table["seed"]}
     assert export.FOLDER == tables.FOLDER / "lanes"
+
+
+def test_the_code_that_repeats_an_older_table_is_told():
+    account = (tables.FOLDER.parent / "README.md").read_text(encoding="utf-8")
+    older = 0
+    for path in export.FOLDER.glob("*.json"):
+        (record, *_) = json.loads(path.read_text(encoding="utf-8"))
+        if again := record.get("run_again"):
+            older += 1
+            assert again["same"] == again["values"] > 0
+            assert f"`{path.stem}` {record['code_version']}" in account
+    assert older == 9
