@@ -215,6 +215,7 @@ def _moved(name: str, rows: Any, metric: str, columns: Mapping[str, str]) -> lis
     """
     leads: list[tuple[int, float, str, int]] = []
     drifting = []
+    falls: dict[frozenset[int], Change | None] = {}
     measured = False
     for column, words in columns.items():
         found = change(rows, column)
@@ -222,7 +223,10 @@ def _moved(name: str, rows: Any, metric: str, columns: Mapping[str, str]) -> lis
             continue
         # the score at the same tasks: of what is measured less often, means over as many values
         # reach back further and would move late
-        fall = change(rows[rows["task"].isin(rows["task"][rows[column].notna()])], metric)
+        tasks = frozenset(rows["task"][rows[column].notna()])
+        if tasks not in falls:
+            falls[tasks] = change(rows[rows["task"].isin(list(tasks))], metric)
+        fall = falls[tasks]
         if fall is None or len(found.half) != len(fall.half):
             continue
         measured = True
@@ -242,8 +246,8 @@ def _moved(name: str, rows: Any, metric: str, columns: Mapping[str, str]) -> lis
     leads.sort(key=lambda one: one[:2], reverse=True)
     told = []
     for before, median, words, fell in leads[:TOLD]:
-        tasks = "task" if median == 1 else "tasks"
-        told.append(f"{words} in {before} of {fell} seeds (median {median:g} {tasks} earlier)")
+        word = "task" if median == 1 else "tasks"
+        told.append(f"{words} in {before} of {fell} seeds (median {median:g} {word} earlier)")
     more = f"; and {len(leads) - TOLD} more" if len(leads) > TOLD else ""
     return [f"Before {name} fell, there moved: {', '.join(told)}{more}.{apart}"]
 

@@ -106,7 +106,7 @@ def final_cells(
     """
     arms = statistics.arms(table, arm_columns)
     statistics.check(table, arm_columns, metric, last)
-    means = statistics.final(table, arm_columns, metric, last)
+    means = statistics.final_of(arms, metric, last)
     number = statistics.baseline_of(arms.values, baseline)
     differences = statistics.differences(arms, number, metric, last)
     interval = _interval([*means["count"], *differences["count"]])
