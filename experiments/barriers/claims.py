@@ -18,6 +18,7 @@ from typing import Any, NamedTuple
 from experiments import accounts, presence
 from experiments.accounts import Claim, Contrast, Where, last, more
 from experiments.barriers import cloning
+from experiments.benchmark import NOTHING
 from plasticity_jax.reporting import statistics
 from plasticity_jax.storage import table as table_
 
@@ -26,6 +27,7 @@ LANES = README.parent / "results" / "lanes"
 WINDOW = 5  # tasks of the end
 FIRST = 5  # seeds that say whether there is an effect
 FAST = "split_mlp_01"  # lanes of an MLP at ten times its learning rate, with and without dropout
+NEW = "split_tiny"  # lanes of an MLP at two learning rates, whose tasks have classes of their own
 NAMES = {"mlp": "MLP", "cnn": "CNN", "resnet18": "ResNet-18", "vit": "ViT"}
 DEAD, TWINS, STUCK = "dead_fraction", "duplicate_fraction", "saturated_fraction"
 RANK, ACCURACY, R2 = "effective_rank", "online_accuracy", "clone_r2"
@@ -81,9 +83,9 @@ def _split(figure: str, says: str, model: str, unit: str, **contrasts: Contrast)
     return Claim(f"{figure}, {NAMES[model]}", says, f"split_{model}", unit, contrasts)
 
 
-def _course(model: str) -> list[Claim]:
-    """What figures 3.2 and 3.3 say of a network without norm and dropout."""
-    bare = _norm(model, "none")
+def _course(model: str, where: Where = NOTHING) -> list[Claim]:
+    """What figures 3.2 and 3.3 say of a network without norm and dropout, and with `where`."""
+    bare = {**_norm(model, "none"), **where}
     grows = TWINS if model == "vit" else DEAD
     what = "duplicate" if model == "vit" else "dead"
     falls = model in ("mlp", "vit")
@@ -271,9 +273,20 @@ def _fast() -> list[Claim]:
     ]
 
 
+def _on_new_classes() -> list[Claim]:
+    """What figures 3.2 and 3.3 say of an MLP, where each task has classes of Tiny ImageNet that
+    were in none before, in tasks as long as the paper's.
+    """
+    return [
+        one._replace(figure=f"{one.figure}, Tiny ImageNet", lanes=NEW)
+        for one in _course("mlp", {"learning_rate": 1e-3})
+    ]
+
+
 MODELS = tuple(NAMES)
 CLAIMS = (
     *_fast(),
+    *_on_new_classes(),
     *_on_digits(),
     *itertools.chain.from_iterable(map(_course, MODELS)),
     *itertools.chain.from_iterable(map(_norms, MODELS)),
@@ -291,6 +304,7 @@ ARMS: Mapping[str, Sequence[Column]] = {
     **{f"split_{model}": SPLIT for model in MODELS},
     "split_digits": SPLIT,
     FAST: SPLIT,
+    NEW: SPLIT,
     "split_long": SPLIT,
     **{f"clone_{model}": CLONES for model in MODELS},
     **dict.fromkeys(("noise_mlp", "noise_vit", "dropout_mlp", "optimizers_mlp"), CLONES),
@@ -356,23 +370,35 @@ def _told(rows: Any, column: Column, tasks: slice) -> str:
     return accounts.told(found, column.scale, digits=column.digits)
 
 
-def fallen(name: str) -> Any:
-    """Returns `presence.fallen` of the first five seeds of the arm without norm and dropout."""
+def fallen(name: str, where: Where = NOTHING) -> Any:
+    """Returns `presence.fallen` of the first five seeds of the arm without norm and dropout, of
+    several that with `where`, or else that at the lowest learning rate.
+    """
     table = lanes(name)
     bare = table[table["norm"] == "none"]
     for dropout in (column for column in table if column.endswith(".dropout")):
         bare = bare[bare[dropout].fillna(0) == 0]
+    rate = where.get("learning_rate", bare["learning_rate"].min())
+    bare = bare[bare["learning_rate"] == rate]
     first = sorted(bare["seed"].unique())[:FIRST]
     return presence.fallen(bare[bare["seed"].isin(first)], ACCURACY)
 
 
 def effects() -> str:
     """Returns a sentence for each network: whether its accuracy falls at all without norm."""
-    names = {f"split_{model}": name for model, name in NAMES.items()}
-    names["foretelling_split"] = "MLP, learning rate 0.01"
-    names[FAST] = "MLP, learning rate 0.01, first 22 tasks of other seeds"
-    names["split_digits"] = "MLP on digits, learning rate 0.03"
-    said = (presence.told(names[name], fallen(name)) for name in there(names))
+    news = "MLP, classes of Tiny ImageNet that are new in each task"
+    fast = {"learning_rate": 0.01}
+    named = [
+        *((f"split_{model}", name, NOTHING) for model, name in NAMES.items()),
+        ("foretelling_split", "MLP, learning rate 0.01", NOTHING),
+        (FAST, "MLP, learning rate 0.01, of other seeds", NOTHING),
+        ("split_digits", "MLP on digits, learning rate 0.03", NOTHING),
+        (NEW, news, NOTHING),
+        (NEW, f"{news}, learning rate 0.01", fast),
+    ]
+    said = [
+        presence.told(words, fallen(name, where)) for name, words, where in named if there([name])
+    ]
     return "\n".join(f"- {one.removeprefix('stream ')}" for one in said)
 
 
