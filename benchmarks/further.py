@@ -39,23 +39,22 @@ SEVERAL = 7  # programs of a figure
 
 def figure(rounds: int) -> list[Figure]:
     """A run of seven programs: what it takes besides its tasks, in times that one takes to compile,
-    where the next is compiled while one runs and where each is compiled in its turn.
+    where the next is compiled while one runs and where each is compiled in its turn; of one lane
+    and of two.
     """
-
-    def besides(how: str) -> float:
-        command = [sys.executable, "-m", "benchmarks.start", "figure", str(SEVERAL), how]
-        found = json.loads(subprocess.check_output(command, text=True))
-        say(f"  {how}: {found}")
-        return found["besides"] / found["compile"]
-
-    ways = ("ahead", "in turn")
-    turns = [[besides(how) for how in ways] for _ in range(rounds)]
-    ahead, in_turn = ([turn[place] for turn in turns] for place in range(2))
-    what = "a run of seven programs besides its tasks"
-    return [
-        Figure("figure", what, ahead, "compilations", at_most=1.5),
-        Figure("figure", f"{what}, each compiled in its turn", in_turn, "compilations"),
-    ]
+    figures = []
+    for count, lanes in ((1, "of one lane"), (2, "of two lanes")):
+        command = [sys.executable, "-m", "benchmarks.start", "figure", str(SEVERAL), str(count)]
+        turns = []
+        for _ in range(rounds):
+            turns.append(json.loads(subprocess.check_output(command, text=True)))
+            say(f"  {lanes}: {turns[-1]}")
+        for way, words in (("ahead", ""), ("in turn", ", each compiled in its turn")):
+            values = [turn[way] / turn["compile"] for turn in turns]
+            what = f"a run of seven programs {lanes}, besides its tasks{words}"
+            reach = {} if words else {"at_most": 1.5}
+            figures.append(Figure("figure", what, values, "compilations", **reach))
+    return figures
 
 
 # model -> steps a call, and the widths that are tried; the last one is as many lanes a device

@@ -90,61 +90,60 @@ def launching(cache_dir: str) -> dict[str, float]:
         return {"seconds": Path(folder, "results.parquet").stat().st_mtime - spawned}
 
 
-def figure(programs: str, ahead: str = "ahead") -> dict[str, float]:
-    """A run of so many programs, each of whose tasks take half as long again as to compile one of
-    them. "compile": seconds of one; "besides": what the run takes beyond tasks that run alone.
+def figure(programs: str, count: str) -> dict[str, float]:
+    """A run of so many programs of `count` lanes, each of whose tasks take half as long again as to
+    compile one of them, twice: "in turn", where no program is compiled before its turn, and
+    "ahead". What a task takes is the median of those of the run in turn, which nothing runs beside.
 
-    `ahead`: "in turn" if no program is to be compiled before its turn.
+    "compile": seconds until a program's first task is done, less a task; the others: what a run
+    takes besides its tasks.
     """
-    import jax
     import numpy as np
 
     from benchmarks import worker
     from plasticity_jax import Spec
     from plasticity_jax.execution import ahead as ahead_
-    from plasticity_jax.execution import compiled as compiled_
-    from plasticity_jax.execution import program as program_
     from plasticity_jax.execution import sweep
 
     worker.set_up_jax()
-    if ahead == "in turn":
-        ahead_.Ahead.begin = lambda self: None
-    lanes = [{"seed": 0}, {"seed": 1}]
+    lanes = [{"seed": seed} for seed in range(int(count))]
+    # (programs that differ, and take as long)
+    samples = iter(range(512, 0, -1))
 
-    def spec(number: int, tasks: int = 1, dataset: str = "mnist") -> Spec:
-        # (programs that differ, and take as long)
-        return Spec(
-            epochs=2,
-            samples=worker.SAMPLES,
-            probe_samples=512 - number,
-            tasks=tasks,
-            dataset=dataset,
-        )
-
-    program = program_.plan([(spec(0), lanes)], worker.SAMPLES)[0]
-    jax.devices()
-    start = time.perf_counter()
-    compiled = compiled_.compile_program(program, worker.data())
-    states = compiled.init()
-    compiled.executable(states)
-    compiling = time.perf_counter() - start
-    taken = []
-    for number in range(3):
+    def run(folder: str, count: int, tasks: int) -> tuple[float, np.ndarray]:
+        """Returns seconds of the whole, and of each program until each of its tasks is done."""
+        made = [
+            Spec(
+                epochs=2,
+                samples=worker.SAMPLES,
+                probe_samples=next(samples),
+                tasks=tasks,
+                dataset=f"arrays:{folder}",
+            )
+            for _ in range(count)
+        ]
         start = time.perf_counter()
-        states, _ = jax.block_until_ready(compiled.run_task(states, number))
-        taken.append(time.perf_counter() - start)
-    task = min(taken)
-    tasks = int(1.5 * compiling / task) + 1
+        times = [start]
+        sweep.run(
+            [(spec, lanes) for spec in made], on_task=lambda rows: times.append(time.perf_counter())
+        )
+        return time.perf_counter() - start, np.diff(times).reshape(count, tasks)
+
     with tempfile.TemporaryDirectory() as folder:
         for name, array in zip(("images", "labels"), worker.images_and_labels(), strict=True):
             np.save(Path(folder, f"train_{name}.npy"), array)
-        made = [
-            (spec(1 + number, tasks, f"arrays:{folder}"), lanes) for number in range(int(programs))
-        ]
-        start = time.perf_counter()
-        sweep.run(made)
-        whole = time.perf_counter() - start
-    return {"compile": compiling, "besides": whole - int(programs) * tasks * task}
+        _, alone = run(folder, 1, 4)
+        task = float(np.median(alone[0, 1:]))
+        tasks = int(1.5 * (alone[0, 0] - task) / task) + 2
+        begin = ahead_.Ahead.begin
+        ahead_.Ahead.begin = lambda self: None
+        in_turn, times = run(folder, int(programs), tasks)
+        ahead_.Ahead.begin = begin
+        ahead, _ = run(folder, int(programs), tasks)
+    task = float(np.median(times[:, 1:]))
+    besides = int(programs) * tasks * task
+    compiling = float(np.mean(times[:, 0]) - task)
+    return {"compile": compiling, "in turn": in_turn - besides, "ahead": ahead - besides}
 
 
 KINDS: dict[str, Callable[..., dict]] = {
