@@ -66,6 +66,7 @@ def head_reset(
     """Head reset: the output layer is drawn afresh before every new task, and its moments
     forgotten.
 
+    W_out, b_out <- a new draw of what they were initialized from, all other parameters p <- p.
     With `to` "zero" its weights and biases become 0 instead and the optimizer's memory is kept, as
     in the public code of Joudaki et al. 2025. It is told task boundaries. Source: Nikishin et al.
     2022, who reset the last layers of an agent periodically. Raises ValueError for a network whose
@@ -96,6 +97,7 @@ def head_reset(
 def full_reset(init: Callable[[Key], PyTree]) -> lifting.Boundary:
     """Full reset: all parameters are drawn afresh before every new task, and all moments forgotten.
 
+    p <- a new draw of what p was initialized from, every parameter.
     It is told task boundaries. What else a network keeps stays: running statistics of batch norm,
     and Adam's step count, which `full_reset+optimizer_reset` sets back too: each task is then
     learned as by a new network. Anchors (`l2_init`) and distances (`distance_from_init`) remain
@@ -140,6 +142,7 @@ def optimizer_reset() -> Method:
     """Optimizer reset: the optimizer starts afresh (moments and step counts) at every task change;
     weights are kept.
 
+    p <- p, s <- init(p) for the state s of the optimizer.
     It is told task boundaries. Acts before the first update of the new task; what other methods
     remember is kept, numbers that were changed in the state of optax.inject_hyperparams are not.
     Source: Liu & Mou's public code re-creates AdamW every task in some arms; Asadi et al. 2023 for

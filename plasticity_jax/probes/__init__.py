@@ -113,7 +113,10 @@ def _units(snapshot: Snapshot) -> dict[str, Array]:
 def _hessian_top(
     snapshot: Snapshot, *, iterations: int = 12, tolerance: float = 1e-3
 ) -> Annotated[Measured, Metric(label="largest Hessian eigenvalue")]:
-    """Largest eigenvalue of the loss Hessian by Lanczos; detail: residual bound."""
+    """Largest eigenvalue of the loss Hessian by Lanczos; detail: residual bound.
+
+    max over v of v'Hv / v'v, H the second derivatives of the mean loss of the probe batch.
+    """
     ritz = hessian_ritz(snapshot.loss, snapshot.params, snapshot.key, iterations, tolerance)
     return {"": ritz.value, "residual": ritz.residual}
 
@@ -182,7 +185,7 @@ def _distance_from_init(
 
 
 def _parameter_norm(snapshot: Snapshot) -> Measured:
-    """Euclidean norm of the parameters; per layer."""
+    """Euclidean norm of the parameters, ||p||_2 = sqrt(sum p^2); per layer."""
     return {
         "": parameter_norm(snapshot.params),
         **{k: parameter_norm(p) for k, p in _layers(snapshot.params).items()},
@@ -190,7 +193,10 @@ def _parameter_norm(snapshot: Snapshot) -> Measured:
 
 
 def _gradient_norm(snapshot: Snapshot) -> Measured:
-    """Euclidean norm of the gradient of the loss on the probe batch; per layer."""
+    """Euclidean norm of the gradient of the loss on the probe batch; per layer.
+
+    ||dL/dp||_2 = sqrt(sum (dL/dp)^2), L the mean loss of the batch.
+    """
     value, gradient = jax.value_and_grad(snapshot.loss)(snapshot.params)
     layers = {k: parameter_norm(g) for k, g in _layers(gradient).items()}
     norms = {"": parameter_norm(gradient), **layers}
@@ -255,9 +261,10 @@ def _feature_spectrum(snapshot: Snapshot, *, count: int = 32) -> Measured:
 def _preactivation(snapshot: Snapshot, *, bins: int = 40, edge: float = 10.0) -> Measured:
     """Mean over units of the mean preactivation on the inputs; its deviations, histogram, layers.
 
-    Details: `size`, the mean over units of the mean's magnitude; `deviation`, of the deviation over
-    inputs; `histogram` [bins], the shares of units by their mean, from -edge to edge. Source: Lyle
-    et al. 2024.
+    mean_i m_i, m_i = mean_x z_i(x), with z_i(x) what goes into unit i's activation function on
+    input x. Details: `size` = mean_i |m_i|; `deviation` = mean_i sqrt(mean_x (z_i(x) - m_i)^2);
+    `histogram` [bins], the shares of units by their m_i, from -edge to edge. Source: Lyle et al.
+    2024.
     """
     found = _view(snapshot, "preactivation")(snapshot.params).preactivations
     means, deviations = moments(found)
@@ -292,10 +299,12 @@ def _ntk(
     """Effective rank of the empirical tangent kernel of the first `samples` inputs, mean of
     classes.
 
-    Details: `normalised_rank` of the kernel of unit diagonal, `cosine` its mean off the diagonal,
-    `top_share` largest eigenvalue over trace, `condition`; with `churn` the relative change of the
-    kernel since the end of the task before, for twice the work. Source: Jacot et al. 2018; Lyle et
-    al. 2024.
+    K_nm = mean_c <df_c(x_n)/dp, df_c(x_m)/dp> of outputs f_c and parameters p, and its rank is
+    exp(-sum_i q_i ln q_i), q_i = l_i / sum_j l_j over its eigenvalues l. Details: `normalised_rank`
+    of the kernel of unit diagonal, K_nm / sqrt(K_nn K_mm), `cosine` the mean of that off the
+    diagonal, `top_share` = max l / sum l, `condition` = max l / min l; with `churn` the relative
+    change of the kernel since the end of the task before, ||K - K_before||_F / ||K_before||_F, for
+    twice the work. Source: Jacot et al. 2018; Lyle et al. 2024.
     """
     view = _view(snapshot, "ntk")
 
@@ -374,10 +383,16 @@ def _saturated_fraction(
 def _trap(snapshot: Snapshot) -> Annotated[Measured, Metric(label="distance from a trap")]:
     """Relative distance of the nearest two units of a layer from being clones; per layer.
 
+    min over layers of ||w_a - w_b||_2 / (||w_a||_2 + ||w_b||_2), w_i all numbers of unit i (weights
+    into it, bias, scale and offset of its norm, weights that read it), a and b the two units of a
+    layer with the least ||w_a - w_b||_2.
+
     Details: `layer`, the place of the nearest layer among the unit groups, from 0; `curvature` of
-    the loss along what parts these two, above 0 where gradient descent brings them together;
-    `frozen`, the smallest share of inputs on which a unit is not flat, and `frozen_layer`. Source:
-    ours, from the traps of Joudaki et al. 2025.
+    the loss L along what parts these two, v'Hv / v'v with H = d^2 L / dp^2, v = (w_a - w_b) / 2 at
+    unit a and -v at b, above 0 where gradient descent brings them together; `frozen` = min over
+    units i of the share of inputs x with |phi'(z_i(x))| >= 1e-3, z_i what goes into the activation
+    function phi, 0 where a unit is flat on all; and `frozen_layer`. Source: ours, from the traps of
+    Joudaki et al. 2025.
     """
     view, function = _view(snapshot, "trap"), snapshot.activation
     if not snapshot.units or function is None:
@@ -405,6 +420,10 @@ def _trap(snapshot: Snapshot) -> Annotated[Measured, Metric(label="distance from
 
 def _normal_gradient_fraction(snapshot: Snapshot) -> Measured:
     """Share of the gradient's norm that parts the two units nearest to being clones; per layer.
+
+    ||g_a - g_b||_2 / (sqrt(2) ||g||_2), g the gradient of the loss by all parameters, g_i its
+    numbers of unit i (as w_i of the probe `trap`), a and b the pair of `trap`: the part of g that
+    is normal to the parameters in which these two are clones. 0 of a gradient that is 0.
 
     Source: ours, from the manifolds of Joudaki et al. 2025, section 4.
     """

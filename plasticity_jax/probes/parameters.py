@@ -17,7 +17,9 @@ from plasticity_jax.types import Array, PyTree
 
 
 def parameter_norm(params: PyTree) -> Array:
-    """Returns the Euclidean norm of all parameters together, [] >= 0."""
+    """Returns the Euclidean norm of all parameters together, sqrt(sum p^2), [] >= 0. Source: Lyle
+    et al. 2024, "Disentangling the Causes of Plasticity Loss", who follow it over tasks.
+    """
     return numerics.if_finite(optax.tree.norm(numerics.floating("params", params)))
 
 
@@ -42,8 +44,9 @@ def distance_from_init(params: PyTree, initial: PyTree) -> Array:
 
 
 def gradient_norm(loss: Callable[[PyTree], Array], params: PyTree) -> Array:
-    """Returns the Euclidean norm of the gradient of `loss` at `params`, [] >= 0; NaN where the loss
-    is not finite.
+    """Returns the Euclidean norm of the gradient of `loss` at `params`, sqrt(sum (dL/dp)^2), [] >=
+    0; NaN where the loss is not finite. Source: Abbas et al. 2023, who find that gradients fade
+    where plasticity is lost; that it is this norm is ours.
     """
     params = numerics.floating("params", params)
     value, gradient = jax.value_and_grad(loss)(params)

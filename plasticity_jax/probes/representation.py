@@ -78,6 +78,7 @@ def largest_singular_value(activations: Array) -> Array:
 def feature_spectrum(activations: Array, count: int = 32) -> Array:
     """Returns [count] the largest singular values of [N, H] over their sum, in falling order.
 
+    p_i = sigma_i / sum_j sigma_j.
     0 where there are fewer, or all activations are zero. Not centered; positions count as inputs.
     The numbers p of `effective_rank`. Source: Roy & Vetterli 2007.
     """
@@ -157,6 +158,7 @@ def stable_rank(activations: Array) -> Array:
 def hard_rank(activations: Array, cutoff: float = 1e-5) -> Array:
     """Returns how many singular values of [N, H] are above `cutoff` times the largest, [] float.
 
+    #{i: sigma_i > cutoff sigma_1}.
     0 if all activations are zero. Not centered; positions count as inputs. Source: Joudaki et al.
     2025, figure A.1, with a cutoff of 1e-6, which needs float64: what float32 leaves of a zero is
     about as large.

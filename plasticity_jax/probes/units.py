@@ -39,6 +39,8 @@ _ROUNDING = 1e-6
 def dormant_fraction(activations: PyTree, share: float = 0.01) -> Array:
     """Returns the fraction of units that are positive on less than `share` of the inputs.
 
+    Unit i counts if #{n: h_i(x_n) > 0} < share N, of N inputs.
+
     For activations after a ReLU; other activations are judged by their sign all the same.
     Source: Liu & Mou 2026, appendix C, with the threshold of Dohare et al. 2024; their own is that
     of `never_active_fraction`.
@@ -55,6 +57,7 @@ def linearized_fraction(preactivations: PyTree, share: float = 0.99) -> Array:
     """Returns the fraction of units whose preactivation is positive on at least `share` of the
     inputs, all groups pooled.
 
+    Unit i counts if #{n: z_i(x_n) > 0} >= share N, z_i what goes into its activation function.
     A ReLU or leaky ReLU with such a unit is linear in it nearly everywhere, so the unit passes
     gradients and adds no nonlinearity. For preactivations, after a norm where there is one.
     Source: Lyle et al. 2024, "Disentangling the Causes of Plasticity Loss", who call such units
@@ -70,6 +73,7 @@ def never_active_fraction(activations: PyTree, share: float = 1e-4) -> Array:
     """Returns the fraction of units that are positive on at most `share` of the inputs, all groups
     pooled.
 
+    Unit i counts if #{n: h_i(x_n) > 0} <= share N, of N inputs.
     With fewer than 1 / share inputs (positions count), 10,000 by default, these are the units that
     are never positive: the fewer the inputs, the more units are among them. For activations after a
       ReLU, as `dormant_fraction`.
@@ -99,7 +103,8 @@ def dead_fraction(activations: PyTree, share: float = 0.95, zero: float = 1e-7) 
     """Returns the fraction of units whose magnitude is below `zero` on more than `share` of the
     inputs, all groups pooled.
 
-    Source: Joudaki et al. 2025, public code.
+    Unit i counts if #{n: |h_i(x_n)| < zero} > share N, of N inputs. Source: Joudaki et al. 2025,
+    public code.
     """
     numerics.check_number("share", share, high=1)
     numerics.check_number("zero", zero)
@@ -115,6 +120,8 @@ def duplicate_fraction(activations: PyTree, cosine: float = 0.95) -> Array:
     """Returns the fraction of units that a later unit of their group resembles: the cosine of their
     activations over the inputs is above `cosine`.
 
+    Unit i counts if h_i . h_j / (||h_i||_2 ||h_j||_2) > cosine for a j > i, h_i its activations on
+    all inputs.
     Of two equal units one counts, of H equal ones H - 1. A unit that is zero on all inputs
     resembles none. Source: Joudaki et al. 2025, public code (0.95; bit flip 0.98).
     """
@@ -176,6 +183,8 @@ def frozen_fraction(
     """Returns the fraction of units whose activation function has a derivative of magnitude below
     `slope` on at least `share` of the inputs, all groups pooled.
 
+    Unit i counts if #{n: |phi'(z_i(x_n))| < slope} >= share N, z_i what goes into its activation
+    function phi.
     Of such a unit next to nothing reaches the incoming weights. `activation` acts number by number;
     where it makes several numbers of one, as CReLU does, the largest derivative counts. Source:
     Joudaki et al. 2025, definition 4.1 with the thresholds of their public code for tanh and

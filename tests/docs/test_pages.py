@@ -90,6 +90,37 @@ def test_a_probe_says_its_formula_and_its_literature(written):
     assert not any("## `_" in page for page in written.values())
 
 
+def words_of(page: str) -> str:
+    """What a page says of a part in prose: without code, examples and what is refused."""
+    first, *sections = re.split(r"^## ", page, flags=re.MULTILINE)
+    kept = [first, *(one for one in sections if " by itself\n" in one)]
+    prose = re.sub(r"^```.*?^```|`[^`]*`", "", "\n".join(kept), flags=re.DOTALL | re.MULTILINE)
+    return re.sub(r"Raises\b.*?\.(?=\s|$)", "", prose).replace("\\", "")
+
+
+FORMULA = r"[\w)\]|>] (?:<-|[<>]=?|=|/|\+|\*) [\w(\[|#]"
+
+
+@pytest.mark.parametrize("kind", ["methods", "probes"])
+def test_every_method_and_probe_has_a_formula_and_a_source(kind, written):
+    for name in pages.KINDS[kind].parts:
+        if name == "none":
+            continue
+        page = written[f"{kind}_{pages.file_name(name)}"]
+        assert re.search(FORMULA, words_of(page)), f"{name} has no formula"
+        source = re.search(r"\bSource: (ours\b)?", words_of(page))
+        assert source, f"{name} has no source"
+        assert source[1] or "{cite:t}" in page, f"{name} names no paper"
+
+
+def test_what_is_a_formula():
+    said = "# `a`\n\nMean of *x* = 3.\n\n## Settings\n\nb = 2\n\n## `a` by itself\n\n{}\n"
+    assert not re.search(FORMULA, words_of("# `a`\n\nIt is `a = b`. Raises ValueError for a < 1.\n"))
+    assert not re.search(FORMULA, words_of("# `a`\n\n```pycon\n>>> a = b\n```\n\n## Settings\n\nb = 2\n"))
+    assert re.search(FORMULA, words_of(said.format("p <- shrink \\* p")))
+    assert "Settings" not in words_of(said.format(""))
+
+
 def test_examples_are_shown_as_code(written):
     example = (
         "\n```pycon\n>>> activations = jnp.array([[0.0, 1.0, 0.0, 2.0], [0.0, 0.0, 3.0, 1.0]])\n"

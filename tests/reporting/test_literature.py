@@ -29,7 +29,6 @@ PARTS = {
 }
 # what is usual, or made here
 NOBODYS = {"none", "abrupt", "linear", "constant", "sgd", "generated", "arrays:PATH"}
-NOBODYS |= {"parameter_norm", "gradient_norm"}
 
 
 def docstrings():
