@@ -29,6 +29,7 @@ OWN: dict[str, str | bool | None] = {
     "controls": False,
     "as_published": False,
 }
+AS_IN_PAPER = "Every setting is the paper's."
 HELP = """
 This figure's own flags
   --scale=paper                        numbers of every setting: paper, reduced or smoke
@@ -236,7 +237,7 @@ def _run(doc: str, one: Plan) -> int:
         one.defaults,
         one.arms,
         title=one.figure.benchmark.title,
-        note=lambda table, values: differences(one, values, table),
+        note=lambda table, values: differences(one, values, table) or AS_IN_PAPER,
         metric=metric_of(one.figure),
         then=lambda table, columns, values: draw(one, table, columns, values),
     )

@@ -1,6 +1,6 @@
 """The page of a run, report.html: what its records say of it beside the table."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +13,9 @@ if TYPE_CHECKING:
     from plasticity_jax.reporting.page import About, Run, Shown
 
 FILE = "report.html"
+NO_PAPER = (
+    "No settings of a paper were recorded with this run: it is compared with no paper's experiment."
+)
 
 
 def write(
@@ -53,16 +56,23 @@ def _about(
     from plasticity_jax.reporting import literature, page
 
     records = [_run(folder) for folder in folders]
-    remarks = dict.fromkeys(run.record.get("remarks", "") for run in records)
     papers = literature.of_specs(program.spec for program in programs)
     return page.About(
         title or pictures.title(programs),
         pictures.setting(programs),
-        " ".join(remark for remark in remarks if remark),
+        remarks_of([run.record for run in records]),
         _done(table, programs),
         records,
         literature.bibtex(papers),
     )
+
+
+def remarks_of(records: Sequence[Mapping[str, Any]]) -> str:
+    """Returns what the records of runs say of how these differ from a paper's or an experiment's
+    settings, or that they know of none.
+    """
+    said = dict.fromkeys(record.get("remarks", "") for record in records)
+    return " ".join(remark for remark in said if remark) or NO_PAPER
 
 
 def _run(folder: str) -> "Run":

@@ -49,7 +49,7 @@ class About(NamedTuple):
     Attributes:
       title: what was run, in a few words.
       setting: what all lanes have in common, in a sentence.
-      remarks: what differs from the settings of a paper or an experiment; "" if nothing is known.
+      remarks: what differs from the settings of a paper or an experiment, or that none is known.
       done: how much of it is done, in a sentence.
       runs: the folders.
       literature: BibTeX of what was used.

@@ -1,6 +1,7 @@
 """plasticity run, select, show, merge and list, as they are typed."""
 
 import ast
+import html
 import io
 import json
 import os
@@ -57,15 +58,24 @@ def test_finished_runs_get_a_page_and_their_literature(runs, tmp_path, capsys):
     assert "2 training runs: 1 arm, 2 seeds, 2 tasks." in text
     assert "<h3>seed_0</h3>" in text
     assert "<h3>seed_1</h3>" in text
+    assert f"<p>{html.escape(pages.NO_PAPER)}</p>" in text
     moved = shutil.copytree(runs / "seed_1", tmp_path / "moved")
     workdir.remark(moved, "Differs from the paper: tasks 2 (50).")
     assert commands.main(["report", str(moved)]) == 0
-    assert "Differs from the paper: tasks 2 (50)." in (moved / "report.html").read_text()
+    text = (moved / "report.html").read_text(encoding="utf-8")
+    assert "Differs from the paper: tasks 2 (50)." in text
+    assert html.escape(pages.NO_PAPER) not in text
     capsys.readouterr()
     assert commands.main(["cite", *both]) == 0
     found = capsys.readouterr().out
     assert "@article{liu2026gradually," in found
     assert "sokar2023dormant" not in found
+
+
+def test_a_page_says_whether_settings_of_a_paper_are_known():
+    differs = {"remarks": "Differs from the paper: tasks 2 (50)."}
+    assert pages.remarks_of([{}, {"remarks": ""}]) == pages.NO_PAPER
+    assert pages.remarks_of([differs, {}, differs]) == differs["remarks"]
 
 
 def test_chance_is_shown_where_all_folders_record_the_same(tmp_path):
