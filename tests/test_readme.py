@@ -51,6 +51,7 @@ DOCUMENTS = (
     "docs/parts.md",
     "docs/python.md",
     "docs/pytorch.md",
+    "docs/results.md",
     "docs/slices.md",
     "docs/statistics.md",
     "experiments/barriers/README.md",
