@@ -115,8 +115,11 @@ def test_every_method_and_probe_has_a_formula_and_a_source(kind, written):
 
 def test_what_is_a_formula():
     said = "# `a`\n\nMean of *x* = 3.\n\n## Settings\n\nb = 2\n\n## `a` by itself\n\n{}\n"
-    assert not re.search(FORMULA, words_of("# `a`\n\nIt is `a = b`. Raises ValueError for a < 1.\n"))
-    assert not re.search(FORMULA, words_of("# `a`\n\n```pycon\n>>> a = b\n```\n\n## Settings\n\nb = 2\n"))
+    for none in (
+        "# `a`\n\nIt is `a = b`. Raises ValueError for a < 1.\n",
+        "# `a`\n\n```pycon\n>>> a = b\n```\n\n## Settings\n\nb = 2\n",
+    ):
+        assert not re.search(FORMULA, words_of(none))
     assert re.search(FORMULA, words_of(said.format("p <- shrink \\* p")))
     assert "Settings" not in words_of(said.format(""))
 
