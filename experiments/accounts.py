@@ -6,6 +6,7 @@ With Student's 95 % intervals over seeds it agrees if all are above 0, disagrees
 and is not told else. What is told here stands between the marks of a paper's README.md.
 """
 
+import functools
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -61,6 +62,8 @@ def arm(table: Any, where: Where, metric: str) -> Any:
 
     Raises ValueError if not exactly one arm has these settings.
     """
+    table = table[[*dict.fromkeys([*where, "seed", "task", metric])]]
+    table.attrs = {}  # (long, and pandas copies them with every column)
     for name, value in where.items():
         table = table[table[name] == value]
     if not len(table) or bool(table.duplicated(["seed", "task"]).to_numpy().any()):
@@ -150,15 +153,18 @@ def is_present(name: str, kept: Mapping[str, Kept], folder: Path) -> bool:
 def rows_of_claims(claims: Any, kept: Mapping[str, Kept], folder: Path) -> str:
     """Returns the table of claims whose lanes are in a folder."""
     lines = ["| figure | what the paper says | | by how much |", "|---|---|---|---|"]
+    # (many claims are of the same lanes)
+    read = functools.cache(lambda name: table_.read(folder / f"{name}.parquet"))
+    present = functools.cache(lambda name: is_present(name, kept, folder))
     for claim in claims:
         if not there([claim.lanes], folder):
             continue
-        table = table_.read(folder / f"{claim.lanes}.parquet")
+        table = read(claim.lanes)
         found = {name: interval(of(table)) for name, of in claim.contrasts.items()}
         scale, unit = (100, "points") if claim.unit == "points" else (1, claim.unit)
         numbers = "; ".join(f"{name} {told(one, scale, '+')}" for name, one in found.items())
         word = f"**{verdict(list(found.values()))}**"
-        if not is_present(claim.lanes, kept, folder):
+        if not present(claim.lanes):
             word += "; effect not present here"
         cells = claim.figure, claim.says, word, f"{numbers} {unit}".rstrip()
         lines.append(f"| {' | '.join(cells)} |")

@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 
 from experiments import accounts, presence
 from experiments.accounts import Claim, Contrast, Where, last, more
-from experiments.barriers import cloning
+from experiments.barriers import areas, cloning
 from experiments.benchmark import NOTHING
 from plasticity_jax.reporting import statistics
 from plasticity_jax.storage import table as table_
@@ -378,8 +378,9 @@ def fallen(name: str, where: Where = NOTHING) -> Any:
     bare = table[table["norm"] == "none"]
     for dropout in (column for column in table if column.endswith(".dropout")):
         bare = bare[bare[dropout].fillna(0) == 0]
-    rate = where.get("learning_rate", bare["learning_rate"].min())
-    bare = bare[bare["learning_rate"] == rate]
+    if "learning_rate" in bare:
+        rate = where.get("learning_rate", bare["learning_rate"].min())
+        bare = bare[bare["learning_rate"] == rate]
     first = sorted(bare["seed"].unique())[:FIRST]
     return presence.fallen(bare[bare["seed"].isin(first)], ACCURACY)
 
@@ -405,7 +406,7 @@ def effects() -> str:
 def blocks() -> dict[str, str]:
     """Returns what stands in README.md after each mark, by the mark."""
     made = {f"arms: {name}": rows_of_arms(name, ARMS[name]) for name in there(ARMS)}
-    return {**made, "effects": effects(), "claims": rows_of_claims()}
+    return {**made, **areas.blocks(), "effects": effects(), "claims": rows_of_claims()}
 
 
 def filled(text: str) -> str:

@@ -3,7 +3,7 @@
 Command: python -m experiments.disentangling.redrawn
 Writes factorial_NAME.csv, factorial_NAME_cells.csv and factorial_NAME.png into
 experiments/disentangling/results, and what stands between the marks of README.md beside it: the
-factorials' tables, the arms of figures and the claims.
+factorials' tables, the arms of figures, the claims, and the tables of where an agent acts.
 """
 
 import sys
@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 from experiments import accounts
 from experiments import presence as effects
-from experiments.disentangling import claims, factorial, presence, streams
+from experiments.disentangling import claims, factorial, presence, rewards, streams
 from plasticity_jax.storage import table as table_
 
 HERE = Path(__file__).parent
@@ -100,7 +100,8 @@ def blocks() -> dict[str, str]:
     for mark, (name, rows) in others.items():
         if accounts.there([name], LANES):
             made[mark] = rows(table_.read(LANES / f"{name}.parquet"))
-    return {**made, "claims": accounts.rows_of_claims(claims.CLAIMS, claims.KEPT, LANES)}
+    told = accounts.rows_of_claims(claims.CLAIMS, claims.KEPT, LANES)
+    return {**made, **rewards.blocks(), "claims": told}
 
 
 def filled(text: str) -> str:
