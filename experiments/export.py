@@ -22,7 +22,7 @@ import pandas as pd
 from plasticity_jax.cli import flags, launcher, settings
 from plasticity_jax.spec import Spec, comparable
 from plasticity_jax.storage import table as table_
-from plasticity_jax.storage import workdir
+from plasticity_jax.storage import workdir, writing
 
 FOLDER = pathlib.Path(__file__).parent / "gradual" / "results" / "lanes"
 OWN: dict[str, Any] = {
@@ -125,7 +125,7 @@ def export(
     whole = pd.concat(frames, ignore_index=True)
     where = pathlib.Path(folder)
     table_.write(whole, where / f"{name}.parquet")
-    (where / f"{name}.json").write_text(json.dumps(records, indent=1) + "\n", encoding="utf-8")
+    writing.text(where / f"{name}.json", json.dumps(records, indent=1) + "\n")
     return [where / f"{name}.parquet", where / f"{name}.json"]
 
 

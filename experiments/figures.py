@@ -15,10 +15,11 @@ from plasticity_jax import lanes as lanes_
 from plasticity_jax import registry
 from plasticity_jax.cli import changes, flags, help, launcher, pictures, settings
 from plasticity_jax.cli.settings import Setting, Settings
-from plasticity_jax.execution import program, rows, sweep
+from plasticity_jax.execution import merging, program, rows, sweep
 from plasticity_jax.execution.placement import Execution
 from plasticity_jax.reporting import collect, curves, metrics, statistics, tables
 from plasticity_jax.storage import paths as paths_
+from plasticity_jax.storage import writing
 
 OWN: dict[str, str | bool | None] = {
     "scale": "paper",
@@ -260,7 +261,7 @@ def _draw_from(doc: str, one: Plan, workdirs: str) -> int:
             raise ValueError(f"from is {workdirs!r}: name workdirs with --from=DIR,...")
         runs = flags.runs(values, given, one.arms)
         metrics.check_measured([spec for spec, _ in runs], metric_of(one.figure))
-        table = collect.collect(folders, runs)
+        table = collect.collect(folders, runs, merging.completed)
         folder = values["workdir"] or folders[0]
         launcher.workdir.check_writable(folder)
         Path(folder).mkdir(parents=True, exist_ok=True)
@@ -310,11 +311,12 @@ def draw(
         apart = whole[control | (whole["method"] == "none")]
         note = differences(one, values, apart)
         curves.curves(apart, columns, f"{path}_controls", drawing._replace(panels=(), note=note))
-    drawn(whole, columns, metric).to_csv(f"{path}.csv", index=False)
+    writing.text(f"{path}.csv", drawn(whole, columns, metric).to_csv(index=False))
     if not figure.metric:
         curves.curves(table, columns, f"{path}_probes", drawing)
         last = settings.read("last", values["last"])
-        tables.finals(whole, columns, last).round(6).to_csv(f"{path}_final.csv", index=False)
+        final = tables.finals(whole, columns, last).round(6)
+        writing.text(f"{path}_final.csv", final.to_csv(index=False))
     said = [f"figure {figure.name}: {paths[0]}"]
     if figure.kind.beside and not folder:  # (runs that exist number their lanes by themselves)
         said += figure.kind.beside(whole, columns, Path(values["workdir"]), path)

@@ -23,7 +23,7 @@ import pandas as pd
 from experiments import export
 from plasticity_jax.cli import flags, launcher
 from plasticity_jax.storage import table as table_
-from plasticity_jax.storage import workdir
+from plasticity_jax.storage import workdir, writing
 
 OWN: dict[str, Any] = {
     "name": None,
@@ -180,7 +180,7 @@ def _write(file: pathlib.Path, begun: Sequence[str], code: str, found: Compariso
         record["versions"].pop("plasticity_jax", None)
         records.append({**record, **left, "run_again": found._asdict()})
     path = file.with_suffix(".json")
-    path.write_text(json.dumps(records, indent=1) + "\n", encoding="utf-8")
+    writing.text(path, json.dumps(records, indent=1) + "\n")
     return path
 
 

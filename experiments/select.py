@@ -29,7 +29,7 @@ from plasticity_jax import registry
 from plasticity_jax.cli import flags, launcher, selecting, settings
 from plasticity_jax.cli.settings import Setting
 from plasticity_jax.methods import METHODS
-from plasticity_jax.storage import paths
+from plasticity_jax.storage import paths, writing
 
 # the benchmarks of every paper, and the kind of figure whose arms are tuned
 KINDS: dict[str, tuple[Benchmark[Any], figures.Kind]] = {
@@ -141,7 +141,7 @@ def chosen(
         return scores["method"].where(scores["granularity"] == 1, scores["transition"])
 
     scores = selecting.scored(table, columns, benchmark.metric, arms)
-    scores.to_csv(folder / benchmark.name / "selection.csv", index=False)
+    writing.text(folder / benchmark.name / "selection.csv", scores.to_csv(index=False))
     selected = selecting.chosen(scores, values)
     file = folder / FILE
     selection.write(file, benchmark.name, scale, sorted(set(table["seed"])), selected)

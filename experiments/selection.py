@@ -9,7 +9,7 @@ from typing import Any, TypeAlias
 
 from plasticity_jax.cli import flags, settings
 from plasticity_jax.cli.settings import Settings
-from plasticity_jax.storage import paths
+from plasticity_jax.storage import paths, writing
 from plasticity_jax.storage.json_files import read_json
 
 Chosen: TypeAlias = Mapping[str, Settings]
@@ -31,7 +31,7 @@ def write(
     """
     known = others(file)
     known[benchmark] = {"scale": scale, "seeds": [int(seed) for seed in seeds], "arms": arms}
-    file.write_text(json.dumps(known, indent=2) + "\n", encoding="utf-8")
+    writing.text(file, json.dumps(known, indent=2) + "\n")
 
 
 def others(file: Path) -> dict[str, dict]:

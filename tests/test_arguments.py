@@ -6,12 +6,15 @@ taken. `make sampler` draws thousands of command lines, `make test` the same few
 """
 
 import contextlib
+import dataclasses
 import fractions
 import io
 import json
 import os
 import pathlib
+import shutil
 import tempfile
+import types
 
 import jax
 import jax.numpy as jnp
@@ -26,16 +29,18 @@ from experiments import figures, select
 from experiments.gradual import kinds, theory
 from experiments.gradual.settings import BENCHMARKS
 from plasticity_jax import lanes, methods, registry
-from plasticity_jax.cli import flags, launcher, slicing
+from plasticity_jax.cli import commands, flags, launcher, showing, slicing, status
 from plasticity_jax.environments import ENVIRONMENTS
 from plasticity_jax.estimates import cost
-from plasticity_jax.execution import sweep
-from plasticity_jax.execution.engines import local, sliced
+from plasticity_jax.execution import program as program_
+from plasticity_jax.execution import rows, slices, sweep
+from plasticity_jax.execution.engines import description, local, sliced, slurm, worker
 from plasticity_jax.heads import HEADS
 from plasticity_jax.models import MODELS
 from plasticity_jax.optimizers import OPTIMIZERS, SCHEDULES
 from plasticity_jax.spec import Spec, unread
-from plasticity_jax.storage import paths
+from plasticity_jax.storage import paths, workdir
+from plasticity_jax.storage import table as table_
 from plasticity_jax.stream import order
 from plasticity_jax.training import network, supervised
 
@@ -168,6 +173,145 @@ def test_every_flag_meets_every_text():
     for name in FLAGS:
         for text in TEXTS:
             check_command(run, command([(name, text)]))
+
+
+ENGINES = (
+    "engine", "slice", "slice_minutes", "workers", "wave", "stop_below", "lane_width", "tracker",
+    "slurm", "slurm.", "slurm.partition", "slurm.time", "slurm.array", "slurm.no-such", "slurm.A",
+    "ray", "ray.num_gpus", "ray.", "local.x",
+)  # fmt: skip
+TOLD = ["local", "slurm", "ray", "accuracy:0.5", "online_accuracy:x", "loss:nan", "a:b:c", "jsonl"]
+engines = st.tuples(st.sampled_from(ENGINES), st.one_of(st.sampled_from([*TOLD, *TEXTS]), texts))
+asked = st.tuples(st.sampled_from(TOLD[:3]), st.lists(engines, min_size=1, max_size=4))
+
+
+def check_engine(drawn) -> None:
+    """A run in slices, where there seems to be a scheduler."""
+    engine, others = drawn
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(slurm.shutil, "which", lambda name: f"/bin/{name}")
+        check_command(run, command([("engine", engine), *others]))
+
+
+@pytest.mark.usefixtures("nothing_trains")
+@settings(max_examples=8, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
+@given(asked)
+def test_any_flags_of_engines_are_taken_or_refused_in_a_sentence(drawn):
+    check_engine(drawn)
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("nothing_trains")
+@settings(max_examples=1000, deadline=None, suppress_health_check=list(HealthCheck))
+@given(asked)
+def test_thousands_of_flags_of_engines_too(drawn):
+    check_engine(drawn)
+
+
+# what other commands than run are given: their flags, and folders, some of which are runs
+COMMANDS = {
+    "show": [*showing.OWN, "import"],
+    "report": ["to", "last", "metric", "baseline", "band", "arm_names", "import"],
+    "cite": ["import"],
+    "status": ["watch", "long", "import"],
+    "merge": ["to", "import"],
+    "slice": ["import", "cores", "parent"],
+}
+RUNS = ["run", "run/slices", "half", "broken", "run/slices/aa", "nowhere"]
+SHOWN = ["", "=", "=csv", "=latex", "=run", "=new", "=1", "=0", "=x.pdf", "=file", "=a=b"]
+folders_ = st.one_of(st.sampled_from(RUNS), st.sampled_from(FOLDERS))
+lines = st.sampled_from(sorted(COMMANDS)).flatmap(
+    lambda name: st.tuples(
+        st.just(name),
+        st.lists(folders_, max_size=3),
+        st.lists(
+            st.tuples(
+                st.sampled_from([*COMMANDS[name], "nonsense", "help"]),
+                st.one_of(st.sampled_from(SHOWN), texts.map("={}".format)),
+            ),
+            max_size=3,
+        ),
+    )
+)
+
+
+@pytest.fixture(scope="module")
+def workdirs(tmp_path_factory):
+    """A folder with a run of a task, as if it had been trained, one that is half done, one that is
+    none, and a slice.
+    """
+    root = tmp_path_factory.mktemp("workdirs")
+    spec = tiny.spec(dataset=tiny.arrays(root / "data"), tasks=1)
+    dataset = program_.load_common_dataset([spec], None, False)
+    programs = program_.plan([(spec, [{"seed": 0}, {"seed": 1}])], {spec: 64}, "map", None)
+    scores = {name: np.full((1, 2), 0.5, np.float32) for name in ("online_accuracy", "loss")}
+    table = rows.table(programs, [{**scores, "finite": np.ones((1, 2), bool)}])
+    for name, tasks in (("run", 1), ("half", 5)):
+        made = [one._replace(spec=dataclasses.replace(spec, tasks=tasks)) for one in programs]
+        (root / name / "slices" / "aa").mkdir(parents=True)
+        found = slices.settings(slices.in_order(made), dataset)
+        workdir.write_config(root / name, found, {})
+        table_.write(table, root / name / "results.parquet")
+        description.write(root / name / "slices" / "aa", made[0], description.How())
+    (root / "broken").mkdir()
+    (root / "broken" / "config.json").write_text("{")
+    return root
+
+
+def contents(folder) -> dict[str, bytes]:
+    """The files in a folder, but for locks, which say who held them last, and for what libraries
+    leave at home.
+    """
+    paths = [path for path in folder.rglob("*") if path.is_file() and path.name != "lock"]
+    return {str(path): path.read_bytes() for path in paths if folder / "home" not in path.parents}
+
+
+def check_line(root, drawn) -> None:
+    name, given, flags_ = drawn
+    words = [name, *given, *(f"--{flag}{text}" for flag, text in flags_)]
+    with pytest.MonkeyPatch.context() as patch, tempfile.TemporaryDirectory() as folder:
+        here = pathlib.Path(folder)
+        shutil.copytree(root, here, dirs_exist_ok=True)
+        (here / "file").write_text("mine")
+        patch.chdir(here)
+        patch.setenv("HOME", f"{here}/home")
+        patch.setenv("PLASTICITY_CACHE_DIR", f"{here}/cache")
+        for part, attribute in ((worker, "die_with"), (worker, "run"), (os, "sched_setaffinity")):
+            patch.setattr(part, attribute, take)
+        patch.setattr(status, "time", types.SimpleNamespace(sleep=take))
+        before = contents(here)
+        out, err = io.StringIO(), io.StringIO()
+        with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+            try:
+                code = commands.main(words)
+            except Taken:
+                return
+        assert code in (0, 1, 2)
+        if code:
+            told = [line for line in err.getvalue().splitlines() if not line.startswith("note: ")]
+            assert len(told) == 1, told
+            assert told[0].startswith("error: ")
+            check_sentence(told[0])
+            after = contents(here)
+            # (a slice notes why it failed)
+            added = {file for file in after if not file.endswith("fault.txt")} - before.keys()
+            assert not added
+            assert {file: after.get(file) for file in before} == before
+
+
+@pytest.mark.usefixtures("nothing_trains")
+@settings(max_examples=15, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
+@given(drawn=lines)
+def test_any_other_command_does_it_or_refuses_in_a_sentence(workdirs, drawn):
+    check_line(workdirs, drawn)
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("nothing_trains")
+@settings(max_examples=1500, deadline=None, suppress_health_check=list(HealthCheck))
+@given(drawn=lines)
+def test_thousands_of_lines_of_other_commands_too(workdirs, drawn):
+    check_line(workdirs, drawn)
 
 
 SETTINGS = [

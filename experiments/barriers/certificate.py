@@ -30,6 +30,8 @@ import optax
 from experiments import computation
 from plasticity_jax.models import MLP
 from plasticity_jax.probes import hessian_vector_product
+from plasticity_jax.reporting import curves
+from plasticity_jax.storage import writing
 from plasticity_jax.surgery import clone
 from plasticity_jax.types import Array, Key, PyTree, Recipient, TrainState, UnitGroup
 
@@ -305,7 +307,7 @@ def picture(table: Any, horizons: Sequence[int], path: Path) -> None:
             axes.set_xlabel(f"log {name}" if name.startswith("flow") else name)
         every[row][0].set_ylabel(f"log growth, {horizon} steps")
     every[0][0].legend(fontsize="x-small")
-    figure.savefig(path)
+    curves.store_figure(figure, path)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -321,8 +323,8 @@ def run(folder: Path, scale: Scale) -> str:
     with jax.enable_x64(True):
         table = pairs(scale)
     found = judged(table, scale.horizons)
-    table.to_csv(folder / "certificate_pairs.csv", index=False, float_format="%.6g")
-    found.to_csv(folder / "certificate.csv", index=False, float_format="%.4g")
+    writing.text(folder / "certificate_pairs.csv", table.to_csv(index=False, float_format="%.6g"))
+    writing.text(folder / "certificate.csv", found.to_csv(index=False, float_format="%.4g"))
     picture(table, scale.horizons, folder / "certificate.png")
     shown = found[found["activation"] == "all"].drop(columns="activation")
     return f"{len(table)} pairs\n{shown.round(3).to_string(index=False)}"

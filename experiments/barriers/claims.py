@@ -21,6 +21,7 @@ from experiments.barriers import areas, cloning
 from experiments.benchmark import NOTHING
 from plasticity_jax.reporting import statistics
 from plasticity_jax.storage import table as table_
+from plasticity_jax.storage import writing
 
 README = Path(__file__).parent / "README.md"
 LANES = README.parent / "results" / "lanes"
@@ -416,7 +417,7 @@ def filled(text: str) -> str:
 
 def main() -> int:
     """Writes the tables; returns the exit code."""
-    README.write_text(filled(README.read_text(encoding="utf-8")), encoding="utf-8")
+    writing.text(README, filled(README.read_text(encoding="utf-8")))
     return 0
 
 

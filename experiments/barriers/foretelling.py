@@ -26,6 +26,8 @@ from experiments.benchmark import SCALES
 from experiments.gradual import settings as gradual
 from plasticity_jax import registry
 from plasticity_jax.cli import flags, launcher
+from plasticity_jax.reporting import curves
+from plasticity_jax.storage import writing
 
 HELP = """
 This run's own flags
@@ -197,7 +199,7 @@ def picture(found: Any, title: str, path: Path) -> None:
     axes.set_yticks(place, [SCORES[name] for name in found["score"]])
     axes.set_xlabel("area under the ROC curve, 95 % interval over lanes")
     axes.set_title(title)
-    figure.savefig(path)
+    curves.store_figure(figure, path)
 
 
 def analysed(table: Any, values: flags.Values, title: str) -> str:
@@ -209,7 +211,7 @@ def analysed(table: Any, values: flags.Values, title: str) -> str:
         found = judged(table)
     except ValueError as error:
         return f"{told} Nothing can be said: {error}"
-    found.round(6).to_csv(folder / "foretelling.csv", index=False)
+    writing.text(folder / "foretelling.csv", found.round(6).to_csv(index=False))
     picture(found, title, folder / "foretelling.png")
     shown = ["score", "falls_if", "area", "low", "high", *TIMELESS, "sensitivity", "specificity"]
     return f"{told}\n{found[shown].round(3).to_string(index=False)}"

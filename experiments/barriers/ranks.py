@@ -14,6 +14,8 @@ import numpy as np
 from experiments import computation
 from experiments.benchmark import SCALES
 from plasticity_jax.models import ACTIVATIONS
+from plasticity_jax.reporting import curves
+from plasticity_jax.storage import writing
 from plasticity_jax.theory import ranks
 
 HELP = """
@@ -222,9 +224,9 @@ def run(numbers: Numbers, folder: Path, scale: str) -> str:
     with jax.enable_x64(True):
         table = numbers.table(SAMPLES[scale])
     path = folder / f"figure_{numbers.name}"
-    table.to_csv(f"{path}.csv", index=False, float_format="%.6g")
+    writing.text(f"{path}.csv", table.to_csv(index=False, float_format="%.6g"))
     figure = Figure(figsize=(9, 5 if numbers.name == "A.4" else 3.6), layout="constrained")
     numbers.draw(figure, table)
     for kind in ("png", "svg"):
-        figure.savefig(f"{path}.{kind}")
+        curves.store_figure(figure, f"{path}.{kind}")
     return f"figure {numbers.name}: {path}.png"

@@ -23,6 +23,8 @@ import optax
 
 from experiments import computation
 from plasticity_jax import manifolds, models
+from plasticity_jax.reporting import curves
+from plasticity_jax.storage import writing
 from plasticity_jax.surgery import clone
 from plasticity_jax.types import Array, Key, PyTree, Recipient, TrainState
 
@@ -192,7 +194,7 @@ def compute(folder: Path, name: str) -> str:
     table: Any = pd.DataFrame(rows)
     table["foretold"] = table["certificate"] > EDGE
     table["parted"] = table["distance"] > EDGE
-    table.to_csv(folder / "staying.csv", index=False)
+    writing.text(folder / "staying.csv", table.to_csv(index=False))
     picture(table, folder / "staying.png")
     right = int((table["foretold"] == table["parted"]).sum())
     most = table.groupby(["network", "training"], sort=False)[["certificate", "distance"]].max()
@@ -213,7 +215,7 @@ def picture(table: Any, path: Path) -> None:
     axes.set_xlabel("share of the first change that is normal to the manifold")
     axes.set_ylabel("distance from it in the end")
     axes.legend(frameon=False)
-    figure.savefig(path)
+    curves.store_figure(figure, path)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -21,7 +21,7 @@ import numpy as np
 from experiments import accounts
 from plasticity_jax.cli import flags, launcher
 from plasticity_jax.reporting import statistics
-from plasticity_jax.storage import paths, workdir
+from plasticity_jax.storage import paths, workdir, writing
 from plasticity_jax.storage import table as table_
 
 PLACE, FROZEN = "trap/layer", "trap/frozen_layer"
@@ -110,7 +110,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         if target:
             workdir.check_writable(target)
             target.mkdir(parents=True, exist_ok=True)
-            found.to_csv(target / "trapped.csv", index=False)
+            writing.text(target / "trapped.csv", found.to_csv(index=False))
     except OSError as error:
         sentence = f"{source} cannot be read ({workdir.reason_of(error)}): allowed is a workdir."
         return launcher.fault(workdir.WorkdirError(sentence), launcher.ENVIRONMENT)

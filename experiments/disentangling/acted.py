@@ -15,6 +15,7 @@ from experiments.benchmark import Benchmark
 from experiments.disentangling import acting
 from plasticity_jax.cli import flags
 from plasticity_jax.storage import table as table_
+from plasticity_jax.storage import writing
 
 RESULTS = Path(__file__).parent / "results"
 AXES = ("norm", "l2.strength", "dqn.gamma", "dqn.epsilon", "minatar.game", "atari.game")
@@ -81,7 +82,7 @@ def drawn(name: str, folder: Path) -> str:
     said = acting.drawn(benchmark, table, columns, values)
     if kept.until:
         found = acting.compared(table[table["task"] < kept.until], columns, benchmark)
-        found.to_csv(folder / f"{name}.csv", index=False)
+        writing.text(folder / f"{name}.csv", found.to_csv(index=False))
         said = acting.text(found, columns)
     return said
 

@@ -19,6 +19,7 @@ from experiments.benchmark import NOTHING, SCALES, Benchmark
 from plasticity_jax import registry
 from plasticity_jax.cli import flags, launcher, pictures, settings
 from plasticity_jax.reporting import curves, over_games, over_seeds
+from plasticity_jax.storage import writing
 
 HELP = """
 This figure's own flags
@@ -301,15 +302,15 @@ def drawn(
         path = folder / f"{name}_{value}"
         title = f"{benchmark.title}: {split.replace('.', ' ')} {value}"
         curves.curves(part, rest, path, pictures.drawing(values, metric, title, ""))
-        figures.drawn(part, rest, metric).to_csv(f"{path}.csv", index=False)
+        writing.text(f"{path}.csv", figures.drawn(part, rest, metric).to_csv(index=False))
     found = compared(table, columns, benchmark)
-    found.to_csv(folder / f"{name}.csv", index=False)
+    writing.text(folder / f"{name}.csv", found.to_csv(index=False))
     said = text(found, columns)
     if benchmark.recipe.chance:
         scores = normalised(table, columns, benchmark)
         said += f"\n\n{of_games(scores)}"
         profiles(scores, benchmark.title, folder / f"{name}_profiles.png")
-    (folder / f"{name}.md").write_text(f"{said}\n", encoding="utf-8")
+    writing.text(folder / f"{name}.md", f"{said}\n")
     head = f"{metric.replace('_', ' ')}, mean and 95 % interval (Student's t) over seeds"
     return f"{head}\n\n{said}"
 
@@ -369,7 +370,7 @@ def profiles(scores: Mapping[str, Sequence[np.ndarray]], title: str, path: Path)
     axes.set_title(title)
     if axes.lines:  # (none where no run measured a score)
         axes.legend()
-    figure.savefig(path)
+    curves.store_figure(figure, path)
 
 
 def main(doc: str | None, benchmark: Benchmark[Recipe], argv: Sequence[str] | None = None) -> int:

@@ -27,6 +27,8 @@ from experiments import presence as effects_
 from experiments.disentangling import presence, streams
 from experiments.disentangling.streams import STREAMS, Stream, defaults
 from plasticity_jax.cli import flags, launcher
+from plasticity_jax.reporting import curves
+from plasticity_jax.storage import writing
 
 CEILING = 0.99  # of an accuracy
 FACTORS = ("layer norm", "L2", "output")
@@ -168,7 +170,7 @@ def picture(cells: Any, found: Any, title: str, outcome: str, path: Path) -> Non
     right.set_yticks(place, found["effect"])
     right.set_xlabel("effect, 95 % interval over seeds")
     figure.suptitle(title)
-    figure.savefig(path)
+    curves.store_figure(figure, path)
 
 
 def outcome_label(metric: str, last: int) -> str:
@@ -190,8 +192,8 @@ def analysed(stream: str, table: Any, values: flags.Values) -> str:
     cells = outcomes(table, metric, last)
     found = effects(cells)
     folder = Path(values["workdir"])
-    found.round(6).to_csv(folder / "factorial.csv", index=False)
-    summary(cells).round(6).to_csv(folder / "factorial_cells.csv", index=False)
+    writing.text(folder / "factorial.csv", found.round(6).to_csv(index=False))
+    writing.text(folder / "factorial_cells.csv", summary(cells).round(6).to_csv(index=False))
     outcome = outcome_label(metric, last)
     picture(cells, found, f"Stream: {stream}", outcome, folder / "factorial.png")
     ceiling = CEILING if metric == "online_accuracy" else None

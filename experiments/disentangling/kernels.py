@@ -20,6 +20,8 @@ import numpy as np
 from experiments import computation
 from plasticity_jax import Spec, lanes, make_run, probes
 from plasticity_jax.execution import placement, program
+from plasticity_jax.reporting import curves
+from plasticity_jax.storage import writing
 from plasticity_jax.training import network
 
 INPUTS = 64
@@ -134,7 +136,7 @@ def compute(folder: Path, scale_name: str) -> str:
         for (norm, name), kernel in kernels.items()
     ]
     table = pd.DataFrame(rows).round(4)
-    table.to_csv(folder / "kernels.csv", index=False)
+    writing.text(folder / "kernels.csv", table.to_csv(index=False))
     picture(kernels, folder / "kernels.png")
     return f"{table.to_string(index=False)}\n\npicture: {folder / 'kernels.png'}"
 
@@ -155,7 +157,7 @@ def picture(kernels: dict[tuple[str, str], np.ndarray], path: Path) -> None:
             axes.set_xticks([])
             axes.set_yticks([])
     figure.colorbar(shown[0], ax=places, label="cosine of two inputs' gradients", shrink=0.7)
-    figure.savefig(path)
+    curves.store_figure(figure, path)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -17,6 +17,7 @@ from typing import Any
 from experiments import presence
 from experiments.disentangling import streams
 from plasticity_jax.cli import flags, launcher
+from plasticity_jax.storage import writing
 
 FIRST_SEED = 1000
 
@@ -30,7 +31,7 @@ def bare(table: Any) -> Any:
 
 def _analysed(name: str, table: Any, values: flags.Values) -> str:
     found = presence.fallen(table, streams.STREAMS[name].metric)
-    found.round(6).to_csv(Path(values["workdir"]) / "presence.csv", index=False)
+    writing.text(Path(values["workdir"]) / "presence.csv", found.round(6).to_csv(index=False))
     return presence.told(name, found)
 
 

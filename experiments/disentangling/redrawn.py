@@ -14,6 +14,7 @@ from experiments import accounts
 from experiments import presence as effects
 from experiments.disentangling import claims, factorial, presence, rewards, streams
 from plasticity_jax.storage import table as table_
+from plasticity_jax.storage import writing
 
 HERE = Path(__file__).parent
 RESULTS = HERE / "results"
@@ -115,13 +116,13 @@ def main() -> int:
         metric = streams.STREAMS[KEPT[name].stream].metric
         own = cells(name)
         found = factorial.effects(own)
-        found.round(6).to_csv(RESULTS / f"factorial_{name}.csv", index=False)
+        writing.text(RESULTS / f"factorial_{name}.csv", found.round(6).to_csv(index=False))
         summary = factorial.summary(own).round(6)
-        summary.to_csv(RESULTS / f"factorial_{name}_cells.csv", index=False)
+        writing.text(RESULTS / f"factorial_{name}_cells.csv", summary.to_csv(index=False))
         path = RESULTS / f"factorial_{name}.png"
         outcome = factorial.outcome_label(metric, KEPT[name].last)
         factorial.picture(own, found, f"Stream: {KEPT[name].title}", outcome, path)
-    README.write_text(filled(README.read_text(encoding="utf-8")), encoding="utf-8")
+    writing.text(README, filled(README.read_text(encoding="utf-8")))
     return 0
 
 

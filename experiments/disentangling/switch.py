@@ -6,7 +6,8 @@ from typing import Any, cast
 
 import numpy as np
 
-from plasticity_jax.reporting import statistics
+from plasticity_jax.reporting import curves, statistics
+from plasticity_jax.storage import writing
 
 SHOWN = {
     "dormant_fraction": "dormant units",
@@ -29,7 +30,7 @@ def drawn(table: Any, columns: Sequence[str], workdir: Path, path: Path) -> list
     found = course(table, columns, workdir)
     if found["point"].max() < 2:
         return []
-    found.round(6).to_csv(f"{path}_switch.csv", index=False)
+    writing.text(f"{path}_switch.csv", found.round(6).to_csv(index=False))
     picture(found, f"{path}_switch.png")
     return [f"first steps after a switch: {path}_switch.png"]
 
@@ -87,4 +88,4 @@ def picture(found: Any, path: str) -> None:
     for axes in grid[-1]:
         axes.set_xlabel("steps after the switch")
     grid[0][0].legend(frameon=False, fontsize=8)
-    figure.savefig(path)
+    curves.store_figure(figure, path)

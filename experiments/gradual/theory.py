@@ -25,6 +25,7 @@ from pathlib import Path
 
 from experiments import computation
 from plasticity_jax.execution import program
+from plasticity_jax.storage import writing
 
 
 def run(folder: Path, scale_name: str) -> str:
@@ -47,7 +48,7 @@ def run(folder: Path, scale_name: str) -> str:
         }
     tables["bridge"] = panels.bridges(scale, data)
     for name, table in tables.items():
-        table.to_csv(folder / f"{name}.csv", index=False, float_format="%.6g")
+        writing.text(folder / f"{name}.csv", table.to_csv(index=False, float_format="%.6g"))
     with jax.enable_x64(True):
         written = picture.draw(tables, scale, folder / "theory")
     return f"{panels.text(tables)}\n\nfigure: {written[0]}   ({time.monotonic() - began:.0f} s)"

@@ -24,9 +24,9 @@ from plasticity_jax import registry
 from plasticity_jax.cli import flags, folders, help, launcher, selecting, settings, showing, status
 from plasticity_jax.cli.settings import Settings
 from plasticity_jax.execution import merging, tasks
-from plasticity_jax.execution.engines import description, worker
+from plasticity_jax.execution.engines import description, local, worker
 from plasticity_jax.reporting import metrics
-from plasticity_jax.storage import paths
+from plasticity_jax.storage import paths, writing
 
 RUN = """Any run by flags: one program per static setting, every seed and number of it at once.
 
@@ -106,12 +106,12 @@ def _choose(table: Any, columns: Sequence[str], metric: str | None, values: flag
     judged = metric or next(name for name in scores_there if name in table)
     scores = selecting.scored(table, columns, judged, selecting.by_label(columns))
     folder = Path(values["workdir"])
-    scores.to_csv(folder / "selection.csv", index=False)
+    writing.text(folder / "selection.csv", scores.to_csv(index=False))
     selected = selecting.chosen(scores, values)
     seeds = sorted(int(seed) for seed in table["seed"].unique())
     content = {"metric": judged, "seeds": seeds, "arms": selected}
     text = json.dumps(content, indent=2) + "\n"
-    (folder / FILE).write_text(text, encoding="utf-8")
+    writing.text(folder / FILE, text)
     return "\n".join([*selecting.told(selected), f"written: {folder / FILE}"])
 
 
@@ -139,8 +139,7 @@ def slice_(argv: Sequence[str]) -> int:
     if own["parent"]:
         worker.die_with(settings.whole("parent", own["parent"], 1))
     if own["cores"]:
-        cores = [settings.whole("cores", one, 0) for one in own["cores"].split(",")]
-        os.sched_setaffinity(0, cores)
+        os.sched_setaffinity(0, _cores(own["cores"]))
     (folder,) = given
     worker.check_ready(folder)
     with launcher.interruptible():
@@ -156,6 +155,15 @@ def slice_(argv: Sequence[str]) -> int:
             worker.note_fault(folder, launcher.sentence(error))
             return launcher.fault(error, launcher.ENVIRONMENT)
     return 0
+
+
+def _cores(given: str) -> list[int]:
+    """The cores that --cores names. Raises ValueError for those that this process may not use."""
+    found = [settings.whole("cores", one, 0) for one in given.split(",")]
+    allowed = local.cores()
+    if not set(found) <= set(allowed):
+        raise ValueError(f"cores is {given!r}: allowed are {', '.join(map(str, allowed))}.")
+    return found
 
 
 def list_(argv: Sequence[str]) -> int:

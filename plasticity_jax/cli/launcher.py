@@ -32,7 +32,7 @@ from plasticity_jax.execution import waves as waves_
 from plasticity_jax.execution.engines import sliced
 from plasticity_jax.reporting import metrics
 from plasticity_jax.spec import Spec
-from plasticity_jax.storage import workdir
+from plasticity_jax.storage import workdir, writing
 from plasticity_jax.storage.checkpoints import keeping
 
 # exit codes: a fault of the command line; a fault of data, disk or machine
@@ -252,6 +252,9 @@ def fault(error: Exception, code: int) -> int:
 def sentence(error: Exception) -> str:
     """Returns one sentence that says what is wrong."""
     text = jax_fault(error) if isinstance(error, JAX_FAULTS) else str(error)
+    if isinstance(error, OSError) and error.strerror:
+        what = f"{error.filename} cannot be used" if error.filename else "the system refuses it"
+        text = f"{what} ({error.strerror})."
     text = " ".join(text.split()) or type(error).__name__
     if isinstance(error, MemoryError) and not text.endswith("."):  # not a sentence of our own
         text = (
@@ -381,9 +384,10 @@ def report(
 
     folder, columns = Path(values["workdir"]), rows.arm_columns(checked.programs)
     metric = metrics.judged_by(_environments(checked), table)
-    statistics.summary(table, columns).to_csv(folder / "summary.csv", index=False)
+    summary = statistics.summary(table, columns)
+    writing.text(folder / "summary.csv", summary.to_csv(index=False))
     finals = tables.finals(table, columns, checked.last, names=pictures.names(values), tested=True)
-    finals.to_csv(folder / "final.csv", index=False)
+    writing.text(folder / "final.csv", finals.to_csv(index=False))
     pictures.export(values, table, columns, metric)
     figure = _draw(table, checked, values, title, note)
     if note:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from plasticity_jax.cli import pictures
 from plasticity_jax.execution import program as program_
 from plasticity_jax.execution import rows
-from plasticity_jax.storage import paths, workdir
+from plasticity_jax.storage import paths, workdir, writing
 
 if TYPE_CHECKING:
     from plasticity_jax.reporting.page import About, Run, Shown
@@ -36,7 +36,7 @@ def write(
 
     about = _about(table, programs, folders, title)
     text = page.page(table, rows.arm_columns(programs), shown, about)
-    path.write_text(text, encoding="utf-8")
+    writing.text(path, text)
     return path
 
 

@@ -11,6 +11,7 @@ from plasticity_jax import registry, spec
 from plasticity_jax.cli import flags, settings
 from plasticity_jax.execution import program as program_
 from plasticity_jax.spec import Spec
+from plasticity_jax.storage import writing
 
 MODELS = {
     "mlp": "MLP",
@@ -83,7 +84,7 @@ def export(values: flags.Values, table: Any, columns: Sequence[str], metric: str
         path = Path(values["workdir"]) / f"final.{ending}"
         if kind in _listed(values, "export") or path.exists():
             text = exports.KINDS[kind](exports.final(table, columns, metric, last, names(values)))
-            path.write_text(text, encoding="utf-8")
+            writing.text(path, text)
 
 
 def title(programs: Sequence[program_.Program]) -> str:

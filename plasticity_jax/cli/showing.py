@@ -221,7 +221,7 @@ def _draw(file: str, table: Any, columns: Sequence[str], drawing: Any) -> None:
     format_ = path.suffix.removeprefix(".")
     with curves.style(drawing.width):
         drawn = curves.figure(table, columns, drawing)
-        drawn.savefig(path, format=format_, metadata=curves.FORMATS[format_])
+        curves.store_figure(drawn, path, metadata=curves.FORMATS[format_])
     launcher.say(f"\nfigure: {path}")
 
 

@@ -86,6 +86,8 @@ def watch(workdir: str, long: bool = False) -> None:
 
 def _line(one: State) -> str:
     last = "" if one.last is None or math.isnan(one.last) else f"{one.last:.4g}"
+    if last and one.told < one.done:
+        last += f" (after task {one.told})"
     beside = [
         last,
         f"{dry_run.amount(one.diverged, 'lane')} diverged" if one.diverged else "",

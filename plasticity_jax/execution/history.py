@@ -87,7 +87,8 @@ def segments_of(checkpoints: Checkpoints) -> Checkpoints:
     """Returns the segments of a slice: checkpoints without states, none of which is removed. That
     of a step has the tasks up to it from the second segment before it.
     """
-    return Checkpoints(checkpoints.folder / _FOLDER, always=lambda step: True)
+    folder = checkpoints.folder / _FOLDER
+    return Checkpoints(folder, always=lambda step: True, check=checkpoints.check)
 
 
 def read(checkpoints: Checkpoints | None, mend: bool = True) -> tuple[int, History]:

@@ -190,6 +190,13 @@ def _with_results(name: str) -> _Workdir:
     return _Workdir(name, recorded, _completed(name, recorded, whole))
 
 
+def completed(workdir: str | Path, table: "pandas.DataFrame") -> "pandas.DataFrame":
+    """Returns the table of a workdir with the rows of tasks that only its checkpoints have, as
+    after a kill. Raises WorkdirError for a folder that is no workdir.
+    """
+    return _completed(str(workdir), _recorded(str(workdir)), table)
+
+
 def _completed(name: str, recorded: Recorded, table: "pandas.DataFrame") -> "pandas.DataFrame":
     """A table with the rows of all tasks that are safe: it is written less often than they are."""
     import pandas

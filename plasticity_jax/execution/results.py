@@ -80,4 +80,4 @@ def write(
     if points is not None:
         table.write_parts(*points, path / "points.parquet")
     for name, values in rows.arrays(*arguments).items():
-        table.write_array(values, path / "arrays" / f"{name}.npy")
+        table.write_array(values, path / "arrays", name)

@@ -169,7 +169,7 @@ def run_in_workdir(
     """
     planned = check_in_workdir(programs, dataset, workdir, joined)
     with (
-        workdir_.lock(workdir),
+        workdir_.lock(workdir) as check,
         slices.locked(workdir, planned.slices),
         workdir_.Stop() as stop,
     ):
@@ -178,7 +178,7 @@ def run_in_workdir(
             tell(line)
         if not planned.is_recorded:
             grow(workdir, planned, dataset)
-        runs = Runs(planned.slices, planned.running, Path(workdir), always)
+        runs = Runs(planned.slices, planned.running, Path(workdir), always, check)
         with noted(runs):
             table = _run(runs, dataset, stop, checkpoint_every, Watch(progress, on_task))
     asked = table["lane"].isin(list(planned.asked))
@@ -232,18 +232,22 @@ def check_in_workdir(
 
 
 class Runs(NamedTuple):
-    """Slices, those of them that are run, and the workdir that they are in, if any."""
+    """Slices, those of them that are run, and the workdir that they are in, if any; `always` and
+    `check` are as in `Checkpoints`.
+    """
 
     slices: Sequence[Slice]
     running: Sequence[Slice]
     path: Path | None
     always: Callable[[int], bool] = lambda step: False
+    check: Callable[[], None] = lambda: None
 
     def checkpoints(self, one: Slice) -> Checkpoints | None:
         """Returns those of a slice, None without a workdir."""
         if self.path is None:
             return None
-        return Checkpoints(one.checkpoints(self.path), always=self.always)
+        folder = one.checkpoints(self.path)
+        return Checkpoints(folder, always=self.always, check=self.check)
 
     def is_done(self) -> bool:
         """Whether there is nothing to run."""
@@ -272,6 +276,7 @@ def noted(runs: Runs) -> Iterator[None]:
         call["ended"] = record.now()
         # (what went wrong before, such as a full disk, is what is to be told)
         with contextlib.suppress(workdir_.WorkdirError):
+            runs.check()
             workdir_.write_config(runs.path, settings or {}, kept)
 
 

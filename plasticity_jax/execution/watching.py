@@ -33,21 +33,25 @@ class Bar:
         self._bar.update(done - self._bar.n)
 
     def tells(self, rows: "pandas.DataFrame") -> None:
-        """Shows what the newest task says of each arm, and warns of lanes that diverge in it."""
-        if self._bar.disable:
+        """Shows what the newest task of each arm says, and warns of lanes that diverge."""
+        if self._bar.disable or rows.empty:
             return
-        lost = set(rows.loc[~rows["finite"], "lane"]) - self._diverged
+        since = rows.loc[~rows["finite"]].groupby("lane")["task"].min()
+        lost = set(since.index) - self._diverged
         if lost:
             self._diverged |= lost
-            task, which = rows["task"].max(), ", ".join(map(str, sorted(lost)[:METHODS]))
+            task = max(since[lane] for lane in lost)
+            which = ", ".join(map(str, sorted(lost)[:METHODS]))
             more = f" and {len(lost) - METHODS} more" if len(lost) > METHODS else ""
             self._bar.write(f"lane {which}{more} diverged by task {task}", file=sys.stderr)
         known = rows.attrs.get(metrics.KEY) or {}
         judged = next((name for name in known.get("scores", ()) if name in rows), None)
         if judged is None:
             return
-        newest = rows.loc[rows["task"].eq(rows["task"].max())]
-        arms = newest.groupby(["granularity", "method"], sort=False)[judged].mean()
+        columns = ["granularity", "method"]
+        last = rows.groupby(columns)["task"].transform("max")
+        newest = rows.loc[rows["task"].eq(last)]
+        arms = newest.groupby(columns, sort=False)[judged].mean()
         if len(arms) <= METHODS:
             words = [f"{method} K={grain:g} {mean:.3g}" for (grain, method), mean in arms.items()]
             self._bar.set_postfix_str(f"{judged.replace('_', ' ')}: {', '.join(words)}")

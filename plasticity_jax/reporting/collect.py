@@ -3,7 +3,7 @@ that has it.
 """
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -21,19 +21,29 @@ Runs = Sequence[tuple[Spec, Sequence[Mapping[str, Any]]]]
 TOLD = 4  # differing settings that a message names
 
 
-def collect(workdirs: Sequence[str | Path], runs: Runs) -> "pandas.DataFrame":
+Complete = Callable[[Path, "pandas.DataFrame"], "pandas.DataFrame"]
+
+
+def collect(
+    workdirs: Sequence[str | Path],
+    runs: Runs,
+    complete: Complete = lambda workdir, table: table,
+) -> "pandas.DataFrame":
     """Returns the tidy table of the lanes of `runs`, numbered in their order, each from the workdir
     with most of its tasks.
 
     A lane is found by everything that decides its numbers: the whole Spec, but for what else it
-    measured and how many tasks came after those asked for, and all of the lane's numbers. Raises
+    measured and how many tasks came after those asked for, and all of the lane's numbers.
+    `complete` adds to the table of a workdir what is safe but not in it yet. Raises
     WorkdirError if a folder is no workdir with results, if none has a lane (in what the lane that
     comes nearest to the first one missing differs is told), if one has not all of its tasks, or if
     lanes were trained on different data.
     """
     import pandas
 
-    found = _most_done([_lanes(Path(paths.expanded(name, "workdir"))) for name in workdirs])
+    found = _most_done(
+        [_lanes(Path(paths.expanded(name, "workdir")), complete) for name in workdirs]
+    )
     wanted: list[_Wanted] = []
     for spec, given in runs:
         for lane in given:
@@ -100,14 +110,14 @@ def _check_found(
             )
 
 
-def _lanes(workdir: Path) -> dict[str, _Lane]:
+def _lanes(workdir: Path, complete: Complete) -> dict[str, _Lane]:
     """The lanes in a workdir by their keys."""
     try:
         settings = read_settings(workdir)
         if settings is None:
             raise ValueError("there is no config.json")
         data = settings["data"]["fingerprint"]
-        table = table_.read(workdir / "results.parquet")
+        table = complete(workdir, table_.read(workdir / "results.parquet"))
         metrics.of_table(table)  # (what it carries along can be read)
         keys = _numbered(settings["programs"])
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:

@@ -12,13 +12,14 @@ import os
 import pathlib
 import textwrap
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import pandas as pd
 
 from plasticity_jax import registry
 from plasticity_jax.reporting import labels as labels_
 from plasticity_jax.reporting import metrics, over_seeds, panels, statistics
+from plasticity_jax.storage import writing
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -145,10 +146,18 @@ def curves(
         drawn = figure(table, arm_columns, drawing)
         # (the SVG comes first: drawing fixes the layout for all)
         for suffix in sorted(formats, key=[*FORMATS].index):
-            content = io.BytesIO()
-            drawn.savefig(content, format=suffix, metadata=FORMATS[suffix])
-            files[suffix].write_bytes(content.getvalue())
+            store_figure(drawn, files[suffix], metadata=FORMATS[suffix])
     return [files[suffix] for suffix in formats]
+
+
+def store_figure(drawn: "Figure", path: str | os.PathLike, **how: Any) -> None:
+    """Writes a figure, whole or not at all, in the format that the file's name ends with; `how` is
+    as for `Figure.savefig`. Raises OSError.
+    """
+    content = io.BytesIO()
+    drawn.savefig(content, format=pathlib.Path(path).suffix.removeprefix("."), **how)
+    with writing.whole(path) as file:
+        file.write(content.getvalue())
 
 
 def figure(table: pd.DataFrame, arm_columns: Sequence[str], drawing: Drawing = _USUAL) -> "Figure":

@@ -19,6 +19,7 @@ from absl import logging as absl_logging
 
 from plasticity_jax import registry
 from plasticity_jax.storage.json_files import read_json
+from plasticity_jax.storage.small_files import check_fits
 from plasticity_jax.storage.workdir import WorkdirError, reason_of
 
 # at most, of a checkpoint's array: chunks are compressed in parallel, 2.5 times as fast
@@ -65,7 +66,8 @@ class Misfit(WorkdirError):
 
 class Checkpoints:
     """Checkpoints of one program in `folder`, the newest `keep` of them and those whose step is to
-    be kept `always`, each with a SHA-256 of every leaf.
+    be kept `always`, each with a SHA-256 of every leaf. `check` is called before anything is
+    written, and raises WorkdirError where nothing is to be.
 
     One checkpoint is one orbax folder `folder/STEP`, written under another name and then renamed,
     with two items: `data`, the bytes of all leaves in one array, and `manifest`, which says where
@@ -82,10 +84,11 @@ class Checkpoints:
         folder: str | os.PathLike,
         keep: int = 2,
         always: Callable[[int], bool] = lambda step: False,
+        check: Callable[[], None] = lambda: None,
     ):
         if keep < 1:
             raise ValueError(f"keep must be at least 1, not {keep}.")
-        self.always = always
+        self.always, self.check = always, check
         self.folder = pathlib.Path(folder).absolute()  # orbax refuses relative paths
         self._keep = keep
         self._orbax: Any = None  # made at first use: importing orbax takes 0.2 s
@@ -105,6 +108,7 @@ class Checkpoints:
 
     def write(self, step: int, leaves: dict[str, np.ndarray]) -> None:
         """Writes a checkpoint as `save` does, from its leaves by name (see `leaves`)."""
+        self.check()
         manifest = _manifest(step, leaves)
         data, chunk = _joined(leaves.values())
         present = self.steps()
@@ -271,8 +275,12 @@ class Checkpoints:
             # Without OCDBT: with a single array it would only add files and time.
             data = ocp.PyTreeCheckpointHandler(use_ocdbt=False, type_handler_registry=registry)
             manifest = ocp.JsonCheckpointHandler()
+            # Folders are made first: of one that a full disk refuses, made beside the writing, the
+            # others would wait to hear for five minutes.
+            first = ocp.options.AsyncOptions(create_directories_asynchronously=False)
+            how = ocp.CompositeOptions(async_options=first)
             self._orbax = ocp.Checkpointer(
-                ocp.CompositeCheckpointHandler(data=data, manifest=manifest)
+                ocp.CompositeCheckpointHandler(data=data, manifest=manifest, composite_options=how)
             )
         return ocp, self._orbax
 
@@ -412,6 +420,7 @@ def _check_array(described: dict, table: list) -> None:
     # `_joined` pads by fewer bytes than there are chunks
     if not (whole and 0 <= size - total <= size // chunk and described["dtype"] == "|u1"):
         raise _Damaged("the description of its array does not fit its manifest")
+    check_fits(size)
 
 
 def _digest(header: Any, *arrays: np.ndarray) -> str:

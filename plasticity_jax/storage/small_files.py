@@ -8,6 +8,9 @@ from pathlib import Path
 LARGEST = 2**30
 """Bytes of a small file at most; those of the largest sweeps are a tenth of it."""
 
+MEMORY = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+"""Bytes of memory of this machine."""
+
 
 def check_regular(path: str | os.PathLike) -> os.stat_result:
     """Returns the status of `path`, which must be a regular file: a pipe or device could be read
@@ -22,6 +25,17 @@ def check_regular(path: str | os.PathLike) -> os.stat_result:
     if not stat.S_ISREG(status.st_mode):
         raise OSError(errno.EINVAL, "Not a regular file", os.fspath(path))
     return status
+
+
+def check_fits(count: int) -> None:
+    """Returns if so many bytes, which a file says that it holds, could be in this machine's memory.
+
+    Raises ValueError, a clause, if not: then they are not asked for.
+    """
+    if count > MEMORY:
+        raise ValueError(
+            f"it says that it holds {count:,} bytes, where this machine has {MEMORY:,} of memory"
+        )
 
 
 def read_bytes(path: str | os.PathLike) -> bytes:

@@ -11,13 +11,14 @@ import numpy as np
 import pandas as pd
 
 from plasticity_jax.storage import writing
-from plasticity_jax.storage.small_files import check_regular
-from plasticity_jax.storage.workdir import reason_of
+from plasticity_jax.storage.small_files import check_fits, check_regular
+from plasticity_jax.storage.workdir import WorkdirError, reason_of
 
 # Names in a Parquet file's metadata. The checksum (Parquet itself notices few of the bits that
 # flip) is not among pandas' attributes, which would go along with a part of the table that somebody
 # takes and writes.
 _SUM, _ATTRIBUTES = "plasticity_jax.sha256", "PANDAS_ATTRS"
+_NUMBER = 8  # bytes of a value in memory
 _ROWS = "plasticity_jax.rows"  # of the parts that the checksum was taken of; without it, of one
 
 
@@ -68,7 +69,10 @@ def read(path: str | os.PathLike) -> pd.DataFrame:
 
     check_regular(path)
     try:
-        written = pyarrow.parquet.read_metadata(path).metadata or {}
+        described = pyarrow.parquet.read_metadata(path)
+        # (a few bytes may stand for as many equal rows as one likes)
+        check_fits(_NUMBER * described.num_rows * described.num_columns)
+        written = described.metadata or {}
         if b"pandas" not in written:
             raise ValueError("it lacks what pandas writes of a table's columns")
         table = pd.read_parquet(path)
@@ -122,8 +126,18 @@ def _add(digest: "hashlib._Hash", part: pd.DataFrame) -> None:
         digest.update(np.ascontiguousarray(values).tobytes())
 
 
-def write_array(values: np.ndarray, path: str | os.PathLike) -> None:
-    """Writes an array as .npy, whole or not at all; the folder is made. Raises OSError."""
-    pathlib.Path(path).parent.mkdir(parents=True, exist_ok=True)
+def write_array(values: np.ndarray, folder: str | os.PathLike, name: str) -> None:
+    """Writes the array of a measurement as NAME.npy into a folder, whole or not at all.
+
+    A name may have folders of its own. Raises OSError, and WorkdirError for a name that leads out
+    of the folder: it may come from a checkpoint that somebody else made.
+    """
+    place = pathlib.PurePosixPath(name)
+    if place.is_absolute() or ".." in place.parts or not place.parts:
+        raise WorkdirError(
+            f"{folder} cannot have the array {name!r}: allowed are names of measurements."
+        )
+    path = pathlib.Path(folder, f"{name}.npy")
+    path.parent.mkdir(parents=True, exist_ok=True)
     with writing.whole(path) as file:
         np.save(file, values)

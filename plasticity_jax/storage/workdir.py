@@ -7,6 +7,7 @@ terminal.
 import contextlib
 import datetime
 import fcntl
+import functools
 import hashlib
 import json
 import os
@@ -90,8 +91,9 @@ def _exists(path: pathlib.Path, what: str) -> bool:
 
 
 @contextlib.contextmanager
-def lock(path: str | os.PathLike) -> Iterator[None]:
-    """Holds `path` (created if need be) for this process alone while the context lasts.
+def lock(path: str | os.PathLike) -> Iterator[Callable[[], None]]:
+    """Holds `path` (created if need be) for this process alone while the context lasts; gives a
+    function that raises WorkdirError once the folder was deleted or another one took its place.
 
     An exclusive flock on `path/lock`, which the kernel frees when its process dies however it dies:
     the file that stays behind never blocks anyone. The file names its holder for the message to a
@@ -124,7 +126,22 @@ def lock(path: str | os.PathLike) -> Iterator[None]:
             raise WorkdirError(
                 f"The workdir {path} cannot be locked ({reason_of(error)})."
             ) from error
-        yield
+        yield functools.partial(_check_held, path, file)
+
+
+def _check_held(path: str | os.PathLike, file: IO[str]) -> None:
+    """Raises WorkdirError unless the locked file is the one in the folder."""
+    try:
+        there = os.stat(os.path.join(path, "lock"))
+    except (FileNotFoundError, NotADirectoryError):
+        there = None
+    except OSError:  # (a folder of the network that is away for a moment)
+        return
+    if there is None or not os.path.samestat(there, os.fstat(file.fileno())):
+        raise WorkdirError(
+            f"{path} was deleted while it was in use, or another folder took its place: the same "
+            "command begins anew with what is there."
+        )
 
 
 def _take(file: IO[str]) -> None:

@@ -183,7 +183,38 @@ def test_a_run_waits_while_another_runs_its_slices(runs, engine, tmp_path, monke
         sliced.run_in_slices(programs, dataset, tmp_path, asked, tell=tell)
     (line,) = told
     assert f"process {os.getpid()}" in line
-    assert line.endswith(": it is waited for")
+    assert line.endswith(f": it is waited for (plasticity status {tmp_path} says more)")
+
+
+def test_a_run_that_waits_shows_how_far_the_slices_are(runs, engine, tmp_path, capsys):
+    engine(lambda folders, options: dict.fromkeys(folders, "not tried"))
+    with pytest.raises(workdir.WorkdirError, match="not tried"):
+        run(runs, tmp_path)
+    for one in slices.read(tmp_path).slices[:2]:
+        (one.checkpoints(tmp_path) / "2").mkdir(parents=True)
+    capsys.readouterr()
+    shown = sliced._Waiting(tmp_path, True)
+    shown.look()
+    shown.close()
+    bar = capsys.readouterr().err
+    assert "2 of 3 slices" in bar
+    assert "6/10" in bar
+
+
+def test_a_damaged_file_of_a_slice_is_told(runs, tmp_path):
+    """Beside its table: values within tasks, and arrays, of which objects are not read."""
+    programs, _, _ = planned(runs)
+    one = sliced.cut(slices.in_order(programs)[0], 2)[0]
+    place = one.place(tmp_path)
+    (place / "arrays" / "preactivations").mkdir(parents=True)
+    np.save(place / "arrays" / "preactivations" / "histogram.npy", np.ones((2, 2, 3), np.float32))
+    assert sliced._arrays([one], tmp_path, 2).keys() == {"preactivations/histogram"}
+    np.save(place / "arrays" / "x.npy", np.array([{}], object), allow_pickle=True)
+    with pytest.raises(workdir.WorkdirError, match=r"x\.npy cannot be read .*pickled.* delete "):
+        sliced._arrays([one], tmp_path, 2)
+    (place / "points.parquet").write_bytes(b"PAR1")
+    with pytest.raises(workdir.WorkdirError, match=r"points\.parquet cannot be read .* delete "):
+        sliced._points([one], tmp_path)
 
 
 def test_an_ordinary_run_keeps_off_slices_that_run(runs, engine, tmp_path):

@@ -21,6 +21,7 @@ SBATCH = """#!/bin/bash
 script="${@: -1}"
 number=$(( $(ls "$STATE/scripts" | wc -l) + 100 ))
 cp "$script" "$STATE/scripts/$number"
+realpath "$script" > "$STATE/$number.path"
 last=$(sed -n 's/^#SBATCH --array=0-//p' "$script")
 for index in $(seq 0 "$last"); do
   "$STATE/bin/element" "$number" "$index" > /dev/null 2>&1 &
@@ -37,7 +38,10 @@ echo $! > "$STATE/queue/$job"
 wait $!
 rm "$STATE/queue/$job"
 """
-SQUEUE = '#!/bin/bash\n[ -e "$STATE/down" ] && exit 1\nls "$STATE/queue"\n'
+SQUEUE = """#!/bin/bash
+[ -e "$STATE/down" ] && exit 1
+for job in $(ls "$STATE/queue"); do echo "$job|$(cat "$STATE/${job%_*}.path")"; done
+"""
 SACCT = '#!/bin/bash\ncat "$STATE/sacct"\n'
 SCONTROL = '#!/bin/bash\necho "$@" >> "$STATE/scontrol"\n'
 
@@ -153,6 +157,30 @@ def test_the_same_command_finds_jobs_that_are_queued(cluster, folders, work):
     assert found == ["3 slices are queued or running already: they are waited for"]
     assert len(list((cluster / "scripts").iterdir())) == 1
     assert all(worker.is_done(folder) for folder in folders)
+
+
+def test_jobs_that_were_sent_and_not_noted_are_found_by_their_script(cluster, folders, work):
+    """The command was killed between sbatch and its note; other runs' jobs are left alone."""
+    work(f'while [ ! -e "$STATE/go" ]; do sleep 0.05; done; mkdir -p "$1/checkpoints/x/{TASKS}"')
+    stop = workdir.Stop()
+    given = (folders[0].parent, 0, "", (), {}, lambda: setattr(stop, "requested", True))
+    slurm.run(folders[:2], engines.Options(*given, lambda line: None, stop))
+    noted = folders[0].parent / slurm.JOBS
+    assert json.loads(noted.read_text()) == {"aa": "100_0", "bb": "100_1"}
+    noted.unlink()
+    (cluster / "queue" / "7_0").touch()
+    (cluster / "7.path").write_text("/elsewhere/aa.sbatch\n")
+    told = []
+
+    def tell(line):
+        told.append(line)
+        (cluster / "go").touch()
+
+    given = (folders[0].parent, 0, "", (), {}, lambda: None, tell, workdir.Stop())
+    assert slurm.run(folders, engines.Options(*given)) == {}
+    assert told[0] == "2 slices are queued or running already: they are waited for"
+    assert told[1] == "1 slices are sent as job 101"
+    assert len(list((cluster / "scripts").iterdir())) == 2
 
 
 @pytest.mark.parametrize(("number", "again"), [(signal.SIGUSR1, True), (signal.SIGTERM, False)])

@@ -82,6 +82,14 @@ def test_what_is_printed(run, capsys):
     assert "aa" in capsys.readouterr().out
 
 
+def test_a_table_that_is_behind_is_told(run, capsys):
+    """As after a kill: states are saved more often than the table is written."""
+    table_.write(results([0, 1], 1), run / "slices" / "bb" / "results.parquet")
+    assert commands.main(["status", str(run)]) == 0
+    said = [" ".join(line.split()) for line in capsys.readouterr().out.splitlines()]
+    assert "bb 2 2 of 4 waiting 0.125 (after task 1)" in said
+
+
 def test_it_is_watched_until_nothing_is_left(run, monkeypatch, capsys):
     def finish(seconds):
         for name in ("bb", "dd"):

@@ -63,6 +63,19 @@ def test_a_lane_that_diverges_is_told_once():
     assert shown.said[-2] == "lane 2, 3, 4, 5 and 3 more diverged by task 5"
 
 
+def test_the_newest_task_of_each_arm_is_shown():
+    """Slices are at different tasks."""
+    shown = Shown()
+    first = rows(4, (0, True), (2, False))
+    both = pd.concat([rows(3, (0, True), (2, False)), first, rows(1, (1, True))])
+    both.attrs = first.attrs
+    watching.Bar(shown).tells(both)
+    assert shown.said == [
+        "lane 2 diverged by task 3",
+        "online accuracy: none K=0 0.25, none K=1 0.25",
+    ]
+
+
 def test_a_bar_that_is_not_shown_says_nothing():
     shown = Shown(disable=True)
     watching.Bar(shown).tells(rows(0, (0, False)))

@@ -1,6 +1,7 @@
 """What trackers are told: each task once, whatever dies in between."""
 
 import json
+import resource
 
 import numpy as np
 import pandas as pd
@@ -83,6 +84,29 @@ def test_lines_are_json_with_null_for_what_was_not_measured(arms, tmp_path):
     ]
     lost = next(row for row in found if (row["lane"], row["task"]) == (1, 1))
     assert (lost["loss"], lost["finite"], lost["l2.strength"]) == (None, False, None)
+
+
+def test_a_line_that_was_half_written_is_removed(arms, tmp_path):
+    """As by a process that was killed; what a disk does not take leaves no part of a line."""
+    tell = trackers.opened(["jsonl"], tmp_path, arms)
+    tell(rows(tasks=[0]))
+    file = tmp_path / "metrics.jsonl"
+    whole = file.read_bytes()
+    for size in (3, 100_000):
+        file.write_bytes(whole + b'{"lane": 1' + b" " * size)
+        tell = trackers.opened(["jsonl"], tmp_path, arms)
+        assert file.read_bytes() == whole
+    file.write_bytes(b"{" * 100_000)
+    trackers.opened(["jsonl"], tmp_path, arms)
+    assert file.read_bytes() == b""
+    file.write_bytes(whole)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (len(whole) + 20, resource.RLIM_INFINITY))
+    try:
+        with pytest.raises(workdir.WorkdirError, match=r"jsonl cannot write .*File too large"):
+            tell(rows(tasks=[1]))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY,) * 2)
+    assert file.read_bytes() == whole
 
 
 def test_without_trackers_nobody_is_told(arms, tmp_path):

@@ -13,6 +13,7 @@ import sys
 from collections.abc import Sequence
 
 from experiments.gradual.claims import text
+from plasticity_jax.storage import writing
 
 FOLDER = pathlib.Path(__file__).parent
 ROOT = FOLDER.parents[2]
@@ -61,7 +62,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         for part in parts:
             wanted = rendered(wanted, part)
         if "--check" not in arguments:
-            path.write_text(wanted, encoding="utf-8")
+            writing.text(path, wanted)
         elif wanted != current:
             wrong = 1
             lines = difflib.unified_diff(

@@ -20,6 +20,7 @@ from plasticity_jax.execution import program
 from plasticity_jax.reporting import curves, metrics
 from plasticity_jax.reporting import tables as tables_
 from plasticity_jax.spec import Spec
+from plasticity_jax.storage import writing
 
 
 def optimizer_state(table: Frame, path: pathlib.Path) -> None:
@@ -99,7 +100,7 @@ def _finish(figure, axes, across: str, up: str, path: pathlib.Path) -> None:
         axis.set_ylabel(up)
     if figure.get_layout_engine() is None:
         figure.tight_layout()
-    figure.savefig(path, dpi=110)
+    curves.store_figure(figure, path, dpi=110)
     plt.close(figure)
 
 
@@ -174,14 +175,14 @@ def whole(one: Whole, folder: pathlib.Path) -> pathlib.Path:
     table = table.reindex(columns=[column for column in table if column in wanted])
     columns = [column for column in one.arms if column in table]
     final = folder / f"{one.file}_final.csv"
-    tables_.finals(table, columns).round(6).to_csv(final, index=False)
+    writing.text(final, tables_.finals(table, columns).round(6).to_csv(index=False))
     if not one.title:
         return final
     path = folder / one.file
     drawing = curves.Drawing(metric=one.metrics[0], title=one.title)
     drawn, *_ = curves.curves(table, columns, path, drawing)
     path.with_suffix(".svg").unlink()
-    figures.drawn(table, columns, one.metrics[0]).to_csv(f"{path}.csv", index=False)
+    writing.text(f"{path}.csv", figures.drawn(table, columns, one.metrics[0]).to_csv(index=False))
     return drawn
 
 

@@ -4,13 +4,14 @@ import contextlib
 import itertools
 import shutil
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
 from plasticity_jax import datasets
+from plasticity_jax.datasets import npy
 from plasticity_jax.execution import (
     engines,
     growth,
@@ -22,6 +23,7 @@ from plasticity_jax.execution import (
     slices,
     sweep,
     tasks,
+    watching,
     waves,
 )
 from plasticity_jax.execution import program as program_
@@ -84,7 +86,8 @@ def run_in_slices(
     workdir = Path(workdir)
     workdir_.check_writable(workdir)
     growth.plan(workdir, programs, dataset, elsewhere=True)
-    with workdir_.Stop() as stop, _turn(workdir, stop, tell), workdir_.lock(workdir):
+    waiting = _Waiting(workdir, progress)
+    with workdir_.Stop() as stop, _turn(workdir, stop, tell, waiting), workdir_.lock(workdir):
         planned = _planned(workdir, programs, dataset, asked.lanes, joined)
         left = [one for one in planned.running if one.done(workdir) < one.program.spec.tasks]
         check_memory([one.program for one in left], dataset, asked)
@@ -94,8 +97,8 @@ def run_in_slices(
             _grow(workdir, planned, dataset)
         _describe(workdir, planned.running, asked.how)
         runs = sweep.Runs(planned.slices, planned.running, workdir)
-        with sweep.noted(runs), _shown(planned.running, progress) as show:
-            merge = Merge(workdir, planned.slices, show)
+        with sweep.noted(runs), watching.bar(_lane_tasks(planned.slices), progress) as bar:
+            merge = Merge(workdir, planned.slices, bar)
             merge.update()
             merge.on_task = on_task
             left = [one.place(workdir) for one in planned.running if not merge.is_done(one)]
@@ -139,41 +142,68 @@ def _check_ended(
         )
 
 
+def _lane_tasks(every: Iterable[Slice]) -> int:
+    """How many tasks of lanes slices have."""
+    return sum(len(one.numbers) * one.program.spec.tasks for one in every)
+
+
+class _Waiting:
+    """What another process does in a workdir, as a progress bar over the tasks of lanes."""
+
+    def __init__(self, workdir: Path, progress: bool):
+        self._workdir, self._progress = workdir, progress
+        self._bar: watching.Bar | None = None
+        self._held = contextlib.ExitStack()
+        self._next = 0.0
+
+    def look(self) -> None:
+        """Shows how far the slices are; not too often."""
+        if not self._progress or time.monotonic() < self._next:
+            return
+        began = time.monotonic()
+        recorded = None
+        with contextlib.suppress(WorkdirError):  # (what cannot be read is told in its own turn)
+            recorded = slices.read(self._workdir, devices=1)
+        every = recorded.slices if recorded else []
+        if every and self._bar is None:
+            self._bar = self._held.enter_context(watching.bar(_lane_tasks(every), True))
+        if self._bar is not None:
+            done = [worker.newest(one.checkpoints(self._workdir)) for one in every]
+            ended = sum(d >= one.program.spec.tasks for d, one in zip(done, every, strict=True))
+            self._bar.begins(f"{ended} of {len(every)} slices", compiles=False)
+            self._bar.moves(sum(d * len(one.numbers) for d, one in zip(done, every, strict=True)))
+        took = time.monotonic() - began
+        self._next = time.monotonic() + max(_LOOK, _SELDOM * took)
+
+    def close(self) -> None:
+        """Ends the bar."""
+        self._held.close()
+
+
 @contextlib.contextmanager
-def _turn(workdir: Path, stop: workdir_.Stop, tell: Callable[[str], None]) -> Iterator[None]:
-    """Holds the slices of a workdir; waits while another process does.
+def _turn(
+    workdir: Path, stop: workdir_.Stop, tell: Callable[[str], None], waiting: _Waiting
+) -> Iterator[None]:
+    """Holds the slices of a workdir; waits while another process does, and shows how far that is.
 
     Raises Stopped if it is asked to stop while it waits.
     """
     waits = False
-    with contextlib.ExitStack() as held:
+    with contextlib.ExitStack() as held, contextlib.closing(waiting):
         while True:
             try:
                 held.enter_context(workdir_.lock(workdir / "slices"))
                 break
             except workdir_.InUse as error:
                 if not waits:
-                    tell(f"{error.said}: it is waited for")
+                    tell(f"{error.said}: it is waited for (plasticity status {workdir} says more)")
                 waits = True
+            waiting.look()
             if stop.requested:
                 raise tasks.Stopped(stop.signal or 0, "the other process goes on with its slices")
             time.sleep(_LOOK / 2)
+        waiting.close()
         yield
-
-
-@contextlib.contextmanager
-def _shown(running: Sequence[Slice], progress: bool) -> Iterator[Callable[[int, str], None]]:
-    """A progress bar over the tasks of lanes; gives what sets it to a number done and a text."""
-    from tqdm import tqdm
-
-    total = sum(len(one.numbers) * one.program.spec.tasks for one in running)
-    with tqdm(total=total, unit="lane-task", disable=not progress, smoothing=0.1) as bar:
-
-        def show(done: int, text: str) -> None:
-            bar.set_description(text)
-            bar.update(done - bar.n)
-
-        yield show
 
 
 def check_memory(programs: Sequence[Program], dataset: datasets.Dataset, asked: Asked) -> None:
@@ -323,13 +353,13 @@ class Merge:
         self,
         workdir: Path,
         every: Sequence[Slice],
-        show: Callable[[int, str], None] = lambda done, text: None,
+        bar: watching.Bar,
     ):
         self.workdir = workdir
         self._slices = list(every)
         # (a lane is in one slice alone)
         self._places = {one.numbers[0]: index for index, one in enumerate(every)}
-        self._show = show
+        self._bar = bar
         self.on_task: sweep.OnTask | None = None
         self._stopped = waves.stopped(workdir)
         self._read: dict[int, _Read] = {}
@@ -353,10 +383,12 @@ class Merge:
             if (known is None or done != known.done) and self._reread(index, one, done):
                 before |= dict.fromkeys(one.numbers, 0 if known is None else known.done)
         self._tell()
-        if before:
-            self._write()
-        if before and self.on_task:
-            table = self.table()
+        if not before:
+            return
+        table = self.table()
+        self._bar.tells(table)
+        self._write(table)
+        if self.on_task:
             never = len(table)
             first = [before.get(int(lane), never) for lane in table["lane"]]
             self.on_task(table.loc[table["task"] >= first].reset_index(drop=True))
@@ -403,17 +435,18 @@ class Merge:
             known = self._read.get(index)
             done += len(known.table) if known and known.table is not None else 0
             ended += self.is_done(one)
-        self._show(done, f"{ended} of {len(self._slices)} slices")
+        self._bar.begins(f"{ended} of {len(self._slices)} slices", compiles=False)
+        self._bar.moves(done)
 
-    def _write(self) -> None:
+    def _write(self, table: "pandas.DataFrame") -> None:
         """Writes the table of all, and what else slices measured."""
-        table_.write(self.table(), self.workdir / "results.parquet")
+        table_.write(table, self.workdir / "results.parquet")
         points = _points(self._slices, self.workdir)
         if points is not None:
             table_.write(points, self.workdir / "points.parquet")
         tasks = max((known.done for known in self._read.values()), default=0)
         for name, values in _arrays(self._slices, self.workdir, tasks).items():
-            table_.write_array(values, self.workdir / "arrays" / f"{name}.npy")
+            table_.write_array(values, self.workdir / "arrays", name)
 
 
 def _rows(one: Slice, workdir: Path) -> "pandas.DataFrame | None":
@@ -454,11 +487,24 @@ def _points(every: Sequence[Slice], workdir: Path) -> "pandas.DataFrame | None":
             own = rows.points([one.program], [_history(one, workdir)])
             found += [] if own is None else [_numbered(own, one)]
         elif path.exists():
-            found.append(_numbered(table_.read(path), one))
+            with _reading(path, one.place(workdir)):
+                found.append(_numbered(table_.read(path), one))
     if not found:
         return None
     whole = pandas.concat(found, ignore_index=True)
     return whole.sort_values(["lane", "task", "point"], ignore_index=True)
+
+
+@contextlib.contextmanager
+def _reading(path: Path, place: Path) -> Iterator[None]:
+    """Faults of what a slice wrote into its workdir become WorkdirErrors."""
+    try:
+        yield
+    except (OSError, ValueError) as error:
+        raise WorkdirError(
+            f"{path} cannot be read ({reason_of(error)}): delete {place / 'results.parquet'}, and "
+            "the same command writes both anew."
+        ) from error
 
 
 def _arrays(every: Sequence[Slice], workdir: Path, tasks: int) -> dict[str, np.ndarray]:
@@ -467,8 +513,10 @@ def _arrays(every: Sequence[Slice], workdir: Path, tasks: int) -> dict[str, np.n
     for one in every:
         found = {} if one.home else rows.arrays([one.program], [_history(one, workdir)])
         folder = one.place(workdir) / "arrays"
-        for path in sorted(folder.glob("*.npy")) if one.home else ():
-            found[path.stem] = np.load(path, allow_pickle=False)
+        for path in sorted(folder.rglob("*.npy")) if one.home else ():
+            name = path.relative_to(folder).with_suffix("").as_posix()
+            with _reading(path, one.place(workdir)):
+                found[name] = npy.mapped(path)
         for name, values in found.items():
             parts.setdefault(name, []).append((np.asarray(one.numbers), values))
     lanes = sum(len(one.numbers) for one in every)

@@ -1,5 +1,6 @@
 """Jobs of a SLURM cluster, by its own commands: sbatch, squeue and, where there is one, sacct."""
 
+import contextlib
 import json
 import re
 import shlex
@@ -22,6 +23,7 @@ SECONDS = 5.0  # between two questions to the scheduler
 # what a job gets unless it is given: a warning two minutes before its time is over
 USUAL = {"job-name": "plasticity", "signal": "B:USR1@120"}
 _OURS = ("array", "output", "error", "requeue", "no-requeue", "open-mode", "parsable", "wrap")
+_SUFFIX = ".sbatch"  # of scripts, beside the slices
 LOST = -9  # in place of an exit code that is not known
 
 # The shell of a batch job gets the warning that its time is over, and passes it on. Then it asks
@@ -74,8 +76,9 @@ def run(slices: Sequence[Path], options: Options) -> Failed:
     """
     known = _known(options.folder)
     queue = _Queue()
-    begun = {folder: known[folder.name] for folder in slices if known.get(folder.name)}
     active = queue.active()
+    known |= _not_noted(options.folder, active, known)
+    begun = {folder: known[folder.name] for folder in slices if known.get(folder.name)}
     begun = {folder: job for folder, job in begun.items() if job in active}
     if begun:
         options.tell(f"{len(begun)} slices are queued or running already: they are waited for")
@@ -121,17 +124,18 @@ class _Queue:
     def __init__(self):
         self.asked = 0.0
         self.left = False
-        self._active: set[str] = set()
+        self._active: dict[str, str] = {}
 
-    def active(self) -> set[str]:
-        """Returns the user's jobs that wait or run, as ARRAY_INDEX.
+    def active(self) -> dict[str, str]:
+        """Returns the user's jobs that wait or run, as ARRAY_INDEX, and the script of each.
 
         Raises WorkdirError if squeue fails.
         """
-        done = _called(["squeue", "--me", "--noheader", "--array", "--format=%i"])
+        done = _called(["squeue", "--me", "--noheader", "--array", "--format=%i|%o"])
         if done.returncode:
             raise WorkdirError(f"squeue fails ({_said(done)}).")
-        return set(done.stdout.split())
+        parts = [line.strip().partition("|") for line in done.stdout.splitlines()]
+        return {job: script for job, _, script in parts if job}
 
     def gone(self, jobs: Sequence[str]) -> list[str]:
         """Returns those of the jobs that neither wait nor run, as far as squeue was asked lately;
@@ -171,11 +175,30 @@ def _states(jobs: Sequence[str]) -> dict[str, str]:
     return {row[0]: row[1] for row in rows if len(row) == 2}
 
 
+def _not_noted(folder: Path, active: Mapping[str, str], known: Mapping[str, str]) -> dict[str, str]:
+    """{slice: job} of jobs of this run that wait or run and are not `known`: the command that sent
+    them was killed before it had written that down. They are known by their script, which is
+    written before.
+    """
+    noted, found = set(known.values()), {}
+    for job, script in active.items():
+        path, (_, _, index) = Path(script), job.partition("_")
+        if job in noted or path.suffix != _SUFFIX or path.parent.resolve() != folder.resolve():
+            continue
+        with contextlib.suppress(OSError):
+            names = re.search(r"^slices=\((.*)\)$", path.read_text(encoding="utf-8"), re.MULTILINE)
+            named = names[1].split() if names else []
+            if index.isdecimal() and int(index) < len(named):
+                found[named[int(index)]] = job
+    return found
+
+
 def _sent(slices: Sequence[Path], options: Options) -> list[str]:
     """Sends slices as one job array and returns their jobs. Raises WorkdirError."""
-    script = options.folder / f"{slices[0].name}.sbatch"
+    # (absolute, as `_not_noted` finds it again from any folder)
+    script = options.folder.absolute() / f"{slices[0].name}{_SUFFIX}"
     try:
-        script.write_text(text(slices, options), encoding="utf-8")
+        writing.text(script, text(slices, options))
     except OSError as error:
         raise WorkdirError(f"{script} cannot be written ({reason_of(error)}).") from error
     done = _called(["sbatch", "--parsable", str(script)])

@@ -28,7 +28,9 @@ class State(NamedTuple):
       reason: why it failed, else "".
       diverged: lanes of it that are not finite any more.
       stopped: lanes of it that are not run on (see `waves`).
-      last: mean over its lanes of what the run is judged by, in their last task; None: not known.
+      last: mean over its lanes of what the run is judged by, in the last task that the table has;
+        None: not known.
+      told: tasks that the table has, which may be fewer than are done.
       rate: tasks of lanes in a second since its process began; 0: not known.
     """
 
@@ -42,6 +44,7 @@ class State(NamedTuple):
     last: float | None
     rate: float
     stopped: int = 0
+    told: int = 0
 
 
 class Status(NamedTuple):
@@ -138,7 +141,9 @@ def _state(
     rate = _rate(place, one, done) if one.home and state == RUNNING else 0.0
     name = one.home or one.folder
     lanes = len(one.numbers)
-    return State(name, lanes, one.tasks, done, state, reason, diverged, last, rate), metric
+    told = 0 if rows is None or rows.empty else int(rows["task"].to_numpy().max()) + 1
+    found = State(name, lanes, one.tasks, done, state, reason, diverged, last, rate, told=told)
+    return found, metric
 
 
 def _rows(

@@ -1,6 +1,5 @@
 """The figure of `experiments/gradual/theory.py`: theory above, network below."""
 
-import io
 import os
 import pathlib
 import textwrap
@@ -67,10 +66,8 @@ def draw(
             ("svg", {"Date": None, "Creator": None}),
             ("png", {"Software": None}),
         ):
-            content = io.BytesIO()
-            fig.savefig(content, format=suffix, metadata=metadata)
             path = pathlib.Path(f"{os.fspath(path_without_suffix)}.{suffix}")
-            path.write_bytes(content.getvalue())
+            curves.store_figure(fig, path, metadata=metadata)
             written.insert(0, str(path))
     return written
 
