@@ -54,9 +54,9 @@ def table(
     Columns: lane, task, seed, then, where tasks come back or have parts, `task_number` and `part`:
     which task it is and which part of it. Then what tells arms apart (`arm_columns`; empty where a
     lane has no such number) and whatever else decides a row (`Spec.settings`), then metrics and
-    probes. `finite` is false from the first task on at whose end a lane's parameters, logits or
-    losses were not finite; it has no measurement there. The table carries along what is known of
-    its metrics (see `metrics`).
+    probes. `finite` is false from the first task on at whose end a lane's parameters, what its
+    optimizer or norms remember, logits or losses were not finite; it has no measurement there. The
+    table carries along what is known of its metrics (see `metrics`).
     """
     whole = unordered(programs, histories, numbers, first)
     return arranged(whole, programs) if any(histories) else whole

@@ -168,7 +168,8 @@ def figure(table: pd.DataFrame, arm_columns: Sequence[str], drawing: Drawing = _
     marked where it did; a metric without any value gets an empty panel that says so. Axes of shares
     stay within 0 to 1, an axis is logarithmic where all values are positive and means span more
     than two decades, and one that a few points of a band would flatten leaves these out. How arms
-    look is said in `looks`. How many seeds of an arm diverged is told in the legend.
+    look is said in `looks`. How many seeds of an arm diverged, and from which task on, is told in
+    the legend, and what else seeds have no value of in the caption.
 
     Raises:
       ValueError: unknown metric, band or width, more or fewer names than arms, no rows, or an arm
@@ -190,7 +191,8 @@ def figure(table: pd.DataFrame, arm_columns: Sequence[str], drawing: Drawing = _
         if drawing.chance is not None and math.isfinite(drawing.chance):
             _chance(layout.top, drawing.chance)
         _legend(layout)
-        caption = f"{_caption(ends, drawing.band)} {drawing.note}"
+        said = [_caption(ends, drawing.band), panels.gaps(arms, about.values()), drawing.note]
+        caption = " ".join(filter(None, said))
         _words(layout.figure, drawing.title, caption, WIDTHS[drawing.width])
     return layout.figure
 

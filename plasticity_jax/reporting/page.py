@@ -253,9 +253,11 @@ def _curves(
     if every > 1:
         which = {2: "second", 3: "third"}.get(every, f"{every}th")
         words += f" Drawn at every {which} task."
+    every_about = [metrics.of_column(table, column) for column in (shown.metric, *own)]
+    words = " ".join(filter(None, [words, panels.gaps(lines, every_about)]))
     pieces = ["<h2>Curves</h2>", f'<p class="quiet">{html.escape(words)}</p>', *_keys(lines)]
-    for place, column in enumerate([shown.metric, *own]):
-        about = metrics.of_column(table, column)
+    for place, about in enumerate(every_about):
+        column = about.name
         frame = charts.Frame(SMALL if place else MAIN, tasks, shown.band, every)
         chance = None if place else shown.chance
         svg = charts.chart(about, lines, frame, f"chart{place}", chance)

@@ -1,7 +1,7 @@
 """One panel of a figure: a column of a table against the task, a line and a band for each arm."""
 
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -54,7 +54,8 @@ def lines(
 ) -> list[Line]:
     """Returns each arm's line; `ends` and `labels` have one row per arm.
 
-    How they look is said in `looks`. How many seeds diverged is told in the label.
+    How they look is said in `looks`. How many seeds diverged, and from which task on, is told in
+    the label.
     """
     columns = list(arm_columns)
     numbers = ends[columns].assign(number=range(len(ends)))
@@ -65,9 +66,25 @@ def lines(
         diverged, seeds = (ends[name].to_numpy()[number] for name in ("diverged", "seeds"))
         label = str(labels[number])
         if diverged:
-            label += f"\n({diverged} of {seeds} seeds diverged)"
+            first = rows.loc[rows["diverged"] > 0, "task"].min() + 1
+            label += f"\n({diverged} of {seeds} seeds diverged, from task {first:g})"
         made.append(Line(label, rows, look))
     return made
+
+
+def gaps(arms: Sequence[Line], metrics: Iterable[Metric]) -> str:
+    """Returns a sentence on what some seeds that did not diverge lack where others have it, and
+    from which task on; "" if there is nothing.
+    """
+    found = []
+    for metric in metrics:
+        tasks = []
+        for arm in arms:
+            rows = arm.rows[(arm.rows["metric"] == metric.name) & (arm.rows["count"] > 0)]
+            tasks += rows.loc[rows["count"] + rows["diverged"] < rows["seeds"], "task"].to_list()
+        if tasks:
+            found.append(f"{metric.label} (from task {min(tasks) + 1})")
+    return f"Some seeds have no value of: {', '.join(found)}." if found else ""
 
 
 CHARACTERS = 30  # of an axis's name in a line, which a small panel is high enough for

@@ -141,7 +141,7 @@ def run_task(
     metrics |= _greedy(one, state.train)
     found, loss = _probed(one, before, begun, state)
     metrics |= found
-    finite = numerics.finite(state.params, loss)
+    finite = step_.is_finite(state.train, loss)
     was, now = lifting.recycled(before.opt), lifting.recycled(state.train.opt)
     metrics |= {name: (now[name] - was[name]).astype(jnp.float32) for name in now}
     return state, numerics.known(finite, metrics) | {"loss": loss, "finite": finite}

@@ -3,10 +3,12 @@
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import optax
 
 from plasticity_jax import methods, registry
 from plasticity_jax.optimizers import OPTIMIZERS, SCHEDULES, scheduled
+from plasticity_jax.probes import numerics
 from plasticity_jax.spec import Spec
 from plasticity_jax.training.network import Network
 from plasticity_jax.types import (
@@ -19,6 +21,7 @@ from plasticity_jax.types import (
     Lane,
     Method,
     Optimizer,
+    PyTree,
     Structure,
     TrainState,
     View,
@@ -92,6 +95,16 @@ def _bare(spec: Spec, lane: Lane, task_steps: int) -> optax.GradientTransformati
 def mean_loss(environment: Environment, logits: Array, batch: Batch) -> Array:
     """Returns the mean loss over the examples that count, []."""
     return (environment.loss(logits, batch) * batch.weight).sum() / batch.weight.sum()
+
+
+def is_finite(state: TrainState, losses: PyTree) -> Array:
+    """Returns whether a network and its losses are finite, [] bool: parameters, and what norms and
+    the optimizer remember, since a second moment that overflowed holds its parameter for ever.
+    """
+    kept = jax.tree.leaves((state.variables, state.opt))
+    # (one number alone may begin at infinity, such as the best value so far)
+    arrays = [leaf for leaf in kept if leaf.ndim and jnp.issubdtype(leaf.dtype, jnp.inexact)]
+    return numerics.finite(state.params, arrays, losses)
 
 
 def dropout_key(key: Key) -> Key:

@@ -55,12 +55,12 @@ def make_run(spec: Spec) -> Run:
     its update), `accuracy` and `loss` (whole current task, after training), `test_accuracy` where
     there is a test split, `finite` [] bool, `units_reset` (units recycled in this task) where a
     method acts on units, and the probes' numbers (NaN at tasks where probes do not run; 0 there
-    under `jax_debug_nans`, which would stop at NaN). `finite` says whether parameters, logits and
-    loss are, those of the test split too; where it is false, all other metrics but the loss are
-    NaN: nothing was measured. Raises ValueError (one sentence) for what is no Spec; the functions
-    raise it, when they are called or traced, for a number that the Spec's parts do not have or that
-    is not allowed, and for data, states or tasks that are none. Of values that are traced only
-    names and shapes can be checked.
+    under `jax_debug_nans`, which would stop at NaN). `finite` says whether parameters, what norms
+    and the optimizer remember, logits and loss are, those of the test split too; where it is false,
+    all other metrics but the loss are NaN: nothing was measured. Raises ValueError (one sentence)
+    for what is no Spec; the functions raise it, when they are called or traced, for a number that
+    the Spec's parts do not have or that is not allowed, and for data, states or tasks that are
+    none. Of values that are traced only names and shapes can be checked.
     Where an agent acts, a task is a phase, and the metrics are `reward_rate` and `episode_return`
     (of the last fifth of the phase, of all of it as `.._mean`, without chance as `greedy_..`),
     `episodes`, and the loss and value `q` of a fixed minibatch of what is remembered, those of
@@ -105,7 +105,7 @@ def make_run(spec: Spec) -> Run:
         state, metrics = _trained(one, state, at_points)
         scores, losses = _scores(one, state)
         metrics |= scores
-        finite = numerics.finite(state.params, losses)
+        finite = step_.is_finite(state, losses)
         metrics |= _recycled(before, state)
         if spec.revisit:
             metrics |= _revisited(one, state)

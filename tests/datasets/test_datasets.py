@@ -656,6 +656,18 @@ def test_one_real_target_may_be_a_row_of_numbers(tmp_path):
             {"train_labels": np.full((8, 2), 1e300)},
             ["train_labels.npy holds 1e+300 at [0, 0]", "within float32"],
         ),
+        (
+            {"train_images": np.where(np.arange(24).reshape(8, 3) == 0, np.inf, 1.5)},
+            ["train_images.npy holds inf at [0, 0]", "expected finite numbers"],
+        ),
+        (
+            {"test_images": np.where(np.arange(12).reshape(4, 3) == 7, -np.inf, 0.5)},
+            ["test_images.npy holds -inf at [2, 1]", "expected finite numbers"],
+        ),
+        (
+            {"test_labels": np.where(np.arange(8).reshape(4, 2) == 5, np.nan, 0.5)},
+            ["test_labels.npy holds nan at [2, 1]", "expected finite numbers"],
+        ),
         ({"train_images": np.ones((8, 3))}, ["feature 0", "one value throughout"]),
         ({"test_images": np.ones((4, 3, 1))}, ["images of shape [3, 1, 1]", "expected [3]"]),
         (

@@ -157,7 +157,7 @@ def test_diverged_seeds_and_one_seed_are_told():
     table.loc[(table["lane"] == 4) & (table["task"] > 5), "finite"] = False
     table.loc[(table["lane"] == 4) & (table["task"] > 5), "online_accuracy"] = np.nan
     fig = curves.figure(table, ARMS, curves.Drawing(note="Two words."))
-    assert "L2, abrupt\n(1 of 3 seeds diverged)" in [
+    assert "L2, abrupt\n(1 of 3 seeds diverged, from task 7)" in [
         t.get_text() for t in fig.axes[1].get_legend().texts
     ]
     caption = (
