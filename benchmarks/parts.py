@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from benchmarks import barriers, costs, further
+from benchmarks import barriers, costs, further, slices
 from benchmarks.rivals import (
     PIECE,
     Figure,
@@ -415,6 +415,7 @@ PARTS: dict[str, Callable[[int], list[Figure]]] = {
     "vit": barriers.vit,
     "trap": barriers.trap,
     "costs": costs.costs,
+    "slices": slices.sliced,
 }
 # what is measured if no part is named, in less than ten minutes: what has a figure to reach, but
 # for those of `one_lane`, `figure`, `acting`, `mechanisms` and `barriers`

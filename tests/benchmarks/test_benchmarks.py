@@ -144,7 +144,7 @@ def test_a_job_against_its_bare_steps_and_without_what_it_writes():
 
 
 @pytest.mark.parametrize("backend", ["cpu", "gpu"])
-@pytest.mark.parametrize("part", sorted(set(parts.PARTS) - {"start", "figure", "costs"}))
+@pytest.mark.parametrize("part", sorted(set(parts.PARTS) - {"start", "figure", "costs", "slices"}))
 def test_every_part_asks_for_work_there_is(part, backend, monkeypatch):
     rounds_run = []
 
