@@ -12,6 +12,7 @@ from helpers import tiny
 
 import plasticity_jax as pj
 from plasticity_jax.execution import merging, slices, sweep
+from plasticity_jax.reporting import collect
 from plasticity_jax.storage import table as table_
 from plasticity_jax.storage import workdir
 
@@ -107,6 +108,11 @@ def test_what_a_table_lacks_after_a_kill_is_taken_from_checkpoints(column, parts
     before = results(folder)
     table_.write(before.loc[before[column] < 1].reset_index(drop=True), folder / "results.parquet")
     same(pj.load(folder), before)
+    asked = [(one.spec, one.lanes) for one in merging.programs([folder])]
+    found = collect.collect([folder], asked, merging.completed)
+    assert found["loss"].tolist() == before["loss"].tolist()
+    with pytest.raises(workdir.WorkdirError, match=r"tasks of a lane|lanes asked"):
+        collect.collect([folder], asked)
     os.unlink(folder / "results.parquet")
     same(pj.load(folder), before)
     # (of a damaged checkpoint, or one that is removed meanwhile, nothing is taken)
