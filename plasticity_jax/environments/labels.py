@@ -42,14 +42,16 @@ def random_labels(
         number = jnp.asarray(t if change else 0, jnp.int32) // every
         passed = number.astype(jnp.float32) * jnp.float32(share)
         whole = jnp.floor(passed)
-        # two draws of the labels and the fixed ranks, shuffled together, as that compiles once
+        # two draws of the labels and the fixed ranks, shuffled in a loop, as that compiles once
+        # (together they would be unrolled, a quarter of the code of a small program)
         first = whole.astype(jnp.uint32)
         wanted = jnp.stack([first, first + 1, jnp.uint32(FIXED)])
         each = jax.vmap(jax.random.fold_in, (None, 0))(key, wanted)
         places = jnp.arange(len(data.y), dtype=data.y.dtype)
         if draw == "shuffle":
             three = jnp.stack([data.y, data.y, places])
-            *both, order = jax.vmap(jax.random.permutation)(each, three)
+            shuffled = jax.lax.map(lambda one: jax.random.permutation(*one), (each, three))
+            *both, order = shuffled
         else:
             both = jax.vmap(drawn, (0, None))(each[:2], data)
             order = jax.random.permutation(each[2], places)
