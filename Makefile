@@ -1,4 +1,4 @@
-# `make demo` and `make test` are what a newcomer runs; `make oracles smoke docs` is what CI runs besides, `make long` what must pass before a change lands. All stand on `make setup`, which is quick the second time.
+# `make demo` and `make test` are what a newcomer runs; `make snippets oracles smoke docs` is what CI runs besides, `make long` what must pass before a change lands. All stand on `make setup`, which is quick the second time.
 PYTHON ?= python3
 BIN := .venv/bin
 WORKERS ?= 2
@@ -6,7 +6,7 @@ FIGURES ?= 1a 1b 1c 2 3 4 5a 5b
 EXTRA ?=
 COMMA := ,
 
-.PHONY: setup demo test long lint types claims pictures docs oracles sampler mutations faults faults-full smoke bench clean
+.PHONY: setup demo test long snippets lint types claims pictures docs oracles sampler mutations faults faults-full smoke bench clean
 
 setup: .venv/.installed
 
@@ -26,6 +26,10 @@ test: setup lint types
 # what compiles large programs and runs whole jobs: as many minutes again; run by hand, and as much a part of what must pass
 long: setup
 	$(BIN)/python -m pytest -m "long and not oracle and not slow" -n $(WORKERS)
+
+# the Python of README and docs, as a stranger pastes it
+snippets: setup
+	$(BIN)/python -m pytest tests/test_readme.py -k python_of
 
 lint: setup
 	$(BIN)/ruff check .
