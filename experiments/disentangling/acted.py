@@ -42,6 +42,7 @@ KEPT = {
     "bandit_mnist": Kept(acting.BANDIT, "Contextual bandit on MNIST", "0.0"),
     "bandit_cifar10": Kept(acting.BANDIT, "Contextual bandit on CIFAR-10", "0.99", until=3),
     "minatar": Kept(acting.MINATAR, acting.MINATAR.title, "breakout"),
+    "minatar_long": Kept(acting.MINATAR, "MinAtar, 100,000 frames a part", "asterix"),
     "minatar_turns": Kept(acting.MINATAR, "MinAtar, two games in turn", "breakout"),
     "minatar_breakout": Kept(acting.MINATAR, "MinAtar, 50,000 frames a part", "breakout", until=6),
     "atari": Kept(acting.ATARI, "Atari, C51 with layer norm", "breakout", until=4),

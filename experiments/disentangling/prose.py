@@ -487,6 +487,8 @@ def minatar() -> Mapping[str, Any]:
         "normed": normed,
         "dead_first": LANES.task("minatar", 1, where, DORMANT),
         "dead": LANES.task("minatar", -1, where, DORMANT),
+        "longest": _in_game("minatar_long", "breakout", -1),
+        "longest_asterix": _in_game("minatar_long", "asterix", -1),
         "longer": _in_game("minatar_breakout", "breakout", 6),
         "fresh": longer.loc["none", "fresh"],
         "fresh_normed": longer.loc["layer", "fresh"],
@@ -690,6 +692,11 @@ SENTENCES = (
         bandit_on_cifar10,
     ),
     Sentence("Layer norm less none: Breakout {breakout:+.2}, Asterix {asterix:+.2}.", minatar),
+    Sentence(
+        "In the last part layer norm less none: Breakout {longest:+.2}, Asterix "
+        "{longest_asterix:+.2}.",
+        minatar,
+    ),
     Sentence("is {bare:.2} without and {normed:.2} with layer norm (bootstrap", minatar),
     Sentence(
         "{dead:.0%m} of the units are dormant at the end of Breakout, {dead_first:.0%m}", minatar

@@ -95,17 +95,17 @@ def on_cifar10() -> str:
     return markdown(heads, rows)
 
 
-def minatar() -> str:
-    """Returns the table of MinAtar's games beside a player by chance."""
+def minatar(name: str = "minatar") -> str:
+    """Returns the table of MinAtar's games, of one of its runs, beside a player by chance."""
     heads = ["game", "norm", "first part", "last part", "chance", "last less chance"]
-    found = compared("minatar").set_index(["minatar.game", "norm"])
+    found = compared(name).set_index(["minatar.game", "norm"])
     rows = []
-    for game, name in GAMES.items():
+    for game, title in GAMES.items():
         for norm in NORMS:
             row = found.loc[(game, norm)]
             cells = [f"{told(row, 'first'):.2}", f"{told(row, 'last'):.2}"]
             cells += [f"{told(row, 'chance'):.3}", f"{told(row, 'last - chance'):+.2}"]
-            rows.append([name, norm, *cells])
+            rows.append([title, norm, *cells])
     return markdown(heads, rows)
 
 
@@ -173,6 +173,7 @@ def blocks() -> dict[str, str]:
         "bandit: mnist": ("bandit_mnist", on_mnist),
         "bandit: cifar10": ("bandit_cifar10", on_cifar10),
         "minatar": ("minatar", minatar),
+        "minatar: longest": ("minatar_long", lambda: minatar("minatar_long")),
         "minatar: longer": ("minatar_breakout", longer),
         "minatar: turns": ("minatar_turns", turns),
         "atari": ("atari_long", atari),

@@ -1,6 +1,7 @@
 """Writing files whole or not at all."""
 
 import contextlib
+import errno
 import os
 from collections.abc import Iterator
 from typing import IO
@@ -55,6 +56,8 @@ def append(path: str | os.PathLike, content: bytes) -> None:
 
 def _name(error: OSError, path: str | os.PathLike) -> None:
     """Says which file an error is about: that of a write says nothing, and what is written beside
-    the file has a name that nobody knows.
+    the file has a name that nobody knows. A library's error may have words alone, which are kept.
     """
+    if error.errno is None:
+        error.errno, error.strerror = errno.EIO, str(error)
     error.filename, error.filename2 = os.fspath(path), None
