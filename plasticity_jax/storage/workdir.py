@@ -117,8 +117,8 @@ def lock(path: str | os.PathLike) -> Iterator[Callable[[], None]]:
             file = stack.enter_context(open(os.path.join(path, "lock"), "a+", encoding="utf-8"))
             _take(file)
             file.truncate(0)
-            json.dump(holder, file)
-            file.flush()
+            # (past the buffer, which would be written, and fail, once more at the end)
+            os.write(file.fileno(), json.dumps(holder).encode())
         except BlockingIOError as error:
             advice = "wait for it or choose another --workdir"
             raise InUse(f"{path} is in use by {_holder(path)}", advice) from error
