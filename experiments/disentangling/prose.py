@@ -26,9 +26,8 @@ def _outcomes(name: str) -> Any:
     return redrawn.cells(name)
 
 
-def _cells(name: str, outcome: str, *on: str) -> Any:
-    """What the cell with these factors reached, by seed."""
-    found = _outcomes(name)
+def _cells(found: Any, outcome: str, *on: str) -> Any:
+    """What the cell with these factors reached, by seed, of the outcomes of a factorial."""
     for factor in factorial.factors(found):
         found = found[found[factor] == int(factor in on)]
     return found.set_index("seed")[outcome]
@@ -36,7 +35,8 @@ def _cells(name: str, outcome: str, *on: str) -> Any:
 
 def _gain(name: str, outcome: str, factor: str, *beside: str) -> Told:
     """What a factor adds beside others, in each seed."""
-    more = _cells(name, outcome, factor, *beside) - _cells(name, outcome, *beside)
+    found = _outcomes(name)
+    more = _cells(found, outcome, factor, *beside) - _cells(found, outcome, *beside)
     return prose.of_seeds(more.to_numpy())
 
 
@@ -63,12 +63,7 @@ def gradual_change() -> Mapping[str, Told]:
     """What gradual change adds beside other factors, after six tasks and after twenty."""
     early, gradual = _early(), factorial.GRADUAL
 
-    def cell(*on: str) -> Any:
-        found = early
-        for factor in factorial.factors(early):
-            found = found[found[factor] == int(factor in on)]
-        return found.set_index("seed")["outcome"]
-
+    cell = functools.partial(_cells, early, "outcome")
     effects = factorial.effects(early).set_index("effect")
     together = effects.loc[f"layer norm x {gradual}", ["mean", "low", "high"]]
     alone = prose.of_seeds((cell(gradual) - cell()).to_numpy())
