@@ -5,6 +5,7 @@ and longer comparisons.
 import json
 import subprocess
 import sys
+from collections.abc import Sequence
 from typing import Any
 
 from benchmarks.rivals import Figure, alternate, best, cores, devices, divide, rival, say
@@ -210,24 +211,26 @@ def acting(rounds: int) -> list[Figure]:
 
 
 def series(rounds: int) -> list[Figure]:
-    """ResNet-18 and T5 with 1, 2, 4 lanes (on GPUs up to 16), one at a time and in one vmap, of
+    """ResNet-18 and T5 with 1, 2, 4 lanes (on GPUs 1, 4, 16, 64), one at a time and in one vmap, of
     grouped convolutions.
     """
-    figures, counts = [], (1, 2, 4) if devices().backend == "cpu" else (1, 4, 16)
-    for model in ("resnet18", "t5"):
-        ours = {"kind": "steps", "piece": None, "model": model, "steps": 1, "rehearsed": True}
-        rivals = {
-            f"{count} in a map": rival(**ours, count=count, strategy="map") for count in counts
-        }
-        rivals |= {
-            f"{count} in a vmap": rival(**ours, count=count, strategy="vmap", width=count)
-            for count in counts[1:]
-        }
-        figures += [
-            Figure("series", f"{model}, {name}", rate, "lane-steps/s")
-            for name, rate in alternate(rivals, rounds).items()
-        ]
-    return figures
+    counts = (1, 2, 4) if devices().backend == "cpu" else (1, 4, 16, 64)
+    return [figure for model in ("resnet18", "t5") for figure in series_of(model, counts, rounds)]
+
+
+def series_of(model: str, counts: Sequence[int], rounds: int) -> list[Figure]:
+    """Returns the rates of `model` with each of `counts` lanes, one at a time and in one vmap."""
+    ours = {"kind": "steps", "piece": None, "model": model, "steps": 1, "rehearsed": True}
+    rivals = {f"{count} in a map": rival(**ours, count=count, strategy="map") for count in counts}
+    rivals |= {
+        f"{count} in a vmap": rival(**ours, count=count, strategy="vmap", width=count)
+        for count in counts
+        if count > 1
+    }
+    return [
+        Figure("series", f"{model}, {name}", rate, "lane-steps/s")
+        for name, rate in alternate(rivals, rounds).items()
+    ]
 
 
 def mechanisms(rounds: int) -> list[Figure]:
