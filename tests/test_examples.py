@@ -112,6 +112,41 @@ def test_an_example_is_two_screens_and_says_how_to_run_it(path):
     assert f"def test_{path.stem}(" in pathlib.Path(__file__).read_text(encoding="utf-8")
 
 
+def tour():
+    """The notebook's code, by cell."""
+    cells = json.loads((FOLDER / "tour.ipynb").read_text(encoding="utf-8"))["cells"]
+    return ["".join(cell["source"]) for cell in cells if cell["cell_type"] == "code"]
+
+
+@pytest.mark.parametrize(
+    ("there", "repository", "typed", "installed"),
+    [
+        (True, False, "", []),
+        (False, True, "", ["a/copy"]),
+        (False, False, " https://host/owner/name\n", ["git+https://host/owner/name"]),
+        (False, False, "git+ssh://git@host/owner/name", ["git+ssh://git@host/owner/name"]),
+        (False, False, "/content/uploaded", ["/content/uploaded"]),
+    ],
+)
+def test_the_tour_installs_what_is_missing(
+    there, repository, typed, installed, tmp_path, monkeypatch
+):
+    """Nothing where the package is there; else the repository around it, or what is typed in."""
+    calls = []
+    copy = tmp_path / "a" / "copy"
+    (copy / "examples").mkdir(parents=True)
+    if repository:
+        (copy / "plasticity_jax").mkdir()
+        (copy / "plasticity_jax" / "__init__.py").touch()
+    monkeypatch.chdir(copy / "examples")
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: name if there else None)
+    monkeypatch.setattr("builtins.input", lambda words: typed)
+    monkeypatch.setattr("subprocess.run", lambda words, check: calls.append(words))
+    exec(compile(tour()[0], "tour.ipynb", "exec"), {})
+    assert [words[1:-1] for words in calls] == [["-m", "pip", "install", "--quiet"]] * len(calls)
+    assert [words[-1].removeprefix(f"{tmp_path}/") for words in calls] == installed
+
+
 @pytest.mark.slow
 def test_tour(monkeypatch):
     """The notebook's cells run from top to bottom in less than five minutes of processor time, and
@@ -120,13 +155,11 @@ def test_tour(monkeypatch):
     begun = time.process_time()
     monkeypatch.setattr("matplotlib.pyplot.show", lambda: plt.close())
     before = dict(pj.probes.PROBES)
-    cells = json.loads((FOLDER / "tour.ipynb").read_text(encoding="utf-8"))["cells"]
     names, printed = {}, io.StringIO()
     try:
         with contextlib.redirect_stdout(printed), jax.numpy_rank_promotion("allow"):
-            for cell in cells:
-                if cell["cell_type"] == "code":
-                    exec(compile("".join(cell["source"]), "tour.ipynb", "exec"), names)
+            for code in tour():
+                exec(compile(code, "tour.ipynb", "exec"), names)
     finally:
         pj.probes.PROBES.clear()
         pj.probes.PROBES.update(before)
