@@ -29,7 +29,7 @@ from plasticity_jax import (
     registry,
     surgery,
 )
-from plasticity_jax.reporting import literature
+from plasticity_jax.reporting import literature, metrics
 from plasticity_jax.spec import Spec
 from plasticity_jax.stream import transitions
 from plasticity_jax.training import supervised
@@ -201,6 +201,7 @@ def page(known: Kind, name: str) -> str:
     if known is KINDS["methods"]:
         lines += acts(name, factory)
     if known is KINDS["probes"]:
+        lines += [*measures(name, factory), *limits(name, factory)]
         lines += ["## What it costs", "", *cost("probes", name)]
     lines += namesakes(name, factory)
     papers = literature.of_part(name, factory)
@@ -232,6 +233,12 @@ ACTS = {  # what a factory says that it returns -> when it acts, and what become
 }
 AROUND = "Around the optimizer, at every step: it changes what the optimizer is given or remembers."
 
+BOUNDARY = {
+    True: "It looks at where a task begins (`Context.boundary`), which a loop of one's own tells "
+    "it.",
+    False: "Where a task begins plays no part.",
+}
+
 
 def acts(name: str, factory: Callable) -> list[str]:
     """Returns the section on when a method acts, what becomes of moments, and what it costs."""
@@ -241,6 +248,8 @@ def acts(name: str, factory: Callable) -> list[str]:
     kinds = [kind for kind in ACTS if kind in (returned, *typing.get_args(returned))]
     lines = ["## When it acts", ""]
     lines += [words for kind in kinds for words in (ACTS[kind], "")] or [AROUND, ""]
+    if not kinds or methods.Rewrite in kinds:
+        lines += [BOUNDARY[bool({"boundary", "at_boundary"} & _attributes(factory))], ""]
     return [
         *lines,
         "## What it costs",
@@ -251,6 +260,103 @@ def acts(name: str, factory: Callable) -> list[str]:
         "",
         *cost("methods", name),
     ]
+
+
+def _attributes(factory: Callable) -> set[str]:
+    """The attributes that a function reads, and those functions of its module that it names."""
+    function = inspect.unwrap(factory)
+    module = inspect.getmodule(function)
+    found, seen, todo = set(), set(), [function]
+    while todo:
+        one = todo.pop()
+        if one in seen:
+            continue
+        seen.add(one)
+        tree = ast.parse(textwrap.dedent(inspect.getsource(one)))
+        for node in ast.walk(tree):
+            if isinstance(node, ast.Attribute):
+                found.add(node.attr)
+            other = getattr(module, node.id, None) if isinstance(node, ast.Name) else None
+            if inspect.isfunction(other) and inspect.getmodule(other) is module:
+                todo.append(other)
+    return found
+
+
+NEEDS = {  # what a probe reads of its Snapshot -> what it measures on
+    "params": "the parameters",
+    "loss": "the mean loss of the probe batch, with running statistics of norms as in evaluation",
+    "hidden": "the activations of the probe batch, by layer",
+    "linear": "which layers no activation function follows: these are left out",
+    "previous": "the parameters at the end of the task before",
+    "previous_hidden": "the activations of the same batch at the end of the task before",
+    "initial": "the initial parameters",
+    "view": "outputs, preactivations and gradients of the network through given parameters",
+    "unit_gradients": "the gradient of the loss by each activation",
+    "units": "which weights make each unit and which read it (the model's `units()`)",
+    "activation": "the network's activation function",
+    "key": "a random key, which is the same for every lane with the same seed and task",
+}
+
+
+def measures(name: str, factory: Callable) -> list[str]:
+    """Returns the section on when a probe measures, and on what."""
+    found = _attributes(factory)
+    needed = [words for attribute, words in NEEDS.items() if attribute in found]
+    before = {"previous", "previous_hidden"} & found
+    samples = Spec().probe_samples
+    return [
+        "## When it measures",
+        "",
+        f"At the end of a task (`--probes={name}`), before its first step "
+        f"(`--probes={name}:start`), or both; after every n-th task with `--probe_every=n`; with "
+        "`--points=0,1,5` also after these steps of a task, where no agent acts. Where it is not "
+        "its turn, the column is empty.",
+        "",
+        f"On the first {samples} examples of the task (`--probe_samples={samples}`), the same each "
+        "time; of an agent, on so many that it remembers. It reads:",
+        "",
+        *(f"- {words}" for words in needed),
+        "",
+        *(
+            ["In the first task the network before is the one that the run began with.", ""]
+            * bool(before)
+        ),
+    ]
+
+
+def limits(name: str, factory: Callable) -> list[str]:
+    """Returns the section on where a probe measures nothing, and what its number depends on."""
+    found, metric = _attributes(factory), metrics.of_probe(name)
+    lines = [
+        "Not a number where what it depends on is not finite: of a lane that diverged nothing was "
+        "measured, and it enters no mean."
+    ]
+    if metric.share:
+        lines.append(f"A share, from 0 to 1: {metric.label}.")
+    if name in probes.OF_ROWS:
+        lines.append(
+            "It reads one row of outputs for each example: refused where examples are texts, which "
+            "have one for each position."
+        )
+    if name in probes.CURVATURE:
+        lines.append(
+            "It differentiates the gradient, which takes more memory than any other probe."
+        )
+    if "units" in found:
+        lines.append("Refused of a network that has no unit groups.")
+    asked = [one for one in ("view", "activation", "unit_gradients", "units") if one in found]
+    if asked:
+        names = " and ".join(f"`{one}`" for one in asked)
+        lines.append(
+            f"In a loop of one's own the Snapshot must have {names}; without, it is refused or, "
+            "where a detail alone needs it, the detail left out."
+        )
+    lines.append(
+        "It is of the probe batch: with another `--probe_samples` it is another number."
+        if {"hidden", "view", "loss", "unit_gradients"} & found
+        else "It looks at parameters alone, whatever the examples are."
+    )
+    return ["## Limits", "", *(f"- {line}" for line in lines), ""]
 
 
 def said(ratio: str, unit: str) -> str:

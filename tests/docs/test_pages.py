@@ -66,6 +66,43 @@ def test_a_method_says_when_it_acts_and_what_it_costs(method, when, remembered, 
     assert f"4 x 64 units): {remembered}.\n\nProcessor time of a training step" in page
 
 
+@pytest.mark.parametrize(
+    ("method", "looks"),
+    [("redo", False), ("shrink_and_perturb", True), ("optimizer_reset", True), ("clip", False)],
+)
+def test_a_method_says_whether_it_looks_at_where_a_task_begins(method, looks, written):
+    page = written[f"methods_{method}"]
+    assert ("It looks at where a task begins" in page) is looks
+    assert ("Where a task begins plays no part." in page) is not looks
+
+
+def test_every_probe_says_when_it_measures_on_what_and_its_limits(written):
+    for name in pages.KINDS["probes"].parts:
+        page = written[f"probes_{name}"]
+        when = page.partition("## When it measures\n")[2].partition("\n## ")[0]
+        assert f"`--probes={name}:start`" in when
+        assert "`--probe_every=n`" in when
+        assert re.search(r"It reads:\n\n(- .+\n)+", when), name
+        assert "Not a number where" in page.partition("## Limits\n")[2].partition("\n## ")[0]
+
+
+@pytest.mark.parametrize(
+    ("probe", "said", "unsaid"),
+    [
+        ("distance_from_init", ["the initial parameters", "at parameters alone"], ["batch: with"]),
+        ("representation_change", ["at the end of the task before", "In the first task"], []),
+        ("ntk", ["refused where examples are texts"], ["must have `view` and"]),
+        ("trap", ["must have `view` and `activation` and `units`", "differentiates"], ["A share"]),
+        ("dead_fraction", ["A share, from 0 to 1", "which layers no activation"], ["In the first"]),
+    ],
+)
+def test_what_a_probe_reads_is_found_in_its_code(probe, said, unsaid, written):
+    page = written[f"probes_{probe}"]
+    sections = page[page.index("## When it measures") : page.index("## What it costs")]
+    assert all(words in sections for words in said)
+    assert not any(words in sections for words in unsaid)
+
+
 def test_every_method_and_probe_has_a_cost_and_its_page_shows_it(written):
     parts = {(kind, name) for kind in ("methods", "probes") for name in pages.KINDS[kind].parts}
     assert set(pages.costs()) == parts - {("methods", "none")}
