@@ -35,17 +35,34 @@ SHOWN = {  # what lies outside of this folder and has a page in it
     "CONTRIBUTING.md": "generated/contributing.md",
     "BUILD_NOTES.md": "generated/decisions.md",
     "CHANGELOG.md": "generated/changelog.md",
-    "experiments/disentangling/README.md": "generated/disentangling.md",
-    "experiments/gradual/README.md": "generated/gradual.md",
-    "experiments/barriers/README.md": "generated/barriers.md",
-    "experiments/gradual/rules.md": "generated/rules.md",
+    "experiments/disentangling/README.md": "results/disentangling.md",
+    "experiments/gradual/README.md": "results/gradual.md",
+    "experiments/barriers/README.md": "results/barriers.md",
+    "experiments/gradual/rules.md": "results/rules.md",
 }
 
 
-def _links(app, name: str, text: list[str]) -> None:
-    """Makes links of the repository lead to pages of this site, or say a path."""
+# a document of the repository, without its first line, in a page of this site
+SHOWING = re.compile(r"^:::\{include\} (\S+)\n:start-line: 1\n:::$", re.MULTILINE)
+
+
+def _read(app, name: str, text: list[str]) -> None:
+    """Puts documents of the repository into their pages, with links as these need them."""
     page = HERE / f"{name}.md"
     place = pages.SOURCES.get(name, page.relative_to(ROOT)).parent
+
+    def one(match: re.Match) -> str:
+        path = (ROOT / place / match[1]).resolve().relative_to(ROOT)
+        app.env.note_dependency(str(ROOT / path))
+        return _links(pages.text(path).partition("\n")[2], path.parent, page)
+
+    text[0] = SHOWING.sub(one, _links(text[0], place, page))
+
+
+def _links(text: str, place: pathlib.Path, page: pathlib.Path) -> str:
+    """Makes links that a document in the folder `place` has lead from `page` to pages of this site,
+    or say a path.
+    """
 
     def one(match: re.Match) -> str:
         mark, words, target, heading = match.groups()
@@ -58,9 +75,9 @@ def _links(app, name: str, text: list[str]) -> None:
             return f"{mark}[{words}]({pages.relative(path, page.parent)}{heading or ''})"
         return f"{words} (`{inside}`)"
 
-    text[0] = LINK.sub(one, text[0])
+    return LINK.sub(one, text)
 
 
 def setup(app) -> None:
     """Called by Sphinx when it begins."""
-    app.connect("source-read", _links)
+    app.connect("source-read", _read)

@@ -42,10 +42,6 @@ SOURCES = {  # page -> the file that it shows
         ("contributing", "CONTRIBUTING.md"),
         ("decisions", "BUILD_NOTES.md"),
         ("changelog", "CHANGELOG.md"),
-        ("disentangling", "experiments/disentangling/README.md"),
-        ("gradual", "experiments/gradual/README.md"),
-        ("barriers", "experiments/barriers/README.md"),
-        ("rules", "experiments/gradual/rules.md"),
     )
 }
 
