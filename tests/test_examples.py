@@ -16,7 +16,12 @@ import pytest
 import plasticity_jax as pj
 
 FOLDER = pathlib.Path(__file__).parents[1] / "examples"
-REGISTRIES = (pj.environments.ENVIRONMENTS, pj.probes.PROBES)
+REGISTRIES = (
+    pj.environments.ENVIRONMENTS,
+    pj.probes.PROBES,
+    pj.models.MODELS,
+    pj.datasets.DATASETS,
+)
 
 pytestmark = pytest.mark.usefixtures("compiled_quickly")
 
@@ -71,6 +76,28 @@ def test_your_environment(run):
     names, _ = run("your_environment")
     mean = names["arms"].online_accuracy_mean.mean()
     assert mean[4.0, 1] < mean[4.0, 10] < mean[0.5, 1]
+
+
+@pytest.mark.long
+def test_your_model(run):
+    """It learns, its units are seen and recycled, and more of them the higher the threshold."""
+    names, printed = run("your_model")
+    assert "parameters: 10794 in ['first', 'in0', 'out0', 'in1', 'out1', 'head']" in printed
+    table = names["table"]
+    assert table.online_accuracy.gt(0.3).all()  # a guess is right in a tenth
+    reset = table.query("task > 0").groupby("redo.threshold").units_reset.mean()
+    assert 0 < reset[0.0] < reset[reset.index[1]]
+    assert table["dormant_fraction/h1"].between(0, 1).all()
+
+
+@pytest.mark.long
+def test_your_dataset(run):
+    """A file that is not there is told of in a sentence; its rows are learnt."""
+    names, printed = run("your_dataset")
+    assert "without the file:" in printed
+    assert "expected a file with numbers and commas." in printed
+    assert names["table"].accuracy.gt(0.9).all()
+    assert set(names["table"].dataset) == {"spirals"}
 
 
 def test_your_checkpoint(run):
