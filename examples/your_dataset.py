@@ -20,7 +20,8 @@ from plasticity_jax.datasets import contract
 def spirals(name, data_dir=None, download=False):
     """Points of a plane in `spirals.csv` of the data folder, labels 0 to 2 in the last column.
 
-    Every fifth row is held out, for environments that test. Raises DataError where the file is not as it should be.
+    Every fifth row is held out, for environments that test. Raises DataError where the file is not
+    as it should be.
     """
     path = pathlib.Path(data_dir or ".") / f"{name}.csv"
     try:
