@@ -1,13 +1,14 @@
 """Makes a reported table of finished workdirs: every lane and task, and beside it what made it.
 
 Command: python -m experiments.export --from=DIR,... --name=NAME [--code=COMMIT] [--folder=DIR]
-    [--details=COLUMN,...] [--tasks=COUNT]
+    [--details=COLUMN,...] [--tasks=COUNT] [--add]
 (--code only where the workdir does not say it, as those of code from before it was recorded.)
 Writes NAME.parquet into the folder (experiments/gradual/results/lanes), without the columns of
   single layers, but for --details, and with the columns code_version and compiler_options; and
   NAME.json, the workdirs' config.json (without the folders and the name of the machine). With
   --tasks only the first tasks of every lane, as of a run that was stopped, without the programs
-  that it had not begun; NAME.json says both.
+  that it had not begun; NAME.json says both. With --add they come to what NAME already has, as
+  arms that were run later.
 """
 
 import json
@@ -32,6 +33,7 @@ OWN: dict[str, Any] = {
     "folder": str(FOLDER),
     "details": "",
     "tasks": "",
+    "add": False,
 }
 
 
@@ -64,11 +66,11 @@ def _main(argv: Sequence[str]) -> int:
     if rest or not own["from"] or not own["name"]:
         raise ValueError(
             "from and name are needed: --from=DIR,... --name=NAME; nothing but --code, --folder, "
-            "--details and --tasks is allowed beside."
+            "--details, --tasks and --add is allowed beside."
         )
     details = own["details"].split(",") if own["details"] else []
     tasks = settings.whole("tasks", own["tasks"], 1, 10**9) if own["tasks"] else None
-    keep = Keep(details, tasks)
+    keep = Keep(details, tasks, own["add"])
     paths = export(own["from"].split(","), own["name"], own["code"], own["folder"], keep)
     print("\n".join(map(str, paths)))
     return 0
@@ -80,10 +82,12 @@ class Keep(NamedTuple):
     Attributes:
       details: columns of single layers or parts of a probe.
       tasks: the first ones of every lane; None: all, of a finished run.
+      add: to the table of that name that is there.
     """
 
     details: Sequence[str] = ()
     tasks: int | None = None
+    add: bool = False
 
 
 WHOLE = Keep()
@@ -102,7 +106,9 @@ def export(
     Raises ValueError if a run is not finished, as far as it is kept, or lacks one of the details;
     OSError or WorkdirError if a workdir cannot be read.
     """
-    frames, records, first = [], [], 0
+    where = pathlib.Path(folder)
+    frames, records = _there(where, name) if keep.add else ([], [])
+    first = max((int(frame["lane"].max()) + 1 for frame in frames), default=0)
     for path in workdirs:
         record = record_of(path, code)
         try:
@@ -123,10 +129,22 @@ def export(
             record["settings"]["programs"] = [program for program, _ in numbered]
         records.append(record)
     whole = pd.concat(frames, ignore_index=True)
-    where = pathlib.Path(folder)
     table_.write(whole, where / f"{name}.parquet")
     writing.text(where / f"{name}.json", json.dumps(records, indent=1) + "\n")
     return [where / f"{name}.parquet", where / f"{name}.json"]
+
+
+def _there(folder: pathlib.Path, name: str) -> tuple[list[Any], list[dict[str, Any]]]:
+    """The table and the records of that name in the folder."""
+    try:
+        table = table_.read(folder / f"{name}.parquet")
+        records = json.loads((folder / f"{name}.json").read_text())
+    except (FileNotFoundError, ValueError) as error:
+        raise ValueError(
+            f"add is given, but {folder} has no table {name!r} ({error}): allowed are names of "
+            "tables that are there."
+        ) from error
+    return [table], records
 
 
 def record_of(path: str, code: str | None = None) -> dict[str, Any]:

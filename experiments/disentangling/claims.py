@@ -257,7 +257,7 @@ CLAIMS = (
         "points",
         {
             f"over {name}": more({"norm": HYBRID}, {"norm": name}, window=2)
-            for name in ("layer", "batch", "layer_mean+batch_deviation")
+            for name in ("layer", "rms", "batch", "batch+layer", "layer_mean+batch_deviation")
         },
     ),
     Claim("5, composite, digits", "remedies add up", "figure_5a", "points", _together()),

@@ -310,6 +310,8 @@ def networks() -> Mapping[str, Any]:
         "hybrid": LANES.end(resnet, hybrid, window=2),
         "other": LANES.more(resnet, (hybrid, other), window=2),
         "layer": LANES.more(resnet, (hybrid, {"norm": "layer"}), window=2),
+        "rms": LANES.more(resnet, (hybrid, {"norm": "rms"}), window=2),
+        "both": LANES.end(resnet, {"norm": "batch+layer"}, window=2),
     }
 
 
@@ -633,7 +635,10 @@ SENTENCES = (
         "batch norm {batch:.0%m}, the hybrid with layer norm's deviation {hybrid:.1pm}, half",
         networks,
     ),
-    Sentence("ends {other:.0pm} points below, layer norm {layer:.0pm}.", networks),
+    Sentence("layer norm before batch norm {both:.1pm},", networks),
+    Sentence(
+        "ends {other:.0pm} points below, layer norm {layer:.0pm}, RMS norm {rms:.0pm}.", networks
+    ),
     Sentence("({learned:.0pm} against {linear:.0%m})", together),
     Sentence("the most is lost (to {left:.0%m})", together),
     Sentence(

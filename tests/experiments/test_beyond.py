@@ -138,6 +138,9 @@ def test_of_a_run_that_was_stopped_only_what_had_begun_is_exported(tmp_path):
     assert record["programs_not_begun"] == 1
     assert [len(one["lanes"]) for one in record["settings"]["programs"]] == [2, 1]
     assert export.main([*command, "--tasks=2"]) == 2
+    assert export.main([*command, "--tasks=1", "--add"]) == 0  # arms that were run later
+    assert pd.read_parquet(tmp_path / "a.parquet")["lane"].tolist() == [0, 1, 2, 3, 4, 5]
+    assert len(json.loads((tmp_path / "a.json").read_text(encoding="utf-8"))) == 2
 
 
 def test_code_outside_of_a_checkout_is_not_recorded(tmp_path):
@@ -155,6 +158,8 @@ def test_what_cannot_be_exported_is_one_sentence(tmp_path, capsys):
     assert "has 1 rows of 2: allowed are finished runs" in capsys.readouterr().err
     assert export.main([f"--from={tmp_path}", "--name=a", "--tasks=0"]) == 2
     assert "tasks is 0: allowed are whole numbers from 1" in capsys.readouterr().err
+    assert export.main([f"--from={tmp_path}", "--name=b", f"--folder={tmp_path}", "--add"]) == 2
+    assert "has no table 'b'" in capsys.readouterr().err
 
 
 def test_an_unknown_scale_is_one_sentence(capsys):

@@ -139,6 +139,11 @@ SEQ2SEQ = ("bleu2", *PAPER[2:])
 CONTROLS = (*ARMS, "epochs", "transition_fraction", "random_seq2seq.change")
 WHOLE = (
     Whole(
+        ("figure_1a_paper_new_seeds",),
+        "figure_1a_paper_new_seeds",
+        "Figure 1a: Random MNIST, MLP, at the paper's scale, 50 of 100 tasks, seeds 5 to 9",
+    ),
+    Whole(
         ("figure_1a_paper", "figure_1a_paper_methods"),
         "figure_1a_paper",
         "Figure 1a: Random MNIST, MLP, at the paper's scale, 50 of 100 tasks, 2 of 5 seeds",

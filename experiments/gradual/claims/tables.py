@@ -71,6 +71,16 @@ TABLES = {
             "sampling": {**GRADUAL, **SAMPLING},
         },
     ),
+    "paper new": Table(
+        ("figure_1a_paper_new_seeds",),
+        "online_accuracy",
+        (46, 50),
+        {
+            "abrupt": {"granularity": 1, **NONE},
+            "output": {**GRADUAL, **OUTPUT},
+            "sampling": {**GRADUAL, **SAMPLING},
+        },
+    ),
     "paper": Table(
         ("figure_1a_paper", "figure_1a_paper_methods"),
         "online_accuracy",
