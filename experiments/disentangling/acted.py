@@ -1,8 +1,8 @@
 """Makes tables and pictures of where an agent acts again from the lanes kept in results/lanes.
 
 Command: python -m experiments.disentangling.acted
-Writes NAME.csv and one picture, NAME_VALUE.png, into experiments/disentangling/results and prints
-the tables.
+Writes NAME.csv, one picture, NAME_VALUE.png, and of some games a performance profile,
+NAME_profiles.png and .csv, into experiments/disentangling/results and prints the tables.
 """
 
 import shutil
@@ -29,12 +29,14 @@ class Kept(NamedTuple):
       title: of the pictures.
       picture: which one is kept, by the value that it is of.
       until: phases that are compared, where not all arms have more; 0: all.
+      profiled: whether the profile over games is kept.
     """
 
     of: Benchmark[acting.Recipe]
     title: str
     picture: str
     until: int = 0
+    profiled: bool = False
 
 
 KEPT = {
@@ -42,7 +44,9 @@ KEPT = {
     "bandit_mnist": Kept(acting.BANDIT, "Contextual bandit on MNIST", "0.0"),
     "bandit_cifar10": Kept(acting.BANDIT, "Contextual bandit on CIFAR-10", "0.99", until=3),
     "minatar": Kept(acting.MINATAR, acting.MINATAR.title, "breakout"),
-    "minatar_long": Kept(acting.MINATAR, "MinAtar, 100,000 frames a part", "asterix"),
+    "minatar_long": Kept(
+        acting.MINATAR, "MinAtar, 100,000 frames a part", "asterix", profiled=True
+    ),
     "minatar_turns": Kept(acting.MINATAR, "MinAtar, two games in turn", "breakout"),
     "minatar_breakout": Kept(acting.MINATAR, "MinAtar, 50,000 frames a part", "breakout", until=6),
     "atari": Kept(acting.ATARI, "Atari, C51 with layer norm", "breakout", until=4),
@@ -93,7 +97,10 @@ def main() -> int:
     for name in there():
         with tempfile.TemporaryDirectory() as folder:
             print(f"{name}: {drawn(name, Path(folder))}\n")
-            for file in (f"{name}.csv", f"{name}_{KEPT[name].picture}.png"):
+            files = [f"{name}.csv", f"{name}_{KEPT[name].picture}.png"]
+            if KEPT[name].profiled:
+                files += [f"{name}_profiles.png", f"{name}_profiles.csv"]
+            for file in files:
                 shutil.copy(Path(folder, file), RESULTS / file)
     return 0
 

@@ -21,6 +21,13 @@ from plasticity_jax.cli import flags, launcher, pictures, settings
 from plasticity_jax.reporting import curves, over_games, over_seeds
 from plasticity_jax.storage import writing
 
+# metric -> what the network scores that acts without chance, apart from training
+GREEDY = {
+    "reward_rate": "greedy_reward_rate",
+    "episode_return": "greedy_return",
+    "episode_return_mean": "greedy_return",
+}
+
 HELP = """
 This figure's own flags
   --scale=paper                        numbers of every setting: paper, reduced or smoke
@@ -188,7 +195,7 @@ ATARI = Benchmark(
         "dqn.evaluate": 40,
         "probe_samples": 16,
     },
-    Recipe("atari.game", (BY_CHANCE,), BY_CHANCE),
+    Recipe("atari.game", ({}, BY_CHANCE), BY_CHANCE),
 )
 
 
@@ -203,8 +210,8 @@ def arms(benchmark: Benchmark[Recipe], tasks: int) -> list[dict[str, Any]]:
 
 def compared(table: Any, columns: Sequence[str], benchmark: Benchmark[Recipe]) -> Any:
     """Returns a row for each arm: means over seeds of the first phase, of the last one, of a fresh
-    network in the last one, where there is one of a player by chance, and of the paired differences
-    of the last phase to each.
+    network in the last one, where there is one of a player by chance, of the paired differences of
+    the last phase to each, and what the network scores at its end if it acts greedily.
 
     Each has the ends of Student's 95 % interval over seeds; NaN where an arm has no control or
     fewer than two seeds.
@@ -230,6 +237,8 @@ def compared(table: Any, columns: Sequence[str], benchmark: Benchmark[Recipe]) -
             split = {recipe.split: arm[recipe.split]}
             found["chance"] = _of_seeds(guessing[_has(guessing, split)], metric, end)
         found |= {f"last - {name}": end - of for name, of in found.items() if name != "last"}
+        if GREEDY[metric] in own:
+            found["greedy"] = own[own["task"] == own["task"].max()][GREEDY[metric]]
         row = arm | {"seeds": len(end)}
         for name, series in found.items():
             statistics = over_seeds.statistics(series.to_numpy())
@@ -309,7 +318,7 @@ def drawn(
     if benchmark.recipe.chance:
         scores = normalised(table, columns, benchmark)
         said += f"\n\n{of_games(scores)}"
-        profiles(scores, benchmark.title, folder / f"{name}_profiles.png")
+        profiles(scores, benchmark.title, folder / f"{name}_profiles")
     writing.text(folder / f"{name}.md", f"{said}\n")
     head = f"{metric.replace('_', ' ')}, mean and 95 % interval (Student's t) over seeds"
     return f"{head}\n\n{said}"
@@ -352,7 +361,10 @@ def of_games(scores: Mapping[str, Sequence[np.ndarray]]) -> str:
 
 
 def profiles(scores: Mapping[str, Sequence[np.ndarray]], title: str, path: Path) -> None:
-    """Draws which share of runs has more than a score, against the score."""
+    """Draws which share of runs has more than a score, against the score, into PATH.png; the
+    numbers are in PATH.csv.
+    """
+    import pandas as pd
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(6, 3.5), layout="constrained")
@@ -360,17 +372,22 @@ def profiles(scores: Mapping[str, Sequence[np.ndarray]], title: str, path: Path)
     everything = np.concatenate([np.concatenate(games) for games in scores.values()])
     most = everything.max(initial=1.0)
     edges = np.linspace(min(everything.min(initial=0.0), 0.0), most, 200)
+    tables = []
     for arm, games in scores.items():
         if not all(map(len, games)):
             continue
         found = over_games.profile(games, edges)
         axes.plot(edges, found.value, label=arm)
         axes.fill_between(edges, found.low, found.high, alpha=0.2, linewidth=0)
+        tables.append(pd.DataFrame({"arm": arm, "score": edges, "share": found.value}))
+        tables[-1] = tables[-1].assign(low=found.low, high=found.high)
     axes.set(xlabel="score: 0 is chance, 1 the first arm's mean", ylabel="share of runs above it")
     axes.set_title(title)
-    if axes.lines:  # (none where no run measured a score)
+    if tables:  # (none where no run measured a score)
         axes.legend()
-    curves.store_figure(figure, path)
+        numbers = pd.concat(tables).to_csv(index=False, float_format="%.6g")
+        writing.text(f"{path}.csv", numbers)
+    curves.store_figure(figure, path.with_suffix(".png"))
 
 
 def main(doc: str | None, benchmark: Benchmark[Recipe], argv: Sequence[str] | None = None) -> int:

@@ -1,4 +1,5 @@
-"""Atari: C51 with layer norm in a game of the emulator ALE, beside a player by chance.
+"""Atari: C51 with layer norm in a game of the emulator ALE, beside a fresh network and a player by
+chance.
 
 Source: Lyle et al. have C51 and Rainbow in 57 games, layer norm before each activation; numbers of
 C51 are those of Bellemare, Dabney & Munos 2017 at --scale=paper (200 million frames, which are 50

@@ -470,11 +470,14 @@ def _in_game(lanes: str, game: str, task: int) -> Told:
 def minatar() -> Mapping[str, Any]:
     """Of MinAtar: what layer norm gains, over both games as well, and units that are dormant."""
     columns = ["norm", "minatar.game", "dqn.epsilon"]
-    scores = acting.normalised(LANES.table("minatar"), columns, acting.MINATAR)
-    over = {name: over_games.interquartile_mean(games) for name, games in scores.items()}
-    bare, normed = (
-        Told(float(found.value), float(found.low), float(found.high)) for found in over.values()
-    )
+
+    def over(lanes: str) -> list[Told]:
+        scores = acting.normalised(LANES.table(lanes), columns, acting.MINATAR)
+        found = [over_games.interquartile_mean(games) for games in scores.values()]
+        return [Told(*map(float, one)) for one in found]
+
+    bare, normed = over("minatar")
+    longest_bare, longest_normed = over("minatar_long")
     where = rewards.aged("none", **{"minatar.game": "breakout", "dqn.epsilon": 0.05})
     longer = rewards.compared("minatar_breakout").set_index("norm")
     return {
@@ -482,6 +485,8 @@ def minatar() -> Mapping[str, Any]:
         "asterix": _in_game("minatar", "asterix", -1),
         "bare": bare,
         "normed": normed,
+        "longest_bare": longest_bare,
+        "longest_normed": longest_normed,
         "dead_first": LANES.task("minatar", 1, where, DORMANT),
         "dead": LANES.task("minatar", -1, where, DORMANT),
         "longest": _in_game("minatar_long", "breakout", -1),
@@ -504,6 +509,10 @@ def turns() -> Mapping[str, Any]:
         units = rewards.arm_of(own, game, norm, DORMANT).mean(axis=1)
         dead |= {f"{game}_{norm}_first": units.iloc[0], f"{game}_{norm}_last": units.iloc[-1]}
     return {
+        "greedy": rewards.told(found.loc[("breakout", "none")], "greedy"),
+        "greedy_normed": rewards.told(found.loc[("breakout", "layer")], "greedy"),
+        "greedy_asterix": rewards.told(found.loc[("asterix", "none")], "greedy"),
+        "greedy_asterix_normed": rewards.told(found.loc[("asterix", "layer")], "greedy"),
         "above": rewards.told(found.loc[("breakout", "none")], "last - fresh"),
         "above_normed": rewards.told(found.loc[("breakout", "layer")], "last - fresh"),
         "chance": rewards.told(found.loc[("asterix", "none")], "chance"),
@@ -698,6 +707,16 @@ SENTENCES = (
         minatar,
     ),
     Sentence("is {bare:.2} without and {normed:.2} with layer norm (bootstrap", minatar),
+    Sentence(
+        "interquartile mean over both games and all seeds is {longest_bare:.2} without and "
+        "{longest_normed:.2} with layer norm",
+        minatar,
+    ),
+    Sentence(
+        "Greedily: Breakout {greedy:.2} without and {greedy_normed:.2} with layer norm, Asterix "
+        "{greedy_asterix:.2} and {greedy_asterix_normed:.2}.",
+        turns,
+    ),
     Sentence(
         "{dead:.0%m} of the units are dormant at the end of Breakout, {dead_first:.0%m}", minatar
     ),

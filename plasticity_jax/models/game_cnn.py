@@ -28,10 +28,10 @@ class GameCNN(layers.Model):
     head.
 
     `of` is "minatar" (one convolution of 16 3x3 filters, 128 units; Young & Tian 2019) or "atari"
-    (32 of 8x8 by 4, 64 of 4x4 by 2, 64 of 3x3, 512 units; Mnih et al. 2015). Norm and activation
-    come after each layer but the head. Deviation: an image smaller than a filter is filled up with
-    zeros to its size. Unit groups h0, h1, ... are the activations [B, H, W, filters] and [B,
-    units].
+    (32 of 8x8 by 4, 64 of 4x4 by 2, 64 of 3x3, 512 units; that of Nature's DQN, Mnih et al. 2015).
+    Norm and activation come after each layer but the head. Deviation: an image smaller than a
+    filter is filled up with zeros to its size. Unit groups h0, h1, ... are the activations [B, H,
+    W, filters] and [B, units].
     """
 
     CHOICES: ClassVar = {"of": tuple(SIZES)}
@@ -124,7 +124,8 @@ def game_cnn(
     norm_affine: bool = True,
     noisy: bool = False,
 ) -> GameCNN:
-    """Network of agents for games: that of MinAtar's authors, or with `of="atari"` the first DQN's.
+    """Network of agents for games: that of MinAtar's authors, or with `of="atari"` that of Nature's
+    DQN (Mnih et al. 2015).
 
     `norm_affine` says whether norms learn scale and offset; `noisy` gives the weights of the two
     dense layers noise of a learned size (Fortunato et al. 2018). Raises ValueError for another

@@ -19,7 +19,7 @@ def runs(benchmark, scale, *argv):
     return flags.runs(values, given, acting.arms(benchmark, int(values["tasks"])))
 
 
-@pytest.mark.parametrize("name", ["bandit", "minatar"])
+@pytest.mark.parametrize("name", BENCHMARKS)
 @pytest.mark.parametrize("scale", ["paper", "reduced", "smoke"])
 def test_every_arm_has_a_fresh_network_in_the_last_phase(name, scale):
     made = runs(BENCHMARKS[name], scale)
@@ -36,7 +36,8 @@ def test_every_arm_has_a_fresh_network_in_the_last_phase(name, scale):
 def test_a_game_of_atari_has_a_player_by_chance(scale):
     made = runs(acting.ATARI, scale)
     late = [(spec, lanes) for spec, lanes in made if spec.first_task]
-    assert {lane["dqn.epsilon"] for _, lanes in late for lane in lanes} == {1.0}
+    assert {lane["dqn.epsilon"] for _, lanes in late for lane in lanes} == {0.01, 1.0}
+    late = [(spec, lanes) for spec, lanes in late if {one["dqn.epsilon"] for one in lanes} & {1.0}]
     games = {dict(spec.options).get("atari.game", "breakout") for spec, _ in late}
     assert games == {dict(spec.options).get("atari.game", "breakout") for spec, _ in made}
 
@@ -96,7 +97,16 @@ def test_without_controls_there_is_nothing_to_compare_with():
     found = acting.compared(rows, COLUMNS, acting.BANDIT)
     assert found["fresh"].isna().all()
     assert found["last - first"].notna().all()
+    assert "greedy" not in found
     assert "| - | " in acting.text(found, COLUMNS)
+
+
+def test_what_a_network_scores_without_chance_is_of_its_last_phase():
+    rows = table()
+    rows["greedy_reward_rate"] = rows["reward_rate"] + rows["task"]
+    found = acting.compared(rows, COLUMNS, acting.BANDIT)
+    np.testing.assert_allclose(found["greedy"], found["last"] + 2)
+    assert (found["greedy low"] < found["greedy"]).all()
 
 
 def test_a_figure_writes_pictures_and_tables(tmp_path):
@@ -159,6 +169,12 @@ def test_a_figure_of_games_has_profiles(tmp_path):
     assert "0 is chance" in said
     written = {path.name for path in tmp_path.iterdir()}
     assert written >= {"minatar_profiles.png", "minatar_breakout.png", "minatar.csv"}
+    shares = pd.read_csv(tmp_path / "minatar_profiles.csv").set_index("arm")
+    for arm, scores in (("norm none", [0.5, 1, 1.5]), ("norm layer", [1.5, 2, 2.5])):
+        own = shares.loc[arm]  # (both games have these scores)
+        wanted = (np.array(scores)[:, None] > own["score"].to_numpy()).mean(0)
+        clear = np.abs(np.subtract.outer(scores, own["score"].to_numpy())).min(0) > 1e-4
+        np.testing.assert_allclose(own["share"][clear], wanted[clear], atol=1e-5)
 
 
 def test_games_in_turn_are_told_apart():
