@@ -6,7 +6,7 @@ FIGURES ?= 1a 1b 1c 2 3 4 5a 5b
 EXTRA ?=
 COMMA := ,
 
-.PHONY: setup demo test long snippets lint types claims pictures docs oracles sampler mutations faults faults-full smoke bench clean
+.PHONY: setup demo test long snippets lint types claims pictures docs browser oracles sampler mutations faults faults-full smoke bench clean
 
 setup: .venv/.installed
 
@@ -27,9 +27,10 @@ test: setup lint types
 long: setup
 	$(BIN)/python -m pytest -m "long and not oracle and not slow" -n $(WORKERS)
 
-# the Python of README and docs, as a stranger pastes it
+# the Python of README and docs, as a stranger pastes it, and their command lines, made short
 snippets: setup
 	$(BIN)/python -m pytest tests/test_readme.py -k python_of
+	$(BIN)/python -m pytest tests/test_snippets.py
 
 lint: setup
 	$(BIN)/ruff check .
@@ -54,6 +55,14 @@ pictures: setup
 docs: .venv/.docs
 	$(BIN)/python -m sphinx -W --keep-going -q docs docs/_build
 	@echo docs/_build/index.html
+
+# the page of a run and these pages in a real browser: chromium on the path, or as `playwright install chromium` brings it
+.venv/.browser: .venv/.installed
+	$(BIN)/python -m pip install --quiet --constraint requirements.txt --editable ".[test,browser]"
+	touch $@
+
+browser: docs .venv/.browser
+	$(BIN)/python -m pytest -m slow tests/reporting/test_browser.py
 
 # against PyTorch and matfree, which are large: installed only for this; `make bench EXTRA=cuda` for NVIDIA GPUs
 .venv/.oracles$(EXTRA): .venv/.installed

@@ -1,5 +1,5 @@
-"""Packaging: `pip install .`, extras `test`, `oracles`, `docs`, `rl`, `atari`, `ray`,
-`tensorboard`, `wandb`, `cuda`.
+"""Packaging: `pip install .`, extras `test`, `oracles`, `docs`, `browser`, `rl`,
+`atari`, `ray`, `tensorboard`, `wandb`, `cuda`.
 """
 
 from pathlib import Path
@@ -70,6 +70,7 @@ setup(
         "tensorboard": ["tensorboardX>=2.6"],
         "wandb": ["wandb>=0.17"],
         "docs": ["sphinx>=9", "myst-parser>=5", "furo", "sphinxcontrib-bibtex"],
+        "browser": ["playwright>=1.50"],
         "cuda": ["jax[cuda12]"],
     },
 )

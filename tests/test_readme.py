@@ -6,7 +6,6 @@ import contextlib
 import importlib
 import importlib.util
 import io
-import pathlib
 import re
 import runpy
 import shlex
@@ -15,74 +14,17 @@ import sys
 
 import jax
 import pytest
+from helpers.documents import BLOCK, DOCUMENTS, ROOT, blocks, commands, read
 
 import plasticity_jax as pj
 from experiments import computation
 from plasticity_jax import datasets, own_parts
+from plasticity_jax.cli import commands as commands_
 from plasticity_jax.cli import launcher, slicing
 from plasticity_jax.execution import sweep
 from plasticity_jax.execution.engines import local, sliced, slurm
 from plasticity_jax.optimizers import OPTIMIZERS, SCHEDULES
 from plasticity_jax.stream.transitions import TRANSITIONS
-
-ROOT = pathlib.Path(__file__).parents[1]
-DOCUMENTS = (
-    "README.md",
-    "CONTRIBUTING.md",
-    "BUILD_NOTES.md",
-    "CHANGELOG.md",
-    "docs/benchmarks.md",
-    "docs/adding.md",
-    "docs/choosing.md",
-    "docs/command_line.md",
-    "docs/concepts.md",
-    "docs/decisions/folders.md",
-    "docs/decisions/methods.md",
-    "docs/decisions/programs.md",
-    "docs/decisions/project.md",
-    "docs/decisions/reporting.md",
-    "docs/decisions/speed.md",
-    "docs/decisions/streams.md",
-    "docs/engines.md",
-    "docs/first_run.md",
-    "docs/index.md",
-    "docs/install.md",
-    "docs/literature.md",
-    "docs/parts.md",
-    "docs/python.md",
-    "docs/pytorch.md",
-    "docs/results/barriers.md",
-    "docs/results/disentangling.md",
-    "docs/results/gradual.md",
-    "docs/results/index.md",
-    "docs/results/rules.md",
-    "docs/slices.md",
-    "docs/statistics.md",
-    "experiments/barriers/README.md",
-    "experiments/disentangling/README.md",
-    "experiments/gradual/README.md",
-    "experiments/gradual/rules.md",
-)
-BLOCK = re.compile(r"^```([\w{}]*)\n(.*?)^```$", re.DOTALL | re.MULTILINE)
-
-
-def read(document):
-    return (ROOT / document).read_text(encoding="utf-8")
-
-
-def blocks(document, language):
-    return [text for name, text in BLOCK.findall(read(document)) if name == language]
-
-
-def commands(document):
-    """The command lines of a document, from blocks and from the middle of sentences."""
-    found = []
-    for block in blocks(document, ""):
-        found += block.replace("\\\n", " ").splitlines()
-    prose = BLOCK.sub("", read(document))
-    found += [text for text in re.findall(r"`([^`]+)`", prose) if re.match("(python|make) ", text)]
-    return [" ".join(line.partition("   #")[0].split()) for line in found if line.strip()]
-
 
 COMMANDS = [(document, line) for document in DOCUMENTS for line in commands(document)]
 
@@ -210,10 +152,20 @@ def test_commands_are_taken(document, line, nothing_trains, monkeypatch, capsys)
     if words[0] != "python":
         assert line == ". .venv/bin/activate"
         return
+    if words[1].endswith(".py"):
+        assert (ROOT / words[1]).exists()
+        return
+    assert words[1] == "-m"
     module, arguments = words[2], words[3:]
     assert importlib.util.find_spec(module)
-    if module == "plasticity_jax" and arguments[1:]:  # (a command alone is only named)
+    if module == "plasticity_jax" and arguments[1:]:
         module = "plasticity_jax.cli.commands"
+        # (in a sentence on a flag the folder is left out)
+        if all(word.startswith("--") for word in arguments[1:]):
+            arguments = [*arguments, "--workdir=DIR" if arguments[0] == "run" else "DIR"]
+    elif module == "plasticity_jax":  # (a command alone is only named)
+        assert {*"".join(arguments).split("|")} <= {*commands_.COMMANDS}
+        return
     if module.startswith(("experiments", "plasticity_jax.")) and arguments:
         code, told = exit_code(module, arguments, monkeypatch), capsys.readouterr().err
         # not here: data, or runs that another command leaves

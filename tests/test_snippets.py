@@ -1,0 +1,116 @@
+"""The command lines of README and docs, run one after another in one folder, as `make snippets`
+does. Which way a command of a document is tested:
+
+- `python -m experiments.run ...` and every `plasticity ...` that names a folder (in README and
+  docs, in blocks or in sentences): run here as it stands but for SMALL, which makes it short.
+- A figure or another file of `experiments/`: `tests/test_readme.py` takes its flags up to where it
+  would train or asks for data, and `make smoke` runs each figure at smoke size, as full ones take
+  hours.
+- `python -m benchmarks ...`: the module is there; a benchmark measures for minutes.
+- `make ...`: the target is there; `.ci/run` and CONTRIBUTING.md say what runs it.
+- `python examples/...`: `tests/test_examples.py` runs each.
+- A command alone, such as `plasticity list`: it is one of those that are known.
+"""
+
+import re
+import runpy
+import shlex
+import shutil
+import sys
+
+import pytest
+from helpers.documents import DOCUMENTS, ROOT, commands
+
+from plasticity_jax import own_parts
+from plasticity_jax.cli import commands as plasticity
+from plasticity_jax.cli import launcher
+
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("compiled_quickly")]
+
+# what makes a run short, with steps for a change in 20; of a flag given twice the last one holds
+SMALL = {"epochs": 4, "samples": 64, "batch_size": 8, "width": 8, "depth": 1}
+FEW = {"tasks": 9, "seeds": 2, "slice": 2}  # at most
+OWN_DATA = ("--import", "--dataset=blobs")  # sizes of the worked file are its own, and small
+# where a sentence has no folder that a run leaves
+FOLDERS = {"DIR": "runs/first", "runs/a": "runs/first", "runs/b": "runs/more"}
+
+COMMANDS = list(
+    dict.fromkeys(
+        line
+        for document in DOCUMENTS
+        if document.startswith(("README", "docs/"))
+        for line in commands(document)
+        if re.match(
+            r"python -m experiments\.run --workdir=runs/|python -m experiments\.run --import", line
+        )
+        or re.match(r"python -m plasticity_jax (?!slice)\w+ .*(?:\bDIR\b|\bruns/)", line)
+    )
+)
+
+
+def fewer(word):
+    """A flag with a number of tasks, seeds or lanes that is small."""
+    flag, _, value = word.partition("=")
+    most = FEW.get(flag.removeprefix("--"))
+    return word if most is None else f"{flag}={min(int(value), most)}"
+
+
+def small(words):
+    """A run's arguments with fewer and smaller tasks."""
+    if set(OWN_DATA) & {word.partition("=")[0] for word in words}:
+        return words
+    words = [fewer(word) for word in words]
+    changes = [f"--{name}={value}" for name, value in SMALL.items()]
+    return [*words, *changes, "--probes=dormant_fraction"]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """Where the commands are typed."""
+    path = tmp_path_factory.mktemp("typed")
+    shutil.copytree(ROOT / "examples", path / "examples")
+    return path
+
+
+@pytest.fixture
+def typed(folder, monkeypatch):
+    """Runs a command line of a document and returns its exit code."""
+    monkeypatch.chdir(folder)
+    monkeypatch.setenv("PLASTICITY_CACHE_DIR", str(folder / "cache"))
+    monkeypatch.setattr(launcher, "prepare_jax", lambda *_: None)
+    monkeypatch.setattr(own_parts, "LOADED", {})
+    before = {kind: dict(known) for kind, known in own_parts.REGISTRIES.items()}
+
+    def once(line):
+        _, _, module, *words = shlex.split(line)
+        words = [FOLDERS.get(word, word) for word in words]
+        if module == "plasticity_jax":
+            return plasticity.main(words)
+        monkeypatch.setattr(sys, "argv", [module, *small(words), "--noprogress"])
+        try:
+            runpy.run_module(module, run_name="__main__")
+        except SystemExit as stopped:
+            return stopped.code
+        raise AssertionError(f"{module} does nothing")
+
+    yield once
+    sys.modules.pop("your_parts", None)
+    for kind, known in own_parts.REGISTRIES.items():
+        known.clear()
+        known.update(before[kind])
+
+
+def test_what_is_run():
+    assert len(COMMANDS) > 20
+    assert "runs/first" in COMMANDS[0]  # which others read
+    assert small(["--seeds=12", "--tasks=3"])[:2] == ["--seeds=2", "--tasks=3"]
+
+
+@pytest.mark.parametrize("line", COMMANDS, ids=str)
+def test_a_command_runs(line, typed, capsys):
+    code = typed(line)
+    assert code == 0, capsys.readouterr().err
+    if line == COMMANDS[0]:  # (the pages have two such folders; this one is of another rate)
+        more = line.replace("runs/first", "runs/more").replace("1e-2", "2e-2")
+        assert line != more
+        assert typed(more) == 0
