@@ -194,38 +194,82 @@ MEASURED = (
     r"\d (?:us|ms|s|min|minutes|h|hours|[KMGk]i?B|[GT]FLOPS?|steps/s|%)(?![\w/])"
     r"|\d times (?:as|the)"
 )
+# intervals, ratios, and two cells of a table that are a number and nothing else
+NUMBERS = (
+    r"\d \[[-+]?[\d.,]+, [-+]?[\d.,]+\]|\d x(?!\w)"
+    r"|(?:\| *[-+]?\d[\d.,]*(?: %)? *(?=\|)){2}"
+)
 # percentages that a statistic or a measurement is defined by
 RULES = r"(?:95|80|\b5) %|(?:less|more) than \d+ %|at\s+(?:most|least) [\d.]+ %"
 SOURCE = (
-    r"`(?:python|make|plasticity) |^python -m |`[\w./]+\.(?:csv|json|parquet|py)`|`test_\w+`|<!-- "
-    r"|\(results/\w+\.csv\)"
+    r"`(?:time |[\w./]+/)?(?:python|make|plasticity) |^python -m "
+    r"|`[\w./]+\.(?:csv|json|parquet|py)`|`test_\w+`|<!-- "
+    r"|\(results/\w+\.csv\)|\(\.\./experiments/[\w/]+/README\.md"
 )
+WRITTEN = r"<!-- .*?-->.*?<!-- end.*?-->"  # between marks, from committed tables
 
 
-def unsourced(text):
-    """Headings of sections that have a measured figure without a command, a test or a table beside
-    it.
+def sections(text):
+    return re.split(r"^(?=#{1,4} )", text, flags=re.MULTILINE)
+
+
+def pieces(text):
+    """Paragraphs and items of lists; a table with the paragraph that introduces it."""
+    found = []
+    for section in sections(re.sub(WRITTEN, "", text, flags=re.DOTALL)):
+        before = ""
+        for block in re.split(r"\n\s*\n", section):
+            items = re.split(r"^(?=- )", block, flags=re.MULTILINE)
+            found += [f"{before}\n\n{item}" if item.startswith("|") else item for item in items]
+            before = block
+    return found
+
+
+def unsourced(parts, figures=MEASURED):
+    """First lines of those parts of a document that have a measured figure without a command, a
+    test or a table beside it.
     """
-    sections = re.split(r"^(?=#{1,4} )", text, flags=re.MULTILINE)
     return [
-        section.partition("\n")[0]
-        for section in sections
-        if re.search(MEASURED, re.sub(RULES, "", section))
-        and not re.search(SOURCE, section, re.MULTILINE)
+        part.strip().partition("\n")[0]
+        for part in parts
+        if re.search(figures, re.sub(RULES, "", part)) and not re.search(SOURCE, part, re.MULTILINE)
     ]
 
 
 @pytest.mark.parametrize("document", DOCUMENTS)
 def test_measured_figures_have_a_source(document):
-    assert unsourced(read(document)) == []
+    """Where they stand; of a paper's account in their section, as its tables and intervals are
+    compared with its lanes (`tests/experiments`).
+    """
+    if document.startswith("experiments/"):
+        assert unsourced(sections(read(document))) == []
+    else:
+        assert unsourced(pieces(read(document)), f"{MEASURED}|{NUMBERS}") == []
 
 
-def test_what_is_a_source():
+@pytest.mark.parametrize("cut", [sections, pieces])
+def test_what_is_a_source(cut):
     said = "# A\nA step takes 3 ms{}.\n# B\nIntervals are 95 % intervals.\n"
-    assert unsourced(said.format("")) == ["# A"]
-    assert unsourced(said.format(", by `python -m benchmarks mlp`")) == []
-    assert unsourced(said.format(" (measured once, in May 2026)")) == ["# A"]
-    assert unsourced(said.replace("95 %", "17 %").format(", see `costs.csv`")) == ["# B"]
+
+    def found(text):
+        return unsourced(cut(text))
+
+    assert found(said.format("")) == ["# A"]
+    assert found(said.format(", by `python -m benchmarks mlp`")) == []
+    assert found(said.format(" (measured once, in May 2026)")) == ["# A"]
+    assert found(said.replace("95 %", "17 %").format(", see `costs.csv`")) == ["# B"]
+
+
+def test_every_piece_has_its_own_source():
+    figures = f"{MEASURED}|{NUMBERS}"
+    table = "Some lines.\n\n| a | b | c |\n|---|---|---|\n| 1 | 2 | 3.5 |\n"
+    other = "- It takes 3 s.\n- Here too: 4 s, `make bench`.\n\nAnd 1.2 [1.1, 1.3] x.\n"
+    assert unsourced(pieces(table + "\n`make bench`\n"), figures) == ["Some lines."]
+    assert unsourced(pieces(table.replace("lines", "lines of `make bench`")), figures) == []
+    assert unsourced(pieces(other), figures) == ["- It takes 3 s.", "And 1.2 [1.1, 1.3] x."]
+    assert (
+        unsourced(pieces(f"<!-- claims: a -->\n\n{other}\n<!-- end of claims -->\n"), figures) == []
+    )
 
 
 # What leads somewhere
