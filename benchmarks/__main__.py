@@ -54,6 +54,11 @@ def main() -> None:
         action="store_true",
         help="the same bits in every run on a GPU, on both sides",
     )
+    parser.add_argument(
+        "--processor_time",
+        action="store_true",
+        help="seconds are the processor time of a rival's process, as on a machine that is busy",
+    )
     given = parser.parse_args()
     for name in given.part:
         if name not in PARTS:
@@ -66,6 +71,8 @@ def main() -> None:
         if file and not file.parent.is_dir():
             parser.error(f"{file} cannot be written: allowed are files in folders that are there.")
     set_up(given.precision, given.deterministic)
+    if given.processor_time:
+        os.environ["BENCHMARK_CLOCK"] = "processor"
     about = machine()
     print("\n".join(f"{name}: {value}" for name, value in about.items()), flush=True)
     figures, start = [], time.perf_counter()
@@ -118,6 +125,7 @@ def machine() -> dict[str, str]:
     return {
         "machine": f"{cores()} cores, {model}",
         "devices": f"jax {where.count} x {where.kind} ({where.backend}), PyTorch {torch_device()}",
+        "seconds": worker.clock().__name__,
         "arithmetic": worker.precision()
         + (", deterministic" if "BENCHMARK_DETERMINISTIC" in os.environ else ""),
         "versions": f"python {platform.python_version()}, {versions}",

@@ -177,8 +177,10 @@ def acting(rounds: int) -> list[Figure]:
         "1 lane": rival("acting", piece=None, count=1, steps=16_000, **common),
         "8 lanes": rival("acting", piece=None, count=8, steps=4_000, **common),
         "remembering": rival("remembering", steps=16_000, **common),
+        "within the caches": rival("remembering", steps=16_000, rows=4_000, pinned=True),
         "products": rival("acting_products", steps=16_000, pinned=True),
         "numbers": rival("acting_numbers", steps=16_000, pinned=True),
+        "by hand": rival("acting_by_hand", piece=None, steps=16_000, **common),
         "PyTorch": rival("torch_dqn", steps=400, **common),
     }
     rates = alternate(rivals, rounds)
@@ -187,6 +189,17 @@ def acting(rounds: int) -> list[Figure]:
         Figure("acting", "1 lane", alone, "frames/s"),
         Figure("acting", "PyTorch", rates["PyTorch"], "frames/s"),
         Figure("acting", "1 lane / PyTorch", divide(alone, rates["PyTorch"]), at_least=10),
+        Figure(
+            "acting",
+            "1 lane / plain JAX by hand",
+            divide(alone, rates["by hand"]),
+            at_least=1.0,
+        ),
+        Figure(
+            "acting",
+            "a lane of 8 in a vmap / plain JAX by hand",
+            divide(rates["8 lanes"], rates["by hand"]),
+        ),
         Figure(
             "acting",
             "time of a lane, 8 lanes in a vmap / 1 lane",
@@ -203,6 +216,7 @@ def acting(rounds: int) -> list[Figure]:
         *(
             Figure("acting", f"{what}, share of 1 lane's time", divide(alone, rates[name]), "%")
             for name, what in (
+                ("within the caches", "remembering 4,000 steps instead"),
                 ("products", "matrix products alone"),
                 ("numbers", "random numbers of a draw alone"),
             )
