@@ -3,6 +3,7 @@
 Skipped where no SLURM answers; one node that is also the controller is enough.
 """
 
+import contextlib
 import os
 import pathlib
 import signal
@@ -86,7 +87,35 @@ def preempted(folder, job):
     called("sbatch", "--parsable", *words)
 
 
-@pytest.mark.parametrize("disturb", [nothing, killed, requeued, preempted])
+def lost(folder, job):
+    """The node: its daemon and all processes of jobs are killed at once, and it comes back."""
+    node = called("squeue", "--noheader", f"--job={job}", "--format=%N")
+    daemons = named("slurmd")
+    if os.geteuid() or len(daemons) != 1:
+        pytest.skip("the node is not one on this machine that may be ended")
+    (daemon,) = daemons
+    words = pathlib.Path(f"/proc/{daemon}/cmdline").read_bytes().decode().split("\0")[:-1]
+    for process in (daemon, *named("slurmstepd"), *processes.wait_for(folder)):
+        os.kill(process, signal.SIGKILL)
+    try:
+        called("scontrol", "update", f"nodename={node}", "state=down", "reason=lost")
+    finally:
+        called(*words)
+        # (refused where the node is back by itself)
+        back = ("scontrol", "update", f"nodename={node}", "state=resume")
+        subprocess.run(back, capture_output=True)
+
+
+def named(name):
+    """The processes of a program."""
+    found = []
+    for path in pathlib.Path("/proc").glob("[0-9]*/comm"):
+        with contextlib.suppress(OSError):  # (ended meanwhile)
+            found += [int(path.parent.name)] if path.read_text().strip() == name else []
+    return found
+
+
+@pytest.mark.parametrize("disturb", [nothing, killed, requeued, preempted, lost])
 def test_the_table_is_that_of_one_process(disturb, begin, straight, tmp_path):
     if disturb is preempted and "high" not in called("sinfo", "--noheader", "--format=%P"):
         pytest.skip("there is no partition called high that preempts others")
