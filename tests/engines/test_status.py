@@ -110,7 +110,12 @@ def test_a_run_without_slices_of_its_own(run):
     with workdir.lock(run):
         found = status.read(run)
     assert [one.done for one in found.slices] == [0, 3, 0, 0]
-    assert {one.state for one in found.slices} == {"running"}
+    # (one after another, and the second has saved a task)
+    assert [one.state for one in found.slices] == ["waiting", "running", "waiting", "waiting"]
+    (run / "checkpoints" / "bb" / str(found.slices[1].tasks)).mkdir()
+    with workdir.lock(run):
+        found = status.read(run)
+    assert [one.state for one in found.slices] == ["running", "done", "waiting", "waiting"]
 
 
 def test_no_backend_is_started(run):

@@ -24,7 +24,8 @@ class State(NamedTuple):
     Attributes:
       name: of its folder.
       done: tasks whose states are saved.
-      state: `DONE`, `RUNNING`, `WAITING` (also: stopped, killed) or `FAILED`.
+      state: `DONE`, `RUNNING`, `WAITING` (also: stopped, killed, or its turn is to come) or
+        `FAILED`.
       reason: why it failed, else "".
       diverged: lanes of it that are not finite any more.
       stopped: lanes of it that are not run on (see `waves`).
@@ -105,7 +106,19 @@ def read(workdir: str | Path) -> Status:
         stopped = sum(after.get(number) == state.done for number in one.numbers)
         found.append(state._replace(stopped=stopped))
         metric = metric or judged
+    own = [n for n, one in enumerate(recorded) if not one.home and found[n].state == RUNNING]
+    # one process trains its slices one after another: now the one that it saved last, or the first
+    now = max(own, key=lambda n: _saved(Path(workdir), recorded[n]), default=None)
+    for number in own:
+        if number != now:
+            found[number] = found[number]._replace(state=WAITING)
     return Status(found, metric, waves.goal(workdir))
+
+
+def _saved(workdir: Path, one: _Recorded) -> float:
+    """When a slice's states were saved last; 0: never."""
+    folder = workdir / "checkpoints" / one.folder
+    return folder.stat().st_mtime if folder.exists() else 0.0
 
 
 def _recorded(programs: Any) -> list[_Recorded]:
