@@ -27,7 +27,10 @@ README = Path(__file__).parent / "README.md"
 LANES = README.parent / "results" / "lanes"
 WINDOW = 5  # tasks of the end
 FIRST = 5  # seeds that say whether there is an effect
-FAST = "split_mlp_01"  # lanes of an MLP at ten times its learning rate, with and without dropout
+FAST = "split_mlp_01"  # lanes of an MLP at ten times its learning rate
+AFFINE, AFFINE_FAST = "affine_mlp", "affine_mlp_01"  # lanes of its norms with and without scale
+# class split, of whose stream other lanes say whether there is an effect
+EFFECTS = {AFFINE: "split_mlp", AFFINE_FAST: FAST}
 NEW = "split_tiny"  # lanes of an MLP at two learning rates, whose tasks have classes of their own
 NAMES = {"mlp": "MLP", "cnn": "CNN", "resnet18": "ResNet-18", "vit": "ViT"}
 DEAD, TWINS, STUCK = "dead_fraction", "duplicate_fraction", "saturated_fraction"
@@ -137,17 +140,19 @@ def _dropped(model: str) -> list[Claim]:
     ]
 
 
-def _on_digits() -> list[Claim]:
-    """The same of an MLP on digits at a high learning rate, and what scale and offset of a norm are
-    for; dropout was not run there.
-    """
-    found = [*_course("mlp"), *_norms("mlp")]
-    affine = {
-        norm: more(_norm("mlp", norm), _norm("mlp", norm, affine=False), RANK)
+def _affine(model: str) -> Claim:
+    """What figure 5.1 says of a norm's scale and offset."""
+    ranks = {
+        norm: more(_norm(model, norm), _norm(model, norm, affine=False), RANK)
         for norm in ("batch", "layer")
     }
     words = "norms with scale and offset keep a higher rank"
-    found.append(_split("5.1", words, "mlp", "of rank", **affine))
+    return Claim(f"5.1, {NAMES[model]}", words, AFFINE, "of rank", ranks)
+
+
+def _on_digits() -> list[Claim]:
+    """The same of an MLP on digits at a high learning rate; dropout was not run there."""
+    found = [*_course("mlp"), *_norms("mlp"), _affine("mlp")]
     digits = "split_digits"
     return [one._replace(figure=f"{one.figure}, digits", lanes=digits) for one in found]
 
@@ -256,12 +261,14 @@ def _by_optimizer() -> list[Claim]:
 
 
 def _fast() -> list[Claim]:
-    """What figures 3.2 and 3.3 say of an MLP, at ten times its learning rate; and B.1 of dropout,
-    in runs of their own.
+    """What figures 3.2 and 3.3 say of an MLP, at ten times its learning rate; and 5.1 and B.1 of
+    norms and dropout, in runs of their own.
     """
     every: Where = {"norm": "none"}
-    dropped = [*_course("mlp")[1:2], *_dropped("mlp")]
-    others = [one._replace(figure=f"{one.figure}, rate 0.01", lanes=FAST) for one in dropped]
+    own = [*_course("mlp")[1:2], *_norms("mlp"), *_dropped("mlp")]
+    others = [one._replace(figure=f"{one.figure}, rate 0.01", lanes=FAST) for one in own]
+    affine = _affine("mlp")
+    others.append(affine._replace(figure=f"{affine.figure}, rate 0.01", lanes=AFFINE_FAST))
 
     def claim(figure: str, says: str, unit: str, by: Contrast) -> Claim:
         return Claim(f"{figure}, MLP, rate 0.01", says, "foretelling_split", unit, {"by": by})
@@ -291,6 +298,7 @@ CLAIMS = (
     *_on_digits(),
     *itertools.chain.from_iterable(map(_course, MODELS)),
     *itertools.chain.from_iterable(map(_norms, MODELS)),
+    _affine("mlp"),
     *_dropped("mlp"),
     *_clones("cnn"),
     # (of ResNet-18 the arms with noise and dropout were not run)
@@ -305,6 +313,7 @@ ARMS: Mapping[str, Sequence[Column]] = {
     **{f"split_{model}": SPLIT for model in MODELS},
     "split_digits": SPLIT,
     FAST: SPLIT,
+    **dict.fromkeys(EFFECTS, SPLIT),
     NEW: SPLIT,
     "split_long": SPLIT,
     **{f"clone_{model}": CLONES for model in MODELS},
@@ -334,7 +343,8 @@ def rows_of_claims(claims: Sequence[Claim] = CLAIMS) -> str:
         digits = 4 if "R2" in claim.unit else 3 if "loss" in claim.unit else 1
         words = [f"{name} {accounts.told(one, scale, '+', digits)}" for name, one in found.items()]
         verdict = accounts.verdict(list(found.values()))
-        if "split" in claim.lanes and not presence.is_present(fallen(claim.lanes)):
+        stream = EFFECTS.get(claim.lanes, claim.lanes)
+        if "split" in stream and not presence.is_present(fallen(stream)):
             verdict = "effect not present here"
         cells = claim.figure, claim.says, f"**{verdict}**", f"{'; '.join(words)} {unit}"
         lines.append(f"| {' | '.join(cells)} |")

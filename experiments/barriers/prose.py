@@ -119,6 +119,21 @@ def on_digits() -> Mapping[str, Any]:
     return found
 
 
+@functools.cache
+def fast() -> Mapping[str, Any]:
+    """Of the MLP at the rate at which accuracy falls: what norms keep, and what their scale and
+    offset do.
+    """
+    found: dict[str, Any] = {"bare": LANES.end(claims.FAST, BARE, ACCURACY)}
+    for norm in ("batch", "layer"):
+        normed = {**BARE, "norm": norm}
+        found[norm] = LANES.end(claims.FAST, normed, ACCURACY)
+        for what, own in (("", normed), ("_plain", {**normed, "mlp.norm_affine": False})):
+            for metric in (DEAD, RANK):
+                found[f"{norm}{what}_{metric}"] = LANES.end(claims.AFFINE_FAST, own, metric)
+    return found
+
+
 def _long(rate: float) -> Told:
     return LANES.task("split_long", 4, {"learning_rate": rate}, ACCURACY)
 
@@ -285,6 +300,16 @@ SENTENCES = (
         "tanh at a = 100: {tanh_100.alpha:.1f} and {frozen_100}; ReLU at b = -4: "
         "{relu_low.alpha:.1f} and {relu_low.frozen:.1f}, at b = 2: {alpha_high} and {frozen_high}",
         ranks,
+    ),
+    Sentence(
+        "at {batch:.0pm} and {layer:.0%m} where the bare network ends at {bare:.0%m}, a", fast
+    ),
+    Sentence(
+        "({batch_effective_rank:.1m} with batch norm against {batch_plain_effective_rank:.1m} "
+        "without, {layer_effective_rank:.1m} and {layer_plain_effective_rank:.1m} with layer norm) "
+        "and let units die ({batch_dead_fraction:.1pm} and {layer_dead_fraction:.1%m} against "
+        "{batch_plain_dead_fraction:.1pm} and {layer_plain_dead_fraction:.1%m}), as on digits",
+        fast,
     ),
     Sentence("at .01 accuracy is {slow:.0pm} % in the fourth task", lambda: {"slow": _long(0.01)}),
     Sentence(
