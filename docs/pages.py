@@ -343,9 +343,12 @@ def limits(name: str, factory: Callable) -> list[str]:
     asked = [one for one in ("view", "activation", "unit_gradients", "units") if one in found]
     if asked:
         names = " and ".join(f"`{one}`" for one in asked)
+        code = inspect.getsource(factory)  # (`_view` raises where there is none)
+        refused = "_view(" in code or "needs a Snapshot" in code
         lines.append(
-            f"In a loop of one's own the Snapshot must have {names}; without, it is refused or, "
-            "where a detail alone needs it, the detail left out."
+            f"In a loop of one's own the Snapshot must have {names}; without, it is refused."
+            if refused
+            else f"In a loop of one's own, details that need {names} are left out without."
         )
     lines.append(
         "It is of the probe batch: with another `--probe_samples` it is another number."

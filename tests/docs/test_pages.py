@@ -93,6 +93,7 @@ def test_every_probe_says_when_it_measures_on_what_and_its_limits(written):
         ("representation_change", ["at the end of the task before", "In the first task"], []),
         ("ntk", ["refused where examples are texts"], ["must have `view` and"]),
         ("trap", ["must have `view` and `activation` and `units`", "differentiates"], ["A share"]),
+        ("feature_spectrum", ["details that need `view` are left out"], ["Snapshot must have"]),
         ("dead_fraction", ["A share, from 0 to 1", "which layers no activation"], ["In the first"]),
     ],
 )
