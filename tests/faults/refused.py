@@ -157,7 +157,8 @@ def check_readable(root: Path) -> None:
         elif path.suffix == ".json" and inside:
             json.loads(path.read_bytes())
         elif path.name == "metrics.jsonl":
-            assert [json.loads(line) for line in path.read_text().splitlines()]
+            for line in path.read_text().splitlines():  # (none, if it could only be made)
+                json.loads(line)
         elif path.name == "report.html":
             assert path.read_text().endswith("</html>\n")
         elif path.suffix == ".csv":
