@@ -180,8 +180,11 @@ def _table(experiment: Experiment, checked: Checked, values: flags.Values) -> An
         )
 
     if checked.waves is None:
-        return run(programs)
-    return waves_.run_in_waves(programs, checked.waves, folder, run, say)
+        table = run(programs)
+    else:
+        table = waves_.run_in_waves(programs, checked.waves, folder, run, say)
+    watchers.ends(table)
+    return table
 
 
 def tell(text: str) -> None:

@@ -43,10 +43,7 @@ class Watchers:
 
     def __call__(self, new: Any) -> None:
         """Tells of new rows. Raises WorkdirError if a tracker cannot write."""
-        if self._names and self._told is None:
-            self._told = trackers.opened(self._names, self._workdir, _arms(self._programs))
-        if self._told:
-            self._told(new)
+        self._tell(new)
         if time.monotonic() < self._next:
             return
         began = time.monotonic()
@@ -55,6 +52,19 @@ class Watchers:
             self._draw(table_.read(self._workdir / "results.parquet"))
         took = time.monotonic() - began
         self._next = time.monotonic() + _SELDOM * took
+
+    def ends(self, table: Any) -> None:
+        """Tells trackers of what they miss of a run's table: rows of a task that was safe when its
+        run died, after which none was left to train. Raises WorkdirError.
+        """
+        if self._names and trackers.behind(self._names, self._workdir, table):
+            self._tell(table)
+
+    def _tell(self, new: Any) -> None:
+        if self._names and self._told is None:
+            self._told = trackers.opened(self._names, self._workdir, _arms(self._programs))
+        if self._told:
+            self._told(new)
 
 
 def _arms(programs: Sequence[Program]) -> trackers.Arms:

@@ -7,6 +7,7 @@ import pandas as pd
 import pytest
 from scipy import stats
 
+import plasticity_jax as pj
 from experiments.disentangling import acted, acting
 from plasticity_jax.cli import flags
 
@@ -124,6 +125,16 @@ def test_the_bandit_runs_from_flag_to_picture(tmp_path, capsys):
     assert acting.main("", acting.BANDIT, argv) == 0
     assert "last - fresh" in capsys.readouterr().out
     assert (tmp_path / "bandit_0.99.png").exists()
+
+
+@pytest.mark.slow
+def test_a_game_of_atari_runs_with_its_controls(tmp_path):
+    pytest.importorskip("ale_py")
+    argv = ["--scale=smoke", "--probes=none", "--noprogress", f"--workdir={tmp_path}"]
+    assert acting.main("", acting.ATARI, argv) == 0
+    rows = pj.load(tmp_path).groupby(["first_task", "dqn.epsilon"])["task"].count()
+    assert rows.to_dict() == {(0, 0.01): 2, (1, 0.01): 1, (1, 1.0): 1}
+    assert "| fresh |" in (tmp_path / "atari.md").read_text()
 
 
 def played(seeds=3):

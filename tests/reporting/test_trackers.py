@@ -72,6 +72,15 @@ def test_nothing_is_told_twice_or_missed(arms, means, tmp_path):
     assert means[-1] == ("L2", 1, {"loss": 26.0})
 
 
+def test_what_a_tracker_misses_is_known(arms, tmp_path):
+    """As when a run died after a task was saved, and before the table was written."""
+    assert trackers.behind(["jsonl"], tmp_path, rows(tasks=[0]))
+    trackers.opened(["jsonl"], tmp_path, arms)(rows(tasks=[0]))
+    assert not trackers.behind(["jsonl"], tmp_path, rows(tasks=[0]))
+    assert trackers.behind(["jsonl"], tmp_path, rows(tasks=[0, 1], lanes=[2]))
+    assert trackers.behind(["jsonl", "wandb"], tmp_path, rows(tasks=[0]))
+
+
 def test_lines_are_json_with_null_for_what_was_not_measured(arms, tmp_path):
     tell = trackers.opened(["jsonl"], tmp_path, arms)
     tell(rows(tasks=[0]))

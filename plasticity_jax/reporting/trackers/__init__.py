@@ -93,6 +93,19 @@ def opened(names: Sequence[str], workdir: str | Path, known: Arms) -> Rows | Non
     return tell
 
 
+def behind(names: Sequence[str], workdir: str | Path, table: "pandas.DataFrame") -> bool:
+    """Returns whether a tracker was not told of some rows of a workdir's table. Raises WorkdirError
+    if what they were told cannot be read.
+    """
+    told = _read(Path(workdir))
+    rows = list(zip(table["lane"].tolist(), table["task"].tolist(), strict=True))
+    for name in names:
+        known = told.get(name, {})
+        if any(task >= known.get(str(lane), 0) for lane, task in rows):
+            return True
+    return False
+
+
 class _Tracker:
     """A tracker with what it was told of, which is written down behind it: after a kill it may be
     told of a task again, and misses none.
