@@ -212,23 +212,58 @@ def page(known: Kind, name: str) -> str:
     return "\n".join(lines)
 
 
-STEPS = "at steps that the method chooses"
-FORGOTTEN = (
-    "what the optimizer remembers of weights that are replaced (its moments) becomes what it would "
-    "have of new ones; step counts stay, but with `--optimizer=adam_per_weight`"
-)
-ACTS = {  # what a factory says that it returns -> when it acts, and what becomes of moments
-    methods.Penalty: "At every step: the term's gradient is added ahead of the optimizer, whose "
-    "moments see the sum. Where a task begins plays no part.",
-    methods.Term: "At every step: the term is part of the loss, in the training step's own forward "
-    "pass, so that the optimizer's moments see its gradient. Where a task begins plays no part.",
-    methods.Rewrite: f"Right after the optimizer's step, {STEPS}: parameters change, and "
-    f"{FORGOTTEN}.",
-    methods.Boundary: f"Before the first step of a new task: parameters change, and {FORGOTTEN}. "
-    "A loop of one's own calls `pj.methods.begin`.",
-}
-AROUND = "Around the optimizer, at every step: it changes what the optimizer is given or remembers."
+class Acts(NamedTuple):
+    """When a method acts that is no term of the loss, and what becomes of the optimizer's moments.
 
+    Attributes:
+      when: "every" step, those at which a unit is "due", the last of each "period", or the first
+        of a task ("boundary").
+      moments: "forgotten" of weights that are replaced, "kept" as they are, "fed" with what the
+        method makes of the gradient, or all of them begun "afresh".
+      but: what its settings change of that, a sentence with a space before it.
+    """
+
+    when: str
+    moments: str
+    but: str = ""
+
+
+ACTS = {  # `tests/docs/test_pages.py` compares it with what they do
+    "shrink_and_perturb": Acts(
+        "boundary",
+        "kept",
+        ' With `period` it acts every so many steps instead, with `moment` "before" ahead of the '
+        "new task's first step, where a loop of one's own calls `pj.methods.begin`.",
+    ),
+    "redo": Acts("period", "forgotten"),
+    "continual_backprop": Acts("due", "forgotten"),
+    "optimizer_reset": Acts("boundary", "afresh"),
+    "clip": Acts("every", "fed"),
+    "head_reset": Acts("boundary", "forgotten", ' With `to` "zero" moments are kept.'),
+    "full_reset": Acts("boundary", "forgotten"),
+    "gradient_noise": Acts("every", "fed"),
+    "weight_norm_constraint": Acts("every", "kept"),
+}
+WHEN = {
+    "every": "at every step",
+    "due": "at every step at which a unit is due",
+    "period": "every `period` steps",
+    "boundary": "at the first step of a new task",
+}
+MOMENTS = {
+    "forgotten": "parameters change, and what the optimizer remembers of weights that are replaced "
+    "(its moments) becomes what it would have of new ones; step counts stay, but with "
+    "`--optimizer=adam_per_weight`",
+    "kept": "parameters change, and what the optimizer remembers of them (its moments) is kept",
+    "fed": "it changes the gradient, and the optimizer's moments see what it makes of it",
+    "afresh": "the optimizer's moments and step counts start afresh, and parameters are kept",
+}
+TERMS = {  # what a factory returns that is a term of the loss -> when it acts
+    methods.Penalty: "At every step: the term's gradient is added ahead of the optimizer, whose "
+    "moments see the sum.",
+    methods.Term: "At every step: the term is part of the loss, in the training step's own forward "
+    "pass, so that the optimizer's moments see its gradient.",
+}
 BOUNDARY = {
     True: "It looks at where a task begins (`Context.boundary`), which a loop of one's own tells "
     "it.",
@@ -236,18 +271,37 @@ BOUNDARY = {
 }
 
 
+def when(name: str, factory: Callable) -> list[str]:
+    """Returns the paragraphs on when a method acts, and what becomes of moments."""
+    returned = registry.returned(factory)
+    told = BOUNDARY[bool({"boundary", "at_boundary"} & _attributes(factory))]
+    if returned in TERMS:
+        return [TERMS[returned], "", told, ""]
+    one = ACTS[name]
+    does = f"{MOMENTS[one.moments]}.{one.but}"
+    if returned is methods.Boundary:
+        return [
+            f"Before the first step of a new task: {does} A loop of one's own calls "
+            "`pj.methods.begin`.",
+            "",
+        ]
+    kinds = (returned, *typing.get_args(returned))
+    place = (
+        "Right after the optimizer's step"
+        if methods.Rewrite in kinds
+        else "Ahead of the optimizer's step"
+    )
+    return [f"{place}, {WHEN[one.when]}: {does}", "", told, ""]
+
+
 def acts(name: str, factory: Callable) -> list[str]:
     """Returns the section on when a method acts, what becomes of moments, and what it costs."""
     if name == "none":
         return []
-    returned = registry.returned(factory)
-    kinds = [kind for kind in ACTS if kind in (returned, *typing.get_args(returned))]
-    lines = ["## When it acts", ""]
-    lines += [words for kind in kinds for words in (ACTS[kind], "")] or [AROUND, ""]
-    if not kinds or methods.Rewrite in kinds:
-        lines += [BOUNDARY[bool({"boundary", "at_boundary"} & _attributes(factory))], ""]
     return [
-        *lines,
+        "## When it acts",
+        "",
+        *when(name, factory),
         "## What it costs",
         "",
         "Numbers that it remembers for each parameter, beside Adam's moments and the initial "

@@ -7,7 +7,15 @@ import pathlib
 import re
 import sys
 
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
 import pytest
+from helpers.loops import STRUCTURE, context
+
+from plasticity_jax import methods, registry
+from plasticity_jax.types import Start
 
 ROOT = pathlib.Path(__file__).parents[2]
 _spec = importlib.util.spec_from_file_location("pages", ROOT / "docs" / "pages.py")
@@ -55,15 +63,108 @@ def test_every_method_and_probe_says_what_checks_it(kind, written):
         ("l2_init", "At every step: the term's gradient is added ahead of the optimizer", "1"),
         ("infer", "the term is part of the loss", "0"),
         ("head_reset", "Before the first step of a new task", "0"),
-        ("shrink_and_perturb", "Right after the optimizer's step", "0"),
-        ("shrink_and_perturb", "Before the first step of a new task", "0"),
-        ("clip", "Around the optimizer, at every step", "0"),
+        ("shrink_and_perturb", "the optimizer's step, at the first step of a new task", "0"),
+        ("weight_norm_constraint", "Right after the optimizer's step, at every step", "0.001"),
+        ("optimizer_reset", "Ahead of the optimizer's step, at the first step of a new task", "0"),
+        ("clip", "Ahead of the optimizer's step, at every step: it changes the gradient", "0"),
     ],
 )
 def test_a_method_says_when_it_acts_and_what_it_costs(method, when, remembered, written):
     page = written[f"methods_{method}"]
     assert when in page
     assert f"4 x 64 units): {remembered}.\n\nProcessor time of a training step" in page
+
+
+PERIOD = 4
+SETTINGS = {  # with which each acts, on a network of one batch and four units a layer
+    "redo.period": PERIOD,
+    "continual_backprop.replacement_rate": 1.0,
+    "continual_backprop.maturity": 0.0,
+    "clip.norm": 1e-3,
+}
+
+
+def acted(method, settings):
+    """When a method acts ({"every"}, {"period"}, {"boundary"}) and what it does to moments, by what
+    becomes of parameters and of Adam's moments, which are 1 before.
+    """
+    (one,) = methods.parts(method, STRUCTURE, SETTINGS | settings)
+    bare, optimizer = methods.none()(optax.adam(0.1)), methods.compose(one)(optax.adam(0.1))
+    params = STRUCTURE.init(jax.random.key(1))
+    ones = jax.tree.map(jnp.ones_like, params)
+
+    def after(tx, step, boundary):
+        state = optax.tree.set(tx.init(params), mu=ones, nu=ones, count=jnp.int32(5))
+        now = params
+        if isinstance(one, methods.Boundary) and boundary and tx is optimizer:
+            start = Start(jax.random.key(5), jnp.int32(1), params, lambda p: p, STRUCTURE)
+            now, state = methods.begin([one], tx, params, state, start)
+        elif not isinstance(one, methods.Boundary):
+            updates, state = tx.update(ones, state, params, ctx=context(step, boundary))
+            now = optax.apply_updates(params, updates)
+        flat = (
+            np.concatenate([np.ravel(leaf) for leaf in jax.tree.leaves(tree)])
+            for tree in (now, optax.tree.get(state, "mu"))
+        )
+        return *flat, int(optax.tree.get(state, "count"))
+
+    seen = {}
+    with jax.disable_jit():
+        for at, case in {"every": (1, 0), "period": (PERIOD - 1, 0), "boundary": (1, 1)}.items():
+            (p, mu, count), (p0, mu0, count0) = after(optimizer, *case), after(bare, *case)
+            if np.any(p != p0) or np.any(mu != mu0):
+                changed = mu[mu != mu0]
+                fate = "kept" if not changed.size else "fed" if np.any(changed) else "forgotten"
+                seen[at] = "afresh" if count != count0 else fate
+    assert len(set(seen.values())) == 1, seen
+    return set(seen), set(seen.values()).pop()
+
+
+SLOW = {"continual_backprop", "gradient_noise"}  # (a loop, and draws, op by op)
+
+
+@pytest.mark.parametrize(
+    "method",
+    [pytest.param(name, marks=[pytest.mark.long] * (name in SLOW)) for name in pages.ACTS],
+)
+def test_what_a_page_says_of_a_method_is_what_it_does(method):
+    when, moments = acted(method, {})
+    assert pages.ACTS[method].moments == moments
+    always = {"every", "period", "boundary"}
+    assert when == {"every": always, "due": always}.get(
+        pages.ACTS[method].when, {pages.ACTS[method].when}
+    )
+
+
+@pytest.mark.parametrize(
+    ("setting", "value", "found"),
+    [
+        ("shrink_and_perturb.moment", "before", ({"boundary"}, "kept")),
+        ("shrink_and_perturb.period", PERIOD, ({"period"}, "kept")),
+        ("head_reset.to", "zero", ({"boundary"}, "kept")),
+    ],
+)
+def test_what_its_settings_change_of_that(setting, value, found, written):
+    method, _, name = setting.partition(".")
+    assert f"`{name}`" in pages.ACTS[method].but
+    assert acted(method, {setting: value}) == found
+
+
+def test_every_method_says_when_it_acts_and_what_becomes_of_moments(written):
+    terms = {name for name, one in methods.METHODS.items() if registry.returned(one) in pages.TERMS}
+    assert set(methods.METHODS) == {"none"} | terms | set(pages.ACTS)
+    for name in terms | set(pages.ACTS):
+        page = written[f"methods_{name}"]
+        said = page.partition("## When it acts\n\n")[2].partition("\n\n## ")[0]
+        assert "  " not in said
+        if name in terms:
+            assert said.startswith("At every step: the term")
+            continue
+        one = pages.ACTS[name]
+        assert f"{pages.MOMENTS[one.moments]}.{one.but}" in said
+        assert sum(words in said for words in pages.MOMENTS.values()) == 1
+        assert (one.when == "boundary") is not ("Where a task begins plays no part." in said)
+        assert ("moments are kept" in page.partition("## ")[0]) <= (one.moments == "kept")
 
 
 @pytest.mark.parametrize(
