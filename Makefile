@@ -95,7 +95,8 @@ faults-full: .venv/.faults
 sampler: setup
 	$(BIN)/python -m pytest tests/test_arguments.py -m slow
 
-# every figure file from flag to picture, in minutes: the runs, what is drawn from them, then selection, controls, theory,
+# every figure file of the first paper from flag to picture, in minutes: the runs, what is drawn from them, then selection,
+# controls, theory, three of the other papers' (of the rest tests/experiments runs some and looks at the settings of all),
 # the notebook
 smoke: setup
 	for figure in $(FIGURES); do \
@@ -108,6 +109,10 @@ smoke: setup
 	  --selection=runs/smoke/select/selected.json --workdir=runs/smoke/controls
 	$(BIN)/python -m experiments.gradual.figure_1a --scale=smoke --methods=none --as_published --noprogress --workdir=runs/smoke/published
 	$(BIN)/python -m experiments.gradual.theory --scale=smoke --workdir=runs/smoke/theory
+	$(BIN)/python -m experiments.barriers.figure_5_2 --scale=smoke --noprogress --workdir=runs/smoke/barriers_5_2
+	$(BIN)/python -m experiments.barriers.figure_B_1 --scale=smoke --model=mlp --norm=none --mlp.dropout=0.0 --probes=dead_fraction --noprogress \
+	  --workdir=runs/smoke/barriers_B_1
+	$(BIN)/python -m experiments.disentangling.figure_1 --scale=smoke --only=b --noprogress --workdir=runs/smoke/disentangling_1b
 	$(BIN)/python -m pytest tests/test_examples.py -m slow
 
 bench: .venv/.oracles$(EXTRA)

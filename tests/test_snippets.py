@@ -4,9 +4,11 @@ does. Which way a command of a document is tested:
 - `python -m experiments.run ...` and every `plasticity ...` that names a folder (in README and
   docs, in blocks or in sentences): run here as it stands but for SMALL, which makes it short.
 - A figure or another file of `experiments/`: `tests/test_readme.py` takes its flags up to where it
-  would train or asks for data, and `make smoke` runs each figure at smoke size, as full ones take
-  hours.
-- `python -m benchmarks ...`: the module is there; a benchmark measures for minutes.
+  would train or asks for data, as full ones take hours. At smoke size `make smoke` runs all figures
+  of `experiments/gradual` and, of the other papers, bit flipping, class split of an MLP and labels
+  redrawn in shares; `tests/experiments` runs clones, ranks, `staying`, kernels and the bandit. Of
+  the rest it tests what their commands would train, at each scale, not that it trains.
+- `python -m benchmarks ...`: the module is there and the parts are its; one measures for minutes.
 - `make ...`: the target is there; `.ci/run` and CONTRIBUTING.md say what runs it.
 - `python examples/...`: `tests/test_examples.py` runs each.
 - A command alone, such as `plasticity list`: it is one of those that are known.
