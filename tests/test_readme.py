@@ -17,6 +17,7 @@ import pytest
 from helpers.documents import BLOCK, DOCUMENTS, ROOT, blocks, commands, read
 
 import plasticity_jax as pj
+from benchmarks import parts
 from experiments import computation
 from plasticity_jax import datasets, own_parts
 from plasticity_jax.cli import commands as commands_
@@ -166,6 +167,10 @@ def test_commands_are_taken(document, line, nothing_trains, monkeypatch, capsys)
     elif module == "plasticity_jax":  # (a command alone is only named)
         assert {*"".join(arguments).split("|")} <= {*commands_.COMMANDS}
         return
+    if module == "benchmarks":
+        named = {word for word in arguments if not word.startswith("--")}
+        assert named <= {*parts.PARTS, "PART..."}
+        return
     if module.startswith(("experiments", "plasticity_jax.")) and arguments:
         code, told = exit_code(module, arguments, monkeypatch), capsys.readouterr().err
         # not here: data, or runs that another command leaves
@@ -287,10 +292,12 @@ def anchors(path):
 @pytest.mark.parametrize("document", DOCUMENTS)
 def test_links_lead_to_files_and_headings(document):
     text = BLOCK.sub("", read(document))
+    # pages that `make docs` makes, and checks, are not in the repository; only the site's own
+    # first page, which no other document leads to, leads to them
+    made = ("generated/",) if document == "docs/index.md" else ()
     for target in re.findall(r"\]\(([^)\s]+)\)", text):
-        if target.startswith(
-            ("https://", "generated/")
-        ):  # (`make docs` checks pages that it makes)
+        assert not target.endswith("docs/index.md"), document
+        if target.startswith(("https://", *made)):
             continue
         name, _, heading = target.partition("#")
         path = (ROOT / document).parent / name if name else ROOT / document
@@ -301,10 +308,25 @@ def test_links_lead_to_files_and_headings(document):
 
 @pytest.mark.parametrize("document", DOCUMENTS)
 def test_paths_in_sentences_exist(document):
-    """Paths from the root of the repository, and files of the experiments beside their README."""
-    rooms = "plasticity_jax|experiments|examples|tests|docs|benchmarks"
-    for path in re.findall(rf"`((?:{rooms})/[\w./]*)`", read(document)):
-        assert (ROOT / path).exists(), path
+    """Paths from the root of the repository, of the package, the experiments or the tests."""
+    roots = [ROOT, *(ROOT / name for name in ("plasticity_jax", "experiments", "tests"))]
+    rooms = {path.name for root in roots for path in root.iterdir() if path.is_dir()}
+    for path in re.findall(r"`(\w+/[\w./]*)`", read(document)):
+        if path.partition("/")[0] in rooms - {"results", "runs", "checkpoints"}:
+            assert any((root / path).exists() for root in roots), path
+
+
+MODULES = {path.stem for path in (ROOT / "plasticity_jax").rglob("*.py")}
+
+
+@pytest.mark.parametrize("document", [name for name in DOCUMENTS if "decisions/" in name])
+def test_names_in_decisions_exist(document):
+    """`module.name` of the package, in whichever room."""
+    for module, name in re.findall(r"`(\w+)\.(?!py`)(\w+)(?:\([\w, ]*\))?`", read(document)):
+        if module in MODULES:
+            found = [path for path in (ROOT / "plasticity_jax").rglob(f"{module}.py")]
+            words = "".join(path.read_text(encoding="utf-8") for path in found)
+            assert re.search(rf"\b{name}\b", words), f"{module}.{name}"
 
 
 def test_the_table_of_rooms_has_every_room():
