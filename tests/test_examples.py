@@ -146,19 +146,22 @@ def tour():
 
 
 @pytest.mark.parametrize(
-    ("there", "repository", "typed", "installed"),
+    ("there", "repository", "given", "typed", "installed"),
     [
-        (True, False, "", []),
-        (False, True, "", ["a/copy"]),
-        (False, False, " https://host/owner/name\n", ["git+https://host/owner/name"]),
-        (False, False, "git+ssh://git@host/owner/name", ["git+ssh://git@host/owner/name"]),
-        (False, False, "/content/uploaded", ["/content/uploaded"]),
+        (True, False, "", None, []),
+        (False, True, "", None, ["a/copy"]),
+        (False, False, "https://host/owner/name", None, ["git+https://host/owner/name"]),
+        (False, False, "", " https://host/owner/name\n", ["git+https://host/owner/name"]),
+        (False, False, "", "git+ssh://git@host/owner/name", ["git+ssh://git@host/owner/name"]),
+        (False, False, "", "/content/uploaded", ["/content/uploaded"]),
     ],
 )
 def test_the_tour_installs_what_is_missing(
-    there, repository, typed, installed, tmp_path, monkeypatch
+    there, repository, given, typed, installed, tmp_path, monkeypatch
 ):
-    """Nothing where the package is there; else the repository around it, or what is typed in."""
+    """Nothing where the package is there; else the repository around it, what is given, or what is
+    typed in, which is asked for only then.
+    """
     calls = []
     copy = tmp_path / "a" / "copy"
     (copy / "examples").mkdir(parents=True)
@@ -167,9 +170,12 @@ def test_the_tour_installs_what_is_missing(
         (copy / "plasticity_jax" / "__init__.py").touch()
     monkeypatch.chdir(copy / "examples")
     monkeypatch.setattr("importlib.util.find_spec", lambda name: name if there else None)
-    monkeypatch.setattr("builtins.input", lambda words: typed)
+    monkeypatch.setenv("PLASTICITY_SOURCE", given)
+    asked = []
+    monkeypatch.setattr("builtins.input", lambda words: asked.append(words) or typed)
     monkeypatch.setattr("subprocess.run", lambda words, check: calls.append(words))
     exec(compile(tour()[0], "tour.ipynb", "exec"), {})
+    assert len(asked) == (typed is not None)
     assert [words[1:-1] for words in calls] == [["-m", "pip", "install", "--quiet"]] * len(calls)
     assert [words[-1].removeprefix(f"{tmp_path}/") for words in calls] == installed
 
