@@ -37,6 +37,7 @@ def _share(share: float) -> Where:
 
 
 KEPT: Mapping[str, Kept] = {
+    "figure_1a": Kept(_offset(100.0), "squared_error"),
     "figure_1b": Kept(_share(1.0), window=CYCLE),
     "figure_1b_cifar10": Kept(_share(1.0), window=CYCLE),
     "figure_2a_cifar10": Kept({"norm": "none"}),
@@ -44,6 +45,7 @@ KEPT: Mapping[str, Kept] = {
         {"norm": "none", "activation": "gelu", "random_labels.draw": "iid"}, window=3
     ),
     "figure_3": Kept({"norm": "none", "activation": "relu"}),
+    "figure_4": Kept({**NONE, "activation": "relu"}),
     "figure_4_cnn": Kept({"norm": "none", "l2.strength": 0.0}, window=3),
     "figure_4_resnet": Kept(NONE, window=2),
     "figure_5a": Kept(NOTHING),
@@ -53,6 +55,7 @@ KEPT: Mapping[str, Kept] = {
     "figure_5b_mnist": Kept(NOTHING),
     "figure_5c": Kept(NOTHING),
     "figure_13_cifar10": Kept(_offset(100.0, norm="none"), "squared_error"),
+    "figure_25": Kept({"norm": "none"}),
     "phases": Kept(NONE, "test_accuracy"),
 }
 

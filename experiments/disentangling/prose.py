@@ -125,7 +125,8 @@ def switch(name: str) -> Mapping[str, Told]:
     """Of figure 2a: what is measured some steps after a switch, as {arm}_{task}_{step}."""
     rows = prose.statistics(RESULTS / f"{name}_switch.csv")
     found = {}
-    for metric, short in ((DORMANT, ""), ("preactivation", "mean_")):
+    names = {DORMANT: "", "preactivation": "mean_", "gradient_alignment": "along_"}
+    for metric, short in names.items():
         for row in rows[rows["metric"] == metric].to_dict("records"):
             arm = "none" if row["arm"] == "no norm" else row["arm"]
             key = f"{short}{arm}_{row['task'] + 1}_{row['point']}"
@@ -579,6 +580,13 @@ SENTENCES = (
         lambda: switch("figure_2a"),
     ),
     Sentence(
+        "Task 2: without norm {along_none_2_0:.2} at its start, {along_none_2_50:.2} after 50 "
+        "steps; with layer norm {along_layer_2_0:.2} and {along_layer_2_50:.2}. Task 10: without "
+        "norm {along_none_10_0:.2} at its start, where {none_10_0:.0%m} of the units are dormant, "
+        "with layer norm {along_layer_10_0:.2}",
+        lambda: switch("figure_2a"),
+    ),
+    Sentence(
         "GELU {gelu_none_iid:.0%} for drawn labels (paper 98 %), {gelu_none_classes:.1%m} for "
         "changed classes (66 %), {gelu_layer_iid:.0pm} with layer norm; leaky ReLU "
         "{leaky_relu_none_iid:.0%} and {leaky_relu_none_classes:.0pm} (78 to 98 %), "
@@ -638,6 +646,15 @@ SENTENCES = (
         "{none_6_50:.0%m} in task 6, and stay; with layer norm from {layer_6_0:.0pm} to "
         "{layer_6_50:.0%} and are back at {layer_6_700:.0%m} after 700",
         lambda: switch("figure_2a_cifar10"),
+    ),
+    Sentence(
+        "their uniformity is {along_none_2_0:.2} at the start of task 2 and {along_none_2_50:.2} "
+        "after 50 steps without norm, {along_layer_2_0:.2} and {along_layer_2_50:.2} with layer",
+        lambda: switch("figure_2a_cifar10"),
+    ),
+    Sentence(
+        "where MNIST has {along_none_2_0:.2m} and {along_layer_2_0:.2m}.",
+        lambda: switch("figure_2a"),
     ),
     Sentence("is {behind:.0pm} points behind, {decayed:.0pm} with L2", networks),
     Sentence(
