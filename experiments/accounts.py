@@ -146,7 +146,7 @@ def is_present(name: str, kept: Mapping[str, Kept], folder: Path) -> bool:
     if name not in kept:
         return True
     one = kept[name]
-    rows = _of(table_.read(folder / f"{name}.parquet"), one.bare)
+    rows = rows_with(table_.read(folder / f"{name}.parquet"), one.bare)
     return presence.is_present(presence.fallen(rows, one.metric, one.window))
 
 
@@ -231,12 +231,13 @@ def rows_of_arms(name: str, kept: Kept, folder: Path) -> str:
             "" if np.array_equal(own[2], bare[2]) else told(interval(own[2] - bare[2]), scale, "+")
         )
         lines.append(f"| {label} | {first} | {best} | {end} | {apart} |")
-    rows = _of(table, kept.bare)
+    rows = rows_with(table, kept.bare)
     effect = presence.told(name, presence.fallen(rows, kept.metric, kept.window))
     return "\n".join([*lines, "", f"- {effect}"])
 
 
-def _of(table: Any, where: Where) -> Any:
+def rows_with(table: Any, where: Where) -> Any:
+    """Returns the rows of a table that have these settings."""
     for name, value in where.items():
         table = table[table[name] == value]
     return table

@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 
 from experiments import accounts, presence
 from experiments.accounts import Claim, Contrast, Where, last, more
-from experiments.barriers import areas, cloning
+from experiments.barriers import areas, cloning, printed
 from experiments.benchmark import NOTHING
 from plasticity_jax.reporting import statistics
 from plasticity_jax.storage import table as table_
@@ -346,9 +346,16 @@ def rows_of_claims(claims: Sequence[Claim] = CLAIMS) -> str:
         stream = EFFECTS.get(claim.lanes, claim.lanes)
         if "split" in stream and not presence.is_present(fallen(stream)):
             verdict = "effect not present here"
-        cells = claim.figure, claim.says, f"**{verdict}**", f"{'; '.join(words)} {unit}"
+        says = printed.beside(claim.figure, claim.says)
+        cells = claim.figure, says, f"**{verdict}**", f"{'; '.join(words)} {unit}"
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)
+
+
+def columns_of_clones(table: Any) -> list[str]:
+    """Returns the columns that say what an arm of clones is."""
+    own = [column for column in _OF_CLONES if column in table]
+    return list({*accounts.differing(table), *own})
 
 
 def rows_of_arms(name: str, columns: Sequence[Column]) -> str:
@@ -358,8 +365,7 @@ def rows_of_arms(name: str, columns: Sequence[Column]) -> str:
     table = lanes(name)
     settings = accounts.differing(table)
     if columns is CLONES:
-        own = [column for column in _OF_CLONES if column in table]
-        table, settings = cloning.named(table, list({*settings, *own})), ["network"]
+        table, settings = cloning.named(table, columns_of_clones(table)), ["network"]
     found = statistics.arms(table, settings)
     labels = statistics.arm_labels(table, settings)
     heads = [column.heading for column in columns]

@@ -67,14 +67,20 @@ def by_width() -> Mapping[str, Any]:
 
 @functools.cache
 def ranks() -> Mapping[str, Any]:
-    """Of figures 3.1, A.1, A.2 and A.3."""
+    """Of figures 3.1 and A.1 to A.4."""
     after = prose.statistics(RESULTS / "figure_3.1.csv").query("index == 1").set_index("function")
     one = {name: f"{value:.2f}" for name, value in after["effective_rank"].items()}
     matrix = prose.statistics(RESULTS / "figure_A.1.csv")
     formula = prose.statistics(RESULTS / "figure_A.2.csv").set_axis(NAMES_OF_ALPHA, axis=1)
     near = formula[(formula["eps"] - 0.022).abs() < 1e-3].set_index("function")
     alpha = prose.statistics(RESULTS / "figure_A.3.csv").set_index(["function", "scale", "shift"])
+    maps = prose.statistics(RESULTS / "figure_A.4.csv").dropna()
+    most = maps.loc[maps.groupby("function")["alpha"].idxmax()].set_index("function")
+    selu = maps[maps["function"] == "selu"]
     return {
+        "most": most["alpha"],
+        "frozen": {name: short(value) for name, value in most["frozen"].items()},
+        "silent": selu.loc[selu["frozen"] == 1, "alpha"].max(),
         "scaled": ", ".join(value for name, value in one.items() if name.startswith("tanh")),
         "sign": one["sign"],
         "input": one["input"],
@@ -299,6 +305,12 @@ SENTENCES = (
     Sentence(
         "tanh at a = 100: {tanh_100.alpha:.1f} and {frozen_100}; ReLU at b = -4: "
         "{relu_low.alpha:.1f} and {relu_low.frozen:.1f}, at b = 2: {alpha_high} and {frozen_high}",
+        ranks,
+    ),
+    Sentence(
+        "tanh {most[tanh]:.1f}, where {frozen[tanh]} of the inputs are frozen; sigmoid "
+        "{most[sigmoid]:.1f} ({frozen[sigmoid]}), ReLU {most[relu]:.0f} ({frozen[relu]}), SELU "
+        "{most[selu]:.1f} ({frozen[selu]}), whose alpha is {silent:.1f} where all",
         ranks,
     ),
     Sentence(

@@ -10,7 +10,7 @@ import optax
 import pandas as pd
 import pytest
 
-from experiments.barriers import claims, staying, trapped
+from experiments.barriers import claims, printed, redrawn, staying, trapped
 from plasticity_jax.storage import table as table_
 
 BARE = {"norm": "none", "mlp.dropout": 0.0, "mlp.norm_affine": True}
@@ -45,11 +45,11 @@ def test_claims_and_effects_are_told_of_lanes_that_are_kept(tmp_path, monkeypatc
         [(BARE, measured), dropped, (batch, normed), (layer, normed)],
     )
     told = claims.rows_of_claims()
-    assert "| 3.2, MLP | accuracy falls | **agrees** | by +50.0 [" in told
-    assert "| 3.2, MLP | dead units become more | **agrees** |" in told
-    assert "| 3.3, MLP | the effective rank falls | **agrees** | by +35.0 [" in told
-    assert "norms lower dead units | **agrees** | batch +50.0 [" in told
-    assert "norms lower duplicates | **not told** |" in told
+    assert "| 3.2, MLP | accuracy falls (.88 to .39) | **agrees** | by +50.0 [" in told
+    assert "| 3.2, MLP | dead units become more (.20 to .53) | **agrees** |" in told
+    assert "| 3.3, MLP | the effective rank falls (55 to 25) | **agrees** | by +35.0 [" in told
+    assert "units (none .43, batch 0, layer .02) | **agrees** | batch +50.0 [" in told
+    assert "duplicates (bars: none .016, batch .001, layer .001) | **not told** |" in told
     assert "CNN" not in told
     monkeypatch.setattr(claims.presence, "POINTS", 0.6)
     assert claims.rows_of_claims().count("| **effect not present here** |") == told.count("| **")
@@ -75,9 +75,9 @@ def test_claims_on_digits_are_judged_where_the_effect_is(tmp_path, monkeypatch):
         arms.append(({**BARE, "norm": norm, "mlp.norm_affine": False}, plain))
     kept(tmp_path, "split_digits", arms)
     told = claims.rows_of_claims()
-    assert "| 3.2, MLP, digits | accuracy falls | **agrees** | by +50.0 [" in told
-    assert "norms keep a higher effective rank | **agrees** | batch +25.0 [" in told
-    assert "scale and offset keep a higher rank | **disagrees** | batch -5.0 [" in told
+    assert "| 3.2, MLP, digits | accuracy falls (.88 to .39) | **agrees** | by +50.0 [" in told
+    assert "effective rank (none 25, batch 70, layer 66) | **agrees** | batch +25.0 [" in told
+    assert "(of the CNN batch 71 to 95, layer 50 to 88) | **disagrees** | batch -5.0 [" in told
     assert claims.effects().startswith(
         "- MLP on digits, learning rate 0.03: effect present: 3 of 3"
     )
@@ -97,9 +97,9 @@ def test_what_is_told_of_clones(tmp_path, monkeypatch):
     arms[0][1]["clone_r2"] = (1.0, 0.9999)
     kept(tmp_path, "clone_cnn", arms)
     told = claims.rows_of_claims()
-    assert "noise and dropout part them | **agrees** | noise +0.4010 [" in told
-    assert "noise more than dropout | **agrees** | by +0.2000 [" in told
-    assert "noise raises the rank of clones | **not told** |" in told
+    assert "noise and dropout part them (R2 .68 and .95) | **agrees** | noise +0.4010 [" in told
+    assert "noise more than dropout (R2 .68 and .95) | **agrees** | by +0.2000 [" in told
+    assert "noise raises the rank of clones (120 to 203) | **not told** |" in told
 
 
 def test_what_is_told_of_noise_dropout_and_optimizers(tmp_path, monkeypatch):
@@ -122,7 +122,7 @@ def test_what_is_told_of_noise_dropout_and_optimizers(tmp_path, monkeypatch):
         arms.append((named, measured(0.9 - scale - 0.1 * decay)))
     kept(tmp_path, "noise_mlp", arms)
     told = claims.rows_of_claims()
-    assert "B.11, MLP | clones stay clones: R2 less 0.999 | **agrees** |" in told
+    assert "B.11, MLP | clones stay clones: R2 less 0.999 (R2 1.000 of both) | **agrees** |" in told
     assert "decay break them: 0.999 less R2 | **disagrees** | momentum -0.0066 [" in told
     assert "B.10, MLP | dropout parts them | **agrees** | 0.1 +0.2010 [" in told
     assert "more of it parts them further | **disagrees** | by -0.0500 [" in told
@@ -140,6 +140,30 @@ def test_what_is_told_of_noise_dropout_and_optimizers(tmp_path, monkeypatch):
 def test_readme_says_what_the_lanes_say():
     text = claims.README.read_text(encoding="utf-8")
     assert claims.filled(text) == text
+
+
+def test_every_number_of_the_paper_is_beside_a_claim():
+    told = [*claims.CLAIMS, *claims._clones("resnet18")]
+    said = "\n".join(printed.beside(one.figure, one.says) for one in told)
+    assert [row for row in printed.PRINTED if f"({row[-1]})" not in said] == []
+    assert printed.beside("B.10, MLP", "dropout parts them") == "dropout parts them"
+
+
+QUICK = ("3.2", "5.1_mlp_01", "B.12")  # several runs; as long as the shortest; arms in words
+FIGURES = [
+    pytest.param(one, id=one.name, marks=() if one.name in QUICK else pytest.mark.long)
+    for one in redrawn.REDRAWN
+]
+
+
+@pytest.mark.parametrize("one", FIGURES)
+def test_tables_of_redrawn_figures_are_of_the_kept_lanes(one, tmp_path):
+    committed = redrawn.RESULTS / f"figure_{one.name}_final.csv"
+    made = redrawn.draw(one, tmp_path, picture=False)
+    assert made.read_text() == committed.read_text()
+    assert committed.with_name(f"figure_{one.name}.png").exists()
+    course = pd.read_csv(committed.with_name(f"figure_{one.name}.csv"))
+    assert set(course["arm"]) == set(pd.read_csv(committed)["arm"])
 
 
 def test_records_name_no_folder_of_a_machine():

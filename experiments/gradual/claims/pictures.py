@@ -13,14 +13,12 @@ import numpy as np
 import pandas as pd
 
 from experiments import demo as demo_
-from experiments import figures
+from experiments import redrawing
 from experiments.gradual.claims import decided, redrawn, tables
 from experiments.gradual.claims.tables import Frame
 from plasticity_jax.execution import program
 from plasticity_jax.reporting import curves, metrics
-from plasticity_jax.reporting import tables as tables_
 from plasticity_jax.spec import Spec
-from plasticity_jax.storage import writing
 
 
 def optimizer_state(table: Frame, path: pathlib.Path) -> None:
@@ -172,23 +170,9 @@ def whole(one: Whole, folder: pathlib.Path) -> pathlib.Path:
     returns the path of the picture, else that of the table.
     """
     table = redrawn.kept_lanes(one.lanes)
-    for column in table[list({*one.arms} & {*table})].select_dtypes("float32"):
-        table[column] = table[column].map(lambda number: float(f"{number:.6g}"))
     # (arms in the order of their settings, not of the runs)
     table["lane"] = table.groupby([*one.arms, "seed"]).ngroup()
-    wanted = {"lane", "task", "seed", "finite", *one.arms, *one.metrics}
-    table = table.reindex(columns=[column for column in table if column in wanted])
-    columns = [column for column in one.arms if column in table]
-    final = folder / f"{one.file}_final.csv"
-    writing.text(final, tables_.finals(table, columns).round(6).to_csv(index=False))
-    if not one.title:
-        return final
-    path = folder / one.file
-    drawing = curves.Drawing(metric=one.metrics[0], title=one.title)
-    drawn, *_ = curves.curves(table, columns, path, drawing)
-    path.with_suffix(".svg").unlink()
-    writing.text(f"{path}.csv", figures.drawn(table, columns, one.metrics[0]).to_csv(index=False))
-    return drawn
+    return redrawing.store(table, one.arms, one.metrics, folder / one.file, one.title)
 
 
 def demo(folder: pathlib.Path) -> pathlib.Path:

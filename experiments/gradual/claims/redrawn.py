@@ -7,12 +7,11 @@ from typing import NamedTuple
 
 import pandas as pd
 
-from experiments import figures
+from experiments import figures, redrawing
 from experiments.figures import Figure
 from experiments.gradual import kinds, settings
 from experiments.gradual.claims import tables
 from plasticity_jax.cli import flags
-from plasticity_jax.storage import table as table_
 
 
 class Redrawn(NamedTuple):
@@ -34,7 +33,6 @@ def _figure(name: str, benchmark: str, kind: figures.Kind, metric: str = "") -> 
 
 
 METHODS, DOSES = kinds.BY_METHOD, kinds.BY_GRANULARITY
-ORIGIN = ["dataset", "samples", "batch_size", "code_version", "compiler_options"]
 FIVE_A = ("figure_5a", "figure_5a_finest")
 CHOSEN = ("--selection=experiments/gradual/results/selected.json",)
 REDRAWN = (
@@ -75,12 +73,7 @@ def kept_lanes(names: tuple[str, ...]) -> pd.DataFrame:
     """The rows of several tables with lane numbers of their own, without the columns that say where
     a table is from.
     """
-    parts: list[pd.DataFrame] = []
-    for name in names:
-        part = table_.read(tables.FOLDER / "lanes" / f"{name}.parquet")
-        first = sum(other["lane"].nunique() for other in parts)
-        parts.append(part.assign(lane=part["lane"] + first).drop(columns=ORIGIN, errors="ignore"))
-    return pd.concat(parts, ignore_index=True)
+    return redrawing.read(names, tables.FOLDER / "lanes")
 
 
 def _draw(one: Redrawn, folder: pathlib.Path) -> pathlib.Path:

@@ -1,0 +1,59 @@
+"""Final tables, pictures and curves made again from lanes that are kept, apart from any figure's
+own settings.
+"""
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+import pandas as pd
+
+from experiments import figures
+from plasticity_jax.reporting import curves, tables
+from plasticity_jax.storage import table as table_
+from plasticity_jax.storage import writing
+
+ORIGIN = ["dataset", "samples", "batch_size", "code_version", "compiler_options"]
+
+
+def joined(parts: Iterable[pd.DataFrame]) -> pd.DataFrame:
+    """Returns the rows of several tables with lane numbers of their own, without the columns that
+    say where a table is from.
+    """
+    found: list[pd.DataFrame] = []
+    for part in parts:
+        first = found[-1]["lane"].max() + 1 if found else 0
+        found.append(part.assign(lane=part["lane"] + first).drop(columns=ORIGIN, errors="ignore"))
+    return pd.concat(found, ignore_index=True)
+
+
+def read(names: Iterable[str], folder: Path) -> pd.DataFrame:
+    """Returns the kept lanes of these names in a folder as `joined` does."""
+    return joined(table_.read(folder / f"{name}.parquet") for name in names)
+
+
+def store(
+    table: pd.DataFrame, arms: Sequence[str], metrics: Sequence[str], path: Path, title: str = ""
+) -> Path:
+    """Writes the final table of all arms, PATH_final.csv, and with a title the picture and the
+    curves of the first metric, PATH.png and PATH.csv; returns the path of the picture, else that
+    of the table.
+
+    Args:
+      table: lanes, numbered in the order in which their arms are told.
+      arms: columns that tell the arms apart; those that the table lacks are left out.
+      metrics: what is drawn and averaged, the main one first.
+    """
+    columns = [column for column in arms if column in table]
+    wanted = {"lane", "task", "seed", "finite", *columns, *metrics}
+    table = table.reindex(columns=[column for column in table if column in wanted])
+    for column in table[columns].select_dtypes("float32"):
+        table[column] = table[column].map(lambda number: float(f"{number:.6g}"))
+    final = path.with_name(f"{path.name}_final.csv")
+    writing.text(final, tables.finals(table, columns).round(6).to_csv(index=False))
+    if not title:
+        return final
+    drawing = curves.Drawing(metric=metrics[0], title=title, formats=("png",))
+    drawn, *_ = curves.curves(table, columns, path, drawing)
+    curve = path.with_name(f"{path.name}.csv")
+    writing.text(curve, figures.drawn(table, columns, metrics[0]).to_csv(index=False))
+    return drawn
