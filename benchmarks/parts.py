@@ -29,7 +29,7 @@ def mlp(rounds: int) -> list[Figure]:
     """Training against PyTorch and against the machine's own matrix product, at batch 64 and
     256.
     """
-    return [*_mlp(rounds, 64, 1.8, 2.2, 0.75), *_mlp(rounds, 256, 1.3, 1.5, 0.80)]
+    return [*_mlp(rounds, 64, 1.8, 1.5, 0.62), *_mlp(rounds, 256, 1.3, 1.25, 0.82)]
 
 
 def _mlp(

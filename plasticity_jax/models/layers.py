@@ -13,6 +13,7 @@ import jax.numpy as jnp
 from jax.nn import initializers
 
 from plasticity_jax import registry
+from plasticity_jax.models.cpu import draws
 from plasticity_jax.models.norms import NORMS
 from plasticity_jax.types import Array
 
@@ -175,13 +176,23 @@ ACTIVATIONS = {
 }
 
 
+class Dropout(nn.Dropout):
+    """Flax's dropout with the same numbers, drawn faster on a CPU."""
+
+    @nn.compact
+    def __call__(self, inputs: Array) -> Array:
+        """Returns the inputs with a share of them set to 0."""
+        key = draws.as_usual(self.make_rng(self.rng_collection))
+        return super().__call__(inputs, rng=key)
+
+
 def dropped(x: Array, rate: float, train: bool) -> Array:
     """Returns `x` with a share `rate` of its values set to 0 and the others divided by 1 - rate, in
     training; as it is in evaluation, and where the rate is 0.
 
     Draws from the collection "dropout". Source: Srivastava et al. 2014.
     """
-    return nn.Dropout(rate, deterministic=not train)(x) if rate else x
+    return Dropout(rate, deterministic=False)(x) if rate and train else x
 
 
 class Model(nn.Module):

@@ -96,7 +96,7 @@ class ViT(layers.Model):
         return self._dense(self._dropped(x, train), self.embedding, f"block{i}_second")
 
     def _dense(self, x: Array, features: int, name: str) -> Array:
-        return nn.Dense(features, kernel_init=_INITIAL, name=name)(x)
+        return layers.of_rows(x, nn.Dense(features, kernel_init=_INITIAL, name=name))
 
     def _normalised(self, x: Array, train: bool, name: str) -> Array:
         return norms.NORMS[self.norm](x, train, name, self.norm_affine)

@@ -1,0 +1,74 @@
+"""Random numbers as `jax.random` draws them, on a CPU many times as fast.
+
+jax writes Threefry's rounds as a loop on a CPU, of which each round is a pass over memory. Written
+out they are one loop over the numbers, together with what uses them; the bits are the same.
+"""
+
+import math
+from collections.abc import Sequence
+
+import jax
+import jax.numpy as jnp
+from jax.extend import random as extended
+
+from plasticity_jax.types import Array
+
+_USUAL = "threefry2x32"
+_ROTATIONS = ((13, 15, 26, 6), (17, 29, 16, 24))
+_PARITY = 0x1BD11BDA
+
+
+def as_usual(key: Array) -> Array:
+    """Returns a key of which `jax.random` draws the numbers that it draws of `key`: on a CPU by the
+    rounds written out, elsewhere, or of a key that is not Threefry's, `key` itself.
+
+    For draws of many numbers: what such a key is split into is written out as well.
+    """
+    typed = jnp.issubdtype(key.dtype, jax.dtypes.prng_key)
+    options = jax.config.values
+    kind = str(jax.random.key_impl(key)) if typed else options["jax_default_prng_impl"]
+    counted = options["jax_threefry_partitionable"]
+    if jax.default_backend() != "cpu" or kind != _USUAL or not counted:
+        return key
+    return jax.random.wrap_key_data(jax.random.key_data(key) if typed else key, impl=_WRITTEN_OUT)
+
+
+def _bits(key: Array, width: int, shape: Sequence[int]) -> Array:
+    """Unsigned integers of `width` bits in a `shape`, of key data uint32 [2].
+
+    Source: Salmon et al. 2011, Threefry-2x32 of 20 rounds; the counter is a number's place, as jax
+    counts with `jax_threefry_partitionable`.
+    """
+    size = math.prod(shape)
+    if size >= 2**32:  # (the counter's upper half is not 0 then)
+        own = jax.random.wrap_key_data(key, impl=_USUAL)
+        return jax.random.bits(own, shape, f"uint{width}")
+    keys = (key[0], key[1], key[0] ^ key[1] ^ jnp.uint32(_PARITY))
+    first = jnp.broadcast_to(keys[0], (size,))
+    second = jax.lax.iota(jnp.uint32, size) + keys[1]
+    for turn in range(5):
+        for rotation in _ROTATIONS[turn % 2]:
+            first = first + second
+            turned = (second << jnp.uint32(rotation)) | (second >> jnp.uint32(32 - rotation))
+            second = turned ^ first
+        first = first + keys[(turn + 1) % 3]
+        second = second + keys[(turn + 2) % 3] + jnp.uint32(turn + 1)
+    if width == 64:
+        joined = (first.astype(jnp.uint64) << 32) | second.astype(jnp.uint64)
+        return joined.reshape(shape)
+    return (first ^ second).astype(f"uint{width}").reshape(shape)
+
+
+def _like_usual(key: Array) -> Array:
+    return jax.random.wrap_key_data(key, impl=_USUAL)
+
+
+_WRITTEN_OUT = extended.define_prng_impl(
+    key_shape=(2,),
+    seed=lambda seed: jax.random.key_data(jax.random.key(seed, impl=_USUAL)),
+    split=lambda key, shape: jax.random.key_data(jax.random.split(_like_usual(key), shape)),
+    random_bits=_bits,
+    fold_in=lambda key, data: jax.random.key_data(jax.random.fold_in(_like_usual(key), data)),
+    name="threefry2x32_written_out",
+    tag="written_out",
+)
