@@ -15,6 +15,9 @@ from plasticity_jax.execution.engines import ray as ray_
 from plasticity_jax.storage import table as table_
 
 ROOT = pathlib.Path(__file__).parents[2]
+# Ray starts its own processes by a fork that goes on as another program at once, of which jax warns
+# where a test before has begun its threads
+pytestmark = pytest.mark.filterwarnings("ignore:os.fork:RuntimeWarning")
 
 
 def test_options_are_numbers_and_ray_is_needed(monkeypatch):

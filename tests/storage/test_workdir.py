@@ -1,8 +1,10 @@
+import errno
 import fcntl
 import json
 import os
 import pathlib
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -278,3 +280,18 @@ def test_who_only_asks_keeps_nobody_out(tmp_path):
         threading.Timer(0.03, fcntl.flock, (file, fcntl.LOCK_UN)).start()
         with workdir.lock(tmp_path):
             assert workdir.is_held(tmp_path)
+
+
+def test_the_reason_of_a_folder_that_cannot_be_copied(tmp_path, monkeypatch):
+    """`shutil.copytree` tells of every file, by a list; the sentence has the first one's reason."""
+    (tmp_path / "here").mkdir()
+    (tmp_path / "here" / "a").write_bytes(b"a")
+    (tmp_path / "here" / "b").write_bytes(b"b")
+
+    def full(source, target, **_):
+        raise OSError(errno.EDQUOT, os.strerror(errno.EDQUOT), target)
+
+    with pytest.raises(shutil.Error) as caught:
+        shutil.copytree(tmp_path / "here", tmp_path / "there", copy_function=full)
+    assert workdir.reason_of(caught.value) == os.strerror(errno.EDQUOT)
+    assert workdir.reason_of(shutil.Error("two words")) == "two words"
