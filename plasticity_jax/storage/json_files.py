@@ -4,9 +4,11 @@ Faults are raised as `OSError` (the file cannot be read) or `ValueError` (it is 
 whose text is a clause for the caller's own sentence: only the caller knows what the file is for.
 """
 
+import hashlib
 import json
 import math
 import os
+from collections.abc import Mapping
 from itertools import chain
 from typing import Any
 
@@ -14,6 +16,32 @@ from plasticity_jax.storage.small_files import read_bytes
 
 DEEPEST = 64
 """Levels of nested objects and lists at most: code that walks through them may recurse."""
+
+_SUM = "sha256"
+
+
+def sealed(content: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns an object as JSON types with a checksum under `sha256`, since a single flipped bit
+    may change a digit into another one.
+    """
+    plain = json.loads(json.dumps(content))
+    return {**plain, _SUM: _digest(plain)}
+
+
+def unsealed(content: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns what `sealed` was given; an object from before there was a checksum as it is.
+
+    Raises:
+      ValueError: the checksum is that of another content; the text is a clause.
+    """
+    plain = {name: value for name, value in content.items() if name != _SUM}
+    if content.get(_SUM) not in (None, _digest(plain)):
+        raise ValueError("it has not the content that it was written with")
+    return plain
+
+
+def _digest(content: Mapping[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
 def read_json(path: str | os.PathLike, *, nan: bool = False) -> dict[str, Any]:

@@ -8,7 +8,6 @@ import contextlib
 import datetime
 import fcntl
 import functools
-import hashlib
 import json
 import os
 import pathlib
@@ -25,11 +24,10 @@ from collections.abc import Callable, Iterator
 from typing import IO, Any
 
 from plasticity_jax.storage import writing
-from plasticity_jax.storage.json_files import read_json
+from plasticity_jax.storage.json_files import read_json, sealed, unsealed
 
 # a lock is tried so many times more, seconds apart
 _TRIES, _TRY = 3, 0.05
-_SUM = "sha256"  # in config.json
 _TEXT_SHOWN = 240  # characters of a value or of a library's message that are quoted in a sentence
 
 
@@ -212,12 +210,9 @@ def _content(path: str | os.PathLike) -> dict[str, Any] | None:
     """What is in `path/config.json`; None if there is no such file."""
     file = pathlib.Path(path, "config.json")
     try:
-        content = read_json(file, nan=True)
+        content = unsealed(read_json(file, nan=True))
         if not isinstance(content["settings"], dict):
             raise TypeError("its settings are no object")
-        # (one from before there was a checksum is taken as it is)
-        if content.pop(_SUM, None) not in (None, _digest(content)):
-            raise ValueError("it has not the content that it was written with")
     except (FileNotFoundError, NotADirectoryError):
         return None
     except (OSError, ValueError, KeyError, TypeError) as error:
@@ -227,26 +222,20 @@ def _content(path: str | os.PathLike) -> dict[str, Any] | None:
 
 
 def write_config(path: str | os.PathLike, settings: dict, record: dict) -> None:
-    """Writes `path/config.json`, {"settings": settings, **record} with a checksum, since a single
-    flipped bit may change a setting into another one; whole or not at all.
+    """Writes `path/config.json`, {"settings": settings, **record} with a checksum; whole or not at
+    all.
 
     Raises:
       WorkdirError: the file cannot be written.
     """
     content = {"settings": json.loads(json.dumps(settings, sort_keys=True)), **record}
-    content = json.loads(json.dumps(content))
-    text = json.dumps({**content, _SUM: _digest(content)}, indent=2) + "\n"
+    text = json.dumps(sealed(content), indent=2) + "\n"
     target = os.path.join(path, "config.json")
     try:
         with writing.whole(target) as file:
             file.write(text.encode())
     except OSError as error:
         raise WorkdirError(f"{target} cannot be written ({reason_of(error)}).") from error
-
-
-def _digest(content: dict[str, Any]) -> str:
-    """SHA-256 of a record of JSON types."""
-    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
 def remark(path: str | os.PathLike, text: str) -> None:

@@ -13,11 +13,12 @@ import pandas as pd
 import pytest
 from helpers import tiny
 
+from plasticity_jax.cli import commands
 from plasticity_jax.execution import growth, slices, sweep
 from plasticity_jax.execution import program as program_
 from plasticity_jax.execution.engines import description, local, sliced, worker
+from plasticity_jax.storage import json_files, workdir
 from plasticity_jax.storage import table as table_
-from plasticity_jax.storage import workdir
 
 SEEDS = [{"seed": 0}, {"seed": 1}, {"seed": 2}]
 
@@ -271,9 +272,40 @@ def test_a_description_that_says_something_else_is_one_sentence(change, runs, tm
     programs, _, _ = planned(runs)
     description.write(tmp_path, programs[0], description.How())
     file = tmp_path / description.FILE
-    file.write_text(json.dumps(json.loads(file.read_text()) | change))
+    content = json_files.unsealed(json.loads(file.read_text())) | change
+    file.write_text(json.dumps(json_files.sealed(content)))
     with pytest.raises(workdir.WorkdirError, match=r"^.*slice\.json cannot be read .*makes\.$"):
         description.read(tmp_path)
+
+
+def test_a_description_with_another_digit_is_refused(runs, tmp_path, capsys):
+    """As it would be another setting, that stands in the table of all in the name of the first."""
+    programs, _, _ = planned(runs)
+    description.write(tmp_path, programs[0], description.How(checkpoint_every=3))
+    file = tmp_path / description.FILE
+    content = file.read_bytes()
+    places = [place for place, byte in enumerate(content) if chr(byte).isdigit()]
+    assert len(places) > 50
+    for place in places:
+        file.write_bytes(content[:place] + bytes([content[place] ^ 1]) + content[place + 1 :])
+        for reads in (description.read, description.read_how, description.tasks):
+            with pytest.raises(workdir.WorkdirError, match=r"^.*slice\.json cannot be read"):
+                reads(tmp_path)
+    assert commands.main(["slice", str(tmp_path)]) == 1
+    said = capsys.readouterr().err.strip()
+    assert str(file) in said
+    assert len(said.splitlines()) == 1
+    assert str(file) in (worker.fault(tmp_path) or "")
+
+
+def test_a_description_from_before_checksums_is_read(runs, tmp_path):
+    programs, _, _ = planned(runs)
+    description.write(tmp_path, programs[0], description.How())
+    file = tmp_path / description.FILE
+    content = json.loads(file.read_text())
+    del content["sha256"]
+    file.write_text(json.dumps(content))
+    assert description.read(tmp_path)[0].lanes == programs[0].lanes
 
 
 @pytest.mark.parametrize("content", [b"", b"{", b"[" * 100000, b"\x80\x04pickle", b"{}"])

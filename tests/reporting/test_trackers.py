@@ -143,6 +143,21 @@ def test_a_tracker_that_cannot_write_is_one_sentence(arms, tmp_path):
         trackers.opened(["jsonl"], tmp_path, arms)
 
 
+def test_another_digit_in_what_was_told_is_refused(arms, tmp_path):
+    """As a tracker would be told of a task twice, or miss one."""
+    trackers.opened(["jsonl"], tmp_path, arms)(rows(tasks=[0]))
+    file = tmp_path / trackers.FILE
+    told = file.read_text()
+    assert '"0": 1' in told
+    file.write_text(told.replace('"0": 1', '"0": 3'))
+    with pytest.raises(workdir.WorkdirError, match=r"trackers\.json cannot be read .*again\.$"):
+        trackers.behind(["jsonl"], tmp_path, rows(tasks=[1]))
+    content = json.loads(told)
+    del content["sha256"]  # (as from before there was one)
+    file.write_text(json.dumps(content))
+    assert not trackers.behind(["jsonl"], tmp_path, rows(tasks=[0]))
+
+
 @pytest.mark.oracle
 def test_event_files_are_those_of_tensorboard(arms, tmp_path):
     pytest.importorskip("tensorboardX")

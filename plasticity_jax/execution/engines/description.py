@@ -14,7 +14,7 @@ from plasticity_jax.execution import placement, slices
 from plasticity_jax.execution.program import Program
 from plasticity_jax.spec import Spec, comparable
 from plasticity_jax.storage import writing
-from plasticity_jax.storage.json_files import read_json
+from plasticity_jax.storage.json_files import read_json, sealed, unsealed
 from plasticity_jax.storage.workdir import WorkdirError, reason_of
 
 FILE = "slice.json"
@@ -47,7 +47,7 @@ def write(folder: Path, program: Program, how: How) -> None:
         "lane_width": program.execution.width,
         "how": how._asdict(),
     }
-    text = json.dumps(content, indent=2, sort_keys=True) + "\n"
+    text = json.dumps(sealed(content), indent=2, sort_keys=True) + "\n"
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with writing.whole(folder / FILE) as file:
@@ -96,7 +96,7 @@ def read(folder: Path) -> tuple[Program, How]:
 
 def _read(folder: Path) -> tuple[Mapping[str, Any], How]:
     try:
-        content = read_json(folder / FILE)
+        content = unsealed(read_json(folder / FILE))
         if content.keys() != _KEYS:
             raise ValueError(f"it has {', '.join(content) or 'nothing'}")
         how = How(**content["how"])

@@ -16,7 +16,7 @@ from plasticity_jax import registry
 from plasticity_jax.reporting import labels as labels_
 from plasticity_jax.reporting import statistics
 from plasticity_jax.storage import writing
-from plasticity_jax.storage.json_files import read_json
+from plasticity_jax.storage.json_files import read_json, sealed, unsealed
 from plasticity_jax.storage.workdir import WorkdirError, reason_of
 
 if TYPE_CHECKING:
@@ -163,7 +163,7 @@ class _Tracker:
             self._told[str(lane)] = max(self._told.get(str(lane), 0), int(task) + 1)
         content = {**_read(self._workdir), self._name: self._told}
         with writing.whole(self._workdir / FILE) as file:
-            file.write(json.dumps(content).encode())
+            file.write(json.dumps(sealed(content)).encode())
 
 
 def _keys(rows: "pandas.DataFrame", columns: Sequence[str]) -> list[tuple[str, ...]]:
@@ -186,7 +186,7 @@ def _module(name: str) -> Any:
 def _read(workdir: Path) -> dict[str, Any]:
     """What trackers were told of. Raises WorkdirError if that cannot be read."""
     try:
-        return read_json(workdir / FILE)
+        return unsealed(read_json(workdir / FILE))
     except FileNotFoundError:
         return {}
     except (OSError, ValueError) as error:
