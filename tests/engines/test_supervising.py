@@ -13,7 +13,7 @@ from helpers import tiny
 from helpers.processes import command, finish, wait_for
 
 from plasticity_jax.execution import engines
-from plasticity_jax.execution.engines import local, supervising, worker
+from plasticity_jax.execution.engines import local, status, supervising, worker
 from plasticity_jax.storage import table as table_
 from plasticity_jax.storage import workdir
 
@@ -91,12 +91,33 @@ def test_what_is_cancelled_or_at_fault_is_not(tmp_path):
     assert pretended.started == ["a", "b", "c"]
 
 
+def test_what_is_given_up_is_noted_where_status_looks(tmp_path):
+    """Its own process could not, as it was killed or never began."""
+    codes = {"a": [None], "b": [1], "c": [-9] * 4, "d": [-9, 0], "e": [0]}
+    _, failed, _ = supervised(tmp_path, codes)
+    assert sorted(failed) == ["a", "b", "c"]
+    for name in codes:
+        noted = worker.fault(tmp_path / name)
+        assert noted == (f"{failed[name]}." if name in failed else None)
+    programs = [
+        {"spec": {"tasks": 4}, "lanes": [{}], "numbers": [number], "folder": "0", "slice": name}
+        for number, name in enumerate(codes)
+    ]
+    where = tmp_path / "run"
+    (where / "slices").mkdir(parents=True)
+    for name in codes:
+        (tmp_path / name).rename(where / "slices" / name)
+    workdir.write_config(where, {"programs": programs, "data": {}}, {})
+    assert [one.state for one in status.read(where).slices] == ["failed"] * 3 + ["waiting"] * 2
+
+
 def test_a_fault_is_told_in_its_own_words(tmp_path):
     (tmp_path / "a").mkdir()
     worker.note_fault(tmp_path / "a", "dataset emnist is not there.")
     pretended = Pretended({"a": [1]})
     failed = supervising.supervise([tmp_path / "a"], options(tmp_path), pretended.jobs())
     assert failed == {tmp_path / "a": "dataset emnist is not there."}
+    assert worker.fault(tmp_path / "a") == "dataset emnist is not there."
 
 
 def test_jobs_that_run_already_are_not_started(tmp_path):

@@ -51,7 +51,8 @@ def supervise(
     """Runs slices until each is done or has failed, or a stop is asked for; returns why, by folder.
 
     `begun` are jobs that run already. A slice whose process died is sent again, three times at
-    most; one that notes a fault of its own, or was taken back by the user, is not.
+    most; one that notes a fault of its own, or was taken back by the user, is not. Why one failed
+    is noted in its folder, where `status` finds it.
     """
     running: dict[Hashable, Path] = {job: folder for folder, job in (begun or {}).items()}
     waiting = [folder for folder in slices if folder not in running.values()]
@@ -78,6 +79,8 @@ def supervise(
                 waiting.append(folder)
             else:
                 failed[folder] = reason or f"it died {AGAIN + 1} times, the last with code {code}"
+                if worker.fault(folder) is None:  # (what it could not note itself)
+                    worker.note_fault(folder, failed[folder] + ".")
         options.moved()
         if running:
             time.sleep(PAUSE)
