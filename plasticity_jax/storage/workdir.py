@@ -47,17 +47,14 @@ class InUse(WorkdirError):
 
 def reason_of(error: BaseException) -> str:
     """Returns the error as part of one sentence: its first line, shortened, without a full stop."""
+    text = getattr(error, "strerror", None) or str(error).strip() or type(error).__name__
     if isinstance(error, shutil.Error) and error.args and isinstance(error.args[0], list):
         # (what went wrong with each file of a folder: its path, where it was to go, and why)
-        *_, why = error.args[0][0]
-        error = why if isinstance(why, BaseException) else OSError(str(why))
-    text = getattr(error, "strerror", None) or str(error).strip() or type(error).__name__
-    # what copying a file says of its fault: its number, words, and path
-    told = re.match(r"\[Errno (\d+)\]", text)
-    text = os.strerror(int(told[1])) if told else text
-    # tensorstore's text begins with long paths, the cause is last
-    system = re.search(r"os_error_code='(\d+)'", text)
-    text = os.strerror(int(system[1])) if system else text
+        text = str(error.args[0][0][-1])
+    # a file that was copied has its number first; tensorstore's text begins with long paths, the
+    # cause is last
+    system = re.search(r"^\[Errno (\d+)\]|os_error_code='(\d+)'", text)
+    text = os.strerror(int(system[1] or system[2])) if system else text
     return text.splitlines()[0][:_TEXT_SHOWN].rstrip(". ")
 
 

@@ -60,35 +60,31 @@ WITH_CONTROLS = {
 }
 CIPHER = {f"K{k}": {"granularity": k} for k in (1, 2, 4, 10, 20)}
 
+WITHOUT = {  # a method
+    "abrupt": {"granularity": 1, **NONE},
+    "output": {**GRADUAL, **OUTPUT},
+    "sampling": {**GRADUAL, **SAMPLING},
+}
+
 TABLES = {
     "paper gpu": Table(
         ("figure_1a_paper_gpu",),
         "online_accuracy",
         (26, 30),
-        {
-            "abrupt": {"granularity": 1, **NONE},
-            "output": {**GRADUAL, **OUTPUT},
-            "sampling": {**GRADUAL, **SAMPLING},
-        },
+        WITHOUT,
     ),
     "paper new": Table(
         ("figure_1a_paper_new_seeds",),
         "online_accuracy",
         (46, 50),
-        {
-            "abrupt": {"granularity": 1, **NONE},
-            "output": {**GRADUAL, **OUTPUT},
-            "sampling": {**GRADUAL, **SAMPLING},
-        },
+        WITHOUT,
     ),
     "paper": Table(
         ("figure_1a_paper", "figure_1a_paper_methods"),
         "online_accuracy",
         (46, 50),
         {
-            "abrupt": {"granularity": 1, **NONE},
-            "output": {**GRADUAL, **OUTPUT},
-            "sampling": {**GRADUAL, **SAMPLING},
+            **WITHOUT,
             "l2": {"method": "l2"},
             "spectral": {"method": "spectral"},
         },

@@ -41,8 +41,7 @@ def _bits(key: Array, width: int, shape: Sequence[int]) -> Array:
     """
     size = math.prod(shape)
     if size >= 2**32:  # (the counter's upper half is not 0 then)
-        own = jax.random.wrap_key_data(key, impl=_USUAL)
-        return jax.random.bits(own, shape, f"uint{width}")
+        return jax.random.bits(_like_usual(key), shape, f"uint{width}")
     keys = (key[0], key[1], key[0] ^ key[1] ^ jnp.uint32(_PARITY))
     first = jnp.broadcast_to(keys[0], (size,))
     second = jax.lax.iota(jnp.uint32, size) + keys[1]
