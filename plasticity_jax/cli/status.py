@@ -92,6 +92,7 @@ def _line(one: State) -> str:
         last,
         f"{dry_run.amount(one.diverged, 'lane')} diverged" if one.diverged else "",
         f"{dry_run.amount(one.stopped, 'lane')} stopped" if one.stopped else "",
+        f"compiling {one.compiling}" if one.compiling else "",
         one.reason,
     ]
     words = "  ".join(word for word in beside if word)

@@ -6,8 +6,6 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from plasticity_jax.cli import flags, settings
 from plasticity_jax.execution import rows
 from plasticity_jax.execution.program import Program
@@ -69,11 +67,4 @@ class Watchers:
 
 def _arms(programs: Sequence[Program]) -> trackers.Arms:
     """The arms of a run, whatever of it is done."""
-    import pandas
-
-    frames = [
-        pandas.DataFrame(rows.of_lanes(program, np.arange(len(program.lanes))))
-        for program in programs
-    ]
-    whole = pandas.concat(frames, ignore_index=True)
-    return trackers.arms(whole, rows.arm_columns(programs))
+    return trackers.arms(rows.of_programs(programs), rows.arm_columns(programs))

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from plasticity_jax.execution.program import History, Program
+from plasticity_jax.reporting import labels
 from plasticity_jax.reporting import metrics as metrics_
 from plasticity_jax.reporting.statistics import STAGE
 from plasticity_jax.spec import Spec
@@ -137,6 +138,21 @@ def of_lanes(program: Program, own: np.ndarray) -> dict[str, Any]:
     return {"lane": own, **program.spec.axes(), **numbers, **program.spec.settings()}
 
 
+def of_programs(programs: Sequence[Program], numbers: Numbers = None) -> "pandas.DataFrame":
+    """Returns a row for each lane of programs, as `of_lanes`."""
+    import pandas
+
+    numbered = zip(programs, _numbered(programs, numbers), strict=True)
+    frames = [pandas.DataFrame(of_lanes(program, own)) for program, own in numbered]
+    return pandas.concat(frames, ignore_index=True)
+
+
+def arm_names(programs: Sequence[Program], numbers: Numbers = None) -> dict[int, str]:
+    """Returns what the arm of each lane is called, by the lane's number."""
+    lanes = of_programs(programs, numbers)
+    return dict(zip(lanes["lane"], labels.of_rows(lanes, arm_columns(programs)), strict=True))
+
+
 def again(
     table: "pandas.DataFrame", programs: Sequence[Program], numbers: Sequence[Sequence[int]]
 ) -> "pandas.DataFrame":
@@ -144,13 +160,7 @@ def again(
 
     Raises ValueError if it has lanes that the programs have not.
     """
-    import pandas
-
-    frames = [
-        pandas.DataFrame(of_lanes(program, np.asarray(own)))
-        for program, own in zip(programs, numbers, strict=True)
-    ]
-    lanes = pandas.concat(frames, ignore_index=True)
+    lanes = of_programs(programs, numbers)
     measured = [c for c in table if c in ("lane", "task") or c not in lanes]
     whole = table[measured].merge(lanes, on="lane", validate="many_to_one")
     if len(whole) < len(table):

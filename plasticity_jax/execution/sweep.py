@@ -2,6 +2,7 @@
 
 import contextlib
 import functools
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -22,6 +23,7 @@ from plasticity_jax.execution import (
 )
 from plasticity_jax.execution import history as history_
 from plasticity_jax.execution import program as program_
+from plasticity_jax.execution import progress as progress_
 from plasticity_jax.execution.ahead import Ahead
 from plasticity_jax.execution.program import History, Program
 from plasticity_jax.execution.slices import Slice
@@ -172,6 +174,7 @@ def run_in_workdir(
         workdir_.lock(workdir) as check,
         slices.locked(workdir, planned.slices),
         workdir_.Stop() as stop,
+        progress_.told(workdir),
     ):
         planned = growth.plan(workdir, programs, dataset, joined=joined)
         for line in planned.news:
@@ -249,6 +252,14 @@ class Runs(NamedTuple):
         folder = one.checkpoints(self.path)
         return Checkpoints(folder, always=self.always, check=self.check)
 
+    def note(self, at: progress_.Progress) -> None:
+        """Writes down what this process is at, if there is a workdir. Raises WorkdirError if it was
+        deleted.
+        """
+        if self.path is not None:
+            self.check()
+            progress_.note(self.path, at)
+
     def is_done(self) -> bool:
         """Whether there is nothing to run."""
         return all(self._done(one) >= one.program.spec.tasks for one in self.running)
@@ -305,7 +316,6 @@ def _run(
     asked = {one.numbers[0] for one in runs.running}  # (a lane is in one slice alone)
     active = [number for number, one in enumerate(runs.slices) if one.numbers[0] in asked]
     programs = [runs.slices[number].program for number in active]
-    total = sum(len(program.lanes) * program.spec.tasks for program in programs)
     left = [
         program
         for number, program in zip(active, programs, strict=True)
@@ -314,13 +324,18 @@ def _run(
     ahead = Ahead(left, data)
     done = sum(_lane_tasks(histories[number]) for number in active)
     written = results.Written(runs.slices, histories, runs.path)
-    with written, watching.bar(total, watch.progress) as bar:
+    began, before = time.time(), sum(map(_lane_tasks, histories))
+    with written, watching.bar([runs.slices[n] for n in active], watch.progress) as bar:
         for count, number in enumerate(active, 1):
             one = runs.slices[number]
-            name = f"program {count} of {len(active)}"
-            before = _tasks(histories[number])
-            bar.begins(name, before < one.program.spec.tasks)
-            told = [before]
+            told = [_tasks(histories[number])]
+
+            def begins(compiling: str = "", one: Slice = one, count: int = count) -> None:
+                bar.begins(f"program {count} of {len(active)}", [compiling])
+                runs.note(progress_.Progress(one.folder, compiling, began, before))
+
+            if told[0] < one.program.spec.tasks:
+                begins(watching.compiled(one.program.spec))
 
             def report(history: History, number: int = number, told: list[int] = told) -> None:
                 nonlocal done
@@ -337,7 +352,8 @@ def _run(
                         watch.on_task(rows_)
 
             kept = runs.checkpoints(one)
-            tasks.run_program(one.program, data, kept, stop, checkpoint_every, report, ahead=ahead)
+            how = {"ahead": ahead, "compiled": begins}
+            tasks.run_program(one.program, data, kept, stop, checkpoint_every, report, **how)
     return rows.table(*results.laid_out(runs.slices, histories))
 
 

@@ -49,6 +49,7 @@ def run_program(
     report: Callable[[History], None] = lambda history: None,
     *,
     ahead: Ahead | None = None,
+    compiled: Callable[[], None] = lambda: None,
 ) -> History:
     """Runs a program's tasks, from its newest checkpoint if there is one, and returns its metrics
     {name: [tasks, lanes]}.
@@ -56,17 +57,18 @@ def run_program(
     `report` is called with the metrics so far at the start and after each task that is safe on disk
     (each task, without `checkpoints`); the next task is under way while one is saved and reported.
     `ahead` has this program and those that follow, of which the next is compiled from the first
-    task on. Raises Stopped when `stop` is requested: at once if the last checkpoint holds
-    everything up to the task in progress, else after that task and a checkpoint.
+    task on; `compiled` is called once this one is, if a task is left. Raises Stopped when `stop` is
+    requested: at once if the last checkpoint holds everything up to the task in progress, else
+    after that task and a checkpoint.
     """
     tasks = program.spec.tasks
     saved, history = history_.read(checkpoints)
     if saved == tasks:
         report(history)
         return history
-    ahead = Ahead([], data) if ahead is None else ahead
-    compiled = ahead.take(program)
-    states = _begun(compiled, checkpoints, saved)
+    ahead = ahead or Ahead([], data)
+    made = ahead.take(program)
+    states = _begun(made, checkpoints, saved)
     measured = history_.Growing(history)
 
     def keep(done: _Done) -> int:
@@ -83,13 +85,13 @@ def run_program(
     last: _Done | None = None  # the task before the one that runs
     stopped = False
     for number in range(saved, tasks):
-        states, metrics = _run_task(compiled, states, number)
+        states, metrics = _run_task(made, states, number)
         ahead.begin()
-        if last:
-            saved = keep(last)  # while the devices are at work
-            last = None
-        safe = checkpoints is not None and saved == number
-        stopped = not wait(metrics, stop if safe else None)
+        if last is None:
+            compiled()
+        else:
+            saved, last = keep(last), None  # while the devices are at work
+        stopped = not wait(metrics, stop if checkpoints and saved == number else None)
         if stopped:
             break
         measured.add(_measured(program, metrics, number))
@@ -98,7 +100,7 @@ def run_program(
         due = stopped or number + 1 == tasks or number + 1 - saved >= checkpoint_every
         due = due or (checkpoints is not None and checkpoints.always(number + 1))
         # the next task consumes `states`; what is saved is fetched while it runs
-        copied = compiled.copy(states) if checkpoints and due else None
+        copied = made.copy(states) if checkpoints and due else None
         last = _Done(number + 1, copied, history)
         if stopped:
             break

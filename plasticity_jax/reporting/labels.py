@@ -56,6 +56,13 @@ def of_arms(values: pd.DataFrame) -> list[str]:
     return labels
 
 
+def of_rows(rows: pd.DataFrame, columns: Sequence[str]) -> list[str]:
+    """Returns what the arm of each row is called, where `columns` tell arms apart."""
+    arms = rows.groupby(list(columns), dropna=False, sort=False).ngroup()
+    names = of_arms(rows.loc[~arms.duplicated(), list(columns)])
+    return [names[arm] for arm in arms]
+
+
 def method_name(method: str) -> str:
     """Returns a method, or several joined by +, in words: "Shrink & Perturb", "L2 + ReDo"."""
     parts = method.split("+")

@@ -1,6 +1,6 @@
 """How far a run is, read from its folder alone."""
 
-import json
+import contextlib
 import subprocess
 import sys
 
@@ -9,7 +9,9 @@ import pytest
 
 from plasticity_jax.cli import commands
 from plasticity_jax.cli import status as told
+from plasticity_jax.execution import progress
 from plasticity_jax.execution.engines import status, worker
+from plasticity_jax.execution.progress import Progress
 from plasticity_jax.reporting import metrics
 from plasticity_jax.storage import table as table_
 from plasticity_jax.storage import workdir
@@ -45,9 +47,8 @@ def run(tmp_path, monkeypatch):
         )
     table_.write(results([0, 1], 4), tmp_path / "results.parquet")
     worker.note_fault(tmp_path / "slices" / "cc", "no room is left.")
-    tries = {"tasks": 0, "count": 1, "started": 1000.0}
     monkeypatch.setattr(status.time, "time", lambda: 1008.0)
-    (tmp_path / "slices" / "bb" / worker.TRIES).write_text(json.dumps(tries))
+    progress.note(tmp_path / "slices" / "bb", Progress("bb", "", 1000.0, 0))
     return tmp_path
 
 
@@ -62,6 +63,36 @@ def test_states_of_slices(run):
     assert [one.last for one in found.slices] == [3.125, 1.125, 0.125, None]
     # four lane-tasks in eight seconds, four more of its own and eight that wait
     assert found.seconds_left() == 24
+    worker.forget(run / "slices" / "bb")  # (as the same command does, which waits for it)
+    with workdir.lock(run / "slices" / "bb"):
+        assert status.read(run).seconds_left() == 24
+
+
+def test_what_compiles_is_told(run, capsys):
+    progress.note(run / "slices" / "bb", Progress("bb", "mlp with redo", 1000.0, 4))
+    with workdir.lock(run / "slices" / "bb"):
+        assert commands.main(["status", str(run)]) == 0
+        assert progress.compiling(run / "slices" / "bb") == "mlp with redo"
+    said = [" ".join(line.split()) for line in capsys.readouterr().out.splitlines()]
+    assert "left" not in said[0]
+    assert "bb 2 2 of 4 running 1.125 1 lane diverged compiling mlp with redo" in said
+    assert progress.compiling(run / "slices" / "bb") == ""  # (its process was killed)
+
+
+def test_a_damaged_note_says_nothing(run):
+    """Each digit of it changed; and other things than it has."""
+    path = run / "slices" / "bb" / progress.FILE
+    whole = path.read_bytes()
+    with workdir.lock(path.parent):
+        assert progress.read(path.parent) == Progress("bb", "", 1000.0, 0)
+        for place, byte in enumerate(whole):
+            if chr(byte).isdecimal():
+                path.write_bytes(whole[:place] + bytes([byte ^ 1]) + whole[place + 1 :])
+                assert progress.read(path.parent) is None
+        for other in (b"", b"[]", b'{"folder": "bb"}', whole.replace(b'"bb"', b"3")):
+            path.write_bytes(other)
+            assert progress.read(path.parent) is None
+        assert status.read(run).seconds_left() is None
 
 
 def test_what_is_printed(run, capsys):
@@ -101,21 +132,32 @@ def test_it_is_watched_until_nothing_is_left(run, monkeypatch, capsys):
 
 
 def test_a_run_without_slices_of_its_own(run):
-    """As one process makes it: the lock of the workdir says whether it runs."""
+    """As one process makes it, which trains them one after another."""
     settings = workdir.read_settings(run)
     for program in settings["programs"]:
         del program["slice"]
     workdir.write_config(run, settings, {})
     (run / "checkpoints" / "bb" / "3").mkdir(parents=True)
+    progress.note(run, Progress("bb", "", 1000.0, 2))
+    assert [one.state for one in status.read(run).slices] == ["waiting"] * 4
     with workdir.lock(run):
         found = status.read(run)
     assert [one.done for one in found.slices] == [0, 3, 0, 0]
-    # (one after another, and the second has saved a task)
     assert [one.state for one in found.slices] == ["waiting", "running", "waiting", "waiting"]
-    (run / "checkpoints" / "bb" / str(found.slices[1].tasks)).mkdir()
-    with workdir.lock(run):
+    # four lane-tasks in eight seconds, two more of its own and 24 that wait
+    assert found.seconds_left() == 52
+
+
+def test_slices_that_one_process_goes_on_with(run):
+    """It holds the folders of all, and is at one of them."""
+    progress.note(run, Progress("dd", "mlp with redo", 1000.0, 10))
+    with contextlib.ExitStack() as held:
+        for folder in (run, *(run / "slices").iterdir()):
+            held.enter_context(workdir.lock(folder))
         found = status.read(run)
-    assert [one.state for one in found.slices] == ["running", "done", "waiting", "waiting"]
+    assert [one.state for one in found.slices] == ["done", "waiting", "waiting", "running"]
+    assert found.slices[3].compiling == "mlp with redo"
+    assert found.seconds_left() == 8 * (4 + 6 + 8) / 4
 
 
 def test_no_backend_is_started(run):

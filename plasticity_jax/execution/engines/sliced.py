@@ -4,7 +4,7 @@ import contextlib
 import itertools
 import shutil
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -27,6 +27,7 @@ from plasticity_jax.execution import (
     waves,
 )
 from plasticity_jax.execution import program as program_
+from plasticity_jax.execution import progress as progress_
 from plasticity_jax.execution.engines import description, worker
 from plasticity_jax.execution.program import History, Program
 from plasticity_jax.execution.slices import Slice
@@ -88,6 +89,7 @@ def run_in_slices(
     growth.plan(workdir, programs, dataset, elsewhere=True)
     waiting = _Waiting(workdir, progress)
     with workdir_.Stop() as stop, _turn(workdir, stop, tell, waiting), workdir_.lock(workdir):
+        progress_.forget(workdir)  # (of a process that trained all slices itself, and was killed)
         planned = _planned(workdir, programs, dataset, asked.lanes, joined)
         left = [one for one in planned.running if one.done(workdir) < one.program.spec.tasks]
         check_memory([one.program for one in left], dataset, asked)
@@ -97,7 +99,7 @@ def run_in_slices(
             _grow(workdir, planned, dataset)
         _describe(workdir, planned.running, asked.how)
         runs = sweep.Runs(planned.slices, planned.running, workdir)
-        with sweep.noted(runs), watching.bar(_lane_tasks(planned.slices), progress) as bar:
+        with sweep.noted(runs), watching.bar(planned.slices, progress) as bar:
             merge = Merge(workdir, planned.slices, bar)
             merge.update()
             merge.on_task = on_task
@@ -142,9 +144,11 @@ def _check_ended(
         )
 
 
-def _lane_tasks(every: Iterable[Slice]) -> int:
-    """How many tasks of lanes slices have."""
-    return sum(len(one.numbers) * one.program.spec.tasks for one in every)
+def _say(bar: watching.Bar, workdir: Path, every: Sequence[Slice], done: Sequence[bool]) -> None:
+    """Says how many slices are done, and what others compile."""
+    left = (one for one, is_done in zip(every, done, strict=True) if not is_done and one.home)
+    compiling = (progress_.compiling(one.place(workdir)) for one in left) if bar.shown else ()
+    bar.begins(f"{sum(done)} of {len(every)} slices", compiling)
 
 
 class _Waiting:
@@ -166,11 +170,11 @@ class _Waiting:
             recorded = slices.read(self._workdir, devices=1)
         every = recorded.slices if recorded else []
         if every and self._bar is None:
-            self._bar = self._held.enter_context(watching.bar(_lane_tasks(every), True))
+            self._bar = self._held.enter_context(watching.bar(every, True))
         if self._bar is not None:
             done = [worker.newest(one.checkpoints(self._workdir)) for one in every]
-            ended = sum(d >= one.program.spec.tasks for d, one in zip(done, every, strict=True))
-            self._bar.begins(f"{ended} of {len(every)} slices", compiles=False)
+            ended = [d >= one.program.spec.tasks for d, one in zip(done, every, strict=True)]
+            _say(self._bar, self._workdir, every, ended)
             self._bar.moves(sum(d * len(one.numbers) for d, one in zip(done, every, strict=True)))
         took = time.monotonic() - began
         self._next = time.monotonic() + max(_LOOK, _SELDOM * took)
@@ -430,13 +434,9 @@ class Merge:
         return True
 
     def _tell(self) -> None:
-        done, ended = 0, 0
-        for index, one in enumerate(self._slices):
-            known = self._read.get(index)
-            done += len(known.table) if known and known.table is not None else 0
-            ended += self.is_done(one)
-        self._bar.begins(f"{ended} of {len(self._slices)} slices", compiles=False)
-        self._bar.moves(done)
+        tables = [one.table for one in self._read.values() if one.table is not None]
+        _say(self._bar, self.workdir, self._slices, list(map(self.is_done, self._slices)))
+        self._bar.moves(sum(map(len, tables)))
 
     def _write(self, table: "pandas.DataFrame") -> None:
         """Writes the table of all, and what else slices measured."""

@@ -1,12 +1,13 @@
 """How far a run is, read from its folder alone: on any machine that sees it, without jax."""
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from plasticity_jax.execution import slices, waves
+from plasticity_jax.execution import progress, slices, waves
 from plasticity_jax.execution.engines import worker
+from plasticity_jax.execution.progress import Progress
 from plasticity_jax.reporting import metrics
 from plasticity_jax.storage import table as table_
 from plasticity_jax.storage import workdir as workdir_
@@ -33,6 +34,7 @@ class State(NamedTuple):
         None: not known.
       told: tasks that the table has, which may be fewer than are done.
       rate: tasks of lanes in a second since its process began; 0: not known.
+      compiling: what its process compiles, in words; "" if nothing.
     """
 
     name: str
@@ -46,6 +48,7 @@ class State(NamedTuple):
     rate: float
     stopped: int = 0
     told: int = 0
+    compiling: str = ""
 
 
 class Status(NamedTuple):
@@ -97,28 +100,31 @@ def read(workdir: str | Path) -> Status:
             f"{Path(workdir, 'config.json')} cannot be read as the record of a run "
             f"({reason_of(error)})."
         ) from error
-    is_held = workdir_.is_held(workdir)
     whole = _table(Path(workdir))
     after = waves.stopped(workdir)
     found, metric = [], ""
     for one in recorded:
-        state, judged = _state(Path(workdir), one, is_held, whole)
+        state, judged = _state(Path(workdir), one, whole)
         stopped = sum(after.get(number) == state.done for number in one.numbers)
         found.append(state._replace(stopped=stopped))
         metric = metric or judged
-    own = [n for n, one in enumerate(recorded) if not one.home and found[n].state == RUNNING]
-    # one process trains its slices one after another: now the one that it saved last, or the first
-    now = max(own, key=lambda n: _saved(Path(workdir), recorded[n]), default=None)
-    for number in own:
-        if number != now:
-            found[number] = found[number]._replace(state=WAITING)
+    at = progress.read(workdir)
+    if at is not None:
+        found = _one_after_another(found, [one.folder for one in recorded], at)
     return Status(found, metric, waves.goal(workdir))
 
 
-def _saved(workdir: Path, one: _Recorded) -> float:
-    """When a slice's states were saved last; 0: never."""
-    folder = workdir / "checkpoints" / one.folder
-    return folder.stat().st_mtime if folder.exists() else 0.0
+def _one_after_another(found: Sequence[State], folders: Sequence[str], at: Progress) -> list[State]:
+    """The states of slices that one process trains, which is `at` one of them."""
+    done = sum(one.lanes * one.done for one in found)
+    made = []
+    for folder, one in zip(folders, found, strict=True):
+        if one.state != DONE and folder == at.folder:
+            one = one._replace(state=RUNNING, reason="", **_at(at, done))
+        elif one.state == RUNNING:  # (its folder is held, too)
+            one = one._replace(state=WAITING, rate=0.0, compiling="")
+        made.append(one)
+    return made
 
 
 def _recorded(programs: Any) -> list[_Recorded]:
@@ -133,13 +139,11 @@ def _recorded(programs: Any) -> list[_Recorded]:
     return found
 
 
-def _state(
-    workdir: Path, one: _Recorded, is_held: bool, whole: "pandas.DataFrame | None"
-) -> tuple[State, str]:
+def _state(workdir: Path, one: _Recorded, whole: "pandas.DataFrame | None") -> tuple[State, str]:
     """How far a slice is, and by which column it is judged."""
     place = slices.home(workdir, one.home) if one.home else workdir
     done = worker.newest(place / "checkpoints" / one.folder)
-    reason, state = "", WAITING
+    reason, state, is_held = "", WAITING, False
     if one.home:
         done = worker.tasks_done(place)
         reason, is_held = worker.fault(place) or "", workdir_.is_held(place)
@@ -151,12 +155,12 @@ def _state(
         state = FAILED
     rows, metric = _rows(place, one, whole if state == DONE or not one.home else None)
     diverged, last = _said(rows, metric)
-    rate = _rate(place, one, done) if one.home and state == RUNNING else 0.0
-    name = one.home or one.folder
+    at = progress.read(place) if state == RUNNING else None
     lanes = len(one.numbers)
+    name = one.home or one.folder
     told = 0 if rows is None or rows.empty else int(rows["task"].to_numpy().max()) + 1
-    found = State(name, lanes, one.tasks, done, state, reason, diverged, last, rate, told=told)
-    return found, metric
+    found = State(name, lanes, one.tasks, done, state, reason, diverged, last, 0.0, told=told)
+    return found._replace(**_at(at, lanes * done)) if at else found, metric
 
 
 def _rows(
@@ -184,11 +188,11 @@ def _said(rows: "pandas.DataFrame | None", metric: str) -> tuple[int, float | No
     return diverged, mean
 
 
-def _rate(place: Path, one: _Recorded, done: int) -> float:
-    """Tasks of lanes in a second since the process of a slice began."""
-    last = worker.tries(place)
-    seconds = time.time() - last["started"] if last else 0.0
-    return len(one.numbers) * (done - last["tasks"]) / seconds if seconds > 0 else 0.0
+def _at(at: Progress, done: int) -> dict[str, Any]:
+    """What a process is at; `done` are the tasks of lanes in its workdir."""
+    seconds = time.time() - at.began
+    rate = (done - at.before) / seconds if seconds > 0 else 0.0
+    return {"rate": max(rate, 0.0), "compiling": at.compiling}
 
 
 def _table(folder: Path) -> "pandas.DataFrame | None":

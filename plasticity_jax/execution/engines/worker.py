@@ -5,16 +5,14 @@ import ctypes
 import json
 import os
 import signal
-import time
 from pathlib import Path
-from typing import Any
 
 from plasticity_jax.execution import program as program_
 from plasticity_jax.execution import slices, starts, sweep
 from plasticity_jax.execution.engines import description
 from plasticity_jax.storage import writing
 from plasticity_jax.storage.checkpoints import keeping
-from plasticity_jax.storage.json_files import read_json
+from plasticity_jax.storage.json_files import read_json, sealed, unsealed
 from plasticity_jax.storage.workdir import WorkdirError, reason_of
 
 # in a slice's folder: why it failed, in one sentence, and how its last tries went
@@ -84,15 +82,15 @@ def forget(folder: str | Path) -> None:
         Path(folder, name).unlink(missing_ok=True)
 
 
-def tries(folder: str | Path) -> dict[str, Any]:
+def tries(folder: str | Path) -> dict[str, int]:
     """Returns what is noted of the last try: `tasks` done when it began, `count` of the tries that
-    began there, `started` in seconds since 1970; {} if nothing is.
+    began there; {} if nothing is, or it is damaged, so that tries are counted anew.
     """
     try:
-        found = read_json(Path(folder, TRIES))
+        found = unsealed(read_json(Path(folder, TRIES)))
     except (OSError, ValueError):
         return {}
-    kinds = {"tasks": int, "count": int, "started": float}
+    kinds = {"tasks": int, "count": int}
     return found if {n: type(v) for n, v in found.items()} == kinds else {}
 
 
@@ -106,7 +104,7 @@ def _count_try(folder: Path, tasks: int) -> None:
             ": allowed are limits of time and memory in which a task can be finished; the same "
             "command tries again."
         )
-    content = {"tasks": done, "count": count, "started": time.time()}
+    content = sealed({"tasks": done, "count": count})
     try:
         with writing.whole(folder / TRIES) as file:
             file.write(json.dumps(content).encode())

@@ -4,6 +4,7 @@ A tracker is told of each task once, when the task is safe on disk. `results.par
 is what figures and statistics are made from.
 """
 
+import collections
 import importlib
 import json
 from collections.abc import Callable, Mapping, Sequence
@@ -67,13 +68,9 @@ def missing(name: str, package: str) -> ValueError:
 
 def arms(lanes: "pandas.DataFrame", columns: Sequence[str]) -> Arms:
     """Returns the arms of a run from a table with a row for each lane."""
-    distinct = lanes.drop_duplicates(list(columns), ignore_index=True)
-    names = labels_.of_arms(distinct.filter(list(columns)))
-    known = dict(zip(_keys(distinct, columns), names, strict=True))
-    counts = dict.fromkeys(names, 0)
-    for key in _keys(lanes, columns):
-        counts[known[key]] += 1
-    return Arms(columns, known, counts)
+    names = labels_.of_rows(lanes, columns)
+    known = dict(zip(_keys(lanes, columns), names, strict=True))
+    return Arms(columns, known, collections.Counter(names))
 
 
 def opened(names: Sequence[str], workdir: str | Path, known: Arms) -> Rows | None:
