@@ -16,14 +16,24 @@ from plasticity_jax.storage import workdir
 
 TASKS = 2
 
+AFTER_GO = f'while [ ! -e "$STATE/go" ]; do sleep 0.05; done; mkdir -p "$1/checkpoints/x/{TASKS}"'
+
 # each element of the array is a process; queue/NUMBER_INDEX is there while it runs
 SBATCH = """#!/bin/bash
 script="${@: -1}"
+last=$(sed -n 's/^#SBATCH --array=0-//p' "$script")
+echo $(( last + 1 )) >> "$STATE/asked"
+if [ "$last" -ge "$(cat "$STATE/largest")" ]; then
+  echo "sbatch: error: Batch job submission failed: Invalid job array specification" >&2; exit 1
+fi
+if [ $(( $(ls "$STATE/queue" | wc -l) + last )) -ge "$(cat "$STATE/most")" ]; then
+  echo "sbatch: error: QOSMaxSubmitJobPerUserLimit" >&2; exit 1
+fi
 number=$(( $(ls "$STATE/scripts" | wc -l) + 100 ))
 cp "$script" "$STATE/scripts/$number"
 realpath "$script" > "$STATE/$number.path"
-last=$(sed -n 's/^#SBATCH --array=0-//p' "$script")
 for index in $(seq 0 "$last"); do
+  echo > "$STATE/queue/${number}_$index"
   "$STATE/bin/element" "$number" "$index" > /dev/null 2>&1 &
 done
 sleep 0.1
@@ -31,7 +41,6 @@ echo "$number;cluster"
 """
 ELEMENT = """#!/bin/bash
 job="$1_$2"
-echo > "$STATE/queue/$job"
 export SLURM_ARRAY_JOB_ID="$1" SLURM_ARRAY_TASK_ID="$2"
 bash "$STATE/scripts/$1" &
 echo $! > "$STATE/queue/$job"
@@ -57,6 +66,8 @@ def cluster(tmp_path, monkeypatch):
         (state / "bin" / name).write_text(text)
         (state / "bin" / name).chmod(0o755)
     (state / "sacct").write_text("")
+    for limit in ("largest", "most"):
+        (state / limit).write_text("1001")
     monkeypatch.setenv("STATE", str(state))
     monkeypatch.setenv("PATH", f"{state / 'bin'}:{os.environ['PATH']}")
     monkeypatch.setattr(slurm, "SECONDS", 0.05)
@@ -135,7 +146,7 @@ def test_a_job_that_was_cancelled_is_not_sent_again(cluster, folders, work):
 
 def test_the_same_command_finds_jobs_that_are_queued(cluster, folders, work):
     """A run is stopped, its jobs go on, and the next command waits for them and sends nothing."""
-    work(f'while [ ! -e "$STATE/go" ]; do sleep 0.05; done; mkdir -p "$1/checkpoints/x/{TASKS}"')
+    work(AFTER_GO)
     stop, told = workdir.Stop(), []
     tell_and_stop = [lambda: setattr(stop, "requested", True)]
     given = (folders[0].parent, 0, "", (), {}, lambda: tell_and_stop[0](), told.append, stop)
@@ -161,7 +172,7 @@ def test_the_same_command_finds_jobs_that_are_queued(cluster, folders, work):
 
 def test_jobs_that_were_sent_and_not_noted_are_found_by_their_script(cluster, folders, work):
     """The command was killed between sbatch and its note; other runs' jobs are left alone."""
-    work(f'while [ ! -e "$STATE/go" ]; do sleep 0.05; done; mkdir -p "$1/checkpoints/x/{TASKS}"')
+    work(AFTER_GO)
     stop = workdir.Stop()
     given = (folders[0].parent, 0, "", (), {}, lambda: setattr(stop, "requested", True))
     slurm.run(folders[:2], engines.Options(*given, lambda line: None, stop))
@@ -181,6 +192,63 @@ def test_jobs_that_were_sent_and_not_noted_are_found_by_their_script(cluster, fo
     assert told[0] == "2 slices are queued or running already: they are waited for"
     assert told[1] == "1 slices are sent as job 101"
     assert len(list((cluster / "scripts").iterdir())) == 2
+
+
+class Gate(list):
+    """Lines that were told, of which one with this beginning lets jobs that wait go on."""
+
+    def __init__(self, cluster, beginning):
+        self.cluster, self.beginning = cluster, beginning
+
+    def append(self, line):
+        super().append(line)
+        if line.startswith(self.beginning):
+            (self.cluster / "go").touch()
+
+
+def asked(cluster):
+    return [int(line) for line in (cluster / "asked").read_text().split()]
+
+
+def test_a_queue_that_takes_no_more_is_waited_for(cluster, folders, work):
+    """Its limit counts all jobs of the user: one is sent whenever another one ends."""
+    (cluster / "most").write_text("2")
+    work(AFTER_GO)
+    told = Gate(cluster, "sbatch refuses ")
+    assert run(folders, told) == {}
+    assert all(worker.is_done(folder) for folder in folders)
+    refused = [line for line in told if line.startswith("sbatch refuses ")]
+    assert len(refused) == 1
+    assert refused[0].endswith(
+        "(sbatch: error: QOSMaxSubmitJobPerUserLimit): the other slices wait until jobs of this "
+        "run end"
+    )
+    assert asked(cluster)[:4] == [3, 1, 2, 1]
+    noted = json.loads((folders[0].parent / slurm.JOBS).read_text())
+    assert len({noted[folder.name] for folder in folders}) == 3
+
+
+def test_an_array_that_is_too_large_is_sent_in_parts(cluster, folders, work):
+    (cluster / "largest").write_text("1")
+    assert run(folders) == {}
+    assert asked(cluster) == [3, 1, 2, 1, 1]
+    assert all(worker.is_done(folder) for folder in folders)
+
+
+def test_a_queue_that_takes_nothing_is_one_sentence(cluster, folders, work):
+    (cluster / "most").write_text("0")
+    with pytest.raises(workdir.WorkdirError, match=r"^sbatch refuses .*QOSMaxSubmitJobPerUserLim"):
+        run(folders)
+
+
+def test_a_job_that_was_taken_without_an_answer_is_not_sent_again(cluster, folders, work):
+    """As by a scheduler so busy that sbatch gives up."""
+    work(AFTER_GO)
+    sbatch = cluster / "bin" / "sbatch"
+    sbatch.write_text(sbatch.read_text().replace('echo "$number;cluster"', "exit 1"))
+    assert run(folders, Gate(cluster, "")) == {}
+    assert asked(cluster) == [3]
+    assert all(worker.is_done(folder) for folder in folders)
 
 
 @pytest.mark.parametrize(("number", "again"), [(signal.SIGUSR1, True), (signal.SIGTERM, False)])

@@ -6,6 +6,7 @@ import re
 import shlex
 import shutil
 import subprocess
+import sys
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -20,6 +21,7 @@ from plasticity_jax.storage.workdir import WorkdirError, reason_of
 JOBS = "jobs.json"
 ARRAY = 1000  # slices of one job array; clusters take 1,001 by default
 SECONDS = 5.0  # between two questions to the scheduler
+MINUTE = 60.0  # until a job that was refused is sent again, if none ends before
 # what a job gets unless it is given: a warning two minutes before its time is over
 USUAL = {"job-name": "plasticity", "signal": "B:USR1@120"}
 _OURS = ("array", "output", "error", "requeue", "no-requeue", "open-mode", "parsable", "wrap")
@@ -33,11 +35,11 @@ _SCRIPT = """#!/bin/bash
 {options}
 slices=({names})
 folder={folder}/${{slices[$SLURM_ARRAY_TASK_ID]}}
+warned=0
+trap 'warned=1; kill -USR1 $!' USR1
+trap 'kill -TERM $!' TERM
 {command} >> "$folder/log.txt" 2>&1 &
 child=$!
-warned=0
-trap 'warned=1; kill -USR1 $child' USR1
-trap 'kill -TERM $child' TERM
 wait $child
 code=$?
 while kill -0 $child 2> /dev/null; do
@@ -72,7 +74,7 @@ def run(slices: Sequence[Path], options: Options) -> Failed:
     """Runs slices as job arrays and waits for them. They do not end with this process: the same
     command finds those that are queued or running.
 
-    Raises WorkdirError if sbatch refuses a job.
+    Raises WorkdirError if sbatch refuses a job while none of them is queued or running.
     """
     known = _known(options.folder)
     queue = _Queue()
@@ -82,20 +84,6 @@ def run(slices: Sequence[Path], options: Options) -> Failed:
     begun = {folder: job for folder, job in begun.items() if job in active}
     if begun:
         options.tell(f"{len(begun)} slices are queued or running already: they are waited for")
-
-    def room(running: int) -> int:
-        return options.workers - running if options.workers else len(slices)
-
-    def start(folders: Sequence[Path]) -> list[str]:
-        made: list[str] = []
-        for first in range(0, len(folders), ARRAY):
-            own = folders[first : first + ARRAY]
-            made += _sent(own, options)
-            known.update(zip([f.name for f in own], made[first:], strict=True))
-            _note(options.folder, known)
-        options.tell(f"{len(made)} slices are sent as job {made[0].partition('_')[0]}")
-        queue.asked = 0.0
-        return made
 
     def ended(jobs: Sequence[str]) -> dict[str, int | None]:
         gone = queue.gone(jobs)
@@ -110,7 +98,87 @@ def run(slices: Sequence[Path], options: Options) -> Failed:
         )
         queue.left = True
 
-    return supervising.supervise(slices, options, Jobs(room, start, ended, stop), begun)
+    sender = _Sender(options, queue, known)
+    jobs = Jobs(sender.room, sender.start, ended, stop)
+    return supervising.supervise(slices, options, jobs, begun)
+
+
+class _Refused(WorkdirError):
+    """sbatch did not take a job."""
+
+
+class _Sender:
+    """Sends slices, in smaller arrays and later where the scheduler does not take them: it may
+    limit an array, or the jobs of a user.
+    """
+
+    def __init__(self, options: Options, queue: "_Queue", known: dict[str, str]):
+        self._options, self._queue, self._known = options, queue, known
+        self._size = ARRAY
+        self._running = 0
+        self._full = 0  # jobs that ran when no more were taken; 0: they are
+        self._tried = 0.0
+        self._told = False
+
+    def room(self, running: int) -> int:
+        """How many more may be sent; none where no more were taken, until one of them ends, or a
+        minute later, as other jobs of the user count as well.
+        """
+        self._running = running
+        if running and running >= self._full > 0 and time.monotonic() < self._tried + MINUTE:
+            return 0
+        return self._options.workers - running if self._options.workers else sys.maxsize
+
+    def start(self, folders: Sequence[Path]) -> list[str]:
+        """Sends the first of the slices, as many as are taken, and returns their jobs.
+
+        Raises WorkdirError if none is, and none runs.
+        """
+        made: list[str] = []
+        self._full = 0
+        while len(made) < len(folders) and not self._full:
+            own = folders[len(made) : len(made) + self._size]
+            try:
+                sent = self._sent(own)
+            except _Refused as refused:
+                self._smaller(len(own), self._running + len(made), refused)
+                continue
+            made += sent
+            self._known.update(zip([f.name for f in own], sent, strict=True))
+            _note(self._options.folder, self._known)
+            self._size = min(ARRAY, 2 * self._size)
+        if made:
+            number = made[0].partition("_")[0]
+            self._options.tell(f"{len(made)} slices are sent as job {number}")
+            self._queue.asked = 0.0
+        return made
+
+    def _sent(self, own: Sequence[Path]) -> list[str]:
+        """Sends slices as one array. Raises WorkdirError; `_Refused` if they are not in the queue,
+        since a busy scheduler may take what it does not answer to.
+        """
+        try:
+            return _sent(own, self._options)
+        except _Refused:
+            found = _not_noted(self._options.folder, self._queue.active(), self._known)
+            if not all(folder.name in found for folder in own):
+                raise
+            return [found[folder.name] for folder in own]
+
+    def _smaller(self, count: int, running: int, refused: _Refused) -> None:
+        """Lets the next array be half of one of `count` that was refused, or wait for one of the
+        jobs that run.
+        """
+        self._size = max(1, count // 2)
+        if count > 1:
+            return
+        if not running:
+            raise refused
+        self._full, self._tried = running, time.monotonic()
+        if not self._told:
+            self._told = True
+            said = str(refused).rstrip(".")
+            self._options.tell(f"{said}: the other slices wait until jobs of this run end")
 
 
 class _Queue:
@@ -194,7 +262,9 @@ def _not_noted(folder: Path, active: Mapping[str, str], known: Mapping[str, str]
 
 
 def _sent(slices: Sequence[Path], options: Options) -> list[str]:
-    """Sends slices as one job array and returns their jobs. Raises WorkdirError."""
+    """Sends slices as one job array and returns their jobs. Raises WorkdirError, `_Refused` if
+    sbatch does not take it.
+    """
     # (absolute, as `_not_noted` finds it again from any folder)
     script = options.folder.absolute() / f"{slices[0].name}{_SUFFIX}"
     try:
@@ -204,7 +274,7 @@ def _sent(slices: Sequence[Path], options: Options) -> list[str]:
     done = _called(["sbatch", "--parsable", str(script)])
     number = done.stdout.strip().partition(";")[0]
     if done.returncode or not number.isdecimal():
-        raise WorkdirError(f"sbatch refuses {script} ({_said(done)}).")
+        raise _Refused(f"sbatch refuses {script} ({_said(done)}).")
     return [f"{number}_{index}" for index in range(len(slices))]
 
 

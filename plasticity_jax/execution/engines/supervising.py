@@ -22,7 +22,7 @@ class Jobs(NamedTuple):
 
     Attributes:
       room: how many more may be started, by how many run.
-      start: (folders) -> a job for each.
+      start: (folders) -> a job for each of the first of them, of as many as were taken.
       ended: (jobs) -> exit codes of those that ended, `CANCELLED` for one taken back.
       stop: (jobs) -> a sentence on what becomes of jobs when the run is asked to stop; those that
         it ends are waited for.
@@ -66,8 +66,9 @@ def supervise(
             jobs.stop(list(running))
         now = waiting[: max(0, jobs.room(len(running)))]
         if now:
-            del waiting[: len(now)]
-            running |= dict(zip(jobs.start(now), now, strict=True))
+            made = jobs.start(now)
+            del waiting[: len(made)]
+            running |= dict(zip(made, now, strict=False))
         for job, code in jobs.ended(list(running)).items():
             folder = running.pop(job)
             reason = _reason(folder, code)
