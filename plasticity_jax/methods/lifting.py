@@ -208,13 +208,14 @@ class Rewrite(NamedTuple):
       when: (ctx, memory) -> [] bool. One that depends on the clock only stays one branch for all
         lanes; where it depends on data, vmapped lanes compute both sides.
       init: params -> memory.
-      observe: (memory, ctx) -> memory, at every step.
+      observe: (memory, ctx, params) -> memory, at every step, with the parameters after the
+        optimizer's update.
     """
 
     apply: Callable[[PyTree, Context, Any], tuple[PyTree, PyTree, Any]]
     when: Callable[..., Array]
     init: Callable[[PyTree], Any] = lambda params: ()
-    observe: Callable[[Any, Context], Any] = lambda memory, ctx: memory
+    observe: Callable[[Any, Context, PyTree], Any] = lambda memory, ctx, params: memory
 
     def __call__(self, optimizer: optax.GradientTransformation) -> Optimizer:
         """Returns `optimizer` followed by the rewrite.
@@ -235,9 +236,10 @@ class Rewrite(NamedTuple):
                     "a method that rewrites parameters needs update(..., params, ctx=Context(...))."
                 )
             updates, inner = optimizer.update(updates, state.inner, params, ctx=ctx, **extra)
-            memory = self.observe(state.memory, ctx)
+            memory = self.observe(state.memory, ctx, optax.apply_updates(params, updates))
 
             def rewritten():
+                # computed again where it is needed, rather than kept at every step
                 stepped = optax.apply_updates(params, updates)
                 after, touched, remembered = self.apply(stepped, ctx, memory)
 

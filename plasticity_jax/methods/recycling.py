@@ -104,8 +104,9 @@ class _Redo(NamedTuple):
         sums = {group: jnp.zeros(h, self.dtype[group]) for group, h in self.width.items()}
         return sums, jnp.zeros((), jnp.float32)
 
-    def look(self, state: lifting.Counted, ctx: Context) -> lifting.Counted:
+    def look(self, state: lifting.Counted, ctx: Context, params: PyTree) -> lifting.Counted:
         """Returns what is remembered after a step's batch."""
+        del params
         if not self.running:
             return state
         sums, count = state.memory

@@ -114,40 +114,52 @@ def continual_backprop(
         memory = {name: _started(group) for name, group in groups.items()}
         return lifting.Counted(jnp.int32(0), memory)
 
-    def apply(params, ctx, state):
+    def here(params: PyTree) -> dict[str, _Group]:
+        """The groups whose weights are not masked."""
         for name, group in groups.items():
             what = f"continual_backprop's layer of units {name!r}"
             trees.check_layer(what, params, group.layer)
-        old = trees.named(params)
-        here = {
-            name: group
-            for name, group in groups.items()
-            if {(*group.layer, "kernel"), (*group.reads, "kernel")} <= old.keys()
-        }
-        memory = {
-            name: _looked(rule, group, old, _activations(name, group, ctx), state.memory[name])
-            for name, group in here.items()
-        }
-        due = {}
-        for place, name in enumerate(here):
-            key = jax.random.fold_in(jax.random.fold_in(ctx.key, _DRAW), place)
-            due[name], memory[name] = _due(rule, memory[name], key)
-        if not due:
-            return params, None, state
+        found = trees.named(params).keys()
+        kernels = {n: {(*g.layer, "kernel"), (*g.reads, "kernel")} for n, g in groups.items()}
+        return {name: groups[name] for name, needed in kernels.items() if needed <= found}
 
+    def look(state, ctx, params):
+        named, memory = trees.named(params), dict(state.memory)
+        for name, group in here(params).items():
+            hidden = _activations(name, group, ctx)
+            memory[name] = _looked(rule, group, named, hidden, memory[name])
+        return state._replace(memory=memory)
+
+    def due(ctx: Context, memory: Mapping[str, _Memory]) -> dict[str, Array]:
+        key = jax.random.fold_in(ctx.key, _DRAW)
+        keys = {name: jax.random.fold_in(key, place) for place, name in enumerate(groups)}
+        return {name: _due(rule, memory[name], keys[name]) for name in groups}
+
+    def when(ctx, state):
+        return jnp.stack(list(due(ctx, state.memory).values())).max() > 0
+
+    def apply(params, ctx, state):
         def draw(number: Array) -> PyTree:
             return init(jax.random.fold_in(ctx.key, _DRAW + number))
 
-        replace = _replacing(rule, here, due, draw)
+        old, number = trees.named(params), due(ctx, state.memory)
+        memory = dict(state.memory)
+        if rule.count == "accumulated":
+            for name, own in memory.items():
+                memory[name] = own._replace(owed=own.owed - number[name])
+        replace = _replacing(rule, here(params), number, draw)
         untouched = {name: jnp.zeros(p.shape, bool) for name, p in old.items()}
-        # A loop, not a branch: under vmap it is entered only when some lane has a unit to replace.
-        first = (jnp.stack(list(due.values())).max() > 0, old, untouched, memory, jnp.int32(0))
-        _, new, touched, memory, number = jax.lax.while_loop(lambda carry: carry[0], replace, first)
+        # A loop in the branch: under vmap both sides of a branch are computed, but a loop is
+        # entered only when some lane has a unit to replace.
+        first = (when(ctx, state), old, untouched, memory, jnp.int32(0))
+        _, new, touched, memory, replaced = jax.lax.while_loop(
+            lambda carry: carry[0], replace, first
+        )
         structure = jax.tree.structure(params)
         after, mask = (jax.tree.unflatten(structure, [*part.values()]) for part in (new, touched))
-        return after, mask, lifting.Counted(state.units + number, {**state.memory, **memory})
+        return after, mask, lifting.Counted(state.units + replaced, memory)
 
-    return lifting.Rewrite(apply, lambda ctx, memory: jnp.bool_(True), begin)
+    return lifting.Rewrite(apply, when, begin, look)
 
 
 def _group(name: str, unit: UnitGroup, shapes: Mapping[trees.Path, Array]) -> _Group:
@@ -177,40 +189,55 @@ def _activations(name: str, group: _Group, ctx: Context) -> Array:
 def _looked(rule: _Rule, group: _Group, old: _Named, hidden: Array, memory: _Memory) -> _Memory:
     """Returns the memory after this step's activations [N, copies * H] and new weights."""
     age = memory.age + 1
-    mean = rule.decay * memory.mean + (1 - rule.decay) * hidden.mean(axis=0)
+    mean = rule.decay * memory.mean + (1 - rule.decay) * _mean(hidden)
     now = memory._replace(age=age, mean=mean)
+    if rule.count == "accumulated":
+        share = jnp.float32(rule.replacement_rate) * _eligible(rule, now).sum(dtype=jnp.int32)
+        now = now._replace(owed=memory.owed + share)
     reads = jnp.abs(old[*group.reads, "kernel"]).astype(jnp.float32)
-    outgoing = reads.reshape(-1, *reads.shape[-2:]).mean(axis=(0, 2))
+    outgoing = _mean(reads.reshape(-1, *reads.shape[-2:]).mean(axis=0).T)
     outgoing = outgoing.reshape(-1, group.units).mean(axis=0)
     if rule.utility == "contribution":
-        fresh = recycling.magnitude(hidden, group.units) * outgoing
+        fresh = _mean(jnp.abs(hidden).reshape(-1, group.units)) * outgoing
     else:
         usual = mean / group.of_copies(now.started(rule.decay))
         incoming = jnp.abs(old[*group.layer, "kernel"]).astype(jnp.float32)
-        incoming = incoming.reshape(-1, group.units).mean(axis=0)
+        incoming = _mean(incoming.reshape(-1, group.units))
         per_weight = jnp.where(incoming > 0, outgoing / jnp.where(incoming > 0, incoming, 1.0), 0.0)
-        fresh = recycling.magnitude(hidden - usual[None, :], group.units) * per_weight
+        fresh = _mean(jnp.abs(hidden - usual).reshape(-1, group.units)) * per_weight
     return now._replace(utility=rule.decay * memory.utility + (1 - rule.decay) * fresh)
 
 
-def _due(rule: _Rule, memory: _Memory, key: Key) -> tuple[Array, _Memory]:
-    """Returns how many units are to be replaced now, [] int32, and the memory after that."""
-    eligible = (memory.age > rule.maturity).sum(dtype=jnp.int32)
+def _mean(rows: Array) -> Array:
+    """Returns the mean [H] of rows [N, H].
+
+    As a product, which a CPU computes several numbers at a time; a sum over rows it does not.
+    """
+    ones = jnp.ones((1, len(rows)), rows.dtype)
+    return jnp.matmul(ones, rows, precision="highest")[0] / len(rows)
+
+
+def _eligible(rule: _Rule, memory: _Memory) -> Array:
+    """Returns which units are mature, [H] bool."""
+    return memory.age > rule.maturity
+
+
+def _due(rule: _Rule, memory: _Memory, key: Key) -> Array:
+    """Returns how many units are to be replaced now, [] int32."""
+    eligible = _eligible(rule, memory).sum(dtype=jnp.int32)
     if rule.count == "at_least_one":
         share = jnp.floor(rule.replacement_rate * len(memory.age)).astype(jnp.int32)
-        return jnp.minimum(jnp.maximum(share, 1), eligible), memory
-    share = jnp.float32(rule.replacement_rate) * eligible
+        return jnp.minimum(jnp.maximum(share, 1), eligible)
     if rule.count == "drawn":
+        share = jnp.float32(rule.replacement_rate) * eligible
         one = (jax.random.uniform(key) < share).astype(jnp.int32)
-        return jnp.where(share < 1, one, jnp.floor(share).astype(jnp.int32)), memory
-    owed = memory.owed + share
-    whole = jnp.floor(owed)
-    return whole.astype(jnp.int32), memory._replace(owed=owed - whole)
+        return jnp.where(share < 1, one, jnp.floor(share).astype(jnp.int32))
+    return jnp.floor(memory.owed).astype(jnp.int32)
 
 
 def _chosen(rule: _Rule, memory: _Memory, number: Array) -> Array:
     """Returns which units are replaced, [H] bool: mature, of least utility, ties by index."""
-    eligible = memory.age > rule.maturity
+    eligible = _eligible(rule, memory)
     utility = jnp.where(eligible, memory.utility / memory.started(rule.decay), jnp.inf)
     return eligible & (recycling.place(utility) < number)
 

@@ -294,12 +294,13 @@ def test_a_network_is_drawn_only_when_a_unit_is_replaced():
 
     tx = methods.continual_backprop(units, init)(optax.sgd(0.01))
 
-    def step(seed, params):
+    def step(seed, params, state):
         ctx = Context(jax.random.key(seed), seed, jnp.bool_(False), {"h": jnp.ones((1, 5))})
-        return tx.update(params, tx.init(params), params, ctx=ctx)
+        return tx.update(params, state, params, ctx=ctx)
 
     params = jax.eval_shape(jax.vmap(init), jax.random.split(jax.random.key(0), 3))
-    lowered = jax.jit(jax.vmap(step)).lower(jnp.arange(3, dtype=jnp.uint32), params)
+    given = jnp.arange(3, dtype=jnp.uint32), params, jax.eval_shape(jax.vmap(tx.init), params)
+    lowered = jax.jit(jax.vmap(step)).lower(*given)
     text = lowered.compile().as_text()
     assert "u32[3,7,5]" in text
     assert "u32[3,7,5]" not in text[text.index("ENTRY") :]
