@@ -1,10 +1,10 @@
-"""The command line of what is computed in one go, without lanes: a folder and a scale."""
+"""The command line of what is computed in one go, without lanes: a folder, a scale, and data."""
 
 import sys
 from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 
-from plasticity_jax import registry
+from plasticity_jax import datasets, registry
 from plasticity_jax.cli import flags, launcher
 from plasticity_jax.storage import paths, workdir
 
@@ -12,7 +12,7 @@ from plasticity_jax.storage import paths, workdir
 def main(
     doc: str,
     scales: Collection[str],
-    compute: Callable[[Path, str], str],
+    compute: Callable[..., str],
     argv: Sequence[str] | None = None,
     own: flags.Values | None = None,
 ) -> int:
@@ -20,20 +20,24 @@ def main(
     returns, and returns the exit code: 0, 2 for a fault of the command line, 1 for one of data or
     disk.
 
-    The first of `scales` is the usual one; `own` are flags that are taken besides.
+    The first of `scales` is the usual one; `own` are flags that are taken besides, with their usual
+    values, and given to `compute` by name. One that is called `dataset` is checked.
     """
     known = {"workdir": None, "scale": next(iter(scales)), "help": False, **(own or {})}
     try:
         given, rest = flags.own(known, sys.argv[1:] if argv is None else argv)
         if rest:
             raise ValueError(
-                f"argument {rest[0]!r} is not a flag of this: allowed are --workdir=DIR, --scale "
-                "and --help."
+                f"argument {rest[0]!r} is not a flag of this: allowed are --workdir=DIR, "
+                f"{''.join(f'--{name}, ' for name in own or {})}--scale and --help."
             )
         if given["help"]:
             launcher.say(doc)
             return 0
         scale = registry.one_of("scale", given["scale"], scales)
+        values = {name: given[name] for name in own or {}}
+        if "dataset" in values:
+            datasets.check_name(values["dataset"])
         if not given["workdir"]:
             raise ValueError("workdir is not given: name a folder with --workdir=DIR.")
         folder = Path(paths.expanded(given["workdir"], "workdir"))
@@ -41,13 +45,13 @@ def main(
         return launcher.fault(error, launcher.USAGE)
     try:
         workdir.check_writable(folder)
-        launcher.say(run(compute, folder, scale))
+        launcher.say(run(compute, folder, scale, values))
     except launcher.ENVIRONMENT_FAULTS as error:
         return launcher.fault(error, launcher.ENVIRONMENT)
     return 0
 
 
-def run(compute: Callable[[Path, str], str], folder: Path, scale: str) -> str:
+def run(compute: Callable[..., str], folder: Path, scale: str, values: flags.Values) -> str:
     """Returns what `compute` says, with JAX made ready."""
     launcher.prepare_jax()
-    return compute(folder, scale)
+    return compute(folder, scale, **values)

@@ -210,7 +210,7 @@ def main(doc: str | None, name: str, argv: Sequence[str] | None = None) -> int:
     return computation.main(
         (doc or "") + HELP,
         SCALES,
-        lambda folder, scale: run(FIGURES[name], folder, scale),
+        lambda folder, scale, progress: run(FIGURES[name], folder, scale),
         argv,
         {"progress": True},
     )

@@ -4,8 +4,10 @@ Question: exact clones are trained on by gradient descent, momentum, Adam and Ad
 descent with noise, and with dropout. How far are they from the manifold of clones in the end? Does
 the certificate of invariance tell, the share of the first change that is normal to the manifold?
 Source: Joudaki et al., section 4, whose proposition is of gradient descent and whose remark expects
-other optimizers to break it; the four networks at a small size, on scikit-learn's digits, are ours.
+other optimizers to break it; the four networks at a small size, on scikit-learn's digits or the
+images of --dataset, are ours.
 Command: python -m experiments.barriers.staying --workdir=runs/staying [--scale=smoke]
+    [--dataset=cifar10]
 Cost: minutes on two cores, most of them to compile.
 Rule: clones are foretold to part if the certificate is above 1e-4, and have parted if their
 distance is above 1e-4 of the parameters' norm.
@@ -19,10 +21,11 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 
 from experiments import computation
-from plasticity_jax import manifolds, models
+from plasticity_jax import datasets, manifolds, models
 from plasticity_jax.reporting import curves
 from plasticity_jax.storage import writing
 from plasticity_jax.surgery import clone
@@ -40,7 +43,7 @@ class Scale(NamedTuple):
       networks: names of `made`.
       seeds: of each.
       steps: of training.
-      examples: digits in a batch; a new batch for every step.
+      examples: images in a batch; a new batch for every step.
     """
 
     networks: tuple[str, ...] = ("mlp", "cnn", "resnet18", "vit")
@@ -161,27 +164,26 @@ def run(one: Cloned, way: Way, step: Any, batches: Sequence[Any], key: Key) -> t
     return float(certificate), float(away)
 
 
-def digits(count: int, examples: int) -> list[tuple[Array, Array]]:
-    """Returns `count` batches of images [examples, 8, 8, 1], standardized, and their classes."""
-    from sklearn import datasets
-
-    images, labels = datasets.load_digits(return_X_y=True)
-    images = ((images - images.mean()) / images.std()).reshape(-1, 8, 8, 1)
+def batches_of(dataset: str, count: int, examples: int) -> list[tuple[Array, Array]]:
+    """Returns `count` batches of the first images [examples, H, W, C], normalized, and their
+    classes. Raises DataError.
+    """
+    data = datasets.load(dataset)
     found = []
     for number in range(count):
-        place = [(number * examples + i) % len(labels) for i in range(examples)]
-        x, y = jnp.asarray(images[place], jnp.float32), jnp.asarray(labels[place], jnp.int32)
-        found.append((x, y))
+        place = [(number * examples + i) % len(data.labels) for i in range(examples)]
+        x = (data.images[place] - np.array(data.mean)) / np.array(data.std)
+        found.append((jnp.asarray(x, jnp.float32), jnp.asarray(data.labels[place], jnp.int32)))
     return found
 
 
-def compute(folder: Path, name: str) -> str:
-    """Writes the table and the picture; returns the table over seeds."""
+def compute(folder: Path, name: str, dataset: str) -> str:
+    """Writes the table and the picture; returns the table over seeds. Raises DataError."""
     import pandas as pd
 
-    folder.mkdir(parents=True, exist_ok=True)
     scale, rows = SCALES[name], []
-    batches = digits(scale.steps, scale.examples)
+    batches = batches_of(dataset, scale.steps, scale.examples)
+    folder.mkdir(parents=True, exist_ok=True)
     for network in scale.networks:
         keys = [jax.random.key(seed) for seed in range(scale.seeds)]
         clones = [cloned(network, key, batches[0][0]) for key in keys]
@@ -220,7 +222,7 @@ def picture(table: Any, path: Path) -> None:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs it from the command line and returns the exit code."""
-    return computation.main(__doc__ or "", SCALES, compute, argv)
+    return computation.main(__doc__ or "", SCALES, compute, argv, {"dataset": "digits"})
 
 
 if __name__ == "__main__":

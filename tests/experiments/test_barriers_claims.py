@@ -193,6 +193,25 @@ def test_clones_of_an_mlp_stay_or_part_as_foretold(tmp_path, capsys, monkeypatch
     assert (tmp_path / "staying.png").stat().st_size > 1000
 
 
+@pytest.mark.parametrize(
+    ("arguments", "code", "said"),
+    [
+        (["--dataset=mnits"], 2, "Unknown dataset 'mnits'"),
+        (["--dataset=arrays:nowhere"], 1, "nowhere"),
+        (["--data=x"], 2, "allowed are --workdir=DIR, --dataset, --scale and --help."),
+    ],
+)
+def test_data_that_clones_cannot_be_trained_on_are_refused(
+    arguments, code, said, tmp_path, capsys, monkeypatch
+):
+    monkeypatch.setattr(launcher, "prepare_jax", lambda *_: None)
+    assert staying.main([*arguments, f"--workdir={tmp_path / 'run'}"]) == code
+    told = capsys.readouterr().err
+    assert said in told
+    assert "Traceback" not in told
+    assert not (tmp_path / "run" / "staying.csv").exists()
+
+
 def test_since_when_a_layer_is_nearest_to_a_trap(tmp_path, capsys):
     rows = {
         "lane": 0,
