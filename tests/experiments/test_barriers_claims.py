@@ -11,6 +11,7 @@ import pandas as pd
 import pytest
 
 from experiments.barriers import claims, printed, redrawn, staying, trapped
+from plasticity_jax.cli import launcher
 from plasticity_jax.storage import table as table_
 
 BARE = {"norm": "none", "mlp.dropout": 0.0, "mlp.norm_affine": True}
