@@ -100,6 +100,23 @@ def of_rows(x: Array, function: Callable[[Array], Array]) -> Array:
     return rows.reshape(*x.shape[:-1], -1)
 
 
+def heads(x: Array, count: int) -> Array:
+    """Returns [B * count, tokens, size] from [B, tokens, count * size]: each head of each example.
+
+    On a CPU products over one axis of batches are much faster than over two.
+    """
+    parted = x.reshape(*x.shape[:2], count, -1).transpose(0, 2, 1, 3)
+    return parted.reshape(-1, *parted.shape[2:])
+
+
+def joined(x: Array, count: int) -> Array:
+    """Returns [B, tokens, count * size] from `count` heads of each example, [B * count, tokens,
+    size].
+    """
+    parted = x.reshape(-1, count, *x.shape[1:]).transpose(0, 2, 1, 3)
+    return parted.reshape(*parted.shape[:2], -1)
+
+
 def sow(module: nn.Module, group: str, activations: Array, before: Array | None = None) -> None:
     """Makes `activations` readable from outside as `group`, which must not be the name of a
     submodule, and what was there `before` the activation function.

@@ -78,16 +78,15 @@ class ViT(layers.Model):
 
     def _attention(self, x: Array, train: bool, i: int) -> Array:
         x = self._normalised(x, train, f"block{i}_norm0")
-        shape = (*x.shape[:2], self.heads, self.embedding // self.heads)
-        parts = [
-            self._dense(x, self.embedding, f"block{i}_{name}").reshape(shape)
+        size = self.embedding // self.heads
+        query, key, value = (
+            layers.heads(self._dense(x, self.embedding, f"block{i}_{name}"), self.heads)
             for name in ("query", "key", "value")
-        ]
-        query, key, value = parts
-        scores = jnp.einsum("bqhd,bkhd->bhqk", query, key) * shape[-1] ** -0.5
+        )
+        scores = jnp.einsum("nqd,nkd->nqk", query * size**-0.5, key)
         weights = self._dropped(jax.nn.softmax(scores, axis=-1), train)
-        read = jnp.einsum("bhqk,bkhd->bqhd", weights, value)
-        return self._dense(read.reshape(x.shape), self.embedding, f"block{i}_out")
+        read = layers.joined(jnp.einsum("nqk,nkd->nqd", weights, value), self.heads)
+        return self._dense(read, self.embedding, f"block{i}_out")
 
     def _mixed(self, x: Array, train: bool, i: int) -> Array:
         x = self._normalised(x, train, f"block{i}_norm1")
