@@ -42,6 +42,7 @@ class Kept(NamedTuple):
 KEPT = {
     "bandit": Kept(acting.BANDIT, acting.BANDIT.title, "0.99"),
     "bandit_mnist": Kept(acting.BANDIT, "Contextual bandit on MNIST", "0.0"),
+    "bandit_mnist_far": Kept(acting.BANDIT, "Contextual bandit on MNIST", "0.99"),
     "bandit_cifar10": Kept(acting.BANDIT, "Contextual bandit on CIFAR-10", "0.99", until=3),
     "minatar": Kept(acting.MINATAR, acting.MINATAR.title, "breakout"),
     "minatar_long": Kept(

@@ -706,6 +706,11 @@ SENTENCES = (
         lambda: _bandit("bandit_mnist", 10),
     ),
     Sentence(
+        "layer norm {norm:+.3}, L2 {l2:+.3}, L2 beside layer norm {beside:+.3}, layer norm less L2 "
+        "{apart:+.3}. With gamma 0.99 an L2 of 1e-6 does nothing",
+        lambda: _bandit("bandit_mnist_far", 10, 1e-6),
+    ),
+    Sentence(
         "it gains {near_norm:+.3} in the third phase with gamma 0 and {far_norm:+.3} with 0.99",
         bandit_on_cifar10,
     ),

@@ -53,14 +53,14 @@ def bandit() -> str:
     return markdown(heads, rows)
 
 
-def on_mnist() -> str:
-    """Returns the table of the bandit on MNIST, with what was measured in the tenth phase."""
+def on_mnist(name: str) -> str:
+    """Returns a table of the bandit on MNIST, with what was measured in the tenth phase."""
     heads = ["norm", "L2", "first phase", "tenth phase", "fresh in the tenth", "tenth less fresh"]
     rows = []
-    for _, row in compared("bandit_mnist").iterrows():
+    for _, row in compared(name).iterrows():
         where = aged(row["norm"], **{"l2.strength": row["l2.strength"]})
-        dead = LANES.end("bandit_mnist", where, "dormant_fraction", 1)
-        rank = LANES.end("bandit_mnist", where, "effective_rank", 1)
+        dead = LANES.end(name, where, "dormant_fraction", 1)
+        rank = LANES.end(name, where, "effective_rank", 1)
         own = [row["norm"], strength(row["l2.strength"])]
         own += [f"{told(row, part):.3}" for part in ("first", "last", "fresh", "last - fresh")]
         rows.append([*own, f"{dead:.0%m}", f"{rank:.0m}"])
@@ -171,7 +171,8 @@ def blocks() -> dict[str, str]:
     """Returns what stands in README.md after each mark, by the mark."""
     made = {
         "bandit": ("bandit", bandit),
-        "bandit: mnist": ("bandit_mnist", on_mnist),
+        "bandit: mnist": ("bandit_mnist", lambda: on_mnist("bandit_mnist")),
+        "bandit: mnist far": ("bandit_mnist_far", lambda: on_mnist("bandit_mnist_far")),
         "bandit: cifar10": ("bandit_cifar10", on_cifar10),
         "minatar": ("minatar", minatar),
         "minatar: longest": ("minatar_long", lambda: minatar("minatar_long")),
