@@ -32,6 +32,12 @@ AFFINE, AFFINE_FAST = "affine_mlp", "affine_mlp_01"  # lanes of its norms with a
 # class split, of whose stream other lanes say whether there is an effect
 EFFECTS = {AFFINE: "split_mlp", AFFINE_FAST: FAST}
 NEW = "split_tiny"  # lanes of an MLP at two learning rates, whose tasks have classes of their own
+# lanes on digits, at learning rates at which an effect was looked for
+DIGITS = {
+    "mlp": "split_digits",
+    **{model: f"split_digits_{model}" for model in ("cnn", "resnet18", "vit")},
+}
+SMALL_CLONES = "clone_resnet18_small"  # lanes of a narrower ResNet-18, on images of 16 x 16
 NAMES = {"mlp": "MLP", "cnn": "CNN", "resnet18": "ResNet-18", "vit": "ViT"}
 DEAD, TWINS, STUCK = "dead_fraction", "duplicate_fraction", "saturated_fraction"
 RANK, ACCURACY, R2 = "effective_rank", "online_accuracy", "clone_r2"
@@ -151,10 +157,13 @@ def _affine(model: str) -> Claim:
 
 
 def _on_digits() -> list[Claim]:
-    """The same of an MLP on digits at a high learning rate; dropout was not run there."""
-    found = [*_course("mlp"), *_norms("mlp"), _affine("mlp")]
-    digits = "split_digits"
-    return [one._replace(figure=f"{one.figure}, digits", lanes=digits) for one in found]
+    """The same on digits at high learning rates; of the MLP dropout was not run there."""
+    found = []
+    for model, lanes in DIGITS.items():
+        own = [*_course(model), *_norms(model)]
+        own += [_affine(model)] if model == "mlp" else _dropped(model)
+        found += [one._replace(figure=f"{one.figure}, digits", lanes=lanes) for one in own]
+    return found
 
 
 def _cloned(model: str, dropout: float = 0.0, method: str = "none") -> Where:
@@ -301,8 +310,12 @@ CLAIMS = (
     _affine("mlp"),
     *_dropped("mlp"),
     *_clones("cnn"),
-    # (of ResNet-18 the arms with noise and dropout were not run)
+    # (noise and dropout were run of a small ResNet-18 alone)
     _clones("resnet18")[0],
+    *(
+        one._replace(figure=f"{one.figure}, 16x16", lanes=SMALL_CLONES)
+        for one in _clones("resnet18")
+    ),
     *_clones("vit"),
     *_noise("mlp", ("B.6", "B.7")),
     *_noise("vit", ("B.8", "B.9")),
@@ -311,12 +324,13 @@ CLAIMS = (
 )
 ARMS: Mapping[str, Sequence[Column]] = {
     **{f"split_{model}": SPLIT for model in MODELS},
-    "split_digits": SPLIT,
+    **dict.fromkeys(DIGITS.values(), SPLIT),
     FAST: SPLIT,
     **dict.fromkeys(EFFECTS, SPLIT),
     NEW: SPLIT,
     "split_long": SPLIT,
     **{f"clone_{model}": CLONES for model in MODELS},
+    SMALL_CLONES: CLONES,
     **dict.fromkeys(("noise_mlp", "noise_vit", "dropout_mlp", "optimizers_mlp"), CLONES),
 }
 
@@ -410,7 +424,10 @@ def effects() -> str:
         *((f"split_{model}", name, NOTHING) for model, name in NAMES.items()),
         ("foretelling_split", "MLP, learning rate 0.01", NOTHING),
         (FAST, "MLP, learning rate 0.01, of other seeds", NOTHING),
-        ("split_digits", "MLP on digits, learning rate 0.03", NOTHING),
+        (DIGITS["mlp"], "MLP on digits, learning rate 0.03", NOTHING),
+        (DIGITS["cnn"], "CNN on digits, learning rate 0.03", NOTHING),
+        (DIGITS["resnet18"], "ResNet-18 on digits, learning rate 0.02", NOTHING),
+        (DIGITS["vit"], "ViT on digits, learning rate 0.01", NOTHING),
         (NEW, news, NOTHING),
         (NEW, f"{news}, learning rate 0.01", fast),
     ]
