@@ -204,7 +204,7 @@ def _looked(rule: _Rule, group: _Group, old: _Named, hidden: Array, memory: _Mem
         incoming = jnp.abs(old[*group.layer, "kernel"]).astype(jnp.float32)
         incoming = _mean(incoming.reshape(-1, group.units))
         per_weight = jnp.where(incoming > 0, outgoing / jnp.where(incoming > 0, incoming, 1.0), 0.0)
-        fresh = _mean(jnp.abs(hidden - usual).reshape(-1, group.units)) * per_weight
+        fresh = _mean(jnp.abs(hidden - usual[None, :]).reshape(-1, group.units)) * per_weight
     return now._replace(utility=rule.decay * memory.utility + (1 - rule.decay) * fresh)
 
 
@@ -269,7 +269,9 @@ def _replacing(
             rows = jnp.broadcast_to(rows[:, None], new[reads].shape)
             new[reads] = jnp.where(rows, 0, new[reads])
             touched[reads] = touched[reads] | rows
-        after = {name: _restarted(groups[name], memory[name], chosen[name]) for name in groups}
+        after = dict(memory)
+        for name, group in groups.items():
+            after[name] = _restarted(group, memory[name], chosen[name])
         number = sum((c.sum(dtype=jnp.int32) for c in chosen.values()), jnp.int32(0))
         return jnp.bool_(False), new, touched, after, number
 
