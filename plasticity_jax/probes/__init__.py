@@ -214,16 +214,19 @@ def _linearized_fraction(
 ) -> Annotated[Measured, Metric(label="linearized units", share=True)]:
     """Fraction of units whose preactivation is positive on at least 99 % of the inputs; per layer.
 
-    The detail `line` is of units that a straight line fits, for smooth activations too.
+    The detail `line` is of units that a straight line fits, whatever their activation and on
+    whichever side of 0 they are, also per layer.
     """
     view = _view(snapshot, "linearized_fraction")(snapshot.params)
     found = view.preactivations
     layers = {group: linearized_fraction(before, share) for group, before in found.items()}
     hidden = {group: view.hidden[group] for group in found}
+    lines = {f"line/{g}": linear_fraction(hidden[g], before) for g, before in found.items()}
     return {
         "": linearized_fraction(found, share),
         "line": linear_fraction(hidden, found),
         **layers,
+        **lines,
     }
 
 

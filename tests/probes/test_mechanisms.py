@@ -55,6 +55,15 @@ def test_lines_are_units_whose_variance_a_line_explains(activation):
     assert float(doubled) == 0
 
 
+def test_a_line_may_be_on_either_side_of_0():
+    """Of leaky ReLU a unit below 0 on all inputs is linear too; of ReLU it is dead."""
+    before = {"h": jnp.stack([X[:, 0] + 9, X[:, 1] - 9, X[:, 2]], axis=1)}
+    for function, lines in ((jax.nn.leaky_relu, 2), (jax.nn.relu, 1)):
+        after = {"h": function(before["h"])}
+        assert float(probes.linear_fraction(after, before)) == pytest.approx(lines / 3)
+    assert float(probes.linearized_fraction(before)) == pytest.approx(1 / 3)
+
+
 @pytest.mark.parametrize("norm", ["none", "layer"])
 @pytest.mark.long
 def test_alignment_of_the_first_layer_is_of_gradient_and_inputs(norm):

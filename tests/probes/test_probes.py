@@ -561,6 +561,8 @@ def test_columns_of_every_probe():
         "linearized_fraction": {
             "": (linear + 2) / 7,
             "line": (RARE.std(0) > 0).sum() / 7,
+            "line/h0": (RARE.std(0) > 0).sum() / 5,
+            "line/h1": 0,
             "h0": linear / 5,
             "h1": 1,
         },
@@ -655,7 +657,7 @@ def columns_that_depend(path, columns):
         partly = partly | {
             **dict.fromkeys(ranks, last),
             "feature_spectrum": (*last, *(("largest",) if last else ())),
-            "linearized_fraction": ("", "line"),
+            "linearized_fraction": ("", "line", f"line/{layer}"),
             "preactivation": ("", "size", "deviation", "histogram"),
         }
     found = {(name, column) for name, column in columns if name in everywhere}
