@@ -109,57 +109,77 @@ def continual_backprop(
     shapes = trees.named(jax.eval_shape(init, jax.random.key(0)))
     groups = {name: _group(name, unit, shapes) for name, unit in units.items()}
 
-    def begin(params):
+    own = _Replacement(rule, init, groups)
+    return lifting.Rewrite(own.apply, own.when, own.begin, own.look)
+
+
+class _Replacement(NamedTuple):
+    """Continual backprop of a network: its settings, how it is drawn, and its groups of units."""
+
+    rule: _Rule
+    init: Callable[[Key], PyTree]
+    groups: Mapping[str, _Group]
+
+    def begin(self, params: PyTree) -> lifting.Counted:
+        """Returns what is remembered before the first step."""
         del params
-        memory = {name: _started(group) for name, group in groups.items()}
+        memory = {name: _started(group) for name, group in self.groups.items()}
         return lifting.Counted(jnp.int32(0), memory)
 
-    def here(params: PyTree) -> dict[str, _Group]:
-        """The groups whose weights are not masked."""
-        for name, group in groups.items():
-            what = f"continual_backprop's layer of units {name!r}"
-            trees.check_layer(what, params, group.layer)
-        found = trees.named(params).keys()
-        kernels = {n: {(*g.layer, "kernel"), (*g.reads, "kernel")} for n, g in groups.items()}
-        return {name: groups[name] for name, needed in kernels.items() if needed <= found}
-
-    def look(state, ctx, params):
+    def look(self, state: lifting.Counted, ctx: Context, params: PyTree) -> lifting.Counted:
+        """Returns what is remembered after a step, whose new weights are `params`."""
         named, memory = trees.named(params), dict(state.memory)
-        for name, group in here(params).items():
+        for name, group in self._here(params).items():
             hidden = _activations(name, group, ctx)
-            memory[name] = _looked(rule, group, named, hidden, memory[name])
+            memory[name] = _looked(self.rule, group, named, hidden, memory[name])
         return state._replace(memory=memory)
 
-    def due(ctx: Context, memory: Mapping[str, _Memory]) -> dict[str, Array]:
-        key = jax.random.fold_in(ctx.key, _DRAW)
-        keys = {name: jax.random.fold_in(key, place) for place, name in enumerate(groups)}
-        return {name: _due(rule, memory[name], keys[name]) for name in groups}
+    def when(self, ctx: Context, state: lifting.Counted) -> Array:
+        """Returns whether a unit is to be replaced now, [] bool."""
+        return jnp.stack(list(self._due(ctx, state).values())).max() > 0
 
-    def when(ctx, state):
-        return jnp.stack(list(due(ctx, state.memory).values())).max() > 0
+    def apply(
+        self, params: PyTree, ctx: Context, state: lifting.Counted
+    ) -> tuple[PyTree, PyTree, lifting.Counted]:
+        """Returns new parameters, which entries of them were touched, and what is remembered."""
 
-    def apply(params, ctx, state):
         def draw(number: Array) -> PyTree:
-            return init(jax.random.fold_in(ctx.key, _DRAW + number))
+            return self.init(jax.random.fold_in(ctx.key, _DRAW + number))
 
-        old, number = trees.named(params), due(ctx, state.memory)
-        memory = dict(state.memory)
-        if rule.count == "accumulated":
+        old, due, memory = trees.named(params), self._due(ctx, state), dict(state.memory)
+        if self.rule.count == "accumulated":
             for name, own in memory.items():
-                memory[name] = own._replace(owed=own.owed - number[name])
-        replace = _replacing(rule, here(params), number, draw)
+                memory[name] = own._replace(owed=own.owed - due[name])
+        replace = _replacing(self.rule, self._here(params), due, draw)
         untouched = {name: jnp.zeros(p.shape, bool) for name, p in old.items()}
         # A loop in the branch: under vmap both sides of a branch are computed, but a loop is
         # entered only when some lane has a unit to replace.
-        first = (when(ctx, state), old, untouched, memory, jnp.int32(0))
-        _, new, touched, memory, replaced = jax.lax.while_loop(
-            lambda carry: carry[0], replace, first
-        )
+        first = (self.when(ctx, state), old, untouched, memory, jnp.int32(0))
+        last = jax.lax.while_loop(lambda carry: carry[0], replace, first)
+        _, new, touched, memory, number = last
         structure = jax.tree.structure(params)
         after, mask = (jax.tree.unflatten(structure, [*part.values()]) for part in (new, touched))
-        return after, mask, lifting.Counted(state.units + replaced, memory)
+        return after, mask, lifting.Counted(state.units + number, memory)
 
-    return lifting.Rewrite(apply, when, begin, look)
+    def _here(self, params: PyTree) -> dict[str, _Group]:
+        """Returns the groups whose weights are not masked."""
+        for name, group in self.groups.items():
+            what = f"continual_backprop's layer of units {name!r}"
+            trees.check_layer(what, params, group.layer)
+        there = trees.named(params).keys()
+        return {
+            name: group
+            for name, group in self.groups.items()
+            if {(*group.layer, "kernel"), (*group.reads, "kernel")} <= there
+        }
+
+    def _due(self, ctx: Context, state: lifting.Counted) -> dict[str, Array]:
+        """Returns how many units of each group are to be replaced now, [] int32."""
+        key = jax.random.fold_in(ctx.key, _DRAW)
+        return {
+            name: _due(self.rule, state.memory[name], jax.random.fold_in(key, place))
+            for place, name in enumerate(self.groups)
+        }
 
 
 def _group(name: str, unit: UnitGroup, shapes: Mapping[trees.Path, Array]) -> _Group:
