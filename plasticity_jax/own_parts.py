@@ -176,6 +176,7 @@ def _check(before: Mapping[str, Mapping[str, Any]], name: str, place: pathlib.Pa
         for part, factory in known.items():
             if part not in before[kind]:
                 new += 1
+                _check_name(kind, part, place)
                 _check_settings(kind, part, factory, place, given)
             elif before[kind][part] is not factory:
                 raise ValueError(
@@ -188,6 +189,16 @@ def _check(before: Mapping[str, Mapping[str, Any]], name: str, place: pathlib.Pa
             f"import is {shown}: {place} enters nothing in a registry: allowed is a module with a "
             'line such as pj.methods.METHODS["mine"] = mine.'
         )
+
+
+def _check_name(kind: str, part: str, place: pathlib.Path) -> None:
+    """Raises ValueError if a part of another kind has the name too: settings are told by it."""
+    for other, known in REGISTRIES.items():
+        if part in known and "dataset" not in (kind, other) and other != kind:
+            raise ValueError(
+                f"the {kind} {part!r} of {place} has the name of the {other} {part!r}: allowed are "
+                "new names."
+            )
 
 
 def _needed(factory: Any) -> list[str]:

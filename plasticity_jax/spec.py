@@ -60,9 +60,10 @@ class Spec:
 
     Every task has `epochs` * (samples // batch_size) steps. If samples is no multiple of
     batch_size, a remainder sits out of each epoch, most examples in turn, but not all equally often
-    (see `stream.epoch`): of 127 examples in batches of 64 one is in every epoch and the others in
-    half of them. Raises ValueError (one sentence: what was given, what is allowed), also for a
-    field other than its default that the model has no use for, such as `width` of a ResNet-18.
+    (see `stream.order.epoch`): of 127 examples in batches of 64 one is in every epoch and the
+    others in half of them. Raises ValueError (one sentence: what was given, what is allowed), also
+    for a field other than its default that the model has no use for, such as `width` of a
+    ResNet-18.
 
     >>> spec = pj.Spec(method="l2+redo", width=4, options={"redo.period": 500})
     >>> spec.method, spec.transition, spec.options
@@ -626,8 +627,8 @@ LATER = {
 PARTS = collections.ChainMap[str, Callable](
     ENVIRONMENTS, AGENTS, HEADS, MODELS, OPTIMIZERS, SCHEDULES, methods.METHODS, PROBES, SURGERIES
 )
-"""{name: factory} of everything whose settings are named `<part>.<setting>`; no name stands in two
-registries.
+"""{name: factory} of everything whose settings are named `<part>.<setting>`; no name but "none",
+which has no settings, stands in two registries.
 """
 
 CHOICES: dict[str, Mapping[str, Any]] = {

@@ -105,6 +105,10 @@ FAULTS = {
         f'{ENTER}pj.methods.METHODS["l2"] = lambda: None\n',
         "mine.py replaces the method 'l2': allowed are new names.",
     ),
+    "name of another kind": (
+        f'{ENTER}pj.probes.PROBES["l2"] = lambda _: 1.0\n',
+        "mine.py has the name of the method 'l2': allowed are new names.",
+    ),
     "no default": (
         f'{ENTER}def m(*, x): pass\npj.methods.METHODS["m"] = m\n',
         "has no default for x: every setting needs one.",

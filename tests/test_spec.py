@@ -17,7 +17,7 @@ from plasticity_jax.models.norms import OF_BATCH
 from plasticity_jax.optimizers import OPTIMIZERS, SCHEDULES
 from plasticity_jax.precision import PRECISIONS
 from plasticity_jax.probes import PROBES
-from plasticity_jax.spec import CHOICES, Spec, comparable, unread
+from plasticity_jax.spec import CHOICES, PARTS, Spec, comparable, unread
 from plasticity_jax.stream.transitions import TRANSITIONS
 from plasticity_jax.surgery import SURGERIES
 
@@ -48,6 +48,12 @@ def refused(function, *arguments, **keyword) -> str:
     assert ". " not in message.replace("e.g. ", "")
     assert len(message) < 600
     return message
+
+
+def test_a_name_stands_in_one_registry():
+    """So that `<part>.<setting>` says of what it is a setting; what is not there has none."""
+    names = {id(known): set(known) - {"none"} for known in (*PARTS.maps, *CHOICES.values())}
+    assert sum(map(len, names.values())) == len(set().union(*names.values()))
 
 
 # Spec
