@@ -3,7 +3,10 @@ one spelling, the American one, as that of the field's terms (regularization, in
 """
 
 import ast
+import functools
+import itertools
 import re
+import symtable
 import tokenize
 from pathlib import Path
 
@@ -20,6 +23,14 @@ BRITISH = (
     r"(?:e[ds]?|ing|ations?)|colour\w*|neighbour\w*|favour\w*|grey|centred|labell(?:ed|ing)"
     r"|modell(?:ed|ing)|analysed)(?![\w`])"
 )
+REFERENCE = r"`([a-z_]\w*(?:\.\w+)+)[`(]"
+# what is no module there, but a variable or a file
+LOCAL = {"run.init", "run.run_task", "spec.epochs", "online.loss"}
+LOCAL |= {"results.parquet", "metrics.jsonl"}
+MODULES: dict[str, list[Path]] = {}
+for _file in FILES:
+    _name = _file.parent.name if _file.name == "__init__.py" else _file.stem
+    MODULES.setdefault(_name, []).append(_file)
 DOCUMENTED = (ast.Module, ast.ClassDef, ast.FunctionDef)
 
 
@@ -47,6 +58,37 @@ def british(file: Path) -> list[str]:
     return re.findall(BRITISH, " ".join(sentences), re.IGNORECASE)
 
 
+def strings_below_fields(file: Path) -> list[str]:
+    """Records that tell a field in a string of its own, where others have `Attributes:`."""
+    trees = ast.walk(ast.parse(file.read_text(encoding="utf-8")))
+    records = [node for node in trees if isinstance(node, ast.ClassDef)]
+    return [
+        record.name
+        for record in records
+        for field, below in itertools.pairwise(record.body)
+        if isinstance(field, ast.AnnAssign) and isinstance(below, ast.Expr)
+    ]
+
+
+def unknown(text: str) -> list[str]:
+    """References such as `module.name` to what no module of that name has, and no package."""
+    found = []
+    for reference in re.findall(REFERENCE, text):
+        for module, name in itertools.pairwise(reference.split(".")):
+            files = MODULES.get(module, [])
+            if files and not any(name in defined(file) for file in files):
+                found.append(reference)
+    return sorted({*found} - LOCAL)
+
+
+@functools.cache
+def defined(file: Path) -> set[str]:
+    """The names of a module, and the modules of a package."""
+    names = symtable.symtable(file.read_text(encoding="utf-8"), file.name, "exec").get_identifiers()
+    beside = file.parent.iterdir() if file.name == "__init__.py" else ()
+    return {*names, *(other.stem for other in beside)}
+
+
 def depth(line: str) -> int:
     return len(line) - len(line.lstrip())
 
@@ -71,6 +113,19 @@ def test_no_line_is_indented_in_the_middle_of_a_paragraph(docstrings):
     assert [(f.name, stray(text)) for f, _, text in docstrings if stray(text)] == []
 
 
+def test_errors_are_told_in_sentences(docstrings):
+    """One dialect: "Raises ValueError for ...", nowhere a block of them."""
+    assert [f.name for f, _, text in docstrings if re.search(r"^ *Raises:", text, re.M)] == []
+
+
+def test_fields_are_told_in_the_docstring_of_their_class():
+    assert [(file.name, name) for file in FILES if (name := strings_below_fields(file))] == []
+
+
+def test_what_docstrings_refer_to_exists(docstrings):
+    assert [(f.name, names) for f, _, text in docstrings if (names := unknown(text))] == []
+
+
 def test_there_is_one_spelling():
     assert [(file.name, words) for file in FILES if (words := british(file))] == []
 
@@ -92,4 +147,10 @@ def test_what_counts():
     ]
     assert run_together("It is so. Paper: a.") == ["It is so. Paper: a."]
     assert run_together("Command: python -m c and more") == ["Command: python -m c and more"]
+    assert unknown("`lanes.grid`, `stream.order.epoch(key)`, `grid.lanes` and lanes.none") == []
+    assert unknown("`stream.epoch` and `placement.execute(`, `stream.order.epochs`") == [
+        "placement.execute",
+        "stream.epoch",
+        "stream.order.epochs",
+    ]
     assert stray("one goes\n  on here\nand here") == ["  on here"]

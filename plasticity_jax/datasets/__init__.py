@@ -27,19 +27,15 @@ def load(name: str, data_dir: str | None = None, download: bool = False) -> Data
         in the home.
       download: whether missing original files may be downloaded.
 
-    Raises:
-      ValueError: an unknown name.
-      DataError: missing, corrupt or unreachable data.
+    Raises ValueError for an unknown name, DataError for missing, corrupt or unreachable data.
     """
     check_name(name)
     return DATASETS["arrays:PATH" if name.startswith("arrays:") else name](name, data_dir, download)
 
 
 def check_name(name: str) -> None:
-    """Nothing, when `name` is a known dataset; touches no file.
-
-    Raises:
-      ValueError: an unknown name, with the known ones.
+    """Nothing, when `name` is a known dataset; touches no file. Raises ValueError, which names the
+    known ones, for another.
     """
     if not isinstance(name, str):
         from plasticity_jax import registry  # (it imports jax, which a dataset does not need)

@@ -23,11 +23,8 @@ def load_arrays(name: str, data_dir: str | None = None, download: bool = False) 
     images or rows of features [N, F], which are kept as float32. Labels are integers [N]: in the
     training part at least two different ones and, of those from 0 to the largest, every one; the
     test part has no others. Targets that are real numbers, [N] or [N, T], make a dataset without
-    classes, for regression. `data_dir` and `download` mean nothing here.
-
-    Raises:
-      DataError: a file is missing or unreadable, or has another dtype, shape, length or other
-        labels.
+    classes, for regression. `data_dir` and `download` mean nothing here. Raises DataError where a
+    file is missing or unreadable, or has another dtype, shape, length or other labels.
     """
     folder = contract.path_of(name.removeprefix("arrays:"))
     training = _part(name, folder, "train")

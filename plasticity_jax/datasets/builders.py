@@ -40,9 +40,8 @@ class OriginalsBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
       download_folder: where downloaded originals are put under their own names.
       options: as for any builder, e.g. `data_dir` and `config`.
 
-    Raises:
-      DataError: from `download_and_prepare`, where an original is missing, corrupt or cannot be
-        downloaded.
+    `download_and_prepare` raises DataError where an original is missing, corrupt or cannot be
+    downloaded.
     """
 
     VERSION = tfds.core.Version(files.VERSION)
@@ -143,12 +142,15 @@ def _configs(family: str) -> list[tfds.core.BuilderConfig]:
 
 
 class IdxBuilder(OriginalsBuilder, skip_registration=True):
-    """What the builders of the MNIST family share: 28x28 gray images and labels in idx files."""
+    """What the builders of the MNIST family share: 28x28 gray images and labels in idx files.
+
+    Attributes:
+      first_label: dataset name -> its lowest label in the files, where that is not 0.
+      transposed: whether the files store columns before rows.
+    """
 
     first_label: ClassVar[dict[str, int]] = {}
-    """Dataset name -> its lowest label in the files, where that is not 0."""
     transposed: ClassVar[bool] = False
-    """Whether the files store columns before rows."""
 
     def examples(self, originals: files.Originals) -> dict[str, Iterable[Example]]:
         """As for every builder."""

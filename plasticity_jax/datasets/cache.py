@@ -47,8 +47,8 @@ def load_originals(name: str, data_dir: str | None, download: bool) -> Dataset:
       download: whether missing originals may be downloaded, into `data_dir` where it can be
         written.
 
-    Raises:
-      DataError: originals missing, corrupt or unreachable; the cache cannot be written.
+    Raises DataError where originals are missing, corrupt or unreachable, or the cache cannot be
+    written.
     """
     given = data_dir or os.environ.get("PLASTICITY_DATA_DIR")
     downloads = cache_folder() / "originals"

@@ -24,10 +24,8 @@ def images_and_labels(
     name: str, originals: files.Originals
 ) -> dict[str, tuple[np.ndarray, np.ndarray]]:
     """Returns images uint8 [N, 32, 32, 3] and labels uint8 [N] of both parts, "train" and "test".
-
-    Raises:
-      DataError: a broken archive or one without a member, or other counts or labels than `name`
-        has.
+    Raises DataError for a broken archive or one without a member, and for other counts or labels
+    than `name` has.
     """
     layout = layouts.ORIGINALS[name]
     (path,) = originals.paths.values()

@@ -22,26 +22,25 @@ class DataError(Exception):
 @dataclasses.dataclass(frozen=True, eq=False)
 class Dataset:
     """A labeled set of images on the host; two are the same data when their fingerprints are
-    equal.
+    equal. Arrays may be read-only (mapped from the cache): copy before writing.
 
-    `images` is uint8 [N, H, W, C] and `labels` int32 [N] in 0..classes-1; the test arrays are
-    alike, with M >= 0 rows. Inputs may be float32, [N, H, W, C] or rows of features [N, F]; with
-    real targets, float32 [N, T] in place of labels, `classes` is 0. `mean` and `std` are per
-    channel or feature in raw units over all training images, before any subsampling, so that
-    (images - mean) / std is normalized. Arrays may be read-only (mapped from the cache): copy
-    before writing.
+    Attributes:
+      name: as asked for, e.g. "emnist/letters".
+      source: where the bytes came from, e.g. the folder of the original files, and any subsampling
+        with its seed.
+      fingerprint: SHA-256 in hex over the shapes, dtypes and bytes of the four arrays, in the order
+        of the fields.
+      classes: number of classes; 0 with real targets.
+      images: uint8 [N, H, W, C], or float32, [N, H, W, C] or rows of features [N, F].
+      labels: int32 [N] in 0..classes-1, or real targets, float32 [N, T].
+      test_images, test_labels: alike, with M >= 0 rows.
+      mean, std: per channel or feature, in raw units over all training images, before any
+        subsampling, so that (images - mean) / std is normalized.
     """
 
     name: str
-    """As asked for, e.g. "emnist/letters"."""
     source: str
-    """Where the bytes came from, e.g. the folder of the original files, and any subsampling with
-    its seed.
-    """
     fingerprint: str
-    """SHA-256 in hex over the shapes, dtypes and bytes of the four arrays, in the order of the
-    fields.
-    """
     classes: int
     images: np.ndarray
     labels: np.ndarray
@@ -52,10 +51,8 @@ class Dataset:
 
 
 def path_of(given: str | os.PathLike) -> Path:
-    """Returns the file or folder that a user named, absolute, with `~` and `~user` expanded.
-
-    Raises:
-      DataError: the name can be none.
+    """Returns the file or folder that a user named, absolute, with `~` and `~user` expanded. Raises
+    DataError for a name that no file can have.
     """
     text = os.fspath(given)
     try:
@@ -109,16 +106,12 @@ def subsample(
     """Returns a class-balanced part of `dataset`: `samples` training and `test_samples` test images
     (None: all, unchanged).
 
-    Without classes any rows are taken.
-    Every class gives samples // classes images; where samples is not divisible by the classes, the
-    first samples % classes classes give one more. Images are drawn without replacement by numpy's
-    Generator(PCG64(seed)), a fresh one for each of the two parts, which also shuffles their order.
-    The smaller of two subsamples with one seed is contained in the larger. `mean` and `std` stay
-    those of the whole.
-
-    Raises:
-      ValueError: more images asked for than there are, in all or in one class; samples < 1; seed
-        < 0.
+    Without classes any rows are taken. Every class gives samples // classes images; where samples
+    is not divisible by the classes, the first samples % classes classes give one more. Images are
+    drawn without replacement by numpy's Generator(PCG64(seed)), a fresh one for each of the two
+    parts, which also shuffles their order. The smaller of two subsamples with one seed is contained
+    in the larger. `mean` and `std` stay those of the whole. Raises ValueError where more images are
+    asked for than there are, in all or in one class, for `samples` below 1 and for a seed below 0.
     """
     if seed < 0:
         raise ValueError(f"The subsampling seed must be 0 or more, not {seed}.")

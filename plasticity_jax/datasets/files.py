@@ -84,11 +84,8 @@ def locate(name: str, folders: list[Path]) -> Originals | None:
     A file without .gz stands for its .gz, unless it is a tar archive; upper case and
     "train-images.idx3-ubyte" are the same name. SHA-256 is compared with the published sum wherever
     one is known. Of an unpacked archive none is: the reader of the format then checks all that can
-    be.
-
-    Raises:
-      DataError: a file is unreadable, has another sum than published, or is known to be another
-          dataset's; several files match a pattern.
+    be. Raises DataError where a file is unreadable, has another sum than published, or is known to
+    be another dataset's, and where several files match a pattern.
     """
     layout = layouts.ORIGINALS[name]
     for folder in folders:
@@ -176,9 +173,8 @@ def verified_sum(name: str, path: Path, file: str = "", key: str = "") -> tuple[
       file: which of `layouts.Layout.files` it is to be, by default its own name.
       key: the name under which that was found: without .gz it stands for the uncompressed file.
 
-    Raises:
-      DataError: the sum of neither the file nor, where that is known, of its content is the
-        published one.
+    Raises DataError where the sum of neither the file nor, where that is known, of its content is
+    the published one.
     """
     file, key = file or path.name, key or path.name
     with reading(name, path):

@@ -17,10 +17,8 @@ def images_and_labels(
     name: str, originals: files.Originals, part: str, first_label: int
 ) -> tuple[np.ndarray, np.ndarray]:
     """Returns images uint8 [N, 28, 28] and labels uint8 [N] from 0 of `part` ("train" or "test").
-
-    Raises:
-      DataError: a broken gzip or idx file, or other counts, image sizes or labels than `name`
-        has.
+    Raises DataError for a broken gzip or idx file, and for other counts, image sizes or labels than
+    `name` has.
     """
     layout = layouts.ORIGINALS[name]
     image_file, label_file = layout.files[:2] if part == "train" else layout.files[2:]

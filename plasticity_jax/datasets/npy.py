@@ -23,11 +23,8 @@ def mapped(path: Path) -> np.ndarray:
     """Returns the array of plain values in an .npy file, mapped and read-only.
 
     Unlike `np.load` it refuses a file that has more bytes than its header says, and never raises
-    anything else.
-
-    Raises:
-      OSError: the file cannot be read.
-      ValueError: it is no .npy file of plain values; the text is a clause.
+    anything else. Raises OSError where the file cannot be read, ValueError, whose text is a clause,
+    where it is no .npy file of plain values.
     """
     size = check_regular(path).st_size
     with path.open("rb") as file:

@@ -25,11 +25,8 @@ Rows = list[tuple[str, int]]
 
 
 def classes(name: str, path: Path) -> list[str]:
-    """Returns the lines of wnids.txt, by label.
-
-    Raises:
-      DataError: an unreadable archive or one without wnids.txt, a repeated line, or another
-        number of classes.
+    """Returns the lines of wnids.txt, by label. Raises DataError for an unreadable archive or one
+    without wnids.txt, a repeated line, or another number of classes.
     """
     with files.reading(name, path), files.Members(path) as archive:
         wnids = _text(name, path, archive, _root(name, path, archive) + "wnids.txt").split()
@@ -53,11 +50,8 @@ def classes(name: str, path: Path) -> list[str]:
 
 def rows(name: str, path: Path) -> dict[str, Rows]:
     """Returns the images of both parts, "train" and "test": those by class and then number, these
-    as val_annotations.txt.
-
-    Raises:
-      DataError: as `classes`; an image is missing or of no known class; a class has too few or
-        too many images.
+    as val_annotations.txt. Raises DataError as `classes`, where an image is missing or of no known
+    class, and where a class has too few or too many images.
     """
     labels = {wnid: label for label, wnid in enumerate(classes(name, path))}
     with files.reading(name, path), files.Members(path) as archive:
@@ -93,10 +87,8 @@ def rows(name: str, path: Path) -> dict[str, Rows]:
 
 def pixels(name: str, member: str, jpeg: bytes) -> np.ndarray:
     """Returns the image uint8 [64, 64, 3] in the bytes of `member`, by pillow; gray and CMYK ones
-    are converted to RGB.
-
-    Raises:
-      DataError: no whole image, or one of another size.
+    are converted to RGB. Raises DataError for bytes that are no whole image, or one of another
+    size.
     """
     import PIL.Image  # only where images are decoded
 

@@ -70,7 +70,7 @@ def run(
         the lanes asked for, numbered as in the workdir, whose results.parquet has those that were
         asked for before as well. None: memory only.
       data_dir, download: where the dataset's original files are, and whether to fetch them.
-      lane_strategy, lane_width: see `lanes.Execution`; default by backend and model.
+      lane_strategy, lane_width: see `placement.Execution`; default by backend and model.
       checkpoint_every: tasks between checkpoints; "never": only at the end, or when stopped.
       keep_checkpoints: those that stay besides the newest two: "every:10" of each tenth task (which
         `load_state` reads), "last" no more.

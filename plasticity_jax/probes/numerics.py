@@ -17,10 +17,8 @@ from plasticity_jax.types import Array, PyTree
 
 
 def floating(name: str, tree: PyTree) -> PyTree:
-    """Returns `tree` with its leaves as arrays of float32 or float64.
-
-    Raises:
-      ValueError: no leaves, or a leaf that holds anything but floating-point numbers.
+    """Returns `tree` with its leaves as arrays of float32 or float64. Raises ValueError for no
+    leaves, or a leaf that holds anything but floating-point numbers.
     """
     leaves = jax.tree_util.tree_leaves_with_path(tree)
     if not leaves:

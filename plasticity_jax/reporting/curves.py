@@ -169,11 +169,9 @@ def figure(table: pd.DataFrame, arm_columns: Sequence[str], drawing: Drawing = _
     stay within 0 to 1, an axis is logarithmic where all values are positive and means span more
     than two decades, and one that a few points of a band would flatten leaves these out. How arms
     look is said in `looks`. How many seeds of an arm diverged, and from which task on, is told in
-    the legend, and what else seeds have no value of in the caption.
-
-    Raises:
-      ValueError: unknown metric, band or width, more or fewer names than arms, no rows, or an arm
-        with the same seed twice.
+    the legend, and what else seeds have no value of in the caption. Raises ValueError for an
+    unknown metric, band or width, more or fewer names than arms, no rows, or an arm with the same
+    seed twice.
     """
     registry.lookup(panels.BANDS, "band", drawing.band)
     registry.lookup(WIDTHS, "figure_width", drawing.width)

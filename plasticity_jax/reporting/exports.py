@@ -44,10 +44,8 @@ def final(
     tested: bool = False,
     baseline: dict[str, Any] | None = None,
 ) -> Final:
-    """Returns what `tables.final_table` prints, in cells; `names` are what arms are called.
-
-    Raises:
-      ValueError: as `tables.final_table`.
+    """Returns what `tables.final_table` prints, in cells; `names` are what arms are called. Raises
+    ValueError as `tables.final_table`.
     """
     head, rows = tables.final_cells(
         table, arm_columns, metric, baseline, last, names, tested=tested

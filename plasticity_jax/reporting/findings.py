@@ -91,10 +91,8 @@ def of_table(
     baseline: dict[str, Any] | None = None,
 ) -> Findings:
     """Returns what a table says of `metric`; `last` tasks are averaged over at the end, `names` are
-    what arms are called, and `baseline` is as in `statistics.baseline_of`.
-
-    Raises:
-      ValueError: as `statistics.final` and `statistics.baseline_of`.
+    what arms are called, and `baseline` is as in `statistics.baseline_of`. Raises ValueError as
+    `statistics.final` and `statistics.baseline_of`.
     """
     arms = statistics.arms(table, arm_columns)
     named = labels.named(labels.of_arms(arms.values), names)

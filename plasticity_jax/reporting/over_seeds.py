@@ -47,10 +47,8 @@ def statistics(values: Any, level: float = 0.95, resamples: int = 2000) -> Stati
     normal; it knows nothing of the range of a metric, so one of a share may reach below 0 or above
     1. The interquartile mean cuts exactly a quarter of the weight off each end, seeds on the edge
     counting in part, so it differs from `scipy.stats.trim_mean(_, 0.25)` unless 4 divides the
-    number of seeds.
-
-    Raises:
-      ValueError: no leading axis, a level outside (0, 1), or fewer than one resample.
+    number of seeds. Raises ValueError for values without a leading axis, a level outside (0, 1), or
+    fewer than one resample.
     """
     values = np.asarray(values, dtype=np.float64)
     if values.ndim == 0:

@@ -85,11 +85,7 @@ class Shown(NamedTuple):
 
 
 def page(table: Any, arm_columns: Sequence[str], shown: Shown, about: About) -> str:
-    """Returns the page of a table as HTML.
-
-    Raises:
-      ValueError: as `statistics.final`.
-    """
+    """Returns the page of a table as HTML. Raises ValueError as `statistics.final`."""
     statistics.check(table, arm_columns, shown.metric, shown.last)
     found = findings.of_table(
         table, arm_columns, shown.metric, shown.last, shown.names, baseline=shown.baseline

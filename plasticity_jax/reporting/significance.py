@@ -64,10 +64,8 @@ def power(difference: float, deviation: float, seeds: int, level: float = LEVEL)
     """Returns the chance that a paired t test of so many seeds tells a true difference, two-sided.
 
     `deviation` is the standard deviation of the difference over seeds, in its unit. The test's
-    statistic has a noncentral t distribution with seeds - 1 degrees of freedom.
-
-    Raises:
-      ValueError: a deviation below 0, fewer than 2 seeds, or a level outside (0, 1).
+    statistic has a noncentral t distribution with seeds - 1 degrees of freedom. Raises ValueError
+    for a deviation below 0, fewer than 2 seeds, or a level outside (0, 1).
     """
     if not deviation >= 0:
         raise ValueError(f"deviation is {deviation!r}: allowed are numbers from 0.")
@@ -92,10 +90,8 @@ def seeds_needed(
     difference: float, deviation: float, wanted: float = POWER, level: float = LEVEL
 ) -> int:
     """Returns the least number of seeds, at least 2, with which a paired t test tells a true
-    difference with the chance `wanted`; `MOST` where it takes more than these.
-
-    Raises:
-      ValueError: a difference that is not above 0, a power outside (level, 1), and as `power`.
+    difference with the chance `wanted`; `MOST` where it takes more than these. Raises ValueError
+    for a difference that is not above 0, a power outside (level, 1), and as `power`.
     """
     if not (difference > 0 and math.isfinite(difference)):
         raise ValueError(f"difference is {difference!r}: allowed are numbers above 0.")

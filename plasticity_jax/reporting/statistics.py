@@ -51,10 +51,8 @@ class Arms(NamedTuple):
 
 
 def arms(table: pd.DataFrame, arm_columns: Sequence[str]) -> Arms:
-    """Returns the table by arms, in the order of their lowest lane number.
-
-    Raises:
-      ValueError: no table of runs, no rows, or an arm with the same seed twice.
+    """Returns the table by arms, in the order of their lowest lane number. Raises ValueError for
+    what is no table of runs, no rows, or an arm with the same seed twice.
     """
     columns = list(arm_columns)
     missing = [column for column in (*FIXED, *columns) if column not in table]
@@ -147,10 +145,8 @@ def final(
 
     Columns: the arm columns, `seeds`, `diverged` (lanes not finite at any task), those of
     `over_seeds.Statistics`. A lane with fewer tasks is averaged over all it has; one that diverged
-    within the window and has no value there has no mean.
-
-    Raises:
-      ValueError: unknown metric, `last` below 1, or an arm with the same seed twice.
+    within the window and has no value there has no mean. Raises ValueError for an unknown metric,
+    `last` below 1, or an arm with the same seed twice.
     """
     check(table, arm_columns, metric, last)
     return final_of(arms(table, arm_columns), metric, last, level)
@@ -183,9 +179,8 @@ def paired_differences(
       baseline: arm columns and values, enough of them to name one arm, such as {"granularity": 1,
         "method": "none"}.
 
-    Raises:
-      ValueError: what `final` raises; `baseline` names no arm or several; no arm has a seed in
-        common with it.
+    Raises ValueError as `final`, where `baseline` names no arm or several, and where no arm has a
+    seed in common with it.
     """
     found = arms(table, arm_columns)
     check(table, arm_columns, metric, last)

@@ -31,10 +31,8 @@ def finals(
     (as in `over_seeds.Statistics`); minus, minus_low, minus_high, minus_t_low, minus_t_high: the
     paired difference to the baseline (by default the first abrupt arm of method "none"), which has
     none itself. Where `tested`, also p and p_holm, of the paired t test and corrected for the
-    number of arms.
-
-    Raises:
-      ValueError: as `statistics.final`, and a baseline that fits no arm or several.
+    number of arms. Raises ValueError as `statistics.final`, and for a baseline that fits no arm or
+    several.
     """
     arms = statistics.arms(table, arm_columns)
     names = labels.named(labels.of_arms(arms.values), names)
@@ -77,11 +75,9 @@ def final_table(
     lower is better. A "-" stands where nothing is known. Intervals are Student's t if any of them
     is of fewer than `over_seeds.ENOUGH` seeds, else the bootstrap's; the head says which. Arms are
     called by what differs between them, or as `names` say. Where `tested`, a column has the p
-    values of the differences, corrected for the number of arms.
-
-    Raises:
-      ValueError: as `statistics.final`, a baseline that fits no arm or several, and more or fewer
-        names than arms.
+    values of the differences, corrected for the number of arms. Raises ValueError as
+    `statistics.final`, for a baseline that fits no arm or several, and for more or fewer names than
+    arms.
     """
     head, rows = final_cells(table, arm_columns, metric, baseline, last, names, tested=tested)
     return "\n".join([*head, "", *_aligned(rows)])
@@ -98,11 +94,7 @@ def final_cells(
     tested: bool = False,
 ) -> tuple[list[str], list[list[str]]]:
     """Returns the sentences at the head of `final_table`, and its cells by row; where `tested`,
-    with a column of p values, corrected for the number of arms.
-
-    Raises:
-      ValueError: as `statistics.final`, a baseline that fits no arm or several, and more or fewer
-        names than arms.
+    with a column of p values, corrected for the number of arms. Raises ValueError as `final_table`.
     """
     arms = statistics.arms(table, arm_columns)
     statistics.check(table, arm_columns, metric, last)

@@ -97,11 +97,8 @@ class Checkpoints:
         """Writes `tree` (any pytree of arrays) as checkpoint `step`; returns when it is on disk.
 
         A checkpoint of the same step is replaced. Only then are those beyond the newest `keep`
-        removed, but for those that were to be kept when they were written.
-
-        Raises:
-          WorkdirError: a later step is there already, or the disk does not take it (older
-            checkpoints stay).
+        removed, but for those that were to be kept when they were written. Raises WorkdirError
+        where a later step is there already, or the disk does not take it (older checkpoints stay).
         """
         named = _named(jax.device_get(tree))
         self.write(step, {name: np.asarray(leaf) for name, leaf in named.items()})
@@ -160,11 +157,9 @@ class Checkpoints:
         nothing is ever cast. A top-level key with the value {} stands for a dict of arrays that is
         taken as it was saved, and a top-level key of the checkpoint that `like` does not have is
         left out. A newer checkpoint that does not verify is reported and, once an older one did
-        verify, deleted, so that its step can be saved again.
-
-        Raises:
-          WorkdirError: there are checkpoints but none verifies (they are left alone), as
-            `Unverified`, or `like` does not fit, as `Misfit`.
+        verify, deleted, so that its step can be saved again. Raises WorkdirError where there are
+        checkpoints but none verifies (they are left alone), as `Unverified`, or `like` does not
+        fit, as `Misfit`.
         """
         found = self._newest(self.steps() if step is None else [step])
         if found is None:
@@ -203,10 +198,8 @@ class Checkpoints:
     ) -> int | None:
         """Writes the newest checkpoint that verifies, and before it every older one that does, into
         `other`, each leaf as `change` makes it from its name and values; returns its step, None if
-        there is none at all.
-
-        Raises:
-          WorkdirError: there are checkpoints but none verifies, or the disk does not take it.
+        there is none at all. Raises WorkdirError where there are checkpoints but none verifies, or
+        the disk does not take it.
         """
         found = self._newest(self.steps())
         if found is None:

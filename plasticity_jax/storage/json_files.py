@@ -29,10 +29,8 @@ def sealed(content: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def unsealed(content: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns what `sealed` was given; an object from before there was a checksum as it is.
-
-    Raises:
-      ValueError: the checksum is that of another content; the text is a clause.
+    """Returns what `sealed` was given; an object from before there was a checksum as it is. Raises
+    ValueError, whose text is a clause, where the checksum is that of another content.
     """
     plain = {name: value for name, value in content.items() if name != _SUM}
     if content.get(_SUM) not in (None, _digest(plain)):
@@ -45,11 +43,8 @@ def _digest(content: Mapping[str, Any]) -> str:
 
 
 def read_json(path: str | os.PathLike, *, nan: bool = False) -> dict[str, Any]:
-    """Returns the object in a JSON file; see `parse_json`.
-
-    Raises:
-      OSError: as `small_files.read_bytes`.
-      ValueError: as `parse_json`.
+    """Returns the object in a JSON file; see `parse_json`. Raises OSError as
+    `small_files.read_bytes`, ValueError as `parse_json`.
     """
     return parse_json(read_bytes(path), nan=nan)
 
@@ -64,9 +59,8 @@ def parse_json(content: bytes, *, nan: bool = False) -> dict[str, Any]:
       content: the bytes of the whole text.
       nan: whether NaN and infinities are allowed, which Python writes though JSON has none.
 
-    Raises:
-      ValueError: no JSON object, a name twice, a number out of range, more than 64 levels; the text
-        is a clause.
+    Raises ValueError, whose text is a clause, for what is no JSON object, a name twice, a number
+    out of range, or more than 64 levels.
     """
 
     def constant(text: str) -> float:

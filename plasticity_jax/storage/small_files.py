@@ -14,10 +14,7 @@ MEMORY = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
 
 def check_regular(path: str | os.PathLike) -> os.stat_result:
     """Returns the status of `path`, which must be a regular file: a pipe or device could be read
-    for ever.
-
-    Raises:
-      OSError: there is none, it cannot be reached, or it is something else.
+    for ever. Raises OSError where there is none, it cannot be reached, or it is something else.
     """
     status = os.stat(path)
     if stat.S_ISDIR(status.st_mode):
@@ -39,10 +36,8 @@ def check_fits(count: int) -> None:
 
 
 def read_bytes(path: str | os.PathLike) -> bytes:
-    """Returns the content of a small file.
-
-    Raises:
-      OSError: as `check_regular`; it cannot be read, or has more than 2^30 bytes.
+    """Returns the content of a small file. Raises OSError as `check_regular`, and for a file that
+    cannot be read or has more than 2^30 bytes.
     """
     if check_regular(path).st_size > LARGEST:
         raise OSError(errno.EFBIG, os.strerror(errno.EFBIG), os.fspath(path))

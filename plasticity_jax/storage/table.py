@@ -24,10 +24,8 @@ _ROWS = "plasticity_jax.rows"  # of the parts that the checksum was taken of; wi
 
 def write(table: pd.DataFrame, path: str | os.PathLike) -> None:
     """Writes the table as Parquet, whole or not at all: a reader sees the old file or the new one.
-
-    Raises:
-      OSError: the folder is missing or the disk does not take the file; an older file stays as it
-        was.
+    Raises OSError where the folder is missing or the disk does not take the file; an older file
+    stays as it was.
     """
     write_parts(table, [], path)
 
@@ -58,12 +56,9 @@ def write_parts(like: pd.DataFrame, parts: Iterable[pd.DataFrame], path: str | o
 
 
 def read(path: str | os.PathLike) -> pd.DataFrame:
-    """Returns the table that `write` wrote.
-
-    Raises:
-      OSError: there is no such file, or it cannot be read.
-      ValueError: it is no Parquet file of pandas, or not what was written; of one that pandas wrote
-        no checksum is known.
+    """Returns the table that `write` wrote. Raises OSError where there is no such file, or it
+    cannot be read, ValueError where it is no Parquet file of pandas, or not what was written; of
+    one that pandas wrote no checksum is known.
     """
     import pyarrow.parquet
 

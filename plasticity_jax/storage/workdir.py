@@ -62,10 +62,8 @@ def check_writable(path: str | os.PathLike, what: str = "workdir") -> None:
     """Returns if `path` is a writable folder, or could be created as one; leaves nothing behind
     either way.
 
-    `what` is what the folder is for, in the message.
-
-    Raises:
-      WorkdirError: `path`, or its nearest existing parent, is no folder or takes no files.
+    `what` is what the folder is for, in the message. Raises WorkdirError where `path`, or its
+    nearest existing parent, is no folder or takes no files.
     """
     nearest = pathlib.Path(path).absolute()
     while not _exists(nearest, f"The {what} {path}") and nearest != nearest.parent:
@@ -100,10 +98,8 @@ def lock(path: str | os.PathLike) -> Iterator[Callable[[], None]]:
 
     An exclusive flock on `path/lock`, which the kernel frees when its process dies however it dies:
     the file that stays behind never blocks anyone. The file names its holder for the message to a
-    second run.
-
-    Raises:
-      WorkdirError: another process holds the folder (named), or the folder cannot be written.
+    second run. Raises WorkdirError where another process holds the folder (it is named), or the
+    folder cannot be written.
     """
     check_writable(path)
     holder = {
@@ -184,10 +180,8 @@ def _holder(path: str | os.PathLike) -> str:
 
 
 def read_settings(path: str | os.PathLike) -> dict[str, Any] | None:
-    """Returns the settings that `path/config.json` records, None if there is no such file.
-
-    Raises:
-      WorkdirError: it cannot be read.
+    """Returns the settings that `path/config.json` records, None if there is no such file. Raises
+    WorkdirError if it cannot be read.
     """
     content = _content(path)
     return None if content is None else content["settings"]
@@ -195,9 +189,7 @@ def read_settings(path: str | os.PathLike) -> dict[str, Any] | None:
 
 def read_record(path: str | os.PathLike) -> dict[str, Any]:
     """Returns what `path/config.json` records besides settings; empty if there is no such file.
-
-    Raises:
-      WorkdirError: it cannot be read.
+    Raises WorkdirError if it cannot be read.
     """
     content = _content(path) or {}
     return {name: value for name, value in content.items() if name != "settings"}
@@ -220,10 +212,7 @@ def _content(path: str | os.PathLike) -> dict[str, Any] | None:
 
 def write_config(path: str | os.PathLike, settings: dict, record: dict) -> None:
     """Writes `path/config.json`, {"settings": settings, **record} with a checksum; whole or not at
-    all.
-
-    Raises:
-      WorkdirError: the file cannot be written.
+    all. Raises WorkdirError if the file cannot be written.
     """
     content = {"settings": json.loads(json.dumps(settings, sort_keys=True)), **record}
     text = json.dumps(sealed(content), indent=2) + "\n"
@@ -237,10 +226,8 @@ def write_config(path: str | os.PathLike, settings: dict, record: dict) -> None:
 
 def remark(path: str | os.PathLike, text: str) -> None:
     """Writes down in `path/config.json`, as "remarks", what is to be said of a run whenever it is
-    shown; what was said before is replaced.
-
-    Raises:
-      WorkdirError: the file cannot be read or written.
+    shown; what was said before is replaced. Raises WorkdirError if the file cannot be read or
+    written.
     """
     content = _content(path)
     if content is not None and content.get("remarks", "") != text:

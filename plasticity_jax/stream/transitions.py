@@ -120,8 +120,8 @@ def sample_tasks(old: Batch, new: Batch, alpha: Array, rank: Array) -> Batch:
     to the new task.
 
     Example i comes from the new task iff rank_i < a, so the sets are nested as a grows. With the
-    batches of `stream.epoch` the share is exact in the task (round(a n) examples) and in every
-    minibatch (floor or ceil of a B). Source: Liu & Mou 2026, section 4.
+    batches of `stream.order.epoch` the share is exact in the task (round(a n) examples) and in
+    every minibatch (floor or ceil of a B). Source: Liu & Mou 2026, section 4.
     """
     if (old.active is None) != (new.active is None):
         raise ValueError(

@@ -65,13 +65,9 @@ class Model(NamedTuple):
 
 
 def read(path: str | Path) -> Model:
-    """Returns the model that a SentencePiece file holds.
-
-    Raises:
-      DataError: the file is missing, is not a SentencePiece model, or is cut short or otherwise
-        damaged.
-      ValueError: the model is not unigram, does not put its mark before every word, or has no
-        padding or no end.
+    """Returns the model that a SentencePiece file holds. Raises DataError where the file is
+    missing, is not a SentencePiece model, or is cut short or otherwise damaged, ValueError where
+    the model is not unigram, does not put its mark before every word, or has no padding or no end.
     """
     try:
         content = read_bytes(path_of(path))
@@ -223,10 +219,8 @@ def _check_pieces(path: str | Path, pieces: Sequence[Piece]) -> None:
 
 def check(pieces: Sequence[Piece]) -> None:
     """Nothing, when every word of a-z can be tokenized with `pieces`, and each word by itself.
-
-    Raises:
-      ValueError: a letter or the mark is no piece, or a piece of letters has the mark inside or is
-        user-defined (such a piece would be cut out before all others).
+    Raises ValueError where a letter or the mark is no piece, or a piece of letters has the mark
+    inside or is user-defined (such a piece would be cut out before all others).
     """
     normal = {piece.text for piece in pieces if piece.type == NORMAL}
     missing = [symbol for symbol in _SYMBOLS if symbol not in normal]

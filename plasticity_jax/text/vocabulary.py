@@ -111,11 +111,9 @@ def sentencepieces(path: str | Path) -> Vocabulary:
     ids, `spell` its text.
 
     A decoder begins with padding. `size` counts the pieces in the file: T5's has 32,000, its
-    checkpoints more rows (see models/t5.py). Source: Raffel et al. 2020, section 2.1.
-
-    Raises:
-      DataError: the file is missing, is not a SentencePiece model, or is cut short.
-      ValueError: the model is not unigram, or lacks padding, end or a letter (see `from_pieces`).
+    checkpoints more rows (see models/t5.py). Source: Raffel et al. 2020, section 2.1. Raises
+    DataError where the file is missing, is not a SentencePiece model, or is cut short, ValueError
+    where the model is not unigram, or lacks padding, end or a letter (see `from_pieces`).
     """
     return from_pieces(*unigram.read(path))
 

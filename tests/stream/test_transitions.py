@@ -211,7 +211,7 @@ MIXES = {name: jax.jit(transition.mix) for name, transition in TRANSITIONS.items
 
 
 def of_new(places: np.ndarray, samples: int, alpha: np.float32) -> np.ndarray:
-    """Which examples task sampling takes from the new task, as `stream.batch` asks for them: bool
+    """Which examples task sampling takes from the new task, as `order.batch` asks for them: bool
     like `places`.
     """
     marks = [Batch(*(jnp.full(places.size, value) for _ in range(3))) for value in (0.0, 1.0)]

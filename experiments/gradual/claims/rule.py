@@ -35,8 +35,7 @@ def estimate(values: Any, direction: str, bound: float) -> Estimate:
         bound.
       bound: in the unit of the values.
 
-    Raises:
-      ValueError: values that are not finite, none at all, or an unknown direction.
+    Raises ValueError for values that are not finite, none at all, or an unknown direction.
     """
     values = np.asarray(values, np.float64)
     if not len(values) or not np.isfinite(values).all():
