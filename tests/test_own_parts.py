@@ -51,7 +51,7 @@ def test_the_worked_file_runs_from_the_command_line(tmp_path, monkeypatch, capsy
     experiment = launcher.Experiment("Any run.")
     assert launcher.launch(experiment, run) == 0
     table = pd.read_parquet(tmp_path / "run" / "results.parquet")
-    assert set(table.model) == {"linear"}
+    assert set(table.model) == {"one_layer"}
     assert table.largest_weight.gt(0).all()
     assert sorted(table["sign_noise.scale"].unique()) == pytest.approx([0, 1e-3])
     record = json.loads((tmp_path / "run" / "config.json").read_text())

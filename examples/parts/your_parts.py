@@ -1,7 +1,7 @@
 """Your parts on the command line: a file that enters one of each kind in its registry.
 
 Run: python -m experiments.run --import=examples/parts/your_parts.py --dataset=blobs \
---environment=swapped_classes --transition=late --model=linear --method=sign_noise --optimizer=rms \
+--environment=swapped_classes --transition=late --model=one_layer --method=sign_noise --optimizer=rms \
 --probes=largest_weight --tasks=2 --epochs=4 --seeds=2 --workdir=runs/own (seconds)
 
 Names and settings are flags like all others, and settings that are numbers are axes of a sweep:
@@ -76,7 +76,7 @@ class Linear(nn.Module):
         return {}
 
 
-def linear(outputs: int) -> Linear:
+def one_layer(outputs: int) -> Linear:
     """A single dense layer."""
     return Linear(outputs)
 
@@ -109,7 +109,7 @@ def largest_weight(snapshot: pj.Snapshot) -> jax.Array:
 pj.datasets.DATASETS["blobs"] = blobs
 pj.environments.ENVIRONMENTS["swapped_classes"] = swapped_classes
 pj.transitions.TRANSITIONS["late"] = pj.Transition(late, needs="inputs", targets="distributions")
-pj.models.MODELS["linear"] = linear
+pj.models.MODELS["one_layer"] = one_layer
 pj.methods.METHODS["sign_noise"] = sign_noise
 pj.optimizers.OPTIMIZERS["rms"] = rms
 pj.probes.PROBES["largest_weight"] = largest_weight
