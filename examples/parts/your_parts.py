@@ -1,8 +1,8 @@
 """Your parts on the command line: a file that enters one of each kind in its registry.
 
 Run: python -m experiments.run --import=examples/parts/your_parts.py --dataset=blobs \
---environment=swapped_classes --transition=late --model=one_layer --method=sign_noise --optimizer=rms \
---probes=largest_weight --tasks=2 --epochs=4 --seeds=2 --workdir=runs/own (seconds)
+--environment=swapped_classes --transition=late --model=one_layer --method=sign_noise \
+--optimizer=rms --probes=largest_weight --tasks=2 --epochs=4 --seeds=2 --workdir=runs/own (seconds)
 
 Names and settings are flags like all others, and settings that are numbers are axes of a sweep:
 --sign_noise.scale=0,1e-3.
