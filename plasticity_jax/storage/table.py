@@ -64,13 +64,15 @@ def read(path: str | os.PathLike) -> pd.DataFrame:
 
     check_regular(path)
     try:
-        described = pyarrow.parquet.read_metadata(path)
-        # (a few bytes may stand for as many equal rows as one likes)
-        check_fits(_NUMBER * described.num_rows * described.num_columns)
-        written = described.metadata or {}
-        if b"pandas" not in written:
-            raise ValueError("it lacks what pandas writes of a table's columns")
-        table = pd.read_parquet(path)
+        # (opened once: a run that goes on may write it anew at any moment)
+        with open(path, "rb") as file:
+            described = pyarrow.parquet.read_metadata(file)
+            # (a few bytes may stand for as many equal rows as one likes)
+            check_fits(_NUMBER * described.num_rows * described.num_columns)
+            written = described.metadata or {}
+            if b"pandas" not in written:
+                raise ValueError("it lacks what pandas writes of a table's columns")
+            table = pd.read_parquet(file)
         lengths = json.loads(written.get(_ROWS.encode(), json.dumps([len(table)])))
         if written.get(_SUM.encode()) not in (None, _digest(table, lengths).encode()):
             raise ValueError("its values do not have the checksum that they were written with")

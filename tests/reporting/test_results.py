@@ -679,3 +679,16 @@ def test_a_task_that_does_not_change_is_named_in_words():
         "K = 4, changing task",
         "K = 4, unchanging task",
     ]
+
+
+def test_a_table_that_is_written_anew_while_it_is_read(small, tmp_path, monkeypatch):
+    """As by the process of a slice: the old one or the new one is read."""
+    path, whole = tmp_path / "results.parquet", pd.read_parquet
+    table_.write(small, path)
+
+    def read_late(file):
+        table_.write(small.iloc[:5], path)
+        return whole(file)
+
+    monkeypatch.setattr(table_.pd, "read_parquet", read_late)
+    pd.testing.assert_frame_equal(table_.read(path), small)
