@@ -330,6 +330,20 @@ def test_a_slice_that_never_finishes_a_task_says_so(runs, tmp_path):
     assert worker.tries(tmp_path)["count"] == 1
 
 
+def test_tries_that_are_damaged_are_counted_anew(tmp_path):
+    """Whatever digit of them is another one."""
+    worker._count_try(tmp_path, 2)
+    file = tmp_path / worker.TRIES
+    assert worker.tries(tmp_path) == {"tasks": 0, "count": 1}
+    content = file.read_bytes()
+    for place, byte in enumerate(content):
+        if chr(byte).isdecimal():
+            file.write_bytes(content[:place] + bytes([byte ^ 1]) + content[place + 1 :])
+            assert worker.tries(tmp_path) == {}
+    worker._count_try(tmp_path, 2)
+    assert worker.tries(tmp_path) == {"tasks": 0, "count": 1}
+
+
 @pytest.mark.parametrize("count", range(1, 8))
 def test_every_lane_is_in_one_slice(count, runs):
     spec, _ = runs[0]

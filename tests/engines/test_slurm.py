@@ -13,6 +13,7 @@ from plasticity_jax.execution import engines
 from plasticity_jax.execution.engines import description, slurm, supervising, worker
 from plasticity_jax.spec import Spec
 from plasticity_jax.storage import workdir
+from plasticity_jax.storage.json_files import read_json, unsealed
 
 TASKS = 2
 
@@ -177,7 +178,7 @@ def test_jobs_that_were_sent_and_not_noted_are_found_by_their_script(cluster, fo
     given = (folders[0].parent, 0, "", (), {}, lambda: setattr(stop, "requested", True))
     slurm.run(folders[:2], engines.Options(*given, lambda line: None, stop))
     noted = folders[0].parent / slurm.JOBS
-    assert json.loads(noted.read_text()) == {"aa": "100_0", "bb": "100_1"}
+    assert unsealed(read_json(noted)) == {"aa": "100_0", "bb": "100_1"}
     noted.unlink()
     (cluster / "queue" / "7_0").touch()
     (cluster / "7.path").write_text("/elsewhere/aa.sbatch\n")
@@ -289,7 +290,18 @@ def test_without_slurm_it_is_one_sentence(monkeypatch, tmp_path):
 
 
 def test_a_list_of_jobs_that_cannot_be_read_sends_nothing(cluster, folders):
-    pathlib.Path(folders[0].parent, slurm.JOBS).write_text("[")
-    with pytest.raises(workdir.WorkdirError, match=r"jobs\.json cannot be read"):
-        run(folders)
+    """Each digit of it changed; cut short; one from before there was a checksum is read."""
+    noted = pathlib.Path(folders[0].parent, slurm.JOBS)
+    slurm._note(noted.parent, {"aa": "100_0", "bb": "100_1"})
+    whole = noted.read_bytes()
+    # (not of the checksum's name, without which the jobs are right)
+    name = range(whole.index(b"sha256"), whole.index(b"sha256") + 6)
+    digits = [p for p, byte in enumerate(whole) if chr(byte).isdecimal() and p not in name]
+    damaged = [whole[:p] + bytes([whole[p] ^ 1]) + whole[p + 1 :] for p in digits]
+    for content in (b"[", whole[:-1], *damaged):
+        noted.write_bytes(content)
+        with pytest.raises(workdir.WorkdirError, match=r"^.*jobs\.json cannot be read"):
+            run(folders)
     assert not list((cluster / "scripts").iterdir())
+    noted.write_text('{"aa": "100_0"}')
+    assert slurm._known(noted.parent) == {"aa": "100_0"}

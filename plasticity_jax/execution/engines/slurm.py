@@ -14,7 +14,7 @@ from pathlib import Path
 from plasticity_jax.execution.engines import Failed, Options, supervising, worker
 from plasticity_jax.execution.engines.supervising import CANCELLED, DONE, FAULT, Jobs
 from plasticity_jax.storage import writing
-from plasticity_jax.storage.json_files import read_json
+from plasticity_jax.storage.json_files import read_json, sealed, unsealed
 from plasticity_jax.storage.workdir import WorkdirError, reason_of
 
 # in the folder of all slices: {slice: job} of what was sent
@@ -299,7 +299,7 @@ def text(slices: Sequence[Path], options: Options) -> str:
 def _known(folder: Path) -> dict[str, str]:
     """{slice: job} of what was sent before."""
     try:
-        found = read_json(folder / JOBS)
+        found = unsealed(read_json(folder / JOBS))
     except FileNotFoundError:
         return {}
     except (OSError, ValueError) as error:
@@ -314,7 +314,7 @@ def _note(folder: Path, known: Mapping[str, str]) -> None:
     """Writes down what was sent. Raises WorkdirError."""
     try:
         with writing.whole(folder / JOBS) as file:
-            file.write(json.dumps(dict(known), indent=2).encode())
+            file.write(json.dumps(sealed(known), indent=2).encode())
     except OSError as error:
         raise WorkdirError(f"{folder / JOBS} cannot be written ({reason_of(error)}).") from error
 
