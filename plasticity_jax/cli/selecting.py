@@ -49,13 +49,7 @@ def by_label(columns: Sequence[str]) -> Callable[[Any], Any]:
     chosen among, which are the learning rate and methods' own settings.
     """
     apart = [name for name in columns if not is_tuned(name)]
-
-    def arms(scores: Any) -> Any:
-        groups = scores.groupby(apart, dropna=False, sort=False).ngroup()
-        firsts = scores[apart][~groups.duplicated()]
-        return groups.map(dict(enumerate(labels.of_arms(firsts.reset_index(drop=True)))))
-
-    return arms
+    return lambda scores: labels.of_rows(scores, apart)
 
 
 def is_tuned(name: str) -> bool:
