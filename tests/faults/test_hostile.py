@@ -31,8 +31,6 @@ from plasticity_jax.storage import checkpoints, small_files, workdir
 from plasticity_jax.storage import table as table_
 from plasticity_jax.storage.checkpoints import Checkpoints
 
-pytestmark = pytest.mark.long
-
 MIB = 1 << 20
 
 
@@ -152,6 +150,7 @@ class Zeros(io.RawIOBase):
         return bytes(count)
 
 
+@pytest.mark.long
 def test_bombs_are_read_no_further_than_what_a_file_may_be(place, monkeypatch, cache_root):
     """Of 64 MiB of zeros, where 2 MiB are the most that is read."""
     monkeypatch.setattr(small_files, "LARGEST", 2 * MIB)
@@ -279,6 +278,7 @@ def rewritten(folder, change):
 OUT = ["../victim", "../../victim", "/tmp", "..", "aa/../../../victim", "aa\n", ""]
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", OUT)
 @pytest.mark.parametrize("key", ["folder", "slice"])
 def test_a_config_that_names_other_folders(key, name, run, finished):
@@ -298,6 +298,7 @@ def given(*words):
     return code
 
 
+@pytest.mark.long
 def test_a_config_that_names_modules_runs_none_of_them(run, tmp_path):
     module = tmp_path / "module.py"
     module.write_text(f"import os; os.mkdir({str(tmp_path / 'trap')!r})")
@@ -306,6 +307,7 @@ def test_a_config_that_names_modules_runs_none_of_them(run, tmp_path):
         given(*words)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     "content",
     [b"[" * 10**6, b'{"a":' * 10**6, b'{"a": ' + b"9" * 10**6 + b"}", b"\0" * MIB],
@@ -322,6 +324,7 @@ def test_json_that_asks_for_much(content, run, place):
     assert str(folder) in refused(workdir.WorkdirError, worker.run, folder)
 
 
+@pytest.mark.long
 def test_a_table_of_more_rows_than_memory_holds(run, monkeypatch):
     """A column of equal values takes a few bytes however long it is."""
     path = run / "results.parquet"
@@ -333,6 +336,7 @@ def test_a_table_of_more_rows_than_memory_holds(run, monkeypatch):
     assert given("show", run) == 1
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", ["../../../victim/file", "/tmp/victim", "a/../../../../victim/x"])
 def test_a_checkpoint_whose_measurement_leads_out(name, run, finished, place):
     """It would be written into a file of that name."""
@@ -348,6 +352,7 @@ def test_a_checkpoint_whose_measurement_leads_out(name, run, finished, place):
     assert given("merge", run, f"--to={place / 'merged'}") == 1
 
 
+@pytest.mark.long
 def test_a_checkpoint_that_says_that_it_is_larger_than_memory(run, finished, monkeypatch):
     """Its chunks may be missing, which stand for zeros."""
     (folder,) = (run / "checkpoints").iterdir()
@@ -363,6 +368,7 @@ def test_a_checkpoint_that_says_that_it_is_larger_than_memory(run, finished, mon
     assert str(folder) in said
 
 
+@pytest.mark.long
 def test_a_checkpoint_with_objects(run, finished):
     (folder,) = (run / "checkpoints").iterdir()
     for step in (1, 2):

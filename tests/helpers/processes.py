@@ -3,6 +3,8 @@
 import sys
 import time
 
+from plasticity_jax.cli import launcher
+from plasticity_jax.execution.engines import worker
 from plasticity_jax.storage import workdir
 
 
@@ -10,6 +12,18 @@ def command(folder, data, *more, name="run"):
     words = ["--tasks=3", "--epochs=2", "--width=8", "--depth=1", "--norm=none", "--seeds=2"]
     words += ["--batch_size=16", "--probes=none", "--noprogress", f"--dataset={data}", *more]
     return [sys.executable, "-m", "plasticity_jax", name, f"--workdir={folder}", *words]
+
+
+def ended(folders):
+    """Runs slices one after another in this process; why one failed."""
+    failed = {}
+    for folder in folders:
+        try:
+            worker.check_ready(folder)
+            worker.run(folder)
+        except (ValueError, *launcher.ENVIRONMENT_FAULTS) as error:
+            failed[folder] = launcher.sentence(error)
+    return failed
 
 
 def finish(process):
