@@ -23,6 +23,7 @@ import numpy as np
 from plasticity_jax.datasets import contract, files, layouts, npy
 from plasticity_jax.datasets.contract import DataError, Dataset
 from plasticity_jax.storage.json_files import read_json
+from plasticity_jax.storage.workdir import reason_of
 
 if TYPE_CHECKING:
     from plasticity_jax.datasets import builders
@@ -115,11 +116,11 @@ def _prepared(
                 if not place.is_dir():  # else another process has just put the same entry there
                     raise
             arrays = _arrays(place)
-    except OSError as fault:
+    # (tensorflow_datasets writes from C++, whose faults are RuntimeErrors)
+    except (OSError, RuntimeError) as fault:
         raise DataError(
-            f"{name}: the prepared data cannot be written to {root} ({fault.strerror or fault}); "
-            "make room there or "
-            "name another folder with $PLASTICITY_CACHE_DIR."
+            f"{name}: the prepared data cannot be written to {root} ({reason_of(fault)}); make "
+            "room there or name another folder with $PLASTICITY_CACHE_DIR."
         ) from fault
     return _dataset(manifest, arrays)
 

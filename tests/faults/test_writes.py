@@ -19,13 +19,16 @@ from plasticity_jax.cli import launcher
 from plasticity_jax.execution import sweep
 from plasticity_jax.storage import table as table_
 
-pytestmark = [pytest.mark.faults, pytest.mark.slow]
+FAULTS = [pytest.mark.faults, pytest.mark.slow]
 
 SEEDS = [{"seed": 0}, {"seed": 1}]
 ROOT = pathlib.Path(__file__).parents[2]
 # calls of each case that fail, one in each try; those of all cases are some thousands
 TRIES = os.environ.get("PLASTICITY_FAULTS_WRITES", "150")
-CASES = ("run", "growth", "merge", "report", "figure", "command", "slices")
+PLAIN = ("run", "growth", "merge", "report", "figure", "command", "slices")
+CASES = {name: "" for name in (*PLAIN, "slurm", "waves", "select", "cache")}
+# and those with a package that may not be there
+CASES |= {"tensorboard": "tensorboardX", "wandb": "wandb"}
 
 
 @pytest.fixture(scope="module")
@@ -40,15 +43,21 @@ def disk(tmp_path_factory):
     return made
 
 
-@pytest.mark.parametrize("case", CASES)
-def test_any_call_that_writes_may_fail(case, disk, tmp_path):
+@pytest.mark.parametrize(
+    ("case", "tries"),
+    [("cache", 12), *(pytest.param(case, int(TRIES), marks=FAULTS) for case in CASES)],
+)
+def test_any_call_that_writes_may_fail(case, tries, disk, tmp_path):
     """A disk that is full, over its quota, read-only or broken, at any call of Python or a library
-    that changes a file, once or from then on: see `refused.py`.
+    that changes a file, once or from then on: see `refused.py`. `make test` has a case in which
+    nothing is compiled.
     """
+    if CASES[case]:
+        pytest.importorskip(CASES[case])
     env = {
         **os.environ,
         "LD_PRELOAD": str(disk),
-        "PYTHONPATH": f"{ROOT}:{ROOT / 'tests'}",
+        "PYTHONPATH": ":".join([str(ROOT), str(ROOT / "tests"), *sys.path[1:]]),
         "PLASTICITY_CACHE_DIR": str(tmp_path / "cache"),
         "JAX_COMPILATION_CACHE_DIR": str(tmp_path / "compiled"),
         "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
@@ -57,11 +66,12 @@ def test_any_call_that_writes_may_fail(case, disk, tmp_path):
     words = [sys.executable, str(ROOT / "tests" / "faults" / "refused.py"), case]
     (tmp_path / "tried").mkdir()
     pipes = {"capture_output": True, "text": True}
-    done = subprocess.run([*words, str(tmp_path / "tried"), TRIES], env=env, **pipes)
+    done = subprocess.run([*words, str(tmp_path / "tried"), str(tries)], env=env, **pipes)
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout.splitlines()[-1])
     print(case, found)
-    assert found["told"] > found["tries"] // 2
+    # (what only `status` reads is not told, nor what a library tries again)
+    assert found["told"] > found["tries"] // 3
 
 
 @pytest.fixture(scope="module")
@@ -69,6 +79,8 @@ def spec(tmp_path_factory, compiled_quickly):
     return tiny.spec(dataset=tiny.arrays(tmp_path_factory.mktemp("data")), tasks=2, points=2)
 
 
+@pytest.mark.faults
+@pytest.mark.slow
 def test_a_folder_that_is_deleted_while_it_is_used(spec, tmp_path):
     """Or that another one takes the place of: nothing is written there any more."""
     straight = sweep.run(spec, SEEDS, tmp_path / "straight")
@@ -90,6 +102,8 @@ def test_a_folder_that_is_deleted_while_it_is_used(spec, tmp_path):
         shutil.rmtree(tmp_path / "run")
 
 
+@pytest.mark.faults
+@pytest.mark.slow
 def test_a_disk_that_is_made_read_only(spec, tmp_path):
     """Between two calls: a file system that a process writes to is busy."""
     with mounted(tmp_path) as folder:
@@ -123,6 +137,8 @@ def mounted(root):
         subprocess.run(["umount", str(folder)], check=True)
 
 
+@pytest.mark.faults
+@pytest.mark.slow
 def test_a_disk_that_is_full(spec, tmp_path):
     with mounted(tmp_path) as folder:
         straight = sweep.run(spec, SEEDS, tmp_path / "straight")
