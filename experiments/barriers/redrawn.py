@@ -90,6 +90,17 @@ REDRAWN = (
         {claims.FAST: NOTHING},
         UNITS,
     ),
+    *(
+        Redrawn(
+            f"B.1_{model}_digits",
+            f"Figure B.1: Class split of digits by norm and dropout, {claims.NAMES[model]}",
+            {lanes: NOTHING},
+            UNITS,
+            ("norm", f"{model}.dropout"),
+        )
+        for model, lanes in claims.DIGITS.items()
+        if model != "mlp"  # (whose digits are drawn by its own file)
+    ),
     Redrawn(
         "B.7",
         "Figure B.7: Loss of clones of an MLP under noise",
