@@ -402,19 +402,24 @@ def _told(rows: Any, column: Column, tasks: slice) -> str:
     return accounts.told(found, column.scale, digits=column.digits)
 
 
-def fallen(name: str, where: Where = NOTHING) -> Any:
-    """Returns `presence.fallen` of the first five seeds of the arm without norm and dropout, of
-    several that with `where`, or else that at the lowest learning rate.
+def bare(name: str, where: Where = NOTHING) -> Any:
+    """Returns the lanes of the first five seeds without norm and dropout, of several learning rates
+    those with that of `where`, or else with the lowest.
     """
     table = lanes(name)
-    bare = table[table["norm"] == "none"]
+    found = table[table["norm"] == "none"]
     for dropout in (column for column in table if column.endswith(".dropout")):
-        bare = bare[bare[dropout].fillna(0) == 0]
-    if "learning_rate" in bare:
-        rate = where.get("learning_rate", bare["learning_rate"].min())
-        bare = bare[bare["learning_rate"] == rate]
-    first = sorted(bare["seed"].unique())[:FIRST]
-    return presence.fallen(bare[bare["seed"].isin(first)], ACCURACY)
+        found = found[found[dropout].fillna(0) == 0]
+    if "learning_rate" in found:
+        rate = where.get("learning_rate", found["learning_rate"].min())
+        found = found[found["learning_rate"] == rate]
+    first = sorted(found["seed"].unique())[:FIRST]
+    return found[found["seed"].isin(first)]
+
+
+def fallen(name: str, where: Where = NOTHING) -> Any:
+    """Returns `presence.fallen` of `bare`."""
+    return presence.fallen(bare(name, where), ACCURACY)
 
 
 def effects() -> str:
@@ -438,10 +443,35 @@ def effects() -> str:
     return "\n".join(f"- {one.removeprefix('stream ')}" for one in said)
 
 
+def readouts() -> str:
+    """Returns the table of what the other readout says: accuracy among the classes of a task and
+    among all outputs, over the last tasks without norm and dropout.
+    """
+    lines = [
+        "| lanes | among the task's classes, % | among all outputs, % | less, points |",
+        "|---|---|---|---|",
+    ]
+    for name in there([*(f"split_{model}" for model in MODELS), FAST, *DIGITS.values()]):
+        values = []
+        for metric in ("accuracy", "accuracy_of_all"):
+            table = bare(name).pivot(index="task", columns="seed", values=metric)
+            values.append(table.iloc[-WINDOW:].mean().to_numpy())
+        found = [*values, values[0] - values[1]]
+        cells = [accounts.told(accounts.interval(one), 100) for one in found]
+        lines.append(f"| `{name}` | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
 def blocks() -> dict[str, str]:
     """Returns what stands in README.md after each mark, by the mark."""
     made = {f"arms: {name}": rows_of_arms(name, ARMS[name]) for name in there(ARMS)}
-    return {**made, **areas.blocks(), "effects": effects(), "claims": rows_of_claims()}
+    return {
+        **made,
+        **areas.blocks(),
+        "readouts": readouts(),
+        "effects": effects(),
+        "claims": rows_of_claims(),
+    }
 
 
 def filled(text: str) -> str:

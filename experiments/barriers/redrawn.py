@@ -92,14 +92,24 @@ REDRAWN = (
     ),
     *(
         Redrawn(
-            f"B.1_{model}_digits",
-            f"Figure B.1: Class split of digits by norm and dropout, {claims.NAMES[model]}",
+            f"B.1_{model}{where}",
+            f"Figure B.1: Class split of {what} by norm and dropout, {claims.NAMES[model]}",
             {lanes: NOTHING},
             UNITS,
             ("norm", f"{model}.dropout"),
         )
-        for model, lanes in claims.DIGITS.items()
-        if model != "mlp"  # (whose digits are drawn by its own file)
+        for model in ("cnn", "resnet18", "vit")
+        for where, what, lanes in (
+            ("", "a part of CIFAR-10", f"split_{model}"),
+            ("_digits", "digits", claims.DIGITS[model]),
+        )
+    ),
+    Redrawn(
+        "B.1_digits",
+        "Figure B.1: Class split of digits by norm, MLP",
+        {claims.DIGITS["mlp"]: NOTHING},
+        UNITS,
+        ("norm", "mlp.norm_affine"),
     ),
     Redrawn(
         "B.7",
