@@ -1,7 +1,7 @@
 """Makes a reported table of finished workdirs: every lane and task, and beside it what made it.
 
 Command: python -m experiments.export --from=DIR,... --name=NAME [--code=COMMIT] [--folder=DIR]
-    [--details=COLUMN,...] [--tasks=COUNT] [--add]
+    [--details=COLUMN,...] [--points=COLUMN,...] [--tasks=COUNT] [--add]
 (--code only where the workdir does not say it, as those of code from before it was recorded.)
 Writes NAME.parquet into the folder (experiments/gradual/results/lanes), without the columns of
   single layers, but for --details, and with the columns code_version and compiler_options; and
@@ -20,6 +20,7 @@ from typing import Any, NamedTuple
 
 import pandas as pd
 
+from experiments import accounts
 from plasticity_jax.cli import flags, launcher, settings
 from plasticity_jax.spec import Spec, comparable
 from plasticity_jax.storage import table as table_
@@ -32,6 +33,7 @@ OWN: dict[str, Any] = {
     "code": None,
     "folder": str(FOLDER),
     "details": "",
+    "points": "",
     "tasks": "",
     "add": False,
 }
@@ -66,12 +68,15 @@ def _main(argv: Sequence[str]) -> int:
     if rest or not own["from"] or not own["name"]:
         raise ValueError(
             "from and name are needed: --from=DIR,... --name=NAME; nothing but --code, --folder, "
-            "--details, --tasks and --add is allowed beside."
+            "--details, --points, --tasks and --add is allowed beside."
         )
-    details = own["details"].split(",") if own["details"] else []
+    details, points = (own[name].split(",") if own[name] else [] for name in ("details", "points"))
     tasks = settings.whole("tasks", own["tasks"], 1, 10**9) if own["tasks"] else None
     keep = Keep(details, tasks, own["add"])
-    paths = export(own["from"].split(","), own["name"], own["code"], own["folder"], keep)
+    folders = own["from"].split(",")
+    paths = export(folders, own["name"], own["code"], own["folder"], keep)
+    if points:
+        paths.append(export_points(folders, own["name"], own["folder"], points))
     print("\n".join(map(str, paths)))
     return 0
 
@@ -132,6 +137,33 @@ def export(
     table_.write(whole, where / f"{name}.parquet")
     writing.text(where / f"{name}.json", json.dumps(records, indent=1) + "\n")
     return [where / f"{name}.parquet", where / f"{name}.json"]
+
+
+def export_points(
+    workdirs: Sequence[str], name: str, folder: str | pathlib.Path, columns: Sequence[str]
+) -> pathlib.Path:
+    """Writes NAME_points.parquet, a row for each lane, task and step at which a run measured, with
+    these columns and the settings that lanes differ in; returns its path.
+
+    Raises ValueError for more than one workdir, or a column that it lacks; OSError if it cannot be
+    read.
+    """
+    if len(workdirs) > 1:
+        raise ValueError(f"points are of {len(workdirs)} workdirs: allowed is one.")
+    points = pd.read_parquet(pathlib.Path(workdirs[0], "points.parquet"))
+    lacking = [column for column in columns if column not in points]
+    if lacking:
+        raise ValueError(
+            f"points has {lacking[0]!r}, but {workdirs[0]} did not measure it within tasks: "
+            "allowed are columns of its points.parquet."
+        )
+    table = table_.read(pathlib.Path(workdirs[0], "results.parquet")).drop_duplicates("lane")
+    table.attrs = {}
+    lanes = table[["lane", *accounts.differing(table)]]
+    path = pathlib.Path(folder, f"{name}_points.parquet")
+    kept = points[["lane", "task", "seed", "point", *columns]].merge(lanes, on="lane")
+    table_.write(kept, path)
+    return path
 
 
 def _there(folder: pathlib.Path, name: str) -> tuple[list[Any], list[dict[str, Any]]]:
