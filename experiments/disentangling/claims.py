@@ -20,12 +20,14 @@ from experiments.accounts import (
     together,
     told,
 )
-from experiments.disentangling import settings
+from experiments.disentangling import interventions, settings, switch
+from experiments.presence import ERROR
 
 CYCLE = 100  # stages of figure 1b in which all labels are redrawn once
 FEW = 10  # cycles of which all are told
 NONE: Where = {"norm": "none", "method": "none"}
 NOTHING: Where = {"norm": "none", "l2.strength": 0.0, "head": "linear"}
+DRIFTING: Where = {"norm": "none", "activation": "gelu", "random_labels.draw": "iid"}
 
 
 def _offset(offset: float, **others: Any) -> Where:
@@ -37,13 +39,13 @@ def _share(share: float) -> Where:
 
 
 KEPT: Mapping[str, Kept] = {
-    "figure_1a": Kept(_offset(100.0), "squared_error"),
+    "figure_1a": Kept(_offset(100.0), ERROR),
     "figure_1b": Kept(_share(1.0), window=CYCLE),
     "figure_1b_cifar10": Kept(_share(1.0), window=CYCLE),
+    "figure_2a": Kept({"norm": "none"}),
     "figure_2a_cifar10": Kept({"norm": "none"}),
-    "figure_2b_cifar10": Kept(
-        {"norm": "none", "activation": "gelu", "random_labels.draw": "iid"}, window=3
-    ),
+    "figure_2b": Kept(DRIFTING, window=3),
+    "figure_2b_cifar10": Kept(DRIFTING, window=3),
     "figure_3": Kept({"norm": "none", "activation": "relu"}),
     "figure_4": Kept({**NONE, "activation": "relu"}),
     "figure_4_cnn": Kept({"norm": "none", "l2.strength": 0.0}, window=3),
@@ -54,9 +56,12 @@ KEPT: Mapping[str, Kept] = {
     "figure_5b_cifar10": Kept(NOTHING),
     "figure_5b_mnist": Kept(NOTHING),
     "figure_5c": Kept(NOTHING),
-    "figure_13_cifar10": Kept(_offset(100.0, norm="none"), "squared_error"),
+    "figure_13_cifar10": Kept(_offset(100.0, norm="none"), ERROR),
     "figure_25": Kept({"norm": "none"}),
     "phases": Kept(NONE, "test_accuracy"),
+    "factorial_labels": Kept(NOTHING),
+    "factorial_offset": Kept(NOTHING, ERROR),
+    "factorial_composite": Kept(NOTHING),
 }
 
 
@@ -99,20 +104,70 @@ def _smaller_decline(window: int) -> Contrast:
     return lambda table: presence.POINTS - lost(table)
 
 
-def _units(draw: str, activation: str) -> Contrast:
+def _units(draw: str, activation: str, metric: str) -> Contrast:
     own = {"random_labels.draw": draw, "activation": activation}
-    return more({**own, "norm": "none"}, {**own, "norm": "layer"}, UNITS, 1)
+    return more({**own, "norm": "none"}, {**own, "norm": "layer"}, metric, 1)
 
 
-def _strength(norm: str, strength: float) -> Where:
-    return {"norm": norm, "l2.strength": strength}
+def _of_units(figure: str, lanes: str) -> tuple[Claim, ...]:
+    """What the paper says of figure 2, right, by both rules for units, on one dataset."""
+    says = {
+        UNITS: "the last layer has fewer linearized units with layer norm",
+        LINES: "the same, where a unit counts that a line fits, in all layers",
+    }
+    found = []
+    for metric, words in says.items():
+        contrasts = {
+            f"{activation}, {draw}": _units(draw, activation, metric)
+            for draw, activation in itertools.product(("iid", "classes"), ("gelu", "leaky_relu"))
+        }
+        found.append(Claim(figure, words, lanes, "points", contrasts))
+    return tuple(found)
 
 
-HYBRID = "batch_mean+layer_deviation"
+def _ranks(figure: str, lanes: str, **own: Any) -> Claim:
+    """That the tangent kernel loses rank where the mean of targets is large."""
+    return Claim(
+        figure,
+        "the tangent kernel loses rank for a large mean of targets: the effective rank at 0 over "
+        "that at 100 and 1000",
+        lanes,
+        "of effective rank",
+        {
+            f"0 over {offset:g}": more(_offset(0.0, **own), _offset(offset, **own), "ntk")
+            for offset in (100.0, 1000.0)
+        },
+    )
+
+
+def _of_factorial(stream: str, output: Where, metric: str = "online_accuracy") -> Claim:
+    """That all three remedies are above nothing, above each one alone and above each two."""
+    remedies = {
+        "layer norm": {"norm": "layer"},
+        "L2": {"l2.strength": 1e-4},
+        "output": output,
+    }
+    whole: dict[str, Any] = {}
+    for one in remedies.values():
+        whole |= one
+    contrasts = {}
+    for size in range(len(remedies)):
+        for on in itertools.combinations(remedies, size):
+            part: dict[str, Any] = {**NOTHING}
+            for name in on:
+                part |= remedies[name]
+            found = decades(part, whole, metric) if metric == ERROR else more(whole, part, metric)
+            contrasts[f"over {' + '.join(on) or 'nothing'}"] = found
+    unit = "decades of squared error" if metric == ERROR else "points"
+    return Claim(
+        f"5, factorial, {stream}", "remedies add up", f"factorial_{stream}", unit, contrasts
+    )
+
+
 PLAIN: Where = {"norm": "none", "activation": "relu"}
 LEAKY: Where = {"norm": "none", "activation": "leaky_relu"}
-
 UNITS = "linearized_fraction/h3"  # of the last hidden layer, 256 wide
+LINES = "linearized_fraction/line"  # of all layers
 READINGS: Mapping[tuple[str, str, str], str] = {
     ("gelu", "none", "iid"): "about 250",
     ("gelu", "none", "classes"): "about 170",
@@ -137,7 +192,7 @@ def rows_of_units(table: Any) -> str:
     for (activation, norm, draw), reading in READINGS.items():
         where = {"activation": activation, "norm": norm, "random_labels.draw": draw}
         values = 256 * arm(table, where, UNITS)
-        line = told(interval(last(where, "linearized_fraction/line", 1)(table)), 100)
+        line = told(interval(last(where, LINES, 1)(table)), 100)
         end, most = (told(interval(part.to_numpy()), 1) for part in (values.iloc[-1], values.max()))
         name = f"{activation}, norm {norm}, {draw}"
         lines.append(f"| {name} | {end} | {most} | {reading} | {line} |")
@@ -197,7 +252,7 @@ CLAIMS = (
         "fine-tuning is the worse the larger the mean of the targets",
         "figure_1a",
         "decades of squared error",
-        _rising("squared_error"),
+        _rising(ERROR),
     ),
     Claim(
         "1a, CIFAR-10",
@@ -208,14 +263,21 @@ CLAIMS = (
     ),
     *_of_shares("1b, digits", "figure_1b"),
     *_of_shares("1b, CIFAR-10", "figure_1b_cifar10"),
+    *switch.CLAIMS,
+    *_of_units("2, right, MNIST", "figure_2b"),
+    *_of_units("2, right, CIFAR-10", "figure_2b_cifar10"),
+    _ranks("3, right, MNIST", "figure_1a"),
+    _ranks("3, right, CIFAR-10", "figure_13_cifar10", norm="none"),
     Claim(
-        "2, right",
-        "the last layer has fewer linearized units with layer norm",
-        "figure_2b_cifar10",
-        "points",
+        "3, right, CIFAR-10",
+        "the larger the mean, the lower the rank",
+        "figure_13_cifar10",
+        "of effective rank",
         {
-            f"{activation}, {draw}": _units(draw, activation)
-            for draw, activation in itertools.product(("iid", "classes"), ("gelu", "leaky_relu"))
+            f"{less:g} over {more_:g}": more(
+                _offset(less, norm="none"), _offset(more_, norm="none"), "ntk"
+            )
+            for less, more_ in itertools.pairwise(settings.OFFSETS)
         },
     ),
     Claim(
@@ -236,33 +298,10 @@ CLAIMS = (
             "leaky ReLU over ReLU at the end": more(LEAKY, PLAIN, "ntk", 1),
         },
     ),
-    Claim(
-        "4, CNN",
-        "layer and batch norm with L2 are above nothing",
-        "figure_4_cnn",
-        "points",
-        {
-            norm: more(_strength(norm, 1e-5), _strength("none", 0.0), window=3)
-            for norm in ("layer", "batch")
-        },
-    ),
-    Claim(
-        "4, ResNet-18",
-        "the same",
-        "figure_4_resnet",
-        "points",
-        {norm: more({"norm": norm}, {"norm": "none"}, window=2) for norm in ("layer", "batch")},
-    ),
-    Claim(
-        "25, ResNet-18",
-        "the hybrid of batch norm's mean and layer norm's deviation is above the others",
-        "figure_4_resnet",
-        "points",
-        {
-            f"over {name}": more({"norm": HYBRID}, {"norm": name}, window=2)
-            for name in ("layer", "rms", "batch", "batch+layer", "layer_mean+batch_deviation")
-        },
-    ),
+    *interventions.CLAIMS,
+    _of_factorial("labels", {"head": "smoothed", "smoothed.smoothing": 0.01}),
+    _of_factorial("offset", {"head": "two_hot"}, ERROR),
+    _of_factorial("composite", {"head": "two_hot"}),
     Claim("5, composite, digits", "remedies add up", "figure_5a", "points", _together()),
     Claim("5, composite, CIFAR-10", "remedies add up", "figure_5a_cifar10", "points", _together()),
     Claim(

@@ -163,13 +163,14 @@ def picture(cells: Any, found: Any, title: str, outcome: str, path: Path) -> Non
     left.plot(reached["peak"], place, "|", color="0.4", markersize=10, label="best in between")
     left.set_yticks(place, reached["cell"])
     left.set_xlabel(outcome)
-    left.legend(frameon=False, fontsize=8)
     place = np.arange(len(found))[::-1]
     _intervals(right, found, place)
     right.axvline(0, color="0.6", linewidth=1)
     right.set_yticks(place, found["effect"])
     right.set_xlabel("effect, 95 % interval over seeds")
     figure.suptitle(title)
+    # (inside the axes its tick would read as one more cell's)
+    figure.legend(loc="outside lower left", frameon=False, fontsize=8)
     curves.store_figure(figure, path)
 
 

@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 
 from experiments import accounts, presence, prose
-from experiments.disentangling import acting, claims, factorial, redrawn, rewards
+from experiments.disentangling import acting, claims, factorial, redrawn, rewards, settings
+from experiments.disentangling.interventions import HYBRID
 from experiments.prose import Sentence, Told
 from plasticity_jax.reporting import over_games
 
@@ -107,17 +108,9 @@ def offsets() -> Mapping[str, Any]:
     return {**_offsets("squared_error"), **firsts}
 
 
-@functools.cache
-def singular_values() -> Mapping[str, Told]:
-    """Of figure 13: the largest singular value after the last task."""
-    rows = prose.statistics(RESULTS / "figure_13.csv")
-    rows = rows[rows["task"] == rows["task"].max()].set_index("arm")
-    return {
-        f"of_{offset}": Told(
-            *map(float, rows.loc[f"target_offset.offset={offset}", ["mean", "t_low", "t_high"]])
-        )
-        for offset in (0, 1, 10, 100, 1000)
-    }
+def first_rank() -> Mapping[str, Told]:
+    """Of figure 1a: the kernel's rank after the first task with a mean of 100."""
+    return {"rank": LANES.task("figure_1a", 1, {"target_offset.offset": 100.0}, "ntk")}
 
 
 @functools.cache
@@ -137,17 +130,12 @@ def switch(name: str) -> Mapping[str, Told]:
 @functools.cache
 def linearized() -> Mapping[str, Told]:
     """Of figure 2b: shares of linearized units after the last task, by both rules."""
-    rows = prose.statistics(RESULTS / "figure_2b_last_layer.csv")
-    rows = rows[rows["task"] == rows["task"].max()]
     found = {}
-    for (draw, activation, norm), part in rows.groupby(
-        ["random_labels.draw", "activation", "norm"]
-    ):
-        for column, short in (
-            ("linearized_fraction/h3", ""),
-            ("linearized_fraction/line", "line_"),
-        ):
-            found[f"{short}{activation}_{norm}_{draw}"] = prose.of_seeds(part[column])
+    for activation, norm, draw in claims.READINGS:
+        where = {"activation": activation, "norm": norm, "random_labels.draw": draw}
+        for column, short in ((claims.UNITS, ""), (claims.LINES, "line_")):
+            key = f"{short}{activation}_{norm}_{draw}"
+            found[key] = LANES.task("figure_2b", -1, where, column)
     return found
 
 
@@ -202,12 +190,19 @@ def axes_of_norms() -> Mapping[str, Told]:
 # by rule
 
 
-def present(stream: str) -> Mapping[str, Any]:
-    """How many of the seeds that chose a stream fall on CIFAR-10, from where to where."""
+def present(stream: str, images: str = "cifar10") -> Mapping[str, Any]:
+    """How many of the seeds that chose a stream fall on some images, from where to where."""
     metric = redrawn.streams.STREAMS[stream].metric
-    found = presence.fallen(LANES.table(f"presence_cifar10_{stream}"), metric)
-    best, last = 100 * found["best"].mean(), 100 * found["last"].mean()
-    return {"fell": int(found["fell"].sum()), "of": len(found), "best": best, "last": last}
+    found = presence.fallen(LANES.table(f"presence_{images}_{stream}"), metric)
+    best, last = float(found["best"].mean()), float(found["last"].mean())
+    return {
+        "fell": int(found["fell"].sum()),
+        "of": len(found),
+        "best": 100 * best,
+        "last": 100 * last,
+        "error": best,
+        "error_last": last,
+    }
 
 
 def _cycles(name: str, share: float) -> Any:
@@ -258,7 +253,10 @@ def kernels() -> Mapping[str, Any]:
         "leaky_rank": LANES.task("figure_3", -1, leaky, "ntk"),
         "leaky": LANES.task("figure_3", -1, leaky),
         "leaky_norm": LANES.task("figure_3", -1, leaky, NORM),
+        "drawn_rank": one["no norm", "as drawn"],
+        "drawn_normed_rank": one["layer norm", "as drawn"],
         "mean_rank": one["no norm", "mean of targets 100"],
+        "blocks_rank": one["no norm", "random labels, ReLU"],
         "normed_rank": one["layer norm", "mean of targets 100"],
         "labels_rank": one["layer norm", "random labels, ReLU"],
     }
@@ -266,38 +264,42 @@ def kernels() -> Mapping[str, Any]:
 
 @functools.cache
 def features() -> Mapping[str, Any]:
-    """Of figures 13 to 15 on CIFAR-10: the largest singular value after the last task, and what its
-    direction carries.
+    """Of figures 13 to 15 on CIFAR-10: the largest singular value after the last task, what its
+    direction carries, and the kernel's rank.
     """
 
     def last(norm: str, offset: float, column: str) -> Told:
         where = {"norm": norm, "target_offset.offset": offset}
-        return LANES.task("figure_13_cifar10", -1, where, f"feature_spectrum/{column}")
+        return LANES.task("figure_13_cifar10", -1, where, column)
 
-    def sizes(norm: str) -> str:
-        means = [last(norm, offset, "largest").mean for offset in (0.0, 1.0, 10.0, 100.0, 1e3)]
-        return ", ".join(f"{mean:,.0f}" for mean in means)
+    def by_mean(norm: str, column: str, digits: int) -> str:
+        means = [last(norm, offset, column).mean for offset in settings.OFFSETS]
+        return ", ".join(f"{mean:,.{digits}f}" for mean in means)
 
-    carried = [last(norm, 100.0, "top_direction").mean for norm in ("none", "layer")]
+    direction = "feature_spectrum/top_direction"
+    carried = [last(norm, 100.0, direction).mean for norm in ("none", "layer")]
     return {
-        "none": sizes("none"),
-        "layer": sizes("layer"),
-        "at_10": last("none", 10.0, "top_direction"),
+        "none": by_mean("none", "feature_spectrum/largest", 0),
+        "layer": by_mean("layer", "feature_spectrum/largest", 0),
+        "rank": by_mean("none", "ntk", 1),
+        "normed_rank": by_mean("layer", "ntk", 1),
+        "at_10": last("none", 10.0, direction),
         "at_100": int(np.floor(100 * min(carried))),
     }
 
 
-def loss_of_gelu() -> Mapping[str, float]:
+def loss_of_gelu() -> Mapping[str, Any]:
     """Of figure 2b on CIFAR-10: what GELU loses, and how far preactivations drift."""
     where = {"norm": "none", "activation": "gelu", **DRAWN}
     values = LANES.values("figure_2b_cifar10", where, "online_accuracy")
-    return {"lost": 100 * float((values.iloc[0] - values.iloc[-3:].mean()).mean())}
+    drift = LANES.task("figure_2b_cifar10", -1, where, "preactivation")
+    return {"lost": 100 * float((values.iloc[0] - values.iloc[-3:].mean()).mean()), "drift": drift}
 
 
 @functools.cache
 def networks() -> Mapping[str, Any]:
     """Of figures 4 and 25 with a CNN and a ResNet-18: what norms end behind."""
-    hybrid, other = {"norm": claims.HYBRID}, {"norm": "layer_mean+batch_deviation"}
+    hybrid, other = {"norm": HYBRID}, {"norm": "layer_mean+batch_deviation"}
     resnet = "figure_4_resnet"
 
     def behind(size: float) -> Told:
@@ -531,6 +533,8 @@ def atari() -> Mapping[str, Any]:
     return {
         "score": float(table[rewards.SCORE].iloc[4:].mean()),
         "dead": 100 * float(table[DORMANT].iloc[-1]),
+        "empty": int(table["greedy_return"].isna().sum()),
+        "parts": len(table),
     }
 
 
@@ -566,11 +570,7 @@ SENTENCES = (
         "{of_100:.1m} at 100, {of_1000:.1m} at 1000",
         lambda: _offsets("ntk"),
     ),
-    Sentence(
-        "{of_0:.0} at 0, {of_1:.0m} at 1, {of_10:.0m} at 10, {of_100.mean:,.0f} "
-        "[{of_100.low:,.0f}, {of_100.high:,.0f}] at 100, {of_1000.mean:,.0f} at 1000; far smaller",
-        singular_values,
-    ),
+    Sentence("At 100 it is {rank:.2m} after the first task already", first_rank),
     Sentence(
         "Task 10: without norm {none_10_0:.0%} before, {none_10_50:.0%} after 50 steps, "
         "{none_10_700:.0%m} after 700; with layer norm {layer_10_0:.0%}, {layer_10_50:.0%}, "
@@ -590,9 +590,10 @@ SENTENCES = (
         "GELU {gelu_none_iid:.0%} for drawn labels (paper 98 %), {gelu_none_classes:.1%m} for "
         "changed classes (66 %), {gelu_layer_iid:.0pm} with layer norm; leaky ReLU "
         "{leaky_relu_none_iid:.0%} and {leaky_relu_none_classes:.0pm} (78 to 98 %), "
-        "{leaky_relu_layer_iid:.0pm} with layer norm. By another rule, units of all layers that a "
-        "line fits, leaky ReLU has {line_leaky_relu_none_iid:.0%} and "
-        "{line_leaky_relu_none_classes:.0%}, with layer norm {line_leaky_relu_layer_iid:.1pm} and "
+        "{leaky_relu_layer_iid:.0pm} with layer norm. By the rule for smooth units, a line that "
+        "fits (on either side of 0, in all layers), leaky ReLU has "
+        "{line_leaky_relu_none_iid:.0%} and {line_leaky_relu_none_classes:.0%}, with layer "
+        "norm {line_leaky_relu_layer_iid:.1pm} and "
         "{line_leaky_relu_layer_classes:.0%m}",
         linearized,
     ),
@@ -603,7 +604,7 @@ SENTENCES = (
         "{infer:.1pm}, gradient penalty {penalty:.1pm}, none of them told from nothing. Rescaling "
         "is slow ({slow:.1f} % on the first task, others above {others}) and ends at "
         "{rescaled:.1p}, worse than nothing by {worse:.1pm} points "
-        "[{worse_low:.1f}, {worse_high:.1f}]. ReDo {redo:.1p} is not told from nothing. Leaky ReLU "
+        "[{worse_low:.1f}, {worse_high:.1f}]. **Not told** that ReDo helps: {redo:.1p}. Leaky ReLU "
         "gains {leaky:.1p}, tanh {tanh:.1p}.",
         lambda: _with_ends(interventions(), "worse"),
     ),
@@ -615,6 +616,12 @@ SENTENCES = (
         "over the units of an example {layer:.1p} (layer norm) and {other:.1p} (the other hybrid), "
         "no mean {rms:.1p} (RMS norm), no norm {none:.1p}",
         axes_of_norms,
+    ),
+    Sentence("accuracy {best:.1f} to {last:.1f} % on `labels`", lambda: present("labels", "mnist")),
+    Sentence("{best:.1f} to {last:.1f} % on `composite`", lambda: present("composite", "mnist")),
+    Sentence(
+        "squared error {error:.3f} to {error_last:.3f} on `offset`",
+        lambda: present("offset", "mnist"),
     ),
     Sentence("labels {fell} of {of} ({best:.0f} to {last:.0f} %)", lambda: present("labels")),
     Sentence("composite {fell} of {of} ({best:.0f} to {last:.0f} %)", lambda: present("composite")),
@@ -634,13 +641,30 @@ SENTENCES = (
         "{leaky_norm:.0m}",
         kernels,
     ),
-    Sentence("leaves rank {mean_rank:.0f} ({normed_rank:.1f} with layer norm)", kernels),
-    Sentence("near its diagonal (rank {labels_rank:.0f})", kernels),
+    Sentence(
+        "the kernel as drawn has rank {drawn_rank:.2f} already: a mean of 100 leaves "
+        "{mean_rank:.2f} and collapses nothing, random labels raise it to {blocks_rank:.1f}",
+        kernels,
+    ),
+    Sentence(
+        "it from {drawn_normed_rank:.1f} to {normed_rank:.1f}, and random labels raise it to "
+        "{labels_rank:.1f}, near its diagonal",
+        kernels,
+    ),
     Sentence("without norm {none}; with layer norm {layer}.", features),
     Sentence(
         "carries {at_10:.0pm} % of the output at 10 and more than {at_100} % at 100", features
     ),
-    Sentence("GELU loses {lost:.0f} points", loss_of_gelu),
+    Sentence(
+        "in the same order: without norm {rank}, so that it is lost at 100 and 1000 (**agrees**) "
+        "but not step by step (**disagrees**); with layer norm {normed_rank}.",
+        features,
+    ),
+    Sentence(
+        "GELU loses {lost:.0f} points; its preactivations drift far below 0 ({drift:.0m} on "
+        "average)",
+        loss_of_gelu,
+    ),
     Sentence(
         "from {none_2_0:.0pm} to {none_2_50:.0%} in 50 steps of task 2 and from {none_6_0:.0pm} to "
         "{none_6_50:.0%m} in task 6, and stay; with layer norm from {layer_6_0:.0pm} to "
@@ -755,6 +779,7 @@ SENTENCES = (
     ),
     Sentence("the third run scores {score:.2f} on average", atari),
     Sentence("{dead:.0f} % of the units are dormant", atari),
+    Sentence("`greedy_return` is empty in {empty} of the {parts} parts", atari),
 )
 
 

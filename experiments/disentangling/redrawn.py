@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 from experiments import accounts
 from experiments import presence as effects
-from experiments.disentangling import claims, factorial, presence, rewards, streams
+from experiments.disentangling import claims, factorial, ordering, presence, rewards, streams
 from plasticity_jax.storage import table as table_
 from plasticity_jax.storage import writing
 
@@ -101,8 +101,9 @@ def blocks() -> dict[str, str]:
     for mark, (name, rows) in others.items():
         if accounts.there([name], LANES):
             made[mark] = rows(table_.read(LANES / f"{name}.parquet"))
-    told = accounts.rows_of_claims(claims.CLAIMS, claims.KEPT, LANES)
-    return {**made, **rewards.blocks(), "claims": told}
+    made["claims"] = accounts.rows_of_claims(claims.CLAIMS, claims.KEPT, LANES)
+    made["claims: bandit"] = accounts.rows_of_claims(ordering.CLAIMS, {}, LANES)
+    return {**made, **rewards.blocks()}
 
 
 def filled(text: str) -> str:

@@ -12,6 +12,7 @@ from experiments.prose import Told
 LANES = prose.Lanes(acted.RESULTS / "lanes")
 REWARD, RETURN, SCORE = "reward_rate", "episode_return", "episode_return_mean"
 STRENGTHS, NORMS, GAMMAS = (0.0, 1e-6, 1e-5), ("none", "layer"), (0.0, 0.99)
+GREEDILY = "tenth, greedily"
 GAMES = {"breakout": "Breakout", "asterix": "Asterix"}
 
 
@@ -49,8 +50,8 @@ def bandit() -> str:
     for _, row in compared("bandit").sort_values("dqn.gamma", kind="stable").iterrows():
         own = [row["norm"], strength(row["l2.strength"]), f"{row['dqn.gamma']:g}"]
         own += [f"{told(row, 'first'):.3}", f"{told(row, 'last'):.3}"]
-        rows.append([*own, f"{told(row, 'last - fresh'):.3}"])
-    return markdown(heads, rows)
+        rows.append([*own, f"{told(row, 'last - fresh'):.3}", f"{told(row, 'greedy'):.3}"])
+    return markdown([*heads, GREEDILY], rows)
 
 
 def on_mnist(name: str) -> str:
@@ -63,8 +64,8 @@ def on_mnist(name: str) -> str:
         rank = LANES.end(name, where, "effective_rank", 1)
         own = [row["norm"], strength(row["l2.strength"])]
         own += [f"{told(row, part):.3}" for part in ("first", "last", "fresh", "last - fresh")]
-        rows.append([*own, f"{dead:.0%m}", f"{rank:.0m}"])
-    return markdown([*heads, "dormant units", "effective rank"], rows)
+        rows.append([*own, f"{told(row, 'greedy'):.3}", f"{dead:.0%m}", f"{rank:.0m}"])
+    return markdown([*heads, GREEDILY, "dormant units", "effective rank"], rows)
 
 
 def phases(name: str, where: Where, which: Sequence[int], metric: str, digits: int) -> list[str]:
@@ -80,7 +81,7 @@ def phases(name: str, where: Where, which: Sequence[int], metric: str, digits: i
 
 def on_cifar10() -> str:
     """Returns the table of the bandit on CIFAR-10."""
-    parts = ["first phase", "third phase", "tenth phase"]
+    parts = ["first phase", "third phase", "tenth phase", "third, greedily"]
     heads = ["norm", "L2"]
     for gamma in GAMMAS:
         heads += [f"gamma {gamma:g}: {parts[0]}", *parts[1:]]
@@ -91,6 +92,7 @@ def on_cifar10() -> str:
             for gamma in GAMMAS:
                 where = aged(norm, **{"l2.strength": size, "dqn.gamma": gamma})
                 cells += phases("bandit_cifar10", where, (1, 3, 10), REWARD, 3)
+                cells += phases("bandit_cifar10", where, (3,), "greedy_reward_rate", 3)
             rows.append(cells)
     return markdown(heads, rows)
 

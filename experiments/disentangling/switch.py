@@ -1,11 +1,15 @@
-"""The course of a task's first steps, from a run's points.parquet: what happens after a switch."""
+"""The course of a task's first steps, from a run's points.parquet: what happens after a switch, and
+what Lyle et al. say of it (figure 2, left and middle).
+"""
 
+import itertools
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
 
+from experiments.accounts import Claim, Contrast, arm
 from plasticity_jax.reporting import curves, statistics
 from plasticity_jax.storage import writing
 
@@ -17,6 +21,65 @@ SHOWN = {
     "online_loss": "loss of the minibatch",
 }
 KINDS = ("-", "--", ":", "-.")
+
+
+DEAD, ALONG = "dormant_fraction", "gradient_alignment"
+POINTS = "figure_2a_points"  # kept lanes, on MNIST
+TASKS = (2, 10)  # from 1
+ARMS = tuple(itertools.product(("none", "layer"), TASKS))
+
+
+def _between(norm: str, metric: str, task: int, first: int, then: int) -> Contrast:
+    """What a measurement has some steps after a switch less what it has after fewer."""
+
+    def of(table: Any) -> np.ndarray:
+        before, after = (
+            arm(table, {"norm": norm, "point": point}, metric).loc[task - 1]
+            for point in (first, then)
+        )
+        return (after - before).to_numpy()
+
+    return of
+
+
+def _most(norm: str, task: int) -> Contrast:
+    """By how much gradients move a unit more uniformly than half of the way, at once."""
+    where = {"norm": norm, "point": 0}
+    return lambda table: arm(table, where, ALONG).loc[task - 1].to_numpy() - 0.5
+
+
+CLAIMS = (
+    Claim(
+        "2, left, MNIST",
+        "without norm units die after a switch: dormant units after 50 steps over those before",
+        POINTS,
+        "points",
+        {f"task {task}": _between("none", DEAD, task, 0, 50) for task in TASKS},
+    ),
+    Claim(
+        "2, left, MNIST",
+        "with layer norm they do too, but are back within 400 steps: after 50 steps over those "
+        "before, and over those after 400",
+        POINTS,
+        "points",
+        {f"task {task}, up": _between("layer", DEAD, task, 0, 50) for task in TASKS}
+        | {f"task {task}, down": _between("layer", DEAD, task, 400, 50) for task in TASKS},
+    ),
+    Claim(
+        "2, middle, MNIST",
+        "gradients push what a first-layer unit gets one way: uniformity at once over one half",
+        POINTS,
+        "",
+        {f"{norm}, task {task}": _most(norm, task) for norm, task in ARMS},
+    ),
+    Claim(
+        "2, middle, MNIST",
+        "in a first phase, so more than later: uniformity at once over that after 700 steps",
+        POINTS,
+        "",
+        {f"{norm}, task {task}": _between(norm, ALONG, task, 700, 0) for norm, task in ARMS},
+    ),
+)
 
 
 def drawn(table: Any, columns: Sequence[str], workdir: Path, path: Path) -> list[str]:
@@ -79,9 +142,9 @@ def picture(found: Any, path: str) -> None:
     for row, task in zip(grid, tasks, strict=True):
         for axes, metric in zip(row, metrics, strict=True):
             part = found[(found["task"] == task) & (found["metric"] == metric)]
-            for kind, (arm, line) in zip(KINDS, part.groupby("arm", sort=False), strict=False):
+            for kind, (name, line) in zip(KINDS, part.groupby("arm", sort=False), strict=False):
                 line = line.sort_values("point")
-                axes.plot(line["point"], line["mean"], kind, label=arm)
+                axes.plot(line["point"], line["mean"], kind, label=name)
                 axes.fill_between(line["point"], line["low"], line["high"], alpha=0.2)
             axes.set_xscale("symlog", linthresh=1)
             axes.set_title(f"{SHOWN[metric]}, task {task + 1}", fontsize=7)

@@ -1,0 +1,152 @@
+"""The claims of Lyle et al. on each intervention alone (figure 4) and on a norm's axes (25)."""
+
+import functools
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from experiments import presence
+from experiments.accounts import Claim, Contrast, Where, arm, last, more
+
+HYBRID = "batch_mean+layer_deviation"
+OTHER = "layer_mean+batch_deviation"
+NORMS = ("layer", "rms", "batch", "batch+layer", OTHER)  # beside the hybrid
+
+
+def _strength(norm: str, strength: float) -> Where:
+    return {"norm": norm, "l2.strength": strength}
+
+
+def _alone(method: str = "none", norm: str = "none", activation: str = "relu") -> Where:
+    """An arm of figure 4."""
+    return {"method": method, "norm": norm, "activation": activation}
+
+
+def _little(arm_: Where) -> Contrast:
+    """How much less than `presence.POINTS` an arm of figure 4 gains over nothing."""
+    gained = more(arm_, _alone())
+    return lambda table: presence.POINTS - gained(table)
+
+
+def _slow(table: Any) -> Any:
+    """What rescaling to the initial norm lacks in the first task, in which nothing is lost yet."""
+    metric = "online_accuracy"
+    bare, rescaled = (
+        arm(table, _alone(method), metric).iloc[0] for method in ("none", "weight_norm_constraint")
+    )
+    return (bare - rescaled).to_numpy()
+
+
+def _means_matter(table: Any, window: int) -> Any:
+    """What a mean over the minibatch gains, less what the deviation's axis does either way."""
+    batch, hybrid, layer, other = (
+        last({"norm": norm, "l2.strength": 1e-5}, "online_accuracy", window)(table)
+        for norm in ("batch", HYBRID, "layer", OTHER)
+    )
+    of_mean, of_deviation = batch + hybrid - layer - other, batch + other - hybrid - layer
+    return (of_mean - np.abs(of_deviation)) / 2
+
+
+def _of_axes(
+    figure: str, lanes: str, others: tuple[str, ...], window: int = 5
+) -> tuple[Claim, ...]:
+    """What the paper says of figure 25, on the lanes of one network."""
+    decayed = {"l2.strength": 1e-5}
+    hybrid = {"norm": HYBRID, **decayed}
+    return (
+        Claim(
+            figure,
+            "the hybrid of batch norm's mean and layer norm's deviation is above the others",
+            lanes,
+            "points",
+            {
+                f"over {norm}": more(hybrid, {"norm": norm, **decayed}, window=window)
+                for norm in others
+            },
+        ),
+        Claim(
+            figure,
+            "that a unit's mean is over examples matters more than the deviation: what the one "
+            "gains less what the other changes",
+            lanes,
+            "points",
+            {"mean over deviation": functools.partial(_means_matter, window=window)},
+        ),
+    )
+
+
+WITHOUT_NORM: Mapping[str, Where] = {
+    "L2": _alone("l2"),
+    "rescaling": _alone("weight_norm_constraint"),
+    "feature norm": _alone("feature_norm"),
+    "ReDo": _alone("redo"),
+    "InFeR": _alone("infer"),
+    "gradient penalty": _alone("gradient_penalty"),
+    "leaky ReLU": _alone(activation="leaky_relu"),
+    "tanh": _alone(activation="tanh"),
+    "CReLU": _alone(activation="crelu"),
+}
+"""Arms of figure 4 with one intervention that is no norm."""
+
+CLAIMS = (
+    Claim(
+        "4, MLP",
+        "layer and batch norm with L2 are above nothing",
+        "figure_4",
+        "points",
+        {norm: more(_alone("l2", norm), _alone()) for norm in ("layer", "batch")},
+    ),
+    Claim(
+        "4, MLP",
+        "one of them is best: batch norm with L2 is above whatever has no norm",
+        "figure_4",
+        "points",
+        {f"over {name}": more(_alone("l2", "batch"), arm_) for name, arm_ in WITHOUT_NORM.items()},
+    ),
+    Claim(
+        "4, MLP",
+        "rescaling to the initial norm is slow: in the first task it is behind nothing",
+        "figure_4",
+        "points",
+        {"behind": _slow},
+    ),
+    Claim(
+        "4, MLP",
+        "ReDo helps",
+        "figure_4",
+        "points",
+        {"over nothing": more(_alone("redo"), _alone())},
+    ),
+    Claim(
+        "4, MLP",
+        "others gain nothing: less than 10 points",
+        "figure_4",
+        "points",
+        {
+            f"10 points less what {name} gains": _little(arm_)
+            for name, arm_ in WITHOUT_NORM.items()
+            if name not in ("ReDo", "rescaling")
+        },
+    ),
+    Claim(
+        "4, CNN",
+        "layer and batch norm with L2 are above nothing",
+        "figure_4_cnn",
+        "points",
+        {
+            norm: more(_strength(norm, 1e-5), _strength("none", 0.0), window=3)
+            for norm in ("layer", "batch")
+        },
+    ),
+    Claim(
+        "4, ResNet-18",
+        "the same",
+        "figure_4_resnet",
+        "points",
+        {norm: more({"norm": norm}, {"norm": "none"}, window=2) for norm in ("layer", "batch")},
+    ),
+    *_of_axes("25, MLP", "figure_25", NORMS),
+    *_of_axes("25, CNN", "figure_4_cnn", ("layer", "batch", OTHER), 3),
+    *_of_axes("25, ResNet-18", "figure_4_resnet", NORMS, 2),
+)
