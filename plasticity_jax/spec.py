@@ -430,6 +430,7 @@ class Spec:
         model = self.make_model(
             environment.outputs(cast(Data, None)) if environment.inputs == "text" else 1
         )
+        models.check_ids(model, environment.decoding)
         structure = Structure({}, lambda key: {}, models.head(model))
         methods.build(self.method, structure, dict(self.options))
         registry.make(SCHEDULES, "schedule", self.schedule, dict(self.options))

@@ -135,6 +135,8 @@ class Decoding(NamedTuple):
       counts: (ids [B, length], y [B, T]) -> [B, k] what is summed over examples.
       score: sums [k] -> [] the score.
       metric: what the score is called, e.g. "bleu2".
+      special: (what it means, id) of the ids that are no text, where others are pieces of words, so
+        that a pretrained network can tell whether they are its own; empty where it does not matter.
     """
 
     start: int
@@ -145,6 +147,7 @@ class Decoding(NamedTuple):
     counts: Callable[[Array, Array], Array]
     score: Callable[[Array], Array]
     metric: Metric
+    special: tuple[tuple[str, int], ...] = ()
 
 
 class Stage(NamedTuple):

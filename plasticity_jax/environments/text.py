@@ -186,6 +186,7 @@ def _texts(name: str, sizes: Mapping[str, int], target_words: int, how: _How) ->
         counts=counts,
         score=bleu_.bleu,
         metric=BLEU,
+        special=symbols.special,
     )
     return _Texts(symbols, how.mask_padding, decoding)
 

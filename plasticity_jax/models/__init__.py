@@ -30,6 +30,7 @@ from plasticity_jax.models.norms import NORMS
 from plasticity_jax.models.resnet import ResNet18, resnet18
 from plasticity_jax.models.t5 import T5, t5
 from plasticity_jax.models.vit import ViT, vit
+from plasticity_jax.types import Decoding
 
 __all__ = [
     "ACTIVATIONS",
@@ -42,6 +43,7 @@ __all__ = [
     "GameCNN",
     "ResNet18",
     "ViT",
+    "check_ids",
     "cnn",
     "game_cnn",
     "head",
@@ -65,6 +67,14 @@ MODELS = {
 def head(model: Any) -> tuple[str, ...] | None:
     """Returns the path of a model's output layer in the parameter tree, None where it has none."""
     return model.output_layer() if hasattr(model, "output_layer") else None
+
+
+def check_ids(model: Any, decoding: Decoding | None) -> None:
+    """Raises ValueError if a model begins from a checkpoint in which ids mean something else than
+    in the texts of `decoding`.
+    """
+    if decoding is not None and hasattr(model, "check_ids"):
+        model.check_ids(dict(decoding.special))
 
 
 def inputs(factory: Callable) -> tuple[str, ...]:

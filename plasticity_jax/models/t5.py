@@ -4,7 +4,7 @@ decoding step by step.
 
 import functools
 import itertools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar, NamedTuple
 
 import flax.linen as nn
@@ -16,7 +16,6 @@ from jax.nn import initializers
 from plasticity_jax.models import layers
 from plasticity_jax.models.pretrained import keys as keys_
 from plasticity_jax.models.pretrained import reading
-from plasticity_jax.text.vocabulary import Size
 from plasticity_jax.types import Array, PyTree, Text, UnitGroup
 
 Passed = Callable[[Array], Array]
@@ -393,6 +392,26 @@ class T5(layers.Model):
             layers.sow(self, f"encoder{i}_units", units, before)
         return self.encoder_norm(h), seen
 
+    def check_ids(self, special: Mapping[str, int]) -> None:
+        """Raises ValueError if the model begins from a checkpoint whose ids are not those of texts
+        with the ids `special` that are no text, none where ids are characters.
+
+        T5's must then be those of the texts, since one piece more in front would shift all others.
+        The checkpoint's rows are the ids; of pieces, with or without the extra ids, and they may be
+        filled up to a multiple of `ROWS_ALIGNED`: T5's 32,000 pieces have 32,128 rows.
+        """
+        if not self.pretrained:
+            return
+        folder, outputs, layout = self.pretrained, self.outputs, keys_.T5
+        found, allowed = reading.config(folder, layout), [self.outputs]
+        if special:
+            # (a text of characters begins with an id of its own)
+            reading.compare(folder, layout, found, {"decoder_start_token_id": PADDING})
+            _check_special(folder, special)
+            counts, step = (outputs, outputs + EXTRA_IDS), reading.ROWS_ALIGNED
+            allowed = sorted({*counts, *(-(-count // step) * step for count in counts)})
+        _check_rows(folder, found["vocab_size"], outputs, allowed)
+
     def load(self, variables: PyTree) -> PyTree:
         """Returns `variables` with the pretrained checkpoint's values."""
         folder, own, layout = self.pretrained, self.head == "own", keys_.T5
@@ -441,10 +460,10 @@ def t5(
     afresh is random all the same. `head` "own" gives the logits a matrix of their own and no scale,
     as checkpoints have it that say tie_word_embeddings or, since version 5 of transformers,
     scale_decoder_outputs false; gated feed-forward layers, as many of those have, are not
-    supported. `outputs` is the vocabulary's `Size` where ids are pieces, so that they can be
-    compared with the checkpoint's. Raises ValueError for activation "crelu", which doubles the
-    units, another `head`, or `heads`, `head_width`, `feed_forward` < 1; DataError or ValueError for
-    a checkpoint that is none, or fits neither network nor vocabulary.
+    supported. Whether its ids are those of a run's texts is for `check_ids` to say. Raises
+    ValueError for activation "crelu", which doubles the units, another `head`, or `heads`,
+    `head_width`, `feed_forward` < 1; DataError or ValueError for a checkpoint that is none, does
+    not fit the network, or has fewer than `outputs` ids.
     """
     model = T5(
         outputs,
@@ -458,11 +477,11 @@ def t5(
         pretrained=pretrained,
     )
     if pretrained:
-        _check_pretrained(model, outputs)
+        _check_pretrained(model)
     return model
 
 
-def _check_pretrained(model: T5, outputs: int) -> None:
+def _check_pretrained(model: T5) -> None:
     """Raises ValueError or DataError if the model's checkpoint does not compute as the model, by
     what its files say.
     """
@@ -483,8 +502,6 @@ def _check_pretrained(model: T5, outputs: int) -> None:
         "relative_attention_max_distance": model.distance,
     }
     ids = {"pad_token_id": SPECIAL["padding"], "eos_token_id": SPECIAL["end"]}
-    if isinstance(outputs, Size):  # (a text of characters begins with an id of its own)
-        ids["decoder_start_token_id"] = SPECIAL["padding"]
     wanted = {
         **sizes,
         **units,
@@ -497,7 +514,8 @@ def _check_pretrained(model: T5, outputs: int) -> None:
     blocks = {"num_layers": model.depth, "num_decoder_layers": model.depth}
     reading.compare(folder, layout, found, wanted, blocks)
     _check_head(folder, found, model.head)
-    _check_vocabulary(folder, found["vocab_size"], outputs)
+    if found["vocab_size"] < model.outputs:
+        _check_rows(folder, found["vocab_size"], model.outputs, [model.outputs])
 
 
 def _check_head(folder: str, found: Mapping[str, Any], head: str) -> None:
@@ -518,27 +536,20 @@ def _check_head(folder: str, found: Mapping[str, Any], head: str) -> None:
         )
 
 
-def _check_vocabulary(folder: str, rows: int, outputs: int) -> None:
-    """Raises ValueError if the ids of a run cannot be the first `outputs` of the `rows` of a
-    checkpoint's embedding.
+def _check_special(folder: str, special: Mapping[str, int]) -> None:
+    """Raises ValueError if ids that are no text are others than T5's."""
+    if special != SPECIAL:
+        expected = ", ".join(f"{name} {i}" for name, i in SPECIAL.items())
+        found = ", ".join(f"{name} {i}" for name, i in special.items())
+        raise ValueError(
+            f"{folder} is a T5, whose ids that are no text are {expected}, but those of the "
+            f"run's SentencePiece model are {found}: allowed is the SentencePiece model that "
+            "the checkpoint was trained with."
+        )
 
-    Of a SentencePiece vocabulary (a `Size`), T5's ids that are no text must be those of the file,
-    since one piece more in front would shift all others. Rows are its pieces, with or without the
-    extra ids, and may be filled up to a multiple of
-    `ROWS_ALIGNED`: T5's 32,000 pieces have 32,128 rows. Of other vocabularies, rows are the ids.
-    """
-    allowed = [outputs]
-    if isinstance(outputs, Size):
-        if outputs.special != SPECIAL:
-            expected = ", ".join(f"{name} {i}" for name, i in SPECIAL.items())
-            found = ", ".join(f"{name} {i}" for name, i in outputs.special.items())
-            raise ValueError(
-                f"{folder} is a T5, whose ids that are no text are {expected}, but those of the "
-                f"run's SentencePiece model are {found}: allowed is the SentencePiece model that "
-                "the checkpoint was trained with."
-            )
-        counts, step = (outputs, outputs + EXTRA_IDS), reading.ROWS_ALIGNED
-        allowed = sorted({*counts, *(-(-count // step) * step for count in counts)})
+
+def _check_rows(folder: str, rows: int, outputs: int, allowed: Sequence[int]) -> None:
+    """Raises ValueError if a checkpoint has not as many ids as are allowed."""
     if rows not in allowed:
         raise ValueError(
             f"{folder} has a vocabulary of {reading.shown(rows)} ids, but that of the run has "

@@ -6,7 +6,7 @@ any other character, and `NOTHING`, which may lie anywhere and is to be skipped.
 """
 
 import string
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -22,34 +22,13 @@ SPACE = 27
 OTHER = 28
 
 
-class Size(int):
-    """How many ids a SentencePiece vocabulary has: a number that also says which of them are no
-    text.
-
-    A model is told this number alone; one that starts from a checkpoint must know whether ids mean
-    what they meant there.
-
-    Attributes:
-      special: {"padding": id, "end": id, "unknown": id}, the last if there is one, and other
-        control pieces by their text.
-    """
-
-    special: dict[str, int]
-
-    def __new__(cls, count: int, special: Mapping[str, int]) -> "Size":
-        """Returns `count`, which knows `special`."""
-        size = super().__new__(cls, count)
-        size.special = dict(special)
-        return size
-
-
 class Vocabulary(NamedTuple):
     """How texts become ids of a sequence-to-sequence model and back; built outside jit, its
     functions run inside.
 
     Attributes:
-      size: number of ids, 0..size-1, a `Size` where the ids are pieces. A model may have more
-        outputs; `spell` takes every id beyond for unknown.
+      size: number of ids, 0..size-1. A model may have more outputs; `spell` takes every id beyond
+        for unknown.
       pad: id that fills a row behind `end`.
       end: id that closes a text.
       start: id that a decoder begins with.
@@ -58,6 +37,8 @@ class Vocabulary(NamedTuple):
       length: (words, letters) -> the most ids that such a text can have, with `end`.
       spell: ids [B, L] -> characters [B, M] int32, M a multiple of L. From the first `end` on there
         is nothing, and `pad` is nothing wherever it is.
+      special: of pieces, the ids that are no text, ("padding", id), ("end", id), ("unknown", id) if
+        there is one, and other control pieces by their text; empty where ids are characters.
     """
 
     size: int
@@ -67,6 +48,7 @@ class Vocabulary(NamedTuple):
     encode: Callable[[Array], Array]
     length: Callable[[int, int], int]
     spell: Callable[[Array], Array]
+    special: tuple[tuple[str, int], ...] = ()
 
 
 def speller(table: np.ndarray, unknown: np.ndarray, end: int) -> Callable[[Array], Array]:
@@ -143,12 +125,11 @@ def from_pieces(pieces: Sequence[unigram.Piece], pad: int, end: int) -> Vocabula
     for row, text in zip(table, texts, strict=True):
         row[: len(text)] = text
     spell = speller(table, np.pad(unknown, (0, table.shape[1] - len(unknown))), end)
-    return Vocabulary(
-        Size(len(table), _special(pieces, pad, end)), pad, end, pad, encode, length, spell
-    )
+    special = _special(pieces, pad, end)
+    return Vocabulary(len(table), pad, end, pad, encode, length, spell, special)
 
 
-def _special(pieces: Sequence[unigram.Piece], pad: int, end: int) -> dict[str, int]:
+def _special(pieces: Sequence[unigram.Piece], pad: int, end: int) -> tuple[tuple[str, int], ...]:
     """Returns the ids that are no text, by what they mean or, of other control pieces, by their
     text.
     """
@@ -156,7 +137,7 @@ def _special(pieces: Sequence[unigram.Piece], pad: int, end: int) -> dict[str, i
     for i, piece in enumerate(pieces):
         if piece.type in (unigram.UNKNOWN, unigram.CONTROL) and i not in (pad, end):
             special["unknown" if piece.type == unigram.UNKNOWN else piece.text] = i
-    return special
+    return tuple(special.items())
 
 
 def _characters(piece: unigram.Piece) -> list[int]:
