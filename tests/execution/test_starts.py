@@ -14,6 +14,7 @@ from helpers import tiny
 from plasticity_jax.cli import launcher
 from plasticity_jax.execution import slices, states, sweep, tasks
 from plasticity_jax.reporting import collect
+from plasticity_jax.spec import Spec
 from plasticity_jax.storage import workdir
 
 pytestmark = pytest.mark.usefixtures("compiled_quickly")
@@ -128,6 +129,11 @@ def test_what_is_no_start_is_said_in_one_sentence(spec, donor, tmp_path):
         ({}, {"start": twice}, "which has 2 lanes of seed 1: allowed is one, so that"),
         ({}, {"start": unfinished}, "which has 0 of 2 tasks of lanes asked for: allowed are"),
         ({"width": 9}, {"start": donor}, "width is 9, but the networks in .+ have 8: allowed is"),
+        (
+            {"model": "vit", "width": Spec.width, "depth": Spec.depth},
+            {"start": donor},
+            "model is vit, but the networks in .+ have mlp: allowed is",
+        ),
         ({"norm": "batch"}, {"start": donor}, "norm is batch, but the networks in .+ have none"),
         (
             {"optimizer": "sgd", "method": "l2_init"},

@@ -1,5 +1,6 @@
 """Dropout: what is dropped, where, and that only training steps drop."""
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -7,7 +8,7 @@ import pytest
 from helpers import tiny
 
 from plasticity_jax import lanes
-from plasticity_jax.models import cnn, mlp, resnet18
+from plasticity_jax.models import cnn, layers, mlp, resnet18, vit
 from plasticity_jax.training import supervised
 
 pytestmark = pytest.mark.usefixtures("compiled_quickly")
@@ -44,6 +45,34 @@ def test_values_are_0_or_divided_by_what_is_kept(name):
     assert abs(share - (1 - RATE)) < 4 * error
     np.testing.assert_array_equal(got, outputs(jax.random.key(1)))
     assert (got != outputs(jax.random.key(2))).any()
+
+
+@pytest.mark.long
+def test_a_vit_drops_at_four_places():
+    """Embeddings, and in each block attention weights, their branch, inner units and theirs."""
+    net = vit(3, "none", patch=2, embedding=64, blocks=2, heads=2, ratio=2, dropout=RATE)
+    x = jnp.asarray(np.random.default_rng(0).normal(1, 1, size=(40, 4, 4, 1)), jnp.float32)
+    params = net.init(jax.random.key(0), x)["params"]
+    found = []
+
+    def record(call, args, given, context):
+        after = call(*args, **given)
+        if isinstance(context.module, layers.Dropout) and "rng" not in given:  # (not its super's)
+            found.append((np.asarray(args[0]), np.asarray(after)))
+        return after
+
+    with nn.intercept_methods(record):
+        net.apply({"params": params}, x, True, rngs={"dropout": jax.random.key(1)})
+        training = found.copy()
+        net.apply({"params": params}, x, False)
+    assert found == training
+    of_block = [(2 * 40, 5, 5), (40, 5, 64), (40, 5, 128), (40, 5, 64)]
+    assert [before.shape for before, _ in found] == [(40, 5, 64), *of_block, *of_block]
+    for before, after in found:
+        kept = after != 0
+        np.testing.assert_allclose(after[kept], before[kept] / (1 - RATE), 1e-5)
+        error = np.sqrt(RATE * (1 - RATE) / kept.size)
+        assert abs(kept.mean() - (1 - RATE)) < 4 * error
 
 
 def trained(learning_rate=0.01, **settings):

@@ -20,6 +20,8 @@ from plasticity_jax.models import (
     ResNet18,
     cnn,
     mlp,
+    resnet18,
+    vit,
 )
 from plasticity_jax.models.norms import OF_BATCH
 
@@ -312,19 +314,26 @@ def test_parameter_count_of_the_mnist_network(norm, count):
     assert sum(p.size for p in jax.tree.leaves(params)) == count
 
 
+AFFINE = {
+    mlp: {"initialization": "torch", "width": 64, "depth": 2},
+    cnn: {"initialization": "torch", "base": 4, "dense": 8},
+    resnet18: {"initialization": "torch", "base": 2},
+    vit: {"patch": 2, "embedding": 8, "blocks": 2, "heads": 2, "ratio": 1, "dropout": 0.0},
+}
+
+
 @pytest.mark.parametrize(
-    ("norm", "make"), [*itertools.product(PLAIN, [mlp, cnn]), *((norm, mlp) for norm, _ in OTHERS)]
+    ("norm", "make"), [*itertools.product(PLAIN, AFFINE), *((norm, mlp) for norm, _ in OTHERS)]
 )
 @pytest.mark.long
 def test_a_norm_without_scale_and_offset_is_one_whose_scale_is_1_and_offset_0(norm, make):
     """Also in its running statistics; and the network has no parameters that it does not use."""
-    sizes = {"width": 64, "depth": 2} if make is mlp else {"base": 4, "dense": 8}
-    settings = {"norm": norm, "activation": "tanh", "initialization": "torch", **sizes}
+    settings = {"norm": norm, "activation": "tanh", **AFFINE[make]}
     plain, learned = make(3, **settings, norm_affine=False), make(3, **settings)
     x = jnp.asarray(np.random.default_rng(0).normal(size=(5, 4, 4, 2)), jnp.float32)
     variables = learned.init(jax.random.key(0), x)
     params = variables.pop("params")
-    fewer = {name: layer for name, layer in params.items() if not name.startswith("norm")}
+    fewer = {name: layer for name, layer in params.items() if "norm" not in name}
     own = plain.init(jax.random.key(0), x)
     assert jax.tree.structure(own) == jax.tree.structure({"params": fewer, **variables})
     mutable = ["hidden", *variables]

@@ -20,7 +20,7 @@ def made(**changes):
     return net, params, rest, x
 
 
-def torch_network(torch, params):
+def torch_network(torch, params, norm):
     """An encoder of PyTorch with our parameters, as a function of images [B, C, H, W], and its
     tensors that have gradients.
     """
@@ -51,6 +51,15 @@ def torch_network(torch, params):
         12, 3, 24, dropout=0.0, activation="gelu", batch_first=True, norm_first=True
     )
 
+    class OfTokens(torch.nn.BatchNorm1d):
+        """Batch norm over examples and tokens."""
+
+        def forward(self, x):
+            return super().forward(x.reshape(-1, 12)).reshape(x.shape)
+
+    if norm == "batch":
+        layer.norm1, layer.norm2 = OfTokens(12), OfTokens(12)
+
     def logits(images):
         kernel = tensors["patches"]["kernel"].reshape(4, 4, 2, 12).permute(3, 2, 0, 1)
         x = functional.conv2d(images, kernel, tensors["patches"]["bias"], stride=4)
@@ -59,24 +68,29 @@ def torch_network(torch, params):
         x = torch.cat([token, x], dim=1) + tensors["places"]
         for i in range(2):
             x = torch.func.functional_call(layer, state(i), (x,))
-        norm = tensors["last_norm"]
-        x = functional.layer_norm(x, (12,), norm["scale"], norm["bias"], eps=1e-5)[:, 0]
+        scale, offset = tensors["last_norm"]["scale"], tensors["last_norm"]["bias"]
+        if norm == "batch":
+            last = {"weight": scale, "bias": offset}
+            x = torch.func.functional_call(OfTokens(12), last, (x,))[:, 0]
+        else:
+            x = functional.layer_norm(x, (12,), scale, offset, eps=1e-5)[:, 0]
         return functional.linear(x, tensors["head"]["kernel"].T, tensors["head"]["bias"])
 
     return logits, tensors
 
 
+@pytest.mark.parametrize("norm", ["layer", "batch"])
 @pytest.mark.oracle
-def test_logits_and_gradients_as_pytorch(torch):
-    net, params, _, x = made()
+def test_logits_and_gradients_as_pytorch(torch, norm):
+    net, params, rest, x = made(norm=norm)
     y = np.arange(len(x)) % 3
 
     def loss(p):
-        logits, _ = net.apply({"params": p}, x, True, mutable=["hidden"])
+        logits, _ = net.apply({"params": p, **rest}, x, True, mutable=["hidden", "batch_stats"])
         return -jax.nn.log_softmax(logits)[jnp.arange(len(x)), y].mean(), logits
 
     (_, logits), gradient = jax.jit(jax.value_and_grad(loss, has_aux=True))(params)
-    forward, tensors = torch_network(torch, params)
+    forward, tensors = torch_network(torch, params, norm)
     want = forward(torch.tensor(x.transpose(0, 3, 1, 2)))
     torch.nn.functional.cross_entropy(want, torch.tensor(y)).backward()
     np.testing.assert_allclose(logits, want.detach().numpy(), rtol=1e-4, atol=1e-5)

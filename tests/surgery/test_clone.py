@@ -69,16 +69,7 @@ def assert_close(left, right, relative=1e-5):
     assert np.abs(left - right).max() <= relative * np.abs(right).max()
 
 
-@pytest.mark.parametrize(
-    ("model", "norm"),
-    [
-        *itertools.product(SMALL, ("none", "layer", "batch", "group")),
-        ("mlp", "rms"),
-        ("mlp", "batch+layer"),
-        ("mlp", "batch_mean+layer_deviation"),
-        ("mlp", "layer_mean+batch_deviation"),
-    ],
-)
+@pytest.mark.parametrize(("model", "norm"), [*itertools.product(SMALL, norms.NORMS)])
 @pytest.mark.long
 def test_outputs_are_the_same_and_units_are_clones(model, norm):
     spec = spec_of(model, norm)
@@ -111,9 +102,32 @@ def test_other_factors_activations_and_norms_without_parameters(activation):
     assert_close(seen(wide, after.params, {})[0], before)
 
 
+@pytest.mark.long
+def test_the_public_codes_clone_of_a_vit_has_other_outputs():
+    """It leaves the scores of attention as large as more products make them; units are clones."""
+    spec = spec_of("vit", "layer")
+    lane, state = trained(spec, np.random.default_rng(0))
+    wide = wide_of(spec)
+    published = dataclasses.replace(wide, options={**dict(wide.options), "clone.rescale": False})
+    before, _ = seen(spec, state.params, state.variables)
+    after = beginning.begun(published, lane, state, DATA)
+    logits, hidden = seen(published, after.params, after.variables)
+    assert np.abs(logits - before).max() > 1e-2 * np.abs(before).max()
+    for group, units in hidden.items():
+        assert float(probes.clone_r2(units, 2)) == pytest.approx(1, abs=1e-6), group
+    for i in range(2):
+        query = after.params[f"block{i}_query"]
+        after.params[f"block{i}_query"] = jax.tree.map(lambda p: p / jnp.sqrt(2.0), query)
+    assert_close(seen(published, after.params, after.variables)[0], before)
+
+
 @pytest.mark.parametrize(
     ("model", "optimizer"),
-    [("mlp", "adam"), ("mlp", "momentum"), ("mlp", "adam_per_weight"), ("vit", "adam")],
+    [
+        *((model, "adam") for model in SMALL),
+        ("mlp", "momentum"),
+        ("mlp", "adam_per_weight"),
+    ],
 )
 @pytest.mark.long
 def test_what_an_optimizer_remembers_is_what_it_would_of_clones(model, optimizer):
