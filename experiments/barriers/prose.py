@@ -10,6 +10,8 @@ from experiments import accounts, prose
 from experiments.barriers import claims
 from experiments.barriers.areas import RESULTS
 from experiments.prose import Sentence, Told, short
+from plasticity_jax.models import ACTIVATIONS
+from plasticity_jax.theory.ranks import alpha
 
 LANES = prose.Lanes(claims.LANES)
 ACCURACY, DEAD, TWINS, RANK, R2 = (
@@ -73,11 +75,14 @@ def ranks() -> Mapping[str, Any]:
     matrix = prose.statistics(RESULTS / "figure_A.1.csv")
     formula = prose.statistics(RESULTS / "figure_A.2.csv").set_axis(NAMES_OF_ALPHA, axis=1)
     near = formula[(formula["eps"] - 0.022).abs() < 1e-3].set_index("function")
-    alpha = prose.statistics(RESULTS / "figure_A.3.csv").set_index(["function", "scale", "shift"])
+    shown = prose.statistics(RESULTS / "figure_A.3.csv").set_index(["function", "scale", "shift"])
     maps = prose.statistics(RESULTS / "figure_A.4.csv").dropna()
     most = maps.loc[maps.groupby("function")["alpha"].idxmax()].set_index("function")
     selu = maps[maps["function"] == "selu"]
+    functions = [ACTIVATIONS[name] for name in ("relu", "tanh", "gelu")]
     return {
+        "plain": [short(abs(alpha(one)), 3) for one in functions],
+        "centered": [short(alpha(one, centred=True), 3) for one in functions],
         "most": most["alpha"],
         "frozen": {name: short(value) for name, value in most["frozen"].items()},
         "silent": selu.loc[selu["frozen"] == 1, "alpha"].max(),
@@ -88,12 +93,12 @@ def ranks() -> Mapping[str, Any]:
         "after": set(matrix["after"]).pop() if matrix["after"].nunique() == 1 else None,
         "relu": near.loc["relu"],
         "gelu": near.loc["gelu"],
-        "tanh_100": alpha.loc[("tanh", 100, 0)],
-        "relu_low": alpha.loc[("relu", 1, -4)],
-        "relu_high": alpha.loc[("relu", 1, 2)],
-        "frozen_100": short(alpha.loc[("tanh", 100, 0), "frozen"]),
-        "frozen_high": short(alpha.loc[("relu", 1, 2), "frozen"], 3),
-        "alpha_high": short(alpha.loc[("relu", 1, 2), "alpha"]),
+        "tanh_100": shown.loc[("tanh", 100, 0)],
+        "relu_low": shown.loc[("relu", 1, -4)],
+        "relu_high": shown.loc[("relu", 1, 2)],
+        "frozen_100": short(shown.loc[("tanh", 100, 0), "frozen"]),
+        "frozen_high": short(shown.loc[("relu", 1, 2), "frozen"], 3),
+        "alpha_high": short(shown.loc[("relu", 1, 2), "alpha"]),
     }
 
 
@@ -310,6 +315,11 @@ SENTENCES = (
     Sentence(
         "tanh at a = 100: {tanh_100.alpha:.1f} and {frozen_100}; ReLU at b = -4: "
         "{relu_low.alpha:.1f} and {relu_low.frozen:.1f}, at b = 2: {alpha_high} and {frozen_high}",
+        ranks,
+    ),
+    Sentence(
+        "| {plain[0]}, {plain[1]} and {plain[2]}; with alpha centered {centered[0]}, {centered[1]} "
+        "and {centered[2]} |",
         ranks,
     ),
     Sentence(

@@ -21,7 +21,8 @@ def bit_flip(
     The other bits are drawn anew for every example; a last input is always 1. The target is a fixed
     network of `hidden` linear threshold units drawn once per run: weights, output weights and
     output bias are -1 or 1 with equal probability, unit i is 1 where w_i x > threshold (bits + 1) -
-    s_i, s_i the number of its negative input weights less half its weight of the constant input.
+    s_i, s_i the number of its negative input weights less half its weight of the constant input, as
+    in the public code; the text of Joudaki et al. has threshold bits - s_i, which is not offered.
     Source: Dohare et al. 2024; Joudaki et al. 2025, experiment E3. Raises ValueError for numbers
     out of range: `bits` and `hidden` from 1 to a million, `flipping` up to `bits`, `threshold` from
     0 to 1.

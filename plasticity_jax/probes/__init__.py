@@ -394,8 +394,12 @@ def _trap(snapshot: Snapshot) -> Annotated[Measured, Metric(label="distance from
     the loss L along what parts these two, v'Hv / v'v with H = d^2 L / dp^2, v = (w_a - w_b) / 2 at
     unit a and -v at b, above 0 where gradient descent brings them together; `frozen` = min over
     units i of the share of inputs x with |phi'(z_i(x))| >= 1e-3, z_i what goes into the activation
-    function phi, 0 where a unit is flat on all; and `frozen_layer`. Source: ours, from the traps of
-    Joudaki et al. 2025.
+    function phi, 0 where a unit is flat on all; and `frozen_layer`.
+
+    Across the manifold of a frozen unit there is no curvature to tell: where phi' is 0 around
+    z_i(x) for all x, L is constant in the weights into unit i, and v'Hv = 0. Since which task a
+    layer is the nearest is known of a finished run: `python -m experiments.barriers.trapped` tells
+    it. Source: ours, from the traps of Joudaki et al. 2025.
     """
     view, function = _view(snapshot, "trap"), snapshot.activation
     if not snapshot.units or function is None:
@@ -465,6 +469,8 @@ def _clone_r2(
 ) -> Annotated[Measured, Metric(label="clone R2")]:
     """Share of the variance between units that is between groups of `factor` neighbors, mean of
     layers; per layer, and `as_published` the form of the paper's code.
+
+    Deviation: of activations alone; the paper's mean is also over the backward signals.
     """
     units = _units(snapshot)
     layers = {g: clone_r2(h, factor) for g, h in units.items()}

@@ -18,19 +18,19 @@ _COUNTS = ("count",)
 
 
 @registry.checked
-def clone(*, factor: int = 2) -> Surgery:
+def clone(*, factor: int = 2, rescale: bool = True) -> Surgery:
     """A network `factor` times as wide with the same outputs: each unit stands `factor` times, side
     by side.
 
     A kernel W [..., in, out] becomes W / factor, each of its units repeated, where its inputs are
     cloned; biases, norms and running statistics are repeated; inputs and outputs of the network are
     as they were. Where scores of attention are divided by the square root of a head's size, queries
-    are divided by the square root of `factor` (the public code leaves that out and changes the
-    function). Clones stay clones under gradient descent, momentum and Adam; noise and dropout part
-    them. Initial parameters are cloned as parameters are. What momentum and Adam remember is what
-    they would remember of the clones: the gradient of a number that stands n times at scale a is
-    1 / (n a) of what it was; with `start_optimizer="fresh"` they begin anew. Source: Joudaki et
-    al. 2025, section 4.
+    are divided by the square root of `factor`. The public code leaves that out and changes the
+    function, as does `rescale` = False. Clones stay clones under gradient descent, momentum and
+    Adam; noise and dropout part them. Initial parameters are cloned as parameters are. What
+    momentum and Adam remember is what they would remember of the clones: the gradient of a number
+    that stands n times at scale a is 1 / (n a) of what it was; with `start_optimizer="fresh"` they
+    begin anew. Source: Joudaki et al. 2025, section 4.
 
     Raises ValueError for a factor below 2, a model that does not say how it becomes wider
     (`widened`), group norm whose groups clones would part, or an optimizer's state that holds
@@ -50,7 +50,8 @@ def clone(*, factor: int = 2) -> Surgery:
     def operate(key: Key, state: TrainState, into: Recipient) -> TrainState:
         del key
         wide = into.shapes()
-        scales = into.model.rescaled(factor) if hasattr(into.model, "rescaled") else {}
+        scaled = rescale and hasattr(into.model, "rescaled")
+        scales = into.model.rescaled(factor) if scaled else {}
         growths = {}
         for path, leaf in _named(state.params).items():
             found = axes(path, leaf.shape, _named(wide.params)[path].shape, factor)
