@@ -94,6 +94,7 @@ class Kind(NamedTuple):
         picture of their own. None if there are no controls.
       beside: (table, columns that name arms, workdir, path of the figure without its ending) ->
         lines on what else was drawn of a run, such as the course within tasks; None for nothing.
+      published: metrics of which --as_published draws others, and those, by name.
     """
 
     arms: Callable[[Figure, Choices], list[dict[str, Setting]]]
@@ -103,6 +104,7 @@ class Kind(NamedTuple):
     told: tuple[str, ...] = ()
     controls: Callable[[Figure, Choices, Any], Any] | None = None
     beside: Callable[[Any, Sequence[str], Path, Path], list[str]] | None = None
+    published: Mapping[str, str] = NOTHING
 
 
 def check_own_arms(figure: Figure, choices: Choices) -> None:
@@ -205,7 +207,10 @@ def plan(figure: Figure, choices: Choices, rest: Sequence[str] = ()) -> Plan:
     made = kind.defaults(benchmark, choices), kind.arms(figure, choices)
     if choices.as_published:
         clean = choices._replace(as_published=False)
-        if made == (kind.defaults(benchmark, clean), kind.arms(figure, clean)):
+        metric = kind.published.get(metric_of(figure))
+        if metric:
+            figure = figure._replace(metric=metric)
+        elif made == (kind.defaults(benchmark, clean), kind.arms(figure, clean)):
             what = f"figure {figure.name}, {benchmark.title}"
             print(f"note: --as_published changes nothing in {what}.", file=sys.stderr)
     taken = kind.taken(benchmark, choices)

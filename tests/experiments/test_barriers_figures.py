@@ -44,6 +44,18 @@ def test_every_figure_is_a_run_that_measures_its_metric(name, scale):
     figures.metrics.check_measured([spec for spec, _ in found], figures.metric_of(figure))
 
 
+def test_as_published_draws_the_accuracy_among_all_outputs(capsys):
+    figure = settings.figure("3.2", "class_split")
+    plan = figures.plan(figure, figures.Choices(as_published=True))
+    assert figures.metric_of(plan.figure) == "accuracy_of_all"
+    assert capsys.readouterr().err == ""
+    values, given = flags.parse([], plan.defaults)
+    specs = [spec for spec, _ in flags.runs(values, given, plan.arms)]
+    figures.metrics.check_measured(specs, "accuracy_of_all")
+    figures.plan(settings.figure("3.3", "class_split", "effective_rank"), plan.choices)
+    assert "--as_published changes nothing" in capsys.readouterr().err
+
+
 def test_arms_are_those_of_the_paper():
     _, found = runs("norms", "paper")
     assert len(found) == 4 * (1 + 2 * 2)
@@ -122,6 +134,31 @@ def test_a_figure_of_numbers_writes_its_table_and_picture(name, tmp_path):
     ranks.run(ranks.FIGURES[name], tmp_path, "smoke")
     assert (tmp_path / f"figure_{name}.png").stat().st_size > 1000
     assert not pd.read_csv(tmp_path / f"figure_{name}.csv").isna().all().any()
+
+
+def test_the_public_codes_alpha_is_that_of_its_own_quadrature():
+    """By their nodes, as many as make the integral; 3 of a ReLU where alpha is 0."""
+    nodes, weights = np.polynomial.hermite.hermgauss(400)
+    z, (a, b) = nodes / np.sqrt(2), (2.0, -0.5)
+    value = np.tanh(a * (z + b))
+    expected = weights @ (a * (1 - value**2)) ** 2 / (weights @ value**2) - 1
+    table = ranks.with_published(
+        pd.DataFrame({"function": ["relu", "tanh"], "scale": [1.0, a], "shift": [0.0, b]})
+    )
+    assert list(table["alpha_as_published"]) == pytest.approx([3.0, expected], abs=1e-6)
+
+
+@pytest.mark.long
+def test_figures_of_numbers_take_the_flag_of_what_is_published(tmp_path):
+    argv = ["--as_published", "--scale=smoke", f"--workdir={tmp_path}"]
+    assert ranks.main("", "A.4", argv) == 0
+    assert "alpha_as_published" in pd.read_csv(tmp_path / "figure_A.4.csv")
+    plan = ranks.FIGURES["A.1"]
+    before, after = tmp_path / "before", tmp_path / "after"
+    ranks.run(plan, before, "smoke")
+    ranks.run(plan, after, "smoke", as_published=True)
+    name = "figure_A.1.csv"
+    assert (before / name).read_text() == (after / name).read_text()
 
 
 def test_arms_of_clones_are_told_in_words():
