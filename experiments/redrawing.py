@@ -2,7 +2,7 @@
 own settings.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 import pandas as pd
@@ -32,7 +32,12 @@ def read(names: Iterable[str], folder: Path) -> pd.DataFrame:
 
 
 def store(
-    table: pd.DataFrame, arms: Sequence[str], metrics: Sequence[str], path: Path, title: str = ""
+    table: pd.DataFrame,
+    arms: Sequence[str],
+    metrics: Sequence[str],
+    path: Path,
+    title: str = "",
+    printed: Mapping[tuple[str, str], float] | None = None,
 ) -> Path:
     """Writes the final table of all arms, PATH_final.csv, and with a title the picture and the
     curves of the first metric, PATH.png and PATH.csv; returns the path of the picture, else that
@@ -42,6 +47,9 @@ def store(
       table: lanes, numbered in the order in which their arms are told.
       arms: columns that tell the arms apart; those that the table lacks are left out.
       metrics: what is drawn and averaged, the main one first.
+      path: of the files, without what they end in.
+      title: of the picture.
+      printed: {(arm, metric): number of the paper}, a column `paper` beside ours.
     """
     columns = [column for column in arms if column in table]
     wanted = {"lane", "task", "seed", "finite", *columns, *metrics}
@@ -49,7 +57,11 @@ def store(
     for column in table[columns].select_dtypes("float32"):
         table[column] = table[column].map(lambda number: float(f"{number:.6g}"))
     final = path.with_name(f"{path.name}_final.csv")
-    writing.text(final, tables.finals(table, columns).round(6).to_csv(index=False))
+    found = tables.finals(table, columns).round(6)
+    if printed:
+        own = zip(found["arm"], found["metric"], strict=True)
+        found = found.assign(paper=[printed.get(one) for one in own])
+    writing.text(final, found.to_csv(index=False))
     if not title:
         return final
     drawing = curves.Drawing(metric=metrics[0], title=title, formats=("png",))

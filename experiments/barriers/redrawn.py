@@ -3,7 +3,7 @@ those whose arms come from several runs.
 
 Command: python -m experiments.barriers.redrawn
 Writes figure_NAME.png, figure_NAME.csv (the course of its metric) and figure_NAME_final.csv (all
-its measurements over the last five tasks) into experiments/barriers/results.
+its measurements over the last five tasks, beside what the paper's figure shows) into experiments/barriers/results.
 """
 
 import sys
@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 from experiments import accounts, redrawing
 from experiments.accounts import Where
-from experiments.barriers import claims, cloning
+from experiments.barriers import claims, cloning, printed
 from experiments.barriers.claims import ACCURACY, DEAD, R2, RANK, STUCK, TWINS
 from experiments.benchmark import NOTHING
 
@@ -160,7 +160,8 @@ def draw(one: Redrawn, folder: Path = RESULTS, *, picture: bool = True) -> Path:
     """
     title = one.title if picture else ""
     path = folder / f"figure_{one.name}"
-    return redrawing.store(table_of(one), one.arms, one.metrics, path, title)
+    paper = printed.ENDS.get(one.name)
+    return redrawing.store(table_of(one), one.arms, one.metrics, path, title, paper)
 
 
 def main() -> int:

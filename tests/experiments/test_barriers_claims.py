@@ -167,6 +167,13 @@ def test_tables_of_redrawn_figures_are_of_the_kept_lanes(one, tmp_path):
     assert set(course["arm"]) == set(pd.read_csv(committed)["arm"])
 
 
+@pytest.mark.parametrize("name", printed.ENDS)
+def test_a_redrawn_figure_has_the_papers_numbers_beside_ours(name):
+    table = pd.read_csv(redrawn.RESULTS / f"figure_{name}_final.csv").set_index(["arm", "metric"])
+    told = table["paper"].dropna()
+    assert told.to_dict() == printed.ENDS[name]
+
+
 def test_records_name_no_folder_of_a_machine():
     for path in claims.LANES.glob("*.json"):
         assert not re.search(r"/(tmp|home|root)/", path.read_text(encoding="utf-8")), path
