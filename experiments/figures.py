@@ -104,7 +104,7 @@ class Kind(NamedTuple):
     told: tuple[str, ...] = ()
     controls: Callable[[Figure, Choices, Any], Any] | None = None
     beside: Callable[[Any, Sequence[str], Path, Path], list[str]] | None = None
-    published: Mapping[str, str] = NOTHING
+    published: Settings = NOTHING
 
 
 def check_own_arms(figure: Figure, choices: Choices) -> None:
@@ -209,7 +209,7 @@ def plan(figure: Figure, choices: Choices, rest: Sequence[str] = ()) -> Plan:
         clean = choices._replace(as_published=False)
         metric = kind.published.get(metric_of(figure))
         if metric:
-            figure = figure._replace(metric=metric)
+            figure = figure._replace(metric=str(metric))
         elif made == (kind.defaults(benchmark, clean), kind.arms(figure, clean)):
             what = f"figure {figure.name}, {benchmark.title}"
             print(f"note: --as_published changes nothing in {what}.", file=sys.stderr)

@@ -57,33 +57,57 @@ PRINTED = (
 )
 """(figure and network, how a claim begins, the paper's numbers)."""
 
-_ACCURACY, _DEAD, _TWINS, _RANK = (
+_ACCURACY, _DEAD, _TWINS, _STUCK, _RANK = (
     "online_accuracy",
     "dead_fraction",
     "duplicate_fraction",
+    "saturated_fraction",
     "effective_rank",
 )
 _MLP = ("MLP", "MLP, rate 0.01")
-_NO_NORM, _BATCH, _LAYER = (
-    tuple(f"{norm}, mlp.dropout={share}" for share in ("0", "0.1"))
-    for norm in ("no norm", "batch", "layer")
-)
-_BARS = {  # of the MLP, without and with dropout
-    _ACCURACY: {_NO_NORM: (0.73, 0.70), _BATCH: (0.945, 0.75), _LAYER: (0.96, 0.755)},
-    _DEAD: {_NO_NORM: (0.43, 0.485), _BATCH: (0, 0.02), _LAYER: (0.02, 0.07)},
-    _TWINS: {_NO_NORM: (0.016, 0.030), _BATCH: (0.001, 0.0035), _LAYER: (0.001, 0.008)},
-}
 _OF_NORMS = {
     ("no norm", _RANK): 25,
     ("batch, mlp.norm_affine=false", _RANK): 70,
     ("layer, mlp.norm_affine=false", _RANK): 66,
 }
-_OF_BARS = {
-    (arm, metric): number
-    for metric, bars in _BARS.items()
-    for arms, numbers in bars.items()
-    for arm, number in zip(arms, numbers, strict=True)
+_BARS = {  # of figure B.1: without norm, with batch norm, with layer norm; each with dropout after
+    "mlp": {
+        _ACCURACY: (0.73, 0.70, 0.945, 0.75, 0.96, 0.755),
+        _DEAD: (0.43, 0.485, 0, 0.02, 0.02, 0.07),
+        _TWINS: (0.016, 0.030, 0.001, 0.0035, 0.001, 0.008),
+    },
+    "cnn": {
+        _ACCURACY: (0.96, 0.95, 0.975, 0.96, 0.97, 0.96),
+        _DEAD: (0.71, 0.715, 0.275, 0.29, 0.31, 0.315),
+        _TWINS: (0.0057, 0.0058, 0.008, 0.008, 0.0125, 0.0085),
+    },
+    "resnet18": {
+        _ACCURACY: (0.965, 0.90, 0.995, 0.995, 0.99, 0.99),
+        _DEAD: (0.735, 0.805, 0.015, 0.02, 0.03, 0.035),
+        _TWINS: (0.007, 0.009, 0.024, 0.019, 0.022, 0.022),
+    },
+    "vit": {
+        _ACCURACY: (0.60, 0.41, 0.99, 0.99, 0.99, 0.99),
+        _STUCK: (0.93, 0.83, 1.0, 1.0, 0.995, 0.995),
+        _TWINS: (0.38, 0.57, 0.035, 0.01, 0.015, 0.035),
+    },
 }
+
+
+def _bars(network: str, *dropouts: str) -> dict[tuple[str, str], float]:
+    """The bars of a network, by how its arms without and with dropout are called after their norm;
+    of the first alone where the others were not run.
+    """
+    arms = [[norm + after for after in dropouts] for norm in ("no norm", "batch", "layer")]
+    return {
+        (arm, metric): numbers[2 * place + number]
+        for metric, numbers in _BARS[network].items()
+        for place, own in enumerate(arms)
+        for number, arm in enumerate(own)
+    }
+
+
+_OF_MLP = _bars("mlp", ", mlp.dropout=0", ", mlp.dropout=0.1")
 ENDS: dict[str, dict[tuple[str, str], float]] = {
     "3.2": {
         **{(arm, _ACCURACY): 0.39 for arm in _MLP},
@@ -102,8 +126,9 @@ ENDS: dict[str, dict[tuple[str, str], float]] = {
     },
     "5.1_mlp": _OF_NORMS,
     "5.1_mlp_01": _OF_NORMS,
-    "B.1_mlp": _OF_BARS,
-    "B.1_mlp_01": _OF_BARS,
+    "B.1_mlp": _OF_MLP,
+    "B.1_mlp_01": _OF_MLP,
+    **{f"B.1_{network}": _bars(network, "") for network in ("cnn", "resnet18", "vit")},
     "B.12": {
         ("sgd, cloned", "loss"): 0.76,
         ("sgd, cloned", "clone_r2"): 1.0,

@@ -3,7 +3,8 @@ those whose arms come from several runs.
 
 Command: python -m experiments.barriers.redrawn
 Writes figure_NAME.png, figure_NAME.csv (the course of its metric) and figure_NAME_final.csv (all
-its measurements over the last five tasks, beside what the paper's figure shows) into experiments/barriers/results.
+its measurements over the last five tasks, beside what the paper's figure shows) into
+experiments/barriers/results.
 """
 
 import sys
