@@ -60,7 +60,7 @@ def store(
     found = tables.finals(table, columns).round(6)
     if printed:
         own = zip(found["arm"], found["metric"], strict=True)
-        found = found.assign(paper=[printed.get(one) for one in own])
+        found = found.assign(paper=[float(printed.get(one, "nan")) for one in own])
     writing.text(final, found.to_csv(index=False))
     if not title:
         return final
