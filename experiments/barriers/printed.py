@@ -98,13 +98,13 @@ def _bars(network: str, *dropouts: str) -> dict[tuple[str, str], float]:
     """The bars of a network, by how its arms without and with dropout are called after their norm;
     of the first alone where the others were not run.
     """
-    arms = [[norm + after for after in dropouts] for norm in ("no norm", "batch", "layer")]
-    return {
-        (arm, metric): numbers[2 * place + number]
-        for metric, numbers in _BARS[network].items()
-        for place, own in enumerate(arms)
-        for number, arm in enumerate(own)
-    }
+    norms = ("no norm", "batch", "layer")
+    found = {}
+    for metric, numbers in _BARS[network].items():
+        for number, after in enumerate(dropouts):
+            own = zip(norms, numbers[number::2], strict=True)
+            found |= {(norm + after, metric): value for norm, value in own}
+    return found
 
 
 _OF_MLP = _bars("mlp", ", mlp.dropout=0", ", mlp.dropout=0.1")
