@@ -7,12 +7,13 @@ Runs `experiments.run` of this checkout and of COMMIT (in a work tree of its own
   ROUNDS (3) and the least, in seconds of all cores together, and the ratio of here to there.
 """
 
+import contextlib
 import os
 import statistics
 import subprocess
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -54,17 +55,24 @@ class Measured(NamedTuple):
 
 def main(commit: str, rounds: int = 3) -> None:
     """Measures, and prints a row for each program and quantity."""
+    with checked_out(commit) as other:
+        for name, program in PROGRAMS.items():
+            pairs = [(measure(ROOT, program), measure(other, program)) for _ in range(rounds)]
+            for quantity in Measured._fields:
+                here = [getattr(own, quantity) for own, _ in pairs]
+                there = [getattr(others, quantity) for _, others in pairs]
+                print(row(f"{name}, {quantity}", here, there), flush=True)
+
+
+@contextlib.contextmanager
+def checked_out(commit: str) -> Iterator[Path]:
+    """A work tree of `commit` while the context lasts."""
     with tempfile.TemporaryDirectory() as folder:
         other = Path(folder, "there")
         tree = ["git", "-C", str(ROOT), "worktree"]
         subprocess.run([*tree, "add", "--quiet", "--detach", str(other), commit], check=True)
         try:
-            for name, program in PROGRAMS.items():
-                pairs = [(measure(ROOT, program), measure(other, program)) for _ in range(rounds)]
-                for quantity in Measured._fields:
-                    here = [getattr(own, quantity) for own, _ in pairs]
-                    there = [getattr(others, quantity) for _, others in pairs]
-                    print(row(f"{name}, {quantity}", here, there), flush=True)
+            yield other
         finally:
             subprocess.run([*tree, "remove", "--force", str(other)], check=True)
 
