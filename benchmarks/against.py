@@ -38,7 +38,13 @@ class Program(NamedTuple):
 USUAL = ("--seeds=2", "--batch_size=64", PROBES)
 MLP = ("--environment=random_labels", "--dataset=digits", "--samples=1280", *USUAL)
 SHORT = (f"--random_seq2seq.{name}=2" for name in ("words", "target_words", "word_length"))
-TEXT = ("--environment=random_seq2seq", "--transition=sampling", "--model=t5", "--samples=512")
+TEXT = (
+    "--environment=random_seq2seq",
+    "--dataset=generated",
+    "--transition=sampling",
+    "--model=t5",
+    "--samples=512",
+)
 PROGRAMS = {
     "demo": Program((*MLP, "--width=64"), 1001, 20),
     "figure 1a": Program((*MLP, "--width=256"), 201, 20),
