@@ -21,6 +21,7 @@ from plasticity_jax.execution.program import Program
 from plasticity_jax.execution.slices import Recorded, Slice
 from plasticity_jax.reporting import metrics as metrics_
 from plasticity_jax.spec import Spec
+from plasticity_jax.storage import workdir as workdir_
 from plasticity_jax.storage.checkpoints import Checkpoints
 from plasticity_jax.storage.workdir import WorkdirError
 
@@ -355,7 +356,12 @@ def _new(programs: Sequence[Program], there: Sequence[Slice]) -> list[Slice]:
 
 
 def apply(workdir: str | Path, planned: Plan) -> None:
-    """Makes the parts of slices. What they were made from stays, until `tidy`."""
+    """Makes the parts of slices. What they were made from stays, until `tidy`. Raises WorkdirError
+    for a slice whose states are not where this process would look for them.
+    """
+    for part in planned.parts:
+        for before, _ in part.sources:
+            _check_found(workdir, before)
     for part in planned.parts:
         folder = part.after.checkpoints(workdir)
         # (of an attempt that was killed)
@@ -367,6 +373,19 @@ def apply(workdir: str | Path, planned: Plan) -> None:
             continue
         ((before, places),) = part.sources
         copy_lanes(before.checkpoints(workdir), folder, places)
+
+
+def _check_found(workdir: str | Path, one: Slice) -> None:
+    """Raises WorkdirError if a slice with a workdir of its own was run as another one: the options
+    of XLA, which the name of its checkpoints' folder depends on, are those of where it was run.
+    """
+    ran = workdir_.read_settings(one.place(workdir)) if one.home else None
+    if ran and one.folder not in {program["folder"] for program in ran["programs"]}:
+        raise WorkdirError(
+            f"{one.place(workdir)} was run on another kind of device than this command plans for: "
+            "its lanes can go on all together, not in part; allowed besides is a workdir of its own"
+            " for what is new."
+        )
 
 
 def copy_lanes(before: Path, after: Path, places: Sequence[int]) -> None:
