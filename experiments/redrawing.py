@@ -12,6 +12,7 @@ from plasticity_jax.reporting import curves, tables
 from plasticity_jax.storage import table as table_
 from plasticity_jax.storage import writing
 
+Printed = Mapping[tuple[str, str], float]  # {(arm, metric): number of the paper}
 ORIGIN = ["dataset", "samples", "batch_size", "code_version", "compiler_options"]
 
 
@@ -31,13 +32,26 @@ def read(names: Iterable[str], folder: Path) -> pd.DataFrame:
     return joined(table_.read(folder / f"{name}.parquet") for name in names)
 
 
+def beside(found: pd.DataFrame, printed: Printed) -> pd.DataFrame:
+    """Returns a final table with a column `paper`, the paper's number for each arm and metric."""
+    own = zip(found["arm"], found["metric"], strict=True)
+    return found.assign(paper=[float(printed.get(one, "nan")) for one in own])
+
+
+def mark(path: Path, printed: Printed) -> Path:
+    """Adds the paper's numbers to a final table that a run has written; returns its path."""
+    found = pd.read_csv(path, dtype=str, keep_default_na=False)
+    writing.text(path, beside(found, printed).to_csv(index=False))
+    return path
+
+
 def store(
     table: pd.DataFrame,
     arms: Sequence[str],
     metrics: Sequence[str],
     path: Path,
     title: str = "",
-    printed: Mapping[tuple[str, str], float] | None = None,
+    printed: Printed | None = None,
 ) -> Path:
     """Writes the final table of all arms, PATH_final.csv, and with a title the picture and the
     curves of the first metric, PATH.png and PATH.csv; returns the path of the picture, else that
@@ -49,7 +63,7 @@ def store(
       metrics: what is drawn and averaged, the main one first.
       path: of the files, without what they end in.
       title: of the picture.
-      printed: {(arm, metric): number of the paper}, a column `paper` beside ours.
+      printed: what is in a column `paper` beside ours.
     """
     columns = [column for column in arms if column in table]
     wanted = {"lane", "task", "seed", "finite", *columns, *metrics}
@@ -59,8 +73,7 @@ def store(
     final = path.with_name(f"{path.name}_final.csv")
     found = tables.finals(table, columns).round(6)
     if printed:
-        own = zip(found["arm"], found["metric"], strict=True)
-        found = found.assign(paper=[float(printed.get(one, "nan")) for one in own])
+        found = beside(found, printed)
     writing.text(final, found.to_csv(index=False))
     if not title:
         return final

@@ -168,7 +168,7 @@ def test_tables_of_redrawn_figures_are_of_the_kept_lanes(one, tmp_path):
 
 
 @pytest.mark.parametrize("name", printed.ENDS)
-def test_a_redrawn_figure_has_the_papers_numbers_beside_ours(name):
+def test_a_figure_has_the_papers_numbers_beside_ours(name):
     table = pd.read_csv(redrawn.RESULTS / f"figure_{name}_final.csv").set_index(["arm", "metric"])
     told = table["paper"].dropna()
     assert told.to_dict() == printed.ENDS[name]
