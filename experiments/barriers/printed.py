@@ -194,6 +194,9 @@ ENDS: dict[str, Mapping[tuple[str, str], float]] = {
         {"cloned": 1, _DROPPED: 0.95, _NOISE: 0.68}, {"cloned": 120, _DROPPED: 120, _NOISE: 203}
     ),
     "B.5_resnet18": _of_clones({"cloned": 1}, {"cloned": 171}),
+    "B.5_resnet18_small": _of_clones(
+        {"cloned": 1, _DROPPED: 0.975, _NOISE: 0.76}, {"cloned": 171, _DROPPED: 191, _NOISE: 277}
+    ),
     "B.5_vit": _of_clones(
         {"cloned": 1, _DROPPED: 0.725, _NOISE: 0.545}, {"cloned": 238, _DROPPED: 308, _NOISE: 375}
     ),

@@ -50,6 +50,18 @@ def _bare(model: str) -> Where:
     return {"norm": "none", f"{model}.dropout": 0.0}
 
 
+def _by_norm(model: str, where: str, what: str, lanes: str) -> Redrawn:
+    """Figure B.1 of a network other than the MLP."""
+    return Redrawn(
+        f"B.1_{model}{where}",
+        f"Figure B.1: Class split of {what} by norm and dropout, {claims.NAMES[model]}",
+        {lanes: NOTHING},
+        UNITS,
+        ("norm", f"{model}.dropout"),
+    )
+
+
+OTHERS = ("cnn", "resnet18", "vit")
 MLP = {"split_mlp": _bare("mlp")}
 FAST = {claims.FAST: _bare("mlp")}
 NETWORKS = {
@@ -91,20 +103,8 @@ REDRAWN = (
         {claims.FAST: NOTHING},
         UNITS,
     ),
-    *(
-        Redrawn(
-            f"B.1_{model}{where}",
-            f"Figure B.1: Class split of {what} by norm and dropout, {claims.NAMES[model]}",
-            {lanes: NOTHING},
-            UNITS,
-            ("norm", f"{model}.dropout"),
-        )
-        for model in ("cnn", "resnet18", "vit")
-        for where, what, lanes in (
-            ("", "a part of CIFAR-10", f"split_{model}"),
-            ("_digits", "digits", claims.DIGITS[model]),
-        )
-    ),
+    *(_by_norm(model, "", "a part of CIFAR-10", f"split_{model}") for model in OTHERS),
+    *(_by_norm(model, "_digits", "digits", claims.DIGITS[model]) for model in OTHERS),
     Redrawn(
         "B.1_digits",
         "Figure B.1: Class split of digits by norm, MLP",
