@@ -34,6 +34,10 @@ def settings(workdir):
     return json.loads((workdir / "config.json").read_text())["settings"]
 
 
+def options(workdir):
+    return set(dict(settings(workdir)["programs"][0]["spec"]["options"]))
+
+
 def several(name, *wanted):
     def found(workdir):
         values = pd.read_parquet(workdir / "results.parquet")[name].unique()
@@ -56,6 +60,17 @@ LEFT = {
     "tasks that come back": lambda workdir: settings(workdir)["programs"][0]["spec"]["cycle"] == 5,
     "what acts before a task's first step": several("method", "head_reset+shrink_and_perturb"),
     "a term that sees the network": several("method", "feature_norm"),
+    "rewrites that see gradient and memory; one unit drawn": lambda workdir: (
+        several("method", "continual_backprop")(workdir)
+        and several("continual_backprop.maturity", 10)(workdir)
+    ),
+    "real numbers, below 0 too; a head between environment and model": lambda workdir: (
+        several("two_hot.low", -10, -5)(workdir) and "outside_range" in columns(workdir)
+    ),
+    "examples that training alone sees changed; dropout; classes grouped anew": lambda workdir: (
+        options(workdir) >= {"class_split.augment", "class_split.classes", "mlp.dropout"}
+    ),
+    "norms without scale and offset": lambda workdir: "mlp.norm_affine" in options(workdir),
     "probes at the start of a task": lambda workdir: "hessian_top:start" in columns(workdir),
     "probes of preactivations": lambda workdir: "linearized_fraction" in columns(workdir),
     "probes of several numbers": lambda workdir: any((workdir / "arrays").iterdir()),

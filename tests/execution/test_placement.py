@@ -231,6 +231,12 @@ def test_options_of_a_model_come_before_those_of_every_model(monkeypatch):
     assert placement.options("mlp") is None
 
 
+def test_an_mlp_that_sees_one_example_a_step_is_a_row_of_its_own():
+    assert placement.kind(tiny.spec(batch_size=1)) == "mlp online"
+    assert placement.kind(tiny.spec(batch_size=2)) == "mlp"
+    assert placement.execution("mlp online", 64) == Execution("sharded", 32, 2)
+
+
 def test_a_width_that_is_no_number_is_refused():
     with pytest.raises(ValueError) as error:
         placement.execution("mlp", 5, width="4")
