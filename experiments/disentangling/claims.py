@@ -4,6 +4,8 @@ import itertools
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
+
 from experiments import presence
 from experiments.accounts import (
     Claim,
@@ -40,6 +42,7 @@ def _share(share: float) -> Where:
 
 KEPT: Mapping[str, Kept] = {
     "figure_1a": Kept(_offset(100.0), ERROR),
+    "figure_1a_zero": Kept(_offset(100.0), ERROR),
     "figure_1b": Kept(_share(1.0), window=CYCLE),
     "figure_1b_cifar10": Kept(_share(1.0), window=CYCLE),
     "figure_2a": Kept({"norm": "none"}),
@@ -72,6 +75,21 @@ def _rising(metric: str, norm: str | None = None) -> dict[str, Contrast]:
     return {
         f"{more_:g} over {less:g}": decades(_offset(more_, **own), _offset(less, **own), metric)
         for more_, less in pairs
+    }
+
+
+def _rising_at(task: int) -> dict[str, Contrast]:
+    """That the error of one task, from 1, grows with the mean of the targets."""
+
+    def contrast(greater: float, lesser: float) -> Contrast:
+        return lambda table: np.log10(
+            arm(table, _offset(greater), ERROR).loc[task - 1].to_numpy()
+            / arm(table, _offset(lesser), ERROR).loc[task - 1].to_numpy()
+        )
+
+    return {
+        f"{more_:g} over {less:g}": contrast(more_, less)
+        for less, more_ in itertools.pairwise(settings.OFFSETS)
     }
 
 
@@ -251,6 +269,20 @@ CLAIMS = (
         "1a, MNIST",
         "fine-tuning is the worse the larger the mean of the targets",
         "figure_1a",
+        "decades of squared error",
+        _rising(ERROR),
+    ),
+    Claim(
+        "1a, MNIST, then a mean of 0",
+        "the same, if later targets have a mean of 0: in the second task, the first of them",
+        "figure_1a_zero",
+        "decades of squared error",
+        _rising_at(2),
+    ),
+    Claim(
+        "1a, MNIST, then a mean of 0",
+        "and in the last five tasks",
+        "figure_1a_zero",
         "decades of squared error",
         _rising(ERROR),
     ),

@@ -108,6 +108,19 @@ def offsets() -> Mapping[str, Any]:
     return {**_offsets("squared_error"), **firsts}
 
 
+@functools.cache
+def afterwards() -> Mapping[str, str]:
+    """Of figure 1a with a mean of 0 after the first task: the error by the mean of the first."""
+    found = {}
+    for name, task, digits in (("second", 2, (3, 3, 3, 2, 2)), ("tenth", 10, (3,) * 5)):
+        means = [
+            LANES.task("figure_1a_zero", task, {"target_offset.offset": offset}, "squared_error")
+            for offset in settings.OFFSETS
+        ]
+        found[name] = ", ".join(f"{one.mean:.{n}f}" for one, n in zip(means, digits, strict=True))
+    return found
+
+
 def first_rank() -> Mapping[str, Told]:
     """Of figure 1a: the kernel's rank after the first task with a mean of 100."""
     return {"rank": LANES.task("figure_1a", 1, {"target_offset.offset": 100.0}, "ntk")}
@@ -570,6 +583,7 @@ SENTENCES = (
         "{of_100:.1m} at 100, {of_1000:.1m} at 1000",
         lambda: _offsets("ntk"),
     ),
+    Sentence("is {second} by the mean of the first, in the tenth task {tenth}:", afterwards),
     Sentence("At 100 it is {rank:.2m} after the first task already", first_rank),
     Sentence(
         "Task 10: without norm {none_10_0:.0%} before, {none_10_50:.0%} after 50 steps, "

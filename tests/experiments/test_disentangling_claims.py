@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 
 from experiments import export
-from experiments.disentangling import claims, interventions, ordering, rewards, switch
+from experiments.disentangling import claims, interventions, ordering, rewards, settings, switch
 
 
 def lanes(arms, seeds=2, tasks=10):
@@ -81,6 +81,17 @@ def test_remedies_of_the_factorial_add_up_if_all_are_above_each_two():
     np.testing.assert_allclose(gains["over nothing"], 0.35)
     np.testing.assert_allclose(gains["over L2"], 0.25)
     np.testing.assert_allclose(gains["over layer norm + L2"], 0.05)
+
+
+def test_errors_of_one_task_are_held_against_each_other_by_the_mean_of_targets():
+    arms = [
+        ({"target_offset.offset": offset}, "squared_error", lambda task, n=n: 10.0 ** (n * task))
+        for n, offset in enumerate(settings.OFFSETS)
+    ]
+    table = lanes(arms, seeds=2).query("seed == 0")
+    found = claims._rising_at(3)
+    assert list(found) == ["1 over 0", "10 over 1", "100 over 10", "1000 over 100"]
+    np.testing.assert_allclose([of(table) for of in found.values()], 2)
 
 
 def test_after_a_switch_steps_of_one_task_are_compared():
