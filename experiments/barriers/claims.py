@@ -161,7 +161,7 @@ def _on_digits() -> list[Claim]:
     found = []
     for model, lanes in DIGITS.items():
         own = [*_course(model), *_norms(model)]
-        own += [_affine(model)] if model == "mlp" else []
+        own += [_affine(model)] if model in ("mlp", "cnn") else []
         own += _dropped(model)[:1] if model == "resnet18" else []  # (the paper's others are level)
         found += [one._replace(figure=f"{one.figure}, digits", lanes=lanes) for one in own]
     return found
