@@ -57,7 +57,7 @@ def _by_norm(model: str, where: str, what: str, lanes: str) -> Redrawn:
         f"Figure B.1: Class split of {what} by norm and dropout, {claims.NAMES[model]}",
         {lanes: NOTHING},
         UNITS,
-        ("norm", f"{model}.dropout"),
+        ("norm", f"{model}.dropout", f"{model}.norm_affine"),
     )
 
 
