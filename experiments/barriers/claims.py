@@ -35,7 +35,7 @@ NEW = "split_tiny"  # lanes of an MLP at two learning rates, whose tasks have cl
 # lanes on digits, at learning rates at which an effect was looked for
 DIGITS = {
     "mlp": "split_digits",
-    **{model: f"split_digits_{model}" for model in ("cnn", "resnet18", "vit")},
+    **{model: f"split_digits_{model}" for model in ("cnn", "resnet18")},
 }
 SMALL_CLONES = "clone_resnet18_small"  # lanes of a narrower ResNet-18, on images of 16 x 16
 NAMES = {"mlp": "MLP", "cnn": "CNN", "resnet18": "ResNet-18", "vit": "ViT"}
@@ -433,7 +433,6 @@ def effects() -> str:
         (DIGITS["mlp"], "MLP on digits, learning rate 0.03", NOTHING),
         (DIGITS["cnn"], "CNN on digits, learning rate 0.03", NOTHING),
         (DIGITS["resnet18"], "ResNet-18 on digits, learning rate 0.02", NOTHING),
-        (DIGITS["vit"], "ViT on digits, learning rate 0.01", NOTHING),
         (NEW, news, NOTHING),
         (NEW, f"{news}, learning rate 0.01", fast),
     ]

@@ -104,7 +104,7 @@ REDRAWN = (
         UNITS,
     ),
     *(_by_norm(model, "", "a part of CIFAR-10", f"split_{model}") for model in OTHERS),
-    *(_by_norm(model, "_digits", "digits", claims.DIGITS[model]) for model in OTHERS),
+    *(_by_norm(model, "_digits", "digits", claims.DIGITS[model]) for model in OTHERS[:2]),
     Redrawn(
         "B.1_digits",
         "Figure B.1: Class split of digits by norm, MLP",
