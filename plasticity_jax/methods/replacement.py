@@ -136,7 +136,8 @@ class _Replacement(NamedTuple):
 
     def when(self, ctx: Context, state: lifting.Counted) -> Array:
         """Returns whether a unit is to be replaced now, [] bool."""
-        return jnp.stack(list(self._due(ctx, state).values())).max() > 0
+        due = list(self._due(ctx, state).values())
+        return jnp.stack(due).max() > 0 if due else jnp.bool_(False)
 
     def apply(
         self, params: PyTree, ctx: Context, state: lifting.Counted

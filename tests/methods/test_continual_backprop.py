@@ -367,3 +367,10 @@ def test_a_weight_that_starts_afresh_steps_as_at_first():
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-3), got, sign)
     wrong = 0.1 / (1 - 0.9**41) / np.sqrt(0.001 / (1 - 0.999**41))
     assert optax.tree.norm(shared) == pytest.approx(wrong * float(optax.tree.norm(sign)), rel=1e-3)
+
+
+def test_without_units_nothing_is_replaced():
+    params = tree(jax.random.key(0))
+    tx = methods.continual_backprop({}, tree)(optax.sgd(0.1))
+    updates, _ = tx.update(params, tx.init(params), params, ctx=context(0))
+    jax.tree.map(lambda u, p: np.testing.assert_array_equal(u, -0.1 * p), updates, params)
