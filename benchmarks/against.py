@@ -89,14 +89,19 @@ def measure(root: Path, program: Program) -> Measured:
     return Measured(short, (long - short) / (program.steps * (program.epochs - 1)))
 
 
+def environment(root: Path, folder: str) -> dict[str, str]:
+    """Returns the environment of a command of the checkout in `root`, with a cache in `folder`."""
+    own = {"PYTHONPATH": str(root), "PLASTICITY_CACHE_DIR": f"{folder}/cache"}
+    return {**os.environ, **own}
+
+
 def processor_seconds(root: Path, program: Program, epochs: int) -> float:
     """Returns the processor time of `experiments.run` in the checkout in `root`."""
     with tempfile.TemporaryDirectory() as folder:
         flags = (f"--workdir={folder}/run", f"--epochs={epochs}", "--tasks=1", "--noprogress")
         command = [sys.executable, "-m", "experiments.run", *program.flags, *flags]
-        own = {"PYTHONPATH": str(root), "PLASTICITY_CACHE_DIR": f"{folder}/cache"}
         process = subprocess.Popen(
-            command, cwd=root, env={**os.environ, **own}, stdout=subprocess.DEVNULL
+            command, cwd=root, env=environment(root, folder), stdout=subprocess.DEVNULL
         )
         _, status, used = os.wait4(process.pid, 0)
         process.returncode = os.waitstatus_to_exitcode(status)

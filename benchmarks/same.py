@@ -6,7 +6,6 @@ Runs the demo, one of texts and one of a ResNet-18, each as small as it can be, 
   agree, and the largest difference of two numbers. The exit code is 1 where one does not agree.
 """
 
-import os
 import subprocess
 import sys
 import tempfile
@@ -57,7 +56,7 @@ def table(root: Path, command: tuple[str, ...]) -> pd.DataFrame:
     """Returns what a command of the checkout in `root` leaves in its results.parquet."""
     with tempfile.TemporaryDirectory() as folder:
         given = ["-m", *command, f"--workdir={folder}/run", "--noprogress"]
-        own = {**os.environ, "PYTHONPATH": str(root), "PLASTICITY_CACHE_DIR": f"{folder}/cache"}
+        own = against.environment(root, folder)
         subprocess.run(
             [sys.executable, *given], cwd=root, env=own, stdout=subprocess.DEVNULL, check=True
         )

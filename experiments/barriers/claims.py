@@ -397,9 +397,14 @@ def rows_of_arms(name: str, columns: Sequence[Column]) -> str:
 
 
 def _told(rows: Any, column: Column, tasks: slice) -> str:
-    values = rows.pivot(index="task", columns="seed", values=column.metric)
-    found = accounts.interval(values.iloc[tasks].mean().to_numpy())
+    found = accounts.interval(_means(rows, column.metric, tasks))
     return accounts.told(found, column.scale, digits=column.digits)
+
+
+def _means(rows: Any, metric: str, tasks: slice) -> Any:
+    """The mean of an arm over some tasks, seed by seed."""
+    values = rows.pivot(index="task", columns="seed", values=metric)
+    return values.iloc[tasks].mean().to_numpy()
 
 
 def bare(name: str, where: Where = NOTHING) -> Any:
@@ -451,12 +456,11 @@ def readouts() -> str:
         "|---|---|---|---|",
     ]
     for name in there([*(f"split_{model}" for model in MODELS), FAST, *DIGITS.values()]):
-        values = []
-        for metric in ("accuracy", "accuracy_of_all"):
-            table = bare(name).pivot(index="task", columns="seed", values=metric)
-            values.append(table.iloc[-WINDOW:].mean().to_numpy())
-        found = [*values, values[0] - values[1]]
-        cells = [accounts.told(accounts.interval(one), 100) for one in found]
+        rows = bare(name)
+        own, all_ = (
+            _means(rows, metric, slice(-WINDOW, None)) for metric in ("accuracy", "accuracy_of_all")
+        )
+        cells = [accounts.told(accounts.interval(one), 100) for one in (own, all_, own - all_)]
         lines.append(f"| `{name}` | {' | '.join(cells)} |")
     return "\n".join(lines)
 

@@ -67,7 +67,7 @@ FAST = {claims.FAST: _bare("mlp")}
 NETWORKS = {
     **MLP,
     **FAST,
-    **{f"split_{model}": _bare(model) for model in ("cnn", "resnet18", "vit")},
+    **{f"split_{model}": _bare(model) for model in OTHERS},
 }
 CALLED = ("MLP", "MLP, rate 0.01", "CNN", "ResNet-18", "ViT")
 AFFINE = ("norm", "mlp.norm_affine")
@@ -104,7 +104,11 @@ REDRAWN = (
         UNITS,
     ),
     *(_by_norm(model, "", "a part of CIFAR-10", f"split_{model}") for model in OTHERS),
-    *(_by_norm(model, "_digits", "digits", claims.DIGITS[model]) for model in OTHERS[:2]),
+    *(
+        _by_norm(model, "_digits", "digits", lanes)
+        for model, lanes in claims.DIGITS.items()
+        if model in OTHERS
+    ),
     Redrawn(
         "B.1_digits",
         "Figure B.1: Class split of digits by norm, MLP",

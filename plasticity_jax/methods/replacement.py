@@ -213,8 +213,7 @@ def _looked(rule: _Rule, group: _Group, old: _Named, hidden: Array, memory: _Mem
     mean = rule.decay * memory.mean + (1 - rule.decay) * _mean(hidden)
     now = memory._replace(age=age, mean=mean)
     if rule.count == "accumulated":
-        share = jnp.float32(rule.replacement_rate) * _eligible(rule, now).sum(dtype=jnp.int32)
-        now = now._replace(owed=memory.owed + share)
+        now = now._replace(owed=memory.owed + _share(rule, now))
     reads = jnp.abs(old[*group.reads, "kernel"]).astype(jnp.float32)
     outgoing = _mean(reads.reshape(-1, *reads.shape[-2:]).mean(axis=0).T)
     outgoing = outgoing.reshape(-1, group.units).mean(axis=0)
@@ -243,14 +242,18 @@ def _eligible(rule: _Rule, memory: _Memory) -> Array:
     return memory.age > rule.maturity
 
 
+def _share(rule: _Rule, memory: _Memory) -> Array:
+    """Returns how many of the mature units a step replaces on average, [] float32."""
+    return jnp.float32(rule.replacement_rate) * _eligible(rule, memory).sum(dtype=jnp.int32)
+
+
 def _due(rule: _Rule, memory: _Memory, key: Key) -> Array:
     """Returns how many units are to be replaced now, [] int32."""
-    eligible = _eligible(rule, memory).sum(dtype=jnp.int32)
     if rule.count == "at_least_one":
         share = jnp.floor(rule.replacement_rate * len(memory.age)).astype(jnp.int32)
-        return jnp.minimum(jnp.maximum(share, 1), eligible)
+        return jnp.minimum(jnp.maximum(share, 1), _eligible(rule, memory).sum(dtype=jnp.int32))
     if rule.count == "drawn":
-        share = jnp.float32(rule.replacement_rate) * eligible
+        share = _share(rule, memory)
         one = (jax.random.uniform(key) < share).astype(jnp.int32)
         return jnp.where(share < 1, one, jnp.floor(share).astype(jnp.int32))
     return jnp.floor(memory.owed).astype(jnp.int32)
