@@ -5,7 +5,7 @@ from typing import Any
 
 from plasticity_jax import datasets, lanes, spec
 from plasticity_jax.estimates import cost
-from plasticity_jax.execution import memory, sweep
+from plasticity_jax.execution import growth, memory, sweep
 from plasticity_jax.execution import program as program_
 from plasticity_jax.spec import Spec
 from plasticity_jax.types import Data
@@ -41,12 +41,18 @@ def describe(
 
 
 def workdir(
-    folder: str, programs: Sequence[program_.Program], dataset: datasets.Dataset
+    folder: str,
+    programs: Sequence[program_.Program],
+    dataset: datasets.Dataset,
+    elsewhere: bool = False,
 ) -> list[str]:
-    """Returns lines on what is new in a workdir that has lanes; writes nothing. Raises
-    WorkdirError for what cannot be added there.
+    """Returns lines on what is new in a workdir that has lanes, `elsewhere` as in `growth.plan`;
+    writes nothing. Raises WorkdirError for what cannot be added there.
     """
-    planned = sweep.check_in_workdir(programs, dataset, folder)
+    if elsewhere:
+        planned = growth.plan(folder, programs, dataset, elsewhere=True)
+    else:
+        planned = sweep.check_in_workdir(programs, dataset, folder)
     if not any(one.done(folder) for one in planned.slices):
         return []
     news = planned.news or ["no lane of these is new: they go on, or are done"]

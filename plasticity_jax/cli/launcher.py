@@ -134,7 +134,8 @@ def _try(checked: Checked, values: flags.Values) -> None:
     if values["dry_run"]:
         say(dry_run.describe(programs, dataset, values["long"]))
         if values["workdir"]:
-            for line in dry_run.workdir(values["workdir"], programs, dataset):
+            elsewhere = checked.asked is not None
+            for line in dry_run.workdir(values["workdir"], programs, dataset, elsewhere):
                 say(line)
         if checked.asked:
             say(slicing.told(programs, checked.asked))

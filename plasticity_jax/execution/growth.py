@@ -98,8 +98,11 @@ def plan(
     """
     recorded = slices_.read(workdir)
     if recorded is None:
-        new = _new(programs, [])
+        new = _new(programs, [], elsewhere)
         return Plan(new, _numbers(new), [], False, [])
+    before = [one.record() for one in recorded.slices]
+    if not elsewhere:
+        recorded = recorded._replace(slices=[_begun_here(workdir, s) for s in recorded.slices])
     for program in programs:
         _check_columns(workdir, recorded, program.spec)
     _check_data(workdir, recorded, dataset)
@@ -131,17 +134,34 @@ def plan(
         if unknown:
             _check_new_start(workdir, recorded, program)
             new.append(some(program, unknown))
-    return _planned(workdir, recorded, goals, new, joined)
+    kept, asked, parts = _kept(workdir, recorded, goals, joined)
+    added = _new(new, kept, elsewhere)
+    every = [*kept, *added]
+    metrics_.of_specs([one.program.spec for one in every])  # (checks their names)
+    is_recorded = before == [one.record() for one in every]
+    news = list(itertools.chain.from_iterable(_told(s.program, recorded.slices) for s in added))
+    for one, own in zip(recorded.slices, goals, strict=True):
+        news += [line for line in _unmeasured(workdir, one, own.values()) if line not in news]
+    return Plan(every, frozenset(asked | _numbers(added)), parts, is_recorded, news)
 
 
-def _planned(
+def _begun_here(workdir: str | Path, one: Slice) -> Slice:
+    """A slice as this process begins it, if none has: with its own options of XLA."""
+    options = placement.options(one.program.spec.model)
+    if (one.options or None) == (options or None) or one.done(workdir):
+        return one
+    return one._replace(folder=slices_.name(one.program, options), options=options)
+
+
+def _kept(
     workdir: str | Path,
     recorded: Recorded,
     goals: Sequence[Mapping[int, _Goal]],
-    new: Sequence[Program],
     joined: bool,
-) -> Plan:
-    """The plan of a workdir with lanes, of which some have goals."""
+) -> tuple[list[Slice], set[int], list[Part]]:
+    """What becomes of the slices of a workdir, some of whose lanes have goals: the slices, the
+    numbers of these lanes, and the parts that slices are made from.
+    """
     kept: list[Slice] = []
     parts: list[Part] = []
     asked = set()
@@ -152,15 +172,7 @@ def _planned(
         kept += [part.after for part in made] or [_gone_on(one, own)]
     if joined:
         kept, parts = _joined(workdir, recorded, kept, parts, asked)
-    added = _new(new, kept)
-    every = [*kept, *added]
-    metrics_.of_specs([one.program.spec for one in every])  # (checks their names)
-    before = [one.record() for one in recorded.slices]
-    is_recorded = before == [one.record() for one in every]
-    news = list(itertools.chain.from_iterable(_told(s.program, recorded.slices) for s in added))
-    for one, own in zip(recorded.slices, goals, strict=True):
-        news += [line for line in _unmeasured(workdir, one, own.values()) if line not in news]
-    return Plan(every, frozenset(asked | _numbers(added)), parts, is_recorded, news)
+    return kept, asked, parts
 
 
 def _numbers(slices: Iterable[Slice]) -> frozenset[int]:
@@ -342,7 +354,7 @@ def _spread(how: placement.Execution, lanes: int) -> placement.Execution:
     return placement.execution(placement.ANY, lanes, how.strategy, how.width)
 
 
-def _new(programs: Sequence[Program], there: Sequence[Slice]) -> list[Slice]:
+def _new(programs: Sequence[Program], there: Sequence[Slice], elsewhere: bool) -> list[Slice]:
     """Slices of new lanes, numbered behind those there, at the width of their like."""
     made: list[Slice] = []
     for program in programs:
@@ -351,13 +363,13 @@ def _new(programs: Sequence[Program], there: Sequence[Slice]) -> list[Slice]:
             how = like[0].program.execution if like else program.execution
             program = program._replace(execution=_spread(how, len(program.lanes)))
         first = len(_numbers(there)) + len(_numbers(made))
-        made.append(slices_.made(program, first))
+        made.append(slices_.made(program, first, elsewhere=elsewhere))
     return made
 
 
 def apply(workdir: str | Path, planned: Plan) -> None:
     """Makes the parts of slices. What they were made from stays, until `tidy`. Raises WorkdirError
-    for a slice whose states are not where this process would look for them.
+    for a slice whose own record is damaged or of something else.
     """
     for part in planned.parts:
         for before, _ in part.sources:
@@ -376,15 +388,15 @@ def apply(workdir: str | Path, planned: Plan) -> None:
 
 
 def _check_found(workdir: str | Path, one: Slice) -> None:
-    """Raises WorkdirError if a slice with a workdir of its own was run as another one: the options
-    of XLA, which the name of its checkpoints' folder depends on, are those of where it was run.
+    """Raises WorkdirError if the workdir of a slice has a record that is damaged or of other lanes,
+    so that it is not known where its states are.
     """
     ran = workdir_.read_settings(one.place(workdir)) if one.home else None
     if ran and one.folder not in {program["folder"] for program in ran["programs"]}:
         raise WorkdirError(
-            f"{one.place(workdir)} was run on another kind of device than this command plans for: "
-            "its lanes can go on all together, not in part; allowed besides is a workdir of its own"
-            " for what is new."
+            f"{one.place(workdir)} has something else than the slice that it was made for: its "
+            "lanes can go on all together, not in part; allowed besides is a workdir of its own for"
+            " what is new."
         )
 
 

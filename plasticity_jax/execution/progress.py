@@ -17,7 +17,7 @@ class Progress(NamedTuple):
     """What a process is at.
 
     Attributes:
-      folder: of the checkpoints of the slice that it trains.
+      folder: of the slice that it trains: its workdir's in `slices`, or its checkpoints'.
       compiling: what it compiles for that, in words; "" once it is compiled.
       began: seconds since 1970 when the process began to train.
       before: tasks of lanes in the workdir that were done then.

@@ -44,7 +44,8 @@ class Slice(NamedTuple):
     Attributes:
       numbers: of the lanes, in the table of the workdir.
       folder: name of the folder of its checkpoints, in `checkpoints`.
-      options: those of XLA that it is compiled with, None for XLA's own.
+      options: those of XLA that it is compiled with, None for XLA's own. Of one that other
+        processes run, both are known once one of them has begun.
       home: name of a workdir of its own, in `slices`, in which other processes run it; None: it has
         none (see docs/engines.md).
     """
@@ -117,9 +118,11 @@ def in_order(programs: Sequence[Program]) -> list[Slice]:
     return found
 
 
-def made(program: Program, first: int) -> Slice:
-    """Returns a new slice, whose lanes are numbered from `first`."""
-    options = placement.options(program.spec.model)
+def made(program: Program, first: int, *, elsewhere: bool = False) -> Slice:
+    """Returns a new slice, whose lanes are numbered from `first`; `elsewhere` as in `growth.plan`:
+    the options of XLA are then those of the device that it is run on, which is not known here.
+    """
+    options = None if elsewhere else placement.options(program.spec.model)
     numbers = list(range(first, first + len(program.lanes)))
     return Slice(program, numbers, name(program, options), options)
 
@@ -186,7 +189,8 @@ def read(workdir: str | Path, devices: int | None = None) -> Recorded | None:
             raise KeyError("data")
         found, first = [], 0
         for index, program in enumerate(settings["programs"]):
-            found.append(_read(program, first, str(index), devices))
+            one = _read(program, first, str(index), devices)
+            found.append(_as_begun(workdir, one) if one.home else one)
             first += len(program["lanes"])
         _check_numbers(found)
     except (KeyError, TypeError, ValueError, AttributeError) as error:
@@ -236,6 +240,21 @@ def _read(recorded: Mapping[str, Any], first: int, index: str, devices: int | No
     start = _read_start(recorded["start"], len(lanes)) if "start" in recorded else None
     program = Program(spec, lanes, how, start)
     return Slice(program, numbers, folder, recorded.get("compiler_options"), own)
+
+
+def _as_begun(workdir: str | Path, one: Slice) -> Slice:
+    """A slice with a workdir of its own, with what the process that began it wrote there: options
+    of XLA are those of its device, and the folder of checkpoints has its name by them.
+    """
+    # (a damaged file is told by who needs it: the process of the slice, or `growth.apply`)
+    with contextlib.suppress(WorkdirError, KeyError, TypeError, ValueError):
+        own = workdir_.read_settings(one.place(workdir)) or {"programs": []}
+        (program,) = own["programs"]
+        folder, options = program["folder"], program.get("compiler_options")
+        is_its = len(program["lanes"]) == len(one.numbers) and isinstance(options, dict | None)
+        if is_its and _FOLDER.fullmatch(folder):
+            return one._replace(folder=folder, options=options)
+    return one
 
 
 def _read_start(recorded: Mapping[str, Any], lanes: int) -> Start:

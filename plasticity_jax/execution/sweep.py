@@ -332,7 +332,7 @@ def _run(
 
             def begins(compiling: str = "", one: Slice = one, count: int = count) -> None:
                 bar.begins(f"program {count} of {len(active)}", [compiling])
-                runs.note(progress_.Progress(one.folder, compiling, began, before))
+                runs.note(progress_.Progress(one.home or one.folder, compiling, began, before))
 
             if told[0] < one.program.spec.tasks:
                 begins(watching.compiled(one.program.spec))

@@ -14,7 +14,7 @@ import pytest
 from helpers import tiny
 
 from plasticity_jax.cli import commands
-from plasticity_jax.execution import growth, placement, slices, sweep
+from plasticity_jax.execution import growth, slices, sweep
 from plasticity_jax.execution import program as program_
 from plasticity_jax.execution.engines import description, local, sliced, worker
 from plasticity_jax.storage import json_files, workdir
@@ -238,29 +238,6 @@ def test_lanes_whose_digits_stand_on_two_devices_are_refused(runs, engine, tmp_p
     programs = sliced.on_one_device(programs, asked, "sharded", 2)
     with pytest.raises(workdir.WorkdirError, match=r"2 at a time on each of 2 devices.*--engine"):
         sliced.run_in_slices(programs, dataset, tmp_path, asked)
-
-
-def test_a_slice_that_ran_on_another_kind_of_device_loses_nothing(
-    runs, engine, tmp_path, monkeypatch
-):
-    """Its checkpoints have another name than this process would give them."""
-
-    def elsewhere(folders, options):
-        with monkeypatch.context() as patch:
-            patch.setattr(placement, "options", lambda model: {})
-            return in_this_process(folders, options)
-
-    engine(elsewhere)
-    spec, lanes = runs[0]
-    found = run([(spec, lanes[:2])], tmp_path)
-    (one,) = slices.read(tmp_path).slices
-    saved = list(one.place(tmp_path).glob("checkpoints/*"))
-    more = [(dataclasses.replace(spec, tasks=3), lanes[:1])]
-    with pytest.raises(workdir.WorkdirError, match="was run on another kind of device than this"):
-        run(more, tmp_path)
-    assert list(one.place(tmp_path).glob("checkpoints/*")) == saved
-    again = run([(spec, lanes[:2])], tmp_path)
-    same(again, found)
 
 
 # What is written of a slice

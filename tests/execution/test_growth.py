@@ -331,8 +331,10 @@ def test_a_schedule_over_the_run_forbids_a_longer_one(dataset, tmp_path, over, a
 def test_other_options_of_the_compiler_are_refused(spec, tmp_path, monkeypatch):
     data = program_.load_dataset(spec)
     programs = program_.plan([(spec, SEEDS)], 64)
-    recorded = slices.settings(slices.in_order(programs), data)
+    made = slices.in_order(programs)
+    recorded = slices.settings(made, data)
     workdir.write_config(tmp_path, recorded, {})
+    (made[0].checkpoints(tmp_path) / "1").mkdir(parents=True)
     if "compiler_options" not in json.dumps(recorded):
         pytest.skip("this backend has none")
     monkeypatch.setattr(placement, "OPTIONS_TABLE", {})

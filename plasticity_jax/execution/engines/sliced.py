@@ -4,9 +4,9 @@ import contextlib
 import itertools
 import shutil
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -116,10 +116,24 @@ def run_in_slices(
             )
             failed = run(left, options) if left else {}
             merge.update()
+        _note_begun(workdir)
     _check_ended(planned, merge, failed, stop)
     table = merge.table()
     chosen = table["lane"].isin(list(planned.asked))
     return table.loc[chosen].reset_index(drop=True)
+
+
+def _note_begun(workdir: Path) -> None:
+    """Writes into config.json with which options of XLA the processes of slices began them."""
+    found, settings = slices.read(workdir, devices=1), workdir_.read_settings(workdir)
+    made = found.settings() if found else settings
+    if settings is not None and made is not None and _ways(made) != _ways(settings):
+        workdir_.write_config(workdir, made, workdir_.read_record(workdir))
+
+
+def _ways(settings: Mapping[str, Any]) -> list[Any]:
+    programs = settings["programs"]
+    return [(program.get("folder"), program.get("compiler_options")) for program in programs]
 
 
 def _check_ended(

@@ -110,16 +110,16 @@ def read(workdir: str | Path) -> Status:
         metric = metric or judged
     at = progress.read(workdir)
     if at is not None:
-        found = _one_after_another(found, [one.folder for one in recorded], at)
+        found = _one_after_another(found, at)
     return Status(found, metric, waves.goal(workdir))
 
 
-def _one_after_another(found: Sequence[State], folders: Sequence[str], at: Progress) -> list[State]:
+def _one_after_another(found: Sequence[State], at: Progress) -> list[State]:
     """The states of slices that one process trains, which is `at` one of them."""
     done = sum(one.lanes * one.done for one in found)
     made = []
-    for folder, one in zip(folders, found, strict=True):
-        if one.state != DONE and folder == at.folder:
+    for one in found:
+        if one.state != DONE and one.name == at.folder:
             one = one._replace(state=RUNNING, reason="", **_at(at, done))
         elif one.state == RUNNING:  # (its folder is held, too)
             one = one._replace(state=WAITING, rate=0.0, compiling="")
