@@ -186,13 +186,15 @@ def _note(
     """Writes into config.json which lanes were stopped, and that others go on."""
     with workdir_.lock(workdir):
         settings, record = workdir_.read_settings(workdir), workdir_.read_record(workdir)
+        if settings is None:
+            raise WorkdirError(f"{workdir} was deleted while it was in use.")
         before = _entries(workdir, record)
         stopped = {lane: entry for lane, entry in before.items() if int(lane) not in ran}
         stopped |= {str(lane): {"after": end, "why": why} for lane, why in sorted(lost.items())}
         limits = dict(waves.below)
         made = {"every": waves.every, "stop_below": limits, "tasks": tasks, "stopped": stopped}
         if record.get(RECORD) != made:
-            workdir_.write_config(workdir, settings or {}, {**record, RECORD: made})
+            workdir_.write_config(workdir, settings, {**record, RECORD: made})
 
 
 def _entries(workdir: str | Path, record: Mapping[str, Any]) -> dict[str, dict[str, Any]]:

@@ -240,6 +240,31 @@ def test_lanes_whose_digits_stand_on_two_devices_are_refused(runs, engine, tmp_p
         sliced.run_in_slices(programs, dataset, tmp_path, asked)
 
 
+@pytest.mark.parametrize("when", ["moved", "done"])
+def test_another_folder_in_the_place_of_the_workdir_is_left_alone(when, runs, engine, tmp_path):
+    """While slices run, or as the last of them ends."""
+    folder = tmp_path / "run"
+
+    def replaced(folders, options):
+        folder.rename(tmp_path / "away")
+        folder.mkdir()
+        (folder / "theirs.txt").write_text("x")
+        if when == "moved":
+            options.moved()
+        return {}
+
+    engine(replaced)
+    with pytest.raises(workdir.WorkdirError, match=r"was deleted while it was in use, or another"):
+        run(runs, folder)
+    assert [path.name for path in folder.iterdir()] == ["theirs.txt"]
+    # (what was there is as it was, and goes on)
+    shutil.rmtree(folder)
+    (tmp_path / "away").rename(folder)
+    engine(lambda folders, options: dict.fromkeys(folders, "not tried"))
+    with pytest.raises(workdir.WorkdirError, match="not tried"):
+        run(runs, folder)
+
+
 # What is written of a slice
 
 

@@ -88,7 +88,11 @@ def run_in_slices(
     workdir_.check_writable(workdir)
     growth.plan(workdir, programs, dataset, elsewhere=True)
     waiting = _Waiting(workdir, progress)
-    with workdir_.Stop() as stop, _turn(workdir, stop, tell, waiting), workdir_.lock(workdir):
+    with (
+        workdir_.Stop() as stop,
+        _turn(workdir, stop, tell, waiting),
+        workdir_.lock(workdir) as check,
+    ):
         progress_.forget(workdir)  # (of a process that trained all slices itself, and was killed)
         planned = _planned(workdir, programs, dataset, asked.lanes, joined)
         left = [one for one in planned.running if one.done(workdir) < one.program.spec.tasks]
@@ -98,9 +102,9 @@ def run_in_slices(
         if not planned.is_recorded:
             _grow(workdir, planned, dataset)
         _describe(workdir, planned.running, asked.how)
-        runs = sweep.Runs(planned.slices, planned.running, workdir)
+        runs = sweep.Runs(planned.slices, planned.running, workdir, check=check)
         with sweep.noted(runs), watching.bar(planned.slices, progress) as bar:
-            merge = Merge(workdir, planned.slices, bar)
+            merge = Merge(workdir, planned.slices, bar, check)
             merge.update()
             merge.on_task = on_task
             left = [one.place(workdir) for one in planned.running if not merge.is_done(one)]
@@ -364,7 +368,8 @@ class _Read(NamedTuple):
 class Merge:
     """The table of all slices of a workdir, which follows what they do.
 
-    A slice without a workdir of its own is read once.
+    A slice without a workdir of its own is read once. `check` raises WorkdirError once the workdir
+    was deleted or another folder took its place.
     """
 
     def __init__(
@@ -372,8 +377,10 @@ class Merge:
         workdir: Path,
         every: Sequence[Slice],
         bar: watching.Bar,
+        check: Callable[[], None] = lambda: None,
     ):
         self.workdir = workdir
+        self._check = check
         self._slices = list(every)
         # (a lane is in one slice alone)
         self._places = {one.numbers[0]: index for index, one in enumerate(every)}
@@ -394,6 +401,7 @@ class Merge:
 
     def update(self) -> None:
         """Reads what has moved and writes the table of all. Raises WorkdirError."""
+        self._check()
         before: dict[int, int] = {}
         for index, one in enumerate(self._slices):
             known = self._read.get(index)
