@@ -5,7 +5,7 @@ from typing import Any
 
 from plasticity_jax import datasets, lanes, spec
 from plasticity_jax.estimates import cost
-from plasticity_jax.execution import growth, memory, sweep
+from plasticity_jax.execution import ahead, growth, memory, sweep
 from plasticity_jax.execution import program as program_
 from plasticity_jax.spec import Spec
 from plasticity_jax.types import Data
@@ -61,7 +61,7 @@ def workdir(
 
 def time(programs: Sequence[program_.Program], dataset: datasets.Dataset) -> str:
     """Returns a line on how long it takes, by a trial."""
-    found = cost.estimate(programs, dataset)
+    found = ahead.aside(lambda: cost.estimate(programs, dataset))
     says = "a trial says so"
     if found.tried < found.kinds:
         says = f"trials of {found.tried} of {found.kinds:,} kinds of program say so"

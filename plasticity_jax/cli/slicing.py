@@ -9,7 +9,7 @@ import jax
 from plasticity_jax import datasets, registry
 from plasticity_jax.cli import flags, settings
 from plasticity_jax.estimates import cost
-from plasticity_jax.execution import engines
+from plasticity_jax.execution import ahead, engines
 from plasticity_jax.execution.engines import description, local, sliced
 from plasticity_jax.execution.program import Program
 
@@ -106,8 +106,8 @@ def _lanes(
         return given
     if minutes:
         lanes = sum(len(program.lanes) for program in programs)
-        seconds = cost.estimate(programs, dataset).seconds / lanes
-        return max(1, int(60 * minutes / seconds))
+        found = ahead.aside(lambda: cost.estimate(programs, dataset))
+        return max(1, int(60 * minutes * lanes / found.seconds))
     if not workers:
         raise ValueError("slice is not given: allowed is --slice=LANES, or --slice_minutes.")
     largest = max(len(program.lanes) for program in programs)

@@ -58,8 +58,8 @@ def run_program(
     (each task, without `checkpoints`); the next task is under way while one is saved and reported.
     `ahead` has this program and those that follow, of which the next is compiled from the first
     task on; `compiled` is called once this one is, if a task is left. Raises Stopped when `stop` is
-    requested: at once if the last checkpoint holds everything up to the task in progress, else
-    after that task and a checkpoint.
+    requested: at once while the program is compiled and if the last checkpoint holds everything up
+    to the task in progress, else after that task and a checkpoint, which is told then.
     """
     tasks = program.spec.tasks
     saved, history = history_.read(checkpoints)
@@ -67,7 +67,9 @@ def run_program(
         report(history)
         return history
     ahead = ahead or Ahead([], data)
-    made = ahead.take(program)
+    made = ahead.take(program, stop)
+    if made is None:
+        raise _stopped(stop, saved, tasks)
     states = _begun(made, checkpoints, saved)
     measured = history_.Growing(history)
 
@@ -91,7 +93,9 @@ def run_program(
             compiled()
         else:
             saved, last = keep(last), None  # while the devices are at work
-        stopped = not wait(metrics, stop if checkpoints and saved == number else None)
+        leaves = checkpoints is not None and saved == number
+        first = f"task {number + 1} of {tasks} is finished and saved first"
+        stopped = not wait(metrics, stop, "" if leaves else first)
         if stopped:
             break
         measured.add(_measured(program, metrics, number))
@@ -107,9 +111,13 @@ def run_program(
     if last:
         saved = keep(last)
     if stopped:
-        number = stop.signal if stop else 0
-        raise Stopped(number or 0, f"{saved} of {tasks} tasks of this program are saved")
+        raise _stopped(stop, saved, tasks)
     return history
+
+
+def _stopped(stop: Stop | None, saved: int, tasks: int) -> Stopped:
+    number = stop.signal if stop else 0
+    return Stopped(number or 0, f"{saved} of {tasks} tasks of this program are saved")
 
 
 def _begun(compiled: compiled_.Compiled, checkpoints: Checkpoints | None, tasks: int) -> PyTree:
@@ -140,16 +148,18 @@ def _op_by_op() -> bool:
     return any(getattr(jax.config, flag) for flag in flags)
 
 
-def wait(arrays: PyTree, stop: Stop | None) -> bool:
+def wait(arrays: PyTree, stop: Stop | None, first: str = "") -> bool:
     """Waits for arrays to be computed, or for a stop to be requested; returns whether they are
-    computed.
+    computed. Where something is to be done `first`, in words, it tells so and goes on.
 
     Polls, because Python notices a signal only between two of its own instructions.
     """
     pause = 0.0005
     while not all(a.is_ready() for a in jax.tree.leaves(arrays)):
         if stop is not None and stop.requested:
-            return False
+            if not first:
+                return False
+            stop.tell(first)
         time.sleep(pause)
         pause = min(2 * pause, 0.02)
     return True

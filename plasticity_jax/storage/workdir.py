@@ -254,6 +254,7 @@ class Stop:
         self.requested = False
         self.signal: int | None = None
         self._interrupts = 0
+        self._told = False
         self._old: dict[int, Any] = {}
 
     def __enter__(self) -> "Stop":
@@ -262,6 +263,14 @@ class Stop:
 
     def __exit__(self, *_) -> None:
         restore(self._old)
+
+    def tell(self, what: str) -> None:
+        """Says once, on standard error, what is done before this process ends."""
+        if not self._told:
+            self._told = True
+            name = signal.Signals(self.signal).name if self.signal else "asked to stop"
+            with contextlib.suppress(OSError):  # (the terminal may be gone)
+                print(f"{name}: {what}", file=sys.stderr, flush=True)
 
     def _receive(self, number: int, _frame) -> None:
         self.requested = True

@@ -107,6 +107,43 @@ def test_what_only_the_thread_cannot_compile_is_compiled_in_its_turn(monkeypatch
     assert failed == [second]
 
 
+def test_a_stop_does_not_wait_for_a_program_in_its_turn(monkeypatch):
+    """Whether it was compiled ahead or not."""
+    begun, ends = threading.Event(), threading.Event()
+
+    class Long:
+        def compile(self):
+            begun.set()
+            assert ends.wait(60)
+
+    class Stop(workdir_.Stop):
+        @property
+        def requested(self):
+            return begun.is_set()
+
+        @requested.setter
+        def requested(self, _):
+            pass
+
+    monkeypatch.setattr(compiled_, "compile_program", lambda program, data: Long())
+    first, second = [planned(lanes=number) for number in (1, 2)]
+    programs = ahead.Ahead([first, second], DATA)
+    stop = Stop()
+    try:
+        assert programs.take(first, stop) is None
+        programs.begin()
+        assert programs.take(second, stop) is None
+    finally:
+        ends.set()
+    assert isinstance(ahead.Ahead([first], DATA).take(first), Long)
+
+
+def test_what_is_done_aside_returns_or_raises():
+    assert ahead.aside(threading.current_thread) is not MAIN
+    with pytest.raises(MemoryError, match="none"):
+        ahead.aside(lambda: (_ for _ in ()).throw(MemoryError("none")))
+
+
 @pytest.mark.long
 def test_results_and_their_order_are_those_of_programs_one_by_one(made, tmp_path):
     alone = [sweep.run([one]) for one in specs()]

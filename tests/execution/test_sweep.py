@@ -135,10 +135,10 @@ from test_sweep import LANES, spec
 
 waited = tasks.wait
 
-def wait(arrays, stop):
+def wait(*arguments):
     print("running", flush=True)
     sys.stdin.readline()
-    return waited(arrays, stop)
+    return waited(*arguments)
 
 tasks.wait = wait
 try:
@@ -196,11 +196,11 @@ def test_stop_saves_what_is_computed_and_drops_what_is_not(
     """
     waited, seen = tasks.wait, []
 
-    def wait(arrays, stop):
+    def wait(arrays, stop, first):
         seen.append(len(seen))
         if seen[-1] == at:
             os.kill(os.getpid(), signal.SIGTERM)
-            if stop is not None:
+            if not first:
                 return False  # as if the task would still take long
         return waited(arrays, None)
 
@@ -217,14 +217,23 @@ def test_stop_saves_what_is_computed_and_drops_what_is_not(
     assert ended(tmp_path) == straight[1]
 
 
-def test_wait_returns_at_a_stop():
+def test_wait_returns_at_a_stop(capsys):
+    """Or says at once what is waited for, and that once."""
+
     class Slow:
+        looks = 0
+
         def is_ready(self):
-            return False
+            self.looks += 1
+            return self.looks > 3
 
     stop = workdir.Stop()
     stop.requested = True
     assert tasks.wait([Slow()], stop) is False
+    assert capsys.readouterr().err == ""
+    stop.signal = signal.SIGUSR1
+    assert tasks.wait([Slow()], stop, "task 3 of 4 is finished and saved first") is True
+    assert capsys.readouterr().err == "SIGUSR1: task 3 of 4 is finished and saved first\n"
     assert tasks.wait([jax.numpy.zeros(3)], stop) is True
     assert tasks.wait([jax.numpy.zeros(3)], None) is True
 

@@ -13,6 +13,7 @@ import time
 import pandas as pd
 import pytest
 
+from plasticity_jax.execution import progress
 from plasticity_jax.storage import table as table_
 from plasticity_jax.storage.checkpoints import Checkpoints
 
@@ -147,6 +148,35 @@ def test_a_signal_ends_a_run_soon_and_says_so(number, moment, begin, straight, t
     assert "the same command goes on" in err
     finished(begin("methods", tmp_path / "run", SIGNALED))
     same(tmp_path / "run", straight)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_in_a_long_compilation_ends_a_run_soon(number, begin, tmp_path):
+    process = begin("long", tmp_path / "run", 2)
+    compiles = wait_for_the_compiler(tmp_path / "run")
+    assert "resnet18" in compiles
+    time.sleep(5.0)
+    # (it is at it still, else nothing is tried here)
+    assert progress.read(tmp_path / "run").compiling == compiles
+    began = time.monotonic()
+    process.send_signal(number)
+    _, err = process.communicate(timeout=600)
+    took = time.monotonic() - began
+    print(f"{signal.Signals(number).name}: gone after {took:.2f} s")
+    assert took < SECONDS
+    assert process.returncode == 128 + number
+    assert err.startswith("stopped: 0 of 2 tasks of this program are saved; the same command"), err
+    assert not (tmp_path / "run" / "results.parquet").exists()
+
+
+def wait_for_the_compiler(folder):
+    """What a run says that it compiles."""
+    for _ in range(6000):
+        found = progress.read(folder)
+        if found and found.compiling:
+            return found.compiling
+        time.sleep(0.02)
+    raise AssertionError("nothing is compiled")
 
 
 def test_surroundings_make_no_difference(begin, tmp_path):

@@ -26,6 +26,8 @@ CASES = {
     "split": {**MLP, "environment": "class_split", "options": {"class_split.classes": "regroup"}},
     "replay": AGENT,
     "text": TEXT,
+    # whose compilation takes far longer than a run that is stopped may
+    "long": {**SMALL, "model": "resnet18", "method": "spectral", "samples": 32, "epochs": 1},
 }
 SEEDS = [{"seed": seed} for seed in range(2)]
 

@@ -88,6 +88,7 @@ def run(slices: Sequence[Path], options: Options) -> Failed:
         return found
 
     def stop(jobs: Sequence[int]) -> None:
+        options.stop.tell(f"{len(jobs)} slices save what they have and end")
         for job in jobs:
             processes[job][0].send_signal(signal.SIGTERM)
 

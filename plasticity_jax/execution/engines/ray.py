@@ -57,6 +57,7 @@ def run(slices: Sequence[Path], options: Options) -> Failed:
         return found
 
     def stop(jobs: Sequence[Any]) -> None:
+        options.stop.tell(f"{len(jobs)} slices end, and each loses the task that it is in")
         for job in jobs:
             ray.cancel(job, force=True)
 
