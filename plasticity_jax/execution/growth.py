@@ -106,10 +106,7 @@ def plan(
     for program in programs:
         _check_columns(workdir, recorded, program.spec)
     _check_data(workdir, recorded, dataset)
-    known: dict[Any, tuple[int, int]] = {}
-    for index, one in enumerate(recorded.slices):
-        for place, lane in enumerate(one.program.lanes):
-            known[identity(one.program.spec, lane)] = index, place
+    known = _places(recorded)
     goals: list[dict[int, _Goal]] = [{} for _ in recorded.slices]
     new = []
     for program in programs:
@@ -143,6 +140,15 @@ def plan(
     for one, own in zip(recorded.slices, goals, strict=True):
         news += [line for line in _unmeasured(workdir, one, own.values()) if line not in news]
     return Plan(every, frozenset(asked | _numbers(added)), parts, is_recorded, news)
+
+
+def _places(recorded: Recorded) -> dict[Any, tuple[int, int]]:
+    """The slice and the place in it of each lane, by what it is known by."""
+    known = {}
+    for index, one in enumerate(recorded.slices):
+        for place, lane in enumerate(one.program.lanes):
+            known[identity(one.program.spec, lane)] = index, place
+    return known
 
 
 def _begun_here(workdir: str | Path, one: Slice) -> Slice:

@@ -85,7 +85,6 @@ def run_program(
 
     report(history)
     last: _Done | None = None  # the task before the one that runs
-    stopped = False
     for number in range(saved, tasks):
         states, metrics = _run_task(made, states, number)
         ahead.begin()
@@ -93,11 +92,9 @@ def run_program(
             compiled()
         else:
             saved, last = keep(last), None  # while the devices are at work
-        leaves = checkpoints is not None and saved == number
-        first = f"task {number + 1} of {tasks} is finished and saved first"
-        stopped = not wait(metrics, stop, "" if leaves else first)
-        if stopped:
-            break
+        is_safe = checkpoints is not None and saved == number
+        if not wait(metrics, stop, "" if is_safe else _first(number, tasks)):
+            raise _stopped(stop, saved, tasks)
         measured.add(_measured(program, metrics, number))
         history = measured.so_far()
         stopped = stop is not None and stop.requested
@@ -107,12 +104,14 @@ def run_program(
         copied = made.copy(states) if checkpoints and due else None
         last = _Done(number + 1, copied, history)
         if stopped:
-            break
+            raise _stopped(stop, keep(last), tasks)
     if last:
-        saved = keep(last)
-    if stopped:
-        raise _stopped(stop, saved, tasks)
+        keep(last)
     return history
+
+
+def _first(number: int, tasks: int) -> str:
+    return f"task {number + 1} of {tasks} is finished and saved first"
 
 
 def _stopped(stop: Stop | None, saved: int, tasks: int) -> Stopped:
