@@ -50,6 +50,7 @@ rm "$STATE/queue/$job"
 """
 SQUEUE = """#!/bin/bash
 [ -e "$STATE/down" ] && exit 1
+case "$*" in *--states=all*) cat "$STATE/remembered"; exit;; esac
 for job in $(ls "$STATE/queue"); do echo "$job|$(cat "$STATE/${job%_*}.path")"; done
 """
 SACCT = '#!/bin/bash\ncat "$STATE/sacct"\n'
@@ -67,11 +68,13 @@ def cluster(tmp_path, monkeypatch):
         (state / "bin" / name).write_text(text)
         (state / "bin" / name).chmod(0o755)
     (state / "sacct").write_text("")
+    (state / "remembered").write_text("")
     for limit in ("largest", "most"):
         (state / limit).write_text("1001")
     monkeypatch.setenv("STATE", str(state))
     monkeypatch.setenv("PATH", f"{state / 'bin'}:{os.environ['PATH']}")
     monkeypatch.setattr(slurm, "SECONDS", 0.05)
+    monkeypatch.setattr(slurm, "LATE", 0.0)
     monkeypatch.setattr(supervising, "PAUSE", 0.02)
     return state
 
@@ -143,6 +146,64 @@ def test_a_job_that_was_cancelled_is_not_sent_again(cluster, folders, work):
     failed = run(folders[:2])
     assert set(failed.values()) == {"its job was cancelled"}
     assert len(list((cluster / "scripts").iterdir())) == 1
+
+
+def without_accounting(cluster, monkeypatch):
+    (cluster / "bin" / "sacct").unlink()
+    monkeypatch.setattr(slurm.shutil, "which", lambda name: None if name == "sacct" else name)
+
+
+@pytest.mark.parametrize("of", ["queue", "accounting"])
+def test_without_accounting_the_scheduler_says_what_was_cancelled(
+    of, cluster, folders, work, monkeypatch
+):
+    """Also of a job that never began, and where accounting says of it what was before."""
+    work("kill -9 $$")
+    (cluster / "remembered").write_text("100_0|CANCELLED\n100_1|TIMEOUT\n100_2|COMPLETING\n")
+    if of == "queue":
+        without_accounting(cluster, monkeypatch)
+    else:
+        (cluster / "sacct").write_text("100_0|RUNNING\n100_1|RUNNING\n100_2|CANCELLED by 0\n")
+    failed = run(folders)
+    again = {"aa": "its job was cancelled", "bb": "it died 4 times, the last with code -9"}
+    again["cc"] = again["bb" if of == "queue" else "aa"]
+    assert {folder.name: reason for folder, reason in failed.items()} == again
+
+
+def test_a_job_says_itself_that_it_was_asked_to_end(cluster, folders, work, monkeypatch):
+    """Where nobody remembers it: it is not sent again, unless it only died, or had been begun
+    again after it was asked.
+    """
+    without_accounting(cluster, monkeypatch)
+    work(
+        f'trap "exit {worker.STOPPED}" TERM; case "$1" in *aa) kill -TERM $PPID; sleep 0.3;; '
+        f'*bb) kill -9 $$;; *cc) echo 99_0 > "$1/{slurm.ENDED}"; kill -9 $$;; esac'
+    )
+    failed = run(folders)
+    assert {folder.name: reason for folder, reason in failed.items()} == {
+        "aa": "its job was cancelled",
+        "bb": "it died 4 times, the last with code -9",
+        "cc": "it died 4 times, the last with code -9",
+    }
+    assert (folders[0] / slurm.ENDED).read_text().strip() == "100_0"
+
+
+def test_accounting_that_is_behind_is_waited_for(cluster, folders, work, monkeypatch):
+    """What it says in the end holds: nothing is sent meanwhile."""
+    work("kill -9 $$")
+    monkeypatch.setattr(slurm, "LATE", 60.0)
+    (cluster / "sacct").write_text("100_0|RUNNING\n")
+    said = [3]
+
+    def moved():
+        said[0] -= not any((cluster / "queue").iterdir())
+        if said[0] < 0:
+            (cluster / "sacct").write_text("100_0|CANCELLED by 1000\n")
+
+    given = (folders[0].parent, 0, "", (), {}, moved, lambda line: None, workdir.Stop())
+    failed = slurm.run(folders[:1], engines.Options(*given))
+    assert list(failed.values()) == ["its job was cancelled"]
+    assert asked(cluster) == [1]
 
 
 def test_the_same_command_finds_jobs_that_are_queued(cluster, folders, work):

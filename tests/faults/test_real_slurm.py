@@ -135,6 +135,29 @@ def test_the_table_is_that_of_one_process(disturb, begin, straight, tmp_path):
     print(f"after {done} tasks; {tries} stops; said: {err.strip()}")
 
 
+@pytest.mark.parametrize("state", ["running", "pending"])
+def test_a_job_that_the_user_takes_back_is_not_sent_again(state, begin, straight, tmp_path):
+    """The other one goes on, and the same command then sends it."""
+    folder = tmp_path / "run"
+    # (both cores of the node for each, so that one waits)
+    asked = ("--engine=slurm", "--slice=1", "--slurm.cpus-per-task=2")
+    process = begin(folder, *asked)
+    listed = ("squeue", "--me", "--noheader", "--array", f"--states={state}", "--format=%i")
+    while process.poll() is None and not any(map(worker.tasks_done, homes(folder))):
+        time.sleep(0.1)
+    job = called(*listed).split()[0]
+    called("scancel", job)
+    code, _, err = processes.finish(process)
+    assert code == 1, err
+    assert "(its job was cancelled): 1 of 2 slices are done" in err
+    assert "is sent again" not in err
+    assert err.count(" are sent as job ") == 1
+    code, _, err = processes.finish(begin(folder, *asked))
+    assert code == 0, err
+    found = table_.read(folder / "results.parquet")
+    pd.testing.assert_frame_equal(found, straight, check_exact=True)
+
+
 def test_slices_save_before_their_time_limit_and_go_on(begin, tmp_path):
     """A minute of work in each try, after which SLURM waits two: this may take ten minutes."""
     folder, many = tmp_path / "my run", f"--tasks={LONG}"

@@ -22,11 +22,16 @@ JOBS = "jobs.json"
 ARRAY = 1000  # slices of one job array; clusters take 1,001 by default
 SECONDS = 5.0  # between two questions to the scheduler
 MINUTE = 60.0  # until a job that was refused is sent again, if none ends before
+LATE = 60.0  # that accounting may be behind the queue
+# in a slice's folder: the job that was asked to end, and neither warned of its time nor begun again
+ENDED = "ended.txt"
 # what a job gets unless it is given: a warning two minutes before its time is over
 USUAL = {"job-name": "plasticity", "signal": "B:USR1@120"}
 _OURS = ("array", "output", "error", "requeue", "no-requeue", "open-mode", "parsable", "wrap")
 _SUFFIX = ".sbatch"  # of scripts, beside the slices
 LOST = -9  # in place of an exit code that is not known
+# states of a job that has not ended
+_UNDER_WAY = ("PENDING", "RUNNING", "COMPLETING", "CONFIGURING", "REQUEUE", "SUSPENDED", "RESIZING")
 
 # The shell of a batch job gets the warning that its time is over, and passes it on. Then it asks
 # for the job once more, so that it goes on also where nobody waits for it. A job that is preempted
@@ -35,9 +40,11 @@ _SCRIPT = """#!/bin/bash
 {options}
 slices=({names})
 folder={folder}/${{slices[$SLURM_ARRAY_TASK_ID]}}
+job="${{SLURM_ARRAY_JOB_ID}}_$SLURM_ARRAY_TASK_ID"
+rm -f "$folder/{ended}"
 warned=0
 trap 'warned=1; kill -USR1 $!' USR1
-trap 'kill -TERM $!' TERM
+trap '[ $warned -eq 1 ] || echo "$job" > "$folder/{ended}"; kill -TERM $!' TERM
 {command} >> "$folder/log.txt" 2>&1 &
 child=$!
 wait $child
@@ -47,7 +54,7 @@ while kill -0 $child 2> /dev/null; do
   code=$?
 done
 if [ $warned -eq 1 ] && [ $code -eq {stopped} ]; then
-  scontrol requeue "${{SLURM_ARRAY_JOB_ID}}_$SLURM_ARRAY_TASK_ID"
+  scontrol requeue "$job"
 fi
 exit $code
 """
@@ -85,11 +92,18 @@ def run(slices: Sequence[Path], options: Options) -> Failed:
     if begun:
         options.tell(f"{len(begun)} slices are queued or running already: they are waited for")
 
+    since: dict[str, float] = {}
+
     def ended(jobs: Sequence[str]) -> dict[str, int | None]:
         gone = queue.gone(jobs)
         places = {job: options.folder / name for name, job in known.items()}
-        states = _states(gone)
-        return {job: _code(places[job], states.get(job, "")) for job in gone}
+        states = {} if queue.left else _states(gone)
+        found = {}
+        for job in gone:
+            late = time.monotonic() - since.setdefault(job, time.monotonic()) > LATE
+            if queue.left or late or not _is_behind(states.get(job, ""), places[job]):
+                found[job] = _code(job, places[job], states.get(job, ""))
+        return found
 
     def stop(jobs: Sequence[str]) -> None:
         options.tell(
@@ -222,24 +236,48 @@ class _Queue:
         return [job for job in jobs if job not in self._active]
 
 
-def _code(folder: Path, state: str) -> int | None:
+def _code(job: str, folder: Path, state: str) -> int | None:
     """What became of a job that is gone, as an exit code."""
-    if state.startswith("CANCELLED"):
+    if worker.is_done(folder):
+        return DONE
+    if state.startswith("CANCELLED") or (not state and _is_ended(job, folder)):
         return CANCELLED
-    if worker.fault(folder) is not None:
-        return FAULT
-    return DONE if worker.is_done(folder) else LOST
+    return FAULT if worker.fault(folder) is not None else LOST
+
+
+def _is_ended(job: str, folder: Path) -> bool:
+    """Whether a job noted that it was asked to end, as scancel does, and was not begun again."""
+    try:
+        return (folder / ENDED).read_text(encoding="utf-8").strip() == job
+    except OSError:
+        return False
+
+
+def _is_behind(state: str, folder: Path) -> bool:
+    """Whether accounting is to say yet what became of a job that is gone from the queue."""
+    is_told = bool(state) and not state.startswith(_UNDER_WAY)
+    return not is_told and shutil.which("sacct") is not None and not worker.is_done(folder)
 
 
 def _states(jobs: Sequence[str]) -> dict[str, str]:
-    """What accounting says of jobs; {} without accounting, where a job that was cancelled cannot be
-    told from one that died.
+    """What became of jobs, as far as the scheduler remembers it (for `MinJobAge`, five minutes
+    unless a cluster sets it), or accounting, which may be behind, knows it.
     """
-    if not jobs or shutil.which("sacct") is None:
+    if not jobs:
         return {}
-    words = ["--noheader", "--allocations", "--parsable2", "--format=JobID,State"]
-    done = _called(["sacct", *words, f"--jobs={','.join(jobs)}"])
-    rows = [line.split("|") for line in done.stdout.splitlines()]
+    words = ["--me", "--states=all", "--noheader", "--array", "--format=%i|%T"]
+    found = _told(["squeue", *words])
+    found = {job: state for job, state in found.items() if not state.startswith(_UNDER_WAY)}
+    unknown = [job for job in jobs if job not in found]
+    if unknown and shutil.which("sacct") is not None:
+        words = ["--noheader", "--allocations", "--parsable2", "--format=JobID,State"]
+        found |= _told(["sacct", *words, f"--jobs={','.join(unknown)}"])
+    return found
+
+
+def _told(words: Sequence[str]) -> dict[str, str]:
+    """The state of each job that a command lists; {} if it fails."""
+    rows = [line.strip().split("|") for line in _called(words).stdout.splitlines()]
     return {row[0]: row[1] for row in rows if len(row) == 2}
 
 
@@ -293,6 +331,7 @@ def text(slices: Sequence[Path], options: Options) -> str:
         folder=shlex.quote(str(options.folder.absolute())),
         command=command,
         stopped=worker.STOPPED,
+        ended=ENDED,
     )
 
 
