@@ -12,8 +12,8 @@ from plasticity_jax.execution.program import Program
 from plasticity_jax.reporting import trackers
 from plasticity_jax.storage import table as table_
 
-# a figure is drawn again after so many times the seconds that the last one took: 1 % of the time;
-# until one was drawn, it is taken to need so many
+# all figures of a run, with one more that takes as long as the last, take a so many times smaller
+# share of its time: 1 %; until one was drawn, it is taken to need so many seconds
 _SELDOM, _AT_FIRST = 100, 3.0
 
 
@@ -36,7 +36,8 @@ class Watchers:
         self._names, self._programs = names(values), programs
         self._workdir = Path(values["workdir"])
         self._draw = draw
-        self._next = time.monotonic() + _SELDOM * _AT_FIRST
+        self._began, self._spent = time.monotonic(), 0.0
+        self._next = self._began + _SELDOM * _AT_FIRST
         self._told: trackers.Rows | None = None
 
     def __call__(self, new: Any) -> None:
@@ -49,7 +50,8 @@ class Watchers:
         with contextlib.suppress(OSError, ValueError):
             self._draw(table_.read(self._workdir / "results.parquet"))
         took = time.monotonic() - began
-        self._next = time.monotonic() + _SELDOM * took
+        self._spent += took
+        self._next = self._began + _SELDOM * (self._spent + took)
 
     def ends(self, table: Any) -> None:
         """Tells trackers of what they miss of a run's table: rows of a task that was safe when its
