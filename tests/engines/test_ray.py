@@ -11,6 +11,7 @@ import pytest
 from helpers import tiny
 from helpers.processes import command, finish, wait_for
 
+from plasticity_jax.execution.engines import local
 from plasticity_jax.execution.engines import ray as ray_
 from plasticity_jax.storage import table as table_
 
@@ -29,6 +30,34 @@ def test_options_are_numbers_and_ray_is_needed(monkeypatch):
     monkeypatch.setitem(sys.modules, "ray", None)
     with pytest.raises(ValueError, match="Ray is not installed: allowed with the extra ray"):
         ray_.check({})
+
+
+def test_slices_of_a_node_share_its_cores(tmp_path, monkeypatch):
+    """Each has as many as it asks for, for itself; none is bound where they are too few."""
+    monkeypatch.setattr(ray_.tempfile, "gettempdir", lambda: str(tmp_path))
+    monkeypatch.setattr(local, "cores", lambda: [3, 5, 8])
+    with ray_._cores(2) as first, ray_._cores(1) as second, ray_._cores(1) as third:
+        assert (first, second, third) == ([3, 5], [8], [])
+    with ray_._cores(2) as first, ray_._cores(2) as second:
+        assert (first, second) == ([3, 5], [])
+        with ray_._cores(1) as third:  # (what was too little is free again)
+            assert third == [8]
+    with ray_._cores(0) as none:
+        assert none == []
+    # a node that keeps no files binds none
+    monkeypatch.setattr(ray_.tempfile, "gettempdir", lambda: str(tmp_path / "nowhere"))
+    with ray_._cores(1) as none:
+        assert none == []
+
+
+@pytest.mark.parametrize("count", [0, 1])
+def test_a_slice_is_told_its_cores(count, tmp_path, monkeypatch):
+    monkeypatch.setattr(ray_.tempfile, "gettempdir", lambda: str(tmp_path))
+    monkeypatch.setattr(local, "cores", lambda: [3])
+    words = [sys.executable, "-c", "import sys; print(sys.argv[1:]); sys.exit(7)"]
+    assert ray_._code(words, str(tmp_path), str(tmp_path / "log.txt"), count) == 7
+    told = [f"--parent={os.getpid()}", "--cores=3"][: 1 + count]
+    assert (tmp_path / "log.txt").read_text().strip() == str(told)
 
 
 def begin(folder, data, tmp_path, *more, **env):

@@ -12,7 +12,7 @@ import pytest
 from helpers import tiny
 from helpers.processes import command, finish, wait_for
 
-from plasticity_jax.execution import engines
+from plasticity_jax.execution import engines, slices
 from plasticity_jax.execution.engines import local, status, supervising, worker
 from plasticity_jax.storage import table as table_
 from plasticity_jax.storage import workdir
@@ -195,3 +195,32 @@ def test_a_killed_slice_and_a_killed_run_lose_nothing(tmp_path):
     assert code == 0, err
     found, whole = (table_.read(tmp_path / n / "results.parquet") for n in ("run", "one"))
     pd.testing.assert_frame_equal(found, whole, check_exact=True)
+
+
+@pytest.mark.faults
+@pytest.mark.slow
+def test_lanes_vmapped_in_slices_are_those_of_one_run_at_that_width(tmp_path):
+    """In processes of their own, the last slice shorter than the width; another width is refused,
+    and the recorded one is kept where none is given.
+    """
+    data = tiny.arrays(tmp_path / "data")
+    env = {**os.environ, "PYTHONPATH": str(ROOT), "PLASTICITY_CACHE_DIR": str(tmp_path / "cache")}
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+
+    def ran(name, *more):
+        words = command(tmp_path / name, data, "--seeds=3", "--lane_strategy=vmap", *more)
+        return finish(subprocess.Popen(words, env=env, **pipes))
+
+    sliced = ("--engine=local", "--slice=2")
+    for name, more in (("run", ("--lane_width=2", *sliced)), ("one", ("--lane_width=2",))):
+        code, _, err = ran(name, *more)
+        assert code == 0, err
+    found, whole = (table_.read(tmp_path / n / "results.parquet") for n in ("run", "one"))
+    pd.testing.assert_frame_equal(found, whole, check_exact=True)
+    code, _, err = ran("run", "--lane_width=1", "--tasks=4", *sliced)
+    assert code == 1
+    assert "lane_width is 1, but the lanes in" in err
+    assert "were run with 2: allowed is --lane_width=2" in err
+    assert "Traceback" not in err
+    recorded = slices.read(tmp_path / "run", devices=1)
+    assert {one.program.execution.width for one in recorded.slices} == {2}
