@@ -1,10 +1,14 @@
 """The embedded default: real handwritten digits that come with scikit-learn."""
 
+import importlib.metadata
+
 import numpy as np
 
 from plasticity_jax.datasets import contract
 from plasticity_jax.datasets.contract import Dataset
 
+FILE = "sklearn/datasets/data/digits.csv.gz"
+"""64 pixels and a digit a row, where scikit-learn is installed."""
 TRAIN = 1437
 """Training rows; the other 360 of 1,797 are the test set."""
 # Of the training rows' pixels (0..16), as `contract.statistics` computes them.
@@ -25,11 +29,11 @@ def load_digits(
     Source: Alpaydin & Kaynak 1998, Optical Recognition of Handwritten Digits, UCI Machine Learning
     Repository.
     """
-    import sklearn.datasets  # 1 s, so only where it is needed
-
-    pixels, targets = sklearn.datasets.load_digits(return_X_y=True)
-    images = np.asarray(pixels, np.uint8).reshape(-1, 8, 8, 1)
-    labels = np.asarray(targets, np.int32)
+    # (the file that `sklearn.datasets.load_digits` reads, without the second that its import takes)
+    file = importlib.metadata.distribution("scikit-learn").locate_file(FILE)
+    rows = np.loadtxt(str(file), np.uint8, delimiter=",")
+    images = rows[:, :-1].reshape(-1, 8, 8, 1)
+    labels = rows[:, -1].astype(np.int32)
     parts = (images[:TRAIN], labels[:TRAIN], images[TRAIN:], labels[TRAIN:])
     return Dataset(
         name,
