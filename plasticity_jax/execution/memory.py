@@ -68,7 +68,7 @@ def of_lane(spec: Spec, data: Data) -> Needs:
 @functools.lru_cache(maxsize=4096)
 def _of_shapes(spec: Spec, shapes: tuple[jax.ShapeDtypeStruct, ...], structure: Any) -> Needs:
     """What a lane needs with data of these shapes."""
-    state = _state(spec, jax.tree.unflatten(structure, shapes))
+    state = _state(spec, shapes, structure)
     passes = _of_passes(_without_method(spec), shapes, structure)
     return Needs(
         waiting=_size(state),
@@ -88,7 +88,7 @@ def _without_method(spec: Spec) -> Spec:
 def _of_passes(spec: Spec, shapes: tuple[jax.ShapeDtypeStruct, ...], structure: Any) -> int:
     """Bytes that the pass through the network which keeps most keeps, of data of these shapes."""
     data = jax.tree.unflatten(structure, shapes)
-    state = _state(spec, data)
+    state = _state(spec, shapes, structure)
     environment = spec.make_environment()
     samples = environment.size(data)
     phases = [_of_backward(spec, state, data, spec.batch_size, training=True)]
@@ -102,8 +102,10 @@ def _of_passes(spec: Spec, shapes: tuple[jax.ShapeDtypeStruct, ...], structure: 
     return max(phases)
 
 
-def _state(spec: Spec, data: Data) -> PyTree:
-    """The state of a lane, as shapes."""
+@functools.lru_cache(maxsize=4096)
+def _state(spec: Spec, shapes: tuple[jax.ShapeDtypeStruct, ...], structure: Any) -> PyTree:
+    """The state of a lane, as shapes, with data of these shapes."""
+    data = jax.tree.unflatten(structure, shapes)
     lanes = lanes_.stack([lanes_.complete(spec, {})])
     lane = {name: values[0] for name, values in lanes.items()}
     return jax.eval_shape(make_run(spec).init, lane, data)

@@ -6,6 +6,7 @@ widened first.
 """
 
 import functools
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -78,8 +79,18 @@ def finite(*trees: PyTree) -> Array:
     of the parameters.
     """
     leaves = [jax.tree.leaves(tree) for tree in trees]
-    each = [[jnp.isfinite(leaf).all() for leaf in group] for group in leaves if group]
-    return functools.reduce(jnp.logical_and, [jnp.stack(group).all() for group in each])
+    return functools.reduce(jnp.logical_and, [_all_finite(group) for group in leaves if group])
+
+
+def _all_finite(leaves: Sequence[Array]) -> Array:
+    """Whether every number in `leaves` is finite, [] bool. Arrays of one shape are asked together,
+    which is one kernel to compile and not one for each of them.
+    """
+    alike: dict[tuple[int, ...], list[Array]] = {}
+    for leaf in leaves:
+        alike.setdefault(leaf.shape, []).append(jnp.isfinite(leaf))
+    each = [functools.reduce(jnp.logical_and, group).all() for group in alike.values()]
+    return jnp.stack(each).all()
 
 
 def known(sound: Array, value: PyTree) -> PyTree:
