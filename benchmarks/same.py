@@ -17,7 +17,13 @@ import pandas as pd
 from benchmarks import against
 
 RUN = ("experiments.run", "--tasks=2", "--seeds=1", "--probes=dormant_fraction")
-WORDS = ("--random_seq2seq.words=2", "--random_seq2seq.target_words=2", "--model=t5", "--width=16")
+WORDS = (
+    "--dataset=generated",
+    "--random_seq2seq.words=2",
+    "--random_seq2seq.target_words=2",
+    "--model=t5",
+    "--width=16",
+)
 IMAGES = ("--environment=random_labels", "--dataset=digits", "--model=resnet18", "--norm=batch")
 RUNS = {
     "demo": ("experiments.demo", "--epochs=6", "--tasks=3", "--seeds=2"),
