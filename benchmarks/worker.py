@@ -307,7 +307,7 @@ def job(
                 write(rows.table([program], [history]), folder / "results.parquet")
 
         kept = Checkpoints(folder / "checkpoints") if checkpoints else None
-        tasks_.run_program(program, prepared(one), kept, report=report)
+        tasks_.run_program(program, prepared(one), tasks_.Safekeeping(kept, report=report))
 
     def go():
         nonlocal next_up

@@ -351,9 +351,8 @@ def _run(
                     if watch.on_task:
                         watch.on_task(rows_)
 
-            kept = runs.checkpoints(one)
-            how = {"ahead": ahead, "compiled": begins}
-            tasks.run_program(one.program, data, kept, stop, checkpoint_every, report, **how)
+            kept = tasks.Safekeeping(runs.checkpoints(one), checkpoint_every, report, stop)
+            tasks.run_program(one.program, data, kept, ahead=ahead, compiled=begins)
     return rows.table(*results.laid_out(runs.slices, histories))
 
 

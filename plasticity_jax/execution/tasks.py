@@ -40,13 +40,30 @@ class _Done(NamedTuple):
     history: History
 
 
+class Safekeeping(NamedTuple):
+    """Where a program's tasks are kept, to whom they are told, and what stops them.
+
+    Attributes:
+      checkpoints: where states are saved; None: nowhere.
+      every: tasks between checkpoints.
+      report: called with the metrics so far at the start and after each task that is safe on disk
+        (each task, without `checkpoints`).
+      stop: what may ask for an end; None: nothing does.
+    """
+
+    checkpoints: Checkpoints | None = None
+    every: int = 1
+    report: Callable[[History], None] = lambda history: None
+    stop: Stop | None = None
+
+
+_NOWHERE = Safekeeping()
+
+
 def run_program(
     program: Program,
     data: Data,
-    checkpoints: Checkpoints | None = None,
-    stop: Stop | None = None,
-    checkpoint_every: int = 1,
-    report: Callable[[History], None] = lambda history: None,
+    kept: Safekeeping = _NOWHERE,
     *,
     ahead: Ahead | None = None,
     compiled: Callable[[], None] = lambda: None,
@@ -54,68 +71,73 @@ def run_program(
     """Runs a program's tasks, from its newest checkpoint if there is one, and returns its metrics
     {name: [tasks, lanes]}.
 
-    `report` is called with the metrics so far at the start and after each task that is safe on disk
-    (each task, without `checkpoints`); the next task is under way while one is saved and reported.
-    `ahead` has this program and those that follow, of which the next is compiled from the first
-    task on; `compiled` is called once this one is, if a task is left. Raises Stopped when `stop` is
-    requested: at once while the program is compiled and if the last checkpoint holds everything up
-    to the task in progress, else after that task and a checkpoint, which is told then.
+    The next task is under way while one is saved and reported. `ahead` has this program and those
+    that follow, of which the next is compiled from the first task on; `compiled` is called once
+    this one is, if a task is left. Raises Stopped when a stop is requested: at once while the
+    program is compiled and if the last checkpoint holds everything up to the task in progress, else
+    after that task and a checkpoint, which is told then.
     """
     tasks = program.spec.tasks
-    saved, history = history_.read(checkpoints)
-    if saved == tasks:
-        report(history)
+    begun, history = history_.read(kept.checkpoints)
+    if begun == tasks:
+        kept.report(history)
         return history
     ahead = ahead or Ahead([], data)
-    made = ahead.take(program, stop)
+    made = ahead.take(program, kept.stop)
     if made is None:
-        raise _stopped(stop, saved, tasks)
-    states = _begun(made, checkpoints, saved)
+        raise _stopped(kept, begun, tasks)
+    states = _begun(made, kept.checkpoints, begun)
     measured = history_.Growing(history)
-
-    def keep(done: _Done) -> int:
-        """Saves a task if that is due, reports it if it is safe; returns the tasks saved."""
-        if checkpoints is None:
-            report(done.history)
-        if checkpoints is None or done.states is None:
-            return saved
-        _save(checkpoints, done, len(program.lanes))
-        report(done.history)
-        return done.tasks
-
-    report(history)
-    last: _Done | None = None  # the task before the one that runs
-    for number in range(saved, tasks):
+    kept.report(history)
+    saved, last = begun, None  # the task before the one that runs
+    for number in range(begun, tasks):
         states, metrics = _run_task(made, states, number)
         ahead.begin()
         if last is None:
             compiled()
-        else:
-            saved, last = keep(last), None  # while the devices are at work
-        is_safe = checkpoints is not None and saved == number
-        if not wait(metrics, stop, "" if is_safe else _first(number, tasks)):
-            raise _stopped(stop, saved, tasks)
+        saved, last = _keep(kept, program, last, saved), None  # while the devices are at work
+        is_safe = kept.checkpoints is not None and saved == number
+        if not wait(metrics, kept.stop, "" if is_safe else _first(number, tasks)):
+            raise _stopped(kept, saved, tasks)
         measured.add(_measured(program, metrics, number))
         history = measured.so_far()
-        stopped = stop is not None and stop.requested
-        due = stopped or number + 1 == tasks or number + 1 - saved >= checkpoint_every
-        due = due or (checkpoints is not None and checkpoints.always(number + 1))
+        stopped = kept.stop is not None and kept.stop.requested
+        due = stopped or _is_due(kept, number + 1, saved, tasks)
         # the next task consumes `states`; what is saved is fetched while it runs
-        copied = made.copy(states) if checkpoints and due else None
-        last = _Done(number + 1, copied, history)
+        last = _Done(number + 1, made.copy(states) if due else None, history)
         if stopped:
-            raise _stopped(stop, keep(last), tasks)
-    if last:
-        keep(last)
+            raise _stopped(kept, _keep(kept, program, last, saved), tasks)
+    _keep(kept, program, last, saved)
     return history
+
+
+def _keep(kept: Safekeeping, program: Program, done: _Done | None, saved: int) -> int:
+    """Saves a task if that is due, reports it if it is safe; returns the tasks saved."""
+    if done is None:
+        return saved
+    if kept.checkpoints is None:
+        kept.report(done.history)
+        return saved
+    if done.states is None:
+        return saved
+    _save(kept.checkpoints, done, len(program.lanes))
+    kept.report(done.history)
+    return done.tasks
+
+
+def _is_due(kept: Safekeeping, done: int, saved: int, tasks: int) -> bool:
+    """Whether the states after so many tasks are to be saved."""
+    if kept.checkpoints is None:
+        return False
+    return done == tasks or done - saved >= kept.every or kept.checkpoints.always(done)
 
 
 def _first(number: int, tasks: int) -> str:
     return f"task {number + 1} of {tasks} is finished and saved first"
 
 
-def _stopped(stop: Stop | None, saved: int, tasks: int) -> Stopped:
-    number = stop.signal if stop else 0
+def _stopped(kept: Safekeeping, saved: int, tasks: int) -> Stopped:
+    number = kept.stop.signal if kept.stop else 0
     return Stopped(number or 0, f"{saved} of {tasks} tasks of this program are saved")
 
 

@@ -185,9 +185,8 @@ def test_one_trace_and_one_compilation_for_all_lanes_and_tasks(monkeypatch, stra
     (program,) = program_.plan([(tiny.spec(tasks=4), [*FOUR, {"seed": 7}])], 64, strategy, width)
     jax.monitoring.register_event_duration_secs_listener(listen)
     try:
-        history = tasks.run_program(
-            program, DATA, report=lambda history: seen.append(len(compilations))
-        )
+        kept = tasks.Safekeeping(report=lambda history: seen.append(len(compilations)))
+        history = tasks.run_program(program, DATA, kept)
     finally:
         jax.monitoring.unregister_event_duration_listener(listen)
     assert len(traces) == 1

@@ -107,63 +107,81 @@ def make_bridge(spec: Spec, lanczos: int = 60) -> Bridge:
     Spec with batch norm or with a transition that does not fit.
     """
     registry.one_of("norm", spec.norm, ("none", "layer"))
-    course = _Course(spec, spec.make_environment(), transitions.TRANSITIONS[spec.transition])
-
-    @in_float32
-    def init(seed: Array, data: Data) -> TrainState:
-        variables = course.network(data).init(keys.role(jax.random.key(seed), keys.INIT))
-        params = variables["params"]
-        optimizer = course.optimizer(data, jnp.float32(0))
-        return TrainState(params, {}, params, optimizer.init(params))
-
-    @in_float32
-    def settle(
-        seed, state: TrainState, data: Data, task: Array, alpha: Array, learning_rate: Array
-    ) -> TrainState:
-        key = jax.random.key(seed)
-        plan = order.plan(course.environment, key, data, task)
-        tx = course.optimizer(data, learning_rate)
-        learner = step_.Learner(course.environment, course.network(data), tx)
-
-        def one_step(state, places):
-            batch = order.batch(course.environment, course.transition, plan, data, places, alpha)
-            never = jnp.asarray(False)
-            return step_.train_step(learner, state, batch, key, jnp.int32(0), never)
-
-        def one_epoch(state, epoch):
-            places = order.epoch(key, len(data.x), spec.batch_size, task, epoch)
-            return jax.lax.scan(one_step, state, places)
-
-        return jax.lax.scan(one_epoch, state, jnp.arange(spec.epochs))[0]
-
-    @in_float32
-    def measure(
-        seed, before: TrainState, after: TrainState, data: Data, task: Array, alpha: Array
-    ) -> Step:
-        key = jax.random.key(seed)
-        environment, net = course.environment, course.network(data)
-        plan, everyone = order.plan(environment, key, data, task), jnp.arange(len(data.x))
-        whole = order.batch(environment, course.transition, plan, data, everyone, alpha)
-        here, unravel = ravel_pytree(after.params)
-        there, _ = ravel_pytree(before.params)
-
-        def loss(flat: Array) -> Array:
-            logits, *_ = net.apply(unravel(flat), {}, whole.x, False)
-            return step_.mean_loss(environment, logits, whole)
-
-        start = jax.random.normal(keys.role(key, keys.PROBE, task), here.shape)
-        curved = _curved(loss, here, start, _all_alike(after.params, data.classes), lanczos)
-        return _between(loss, there, here, curved, alpha)
-
-    return Bridge(jax.jit(init), jax.jit(settle), jax.jit(measure))
+    transition = transitions.TRANSITIONS[spec.transition]
+    course = _Course(spec, spec.make_environment(), transition, lanczos)
+    functions = (course.init, course.settle, course.measure)
+    return Bridge(*(jax.jit(in_float32(function)) for function in functions))
 
 
 class _Course(NamedTuple):
-    """What is trained, and how."""
+    """What is trained and measured, and how; with the functions of its `Bridge`."""
 
     spec: Spec
     environment: Environment
     transition: Transition
+    lanczos: int
+
+    def init(self, seed: Array, data: Data) -> TrainState:
+        variables = self.network(data).init(keys.role(jax.random.key(seed), keys.INIT))
+        params = variables["params"]
+        optimizer = self.optimizer(data, jnp.float32(0))
+        return TrainState(params, {}, params, optimizer.init(params))
+
+    def settle(
+        self,
+        seed: Array,
+        state: TrainState,
+        data: Data,
+        task: Array,
+        alpha: Array,
+        learning_rate: Array,
+    ) -> TrainState:
+        key = jax.random.key(seed)
+        plan = order.plan(self.environment, key, data, task)
+        tx = self.optimizer(data, learning_rate)
+        learner = step_.Learner(self.environment, self.network(data), tx)
+
+        def one_step(state, places):
+            batch = order.batch(self.environment, self.transition, plan, data, places, alpha)
+            never = jnp.asarray(False)
+            return step_.train_step(learner, state, batch, key, jnp.int32(0), never)
+
+        def one_epoch(state, epoch):
+            places = order.epoch(key, len(data.x), self.spec.batch_size, task, epoch)
+            return jax.lax.scan(one_step, state, places)
+
+        return jax.lax.scan(one_epoch, state, jnp.arange(self.spec.epochs))[0]
+
+    def measure(
+        self,
+        seed: Array,
+        before: TrainState,
+        after: TrainState,
+        data: Data,
+        task: Array,
+        alpha: Array,
+    ) -> Step:
+        key = jax.random.key(seed)
+        loss = self.loss(key, after.params, data, task, alpha)
+        here, there = ravel_pytree(after.params)[0], ravel_pytree(before.params)[0]
+        start = jax.random.normal(keys.role(key, keys.PROBE, task), here.shape)
+        alike = _all_alike(after.params, data.classes)
+        curved = _curved(loss, here, start, alike, self.lanczos)
+        return _between(loss, there, here, curved, alpha)
+
+    def loss(
+        self, key: Array, params: PyTree, data: Data, task: Array, alpha: Array
+    ) -> Callable[[Array], Array]:
+        """Returns the loss on all examples of a micro-task, of parameters as one vector."""
+        net, unravel = self.network(data), ravel_pytree(params)[1]
+        plan, everyone = order.plan(self.environment, key, data, task), jnp.arange(len(data.x))
+        whole = order.batch(self.environment, self.transition, plan, data, everyone, alpha)
+
+        def of_flat(flat: Array) -> Array:
+            logits, *_ = net.apply(unravel(flat), {}, whole.x, False)
+            return step_.mean_loss(self.environment, logits, whole)
+
+        return of_flat
 
     def network(self, data: Data) -> network.Network:
         """Returns the network for the examples of `data`."""
