@@ -1,12 +1,16 @@
 """The command line of what is computed in one go, without lanes: a folder, a scale, and data."""
 
 import sys
-from collections.abc import Callable, Collection, Sequence
+import types
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
-from plasticity_jax import datasets, registry
+from plasticity_jax import registry
 from plasticity_jax.cli import flags, launcher
 from plasticity_jax.storage import paths, workdir
+
+NOTHING: Mapping[str, Callable[[Any], object]] = types.MappingProxyType({})
 
 
 def main(
@@ -15,13 +19,15 @@ def main(
     compute: Callable[..., str],
     argv: Sequence[str] | None = None,
     own: flags.Values | None = None,
+    checks: Mapping[str, Callable[[Any], object]] = NOTHING,
 ) -> int:
     """Writes what `compute` makes of a folder and the name of a scale, prints the text that it
     returns, and returns the exit code: 0, 2 for a fault of the command line, 1 for one of data or
     disk.
 
     The first of `scales` is the usual one; `own` are flags that are taken besides, with their usual
-    values, and given to `compute` by name. One that is called `dataset` is checked.
+    values, and given to `compute` by name; `checks` are functions of some of them, which raise
+    ValueError for a value that is not allowed.
     """
     known = {"workdir": None, "scale": next(iter(scales)), "help": False, **(own or {})}
     try:
@@ -36,8 +42,8 @@ def main(
             return 0
         scale = registry.one_of("scale", given["scale"], scales)
         values = {name: given[name] for name in own or {}}
-        if "dataset" in values:
-            datasets.check_name(values["dataset"])
+        for name, check in checks.items():
+            check(values[name])
         if not given["workdir"]:
             raise ValueError("workdir is not given: name a folder with --workdir=DIR.")
         folder = Path(paths.expanded(given["workdir"], "workdir"))

@@ -120,25 +120,28 @@ def _of_clones(r2: Mapping[str, float], rank: Mapping[str, float]) -> dict[tuple
     return ends | {(arm, _RANK): number for arm, number in rank.items()}
 
 
-def _of_widths(numbers: Mapping[str, tuple[float, ...]], of: str) -> dict[tuple[str, str], float]:
-    """What is measured of bit flipping at widths of 5, 10, 50 and 100."""
+def _of_widths(arms: Mapping[str, Mapping[str, tuple[float, ...]]]) -> dict[tuple[str, str], float]:
+    """What is measured of bit flipping at widths of 5, 10, 50 and 100, by what arms begin with."""
     found = {}
-    for metric, values in numbers.items():
-        for width, value in zip((5, 10, 50, 100), values, strict=True):
-            found[f"{of}width={width}", metric] = value
+    for arm, numbers in arms.items():
+        for metric, values in numbers.items():
+            for width, value in zip((5, 10, 50, 100), values, strict=True):
+                found[f"{arm}width={width}", metric] = value
     return found
 
 
 _DROPPED = "cloned, dropout 0.1"
-_WITHOUT = {
-    _BITS: (0.93, 0.85, 0.60, 0.53),
-    _RANK: (2.9, 4.5, 7.3, 7.7),
-    _TWINS: (0.01, 0.09, 0.38, 0.53),
-}
-_WITH = {
-    _BITS: (0.47, 0.38, 0.055, 0.10),
-    _RANK: (4.3, 7.1, 9.4, 9.4),
-    _TWINS: (0, 0, 0.065, 0.22),
+_BITS_BY_WIDTH = {
+    "": {
+        _BITS: (0.93, 0.85, 0.60, 0.53),
+        _RANK: (2.9, 4.5, 7.3, 7.7),
+        _TWINS: (0.01, 0.09, 0.38, 0.53),
+    },
+    "Continual Backprop, ": {
+        _BITS: (0.47, 0.38, 0.055, 0.10),
+        _RANK: (4.3, 7.1, 9.4, 9.4),
+        _TWINS: (0, 0, 0.065, 0.22),
+    },
 }
 _OF_OPTIMIZERS = {
     ("sgd, cloned", _R2): 1,
@@ -189,7 +192,7 @@ ENDS: dict[str, Mapping[tuple[str, str], float]] = {
         ("none", _RANK): 2.9,
         ("Continual Backprop", _RANK): 4.3,
     },
-    "5.3": {**_of_widths(_WITHOUT, ""), **_of_widths(_WITH, "Continual Backprop, ")},
+    "5.3": _of_widths(_BITS_BY_WIDTH),
     "B.5_cnn": _of_clones(
         {"cloned": 1, _DROPPED: 0.95, _NOISE: 0.68}, {"cloned": 120, _DROPPED: 120, _NOISE: 203}
     ),

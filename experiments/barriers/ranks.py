@@ -41,11 +41,15 @@ class Numbers(NamedTuple):
       name: as in the paper.
       table: samples -> its table.
       draw: (a matplotlib figure, its table) -> None.
+      height: of the picture, in inches.
+      published: its table -> that with what the public code gives; None where it is the same.
     """
 
     name: str
     table: Callable[[int], Table]
     draw: Callable[[Any, Table], None]
+    height: float = 3.6
+    published: Callable[[Table], Table] | None = None
 
 
 def _frame(rows: Sequence[Mapping[str, Any]]) -> Table:
@@ -219,7 +223,7 @@ FIGURES = {
         Numbers("A.1", hard, _draw_hard),
         Numbers("A.2", formula, _draw_formula),
         Numbers("A.3", frozen, _draw_frozen),
-        Numbers("A.4", maps, _draw_maps),
+        Numbers("A.4", maps, _draw_maps, height=5, published=with_published),
     )
 }
 
@@ -244,11 +248,11 @@ def run(numbers: Numbers, folder: Path, scale: str, as_published: bool = False) 
     folder.mkdir(parents=True, exist_ok=True)
     with jax.enable_x64(True):
         table = numbers.table(SAMPLES[scale])
-        if as_published and numbers.name == "A.4":
-            table = with_published(table)
+        if as_published and numbers.published is not None:
+            table = numbers.published(table)
     path = folder / f"figure_{numbers.name}"
     writing.text(f"{path}.csv", table.to_csv(index=False, float_format="%.6g"))
-    figure = Figure(figsize=(9, 5 if numbers.name == "A.4" else 3.6), layout="constrained")
+    figure = Figure(figsize=(9, numbers.height), layout="constrained")
     numbers.draw(figure, table)
     for kind in ("png", "svg"):
         curves.store_figure(figure, f"{path}.{kind}")

@@ -222,7 +222,8 @@ def picture(table: Any, path: Path) -> None:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs it from the command line and returns the exit code."""
-    return computation.main(__doc__ or "", SCALES, compute, argv, {"dataset": "digits"})
+    own, checks = {"dataset": "digits"}, {"dataset": datasets.check_name}
+    return computation.main(__doc__ or "", SCALES, compute, argv, own, checks)
 
 
 if __name__ == "__main__":

@@ -14,7 +14,7 @@ from plasticity_jax.execution import growth, history, results, rows, slices, wav
 from plasticity_jax.execution.program import Program
 from plasticity_jax.execution.slices import Recorded, Slice
 from plasticity_jax.reporting import statistics
-from plasticity_jax.storage import paths
+from plasticity_jax.storage import checkpoints, paths
 from plasticity_jax.storage import table as table_
 from plasticity_jax.storage import workdir as workdir_
 from plasticity_jax.storage.checkpoints import Checkpoints
@@ -392,17 +392,11 @@ def _copy(path: str, one: Slice, places: Sequence[int], new: dict[int, int], whe
     numbers = [new[one.numbers[place]] for place in places]
     made = Slice(program, numbers, slices.name(program, one.options), one.options)
     before, after = one.checkpoints(path), made.checkpoints(where)
-    # (of an attempt that was killed)
-    shutil.rmtree(after, ignore_errors=True)
     if len(places) < len(one.numbers):
+        shutil.rmtree(after, ignore_errors=True)  # (of an attempt that was killed)
         growth.copy_lanes(before, after, places)
-        return made
-    try:
-        if before.is_dir():
-            unfinished = shutil.ignore_patterns("*.orbax-checkpoint-tmp*")
-            shutil.copytree(before, after, ignore=unfinished)
-    except OSError as error:
-        raise WorkdirError(f"{before} cannot be copied to {after} ({reason_of(error)}).") from error
+    else:
+        checkpoints.copy(before, after)
     return made
 
 

@@ -105,8 +105,13 @@ def heads(x: Array, count: int) -> Array:
 
     On a CPU products over one axis of batches are much faster than over two.
     """
-    parted = x.reshape(*x.shape[:2], count, -1).transpose(0, 2, 1, 3)
+    parted = by_head(x, count)
     return parted.reshape(-1, *parted.shape[2:])
+
+
+def by_head(x: Array, count: int) -> Array:
+    """Returns [B, count, tokens, size] from [B, tokens, count * size]."""
+    return x.reshape(*x.shape[:2], count, -1).transpose(0, 2, 1, 3)
 
 
 def joined(x: Array, count: int) -> Array:

@@ -173,7 +173,7 @@ class Attention(nn.Module):
         return self.output(mixed.reshape(*mixed.shape[:2], -1))
 
     def _split(self, x: Array) -> Array:
-        return x.reshape(*x.shape[:2], self.heads, self.head_width).transpose(0, 2, 1, 3)
+        return layers.by_head(x, self.heads)
 
 
 def _as_is(units: Array) -> Array:

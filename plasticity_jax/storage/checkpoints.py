@@ -26,6 +26,20 @@ from plasticity_jax.storage.workdir import WorkdirError, reason_of
 _CHUNK_BYTES = 16 << 20
 
 
+def copy(before: pathlib.Path, after: pathlib.Path) -> None:
+    """Copies a folder of checkpoints, if there is one, in the place of what an attempt that was
+    killed left. Raises WorkdirError.
+    """
+    shutil.rmtree(after, ignore_errors=True)
+    if not before.is_dir():
+        return
+    try:
+        unfinished = shutil.ignore_patterns("*.orbax-checkpoint-tmp*")
+        shutil.copytree(before, after, ignore=unfinished)
+    except OSError as error:
+        raise WorkdirError(f"{before} cannot be copied to {after} ({reason_of(error)}).") from error
+
+
 def keeping(given: str) -> Callable[[int], bool]:
     """Returns which checkpoints stay besides the newest two, by the number of tasks done: of a list
     with commas of "last" (none further) and "every:N" (after each N-th task).

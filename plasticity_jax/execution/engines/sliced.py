@@ -31,6 +31,7 @@ from plasticity_jax.execution import progress as progress_
 from plasticity_jax.execution.engines import description, worker
 from plasticity_jax.execution.program import History, Program
 from plasticity_jax.execution.slices import Slice
+from plasticity_jax.storage import checkpoints
 from plasticity_jax.storage import table as table_
 from plasticity_jax.storage import workdir as workdir_
 from plasticity_jax.storage.checkpoints import Checkpoints
@@ -311,23 +312,10 @@ def _grow(workdir: Path, planned: growth.Plan, dataset: datasets.Dataset) -> Non
         source = before.get(one.folder)
         if source and not source.home and one.home:
             moved.append(source)
-            _copy(source.checkpoints(workdir), one.checkpoints(workdir))
+            checkpoints.copy(source.checkpoints(workdir), one.checkpoints(workdir))
     sweep.grow(workdir, planned, dataset, lambda: _settle(workdir, planned.running, dataset))
     for source in moved:
         shutil.rmtree(source.checkpoints(workdir), ignore_errors=True)
-
-
-def _copy(before: Path, after: Path) -> None:
-    """Copies checkpoints. Raises WorkdirError."""
-    # (of an attempt that was killed)
-    shutil.rmtree(after, ignore_errors=True)
-    if not before.is_dir():
-        return
-    try:
-        unfinished = shutil.ignore_patterns("*.orbax-checkpoint-tmp*")
-        shutil.copytree(before, after, ignore=unfinished)
-    except OSError as error:
-        raise WorkdirError(f"{before} cannot be copied to {after} ({reason_of(error)}).") from error
 
 
 def _settle(workdir: Path, running: Sequence[Slice], dataset: datasets.Dataset) -> None:
