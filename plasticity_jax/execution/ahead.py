@@ -15,7 +15,7 @@ from plasticity_jax.storage.workdir import Stop
 from plasticity_jax.types import Data
 
 Result = TypeVar("Result")
-_LOOK = 0.02  # seconds between two looks whether a stop is requested
+_LOOK = 0.1  # seconds between two looks whether a stop is requested
 
 
 class Ahead:
