@@ -3,6 +3,7 @@ tests marked oracle.
 """
 
 import atexit
+import gc
 import os
 import signal
 import tempfile
@@ -42,6 +43,15 @@ def pytest_collection_modifyitems(items):
     """The longest files first, each as a whole."""
     place = {name: number for number, name in enumerate(FIRST)}
     items.sort(key=lambda item: place.get(item.path.stem, len(FIRST)))
+
+
+def pytest_collection_finish():
+    """What is imported and collected stays to the end: full garbage collections, a twentieth of
+    the time, need not look at it.
+    """
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(50_000)
 
 
 @pytest.fixture
