@@ -154,7 +154,7 @@ def _run(experiment: Experiment, checked: Checked, values: flags.Values) -> None
     """Runs what was checked, or goes on with it, and reports."""
     before = workdir.read_record(values["workdir"]) if own_parts.LOADED else {}
     for name in own_parts.changed(before.get("imports", {})):
-        print(f"note: {name} has changed since this run began.", file=sys.stderr)
+        tell(f"note: {name} has changed since this run began.")
     table = _table(experiment, checked, values)
     note = _note(experiment, values, table)
     say(report(table, checked, values, experiment.title, note))
@@ -189,8 +189,11 @@ def _table(experiment: Experiment, checked: Checked, values: flags.Values) -> An
 
 
 def tell(text: str) -> None:
-    """Prints a line beside a run, on standard error."""
-    print(text, file=sys.stderr, flush=True)
+    """Prints a line beside a run, on standard error, if that takes it: what a process does, and how
+    it ends, is the same where its log is on a full disk.
+    """
+    with contextlib.suppress(OSError):
+        print(text, file=sys.stderr, flush=True)
 
 
 def _note(experiment: Experiment, values: flags.Values, table: Any) -> str:
@@ -219,17 +222,13 @@ def interruptible() -> Iterator[None]:
 
 
 def _stopped(stopped: tasks.Stopped) -> None:
-    print(f"stopped: {stopped}; the same command goes on from there.", file=sys.stderr, flush=True)
+    tell(f"stopped: {stopped}; the same command goes on from there.")
     # a task may still be computing in the background, which an ordinary exit would wait for
     os._exit(128 + (stopped.signal or signal.SIGINT))
 
 
 def _interrupted(number: int = signal.SIGINT, _: Any = None) -> None:
-    print(
-        "interrupted: the same command goes on from the last checkpoint, if there is one.",
-        file=sys.stderr,
-        flush=True,
-    )
+    tell("interrupted: the same command goes on from the last checkpoint, if there is one.")
     os._exit(128 + number)
 
 
@@ -249,7 +248,7 @@ def say(text: str) -> None:
 
 def fault(error: Exception, code: int) -> int:
     """Prints one sentence that says what is wrong and returns the exit code."""
-    print(f"error: {sentence(error)}", file=sys.stderr)
+    tell(f"error: {sentence(error)}")
     return code
 
 
@@ -318,9 +317,7 @@ def prepare_jax(deterministic: bool = False, devices: int | None = None) -> None
     try:
         workdir.check_writable(folder)
     except workdir.WorkdirError:  # then every start compiles anew
-        print(
-            f"note: {folder} cannot be written, so compiled programs are not kept.", file=sys.stderr
-        )
+        tell(f"note: {folder} cannot be written, so compiled programs are not kept.")
         return
     jax.config.update("jax_compilation_cache_dir", str(folder))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)

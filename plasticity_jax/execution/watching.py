@@ -49,7 +49,8 @@ class Bar:
             self._diverged |= lost
             task = max(since[lane] for lane in lost)
             which = _listed(list(map(str, sorted(lost))))
-            self._bar.write(f"lane {which} diverged by task {task}", file=sys.stderr)
+            with contextlib.suppress(OSError):  # (as where a log is on a full disk)
+                self._bar.write(f"lane {which} diverged by task {task}", file=sys.stderr)
         known = rows.attrs.get(metrics.KEY) or {}
         judged = next((name for name in known.get("scores", ()) if name in rows), None)
         if judged is None:

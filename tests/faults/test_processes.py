@@ -5,6 +5,7 @@ goes on to the table of an undisturbed one, to the bit.
 import os
 import pathlib
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -15,6 +16,7 @@ import pytest
 
 from plasticity_jax.execution import progress
 from plasticity_jax.storage import table as table_
+from plasticity_jax.storage import workdir
 from plasticity_jax.storage.checkpoints import Checkpoints
 
 ROOT = pathlib.Path(__file__).parents[2]
@@ -189,3 +191,21 @@ def test_surroundings_make_no_difference(begin, tmp_path):
     env = {"TZ": "Pacific/Chatham", "LC_ALL": "tr_TR.UTF-8", "LANG": "C", "PYTHONUTF8": "0"}
     finished(begin("methods", tmp_path / "link" / "run", 4, env=env, umask=0o077))
     same(tmp_path / "link" / "run", tmp_path / "straight")
+
+
+def test_a_locale_with_other_letters_and_commas_makes_no_difference(begin, tmp_path):
+    """Turkish, in which a capital i has a dot and a decimal point is a comma, also in C."""
+    locales = tmp_path / "locales"
+    locales.mkdir()
+    words = ["localedef", "-i", "tr_TR", "-f", "UTF-8", str(locales / "tr_TR.UTF-8")]
+    if shutil.which("localedef") is None or subprocess.run(words, capture_output=True).returncode:
+        pytest.skip("this machine cannot make the locale tr_TR (localedef and its sources)")
+    env = {"LOCPATH": str(locales), "LC_ALL": "tr_TR.UTF-8", "PLASTICITY_FAULTS_LOCALE": "1"}
+    process = begin("methods", tmp_path / "run", 4, env=env)
+    _, err = process.communicate(timeout=600)
+    assert process.returncode == 0, err
+    assert err.splitlines()[0] == "1,5"  # (else nothing is tried here)
+    finished(begin("methods", tmp_path / "straight", 4))
+    same(tmp_path / "run", tmp_path / "straight")
+    configs = [workdir.read_settings(tmp_path / name) for name in ("run", "straight")]
+    assert configs[0] == configs[1]

@@ -1,5 +1,7 @@
 """A run in a process of its own, which others stop or kill: python worked.py CASE WORKDIR TASKS."""
 
+import locale
+import os
 import sys
 
 import plasticity_jax as pj
@@ -37,6 +39,9 @@ def spec(case: str, count: int) -> pj.Spec:
 
 
 def main(case: str, folder: str, count: str) -> None:
+    if "PLASTICITY_FAULTS_LOCALE" in os.environ:
+        locale.setlocale(locale.LC_ALL, "")  # (for libraries in C, which Python leaves alone)
+        print(locale.format_string("%.1f", 1.5), file=sys.stderr)
     launcher.prepare_jax()
     with launcher.interruptible():
         print(0, flush=True)  # (before, while modules are imported, signals are Python's own)
