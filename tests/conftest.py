@@ -11,8 +11,6 @@ import tempfile
 import jax
 import pytest
 
-from plasticity_jax.execution import placement
-
 jax.config.update("jax_numpy_rank_promotion", "raise")
 jax.config.update("jax_num_cpu_devices", 2)
 # what one test compiled, another of the same process need not compile again; a folder for each
@@ -77,9 +75,6 @@ def compiled_quickly():
     mind no bits.
     """
     jax.config.update("jax_disable_most_optimizations", True)
-    less = dict(placement.ONCE)
-    placement.ONCE.clear()  # (a level of its own, which would be more)
     yield
-    placement.ONCE.update(less)
     jax.config.update("jax_disable_most_optimizations", False)
     jax.clear_caches()  # else other tests would meet such programs
