@@ -217,3 +217,34 @@ def test_a_log_that_cannot_be_opened_is_one_sentence(environment, data, tmp_path
     (place / "log.txt").rmdir()
     code, _, err = finish(subprocess.Popen(words, env=environment, **PIPES))
     assert code == 0, err
+
+
+def test_a_folder_of_wandb_that_takes_nothing(environment, data, straight, tmp_path):
+    """Offline: one that cannot be made is one sentence, and the same command goes on. What its own
+    process cannot write to a full disk it drops and says nowhere; the run is as ever.
+    """
+    pytest.importorskip("wandb")
+    folder, full = tmp_path / "run", tmp_path / "full"
+    folder.mkdir()
+    (folder / "wandb").write_text("")
+    env = {**environment, "WANDB_MODE": "offline", "WANDB_SILENT": "true"}
+    env["PYTHONPATH"] = ":".join([str(ROOT), *sys.path[1:]])
+    words = command(folder, data, "--tracker=wandb")
+    code, _, err = finish(subprocess.Popen(words, env=env, **PIPES))
+    said = [line for line in err.splitlines() if line.startswith("error: ")]
+    assert (code, len(said), "Traceback" in err) == (1, 1, False), err
+    assert said[0].startswith(f"error: {folder / 'wandb'}/")
+    assert said[0].endswith(" cannot be used (Not a directory).")
+    (folder / "wandb").unlink()
+    full.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", str(full)]
+    if subprocess.run(mount, capture_output=True).returncode:
+        pytest.skip("a file system cannot be mounted here")
+    try:
+        (folder / "wandb").symlink_to(full)
+        (full / "filler").write_bytes(bytes(48 << 10))
+        code, _, err = finish(subprocess.Popen(words, env=env, **PIPES))
+        assert code == 0, err
+    finally:
+        subprocess.run(["umount", str(full)], check=True)
+    check_same(folder, straight)

@@ -1,5 +1,6 @@
 """Whatever is done to a run in whatever order, its table is that of a straight run."""
 
+import collections
 import contextlib
 import dataclasses
 import os
@@ -7,6 +8,7 @@ import pathlib
 import shutil
 import signal
 import tempfile
+from typing import ClassVar
 
 import pandas as pd
 import pytest
@@ -22,6 +24,7 @@ from plasticity_jax.execution.engines import description, local, sliced, worker
 pytestmark = [pytest.mark.faults, pytest.mark.slow]
 
 MOST, LANES = 5, 4
+PROBE = "dormant_fraction"
 EXAMPLES = int(os.environ.get("PLASTICITY_FAULTS_EXAMPLES", "40"))
 
 
@@ -31,10 +34,12 @@ class Interleaved(RuleBasedStateMachine):
     Attributes:
       spec: of its lanes but for the number of tasks; set by the test.
       straight: the table of all tasks of all lanes.
+      measured: the same with the probe.
     """
 
     spec = tiny.spec()
-    straight = pd.DataFrame()
+    straight = measured = pd.DataFrame()
+    done: ClassVar[collections.Counter[str]] = collections.Counter()
 
     def __init__(self):
         super().__init__()
@@ -42,15 +47,22 @@ class Interleaved(RuleBasedStateMachine):
         self.folder = self.root / "run"
         self.merged, self.asked, self.most = 0, {}, 0
 
-    def grown(self, lanes, count):
+    def grown(self, lanes, count, probes=()):
         """The lanes that are asked for and how far they shall go: never less far than they are."""
         count = max([count, *(self.asked.get(lane, 0) for lane in lanes)])
         self.asked |= dict.fromkeys(lanes, count)
-        return dataclasses.replace(self.spec, tasks=count), [{"seed": lane} for lane in lanes]
+        spec = dataclasses.replace(self.spec, tasks=count, probes=probes)
+        return spec, [{"seed": lane} for lane in lanes]
 
     @rule(lanes=st.sets(st.integers(0, LANES - 1), min_size=1), count=st.integers(1, MOST))
     def run(self, lanes, count):
         sweep.run(*self.grown(sorted(lanes), count), self.folder)
+
+    @rule(lanes=st.sets(st.integers(0, LANES - 1), min_size=1), count=st.integers(1, MOST))
+    def probe(self, lanes, count):
+        """From the next task on, whatever was there."""
+        self.done["probe"] += 1
+        sweep.run(*self.grown(sorted(lanes), count, (PROBE,)), self.folder)
 
     @rule(lanes=st.sets(st.integers(0, LANES - 1), min_size=1), count=st.integers(1, MOST))
     def stop(self, lanes, count):
@@ -86,6 +98,29 @@ class Interleaved(RuleBasedStateMachine):
         shutil.rmtree(self.folder)
         self.folder = goal
 
+    @precondition(lambda self: self.folder.exists())
+    @rule(
+        lanes=st.sets(st.integers(0, LANES - 1), min_size=1),
+        count=st.integers(1, MOST),
+        first=st.booleans(),
+    )
+    def merge_another(self, lanes, count, first):
+        """A workdir in which some lanes are new and some were trained as well, less far or further;
+        its lanes come first or last.
+        """
+        self.done["merge another"] += 1
+        self.merged += 1
+        other, goal = self.root / f"other_{self.merged}", self.root / f"merged_{self.merged}"
+        spec = dataclasses.replace(self.spec, tasks=count)
+        sweep.run(spec, [{"seed": lane} for lane in sorted(lanes)], other)
+        both = [other, self.folder] if first else [self.folder, other]
+        merging.merge(both, goal)
+        for lane in lanes:
+            self.asked[lane] = max(count, self.asked.get(lane, 0))
+        for folder in both:
+            shutil.rmtree(folder)
+        self.folder = goal
+
     def teardown(self):
         run = self.grown(range(LANES), MOST)
         found = sweep.run(*run, self.folder)
@@ -95,6 +130,10 @@ class Interleaved(RuleBasedStateMachine):
             table[columns].sort_values(order, ignore_index=True) for table in (found, self.straight)
         )
         pd.testing.assert_frame_equal(left, right, check_exact=True)
+        if PROBE in found:  # (wherever it was asked for)
+            there = found[found[PROBE].notna()][[*order, PROBE]]
+            wanted = there[order].merge(self.measured, on=order)[[*order, PROBE]]
+            pd.testing.assert_frame_equal(there.reset_index(drop=True), wanted, check_exact=True)
         shutil.rmtree(self.root)
 
 
@@ -107,7 +146,9 @@ def test_any_order_gives_the_table_of_a_straight_run(tmp_path, compiled_quickly,
     monkeypatch.setattr(local, "run", in_this_process)
     Interleaved.spec = tiny.spec(dataset=tiny.arrays(tmp_path / "data"))
     whole = dataclasses.replace(Interleaved.spec, tasks=MOST)
-    Interleaved.straight = sweep.run(whole, [{"seed": lane} for lane in range(LANES)])
+    seeds = [{"seed": lane} for lane in range(LANES)]
+    Interleaved.straight = sweep.run(whole, seeds)
+    Interleaved.measured = sweep.run(dataclasses.replace(whole, probes=(PROBE,)), seeds)
     Interleaved.TestCase.settings = settings(
         max_examples=EXAMPLES,
         stateful_step_count=5,
@@ -118,3 +159,4 @@ def test_any_order_gives_the_table_of_a_straight_run(tmp_path, compiled_quickly,
     )
     case = Interleaved.TestCase("runTest")
     case.runTest()
+    print(dict(Interleaved.done))
