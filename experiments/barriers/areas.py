@@ -14,6 +14,7 @@ SCORES = {
     "trap": "distance from a clone (`trap`)",
     "dormant_fraction": "dormant units",
     "trap/curvature": "curvature at the nearest clone",
+    "trap/frozen_distance": "distance from a frozen unit",
     "trap/frozen": "inputs on which the flattest unit is not flat",
 }
 

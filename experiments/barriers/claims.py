@@ -35,8 +35,9 @@ NEW = "split_tiny"  # lanes of an MLP at two learning rates, whose tasks have cl
 # lanes on digits, at learning rates at which an effect was looked for
 DIGITS = {
     "mlp": "split_digits",
-    **{model: f"split_digits_{model}" for model in ("cnn", "resnet18")},
+    **{model: f"split_digits_{model}" for model in ("cnn", "resnet18", "vit")},
 }
+AFFINED = ("mlp", "cnn")  # of which digits were run without scale and offset as well
 SMALL_CLONES = "clone_resnet18_small"  # lanes of a narrower ResNet-18, on images of 16 x 16
 NAMES = {"mlp": "MLP", "cnn": "CNN", "resnet18": "ResNet-18", "vit": "ViT"}
 DEAD, TWINS, STUCK = "dead_fraction", "duplicate_fraction", "saturated_fraction"
@@ -161,7 +162,7 @@ def _on_digits() -> list[Claim]:
     found = []
     for model, lanes in DIGITS.items():
         own = [*_course(model), *_norms(model)]
-        own += [_affine(model)] if model in ("mlp", "cnn") else []
+        own += [_affine(model)] if model in AFFINED else []
         own += _dropped(model)[:1] if model == "resnet18" else []  # (the paper's others are level)
         found += [one._replace(figure=f"{one.figure}, digits", lanes=lanes) for one in own]
     return found
@@ -310,6 +311,7 @@ CLAIMS = (
     *itertools.chain.from_iterable(map(_norms, MODELS)),
     _affine("mlp"),
     *_dropped("mlp"),
+    *_clones("mlp", "4.1"),
     *_clones("cnn"),
     # (noise and dropout were run of a small ResNet-18 alone)
     _clones("resnet18")[0],
@@ -438,6 +440,7 @@ def effects() -> str:
         (DIGITS["mlp"], "MLP on digits, learning rate 0.03", NOTHING),
         (DIGITS["cnn"], "CNN on digits, learning rate 0.03", NOTHING),
         (DIGITS["resnet18"], "ResNet-18 on digits, learning rate 0.02", NOTHING),
+        (DIGITS["vit"], "ViT on digits, learning rate 0.01", NOTHING),
         (NEW, news, NOTHING),
         (NEW, f"{news}, learning rate 0.01", fast),
     ]

@@ -39,6 +39,7 @@ SHARE, AHEAD, FIRST = 0.9, 5, slice(1, 5)  # of what is called a fall, and tasks
 SCORES = {
     "trap": "distance from a clone",
     "trap/curvature": "curvature at the nearest clone",
+    "trap/frozen_distance": "distance from a frozen unit",
     "trap/frozen": "inputs on which the flattest unit is not flat",
     "dormant_fraction": "dormant units",
     "effective_rank": "effective rank",

@@ -371,7 +371,8 @@ SENTENCES = (
     Sentence("| {noise_rank:.1} against {rank:.1} | not told |", cloned_mlp),
     Sentence("| {dropout_rank:.1} against {rank:.1} | agrees |", cloned_mlp),
     Sentence(
-        "{loss:.3z} against {bare_loss:.3z}, paired difference {less:.2z} | not told; with dropout "
+        "{loss:.3z} against {bare_loss:.3z}, paired difference {less:.2z} | disagrees: "
+        "the clone, which has four times the connections, ends lower; with dropout "
         "{dropout_loss:.3zm} against {bare_dropout_loss:.3zm} |",
         cloned_mlp,
     ),

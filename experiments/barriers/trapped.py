@@ -26,6 +26,7 @@ from plasticity_jax.storage import table as table_
 
 PLACE, FROZEN = "trap/layer", "trap/frozen_layer"
 DETAILS = (PLACE, FROZEN, "trap/curvature", "trap/frozen")
+LATER = ("trap/manifold", "trap/frozen_distance")  # columns that older runs lack
 
 
 def since(values: np.ndarray) -> int:
@@ -38,7 +39,11 @@ def of_lane(rows: Any) -> dict[str, Any]:
     """Returns what is said of a lane, of its rows in the order of tasks."""
     tasks, last = rows["task"].to_numpy(), rows.iloc[-1]
     held = rows["trap/curvature"].to_numpy() > 0
-    layers = [name for name in rows if name.startswith("trap/") and name not in DETAILS]
+    layers = [
+        name
+        for name in rows
+        if name.startswith("trap/") and name not in DETAILS and not name.startswith(LATER)
+    ]
     nearest = rows[layers].astype(float).idxmin(axis=1).to_numpy()
     frozen = rows[FROZEN].to_numpy()
     return {

@@ -89,46 +89,57 @@ WITHOUT_NORM: Mapping[str, Where] = {
 }
 """Arms of figure 4 with one intervention that is no norm."""
 
+
+def _of_interventions(figure: str, lanes: str) -> tuple[Claim, ...]:
+    """What the paper says of figure 4, on lanes of all its interventions."""
+    return (
+        Claim(
+            figure,
+            "layer and batch norm with L2 are above nothing",
+            lanes,
+            "points",
+            {norm: more(_alone("l2", norm), _alone()) for norm in ("layer", "batch")},
+        ),
+        Claim(
+            figure,
+            "one of them is best: batch norm with L2 is above whatever has no norm",
+            lanes,
+            "points",
+            {
+                f"over {name}": more(_alone("l2", "batch"), arm_)
+                for name, arm_ in WITHOUT_NORM.items()
+            },
+        ),
+        Claim(
+            figure,
+            "rescaling to the initial norm is slow: in the first task it is behind nothing",
+            lanes,
+            "points",
+            {"behind": _slow},
+        ),
+        Claim(
+            figure,
+            "ReDo helps",
+            lanes,
+            "points",
+            {"over nothing": more(_alone("redo"), _alone())},
+        ),
+        Claim(
+            figure,
+            "others gain nothing: less than 10 points",
+            lanes,
+            "points",
+            {
+                f"10 points less what {name} gains": _little(arm_)
+                for name, arm_ in WITHOUT_NORM.items()
+                if name not in ("ReDo", "rescaling")
+            },
+        ),
+    )
+
+
 CLAIMS = (
-    Claim(
-        "4, MLP",
-        "layer and batch norm with L2 are above nothing",
-        "figure_4",
-        "points",
-        {norm: more(_alone("l2", norm), _alone()) for norm in ("layer", "batch")},
-    ),
-    Claim(
-        "4, MLP",
-        "one of them is best: batch norm with L2 is above whatever has no norm",
-        "figure_4",
-        "points",
-        {f"over {name}": more(_alone("l2", "batch"), arm_) for name, arm_ in WITHOUT_NORM.items()},
-    ),
-    Claim(
-        "4, MLP",
-        "rescaling to the initial norm is slow: in the first task it is behind nothing",
-        "figure_4",
-        "points",
-        {"behind": _slow},
-    ),
-    Claim(
-        "4, MLP",
-        "ReDo helps",
-        "figure_4",
-        "points",
-        {"over nothing": more(_alone("redo"), _alone())},
-    ),
-    Claim(
-        "4, MLP",
-        "others gain nothing: less than 10 points",
-        "figure_4",
-        "points",
-        {
-            f"10 points less what {name} gains": _little(arm_)
-            for name, arm_ in WITHOUT_NORM.items()
-            if name not in ("ReDo", "rescaling")
-        },
-    ),
+    *_of_interventions("4, MLP", "figure_4"),
     Claim(
         "4, CNN",
         "layer and batch norm with L2 are above nothing",
@@ -146,7 +157,9 @@ CLAIMS = (
         "points",
         {norm: more({"norm": norm}, {"norm": "none"}, window=2) for norm in ("layer", "batch")},
     ),
+    *_of_interventions("4, CNN, digits", "figure_4_cnn_digits"),
     *_of_axes("25, MLP", "figure_25", NORMS),
     *_of_axes("25, CNN", "figure_4_cnn", ("layer", "batch", OTHER), 3),
+    *_of_axes("25, CNN, digits", "figure_25_cnn_digits", NORMS),
     *_of_axes("25, ResNet-18", "figure_4_resnet", NORMS, 2),
 )

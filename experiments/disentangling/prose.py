@@ -749,6 +749,14 @@ SENTENCES = (
         lambda: _bandit("bandit_mnist_far", 10, 1e-6),
     ),
     Sentence(
+        "With the paper's 1e-6 L2 gains {l2:+.3} without norm and {beside:+.3} beside it",
+        lambda: _bandit("bandit_mnist", 10, 1e-6),
+    ),
+    Sentence(
+        "ten times as much gains {l2:+.3} without norm and {beside:+.3} beside it",
+        lambda: _bandit("bandit_mnist_far", 10, 1e-5),
+    ),
+    Sentence(
         "it gains {near_norm:+.3} in the third phase with gamma 0 and {far_norm:+.3} with 0.99",
         bandit_on_cifar10,
     ),

@@ -152,7 +152,7 @@ def parse(argv: Sequence[str], defaults: Settings | None = None) -> tuple[Values
             f"argument {rest[1]!r} is not a flag: allowed are flags as --name=value; --help names "
             "them."
         )
-    values: Values = {name: own[name].value for name in own}
+    values = _values(own)
     for name in PATHS:
         if values[name]:
             values[name] = paths.expanded(values[name], name)
@@ -230,7 +230,16 @@ def own(defaults: Mapping[str, str | bool | None], argv: Sequence[str]) -> tuple
         rest = known(["", *_joined(_checked(known, argv), switches)], known_only=True)[1:]
     except flags.Error as error:
         raise ValueError(sentence(error)) from None
-    return {name: known[name].value for name in known}, rest
+    return _values(known), rest
+
+
+def _values(known: flags.FlagValues) -> Values:
+    """{flag: value}. Raises ValueError where the next flag was taken for a value."""
+    values = {name: known[name].value for name in known}
+    for name, value in values.items():
+        if known[name].present and str(value).startswith("--"):
+            raise ValueError(f"{name} is {value!r}: allowed is a value, as --{name}=VALUE.")
+    return values
 
 
 def _joined(argv: Sequence[str], switches: Sequence[str]) -> list[str]:

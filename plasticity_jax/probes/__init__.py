@@ -394,7 +394,11 @@ def _trap(snapshot: Snapshot) -> Annotated[Measured, Metric(label="distance from
     the loss L along what parts these two, v'Hv / v'v with H = d^2 L / dp^2, v = (w_a - w_b) / 2 at
     unit a and -v at b, above 0 where gradient descent brings them together; `frozen` = min over
     units i of the share of inputs x with |phi'(z_i(x))| >= 1e-3, z_i what goes into the activation
-    function phi, 0 where a unit is flat on all; and `frozen_layer`.
+    function phi, 0 where a unit is flat on all; and `frozen_layer`; `frozen_distance` = min over i
+    of s_i / ||w_i||_2, s_i by how much the bias of unit i has to move until it is flat on all
+    inputs, also per layer, NaN of a phi that has no flat end; and `manifold`, which of the two is
+    nearer: 0 clones, whose distance is likewise how far each of the two has to move over its own
+    size, 1 a frozen unit.
 
     Across the manifold of a frozen unit there is no curvature to tell: where phi' is 0 around
     z_i(x) for all x, L is constant in the weights into unit i, and v'Hv = 0. Since which task a
@@ -413,13 +417,20 @@ def _trap(snapshot: Snapshot) -> Annotated[Measured, Metric(label="distance from
     nearest = jnp.argmin(near)
     chosen = {group: (found[group], nearest == place) for place, group in enumerate(found)}
     before = view(snapshot.params).preactivations
-    shares = [traps.unfrozen_share(z, function) for g, z in before.items() if g in snapshot.units]
+    before = {group: z for group, z in before.items() if group in snapshot.units}
+    shares = jnp.stack([traps.unfrozen_share(z, function) for z in before.values()])
+    sizes = traps.sizes(snapshot.units, snapshot.params)
+    to_frozen = {g: traps.frozen_distance(z, function, sizes[g]) for g, z in before.items()}
+    nearest_frozen = jnp.nanmin(jnp.stack([*to_frozen.values()]))
     columns = {
         "": near.min(),
         "layer": nearest.astype(jnp.float32),
         "curvature": traps.pull_of_clones(snapshot.loss, snapshot.params, snapshot.units, chosen),
-        "frozen": jnp.stack(shares).min(),
-        "frozen_layer": jnp.argmin(jnp.stack(shares)).astype(jnp.float32),
+        "manifold": (nearest_frozen < near.min()).astype(jnp.float32),
+        "frozen": shares.min(),
+        "frozen_layer": jnp.argmin(shares).astype(jnp.float32),
+        "frozen_distance": nearest_frozen,
+        **{f"frozen_distance/{group}": distance for group, distance in to_frozen.items()},
         **layers,
     }
     return traps.known(snapshot.params, columns)
@@ -470,13 +481,20 @@ def _clone_r2(
     """Share of the variance between units that is between groups of `factor` neighbors, mean of
     layers; per layer, and `as_published` the form of the paper's code.
 
-    Deviation: of activations alone; the paper's mean is also over the backward signals.
+    `backward` is the same of the backward signals, the gradient of the loss by the activations, and
+    `both` the mean of forward and backward, as the paper has it.
     """
     units = _units(snapshot)
     layers = {g: clone_r2(h, factor) for g, h in units.items()}
     scores = [clone_score(h, factor) for h in units.values()]
-    published = jnp.stack(scores).mean()
-    return {"": jnp.stack([*layers.values()]).mean(), "as_published": published, **layers}
+    forward = jnp.stack([*layers.values()]).mean()
+    columns = {"": forward, "as_published": jnp.stack(scores).mean(), **layers}
+    if snapshot.unit_gradients is None:
+        return columns
+    signals = dict(snapshot.unit_gradients(snapshot.params))
+    back = [clone_r2(signals[group], factor) for group in units if group in signals]
+    backward = jnp.stack(back).mean()
+    return {**columns, "backward": backward, "both": (forward + backward) / 2}
 
 
 PROBES = {

@@ -3,6 +3,7 @@ units.
 """
 
 from collections.abc import Callable, Mapping
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -12,6 +13,8 @@ from plasticity_jax import trees
 from plasticity_jax.probes import layers, numerics, pairs
 from plasticity_jax.probes.curvature import hessian_vector_product
 from plasticity_jax.types import Array, PyTree, UnitGroup
+
+_FAR = 30.0  # inputs between which an activation function is looked at, its negative and this
 
 
 def clone_pairs(units: Mapping[str, UnitGroup], params: PyTree) -> dict[str, pairs.Pair]:
@@ -54,6 +57,44 @@ def unfrozen_share(
     _, slopes = jax.jvp(activation, (before,), (jnp.ones_like(before),))
     largest = jnp.abs(slopes).reshape(len(before), -1, before.shape[-1]).max(axis=1)
     return (largest >= slope).mean(axis=0).min()
+
+
+def frozen_distance(
+    preactivations: Array,
+    activation: Callable[[Array], Array],
+    sizes: Array,
+    slope: float = 1e-3,
+) -> Array:
+    """Returns by how much, relative to all of its numbers, the bias of a unit has to move until the
+    activation function is flat on all inputs, of the unit of which that is least, [].
+
+    min over units i of s_i / ||w_i||_2, s_i the least |s| such that |phi'(z_i(x) + s)| < `slope`
+    for all inputs x, z_i [N, ..., H] what goes into the activation function phi, `sizes` [H] the
+    norms ||w_i||_2. A bound from above of how near a unit is to frozen, as more than its bias could
+    move; NaN of a function that has no flat end between -30 and 30. Source: ours.
+    """
+    rows = preactivations.reshape(-1, preactivations.shape[-1])
+    below, above = _flat_ends(activation, slope, rows.dtype)
+    shift = jnp.minimum(rows.max(axis=0) - below, above - rows.min(axis=0))
+    relative = jnp.maximum(shift, 0) / jnp.where(sizes > 0, sizes, 1)
+    found = relative.min()
+    return jnp.where(jnp.isfinite(found), found, jnp.nan)
+
+
+def _flat_ends(activation: Callable[[Array], Array], slope: float, kind: Any) -> tuple[Any, Any]:
+    """Below and above which numbers a function is flat: -inf and inf where it nowhere is."""
+    z = jnp.linspace(-_FAR, _FAR, 6001, dtype=kind)[:, None]
+    _, slopes = jax.jvp(activation, (z,), (jnp.ones_like(z),))
+    steep = jnp.abs(slopes).reshape(len(z), -1).max(axis=1) >= slope
+    low, high = z[jnp.argmax(steep), 0], z[len(z) - 1 - jnp.argmax(steep[::-1]), 0]
+    return jnp.where(steep[0], -jnp.inf, low), jnp.where(steep[-1], jnp.inf, high)
+
+
+def sizes(units: Mapping[str, UnitGroup], params: PyTree) -> dict[str, Array]:
+    """Returns {group: [H] the norm of all numbers of each unit}, as `clone_pairs` has them."""
+    named = layers.checked(units, params)
+    both = {group: jnp.concatenate(_of_units(unit, named)) for group, unit in units.items()}
+    return {group: jnp.linalg.norm(values, axis=0) for group, values in both.items()}
 
 
 def pull_of_clones(

@@ -78,6 +78,7 @@ def test_parsing_leaves_the_flags_of_the_process_alone():
         ("--qqq=1", "unknown flag --qqq: --help and --list name all flags."),
         ("--noseeds", "unknown flag --noseeds"),
         ("--tasks", "Missing value for flag --tasks"),
+        ("--profile --tasks=3", "profile is '--tasks=3': allowed is a value, as --profile=VALUE."),
         ("5", "argument '5' is not a flag"),
         ("--granularity=1, 5", "argument '5' is not a flag"),
         ("-- --tasks=3", "argument '--tasks=3' is not a flag"),
@@ -91,6 +92,12 @@ def test_parse_refuses(argv, sentence):
         flags.parse(argv.split())
     assert str(error.value).startswith(sentence)
     assert "\n" not in str(error.value)
+
+
+def test_a_flag_of_an_experiment_is_not_taken_for_the_value_of_another():
+    with pytest.raises(ValueError, match=r"^scale is '--only=a': allowed is a value, as --scale="):
+        flags.own({"scale": None, "only": None}, ["--scale", "--only=a"])
+    assert flags.own({"scale": None}, ["--scale", "smoke"]) == ({"scale": "smoke"}, [])
 
 
 # --- numbers ---

@@ -233,6 +233,9 @@ def test_since_when_a_layer_is_nearest_to_a_trap(tmp_path, capsys):
         "trap/curvature": [1.0, -1.0, 2.0, 3.0],
         "trap/frozen": [0.4, 0.3, 0.2, 0.0],
         "trap/frozen_layer": [1, 1, 0, 1],
+        "trap/manifold": 0.0,
+        "trap/frozen_distance": 0.05,
+        "trap/frozen_distance/h0": 0.05,
         "mlp.dropout": 0.0,
     }
     first = pd.DataFrame(rows)

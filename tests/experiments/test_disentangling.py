@@ -361,6 +361,18 @@ def test_kernels_are_drawn_with_inputs_that_are_alike_beside_each_other():
     assert not kernels.ordered(np.zeros((3, 3))).any()
 
 
+def test_one_factor_explains_a_diagonal_and_a_matrix_of_rank_one():
+    v = np.random.default_rng(0).uniform(0.3, 0.9, 12)
+    whole = np.outer(v, v) * (1 - np.eye(12)) + np.eye(12)
+    assert kernels.of_one_factor(whole) == pytest.approx(1, abs=1e-6)
+    size = np.arange(1.0, 13.0)
+    assert kernels.of_one_factor(whole * np.outer(size, size)) == pytest.approx(1, abs=1e-6)
+    blocks = np.kron(np.eye(2), np.full((6, 6), 0.8)) + 0.2 * np.eye(12)
+    # two blocks of one size: a factor is one of them, or half of each
+    assert kernels.of_one_factor(blocks) == pytest.approx(0.5, abs=0.01)
+    assert kernels.of_one_factor(np.eye(5)) == 1
+
+
 @pytest.mark.long
 def test_kernels_are_computed_and_drawn(tmp_path, monkeypatch, capsys):
     names = ["random labels, ReLU"]
@@ -370,6 +382,8 @@ def test_kernels_are_computed_and_drawn(tmp_path, monkeypatch, capsys):
     table = pd.read_csv(tmp_path / "kernels.csv")
     assert list(table["network"]) == ["as drawn", *names]
     assert (table["rank"].between(1, kernels.INPUTS)).all()
+    assert (table["seeds"] == 2).all()
+    assert (table["rank_low"] < table["rank_high"]).all()
     assert (tmp_path / "kernels.png").is_file()
     assert "picture:" in capsys.readouterr().out
 

@@ -208,6 +208,21 @@ def test_clones_explain_all_and_strangers_little():
     assert score < 1 - within / total  # deviations are larger shares than variances
 
 
+def test_clones_may_differ_in_their_backward_signals_alone():
+    clones = np.repeat(RANDOM.normal(size=(60, 4)), 2, axis=1)
+    signals = RANDOM.normal(size=clones.shape)
+    key, hidden = jax.random.key(0), {"h0": f32(clones)}
+    of = Snapshot({}, {}, {}, lambda _: jnp.float32(0), hidden, hidden, key)
+    found = PROBES["clone_r2"](of._replace(unit_gradients=lambda _: {"h0": f32(signals)}))
+    pairs = signals.reshape(60, 4, 2)
+    within = ((pairs - pairs.mean(2, keepdims=True)) ** 2).sum()
+    backward = 1 - within / ((signals - signals.mean(1, keepdims=True)) ** 2).sum()
+    assert float(found[""]) == pytest.approx(1, abs=1e-6)
+    assert float(found["backward"]) == pytest.approx(backward, rel=1e-5)
+    assert float(found["both"]) == pytest.approx((1 + backward) / 2, rel=1e-5)
+    assert "backward" not in PROBES["clone_r2"](of)
+
+
 def test_clones_of_channels_count_each_position():
     maps = RANDOM.normal(size=(3, 2, 2, 6)).astype(np.float32)
     rows = float(probes.clone_r2(f32(maps.reshape(12, 6))))

@@ -11,7 +11,7 @@ from helpers.networks import quickly
 
 from plasticity_jax import lanes, manifolds, models, probes
 from plasticity_jax.models import CNN, MLP, MODELS
-from plasticity_jax.probes import PROBES
+from plasticity_jax.probes import PROBES, traps
 from plasticity_jax.training.supervised import make_run
 from plasticity_jax.types import Snapshot, View
 
@@ -93,11 +93,19 @@ def test_networks_that_sit_in_a_trap():
     assert float(found[""]) < 1e-6
     assert (float(found["layer"]), float(found["curvature"])) == (1, pytest.approx(0, abs=1e-2))
     assert float(found["h0"]) > 0.1
+    smooth = trapped(MLP(2, width=4, depth=2, norm="none", activation="tanh"), here)
+    assert float(smooth["frozen_distance"]) > 0.1 > float(smooth[""])
+    assert float(smooth["manifold"]) == 0
     assert float(kept["h1"]) < 1e-6
     assert float(kept["h0"]) > 0.01
     frozen = {**here, "layer1": {**here["layer1"], "bias": here["layer1"]["bias"].at[2].set(-99.0)}}
     found = trapped(net, frozen)
     assert (float(found["frozen"]), float(found["frozen_layer"])) == (0, 1)
+    assert float(found["frozen_distance/h1"]) == float(found["frozen_distance"]) == 0
+    assert float(found["frozen_distance/h0"]) > 0
+    alone = trapped(net, {**params, "layer1": frozen["layer1"]})
+    assert (float(alone["manifold"]), float(alone["frozen_distance"])) == (1, 0)
+    assert float(alone[""]) > 0
     lost = {**here, "head": {**here["head"], "bias": here["head"]["bias"].at[0].set(np.nan)}}
     assert all(np.isnan(value) for value in trapped(net, lost).values())
     with pytest.raises(ValueError, match="normal_gradient_fraction needs a Snapshot with units"):
@@ -119,6 +127,37 @@ def test_relative_distances():
     assert silent.units.tolist() == [0, 1]
 
 
+FUNCTIONS = {  # with the derivative of each, written out
+    "relu": (jax.nn.relu, lambda z: np.where(z > 0, 1.0, 0.0)),
+    "tanh": (jnp.tanh, lambda z: 1 / np.cosh(z) ** 2),
+    "sigmoid": (jax.nn.sigmoid, lambda z: 1 / (2 + 2 * np.cosh(z))),
+    "selu": (jax.nn.selu, lambda z: 1.0507 * np.where(z > 0, 1, 1.6733 * np.exp(np.minimum(z, 0)))),
+}
+
+
+@pytest.mark.parametrize("name", FUNCTIONS)
+def test_how_far_a_unit_is_from_frozen_is_how_far_its_bias_has_to_go(name):
+    """Against every shift in steps of .01, until the derivative is flat on all inputs."""
+    function, derivative = FUNCTIONS[name]
+    rows, sizes = np.random.default_rng(5).normal(size=(12, 3)), np.asarray([1.0, 2.0, 0.5])
+    shifts = np.arange(0, 15, 0.01)
+    both = np.concatenate([-shifts, shifts])
+    slopes = np.abs(derivative(rows[None] + both[:, None, None])).max(axis=1)
+    needed = [np.abs(both[slopes[:, unit] < 1e-3]).min() for unit in range(3)]
+    found = traps.frozen_distance(
+        jnp.asarray(rows, jnp.float32), function, jnp.asarray(sizes, jnp.float32)
+    )
+    assert float(found) == pytest.approx((needed / sizes).min(), abs=0.02 / sizes.min())
+    assert float(found) > 0.5
+    silent = jnp.asarray(rows, jnp.float32) - 99
+    assert float(traps.frozen_distance(silent, function, jnp.ones(3))) == 0
+
+
+def test_a_function_that_is_nowhere_flat_freezes_no_unit():
+    rows = jnp.ones((4, 2))
+    assert np.isnan(float(traps.frozen_distance(rows, jax.nn.leaky_relu, jnp.ones(2))))
+
+
 @pytest.mark.parametrize("name", MODELS)
 @pytest.mark.long
 def test_every_model_has_what_it_looks_at(name):
@@ -137,3 +176,4 @@ def test_every_model_has_what_it_looks_at(name):
     for group in spec.make_model(4).units():
         names = ("trap", "saturated_fraction", "normal_gradient_fraction")
         assert {f"{name}/{group}" for name in names} <= metrics.keys()
+        assert f"trap/frozen_distance/{group}" in metrics
