@@ -28,6 +28,7 @@ from experiments.presence import ERROR
 CYCLE = 100  # stages of figure 1b in which all labels are redrawn once
 FEW = 10  # cycles of which all are told
 NONE: Where = {"norm": "none", "method": "none"}
+PLAIN_NETWORK: Where = {**NONE, "activation": "relu", "head": "linear"}
 NOTHING: Where = {"norm": "none", "l2.strength": 0.0, "head": "linear"}
 DRIFTING: Where = {"norm": "none", "activation": "gelu", "random_labels.draw": "iid"}
 
@@ -50,9 +51,9 @@ KEPT: Mapping[str, Kept] = {
     "figure_2b": Kept(DRIFTING, window=3),
     "figure_2b_cifar10": Kept(DRIFTING, window=3),
     "figure_3": Kept({"norm": "none", "activation": "relu"}),
-    "figure_4": Kept({**NONE, "activation": "relu"}),
+    "figure_4": Kept(PLAIN_NETWORK),
     "figure_1a_labels": Kept(_offset(100.0), ERROR),
-    "figure_4_cnn_digits": Kept({**NONE, "activation": "relu"}),
+    "figure_4_cnn_digits": Kept(PLAIN_NETWORK),
     "figure_25_cnn_digits": Kept({"norm": "none"}),
     "figure_4_cnn": Kept({"norm": "none", "l2.strength": 0.0}, window=3),
     "figure_4_resnet": Kept(NONE, window=2),

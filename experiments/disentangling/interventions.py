@@ -18,9 +18,12 @@ def _strength(norm: str, strength: float) -> Where:
     return {"norm": norm, "l2.strength": strength}
 
 
-def _alone(method: str = "none", norm: str = "none", activation: str = "relu") -> Where:
-    """An arm of figure 4."""
-    return {"method": method, "norm": norm, "activation": activation}
+def _alone(
+    method: str = "none", norm: str = "none", activation: str = "relu", head: str = "linear"
+) -> Where:
+    """An arm of figure 4; L2 is that of 1e-5."""
+    decayed = {"l2.strength": 1e-5} if method == "l2" else {}
+    return {"method": method, "norm": norm, "activation": activation, "head": head, **decayed}
 
 
 def _little(arm_: Where) -> Contrast:
@@ -78,6 +81,7 @@ def _of_axes(
 
 WITHOUT_NORM: Mapping[str, Where] = {
     "L2": _alone("l2"),
+    "L2 of 1e-6": {**_alone("l2"), "l2.strength": 1e-6},
     "rescaling": _alone("weight_norm_constraint"),
     "feature norm": _alone("feature_norm"),
     "ReDo": _alone("redo"),
@@ -85,6 +89,8 @@ WITHOUT_NORM: Mapping[str, Where] = {
     "gradient penalty": _alone("gradient_penalty"),
     "leaky ReLU": _alone(activation="leaky_relu"),
     "tanh": _alone(activation="tanh"),
+    "GELU": _alone(activation="gelu"),
+    "label smoothing": _alone(head="smoothed"),
     "CReLU": _alone(activation="crelu"),
 }
 """Arms of figure 4 with one intervention that is no norm."""

@@ -208,7 +208,10 @@ BENCHMARKS = {
             (
                 {"method": METHODS},
                 {"norm": ("layer", "batch"), "method": ("none", "l2")},
-                {"activation": ("leaky_relu", "tanh")},
+                {"norm": "batch+layer", "method": "l2"},
+                {"method": "l2", "l2.strength": 1e-6},
+                {"head": "smoothed"},
+                {"activation": ("leaky_relu", "tanh", "gelu")},
                 {"activation": "crelu", "model": "mlp"},  # (which ResNet-18 refuses)
             ),
             {**LABELS, "model": MODELS, "probes": ("parameter_norm", "dormant_fraction")},
