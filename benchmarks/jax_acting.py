@@ -64,19 +64,24 @@ def remembering(steps: int, rows: int) -> Go:
     import jax.numpy as jnp
 
     from plasticity_jax.agents import replay
+    from plasticity_jax.environments.minatar import packed, unpacked
+    from plasticity_jax.models.cpu import draws
 
     worker.set_up_jax()
-    shape, how = (4, 10, 10, 4), replay.Window(1, 0.99)
-    ring = replay.empty(jnp.zeros(shape, bool), rows // 4)
+    image = packed(jnp.zeros((10, 10, 4), bool))
+    shape, how = (4, *image.shape), replay.Window(1, 0.99)
+    ring = replay.empty(jnp.zeros(shape, image.dtype), rows // 4)
 
     def one(ring: Any, clock: Any) -> tuple[Any, Any]:
-        key = jax.random.fold_in(jax.random.key(0), clock)
-        bits = jnp.broadcast_to(clock % 3 == 0, shape)
+        key = draws.as_usual(jax.random.fold_in(jax.random.key(0), clock))
+        bits = jnp.broadcast_to(clock % 3, shape)
         numbers = jnp.arange(4) + clock
         none = jnp.zeros(4, bool)
         new = replay.Experience(bits, numbers % 3, numbers / 7, numbers % 50 == 0, none)
         ring = replay.push(ring, clock, new)
         drawn = replay.draw(ring, clock, key, 32, how)
+        seen, after = (unpacked(each, 4) for each in (drawn.seen, drawn.after))
+        drawn = drawn._replace(seen=seen, after=after)
         # (so that all of it is needed, at little cost)
         needed = [a.astype(jnp.int8) if a.dtype == bool else a for a in jax.tree.leaves(drawn)]
         return ring, [a.sum() for a in needed]
@@ -138,10 +143,13 @@ def numbers(steps: int) -> Go:
     import jax
     import jax.numpy as jnp
 
+    from plasticity_jax.models.cpu import draws
+
     worker.set_up_jax()
 
     def one(total: Any, number: Any) -> tuple[Any, None]:
-        age, place = jax.random.split(jax.random.fold_in(jax.random.key(0), number))
+        key = draws.as_usual(jax.random.fold_in(jax.random.key(0), number))
+        age, place = jax.random.split(key)
         of_age = jax.random.randint(age, (32,), 1, number + 2)
         return total + of_age.sum() + jax.random.randint(place, (32,), 0, 4).sum(), None
 

@@ -26,6 +26,8 @@ GAMES = {
     "space_invaders": ("SpaceInvaders-MinAtar", 6, 4),
 }
 ALL = 6  # actions: none, left, up, right, down, fire
+SIDE = 10  # cells
+WORD = 32  # bits
 
 
 @registry.checked
@@ -67,7 +69,7 @@ def minatar(
     def shown(image: Array, task: PyTree) -> Array:
         missing = channels - image.shape[-1]
         whole = jnp.pad(image, ((0, 0), (0, 0), (0, missing)))
-        return whole[:, :, task["channels"]].astype(bool)
+        return packed(whole[:, :, task["channels"]].astype(bool))
 
     def reset(key: Key, data: Data, task: PyTree) -> tuple[Array, PyTree]:
         del data
@@ -97,13 +99,30 @@ def minatar(
         kept = jnp.where(ended | cut, 0, action)
         return Moved(image, {"games": games, "action": kept}, reward, ended, cut & ~ended)
 
-    world = World(reset, step, _view, actions=lambda data: actions)
+    def view(data: Data, seen: Array) -> Array:
+        del data
+        return unpacked(seen, channels).astype(jnp.float32)
+
+    world = World(reset, step, view, actions=lambda data: actions)
     return acting.environment(world, task)._replace(data="nothing", check=_check)
 
 
-def _view(data: Data, seen: Array) -> Array:
-    del data
-    return seen.astype(jnp.float32)
+def packed(image: Array) -> Array:
+    """Returns [10, 10, channels] bool as uint32, 32 cells a word: what an agent remembers of it, an
+    eighth of the memory of bytes and of what a draw reads.
+    """
+    cells = image.reshape(-1)
+    rows = jnp.pad(cells, (0, -len(cells) % WORD)).reshape(-1, WORD)
+    return (rows.astype(jnp.uint32) << jnp.arange(WORD, dtype=jnp.uint32)).sum(
+        axis=1, dtype=jnp.uint32
+    )
+
+
+def unpacked(seen: Array, channels: int) -> Array:
+    """Returns images [..., 10, 10, channels] uint32, 0 or 1, of what `packed` made of each."""
+    bits = (seen[..., None] >> jnp.arange(WORD, dtype=jnp.uint32)) & 1
+    cells = bits.reshape(*seen.shape[:-1], -1)[..., : SIDE * SIDE * channels]
+    return cells.reshape(*seen.shape[:-1], SIDE, SIDE, channels)
 
 
 def _games(game: str) -> list[str]:

@@ -14,6 +14,7 @@ import jax.numpy as jnp
 from plasticity_jax import heads, lanes, registry
 from plasticity_jax.agents import Agent, replay
 from plasticity_jax.methods import lifting
+from plasticity_jax.models.cpu import draws
 from plasticity_jax.probes import numerics
 from plasticity_jax.spec import Spec
 from plasticity_jax.stream import keys
@@ -190,7 +191,7 @@ def _drawn(one: _Phase, state: AgentState, update: Array, key: Key, count: int) 
     agent = one.agent
     how = replay.Window(agent.n, agent.gamma, agent.correction)
     newest = one.clock(update) + agent.every - 1
-    return replay.draw(state.replay, newest, key, count, how)
+    return replay.draw(state.replay, newest, draws.as_usual(key), count, how)
 
 
 def _batch(one: _Phase, state: AgentState, drawn: replay.Drawn, key: Key | None = None) -> Batch:

@@ -72,7 +72,9 @@ def counting(monkeypatch):
 
 
 def played(environment, phase, steps, seed=0, action=None):
-    """What a random player, or one of one action, meets: actions and Moved, [steps, ...]."""
+    """What a random player, or one of one action, meets: actions and Moved, [steps, ...], of
+    images as a network reads them.
+    """
     world, key = environment.world, jax.random.key(seed)
     task = environment.task(key, None, jnp.int32(phase))
     count = world.actions(None)
@@ -85,7 +87,13 @@ def played(environment, phase, steps, seed=0, action=None):
 
     def whole():
         seen, state = world.reset(key, None, task)
-        return seen, task, *jax.lax.scan(one, state, jax.random.split(key, steps))[1]
+        chosen, moved = jax.lax.scan(one, state, jax.random.split(key, steps))[1]
+        return (
+            world.view(None, seen),
+            task,
+            chosen,
+            moved._replace(seen=world.view(None, moved.seen)),
+        )
 
     return jax.tree.map(np.asarray, jax.jit(whole)())
 
@@ -104,6 +112,17 @@ def test_a_sequence_has_a_game_a_phase_and_then_again_the_first():
         assert not moved.truncated.any()
         time = moved.seen[..., 0].reshape(40, -1).argmax(-1)
         np.testing.assert_array_equal(time, np.arange(1, 41) % length)
+
+
+@pytest.mark.parametrize("channels", [4, 7, 10])
+def test_an_image_is_remembered_in_bits(channels):
+    images = np.random.default_rng(0).random((5, 10, 10, channels)) < 0.3
+    seen = jax.vmap(module.packed)(jnp.asarray(images))
+    assert (seen.shape, seen.dtype) == ((5, -(-100 * channels // 32)), jnp.uint32)
+    rows = np.pad(images.reshape(5, -1), ((0, 0), (0, -100 * channels % 32)))
+    words = np.packbits(rows, axis=1, bitorder="little").view("<u4")
+    np.testing.assert_array_equal(words, seen)
+    np.testing.assert_array_equal(module.unpacked(seen, channels), images)
 
 
 @pytest.mark.usefixtures("counting")

@@ -32,6 +32,7 @@ DISTRIBUTIONS = {
     "normal": lambda key: jax.random.normal(key, (50, 3)),
     "uniform": lambda key: jax.random.uniform(key, (50, 3), minval=-1.0, maxval=2.0),
     "split": lambda key: jax.random.uniform(jax.random.split(key, 3)[1]),
+    "keys": lambda key: jax.random.key_data(jax.random.split(key, (3, 2))),
     "fold_in": lambda key: jax.random.uniform(jax.random.fold_in(key, 5)),
 }
 
