@@ -58,7 +58,7 @@ def certificates() -> str:
 def blocks() -> dict[str, str]:
     """Returns what stands in README.md after each mark, by the mark."""
     return {
-        "foretelling": foretelling("foretelling"),
+        "foretelling": foretelling("foretelling", of_one_task=True),
         "foretelling: mnist": foretelling("foretelling_mnist", of_one_task=True),
         "foretelling: split": foretelling("foretelling_split"),
         "certificates": certificates(),

@@ -276,6 +276,24 @@ def trap_on_mnist() -> Mapping[str, Any]:
     }
 
 
+@functools.cache
+def trap_on_digits() -> Mapping[str, Any]:
+    """How far the networks of digits are from frozen and from cloned units, by time."""
+    course = functools.partial(LANES.task, "foretelling_digits", where={"norm": "layer"})
+    nearer = LANES.values("foretelling_digits", {"norm": "layer"}, "trap/manifold").mean(axis=1)
+    found: dict[str, Any] = {}
+    for task in (1, 4, 9, 21):
+        found[f"frozen_{task}"] = course(number=task, metric="trap/frozen_distance")
+        found[f"accuracy_{task}"] = course(number=task)
+    found["clone_1"] = course(number=1, metric="trap")
+    found["clone_21"] = course(number=21, metric="trap")
+    return {
+        **found,
+        "fell": len(first_fall("foretelling_digits")),
+        "always": int(nearer[nearer < 1].index.max()) + 2,
+    }
+
+
 SENTENCES = (
     Sentence("{bare_first} in the first task, {bare:.2z} in the end;", bit_flipping),
     Sentence(
@@ -389,6 +407,16 @@ SENTENCES = (
     Sentence("{kept}, {kept}, {kept}, {kept} there too with each of the four", staying_on_images),
     Sentence("noise {noise} and at last {noise_distance}", staying_on_images),
     Sentence("dropout {dropout} and {dropout_distance}; all {right} runs", staying_on_images),
+    Sentence("30 seeds; all {fell} networks fell", trap_on_digits),
+    Sentence(
+        "The nearest unit has to move by {frozen_1:.2z} of its size to be frozen after the first "
+        "task, by {frozen_4:.2z} after the fourth, {frozen_9:.2z} after the ninth and "
+        "{frozen_21:.3z} after the twenty-first, while accuracy goes from {accuracy_1:.1pm} to "
+        "{accuracy_4:.1pm}, {accuracy_9:.1pm} and {accuracy_21:.1p} %; to be a clone, by "
+        "{clone_1:.2z} and {clone_21:.2z}. From task {always} on a frozen unit is the nearer trap "
+        "in every network",
+        trap_on_digits,
+    ),
     Sentence("All {count} networks fell, at tasks {earliest} to {latest};", trap_on_mnist),
     Sentence(
         "there are {cases} cases of {lanes} networks, {falls} of them within five tasks",

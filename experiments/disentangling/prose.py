@@ -157,19 +157,24 @@ def interventions() -> Mapping[str, Any]:
     """Of figure 4: accuracy in the end by intervention, less nothing, and in the first task."""
     end = prose.final(RESULTS / "figure_4_final.csv")
     apart = prose.final(RESULTS / "figure_4_final.csv", "minus")
+    decayed = ", l2.strength=1e-05"
     names = {
         "nothing": "none",
-        "l2": "L2",
+        "l2": f"L2{decayed}",
         "rescaled": "weight norm constraint",
         "feature": "feature norm",
         "redo": "ReDo",
-        "infer": "infer",
+        "infer": "InFeR",
         "penalty": "gradient penalty",
         "layer": "layer",
-        "layer_l2": "L2, layer",
+        "layer_l2": f"L2, layer{decayed}",
         "batch": "batch",
-        "batch_l2": "L2, batch",
+        "batch_l2": f"L2, batch{decayed}",
         "crelu": "crelu",
+        "both": f"L2, batch+layer{decayed}",
+        "little": "L2, l2.strength=1e-06",
+        "gelu": "gelu",
+        "smoothed": "smoothed",
     }
     found: dict[str, Any] = {key: end("online_accuracy", arm) for key, arm in names.items()}
     lost = apart("online_accuracy", "weight norm constraint")
@@ -244,7 +249,7 @@ def shares() -> Mapping[str, float]:
 @functools.cache
 def kernels() -> Mapping[str, Any]:
     """Of figure 3: accuracy, rank of the kernel, norm and sharpness over ten tasks; and of the
-    kernels of one seed.
+    kernels of five seeds.
     """
     relu = {"norm": "none", "activation": "relu"}
     leaky = {"norm": "none", "activation": "leaky_relu"}
@@ -252,7 +257,12 @@ def kernels() -> Mapping[str, Any]:
         metric: LANES.values("figure_3", relu, metric)
         for metric in ("online_accuracy", "ntk", NORM, "hessian_top")
     }
-    one = prose.statistics(RESULTS / "kernels.csv").set_index(["norm", "network"])["rank"]
+    rows = prose.statistics(RESULTS / "kernels.csv").set_index(["norm", "network"])
+
+    def of(norm: str, network: str, what: str = "rank") -> Told:
+        row = rows.loc[(norm, network)]
+        return Told(*(float(row[f"{what}{end}"]) for end in ("", "_low", "_high")))
+
     sharp = values["hessian_top"].mean(axis=1)
     return {
         "first": 100 * float(values["online_accuracy"].iloc[0].mean()),
@@ -266,12 +276,16 @@ def kernels() -> Mapping[str, Any]:
         "leaky_rank": LANES.task("figure_3", -1, leaky, "ntk"),
         "leaky": LANES.task("figure_3", -1, leaky),
         "leaky_norm": LANES.task("figure_3", -1, leaky, NORM),
-        "drawn_rank": one["no norm", "as drawn"],
-        "drawn_normed_rank": one["layer norm", "as drawn"],
-        "mean_rank": one["no norm", "mean of targets 100"],
-        "blocks_rank": one["no norm", "random labels, ReLU"],
-        "normed_rank": one["layer norm", "mean of targets 100"],
-        "labels_rank": one["layer norm", "random labels, ReLU"],
+        "drawn_rank": of("no norm", "as drawn"),
+        "drawn_normed_rank": of("layer norm", "as drawn"),
+        "mean_rank": of("no norm", "mean of targets 100"),
+        "blocks_rank": of("no norm", "random labels, ReLU"),
+        "normed_rank": of("layer norm", "mean of targets 100"),
+        "labels_rank": of("layer norm", "random labels, ReLU"),
+        "mean_factor": of("no norm", "mean of targets 100", "one_factor"),
+        "drawn_factor": of("no norm", "as drawn", "one_factor"),
+        "normed_factor": of("layer norm", "mean of targets 100", "one_factor"),
+        "labels_factor": of("no norm", "random labels, ReLU", "one_factor"),
     }
 
 
@@ -624,6 +638,11 @@ SENTENCES = (
     ),
     Sentence("CReLU ends at {crelu:.1%m}", interventions),
     Sentence(
+        "Besides: L2 of 1e-6 {little:.1pm}, GELU {gelu:.1pm} and smoothed labels {smoothed:.1pm}, "
+        "not above nothing; layer norm before batch norm, with L2, {both:.1p}",
+        interventions,
+    ),
+    Sentence(
         "mean over the minibatch {batch:.1pm} to {hybrid:.1%m} whatever the deviation is over "
         "(hybrid {hybrid:.1p}, layer norm then batch norm {both:.1p}, batch norm "
         "{batch:.1p}), mean "
@@ -656,13 +675,19 @@ SENTENCES = (
         kernels,
     ),
     Sentence(
-        "the kernel as drawn has rank {drawn_rank:.2f} already: a mean of 100 leaves "
-        "{mean_rank:.2f} and collapses nothing, random labels raise it to {blocks_rank:.1f}",
+        "the kernel as drawn has rank {drawn_rank:.2} already: a mean of 100 leaves "
+        "{mean_rank:.2} and collapses nothing, random labels raise it to {blocks_rank:.1}",
         kernels,
     ),
     Sentence(
-        "it from {drawn_normed_rank:.1f} to {normed_rank:.1f}, and random labels raise it to "
-        "{labels_rank:.1f}, near its diagonal",
+        "it from {drawn_normed_rank:.1} to {normed_rank:.1}, and random labels raise it to "
+        "{labels_rank:.1}, near its diagonal",
+        kernels,
+    ),
+    Sentence(
+        "one factor explains {mean_factor:.3} of what is beside the diagonal, with layer norm "
+        "{normed_factor:.3}; but as drawn {drawn_factor:.3} without norm, and after random labels "
+        "{labels_factor:.3}",
         kernels,
     ),
     Sentence("without norm {none}; with layer norm {layer}.", features),

@@ -99,12 +99,14 @@ def minatar(
         kept = jnp.where(ended | cut, 0, action)
         return Moved(image, {"games": games, "action": kept}, reward, ended, cut & ~ended)
 
-    def view(data: Data, seen: Array) -> Array:
-        del data
-        return unpacked(seen, channels).astype(jnp.float32)
-
+    view = functools.partial(_view, channels)
     world = World(reset, step, view, actions=lambda data: actions)
     return acting.environment(world, task)._replace(data="nothing", check=_check)
+
+
+def _view(channels: int, data: Data, seen: Array) -> Array:
+    del data
+    return unpacked(seen, channels).astype(jnp.float32)
 
 
 def packed(image: Array) -> Array:
