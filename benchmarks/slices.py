@@ -46,7 +46,7 @@ def _measured(root: Path) -> dict[tuple[str, str], float]:
         return made
 
     recorded = timed("what it consists of", "ms", lambda: slices.read(root, devices=1))
-    with watching.bar(1, shown=False) as bar:
+    with watching.bar(recorded.slices, shown=False) as bar:
         merge = sliced.Merge(root, recorded.slices, bar)
         timed("first reading and writing of tables", "ms", merge.update)
         timed("a look whether one has moved", "ms", merge.update)

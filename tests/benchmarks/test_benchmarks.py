@@ -24,6 +24,7 @@ from benchmarks import (
     parts,
     picture,
     rivals,
+    slices,
     words,
     worker,
 )
@@ -177,6 +178,17 @@ def test_steps_of_whole_runs_are_those_of_a_long_one_beyond_a_short_one():
             rates[f"{method} {tasks}"] = [1 / (start + tasks * 320_000 / speed)]
     found = [figure.values[0] for figure in barriers.bit_flip_figures(rates)]
     assert found == pytest.approx([2e6, 0.5, 1000, 250, 5, 2])
+
+
+@pytest.mark.long
+def test_slices_are_made_read_and_merged(monkeypatch):
+    """With as few as there can be: what is called in the package is called as it is there."""
+    for name, value in {"COUNT": 2, "LANES": 1, "TASKS": 1, "ROWS": 5}.items():
+        monkeypatch.setattr(slices, name, value)
+    files, *rest = parts.PARTS["slices"](1)
+    assert files.values[0] > 5
+    assert [figure.unit for figure in rest] == [*["ms"] * 4, "s"]
+    assert all(figure.values[0] > 0 for figure in rest)
 
 
 def test_costs_are_processor_time_in_turns_beside_what_they_are_measured_in(monkeypatch):
