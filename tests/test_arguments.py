@@ -178,7 +178,8 @@ def test_every_flag_meets_every_text():
 ENGINES = (
     "engine", "slice", "slice_minutes", "workers", "wave", "stop_below", "lane_width", "tracker",
     "slurm", "slurm.", "slurm.partition", "slurm.time", "slurm.array", "slurm.no-such", "slurm.A",
-    "ray", "ray.num_gpus", "ray.", "local.x",
+    "slurm.clusters", "slurm.wait", "ray", "ray.num_gpus", "ray.num_cpu", "ray.resources.x", "ray.",
+    "local.x",
 )  # fmt: skip
 TOLD = ["local", "slurm", "ray", "accuracy:0.5", "online_accuracy:x", "loss:nan", "a:b:c", "jsonl"]
 engines = st.tuples(st.sampled_from(ENGINES), st.one_of(st.sampled_from([*TOLD, *TEXTS]), texts))

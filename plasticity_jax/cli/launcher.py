@@ -122,6 +122,8 @@ def launch(experiment: Experiment, argv: Sequence[str] | None = None) -> int:
             _stopped(stopped)
         except KeyboardInterrupt:  # the second one
             _interrupted()
+        except ValueError as error:  # (what only an engine's own scheduler could tell)
+            return fault(error, USAGE)
         except ENVIRONMENT_FAULTS as error:
             return fault(error, ENVIRONMENT)
     return 0

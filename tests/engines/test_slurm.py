@@ -344,6 +344,25 @@ def test_options_that_would_undo_the_script_are_refused(name, cluster):
         slurm.check({name: "1"})
 
 
+@pytest.mark.parametrize(
+    ("name", "why"),
+    [
+        ("clusters", "as jobs are sent to the cluster of this machine"),
+        ("wait", "as this command waits for jobs itself"),
+        ("wai", "as this command waits for jobs itself"),
+    ],
+)
+def test_jobs_elsewhere_and_a_second_wait_are_refused(name, why, cluster, monkeypatch):
+    """Also by the beginning of a name, which sbatch takes for it, and by sbatch's variables."""
+    with pytest.raises(ValueError, match=rf"^slurm\.{name} is given, {why}: allowed are sbatch's"):
+        slurm.check({name: ""})
+    slurm.check({"wait-all-nodes": "1", "partition": "a,b", "cluster-constraint": "x"})
+    if name != "wai":
+        monkeypatch.setenv(f"SBATCH_{name.upper()}", "x")
+        with pytest.raises(ValueError, match=rf"^SBATCH_{name.upper()} is set: .*, {why}\.$"):
+            slurm.check({})
+
+
 def test_without_slurm_it_is_one_sentence(monkeypatch, tmp_path):
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(workdir.WorkdirError, match="there is no sbatch on this machine"):

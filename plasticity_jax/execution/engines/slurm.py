@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import os
 import re
 import shlex
 import shutil
@@ -28,6 +29,11 @@ ENDED = "ended.txt"
 # what a job gets unless it is given: a warning two minutes before its time is over
 USUAL = {"job-name": "plasticity", "signal": "B:USR1@120"}
 _OURS = ("array", "output", "error", "requeue", "no-requeue", "open-mode", "parsable", "wrap")
+# squeue and scontrol would not find jobs elsewhere; sbatch would not return before they end
+_NOT_HERE = {
+    "clusters": "jobs are sent to the cluster of this machine",
+    "wait": "this command waits for jobs itself",
+}
 _SUFFIX = ".sbatch"  # of scripts, beside the slices
 LOST = -9  # in place of an exit code that is not known
 # states of a job that has not ended
@@ -62,7 +68,8 @@ exit $code
 
 def check(passed: Mapping[str, str]) -> None:
     """Returns if jobs with these options can be sent from here. Raises ValueError for an option
-    that is none of sbatch's, and WorkdirError if there is no sbatch.
+    that is none of sbatch's or would undo what this engine does, also as a variable of sbatch's,
+    and WorkdirError if there is no sbatch.
     """
     if shutil.which("sbatch") is None:
         raise WorkdirError(
@@ -70,11 +77,18 @@ def check(passed: Mapping[str, str]) -> None:
             "such as a login node."
         )
     for name in passed:
-        if name in _OURS or not re.fullmatch(r"[a-z][a-z0-9-]*", name):
+        # (sbatch takes the beginning of a name for the name)
+        is_ours = any(our.startswith(name) for our in (*_OURS, *_NOT_HERE))
+        why = next((f", as {_NOT_HERE[our]}" for our in _NOT_HERE if our.startswith(name)), "")
+        if is_ours or not re.fullmatch(r"[a-z][a-z0-9-]*", name):
             raise ValueError(
-                f"slurm.{name} is given: allowed are sbatch's long options but for "
-                f"{', '.join(_OURS)}."
+                f"slurm.{name} is given{why}: allowed are sbatch's long options but for "
+                f"{', '.join((*_OURS, *_NOT_HERE))}."
             )
+    for name, why in _NOT_HERE.items():
+        variable = f"SBATCH_{name.upper()}"
+        if variable in os.environ:
+            raise ValueError(f"{variable} is set: allowed is none, as {why}.")
 
 
 def run(slices: Sequence[Path], options: Options) -> Failed:
