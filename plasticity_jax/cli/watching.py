@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from plasticity_jax.cli import flags, settings
-from plasticity_jax.execution import rows
+from plasticity_jax.execution import rows, waves
 from plasticity_jax.execution.program import Program
 from plasticity_jax.reporting import trackers
 from plasticity_jax.storage import table as table_
@@ -62,9 +62,29 @@ class Watchers:
 
     def _tell(self, new: Any) -> None:
         if self._names and self._told is None:
-            self._told = trackers.opened(self._names, self._workdir, _arms(self._programs))
+            known, stopped = _arms(self._programs), _Stopped(self._workdir)
+            self._told = trackers.opened(self._names, self._workdir, known, stopped)
         if self._told:
             self._told(new)
+
+
+class _Stopped:
+    """After how many tasks waves stopped lanes of a workdir; read when its config.json has changed,
+    which is not with each task.
+    """
+
+    def __init__(self, workdir: Path):
+        self._workdir = workdir
+        self._seen: tuple[int, ...] = ()
+        self._found: dict[int, int] = {}
+
+    def __call__(self) -> dict[int, int]:
+        with contextlib.suppress(FileNotFoundError):
+            about = (self._workdir / "config.json").stat()
+            seen = about.st_ino, about.st_size, about.st_mtime_ns
+            if seen != self._seen:
+                self._seen, self._found = seen, waves.stopped(self._workdir)
+        return self._found
 
 
 def _arms(programs: Sequence[Program]) -> trackers.Arms:

@@ -7,6 +7,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from plasticity_jax.cli import watching
+from plasticity_jax.execution import waves
 from plasticity_jax.reporting import trackers
 from plasticity_jax.storage import table as table_
 from plasticity_jax.storage import workdir
@@ -70,6 +72,51 @@ def test_nothing_is_told_twice_or_missed(arms, means, tmp_path):
     assert [(arm, task) for arm, task, _ in means[2:]] == [("none", 1)]
     tell(rows(tasks=[1], lanes=[3]))
     assert means[-1] == ("L2", 1, {"loss": 26.0})
+
+
+def test_a_lane_that_a_wave_stopped_is_not_waited_for(arms, means, tmp_path):
+    """Nor do rows pile up behind it; if it goes on later, its arm is told again."""
+    stopped = {}
+    tell = trackers._Tracker("wandb", tmp_path, arms, lambda: stopped)
+    tell.tell(rows(tasks=[0, 1], lanes=[2, 3]))
+    stopped[3] = 2
+    for task in range(2, 30):
+        tell.tell(rows(tasks=[task], lanes=[2]))
+        assert means[-1] == ("L2", task, {"loss": 20.0 + task})
+        assert tell._waiting is None
+    assert [(arm, task) for arm, task, _ in means] == [("L2", task) for task in range(30)]
+    table_.write(rows(range(30), [2]), tmp_path / "results.parquet")
+    tell.tell(rows(tasks=[2], lanes=[3]))
+    assert means[-1] == ("L2", 2, {"loss": 27.0})
+    assert tell._waiting is None
+
+
+def test_lanes_that_waves_stopped_are_read_when_that_was_written(tmp_path):
+    stopped = watching._Stopped(tmp_path)
+    assert stopped() == {}
+    for lanes in ({}, {"3": 2}, {"3": 2, "1": 4}):
+        entries = {lane: {"after": after, "why": "diverged"} for lane, after in lanes.items()}
+        workdir.write_config(tmp_path, {"programs": []}, waves.record(entries))
+        assert stopped() == {int(lane): after for lane, after in lanes.items()}
+
+
+def test_seeds_that_are_added_are_told_with_those_before(arms, means, tmp_path):
+    """A run of a seed of each arm, which got another one: means over both, once both are there."""
+    first = arms._replace(lanes={"none": 1, "L2": 1})
+    trackers.opened(["wandb"], tmp_path, first)(rows(tasks=[0, 1], lanes=[0, 2]))
+    assert [values["loss"] for _, _, values in means] == [20.0, 21.0, 0.0, 1.0]
+    table_.write(rows(lanes=[0, 2]), tmp_path / "results.parquet")
+    tell = trackers._Tracker("wandb", tmp_path, arms, dict)
+    means.clear()
+    tell.tell(rows(tasks=[0], lanes=[3]))
+    assert means == [("L2", 0, {"loss": 25.0})]
+    tell.tell(rows(tasks=[1], lanes=[3]))
+    assert means[1:] == [("L2", 1, {"loss": 26.0})]
+    tell.tell(rows(tasks=[2], lanes=[3]))
+    assert len(means) == 2  # (the other seed may yet do that task)
+    tell.tell(rows(tasks=[2], lanes=[2]))
+    assert means[2:] == [("L2", 2, {"loss": 27.0})]
+    assert tell._waiting is None
 
 
 def test_what_a_tracker_misses_is_known(arms, tmp_path):

@@ -73,13 +73,19 @@ def arms(lanes: "pandas.DataFrame", columns: Sequence[str]) -> Arms:
     return Arms(columns, known, collections.Counter(names))
 
 
-def opened(names: Sequence[str], workdir: str | Path, known: Arms) -> Rows | None:
+def opened(
+    names: Sequence[str],
+    workdir: str | Path,
+    known: Arms,
+    stopped: Callable[[], Mapping[int, int]] = dict,
+) -> Rows | None:
     """Returns what is to be called with the new rows of each task; None without trackers.
+    `stopped` says after how many tasks lanes were stopped, by their numbers.
 
     Each is told at once of rows in the workdir that it does not know of yet, as after it died.
     Raises WorkdirError if the workdir does not take it.
     """
-    made = [_Tracker(name, Path(workdir), known) for name in names]
+    made = [_Tracker(name, Path(workdir), known, stopped) for name in names]
     if not made:
         return None
 
@@ -108,8 +114,11 @@ class _Tracker:
     told of a task again, and misses none.
     """
 
-    def __init__(self, name: str, workdir: Path, known: Arms):
-        self._name, self._workdir, self._known = name, workdir, known
+    def __init__(
+        self, name: str, workdir: Path, known: Arms, stopped: Callable[[], Mapping[int, int]]
+    ):
+        self._name, self._workdir, self._known, self._stopped = name, workdir, known, stopped
+        self._lanes: dict[str, set[int]] = {}  # of each arm, as far as they were seen
         self._told: dict[str, int] = _read(workdir).get(name, {})
         self._write: Any = _module(name).start(workdir)
         self._waiting: pandas.DataFrame | None = None
@@ -119,6 +128,10 @@ class _Tracker:
 
     def tell(self, rows: "pandas.DataFrame") -> None:
         """Passes on rows that are new. Raises WorkdirError."""
+        if self._name != "jsonl":
+            first = rows.drop_duplicates("lane")
+            for lane, arm in zip(first["lane"], self._arms(first), strict=True):
+                self._lanes.setdefault(arm, set()).add(int(lane))
         told = [self._told.get(str(lane), 0) for lane in rows["lane"]]
         new = rows.loc[rows["task"] >= told]
         if new.empty:
@@ -134,26 +147,46 @@ class _Tracker:
                 f"tracker {self._name} cannot write in {self._workdir} ({reason_of(error)})."
             ) from error
 
+    def _arms(self, rows: "pandas.DataFrame") -> list[str]:
+        keys = _keys(rows, self._known.columns)
+        return [self._known.labels.get(key, "others") for key in keys]
+
     def _means(self, new: "pandas.DataFrame") -> None:
-        """Passes on the means of arms all of whose lanes have done a task; others wait."""
+        """Passes on the means of arms all of whose lanes have done a task, but for those that were
+        stopped before; others wait. Of a lane that does a task later than its arm was told of it,
+        as one that was added, the arm is told again, with the mean over all.
+        """
         import pandas
 
         waiting = new if self._waiting is None else pandas.concat([self._waiting, new])
         waiting = waiting.drop_duplicates(["lane", "task"], ignore_index=True)
-        keys = _keys(waiting, self._known.columns)
-        waiting["arm"] = [self._known.labels.get(key, "others") for key in keys]
-        kept = []
-        metrics = statistics.metric_columns(waiting, [*self._known.columns, "arm"])
-        for _, own in waiting.groupby(["arm", "task"], sort=True):
-            arm, task = str(own["arm"].to_numpy()[0]), int(own["task"].to_numpy()[0])
-            own = own.drop(columns="arm")
-            if len(own) < self._known.lanes.get(arm, 0):
-                kept.append(own)
-                continue
-            means = own[metrics].mean().dropna()
-            self._write(arm, task, {str(name): float(value) for name, value in means.items()})
-            self._note(own)
+        stopped, kept = self._stopped(), []
+        arms = np.asarray(self._arms(waiting))
+        for arm in sorted(set(arms.tolist())):
+            rows, every = waiting.loc[arms == arm], self._lanes[arm]
+            for task in sorted(set(rows["task"].tolist())):
+                own = rows.loc[rows["task"] == task]
+                before = {lane for lane in every if self._told.get(str(lane), 0) > task}
+                done = before | set(own["lane"])
+                over = {lane for lane in every - done if stopped.get(lane, task + 1) <= task}
+                if len(done) + len(over) < self._known.lanes.get(arm, 0):
+                    kept.append(rows.loc[rows["task"] >= task])
+                    break
+                self._write(arm, task, self._mean(own, task, before))
+                self._note(own)
         self._waiting = pandas.concat(kept) if kept else None
+
+    def _mean(self, rows: "pandas.DataFrame", task: int, before: set[int]) -> dict[str, float]:
+        """The means of a task over lanes that have done it now, and those that had before."""
+        import pandas
+
+        whole = _there(self._workdir) if before else None
+        if whole is not None:
+            known = whole.loc[whole["task"].eq(task) & whole["lane"].isin(list(before))]
+            rows = pandas.concat([rows, known]).drop_duplicates("lane")
+        metrics = statistics.metric_columns(rows, self._known.columns)
+        means = rows[metrics].mean().dropna()
+        return {str(name): float(value) for name, value in means.items()}
 
     def _note(self, rows: "pandas.DataFrame") -> None:
         for lane, task in zip(rows["lane"], rows["task"], strict=True):
