@@ -1,5 +1,5 @@
 """Packaging: `pip install .`, extras `test`, `oracles`, `docs`, `browser`, `rl`,
-`atari`, `ray`, `tensorboard`, `wandb`, `cuda`.
+`atari`, `slurm`, `ray`, `tensorboard`, `wandb`, `cuda`.
 """
 
 from pathlib import Path
@@ -66,6 +66,8 @@ setup(
         ],
         "rl": [GAMES],
         "atari": ["ale-py>=0.11"],  # (under the GPL)
+        # (SLURM has commands of its own; here so that who asks for it gets no warning)
+        "slurm": [],
         "ray": ["ray>=2.9"],
         "tensorboard": ["tensorboardX>=2.6"],
         "wandb": ["wandb>=0.17"],
