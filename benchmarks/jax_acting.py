@@ -68,13 +68,12 @@ def remembering(steps: int, rows: int) -> Go:
     from plasticity_jax.models.cpu import draws
 
     worker.set_up_jax()
-    image = packed(jnp.zeros((10, 10, 4), bool))
-    shape, how = (4, *image.shape), replay.Window(1, 0.99)
-    ring = replay.empty(jnp.zeros(shape, image.dtype), rows // 4)
+    how = replay.Window(1, 0.99)
+    ring = replay.empty(jax.vmap(packed)(jnp.zeros((4, 10, 10, 4), bool)), rows // 4)
 
     def one(ring: Any, clock: Any) -> tuple[Any, Any]:
         key = draws.as_usual(jax.random.fold_in(jax.random.key(0), clock))
-        bits = jnp.broadcast_to(clock % 3, shape)
+        bits = jax.vmap(packed)(jnp.broadcast_to(clock % 3 == 0, (4, 10, 10, 4)))
         numbers = jnp.arange(4) + clock
         none = jnp.zeros(4, bool)
         new = replay.Experience(bits, numbers % 3, numbers / 7, numbers % 50 == 0, none)

@@ -1,11 +1,13 @@
-"""Which layer of a run's networks is nearest to a trap in the end, how near, whether the loss holds
-it there, and since which task.
+"""Which trap a run's networks are nearest to in the end, clones or frozen units, in which layer,
+how near, whether the loss holds it there, and since which task.
 
 Source: ours; of any finished run with --probes=trap.
 Command: python -m experiments.barriers.trapped --from=DIR [--workdir=DIR]
 Rule: of clones, the layer whose nearest two units have the smallest relative distance; it is held
 where the loss is curved towards the clone (`trap/curvature` above 0). Of frozen units, the layer
-with the unit that is flat on most inputs. *Since* is the first task from which on it was this layer
+with the unit that is flat on most inputs; and, where the run has `trap/frozen_distance`, the one
+whose unit has the smallest, which is on the scale of clones, so that one of the two is the nearer
+trap. *Since* is the first task from which on it was this layer
 to the end; *held since* likewise of the curvature's sign.
 Writes: trapped.csv, a row for each lane, into --workdir where it is given; prints a row for each
 arm and nearest layer, medians over lanes.
@@ -26,6 +28,7 @@ from plasticity_jax.storage import table as table_
 
 PLACE, FROZEN = "trap/layer", "trap/frozen_layer"
 DETAILS = (PLACE, FROZEN, "trap/curvature", "trap/frozen")
+TRAPS = {"clone": "that of clones", "frozen": "that of frozen units"}
 LATER = ("trap/manifold", "trap/frozen_distance")  # columns that older runs lack
 
 
@@ -55,6 +58,23 @@ def of_lane(rows: Any) -> dict[str, Any]:
         "frozen_layer": int(frozen[-1]),
         "not_flat": float(last["trap/frozen"]),
         "frozen_since": int(tasks[since(frozen)]),
+        **_nearer(rows, tasks),
+    }
+
+
+def _nearer(rows: Any, tasks: np.ndarray) -> dict[str, Any]:
+    """Which of the two traps is nearer, where a run measured that."""
+    if LATER[0] not in rows:
+        return {}
+    manifold, distance = (rows[name].to_numpy() for name in LATER)
+    names = [name for name in rows if name.startswith(f"{LATER[1]}/")]
+    nearest = rows[names].astype(float).fillna(np.inf).idxmin(axis=1).to_numpy()
+    return {
+        "nearer": "frozen" if manifold[-1] else "clone",
+        "nearer_since": int(tasks[since(manifold)]),
+        "frozen_distance": float(distance[-1]),
+        "frozen_nearest": str(nearest[-1]).removeprefix(f"{LATER[1]}/"),
+        "frozen_nearest_since": int(tasks[since(nearest)]),
     }
 
 
@@ -93,7 +113,23 @@ def told(found: Any) -> str:
             f"since task {middle['since']:g}, held in {int(rows['held'].sum())}; nearest to "
             f"frozen, a unit that is not flat on {middle['not_flat']:.3g} of inputs."
         )
+    if "nearer" in found:
+        lines += _told_nearer(found)
     return "\n".join(lines)
+
+
+def _told_nearer(found: Any) -> list[str]:
+    """Returns a line for each arm and nearer trap: lanes, and medians."""
+    lines = []
+    for (arm, nearer), rows in found.groupby(["arm", "nearer"], sort=False):
+        middle = rows[["nearer_since", "frozen_distance"]].median()
+        where = rows["frozen_nearest"].mode()[0]
+        lines.append(
+            f"{arm}: the nearer trap is {TRAPS[nearer]} ({len(rows)} lanes) since task "
+            f"{middle['nearer_since']:g}; nearest to frozen in {where}, at "
+            f"{middle['frozen_distance']:.3g}."
+        )
+    return lines
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -2,7 +2,7 @@
 
 import functools
 import itertools
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -456,7 +456,16 @@ def _bandit(lanes: str, phase: int, size: float = 1e-5, **others: Any) -> Mappin
         "l2": _reward(lanes, phase, decayed, bare),
         "beside": _reward(lanes, phase, both, normed),
         "apart": _reward(lanes, phase, normed, decayed),
+        "together": _interaction(lanes, phase, (bare, normed, decayed, both)),
     }
+
+
+def _interaction(lanes: str, phase: int, arms: Sequence[accounts.Where]) -> Told:
+    """What layer norm gains with L2 less what it gains without, in a phase, seed by seed."""
+    bare, normed, decayed, both = (
+        LANES.values(lanes, where, rewards.REWARD).loc[phase - 1] for where in arms
+    )
+    return prose.of_seeds(((both - decayed) - (normed - bare)).to_numpy())
 
 
 @functools.cache
@@ -772,6 +781,19 @@ SENTENCES = (
         "layer norm {norm:+.3}, L2 {l2:+.3}, L2 beside layer norm {beside:+.3}, layer norm less L2 "
         "{apart:+.3}. With gamma 0.99 an L2 of 1e-6 does nothing",
         lambda: _bandit("bandit_mnist_far", 10, 1e-6),
+    ),
+    Sentence(
+        "what layer norm gains with L2 of 1e-5 less what it gains without is {near_together:+.3} "
+        "with gamma 0 and {far_together:+.3} with 0.99",
+        bandit,
+    ),
+    Sentence(
+        "on MNIST {together:+.3} with gamma 0",
+        lambda: _bandit("bandit_mnist", 10),
+    ),
+    Sentence(
+        "and {together:+.3} with 0.99, where neither gains by L2",
+        lambda: _bandit("bandit_mnist_far", 10),
     ),
     Sentence(
         "With the paper's 1e-6 L2 gains {l2:+.3} without norm and {beside:+.3} beside it",

@@ -99,7 +99,8 @@ def on_cifar10() -> str:
 
 def minatar(name: str = "minatar") -> str:
     """Returns the table of MinAtar's games, of one of its runs, beside a player by chance."""
-    heads = ["game", "norm", "first part", "last part", "chance", "last less chance", "greedy"]
+    heads = ["game", "norm", "first part", "last part", "chance", "last less chance"]
+    heads += ["last less fresh there", "greedy"]
     found = compared(name).set_index(["minatar.game", "norm"])
     rows = []
     for game, title in GAMES.items():
@@ -107,7 +108,7 @@ def minatar(name: str = "minatar") -> str:
             row = found.loc[(game, norm)]
             cells = [f"{told(row, 'first'):.2}", f"{told(row, 'last'):.2}"]
             cells += [f"{told(row, 'chance'):.3}", f"{told(row, 'last - chance'):+.2}"]
-            cells.append(f"{told(row, 'greedy'):.2}")
+            cells += [f"{told(row, 'last - fresh'):+.2}", f"{told(row, 'greedy'):.2}"]
             rows.append([title, norm, *cells])
     return markdown(heads, rows)
 

@@ -233,9 +233,10 @@ def test_since_when_a_layer_is_nearest_to_a_trap(tmp_path, capsys):
         "trap/curvature": [1.0, -1.0, 2.0, 3.0],
         "trap/frozen": [0.4, 0.3, 0.2, 0.0],
         "trap/frozen_layer": [1, 1, 0, 1],
-        "trap/manifold": 0.0,
-        "trap/frozen_distance": 0.05,
-        "trap/frozen_distance/h0": 0.05,
+        "trap/manifold": [0.0, 1.0, 1.0, 1.0],
+        "trap/frozen_distance": [0.9, 0.05, 0.04, 0.03],
+        "trap/frozen_distance/h0": [0.9, 0.05, 0.5, 0.5],
+        "trap/frozen_distance/h1": [0.95, 0.5, 0.04, 0.03],
         "mlp.dropout": 0.0,
     }
     first = pd.DataFrame(rows)
@@ -246,7 +247,9 @@ def test_since_when_a_layer_is_nearest_to_a_trap(tmp_path, capsys):
     table_.write(pd.concat([first, again, gone, other]), tmp_path / "results.parquet")
     assert trapped.main([f"--from={tmp_path}", f"--workdir={tmp_path / 'said'}"]) == 0
     said = capsys.readouterr().out.splitlines()
-    assert len(said) == 2
+    assert len(said) == 4
+    assert "the nearer trap is that of frozen units (2 lanes) since task 1; nearest to" in said[2]
+    assert said[2].endswith("frozen in h1, at 0.03.")
     assert (
         "nearest in h1 (2 lanes), at 0.2 since task 1, held in 1; nearest to frozen, a" in said[0]
     )
@@ -254,6 +257,10 @@ def test_since_when_a_layer_is_nearest_to_a_trap(tmp_path, capsys):
     found = pd.read_csv(tmp_path / "said" / "trapped.csv")
     assert list(found["held_since"]) == [2, 0, 2]
     assert list(found["frozen_since"]) == [3, 3, 3]
+    assert list(found["frozen_nearest_since"]) == [2, 2, 2]
+    table_.write(first.drop(columns=list(trapped.LATER)), tmp_path / "results.parquet")
+    assert trapped.main([f"--from={tmp_path}"]) == 0  # (of an older run)
+    assert len(capsys.readouterr().out.splitlines()) == 1
     table_.write(first.drop(columns="trap"), tmp_path / "results.parquet")
     for argv, code, words in (
         ([f"--from={tmp_path}"], 1, "the run lacks trap: allowed are runs with --probes=trap."),
