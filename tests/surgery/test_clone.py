@@ -7,11 +7,13 @@ import math
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pandas as pd
 import pytest
 from helpers import tiny
 from helpers.networks import quickly
 
 from plasticity_jax import lanes, models, probes, surgery
+from plasticity_jax.cli import launcher
 from plasticity_jax.execution import sweep
 from plasticity_jax.models import norms
 from plasticity_jax.spec import Spec, of_model
@@ -190,6 +192,35 @@ def test_clones_stay_clones_in_training_and_can_be_cloned_again(base, tmp_path):
     twice = dataclasses.replace(again, surgery="clone", options={"clone.factor": 3})
     assert of_model(twice)["width"] == of_model(wide, ended=True)["width"] == 16
     assert of_model(twice, ended=True)["width"] == 48
+
+
+TINY = {
+    "mlp": ["--width=8", "--depth=1"],
+    "cnn": ["--cnn.base=2", "--cnn.dense=4", "--cnn.dropout=0"],
+    "resnet18": ["--resnet18.base=2"],
+    "vit": [
+        *("--vit.embedding=4", "--vit.blocks=1", "--vit.heads=2", "--vit.patch=4"),
+        "--vit.dropout=0",
+    ],
+}
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("model", TINY)
+def test_the_command_line_goes_on_with_a_clone(model, tmp_path):
+    """Under batch norm, so with running statistics; clones stay clones in training."""
+    argv = [
+        f"--dataset={tiny.arrays(tmp_path / 'data')}",
+        *("--epochs=1", "--batch_size=16", "--seeds=1", "--noprogress", "--granularity=1"),
+        *(f"--model={model}", "--norm=batch", "--optimizer=sgd", *TINY[model]),
+    ]
+    experiment, base, wide = launcher.Experiment(""), tmp_path / "base", tmp_path / "wide"
+    assert launcher.launch(experiment, [*argv, "--tasks=1", f"--workdir={base}"]) == 0
+    of_clone = [f"--start={base}", "--surgery=clone", "--clone.factor=2", "--probes=clone_r2"]
+    assert launcher.launch(experiment, [*argv, "--tasks=2", f"--workdir={wide}", *of_clone]) == 0
+    table = pd.read_parquet(wide / "results.parquet")
+    assert set(table["clone.factor"]) == {2}
+    assert table["clone_r2"].min() > 1 - 1e-4
 
 
 @pytest.mark.long
