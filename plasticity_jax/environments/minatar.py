@@ -115,14 +115,14 @@ def packed(image: Array) -> Array:
     """
     cells = image.reshape(-1)
     rows = jnp.pad(cells, (0, -len(cells) % WORD)).reshape(-1, WORD)
-    return (rows.astype(jnp.uint32) << jnp.arange(WORD, dtype=jnp.uint32)).sum(
-        axis=1, dtype=jnp.uint32
-    )
+    bits = jnp.arange(WORD, dtype=jnp.uint32)[None]
+    return (rows.astype(jnp.uint32) << bits).sum(axis=1, dtype=jnp.uint32)
 
 
 def unpacked(seen: Array, channels: int) -> Array:
     """Returns images [..., 10, 10, channels] uint32, 0 or 1, of what `packed` made of each."""
-    bits = (seen[..., None] >> jnp.arange(WORD, dtype=jnp.uint32)) & 1
+    places = jnp.arange(WORD, dtype=jnp.uint32).reshape((1,) * seen.ndim + (WORD,))
+    bits = (seen[..., None] >> places) & 1
     cells = bits.reshape(*seen.shape[:-1], -1)[..., : SIDE * SIDE * channels]
     return cells.reshape(*seen.shape[:-1], SIDE, SIDE, channels)
 
