@@ -113,6 +113,26 @@ def test_slices_give_the_table_of_one_run(runs, whole, engine, tmp_path, nothing
     same(sweep.run(runs, workdir=tmp_path, lane_strategy="map"), found)
 
 
+@pytest.mark.long
+def test_an_agent_in_slices_gives_the_table_of_one_run(engine, tmp_path):
+    """With what it remembers in the checkpoints of each slice."""
+    one = tiny.spec(
+        dataset=tiny.arrays(tmp_path / "data"),
+        environment="bandit",
+        phase_steps=240,
+        epochs=40,
+        batch_size=16,
+        tasks=2,
+        options={"dqn.replay": 200, "dqn.evaluate": 40, "dqn.warmup": 40},
+    )
+    runs = [(one, SEEDS)]
+    found = run(runs, tmp_path / "slices")
+    same(found, sweep.run(runs, workdir=tmp_path / "whole", lane_strategy="map"))
+    longer = [(dataclasses.replace(one, tasks=3), SEEDS)]
+    again = sweep.run(longer, workdir=tmp_path / "straight", lane_strategy="map")
+    same(run(longer, tmp_path / "slices"), again)
+
+
 @pytest.fixture
 def nothing_compiles_after(monkeypatch):
     """Makes every later compilation an error."""
