@@ -5,18 +5,10 @@ from pathlib import Path
 from typing import Any
 
 from experiments import prose
+from experiments.barriers import foretelling as foretelling_
 
 RESULTS = Path(__file__).parent / "results"
-SCORES = {
-    "hessian_top": "largest Hessian eigenvalue",
-    "task": "number of the task",
-    "effective_rank": "effective rank",
-    "trap": "distance from a clone (`trap`)",
-    "dormant_fraction": "dormant units",
-    "trap/curvature": "curvature at the nearest clone",
-    "trap/frozen_distance": "distance from a frozen unit",
-    "trap/frozen": "inputs on which the flattest unit is not flat",
-}
+SCORES = {**foretelling_.SCORES, "trap": "distance from a clone (`trap`)"}
 
 
 def foretelling(name: str, of_one_task: bool = False) -> str:

@@ -433,11 +433,13 @@ def presence_of(lanes: str) -> Any:
 
 def _reward(lanes: str, phase: int, greater: accounts.Where, lesser: accounts.Where) -> Told:
     """By how much the reward of one arm is above another's in a phase, from 1, seed by seed."""
-    arms = (
-        LANES.values(lanes, where, rewards.REWARD).loc[phase - 1] for where in (greater, lesser)
-    )
-    more, less = arms
+    more, less = _rewards(lanes, phase, (greater, lesser))
     return prose.of_seeds((more - less).to_numpy())
+
+
+def _rewards(lanes: str, phase: int, arms: Sequence[accounts.Where]) -> list[Any]:
+    """The rewards of arms in a phase, from 1, each by seed."""
+    return [LANES.values(lanes, where, rewards.REWARD).loc[phase - 1] for where in arms]
 
 
 def _bandit(lanes: str, phase: int, size: float = 1e-5, **others: Any) -> Mapping[str, Told]:
@@ -462,9 +464,7 @@ def _bandit(lanes: str, phase: int, size: float = 1e-5, **others: Any) -> Mappin
 
 def _interaction(lanes: str, phase: int, arms: Sequence[accounts.Where]) -> Told:
     """What layer norm gains with L2 less what it gains without, in a phase, seed by seed."""
-    bare, normed, decayed, both = (
-        LANES.values(lanes, where, rewards.REWARD).loc[phase - 1] for where in arms
-    )
+    bare, normed, decayed, both = _rewards(lanes, phase, arms)
     return prose.of_seeds(((both - decayed) - (normed - bare)).to_numpy())
 
 

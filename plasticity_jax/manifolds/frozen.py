@@ -11,6 +11,7 @@ import numpy as np
 
 from plasticity_jax import registry, trees
 from plasticity_jax.probes import layers
+from plasticity_jax.probes import units as units_
 from plasticity_jax.types import Array, PyTree, UnitGroup
 
 
@@ -90,9 +91,7 @@ def frozen_units(
     found = {}
     for group, values in preactivations.items():
         rows = values.reshape(-1, values.shape[-1])
-        _, slopes = jax.jvp(activation, (rows,), (jnp.ones_like(rows),))
-        largest = jnp.abs(slopes).reshape(len(rows), -1, rows.shape[-1]).max(axis=1)
-        flat = (largest < slope).mean(axis=0)
+        flat = (units_.steepness(activation, rows) < slope).mean(axis=0)
         found[group] = np.asarray(flat >= share * (1 - 1e-6))
     return found
 

@@ -12,6 +12,7 @@ import optax
 from plasticity_jax import trees
 from plasticity_jax.probes import layers, numerics, pairs
 from plasticity_jax.probes.curvature import hessian_vector_product
+from plasticity_jax.probes.units import steepness
 from plasticity_jax.types import Array, PyTree, UnitGroup
 
 _FAR = 30.0  # inputs between which an activation function is looked at, its negative and this
@@ -54,9 +55,7 @@ def unfrozen_share(
     """
     array = numerics.activations("preactivations", preactivations)
     before = array.reshape(-1, array.shape[-1])
-    _, slopes = jax.jvp(activation, (before,), (jnp.ones_like(before),))
-    largest = jnp.abs(slopes).reshape(len(before), -1, before.shape[-1]).max(axis=1)
-    return (largest >= slope).mean(axis=0).min()
+    return (steepness(activation, before) >= slope).mean(axis=0).min()
 
 
 def frozen_distance(
@@ -84,8 +83,7 @@ def frozen_distance(
 def _flat_ends(activation: Callable[[Array], Array], slope: float, kind: Any) -> tuple[Any, Any]:
     """Below and above which numbers a function is flat: -inf and inf where it nowhere is."""
     z = jnp.linspace(-_FAR, _FAR, 6001, dtype=kind)[:, None]
-    _, slopes = jax.jvp(activation, (z,), (jnp.ones_like(z),))
-    steep = jnp.abs(slopes).reshape(len(z), -1).max(axis=1) >= slope
+    steep = steepness(activation, z)[:, 0] >= slope
     low, high = z[jnp.argmax(steep), 0], z[len(z) - 1 - jnp.argmax(steep[::-1]), 0]
     return jnp.where(steep[0], -jnp.inf, low), jnp.where(steep[-1], jnp.inf, high)
 

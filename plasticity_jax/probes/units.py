@@ -194,9 +194,16 @@ def frozen_fraction(
     numerics.check_number("slope", slope)
 
     def mark(group):
-        _, slopes = jax.jvp(activation, (group,), (jnp.ones_like(group),))
-        largest = jnp.abs(slopes).reshape(len(group), -1, group.shape[-1]).max(axis=1)
-        flat = (largest < slope).sum(axis=0, dtype=jnp.int32)
+        flat = (steepness(activation, group) < slope).sum(axis=0, dtype=jnp.int32)
         return flat >= share * len(group) * (1 - _ROUNDING)
 
     return _share(preactivations, mark)
+
+
+def steepness(activation: Callable[[Array], Array], preactivations: Array) -> Array:
+    """Returns |phi'(z)| of each number z of [N, H], the largest where phi makes several numbers of
+    one, as CReLU does.
+    """
+    _, slopes = jax.jvp(activation, (preactivations,), (jnp.ones_like(preactivations),))
+    count, units = preactivations.shape
+    return jnp.abs(slopes).reshape(count, -1, units).max(axis=1)

@@ -1,6 +1,5 @@
 """Runs that are killed as they begin, two that begin at once, and logs that take no words."""
 
-import os
 import pathlib
 import random
 import signal
@@ -22,12 +21,6 @@ pytestmark = [pytest.mark.faults, pytest.mark.slow]
 
 ROOT = pathlib.Path(__file__).parents[2]
 PIPES = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-
-
-@pytest.fixture(scope="module")
-def environment(tmp_path_factory):
-    cache = tmp_path_factory.mktemp("cache")
-    return {**os.environ, "PYTHONPATH": str(ROOT), "PLASTICITY_CACHE_DIR": str(cache)}
 
 
 @pytest.fixture(scope="module")

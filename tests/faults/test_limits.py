@@ -73,12 +73,6 @@ def group():
 
 
 @pytest.fixture(scope="module")
-def environment(tmp_path_factory):
-    cache = tmp_path_factory.mktemp("cache")
-    return {**os.environ, "PYTHONPATH": str(ROOT), "PLASTICITY_CACHE_DIR": str(cache)}
-
-
-@pytest.fixture(scope="module")
 def begin(environment):
     def start(folder, group=None):
         words = [sys.executable, str(SCRIPT), "methods", str(folder), str(TASKS)]

@@ -19,7 +19,6 @@ from plasticity_jax.storage import table as table_
 
 pytestmark = [pytest.mark.faults, pytest.mark.slow]
 
-ROOT = pathlib.Path(__file__).parents[2]
 TASKS = 60
 LONG = 800  # which take longer than a minute
 
@@ -41,12 +40,6 @@ def answers():
 @pytest.fixture(scope="module")
 def data(tmp_path_factory):
     return tiny.arrays(tmp_path_factory.mktemp("data"))
-
-
-@pytest.fixture(scope="module")
-def environment(tmp_path_factory):
-    cache = tmp_path_factory.mktemp("cache")
-    return {**os.environ, "PYTHONPATH": str(ROOT), "PLASTICITY_CACHE_DIR": str(cache)}
 
 
 @pytest.fixture(scope="module")
