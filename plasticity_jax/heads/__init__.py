@@ -11,7 +11,7 @@ import jax.numpy as jnp
 
 from plasticity_jax import registry
 from plasticity_jax.heads.bins import c51, hl_gauss, mean_of_active, two_hot
-from plasticity_jax.heads.plain import linear, smoothed
+from plasticity_jax.heads.plain import linear, scale_invariant, smoothed
 from plasticity_jax.types import Array, Batch, Environment, Head, Metric
 
 __all__ = [
@@ -34,6 +34,7 @@ HEADS = {
     "hl_gauss": hl_gauss,
     "c51": c51,
     "smoothed": smoothed,
+    "scale_invariant": scale_invariant,
 }
 
 

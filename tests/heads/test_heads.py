@@ -10,7 +10,7 @@ from scipy import stats
 import plasticity_jax as pj
 from plasticity_jax import lanes
 from plasticity_jax.environments import class_split, random_labels, regression
-from plasticity_jax.heads import HEADS, attached, linear, smoothed, two_hot
+from plasticity_jax.heads import HEADS, attached, linear, scale_invariant, smoothed, two_hot
 from plasticity_jax.spec import Spec
 from plasticity_jax.training import supervised
 from plasticity_jax.types import Batch
@@ -141,6 +141,64 @@ def test_smoothing_mixes_with_the_outputs_that_count(active):
     assert seen.metrics[0].of(logits, made).shape == (8,)
 
 
+@pytest.mark.parametrize("active", [False, True])
+def test_outputs_count_by_their_direction_alone(active):
+    """By hand in float64; ten times the outputs give the same loss, and no step along them."""
+    data = tiny.data(60, classes=6)
+    environment = class_split(per_task=2) if active else random_labels()
+    task = environment.task(jax.random.key(0), data, jnp.int32(1))
+    made = environment.examples(data, task, jnp.arange(8))
+    logits = jax.random.normal(jax.random.key(1), (8, 6))
+    count = np.asarray(made.active[0]) if active else np.ones(6, bool)
+    loss = attached(environment, scale_invariant(temperature=0.3)).loss
+    z = np.asarray(logits, np.float64)[:, count]
+    z /= 0.3 * np.sqrt((z**2).sum(1, keepdims=True))
+    wanted = cross_entropy(np.asarray(made.y, np.float64)[:, count], z)
+    np.testing.assert_allclose(loss(logits, made), wanted, rtol=1e-5)
+    np.testing.assert_allclose(loss(10 * logits, made), wanted, rtol=1e-5)
+    gradient = jax.grad(lambda given: loss(given, made).sum())(logits)
+    length = jnp.linalg.norm(gradient, axis=1) * jnp.linalg.norm(logits, axis=1)
+    assert (length > 0.01).all()
+    np.testing.assert_allclose((gradient * logits).sum(1) / length, 0, atol=1e-5)
+    of_zeros = jax.grad(lambda given: loss(given, made).sum())(jnp.zeros_like(logits))
+    assert jnp.isfinite(of_zeros).all()
+    assert (of_zeros != 0).any()
+
+
+def test_a_certain_target_has_the_least_loss_that_is_documented():
+    """The best direction has one output above five that are equal."""
+    z = np.full(6, -1 / np.sqrt(30))
+    z[2] = np.sqrt(5 / 6)
+    made = Batch(None, jax.nn.one_hot(jnp.array([2]), 6), jnp.ones(1))
+    loss = attached(random_labels(), scale_invariant(temperature=0.3)).loss
+    least = np.log(1 + 5 * np.exp(-np.sqrt(6 / 5) / 0.3))
+    np.testing.assert_allclose(loss(jnp.asarray(z, jnp.float32)[None], made), least, rtol=1e-5)
+    near = z + 0.05 * RANDOM.normal(size=(50, 6))
+    targets = made._replace(y=jnp.broadcast_to(made.y, (50, 6)), weight=jnp.ones(50))
+    assert (loss(jnp.asarray(near, jnp.float32), targets) > least).all()
+
+
+def test_a_last_layer_of_another_scale_learns_the_same():
+    """Without weight decay the last layer's scale changes nothing but how far a step turns it: a
+    layer c times as large, with steps c times as long, goes the same way.
+    """
+    loss = attached(random_labels(), scale_invariant(temperature=0.5)).loss
+    x, kernel = (
+        jax.random.normal(jax.random.key(i), shape) for i, shape in enumerate([(20, 5), (5, 4)])
+    )
+    made = Batch(None, jax.nn.one_hot(jnp.arange(20) % 4, 4), jnp.ones(20))
+
+    def trained(scale):
+        weights = scale * kernel
+        for _ in range(5):
+            gradient = jax.grad(lambda w: loss(x @ w, made).mean())(weights)
+            weights = weights - 0.5 * scale**2 * gradient
+        return weights / scale
+
+    np.testing.assert_allclose(trained(8.0), trained(1.0), rtol=1e-4)
+    assert np.abs(trained(1.0) - kernel).max() > 0.1
+
+
 def test_linear_is_the_environment_itself():
     environment = regression()
     assert attached(environment, linear()) is environment
@@ -180,7 +238,7 @@ REFUSED = [
     (
         {"head": "two_hot"}, {},
         "head 'two_hot' needs targets that are numbers, but those of 'random_labels' are "
-        "distributions: allowed are linear, smoothed.",
+        "distributions: allowed are linear, smoothed, scale_invariant.",
     ),
     (
         {**NOWHERE, "head": "smoothed"}, {},
@@ -208,8 +266,18 @@ REFUSED = [
         "smoothed.smoothing is 1.5: allowed is 0 to 1.",
     ),
     (
+        {"head": "scale_invariant"}, {"scale_invariant.temperature": 0},
+        "scale_invariant.temperature is 0.0: allowed are numbers above 0.",
+    ),
+    (
+        {**NOWHERE, "head": "scale_invariant"}, {},
+        "head 'scale_invariant' needs targets that are distributions, but those of 'regression' "
+        "are numbers: allowed are linear, two_hot, hl_gauss, c51.",
+    ),
+    (
         {"head": "squared"}, {},
-        "unknown head 'squared': known are linear, two_hot, hl_gauss, c51, smoothed.",
+        "unknown head 'squared': known are linear, two_hot, hl_gauss, c51, smoothed, "
+        "scale_invariant.",
     ),
 ]  # fmt: skip
 
