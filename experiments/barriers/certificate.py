@@ -323,7 +323,8 @@ def run(folder: Path, scale: Scale) -> str:
     with jax.enable_x64(True):
         table = pairs(scale)
     found = judged(table, scale.horizons)
-    writing.text(folder / "certificate_pairs.csv", table.to_csv(index=False, float_format="%.6g"))
+    # (with all digits: whether a pair parted is told by the last of them)
+    writing.text(folder / "certificate_pairs.csv", table.to_csv(index=False))
     writing.text(folder / "certificate.csv", found.to_csv(index=False, float_format="%.4g"))
     picture(table, scale.horizons, folder / "certificate.png")
     shown = found[found["activation"] == "all"].drop(columns="activation")

@@ -2,6 +2,9 @@
 certificates are judged.
 """
 
+import io
+from pathlib import Path
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -19,6 +22,7 @@ NET = MLP(3, width=2, depth=2, norm="none", activation="tanh")
 X = jnp.asarray(np.random.default_rng(0).normal(size=(10, 4)), jnp.float32)
 Y = jnp.arange(10, dtype=jnp.int32) % 3
 SCALE = certificate.Scale(horizons=(1, 3))
+RESULTS = Path(certificate.__file__).parent / "results"
 
 
 @pytest.fixture(scope="module")
@@ -95,6 +99,37 @@ def test_certificates_are_judged_by_what_they_said_and_what_came():
     assert list(every["parted"]) == [2] * 3
     assert (every["sensitivity_low"] <= every["sensitivity"]).all()
     assert every.loc["along", "sensitivity_high"] == 1
+
+
+def test_the_table_is_that_of_the_pairs_that_are_kept():
+    """As far as their digits tell: a ratio that is 1 in six of them may be on either side of it."""
+    pairs = pd.read_csv(RESULTS / "certificate_pairs.csv")
+    names = [name for name in pairs if name.startswith(("ratio", "flow"))]
+    horizons = certificate.SCALES["full"].horizons
+    kept = pd.read_csv(RESULTS / "certificate.csv")
+    low, high = (
+        certificate.judged(pairs.assign(**pairs[names].replace(1.0, one)), horizons)
+        for one in (1 - 5e-7, 1 + 5e-7)
+    )
+    told = (low == high).all(axis="columns")
+    assert told.sum() == 12  # (all of tanh)
+    shown = io.StringIO(low.to_csv(index=False, float_format="%.4g"))
+    assert pd.read_csv(shown)[told].equals(kept[told])
+    assert kept["parted"].between(low["parted"], high["parted"]).all()
+    assert (kept["parted"] + kept["fell_back"] == low["parted"] + low["fell_back"]).all()
+
+
+def test_pairs_are_written_with_the_digits_that_tell_whether_they_part(tmp_path, monkeypatch):
+    names = ["activation", "trained", "seed", "along", "lowest", "flow_1", "ratio_1"]
+    near = 1 + 1e-12
+    rows = [["tanh", 0, 0, -1e-9, -1.0, near, near], ["tanh", 0, 0, 0.1, 0.1, 0.9, 0.9]]
+    monkeypatch.setattr(certificate, "pairs", lambda scale: pd.DataFrame(rows, columns=names))
+    monkeypatch.setattr(certificate, "picture", lambda *_: None)
+    certificate.run(tmp_path, certificate.Scale(horizons=(1,)))
+    pairs = pd.read_csv(tmp_path / "certificate_pairs.csv")
+    again = certificate.judged(pairs, [1]).to_csv(index=False, float_format="%.4g")
+    assert again == (tmp_path / "certificate.csv").read_text()
+    assert list(pairs["ratio_1"] > 1) == [True, False]
 
 
 def test_the_command_line_of_the_certificate(tmp_path, capsys):
