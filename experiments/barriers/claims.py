@@ -138,13 +138,21 @@ def _norms(model: str) -> list[Claim]:
 
 
 def _dropped(model: str) -> list[Claim]:
-    """What figure B.1 says of dropout without norm."""
+    """What figure B.1 says of dropout without norm: of the ViT, whose dead units it lacks, what it
+    says of duplicates and saturated units.
+    """
     bare, dropped = _norm(model, "none"), _norm(model, "none", 0.1)
-    dead, accurate = more(dropped, bare, DEAD), more(bare, dropped, ACCURACY)
-    return [
-        _split("B.1", "dropout raises dead units where there is no norm", model, "points", by=dead),
+    grows, what = (TWINS, "duplicate") if model == "vit" else (DEAD, "dead")
+    words = f"dropout raises {what} units where there is no norm"
+    accurate, fewer = (more(bare, dropped, metric) for metric in (ACCURACY, STUCK))
+    found = [
+        _split("B.1", words, model, "points", by=more(dropped, bare, grows)),
         _split("B.1", "dropout lowers accuracy there", model, "points", by=accurate),
     ]
+    if model == "vit":
+        words = "dropout lowers saturated units there"
+        found.append(_split("B.1", words, model, "points", by=fewer))
+    return found
 
 
 def _affine(model: str) -> Claim:
@@ -163,7 +171,7 @@ def _on_digits() -> list[Claim]:
     for model, lanes in DIGITS.items():
         own = [*_course(model), *_norms(model)]
         own += [_affine(model)] if model in AFFINED else []
-        own += _dropped(model)[:1] if model == "resnet18" else []  # (the paper's others are level)
+        own += _dropped(model) if model != "mlp" else []
         found += [one._replace(figure=f"{one.figure}, digits", lanes=lanes) for one in own]
     return found
 

@@ -41,6 +41,13 @@ PRINTED = (
     ("B.1 (bars), ViT", "norms raise saturated", "none .93, batch 1.0, layer .995"),
     ("B.1, MLP", "dropout raises dead", ".43 to .485"),
     ("B.1, MLP", "dropout lowers accuracy", ".73 to .70"),
+    ("B.1, CNN", "dropout raises dead", ".71 to .715, within its error"),
+    ("B.1, CNN", "dropout lowers accuracy", ".96 to .95, within its error"),
+    ("B.1, ResNet-18", "dropout raises dead", ".735 to .805"),
+    ("B.1, ResNet-18", "dropout lowers accuracy", ".965 to .90"),
+    ("B.1, ViT", "dropout raises duplicate", ".38 to .57"),
+    ("B.1, ViT", "dropout lowers accuracy", ".60 to .41"),
+    ("B.1, ViT", "dropout lowers saturated", ".93 to .83"),
     ("B.5, CNN", "with gradient descent", "R2 1"),
     ("B.5, CNN", "noise and dropout part them", "R2 .68 and .95"),
     ("B.5, CNN", "noise more than dropout", "R2 .68 and .95"),
@@ -69,10 +76,12 @@ _ACCURACY, _BITS, _R2, _DEAD, _TWINS, _STUCK, _RANK = (
     "effective_rank",
 )
 _MLP = ("MLP", "MLP, rate 0.01")
-_OF_NORMS = {
-    ("no norm", _RANK): 25,
-    ("batch, mlp.norm_affine=false", _RANK): 70,
-    ("layer, mlp.norm_affine=false", _RANK): 66,
+_BARE, _BATCH, _LAYER = "no norm", "batch", "layer"
+_NORMED = {  # effective ranks of figure 5.1; with norms without scale and offset after
+    "mlp": ({_BARE: 25}, {_BATCH: 70, _LAYER: 66}),
+    "cnn": ({_BARE: 34, _BATCH: 95, _LAYER: 88}, {_BATCH: 71, _LAYER: 50}),
+    "resnet18": ({_BARE: 60, _BATCH: 132, _LAYER: 120}, {_LAYER: 99}),
+    "vit": ({_BARE: 3, _BATCH: 101, _LAYER: 103}, {_BATCH: 92}),
 }
 _BARS = {  # of figure B.1: without norm, with batch norm, with layer norm; each with dropout after
     "mlp": {
@@ -98,11 +107,22 @@ _BARS = {  # of figure B.1: without norm, with batch norm, with layer norm; each
 }
 
 
+def _ranks(network: str, after: str = "") -> dict[tuple[str, str], float]:
+    """The ranks of a network without dropout, by how its arms are called after their norm."""
+    return {(norm + after, _RANK): rank for norm, rank in _NORMED[network][0].items()}
+
+
+def _plain(network: str) -> dict[tuple[str, str], float]:
+    """Those where norms have no scale and offset."""
+    ranks = _NORMED[network][1].items()
+    return {(f"{norm}, {network}.norm_affine=false", _RANK): rank for norm, rank in ranks}
+
+
 def _bars(network: str, *dropouts: str) -> dict[tuple[str, str], float]:
     """The bars of a network, by how its arms without and with dropout are called after their norm;
     of the first alone where the others were not run.
     """
-    norms = ("no norm", "batch", "layer")
+    norms = (_BARE, _BATCH, _LAYER)
     found = {}
     for metric, numbers in _BARS[network].items():
         for number, after in enumerate(dropouts):
@@ -152,7 +172,8 @@ _OF_OPTIMIZERS = {
     ("adam, cloned", _RANK): 60.5,
     ("adam, not cloned", _RANK): 62,
 }
-_OF_MLP = _bars("mlp", ", mlp.dropout=0", ", mlp.dropout=0.1")
+_OF_MLP = _bars("mlp", ", mlp.dropout=0", ", mlp.dropout=0.1") | _ranks("mlp", ", mlp.dropout=0")
+_SMALL = (", resnet18.dropout=0", ", resnet18.dropout=0.1")
 ENDS: dict[str, Mapping[tuple[str, str], float]] = {
     "3.2": {
         **{(arm, _ACCURACY): 0.39 for arm in _MLP},
@@ -169,11 +190,17 @@ ENDS: dict[str, Mapping[tuple[str, str], float]] = {
         ("ResNet-18", _RANK): 60,
         ("ViT", _RANK): 3,
     },
-    "5.1_mlp": _OF_NORMS,
-    "5.1_mlp_01": _OF_NORMS,
+    "5.1_mlp": _ranks("mlp") | _plain("mlp"),
+    "5.1_mlp_01": _ranks("mlp") | _plain("mlp"),
     "B.1_mlp": _OF_MLP,
     "B.1_mlp_01": _OF_MLP,
-    **{f"B.1_{network}": _bars(network, "") for network in ("cnn", "resnet18", "vit")},
+    **{f"B.1_{one}": _bars(one, "") | _ranks(one) for one in ("cnn", "resnet18", "vit")},
+    "B.1_digits": _bars("mlp", "") | _ranks("mlp") | _plain("mlp"),
+    **{
+        f"B.1_{one}_digits": _bars(one, "", f", {one}.dropout=0.1") | _ranks(one) | _plain(one)
+        for one in ("cnn", "vit")
+    },
+    "B.1_resnet18_digits": _bars("resnet18", *_SMALL) | _ranks("resnet18", _SMALL[0]),
     "B.12": _OF_OPTIMIZERS,
     "4.1": {
         **_of_clones(
@@ -206,7 +233,7 @@ ENDS: dict[str, Mapping[tuple[str, str], float]] = {
     "B.11": _OF_OPTIMIZERS,
 }
 """{name of a figure's files: {(arm, metric): the paper's number in the end}}; the CNN's accuracy in
-figure 3.2, from .92 to .99, is no one number.
+figure 3.2, from .92 to .99, is no one number. Ranks beside figure B.1 are those of figure 5.1.
 """
 
 

@@ -130,6 +130,13 @@ def on_digits() -> Mapping[str, Any]:
     return found
 
 
+def _dropped(model: str) -> Mapping[str, Told]:
+    """By how much a network on digits ends lower with dropout, without norm."""
+    where = {"norm": "none", f"{model}.norm_affine": True}
+    arms = [{**where, f"{model}.dropout": share} for share in (0.0, 0.1)]
+    return {"less": LANES.more(claims.DIGITS[model], (arms[0], arms[1]), ACCURACY)}
+
+
 @functools.cache
 def fast() -> Mapping[str, Any]:
     """Of the MLP at the rate at which accuracy falls: what norms keep, and what their scale and
@@ -374,6 +381,7 @@ SENTENCES = (
         "{layer_plain_dead_fraction:.0pm} to {layer_dead_fraction:.0pm} %)",
         on_digits,
     ),
+    Sentence("makes the loss larger, agreed, by {less:.1p} points", lambda: _dropped("vit")),
     Sentence(
         "its rank is {none_rank:.0m}, with layer norm none is and its rank is {layer_rank:.0m}",
         lambda: _twins("vit"),

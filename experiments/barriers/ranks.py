@@ -28,6 +28,12 @@ This figure's flags
 SAMPLES: dict[str, int] = {"paper": 10_000, "reduced": 2_000, "smoke": 200}
 SCALED = (0.01, 0.1, 1.0, 5.0, 20.0, 100.0)
 PAPER_3_1 = dict(zip(SCALED, (4.25, 4.25, 5.1, 7.9, 9.2, 9.65), strict=True))
+PAPER_A_3 = {  # alpha and frozen inputs
+    ("tanh", 0.1, 0.0): (0.0, 0.0),
+    ("tanh", 100.0, 0.0): (53.0, 0.94),
+    ("relu", 1.0, -4.0): (9.2, 1.0),
+    ("relu", 1.0, 2.0): (-0.8, 0.02),
+}
 SLOPE = 1e-4  # below which a unit is frozen
 OF_SHIFTED = ("relu", "selu")  # in figure A.4 of a z + b, the others of a (z + b)
 
@@ -144,11 +150,16 @@ def _draw_formula(figure: Any, table: Table) -> None:
 
 
 def frozen(samples: int) -> Table:
-    """Returns alpha and the share of frozen inputs of tanh(a z) and relu(z + b), by quadrature."""
+    """Returns alpha and the share of frozen inputs of tanh(a z) and relu(z + b), by quadrature, and
+    what the paper's figure has at their ends.
+    """
     del samples
     rows = [_frozen("tanh", a, 0.0) for a in np.logspace(-1, 2, 20)]
     rows += [_frozen("relu", 1.0, b) for b in np.linspace(-4, 2, 20)]
-    return _frame(rows)
+    places = [(row["function"], row["scale"], row["shift"]) for row in rows]
+    known = [PAPER_A_3.get(place, (np.nan, np.nan)) for place in places]
+    told = {"paper_alpha": [one[0] for one in known], "paper_frozen": [one[1] for one in known]}
+    return _frame(rows).assign(**told)
 
 
 def _frozen(name: str, scale: float, shift: float) -> dict[str, Any]:
