@@ -313,7 +313,9 @@ def drawn(
         curves.curves(part, rest, path, pictures.drawing(values, metric, title, ""))
         writing.text(f"{path}.csv", figures.drawn(part, rest, metric).to_csv(index=False))
     found = compared(table, columns, benchmark)
-    writing.text(folder / f"{name}.csv", found.to_csv(index=False))
+    # (without the columns of controls that were not run)
+    measured = found.dropna(axis="columns", how="all")
+    writing.text(folder / f"{name}.csv", measured.to_csv(index=False))
     said = text(found, columns)
     if benchmark.recipe.chance:
         scores = normalised(table, columns, benchmark)
