@@ -396,7 +396,8 @@ def report(
     if note:
         workdir.remark(folder, note)
     shown = page.Shown(
-        metric, checked.last, pictures.names(values), values["band"], _chance(checked, metric)
+        *(metric, checked.last, pictures.names(values), values["band"], _chance(checked, metric)),
+        finals=finals,
     )
     programs, folders = checked.programs, [values["workdir"]]
     written = pages.write(folder / pages.FILE, table, programs, shown, folders, title=title)

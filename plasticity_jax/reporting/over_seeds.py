@@ -1,5 +1,6 @@
 """Statistics over seeds of arrays: means, bootstrap and Student's t intervals."""
 
+import functools
 import math
 from typing import Any, NamedTuple
 
@@ -105,8 +106,7 @@ def _bootstrap(values: np.ndarray, level: float, resamples: int) -> np.ndarray:
     position.
     """
     n, positions = values.shape
-    drawn = np.random.default_rng(0).integers(0, n, (resamples, n))
-    share = np.stack([(drawn == seed).mean(axis=1) for seed in range(n)], axis=1)
+    share = _resampled(n, resamples)
     tails = [(1 - level) / 2, (1 + level) / 2]
     width = max(1, 4_000_000 // resamples)  # positions at a time, which bounds the memory
     parts = [
@@ -114,3 +114,12 @@ def _bootstrap(values: np.ndarray, level: float, resamples: int) -> np.ndarray:
         for i in range(0, positions, width)
     ]
     return np.concatenate(parts, axis=1)
+
+
+@functools.lru_cache(maxsize=8)
+def _resampled(n: int, resamples: int) -> np.ndarray:
+    """The share that each of n seeds has in each resample, [resamples, n]."""
+    drawn = np.random.default_rng(0).integers(0, n, (resamples, n))
+    share = np.stack([(drawn == seed).mean(axis=1) for seed in range(n)], axis=1)
+    share.flags.writeable = False  # (it is kept for the next call)
+    return share

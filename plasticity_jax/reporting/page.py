@@ -74,6 +74,7 @@ class Shown(NamedTuple):
       chance: the value of guessing, a line in the chart of the metric; None where there is none.
       baseline: arm columns and values of the arm that others are compared with; default
         `statistics.baseline_of`.
+      finals: `tables.finals` of it with these names and baseline, where that is at hand.
     """
 
     metric: str
@@ -82,6 +83,7 @@ class Shown(NamedTuple):
     band: str = "t"
     chance: float | None = None
     baseline: dict[str, Any] | None = None
+    finals: Any = None
 
 
 def page(table: Any, arm_columns: Sequence[str], shown: Shown, about: About) -> str:
@@ -194,11 +196,13 @@ def _ends(table: Any, arm_columns: Sequence[str], shown: Shown) -> list[str]:
     measured = [c for c in statistics.metric_columns(table, arm_columns) if "/" not in c]
     if (len(rows) - 1) * len(measured) > EVERY:
         return [*pieces, '<p class="quiet">Every other measurement is in final.csv.</p>']
-    every = tables.finals(
-        table, arm_columns, shown.last, names=shown.names, baseline=shown.baseline
-    )
-    bootstrap = ("low", "high", "minus_low", "minus_high")
-    every = every.drop(columns=[column for column in bootstrap if column in every])
+    every = shown.finals
+    if every is None:
+        every = tables.finals(
+            table, arm_columns, shown.last, names=shown.names, baseline=shown.baseline
+        )
+    left = ("low", "high", "minus_low", "minus_high", "p", "p_holm")
+    every = every.drop(columns=[column for column in left if column in every])
     cells = [[column.replace("_", " ") for column in every]]
     cells += [list(map(_cell, row)) for row in every.to_numpy()]
     return [

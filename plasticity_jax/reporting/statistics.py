@@ -154,9 +154,15 @@ def final(
 
 def final_of(found: Arms, metric: str, last: int, level: float = 0.95) -> pd.DataFrame:
     """Returns `final` of a table that is already by arms."""
-    columns = ["seed", "task", "finite"]
-    needed = [rows[columns].assign(value=rows[metric]) for rows in found.rows]
-    return _tabulated(found.values, needed, last, level)
+    return _beside(found.values, final_records(found, metric, last, level))
+
+
+def final_records(found: Arms, metric: str, last: int, level: float = 0.95) -> list[dict[str, Any]]:
+    """Returns the rows of `final_of` without the arm columns."""
+    return [
+        _record(_Measured.of(rows["seed"], rows["finite"], rows[metric]), last, level)
+        for rows in found.rows
+    ]
 
 
 def paired_differences(
@@ -195,39 +201,67 @@ def differences(
     found: Arms, number: int, metric: str, last: int, level: float = 0.95
 ) -> pd.DataFrame:
     """Returns `paired_differences` to the arm of a number, also of that arm itself."""
-    columns = ["seed", "task", "finite", metric]
+    paired = paired_rows(found, number, [metric])
+    return _beside(found.values, difference_records(paired, metric, last, level))
+
+
+def paired_rows(found: Arms, number: int, metrics: Sequence[str]) -> list[pd.DataFrame]:
+    """Returns each arm's rows beside those that the arm of a number has at the same seed and task:
+    `finite` and every metric twice, ending in "_x" and "_y".
+    """
+    columns = ["seed", "task", "finite", *metrics]
     base = found.rows[number][columns]
-    paired = []
-    for rows in found.rows:
-        pair = rows[columns].merge(base, on=["seed", "task"])
-        value = pair[f"{metric}_x"] - pair[f"{metric}_y"]
-        paired.append(pair.assign(value=value, finite=pair["finite_x"] & pair["finite_y"]))
-    return _tabulated(found.values, paired, last, level)
+    return [rows[columns].merge(base, on=["seed", "task"]) for rows in found.rows]
 
 
-def _tabulated(
-    values: pd.DataFrame, groups: list[pd.DataFrame], last: int, level: float
-) -> pd.DataFrame:
-    """One row per group: statistics over seeds of the mean `value` over the last tasks measured."""
+def difference_records(
+    paired: Sequence[pd.DataFrame], metric: str, last: int, level: float = 0.95
+) -> list[dict[str, Any]]:
+    """Returns the rows of `differences` without the arm columns, of what `paired_rows` gives."""
     records = []
-    for rows in groups:
-        found = over_seeds.statistics(_means(rows, last), level)
-        record = {
-            "seeds": rows["seed"].nunique(),
-            "diverged": rows.loc[~rows["finite"], "seed"].nunique(),
-        }
-        record |= {name: array[()] for name, array in found._asdict().items()}
-        records.append(record)
+    for pair in paired:
+        value = pair[f"{metric}_x"] - pair[f"{metric}_y"]
+        finite = pair["finite_x"] & pair["finite_y"]
+        records.append(_record(_Measured.of(pair["seed"], finite, value), last, level))
+    return records
+
+
+class _Measured(NamedTuple):
+    """A value at tasks of an arm, ordered by seed and task, [rows] each; NaN where unknown."""
+
+    seed: np.ndarray
+    finite: np.ndarray  # whether the lane is, at this task
+    value: np.ndarray
+
+    @classmethod
+    def of(cls, seed: Any, finite: Any, value: Any) -> "_Measured":
+        """From columns of a table."""
+        value = value.astype(np.float64).to_numpy()
+        value = np.where(np.isfinite(value), value, np.nan)
+        return cls(seed.to_numpy(), finite.to_numpy(bool), value)
+
+
+def _beside(values: pd.DataFrame, records: list[dict[str, Any]]) -> pd.DataFrame:
+    """The records, one for each arm, behind the arms' columns."""
     return pd.concat([values, pd.DataFrame(records)], axis=1)
 
 
-def _means(rows: pd.DataFrame, last: int) -> np.ndarray:
-    """The mean `value` of each seed over its last tasks, [seeds]."""
+def _record(rows: _Measured, last: int, level: float) -> dict[str, Any]:
+    """Statistics over seeds of the mean over the last tasks measured, and counts of seeds."""
+    found = over_seeds.statistics(_means(rows, last), level)
+    counts = {
+        "seeds": len(np.unique(rows.seed)),
+        "diverged": len(np.unique(rows.seed[~rows.finite])),
+    }
+    return counts | {name: array[()] for name, array in found._asdict().items()}
+
+
+def _means(rows: _Measured, last: int) -> np.ndarray:
+    """The mean value of each seed over its last tasks, [seeds]."""
     # A diverged lane's missing value stays in, so that it makes the lane's mean unknown instead of
     # vanishing.
-    value = rows["value"].astype(np.float64).where(np.isfinite(rows["value"]))
-    kept = (value.notna() | ~rows["finite"]).to_numpy()
-    seed, value = rows["seed"].to_numpy()[kept], value.to_numpy()[kept]
+    kept = ~np.isnan(rows.value) | ~rows.finite
+    seed, value = rows.seed[kept], rows.value[kept]
     return np.array([value[seed == one][-last:].mean() for one in np.unique(seed)])
 
 

@@ -37,22 +37,21 @@ def finals(
     arms = statistics.arms(table, arm_columns)
     names = labels.named(labels.of_arms(arms.values), names)
     number = statistics.baseline_of(arms.values, baseline)
+    metrics = [one for one in statistics.metric_columns(table, arm_columns) if "/" not in one]
+    pairs = statistics.paired_rows(arms, number, metrics)
     rows = []
-    for metric in statistics.metric_columns(table, arm_columns):
-        if "/" in metric:
-            continue
-        means = _records(statistics.final_of(arms, metric, last, level))
-        found = statistics.differences(arms, number, metric, last, level)
-        tests = _records(significance.tests(found, number))
-        differences = _records(found)
+    for metric in metrics:
+        means = statistics.final_records(arms, metric, last, level)
+        differences = statistics.difference_records(pairs, metric, last, level)
+        tests = significance.tests(pd.DataFrame(differences), number) if tested else None
         for arm, (mean, minus) in enumerate(zip(means, differences, strict=True)):
             row = {"metric": metric, "arm": names[arm]}
             row |= {name: mean[name] for name in ("seeds", "diverged", "mean", *_ENDS)}
             if arm != number:
                 row["minus"] = minus["mean"]
                 row |= {f"minus_{end}": minus[end] for end in _ENDS}
-            if tested and arm != number:
-                row |= {name: tests[arm][name] for name in ("p", "p_holm")}
+            if tests is not None and arm != number:
+                row |= {name: tests.at[arm, name] for name in ("p", "p_holm")}
             rows.append(row)
     return pd.DataFrame(rows)
 

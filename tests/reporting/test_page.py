@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from plasticity_jax.reporting import charts, page, panels, statistics
+from plasticity_jax.reporting import charts, page, panels, statistics, tables
 from plasticity_jax.types import Metric
 
 VOID = {"meta", "input"}
@@ -231,6 +231,14 @@ def test_one_task_one_seed_and_nothing_measured_are_drawn():
     read(text)
     assert "<circle" in text
     assert "With fewer than 4 tasks nothing is said of falls." in text
+
+
+def test_a_table_of_the_end_that_is_at_hand_gives_the_same_page(made):
+    finals = tables.finals(table(), ARMS, tested=True)
+    assert "p_holm" in finals
+    assert page.page(table(), ARMS, page.Shown("online_accuracy", finals=finals), ABOUT) == made
+    other = page.Shown("online_accuracy", finals=finals.iloc[:2])
+    assert page.page(table(), ARMS, other, ABOUT) != made
 
 
 @pytest.mark.long
