@@ -3,7 +3,8 @@
 Command: python -m benchmarks.against COMMIT [ROUNDS]
 Runs `experiments.run` of this checkout and of COMMIT (in a work tree of its own, for as long as
   this takes) in turns, each with an empty compilation cache: for one epoch, nearly all of which is
-  importing and compiling, and for many, whose difference from it is steps. Prints medians over
+  importing and compiling, and for many, whose difference from it is steps. Python's bytecode is
+  there, as it is from the second start of a checkout on. Prints medians over
   ROUNDS (3) and the least, in seconds of all cores together, and the ratio of here to there.
 """
 
@@ -50,6 +51,7 @@ PROGRAMS = {
     "figure 1a": Program((*MLP, "--width=256"), 201, 20),
     "T5": Program((*TEXT, *SHORT, *USUAL, "--width=32", "--depth=1"), 101, 8),
 }
+BYTECODE = (sys.executable, "-m", "compileall", "-q", "plasticity_jax", "experiments")
 
 
 class Measured(NamedTuple):
@@ -62,6 +64,8 @@ class Measured(NamedTuple):
 def main(commit: str, rounds: int = 3) -> None:
     """Measures, and prints a row for each program and quantity."""
     with checked_out(commit) as other:
+        for root in (ROOT, other):
+            subprocess.run(BYTECODE, cwd=root, check=True)
         for name, program in PROGRAMS.items():
             pairs = [(measure(ROOT, program), measure(other, program)) for _ in range(rounds)]
             for quantity in Measured._fields:
