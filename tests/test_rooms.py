@@ -11,6 +11,7 @@ import pytest
 import plasticity_jax
 
 ROOT = pathlib.Path(plasticity_jax.__file__).parent
+TESTS = pathlib.Path(__file__).parent
 
 # from the ground up; rooms of one line may not know of each other
 ROOMS = (
@@ -104,3 +105,13 @@ def test_what_the_papers_share_knows_none_of_them():
             text = path.read_text(encoding="utf-8")
             assert "from experiments.gradual" not in text, path.name
             assert "import experiments.gradual" not in text, path.name
+
+
+# folders of tests that are of no room: what tests share, and tests of what lies beside the package
+BESIDE = {"helpers", "docs", "benchmarks", "experiments", "faults"}
+
+
+def test_tests_lie_in_folders_of_the_rooms():
+    folders = {path.parent.relative_to(TESTS) for path in TESTS.rglob("test_*.py")}
+    rooms = {folder for folder in folders if folder.parts and folder.parts[0] not in BESIDE}
+    assert {folder for folder in rooms if not (ROOT / folder).is_dir()} == set()

@@ -20,7 +20,7 @@ from plasticity_jax.execution.engines import ray as ray_
 from plasticity_jax.storage import table as table_
 from plasticity_jax.storage import workdir
 
-ROOT = pathlib.Path(__file__).parents[2]
+ROOT = pathlib.Path(__file__).parents[3]
 # Ray starts its own processes by a fork that goes on as another program at once, of which jax warns
 # where a test before has begun its threads
 pytestmark = pytest.mark.filterwarnings("ignore:os.fork:RuntimeWarning")

@@ -17,7 +17,7 @@ from plasticity_jax.execution.engines import local, status, supervising, worker
 from plasticity_jax.storage import table as table_
 from plasticity_jax.storage import workdir
 
-ROOT = pathlib.Path(__file__).parents[2]
+ROOT = pathlib.Path(__file__).parents[3]
 
 
 class Stop(workdir.Stop):
