@@ -22,7 +22,7 @@ import numpy as np
 
 from plasticity_jax.datasets import contract, files, layouts, npy
 from plasticity_jax.datasets.contract import DataError, Dataset
-from plasticity_jax.storage.json_files import read_json
+from plasticity_jax.storage.json_files import read_json, sealed, unsealed
 from plasticity_jax.storage.workdir import reason_of
 
 if TYPE_CHECKING:
@@ -107,8 +107,7 @@ def _prepared(
                 "mean": mean,
                 "std": std,
             }
-            sealed = manifest | {"sha256": _seal(manifest)}
-            (entry / "manifest.json").write_text(json.dumps(sealed, indent=1))
+            (entry / "manifest.json").write_text(json.dumps(sealed(manifest), indent=1))
             place = _entry_folder(name, originals.sums)
             try:
                 entry.rename(place)
@@ -189,21 +188,13 @@ def _opened(name: str, sums: dict[str, str]) -> Dataset | None:
     return None
 
 
-def _seal(manifest: dict) -> str:
-    """SHA-256 of what a manifest says, but for its own."""
-    return hashlib.sha256(
-        json.dumps({**manifest, "sha256": ""}, sort_keys=True).encode()
-    ).hexdigest()
-
-
 def _check_manifest(name: str, manifest: dict, arrays: tuple[np.ndarray, ...]) -> None:
     """Raises ValueError where the manifest of an entry is not as it was written.
 
     An entry from before there was a sum is compared with what can be computed anew.
     """
-    if "sha256" in manifest:
-        if manifest["sha256"] != _seal(manifest):
-            raise ValueError("the manifest does not have its recorded SHA-256")
+    if manifest.get("sha256") is not None:
+        unsealed(manifest)
         return
     mean, std = contract.statistics(arrays[0])
     said = [

@@ -304,6 +304,20 @@ def test_a_cache_entry_from_before_there_was_a_sum(mnist, prepares, cache_root):
     assert prepares == ["mnist", "mnist"]
 
 
+def test_a_cache_entry_whose_sum_is_of_the_first_kind(mnist, prepares, cache_root):
+    first = datasets.load("mnist", str(mnist))
+    (file,) = (cache_root / "arrays").glob("*/manifest.json")
+    manifest = json.loads(file.read_text())
+    plain = json.dumps({**manifest, "sha256": ""}, sort_keys=True)
+    manifest["sha256"] = hashlib.sha256(plain.encode()).hexdigest()
+    file.write_text(json.dumps(manifest))
+    assert_same(first, datasets.load("mnist", str(mnist)))
+    assert prepares == ["mnist"]
+    file.write_text(json.dumps({**manifest, "source": "another"}))
+    assert_same(first, datasets.load("mnist", str(mnist)))
+    assert prepares == ["mnist", "mnist"]
+
+
 @pytest.mark.parametrize("damage", ["fingerprint", "truncated", "gone", "manifest"])
 def test_damaged_cache_is_rebuilt(mnist, prepares, cache_root, damage, caplog):
     first = datasets.load("mnist", str(mnist))
