@@ -10,6 +10,7 @@ from plasticity_jax.models import ViT, vit
 
 SMALL = {"patch": 4, "embedding": 12, "blocks": 2, "heads": 3, "ratio": 2, "dropout": 0.0}
 SIDE = 8
+THEIRS = {"scale": "weight", "bias": "bias"}
 
 
 def made(**changes):
@@ -18,6 +19,30 @@ def made(**changes):
     x = random.normal(size=(5, SIDE, SIDE, 2)).astype(np.float32)
     params, rest = drawn(net, x, random, centre=0.5)
     return net, params, rest, x
+
+
+def torch_norm(torch, name):
+    """A norm of PyTorch of tokens [B, tokens, 12]."""
+
+    class OfTokens(torch.nn.BatchNorm1d):
+        """Batch norm over examples and tokens."""
+
+        def forward(self, x):
+            return super().forward(x.reshape(-1, 12)).reshape(x.shape)
+
+    class OfGroups(torch.nn.GroupNorm):
+        """Group norm over tokens and the channels of a group."""
+
+        def forward(self, x):
+            return super().forward(x.transpose(1, 2)).transpose(1, 2)
+
+    return {
+        "none": torch.nn.Identity,
+        "layer": lambda: torch.nn.LayerNorm(12),
+        "batch": lambda: OfTokens(12),
+        "group": lambda: OfGroups(4, 12),
+        "rms": lambda: torch.nn.RMSNorm(12, eps=1e-5),
+    }[name]()
 
 
 def torch_network(torch, params, norm):
@@ -43,22 +68,19 @@ def torch_network(torch, params, norm):
             found[f"{theirs}.weight"] = tensors[f"block{i}_{name}"]["kernel"].T
             found[f"{theirs}.bias"] = tensors[f"block{i}_{name}"]["bias"]
         for number in (0, 1):
-            found[f"norm{number + 1}.weight"] = tensors[f"block{i}_norm{number}"]["scale"]
-            found[f"norm{number + 1}.bias"] = tensors[f"block{i}_norm{number}"]["bias"]
+            own = of_norm(f"block{i}_norm{number}").items()
+            found |= {f"norm{number + 1}.{name}": tensor for name, tensor in own}
         return found
+
+    def of_norm(name):
+        """The parameters of a norm, by PyTorch's names."""
+        return {THEIRS[ours]: tensor for ours, tensor in tensors.get(name, {}).items()}
 
     layer = torch.nn.TransformerEncoderLayer(
         12, 3, 24, dropout=0.0, activation="gelu", batch_first=True, norm_first=True
     )
 
-    class OfTokens(torch.nn.BatchNorm1d):
-        """Batch norm over examples and tokens."""
-
-        def forward(self, x):
-            return super().forward(x.reshape(-1, 12)).reshape(x.shape)
-
-    if norm == "batch":
-        layer.norm1, layer.norm2 = OfTokens(12), OfTokens(12)
+    layer.norm1, layer.norm2, last_norm = (torch_norm(torch, norm) for _ in range(3))
 
     def logits(images):
         kernel = tensors["patches"]["kernel"].reshape(4, 4, 2, 12).permute(3, 2, 0, 1)
@@ -68,18 +90,13 @@ def torch_network(torch, params, norm):
         x = torch.cat([token, x], dim=1) + tensors["places"]
         for i in range(2):
             x = torch.func.functional_call(layer, state(i), (x,))
-        scale, offset = tensors["last_norm"]["scale"], tensors["last_norm"]["bias"]
-        if norm == "batch":
-            last = {"weight": scale, "bias": offset}
-            x = torch.func.functional_call(OfTokens(12), last, (x,))[:, 0]
-        else:
-            x = functional.layer_norm(x, (12,), scale, offset, eps=1e-5)[:, 0]
+        x = torch.func.functional_call(last_norm, of_norm("last_norm"), (x,))[:, 0]
         return functional.linear(x, tensors["head"]["kernel"].T, tensors["head"]["bias"])
 
     return logits, tensors
 
 
-@pytest.mark.parametrize("norm", ["layer", "batch"])
+@pytest.mark.parametrize("norm", ["none", "layer", "batch", "group", "rms"])
 @pytest.mark.oracle
 def test_logits_and_gradients_as_pytorch(torch, norm):
     net, params, rest, x = made(norm=norm)
