@@ -7,12 +7,14 @@ import math
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pandas as pd
 import pytest
 from helpers import tiny
 from helpers.networks import quickly
 
-from plasticity_jax import lanes, models, probes, surgery
+import plasticity_jax as pj
+from plasticity_jax import lanes, manifolds, methods, models, probes, surgery
 from plasticity_jax.cli import launcher
 from plasticity_jax.execution import sweep
 from plasticity_jax.models import norms
@@ -43,10 +45,10 @@ def spec_of(model, norm, **changes):
     return tiny.spec(**{"model": model, "norm": norm, "options": SMALL[model], **sizes, **changes})
 
 
-def trained(spec, random):
+def trained(spec, random, data=DATA):
     """A state all of whose numbers are drawn, so that nothing is equal by its start."""
     lane = lanes.complete(spec, {"seed": 0})
-    shapes = jax.eval_shape(make_run(spec).init, lane, DATA)
+    shapes = jax.eval_shape(make_run(spec).init, lane, data)
 
     def draw(path, leaf):
         name = jax.tree_util.keystr(path)
@@ -89,6 +91,53 @@ def test_outputs_are_the_same_and_units_are_clones(model, norm):
         for group, units in hidden.items():
             score = float(probes.clone_r2(units, 2))
             assert score == pytest.approx(1, abs=1e-6), group
+
+
+@pytest.mark.usefixtures("compiled_quickly")
+@pytest.mark.long
+def test_clones_of_a_resnet18_on_images_of_32_part_by_noise_and_dropout_alone():
+    """Where images have positions left at the end."""
+    data = jax.tree.map(jnp.asarray, tiny.data(samples=4, shape=(32, 32, 3)))
+    x = jnp.asarray(np.random.default_rng(5).normal(size=(4, 32, 32, 3)), jnp.float32)
+    spec = spec_of("resnet18", "group", options={"resnet18.base": 2})
+    lane, state = trained(spec, np.random.default_rng(0), data)
+    start = jax.jit(lambda s: beginning.begun(wide_of(spec), lane, s, data))(state).params
+    manifold = manifolds.of_widening(state.params, start, 2)
+
+    def applied(spec, dropout=0.0):
+        options = {**dict(spec.options), "resnet18.dropout": dropout}
+        spec = dataclasses.replace(spec, options=options)
+        return network.network(spec, spec.make_environment({}), data).apply
+
+    def loss(params, dropout):
+        apply = applied(wide_of(spec), dropout)
+        logits, hidden, _ = apply(params, {}, x, True, jax.random.key(3))
+        scores = [probes.clone_r2(units, 2) for units in hidden.values()]
+        wrong = optax.softmax_cross_entropy_with_integer_labels(logits, jnp.arange(4) % 3)
+        return wrong.mean(), (logits, jnp.stack(scores))
+
+    @jax.jit
+    def noisy(updates):
+        optimizer = methods.gradient_noise(scale=0.01)(optax.sgd(1.0))
+        ctx = pj.Context(jax.random.key(0), step=0, boundary=False, hidden={})
+        return optimizer.update(updates, optimizer.init(start), start, ctx=ctx)[0]
+
+    @jax.jit
+    def far(updates):
+        moved = optax.apply_updates(start, updates)
+        return manifolds.distance(manifold, moved) / optax.tree.norm(updates)
+
+    gradient = jax.jit(jax.grad(loss, has_aux=True), static_argnums=1)
+    plain, (logits, scores) = gradient(start, 0.0)
+    assert_close(logits, quickly(lambda p: applied(spec)(p, {}, x, False)[0], state.params))
+    np.testing.assert_allclose(scores, 1, atol=1e-6)
+    assert far(plain) < 1e-5
+    noise = noisy(plain)
+    _, (_, scores) = gradient(jax.tree.map(jnp.add, start, noise), 0.0)
+    assert far(noise) > 1e-2
+    assert scores.min() < 1 - 1e-3
+    dropped, _ = gradient(start, 0.5)
+    assert far(dropped) > 1e-2
 
 
 @pytest.mark.parametrize("activation", ["crelu", "tanh"])
