@@ -1,13 +1,13 @@
-"""The factorial that the paper lacks: layer norm x L2 x two-hot or smoothed targets, on each
-stream.
+"""The factorial that the paper lacks: layer norm x L2 x output, on each stream: two-hot or
+smoothed targets, or outputs divided by their norm.
 
 Question: are the remedies additive, less or more than that, and on which stream?
 Source: Lyle et al. name the mechanisms independent and the remedies additive; there is no factorial
 design in the paper, so this one is ours.
 Command: python -m experiments.disentangling.factorial --data_dir=DIR
     --workdir=runs/disentangling_factorial --scale=reduced
-(--stream=labels, offset or composite for one; --granularity=1,20 with --stream=labels and
---transition=output makes gradual change a fourth factor)
+(--stream=labels, labels_scale_invariant, offset or composite for one; --granularity=1,20 with
+--stream=labels and --transition=output makes gradual change a fourth factor)
 Rule: the outcome is a seed's mean over the last tasks (--last), of accuracy or of minus the
 logarithm of the squared error to base 10; its best mean over as many tasks in a row is told beside
 it. An effect is the mean with a remedy less that without, an interaction half the difference of two

@@ -38,6 +38,7 @@ class Kept(NamedTuple):
 
 KEPT = {
     "labels": Kept("labels", "labels"),
+    "labels_scale_invariant": Kept("labels_scale_invariant", "labels, scale-invariant output"),
     "offset": Kept("offset", "offset"),
     "composite": Kept("composite", "composite"),
     "gradual": Kept("labels", "labels, abrupt and gradual"),

@@ -211,6 +211,7 @@ BENCHMARKS = {
                 {"norm": "batch+layer", "method": "l2"},
                 {"method": "l2", "l2.strength": 1e-6},
                 {"head": "smoothed"},
+                {"head": "scale_invariant", "norm": ("none", "layer"), "method": ("none", "l2")},
                 {"activation": ("leaky_relu", "tanh", "gelu")},
                 {"activation": "crelu", "model": "mlp"},  # (which ResNet-18 refuses)
             ),

@@ -13,7 +13,8 @@ from plasticity_jax.cli import flags, launcher
 HELP = """
 This run's own flags
   --scale=reduced                      numbers of every setting: paper, reduced or smoke
-  --stream=labels,offset,composite     which streams
+  --stream=labels,labels_scale_invariant,offset,composite
+                                       which streams
 """
 
 
@@ -35,6 +36,8 @@ class Stream(NamedTuple):
 
 STREAMS = {
     "labels": Stream("interventions", {"smoothed.smoothing": 0.01}, "smoothed", "online_accuracy"),
+    # (the same stream: what stands against the linear head is another one)
+    "labels_scale_invariant": Stream("interventions", {}, "scale_invariant", "online_accuracy"),
     "offset": Stream(
         "offsets",
         {"target_offset.offset": 100.0, "two_hot.low": 90.0, "two_hot.high": 110.0},

@@ -51,12 +51,14 @@ tasks. The others stay as they are.
 SLICE = """Runs one slice of a run with --engine, from where it was; engines call it.
 
 plasticity slice FOLDER [--import=my_parts.py] [--cores=0,1] [--parent=PID]
+    [--backend=gpu]
 
 Exit code 0: done. 143: stopped by a signal, all it had is saved. 1: a fault, and the same command
 would meet it again; the sentence is in FOLDER/fault.txt too.
 
   --cores=0,1                          cores that it may use
   --parent=PID                         process without which it ends
+  --backend=gpu                        kind of device without which it is a fault
 """
 LIST = """Prints everything that can be named in a flag of a run.
 
@@ -131,7 +133,7 @@ def merge(argv: Sequence[str]) -> int:
 
 def slice_(argv: Sequence[str]) -> int:
     """Runs one slice."""
-    own, given = folders.plain(argv, SLICE, {"cores": None, "parent": None})
+    own, given = folders.plain(argv, SLICE, {"cores": None, "parent": None, "backend": None})
     if given is None:
         return 0
     if len(given) != 1:
@@ -145,6 +147,8 @@ def slice_(argv: Sequence[str]) -> int:
     with launcher.interruptible():
         try:
             launcher.prepare_jax(description.read_how(Path(folder)).deterministic, devices=1)
+            if own["backend"]:
+                worker.check_backend(own["backend"])
             folders.load(own["import"])
             worker.run(folder)
         except tasks.Stopped as stopped:

@@ -87,11 +87,19 @@ def checked(
 
 
 def _where(values: flags.Values) -> tuple[str, int]:
-    """The kind of devices that slices are run on, "" if it is not known, and how many at a time."""
+    """The kind of devices that slices are run on, "" if it is not known, and how many at a time.
+    Raises ValueError for more than there are accelerators.
+    """
     workers = settings.read("workers", values["workers"])
     if values["engine"] != "local":
         return "", workers or 0
     found = local.devices()
+    if found.backend != "cpu" and (workers or 0) > found.count:
+        # (jax starts on a CPU, without a word that stops it, where its accelerator is not there)
+        raise ValueError(
+            f"workers is {workers}: allowed are 1 to {found.count}, as many as this machine has "
+            f"accelerators ({found.backend})."
+        )
     return found.backend, workers or found.count
 
 

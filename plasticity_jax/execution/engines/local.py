@@ -120,6 +120,8 @@ def _places(options: Options) -> dict[int, Mapping[str, str]]:
 def _started(folder: Path, options: Options, place: Mapping[str, str]) -> subprocess.Popen[Any]:
     """The process of a slice, whose words are in the slice's log.txt. Raises WorkdirError."""
     flags = [f"--parent={os.getpid()}"]
+    if options.backend != "cpu":
+        flags.append(f"--backend={options.backend}")
     variables = dict(place)
     if "cores" in variables:
         flags.append(f"--cores={variables.pop('cores')}")

@@ -7,6 +7,8 @@ import os
 import signal
 from pathlib import Path
 
+import jax
+
 from plasticity_jax.execution import program as program_
 from plasticity_jax.execution import slices, starts, sweep
 from plasticity_jax.execution.engines import description
@@ -118,6 +120,19 @@ def check_ready(folder: str | Path) -> None:
         raise WorkdirError(
             f"{folder} {slices.lacks(folder) if not Path(folder).is_dir() else 'has no slice.json'}"
             ": allowed are the folders that a run with --engine makes."
+        )
+
+
+def check_backend(wanted: str) -> None:
+    """Raises WorkdirError unless jax starts on the kind of device that a slice is for.
+
+    Where an accelerator cannot be reached, jax starts on a CPU instead.
+    """
+    found = jax.default_backend()
+    if found != wanted:
+        raise WorkdirError(
+            f"jax starts on {found} in the process of a slice: allowed is {wanted}, for which the "
+            "run was planned."
         )
 
 

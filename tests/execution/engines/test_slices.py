@@ -288,6 +288,17 @@ def test_another_folder_in_the_place_of_the_workdir_is_left_alone(when, runs, en
 # What is written of a slice
 
 
+def test_a_slice_for_an_accelerator_is_not_run_on_a_cpu(runs, tmp_path, capsys):
+    """Where its accelerator is gone jax starts on a CPU, with a warning alone."""
+    programs, _, _ = planned(runs)
+    description.write(tmp_path, programs[0], description.How())
+    assert commands.main(["slice", str(tmp_path), "--backend=gpu"]) == 1
+    said = "jax starts on cpu in the process of a slice: allowed is gpu, for which the run was "
+    assert said in capsys.readouterr().err
+    assert said in worker.fault(tmp_path)
+    assert not (tmp_path / "checkpoints").exists()
+
+
 def test_a_description_says_the_program_again(runs, tmp_path):
     programs, _, _ = planned(runs)
     how = description.How(data_dir="/data", start_task=3)

@@ -12,6 +12,7 @@ import pytest
 from helpers import tiny
 from helpers.processes import command, finish, wait_for
 
+from plasticity_jax.cli import commands
 from plasticity_jax.execution import engines, slices
 from plasticity_jax.execution.engines import local, status, supervising, worker
 from plasticity_jax.storage import table as table_
@@ -152,6 +153,27 @@ def test_each_worker_has_an_accelerator_of_its_own(tmp_path, monkeypatch):
     assert [p["CUDA_VISIBLE_DEVICES"] for p in local._places(asked).values()] == ["3", "5"]
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES")
     assert [p["CUDA_VISIBLE_DEVICES"] for p in local._places(asked).values()] == ["0", "1"]
+
+
+def test_no_more_workers_than_accelerators(tmp_path, monkeypatch, capsys):
+    """The next one would have none, and jax would start it on a CPU."""
+    monkeypatch.setattr(local, "devices", lambda: local.Devices("gpu", 1))
+    given = ["run", "--dataset=digits", "--engine=local", "--workers=2"]
+    assert commands.main([*given, f"--workdir={tmp_path / 'new'}"]) == 2
+    assert "error: workers is 2: allowed are 1 to 1, as many as this machine has accelerators " in (
+        capsys.readouterr().err
+    )
+    assert not (tmp_path / "new").exists()
+
+
+def test_a_process_is_told_for_which_accelerator_it_is(tmp_path, monkeypatch):
+    started = []
+    monkeypatch.setattr(local.subprocess, "Popen", lambda words, **more: started.append(words))
+    for backend in ("gpu", "cpu"):
+        asked = options(tmp_path)._replace(backend=backend)
+        local._started(tmp_path, asked, {})
+    told = ["--backend=gpu" in words for words in started]
+    assert told == [True, False]
 
 
 def test_it_is_asked_for_the_devices_elsewhere(monkeypatch):
