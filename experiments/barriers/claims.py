@@ -37,7 +37,12 @@ DIGITS = {
     "mlp": "split_digits",
     **{model: f"split_digits_{model}" for model in ("cnn", "resnet18", "vit")},
 }
-AFFINED = ("mlp", "cnn", "vit")  # of which digits were run without scale and offset as well
+AFFINED = (
+    "mlp",
+    "cnn",
+    "resnet18",
+    "vit",
+)  # of which digits were run without scale and offset as well
 SMALL_CLONES = "clone_resnet18_small"  # lanes of a narrower ResNet-18, on images of 16 x 16
 NAMES = {"mlp": "MLP", "cnn": "CNN", "resnet18": "ResNet-18", "vit": "ViT"}
 DEAD, TWINS, STUCK = "dead_fraction", "duplicate_fraction", "saturated_fraction"

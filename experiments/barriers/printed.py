@@ -173,7 +173,6 @@ _OF_OPTIMIZERS = {
     ("adam, not cloned", _RANK): 62,
 }
 _OF_MLP = _bars("mlp", ", mlp.dropout=0", ", mlp.dropout=0.1") | _ranks("mlp", ", mlp.dropout=0")
-_SMALL = (", resnet18.dropout=0", ", resnet18.dropout=0.1")
 ENDS: dict[str, Mapping[tuple[str, str], float]] = {
     "3.2": {
         **{(arm, _ACCURACY): 0.39 for arm in _MLP},
@@ -198,9 +197,8 @@ ENDS: dict[str, Mapping[tuple[str, str], float]] = {
     "B.1_digits": _bars("mlp", "") | _ranks("mlp") | _plain("mlp"),
     **{
         f"B.1_{one}_digits": _bars(one, "", f", {one}.dropout=0.1") | _ranks(one) | _plain(one)
-        for one in ("cnn", "vit")
+        for one in ("cnn", "resnet18", "vit")
     },
-    "B.1_resnet18_digits": _bars("resnet18", *_SMALL) | _ranks("resnet18", _SMALL[0]),
     "B.12": _OF_OPTIMIZERS,
     "4.1": {
         **_of_clones(
