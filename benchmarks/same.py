@@ -16,6 +16,11 @@ import pandas as pd
 
 from benchmarks import against
 
+PROBES = (
+    "hessian_top,representation_change,dormant_fraction,tau_dormant_fraction,distance_from_init,"
+    "parameter_norm,gradient_norm,effective_rank"
+)
+"""All that there were with one paper, by the names that they have."""
 RUN = ("experiments.run", "--tasks=2", "--seeds=1", "--probes=dormant_fraction")
 WORDS = (
     "--dataset=generated",
@@ -26,7 +31,7 @@ WORDS = (
 )
 IMAGES = ("--environment=random_labels", "--dataset=digits", "--model=resnet18", "--norm=batch")
 RUNS = {
-    "demo": ("experiments.demo", "--epochs=6", "--tasks=3", "--seeds=2"),
+    "demo": ("experiments.demo", "--epochs=6", "--tasks=3", "--seeds=2", f"--probes={PROBES}"),
     "texts": (
         *(*RUN, "--environment=random_seq2seq", "--transition=sampling", *WORDS, "--depth=1"),
         *("--samples=64", "--batch_size=16", "--epochs=2", "--granularity=1,4"),
