@@ -115,3 +115,14 @@ def test_tests_lie_in_folders_of_the_rooms():
     folders = {path.parent.relative_to(TESTS) for path in TESTS.rglob("test_*.py")}
     rooms = {folder for folder in folders if folder.parts and folder.parts[0] not in BESIDE}
     assert {folder for folder in rooms if not (ROOT / folder).is_dir()} == set()
+
+
+@pytest.mark.parametrize("path", sorted(TESTS.rglob("test_oracle_*.py")), ids=lambda p: p.stem)
+def test_files_that_are_called_oracles_have_nothing_else(path):
+    """Else `conftest.pytest_ignore_collect` would leave out a test that was asked for."""
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    whole = [ast.unparse(one) for one in tree.body if isinstance(one, ast.Assign)]
+    if "pytestmark = pytest.mark.oracle" not in whole:
+        tests = [one for one in tree.body if isinstance(one, ast.FunctionDef)]
+        for one in (one for one in tests if one.name.startswith("test_")):
+            assert "pytest.mark.oracle" in map(ast.unparse, one.decorator_list), one.name

@@ -7,7 +7,6 @@ import re
 import numpy as np
 import pandas as pd
 import pytest
-from sklearn.datasets import load_diabetes
 
 from plasticity_jax.cli import launcher
 
@@ -100,6 +99,8 @@ def test_a_row_of_the_notes_runs(contract, tmp_path, monkeypatch):
     monkeypatch.setattr(launcher, "prepare_jax", lambda *_: None)
     flags = ROWS[contract]
     if "--environment=regression" in flags:
+        from sklearn.datasets import load_diabetes  # (seconds, for every worker of the tests)
+
         x, y = load_diabetes(return_X_y=True)
         for part, rows in (("train", slice(0, 100)), ("test", slice(100, 140))):
             np.save(tmp_path / f"{part}_images.npy", np.float32(x[rows]))

@@ -6,7 +6,6 @@ import pathlib
 import numpy as np
 import pandas as pd
 import pytest
-from sklearn import metrics
 
 from experiments import barriers, figures
 from experiments.barriers import cloning, foretelling, ranks, settings
@@ -207,6 +206,8 @@ def test_cases_are_tasks_before_a_fall_whose_next_five_are_known():
 
 
 def test_areas_are_those_of_scikit_learn():
+    from sklearn import metrics  # (seconds, for every worker of the tests)
+
     random = np.random.default_rng(0)
     score, falls = random.integers(0, 9, 60).astype(float), random.random(60) < 0.3
     assert foretelling.area(score, falls) == pytest.approx(metrics.roc_auc_score(falls, score))

@@ -28,7 +28,9 @@ class Own(nn.Module):
 
 
 NET, X = Own(), jnp.asarray(np.random.default_rng(0).normal(size=(8, 4)), jnp.float32)
-PARAMS = NET.init(jax.random.key(0), X)["params"]
+SHAPES = jax.eval_shape(NET.init, jax.random.key(0), X)["params"]
+DRAWN = np.random.default_rng(1)
+PARAMS = jax.tree.map(lambda p: jnp.asarray(DRAWN.normal(size=p.shape), p.dtype), SHAPES)
 SOWN = NET.apply({"params": PARAMS}, X, mutable=["intermediates"])[1]["intermediates"]
 UNITS = {"h": UnitGroup(("Dense_0",), None, ("Dense_1",))}
 

@@ -36,7 +36,6 @@ from plasticity_jax.text.sentencepieces import CONTROL, Piece
 from plasticity_jax.training import supervised
 
 T5_IDS = {"padding": 0, "end": 1, "unknown": 2}
-EMBEDDING = t5_tensors()["shared.weight"]
 CONVOLUTION = "resnet.embedder.embedder.convolution.weight"
 
 
@@ -104,7 +103,8 @@ def test_tensors_that_change_nothing_may_be_there(tmp_path):
             (32, 2), np.float32
         )
     }
-    more = t5_folder(tmp_path / "more", tensors=dict.fromkeys(names, EMBEDDING) | unused)
+    shared = dict.fromkeys(names, t5_tensors()["shared.weight"])
+    more = t5_folder(tmp_path / "more", tensors=shared | unused)
     assert same(loaded(t5_network, more), loaded(t5_network, t5_folder(tmp_path / "one")))
 
 
