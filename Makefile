@@ -5,6 +5,8 @@ WORKERS ?= 2
 FIGURES ?= 1a 1b 1c 2 3 4 5a 5b
 EXTRA ?=
 COMMA := ,
+# where it is set, as in many containers, every process that tests start would compile the whole package's Python anew
+unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: setup demo test long snippets lint types claims pictures docs browser oracles sampler mutations faults faults-full smoke bench clean
 
