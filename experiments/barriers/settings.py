@@ -229,8 +229,10 @@ def _defaults(benchmark: Benchmark[Any], choices: figures.Choices) -> dict[str, 
     return {**benchmark.at(choices.scale), **published}
 
 
-READOUTS = {"online_accuracy": "accuracy_of_all"}
-"""The public code's accuracy is among all outputs, also those that a task does not have."""
+READOUTS = {"online_accuracy": "accuracy_of_all", "clone_r2": "clone_r2/as_published"}
+"""The public code's accuracy is among all outputs, also those that a task does not have, and its R2
+of standard deviations.
+"""
 KIND = figures.Kind(_arms, _defaults, _given_axes, figures.no_remarks, published=READOUTS)
 
 

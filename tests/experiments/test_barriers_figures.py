@@ -55,6 +55,31 @@ def test_as_published_draws_the_accuracy_among_all_outputs(capsys):
     assert "--as_published changes nothing" in capsys.readouterr().err
 
 
+def test_clones_as_published_are_those_of_the_public_code(capsys):
+    named = {"B.5": "clone_networks", "B.8": "noise_vit", "B.9": "noise_vit"}
+    named |= {"4.1": "clone_mlp", "B.11": "optimizers", "B.12": "optimizers"}
+    for name, benchmark in named.items():
+        metric = "loss" if name in ("B.9", "B.12") else ""
+        figure = cloning.figure(name, benchmark, metric)
+        clean = figures.plan(figure, figures.Choices())
+        plan = figures.plan(figure, figures.Choices(as_published=True))
+        assert figures.metric_of(plan.figure) == (metric or "clone_r2/as_published")
+        values, given = flags.parse([], plan.defaults)
+        found = flags.runs(values, given, plan.arms)
+        figures.metrics.check_measured([spec for spec, _ in found], figures.metric_of(plan.figure))
+        optimizers = {spec.optimizer for spec, _ in found}
+        by_optimizer = {"momentum", "adam", "adamw"}
+        assert optimizers == (by_optimizer if benchmark == "optimizers" else {"momentum"})
+        for spec, _ in found:
+            if spec.model == "vit" and spec.surgery == "clone":
+                assert dict(spec.options)["clone.rescale"] is False
+        assert not any("clone.rescale" in one for one in (clean.defaults, *clean.arms))
+    assert "vit" in {arm["model"] for arm in cloning.BENCHMARKS["clone_networks"].recipe.grids}
+    given = figures.Choices(as_published=True, given={"optimizer": "sgd"})
+    assert figures.plan(cloning.figure("B.11", "optimizers"), given).arms
+    assert capsys.readouterr().err == ""
+
+
 def test_arms_are_those_of_the_paper():
     _, found = runs("norms", "paper")
     assert len(found) == 4 * (1 + 2 * 2)
