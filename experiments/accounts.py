@@ -209,10 +209,35 @@ def filled(text: str, blocks: Mapping[str, str]) -> str:
     return text
 
 
+class Reached(NamedTuple):
+    """What an arm reached, of each seed [seeds]; errors as minus their logarithm to base 10.
+
+    Attributes:
+      label: what the arm is called.
+      first, best, end: its first task, the best mean of tasks in a row, and the last such mean.
+    """
+
+    label: str
+    first: np.ndarray
+    best: np.ndarray
+    end: np.ndarray
+
+
+def reached(table: Any, kept: Kept) -> list[Reached]:
+    """Returns what each arm of a figure reached."""
+    columns = differing(table)
+    found = statistics.arms(table, columns)
+    made = []
+    for label, rows in zip(statistics.arm_labels(table, columns), found.rows, strict=True):
+        values = rows.pivot(index="task", columns="seed", values=kept.metric)
+        windows = _windows(values, kept.window, kept.metric == presence.ERROR)
+        made.append(Reached(label, *windows))
+    return made
+
+
 def rows_of_arms(name: str, kept: Kept, folder: Path) -> str:
     """Returns the table of a figure's arms, and the sentence whether the effect is there."""
     table = table_.read(folder / f"{name}.parquet")
-    columns = differing(table)
     error = kept.metric == presence.ERROR
     scale, unit = (1, "-log10 of squared error") if error else (100, "%")
     bare = _windows(arm(table, kept.bare, kept.metric), kept.window, error)
@@ -221,16 +246,11 @@ def rows_of_arms(name: str, kept: Kept, folder: Path) -> str:
         "nothing |",
         "|---|---|---|---|---|",
     ]
-    found = statistics.arms(table, columns)
-    labels = statistics.arm_labels(table, columns)
-    for label, rows in zip(labels, found.rows, strict=True):
-        values = rows.pivot(index="task", columns="seed", values=kept.metric)
-        own = _windows(values, kept.window, error)
-        first, best, end = (told(interval(part), scale) for part in own)
-        apart = (
-            "" if np.array_equal(own[2], bare[2]) else told(interval(own[2] - bare[2]), scale, "+")
-        )
-        lines.append(f"| {label} | {first} | {best} | {end} | {apart} |")
+    for one in reached(table, kept):
+        first, best, end = (told(interval(part), scale) for part in one[1:])
+        same = np.array_equal(one.end, bare[2])
+        apart = "" if same else told(interval(one.end - bare[2]), scale, "+")
+        lines.append(f"| {one.label} | {first} | {best} | {end} | {apart} |")
     rows = rows_with(table, kept.bare)
     effect = presence.told(name, presence.fallen(rows, kept.metric, kept.window))
     return "\n".join([*lines, "", f"- {effect}"])

@@ -6,8 +6,9 @@ Source: Lyle et al. name the mechanisms independent and the remedies additive; t
 design in the paper, so this one is ours.
 Command: python -m experiments.disentangling.factorial --data_dir=DIR
     --workdir=runs/disentangling_factorial --scale=reduced
-(--stream=labels, labels_scale_invariant, offset or composite for one; --granularity=1,20 with
---stream=labels and --transition=output makes gradual change a fourth factor)
+(--stream=labels, labels_scale_invariant, offset, composite, continual or growing for one;
+--granularity=1,20 with --stream=labels and --transition=output makes gradual change a fourth
+factor)
 Rule: the outcome is a seed's mean over the last tasks (--last), of accuracy or of minus the
 logarithm of the squared error to base 10; its best mean over as many tasks in a row is told beside
 it. An effect is the mean with a remedy less that without, an interaction half the difference of two

@@ -96,6 +96,24 @@ WITHOUT_NORM: Mapping[str, Where] = {
 """Arms of figure 4 with one intervention that is no norm."""
 
 
+def _of_scale(figure: str, lanes: str) -> tuple[Claim, ...]:
+    """What the paper says of an output that is invariant to scale: it adds to the two others."""
+    remedies = {
+        "layer norm + L2": _alone("l2", "layer"),
+        "nothing": _alone(),
+    }
+    return tuple(
+        Claim(
+            figure,
+            f"an output that is invariant to scale adds to {name}",
+            lanes,
+            "points",
+            {f"over {name}": more({**arm_, "head": "scale_invariant"}, arm_)},
+        )
+        for name, arm_ in remedies.items()
+    )
+
+
 def _of_interventions(figure: str, lanes: str) -> tuple[Claim, ...]:
     """What the paper says of figure 4, on lanes of all its interventions."""
     return (
@@ -141,6 +159,7 @@ def _of_interventions(figure: str, lanes: str) -> tuple[Claim, ...]:
                 if name not in ("ReDo", "rescaling")
             },
         ),
+        *_of_scale(figure, lanes),
     )
 
 
@@ -164,8 +183,10 @@ CLAIMS = (
         {norm: more({"norm": norm}, {"norm": "none"}, window=2) for norm in ("layer", "batch")},
     ),
     *_of_interventions("4, CNN, digits", "figure_4_cnn_digits"),
+    *_of_interventions("4, ResNet-18, digits", "figure_4_resnet_digits"),
     *_of_axes("25, MLP", "figure_25", NORMS),
     *_of_axes("25, CNN", "figure_4_cnn", ("layer", "batch", OTHER), 3),
     *_of_axes("25, CNN, digits", "figure_25_cnn_digits", NORMS),
+    *_of_axes("25, ResNet-18, digits", "figure_25_resnet_digits", NORMS),
     *_of_axes("25, ResNet-18", "figure_4_resnet", NORMS, 2),
 )

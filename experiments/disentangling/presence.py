@@ -3,7 +3,7 @@
 Question: is there, at this scale, a loss of plasticity for remedies to undo?
 Command: python -m experiments.disentangling.presence --data_dir=DIR
     --workdir=runs/disentangling_presence --scale=reduced
-(--stream=labels, offset or composite for one)
+(--stream=labels, offset, composite, continual or growing for one)
 Rule: that of `experiments.presence`, fixed before any figure, with five seeds that no result is
 reported of (1000 to 1004). A figure or factorial of a stream without it says that the effect is not
 present here.

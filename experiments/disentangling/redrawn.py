@@ -10,9 +10,12 @@ import sys
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from experiments import accounts
+import numpy as np
+
+from experiments import accounts, figures, redrawing
 from experiments import presence as effects
 from experiments.disentangling import claims, factorial, ordering, presence, rewards, streams
+from plasticity_jax.reporting import curves
 from plasticity_jax.storage import table as table_
 from plasticity_jax.storage import writing
 
@@ -43,6 +46,15 @@ KEPT = {
     "composite": Kept("composite", "composite"),
     "gradual": Kept("labels", "labels, abrupt and gradual"),
 }
+
+ARMS = {
+    "figure_4": "Figure 4: each intervention alone, MLP on MNIST",
+    "figure_4_cnn_digits": "Figure 4: each intervention alone, CNN on digits",
+    "figure_4_resnet_digits": "Figure 4: each intervention alone, ResNet-18 on digits",
+    "figure_25_resnet_digits": "Figure 25: axes of a norm, ResNet-18 on digits",
+}
+"""Titles of the figures whose arms come from several runs, and are too many for curves."""
+MEASURED = ("online_accuracy", "accuracy", "parameter_norm", "dormant_fraction")
 
 
 def there() -> list[str]:
@@ -112,6 +124,51 @@ def filled(text: str) -> str:
     return accounts.filled(text, blocks())
 
 
+def draw(name: str, folder: Path = RESULTS, *, picture: bool = True) -> Path:
+    """Writes the tables of a figure of several runs, and unless told not to the picture of where
+    its arms ended; returns the path of the final table.
+    """
+    table, kept = table_.read(LANES / f"{name}.parquet"), claims.KEPT[name]
+    columns = accounts.differing(table)
+    course = figures.drawn(table, columns, kept.metric)
+    writing.text(folder / f"{name}.csv", course.to_csv(index=False))
+    if picture:
+        drawn = picture_of_ends(accounts.reached(table, kept), ARMS[name], kept.window)
+        curves.store_figure(drawn, folder / f"{name}.png")
+    return redrawing.store(table, columns, MEASURED, folder / name)
+
+
+def picture_of_ends(arms: list[accounts.Reached], title: str, window: int) -> Any:
+    """Returns a matplotlib figure with an arm a row, the worst below: where it ended, with its
+    interval over seeds, its first task and the best in between.
+    """
+    from matplotlib.figure import Figure
+
+    arms = sorted(arms, key=lambda one: one.end.mean())
+    place = np.arange(len(arms))
+    figure = Figure(figsize=(8, 1.5 + 0.24 * len(arms)), layout="constrained")
+    axes = figure.subplots()
+    mean, low, high = 100 * np.array([accounts.interval(one.end) for one in arms]).T
+    axes.errorbar(mean, place, xerr=[mean - low, high - mean], fmt="o", capsize=3, label="end")
+    for mark, label in (("|", "best"), ("x", "first")):
+        values = [100 * getattr(one, label).mean() for one in arms]
+        axes.plot(values, place, mark, color="0.4", markersize=8, label=label)
+    axes.set_yticks(place, [one.label for one in arms])
+    axes.set_xlim(0, 103)
+    axes.set_xlabel("online accuracy, %")
+    axes.grid(axis="x", color="0.9")
+    figure.suptitle(title)
+    said = {
+        "end": f"last {window} tasks, 95 % interval",
+        "best": f"best {window} tasks in a row",
+        "first": "first task",
+    }
+    handles, labels = axes.get_legend_handles_labels()
+    words = [said[label] for label in labels]
+    figure.legend(handles, words, loc="outside lower center", ncols=3, frameon=False, fontsize=8)
+    return figure
+
+
 def main() -> int:
     """Writes everything; returns the exit code."""
     for name in there():
@@ -124,6 +181,8 @@ def main() -> int:
         path = RESULTS / f"factorial_{name}.png"
         outcome = factorial.outcome_label(metric, KEPT[name].last)
         factorial.picture(own, found, f"Stream: {KEPT[name].title}", outcome, path)
+    for name in accounts.there(ARMS, LANES):
+        draw(name)
     writing.text(README, filled(README.read_text(encoding="utf-8")))
     return 0
 

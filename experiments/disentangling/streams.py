@@ -13,8 +13,8 @@ from plasticity_jax.cli import flags, launcher
 HELP = """
 This run's own flags
   --scale=reduced                      numbers of every setting: paper, reduced or smoke
-  --stream=labels,labels_scale_invariant,offset,composite
-                                       which streams
+  --stream=labels,offset,composite     which streams; also labels_scale_invariant, continual,
+                                       growing
 """
 
 
@@ -46,7 +46,11 @@ STREAMS = {
     ),
     # (the mean of targets grows by 10 from task to task)
     "composite": Stream("composite", settings.WIDE, "two_hot", "online_accuracy"),
+    "continual": Stream("continual", settings.NARROW, "two_hot", "online_accuracy"),
+    "growing": Stream("growing", settings.WIDE, "two_hot", "online_accuracy"),
 }
+USUAL = ("labels", "offset", "composite")
+"""Those that are run where no stream is named."""
 
 
 def title(stream: Stream) -> str:
@@ -75,7 +79,7 @@ def launch(
     """Runs what `experiment` makes of (stream, scale, doc), one stream after another, each in a
     folder of its own inside the workdir; returns the exit code.
     """
-    known: dict[str, Any] = {"scale": "reduced", "stream": ",".join(STREAMS)}
+    known: dict[str, Any] = {"scale": "reduced", "stream": ",".join(USUAL)}
     try:
         own, rest = flags.own(known, sys.argv[1:] if argv is None else argv)
         scale = registry.one_of("scale", own["scale"], SCALES)

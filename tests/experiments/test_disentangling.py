@@ -15,6 +15,7 @@ from experiments.disentangling import (
     kernels,
     redrawn,
     settings,
+    streams,
     switch,
 )
 from plasticity_jax.cli import flags
@@ -222,13 +223,13 @@ def test_linearized_units_are_counted_beside_the_papers():
         arm = {"activation": activation, "norm": norm, "random_labels.draw": draw}
         for seed in range(2):
             for task, share in enumerate((0.0, 0.5, 0.25)):
-                found = {claims.UNITS: share, "linearized_fraction/line": 0.1}
+                found = {claims.UNITS: share, claims.LAST_LINES: share / 2}
                 rows.append({**arm, "seed": seed, "task": task, **found})
     lines = claims.rows_of_units(pd.DataFrame(rows)).splitlines()
     assert len(lines) == 2 + 8
     assert lines[2] == (
-        "| gelu, norm none, iid | 64.00 [64.00, 64.00] | 128.00 [128.00, 128.00] | about 250 "
-        "| 10.0 [10.0, 10.0] |"
+        "| gelu, norm none, iid | 64.00 [64.00, 64.00] | 128.00 [128.00, 128.00] "
+        "| 32.00 [32.00, 32.00] | 64.00 [64.00, 64.00] | about 250 |"
     )
 
 
@@ -322,7 +323,33 @@ def test_flags_of_the_first_papers_figures_are_refused():
 
 def test_an_unknown_stream_is_a_fault_of_the_command_line(capsys):
     assert factorial.main(["--stream=x", "--workdir=nowhere"]) == 2
-    assert "unknown stream 'x': known are labels, offset, composite." in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert f"unknown stream 'x': known are {', '.join(streams.STREAMS)}." in said
+
+
+QUICK = "figure_25_resnet_digits"  # the least arms
+
+
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param(n, marks=() if n == QUICK else pytest.mark.long) for n in redrawn.ARMS],
+)
+def test_tables_of_arms_of_several_runs_are_of_the_kept_lanes(name, tmp_path):
+    final = redrawn.draw(name, tmp_path, picture=False)
+    for made in (final, tmp_path / f"{name}.csv"):
+        assert made.read_text() == (redrawn.RESULTS / made.name).read_text()
+    assert (redrawn.RESULTS / f"{name}.png").exists()
+
+
+def test_where_arms_ended_is_drawn_in_that_order():
+    arms = [
+        accounts.Reached(label, *(np.array([end, end + 0.1]) for _ in range(3)))
+        for label, end in (("a", 0.5), ("b", 0.1), ("c", 0.8))
+    ]
+    (axes,) = redrawn.picture_of_ends(arms, "A title", 5).axes
+    assert [label.get_text() for label in axes.get_yticklabels()] == ["b", "a", "c"]
+    ends = axes.lines[0].get_xdata()
+    np.testing.assert_allclose(ends, [15, 55, 85])
 
 
 def test_reported_tables_are_made_from_the_lanes_kept():
