@@ -38,6 +38,7 @@ METRIC = "online_accuracy"
 SHARE, AHEAD, FIRST = 0.9, 5, slice(1, 5)  # of what is called a fall, and tasks 2 to 5
 SCORES = {
     "trap": "distance from a clone",
+    "trap/relative": "least relative distance of two units",
     "trap/curvature": "curvature at the nearest clone",
     "trap/frozen_distance": "distance from a frozen unit",
     "trap/frozen": "inputs on which the flattest unit is not flat",

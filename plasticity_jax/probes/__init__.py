@@ -390,7 +390,9 @@ def _trap(snapshot: Snapshot) -> Annotated[Measured, Metric(label="distance from
     into it, bias, scale and offset of its norm, weights that read it), a and b the two units of a
     layer with the least ||w_a - w_b||_2.
 
-    Details: `layer`, the place of the nearest layer among the unit groups, from 0; `curvature` of
+    Details: `layer`, the place of the nearest layer among the unit groups, from 0; `relative`, the
+    least ||w_a - w_b||_2 / (||w_a||_2 + ||w_b||_2) of any two units of a layer, which may be others
+    than the nearest in parameters, as small units are near each other; `curvature` of
     the loss L along what parts these two, v'Hv / v'v with H = d^2 L / dp^2, v = (w_a - w_b) / 2 at
     unit a and -v at b, above 0 where gradient descent brings them together; `frozen` = min over
     units i of the share of inputs x with |phi'(z_i(x))| >= 1e-3, z_i what goes into the activation
@@ -398,7 +400,7 @@ def _trap(snapshot: Snapshot) -> Annotated[Measured, Metric(label="distance from
     of s_i / ||w_i||_2, s_i by how much the bias of unit i has to move until it is flat on all
     inputs, also per layer, NaN of a phi that has no flat end; and `manifold`, which of the two is
     nearer: 0 clones, whose distance is likewise how far each of the two has to move over its own
-    size, 1 a frozen unit.
+    size, 1 a frozen unit; and `nearest_layer`, the layer on which that one is.
 
     Across the manifold of a frozen unit there is no curvature to tell: where phi' is 0 around
     z_i(x) for all x, L is constant in the weights into unit i, and v'Hv = 0. Since which task a
@@ -415,18 +417,26 @@ def _trap(snapshot: Snapshot) -> Annotated[Measured, Metric(label="distance from
     layers = {group: pair.relative for group, pair in found.items()}
     near = jnp.stack([*layers.values()])
     nearest = jnp.argmin(near)
+    groups = [*snapshot.units]
+    places = jnp.array([*map(groups.index, found)])  # (of groups of several units)
     chosen = {group: (found[group], nearest == place) for place, group in enumerate(found)}
     before = view(snapshot.params).preactivations
     before = {group: z for group, z in before.items() if group in snapshot.units}
     shares = jnp.stack([traps.unfrozen_share(z, function) for z in before.values()])
     sizes = traps.sizes(snapshot.units, snapshot.params)
     to_frozen = {g: traps.frozen_distance(z, function, sizes[g]) for g, z in before.items()}
-    nearest_frozen = jnp.nanmin(jnp.stack([*to_frozen.values()]))
+    frozen = jnp.stack([*to_frozen.values()])
+    frozen_places = jnp.array([*map(groups.index, to_frozen)])
+    nearest_frozen = jnp.nanmin(frozen)
+    is_frozen = nearest_frozen < near.min()
+    where = jnp.where(is_frozen, frozen_places[jnp.nanargmin(frozen)], places[nearest])
     columns = {
         "": near.min(),
-        "layer": nearest.astype(jnp.float32),
+        "layer": places[nearest].astype(jnp.float32),
+        "relative": jnp.stack([pair.least for pair in found.values()]).min(),
         "curvature": traps.pull_of_clones(snapshot.loss, snapshot.params, snapshot.units, chosen),
-        "manifold": (nearest_frozen < near.min()).astype(jnp.float32),
+        "manifold": is_frozen.astype(jnp.float32),
+        "nearest_layer": where.astype(jnp.float32),
         "frozen": shares.min(),
         "frozen_layer": jnp.argmin(shares).astype(jnp.float32),
         "frozen_distance": nearest_frozen,

@@ -16,12 +16,15 @@ class Pair(NamedTuple):
       forward: [] to the nearest in which their activations are equal.
       relative: [] `distance` over the largest that weights of these norms have, those of opposite
         units; 0 for clones, 1 for opposite units, sqrt(1/2) for orthogonal ones of one norm.
+      least: [] the least that `relative` is of any two units. These may be others: small units are
+        near each other in parameters, however unlike they are.
     """
 
     units: Array
     distance: Array
     forward: Array
     relative: Array
+    least: Array
 
 
 def nearest_pair(own: Array, read: Array) -> Pair:
@@ -37,16 +40,35 @@ def nearest_pair(own: Array, read: Array) -> Pair:
     size = jnp.diagonal(inner)
     squares = size[:, None] + size[None] - 2 * inner
     count = len(size)
-    apart = jnp.where(jnp.triu(jnp.ones((count, count), bool), 1), squares, jnp.inf)
-    first, second = jnp.unravel_index(jnp.argmin(apart), apart.shape)
+    pairs = jnp.triu(jnp.ones((count, count), bool), 1)
+    first, second = _least(jnp.where(pairs, squares, jnp.inf))
     # (differences of squares have few digits where units are almost alike: once more, directly)
-    distance, forward = (
-        jnp.linalg.norm(part[:, first] - part[:, second]) / jnp.sqrt(2.0) for part in (both, own)
-    )
-    norms = jnp.linalg.norm(both[:, first]) + jnp.linalg.norm(both[:, second])
-    relative = jnp.sqrt(2.0) * distance / jnp.where(norms > 0, norms, 1.0)
+    distance, forward = (_between(part, first, second) for part in (both, own))
+    norms = jnp.sqrt(size)
+    sums = norms[:, None] + norms[None]
+    ratios = jnp.maximum(squares, 0.0) / jnp.where(sums > 0, sums, 1.0) ** 2
+    alike = _least(jnp.where(pairs, ratios, jnp.inf))
     chosen = jnp.stack([first, second]).astype(jnp.int32)
-    return Pair(chosen, distance, forward, relative)
+    relative = _relative(both, distance, first, second)
+    return Pair(
+        chosen, distance, forward, relative, _relative(both, _between(both, *alike), *alike)
+    )
+
+
+def _least(values: Array) -> tuple[Array, Array]:
+    """The row and the column of the least of [H, H]."""
+    first, second = jnp.unravel_index(jnp.argmin(values), values.shape)
+    return first, second
+
+
+def _between(part: Array, first: Array, second: Array) -> Array:
+    """How far two columns have to move to their mean, both together."""
+    return jnp.linalg.norm(part[:, first] - part[:, second]) / jnp.sqrt(2.0)
+
+
+def _relative(both: Array, distance: Array, first: Array, second: Array) -> Array:
+    norms = jnp.linalg.norm(both[:, first]) + jnp.linalg.norm(both[:, second])
+    return jnp.sqrt(2.0) * distance / jnp.where(norms > 0, norms, 1.0)
 
 
 def columns(leaf: Array) -> Array:

@@ -74,6 +74,20 @@ def test_the_nearest_pair_and_its_curvature_are_those_of_the_manifold(net):
     assert found["curvature"] == pytest.approx(curved, rel=1e-3, abs=1e-5)
 
 
+def test_small_units_are_near_in_parameters_and_others_for_their_size():
+    """By hand: two units of size 100 a tenth apart, and two of size .05 at a right angle."""
+    own = np.zeros((2, 4), np.float32)
+    own[:, 0], own[:, 1] = (100, 0), (100, 0.1)
+    own[:, 2], own[:, 3] = (0.05, 0), (0, 0.05)
+    found = probes.nearest_pair(jnp.asarray(own), jnp.zeros((1, 4)))
+    assert found.units.tolist() == [2, 3]
+    assert float(found.distance) == pytest.approx(0.05)
+    assert float(found.relative) == pytest.approx(np.sqrt(0.5))
+    assert float(found.least) == pytest.approx(0.1 / (100 + np.hypot(100, 0.1)), rel=1e-4)
+    zeros = probes.nearest_pair(jnp.zeros((2, 3)), jnp.zeros((1, 3)))
+    assert (float(zeros.relative), float(zeros.least)) == (0, 0)
+
+
 def both_probes(net):
     names = ("trap", "normal_gradient_fraction")
     return lambda params: [PROBES[name](snapshot_of(net, params)) for name in names]
@@ -92,6 +106,8 @@ def test_networks_that_sit_in_a_trap():
     found, kept = quickly(both_probes(net), here)
     assert float(found[""]) < 1e-6
     assert (float(found["layer"]), float(found["curvature"])) == (1, pytest.approx(0, abs=1e-2))
+    assert (float(found["nearest_layer"]), float(found["manifold"])) == (1, 0)
+    assert float(found["relative"]) < 1e-6
     assert float(found["h0"]) > 0.1
     smooth = trapped(MLP(2, width=4, depth=2, norm="none", activation="tanh"), here)
     assert float(smooth["frozen_distance"]) > 0.1 > float(smooth[""])
@@ -105,6 +121,7 @@ def test_networks_that_sit_in_a_trap():
     assert float(found["frozen_distance/h0"]) > 0
     alone = trapped(net, {**params, "layer1": frozen["layer1"]})
     assert (float(alone["manifold"]), float(alone["frozen_distance"])) == (1, 0)
+    assert float(alone["nearest_layer"]) == 1
     assert float(alone[""]) > 0
     lost = {**here, "head": {**here["head"], "bias": here["head"]["bias"].at[0].set(np.nan)}}
     assert all(np.isnan(value) for value in trapped(net, lost).values())
