@@ -47,6 +47,7 @@ SMALL_CLONES = "clone_resnet18_small"  # lanes of a narrower ResNet-18, on image
 NAMES = {"mlp": "MLP", "cnn": "CNN", "resnet18": "ResNet-18", "vit": "ViT"}
 DEAD, TWINS, STUCK = "dead_fraction", "duplicate_fraction", "saturated_fraction"
 RANK, ACCURACY, R2 = "effective_rank", "online_accuracy", "clone_r2"
+CLONED = 0.999  # R2 from which on units are clones
 
 
 class Column(NamedTuple):
@@ -193,28 +194,23 @@ def _clones(model: str, figure: str = "B.5") -> list[Claim]:
     def claim(says: str, unit: str, **contrasts: Contrast) -> Claim:
         return Claim(f"{figure}, {NAMES[model]}", says, f"clone_{model}", unit, contrasts)
 
-    parts = {"noise": _lost(noisy), "dropout": _lost(dropped)}
+    parts = {"noise": _parts(noisy), "dropout": _parts(dropped)}
     words = "with gradient descent clones stay clones: R2 less 0.999"
     return [
         claim(words, "of R2", by=_stays(exact)),
-        claim("noise and dropout part them", "of R2 lost", **parts),
+        claim("noise and dropout part them: 0.999 less R2", "of R2", **parts),
         claim("noise more than dropout", "of R2", by=more(dropped, noisy, R2)),
         claim("noise raises the rank of clones", "of rank", by=more(noisy, exact, RANK)),
     ]
 
 
-def _lost(where: Where) -> Contrast:
-    kept = last(where, R2, WINDOW)
-    return lambda table: 1 - kept(table)
-
-
 def _stays(where: Where) -> Contrast:
-    """How far R2 is above that at which the paper calls units clones."""
-    lost = _lost(where)
-    return lambda table: 1e-3 - lost(table)
+    """How far R2 is above that at which the paper calls units clones, `CLONED`."""
+    kept = last(where, R2, WINDOW)
+    return lambda table: kept(table) - CLONED
 
 
-def _breaks(where: Where) -> Contrast:
+def _parts(where: Where) -> Contrast:
     stays = _stays(where)
     return lambda table: -stays(table)
 
@@ -239,10 +235,11 @@ def _noise(model: str, figures: tuple[str, str]) -> list[Claim]:
         for low, high in itertools.pairwise((0.0, 0.9, 0.99, 0.999, 1.0))
     }
     whole, once = noisy(0.05, 1.0), noisy(0.05, 0.0)
+    once_alone = "noise in one step alone parts them"
     return [
         claim(ranks, "more noise parts clones further (decay 0.999)", "of R2", **sizes),
         claim(ranks, "slower decay parts them further (size 0.05)", "of R2", **decays),
-        claim(ranks, "noise in one step alone parts them", "of R2 lost", by=_lost(noisy(0.01, 0))),
+        claim(ranks, f"{once_alone}: 0.999 less R2", "of R2", by=_parts(noisy(0.01, 0.0))),
         claim(f"{losses} (ours)", "much noise costs loss", "of loss", by=more(whole, once, "loss")),
         claim(f"{ranks} (ours)", "and raises the rank", "of rank", by=more(whole, once, RANK)),
     ]
@@ -255,10 +252,10 @@ def _by_dropout() -> list[Claim]:
     def claim(says: str, unit: str, **contrasts: Contrast) -> Claim:
         return Claim("B.10, MLP", says, "dropout_mlp", unit, contrasts)
 
-    parts = {"0.1": _lost(some), "0.2": _lost(much)}
+    parts = {"0.1": _parts(some), "0.2": _parts(much)}
     return [
         claim("without dropout clones stay clones: R2 less 0.999", "of R2", by=_stays(none)),
-        claim("dropout parts them", "of R2 lost", **parts),
+        claim("dropout parts them: 0.999 less R2", "of R2", **parts),
         claim("more of it parts them further", "of R2", by=more(some, much, R2)),
     ]
 
@@ -268,7 +265,7 @@ def _by_optimizer() -> list[Claim]:
     names = ("sgd", "momentum", "adam", "adamw")
     clones = {name: {"surgery": "clone", "optimizer": name} for name in names}
     stays = {name: _stays(clones[name]) for name in ("sgd", "adam")}
-    breaks = {name: _breaks(clones[name]) for name in names[1:]}
+    breaks = {name: _parts(clones[name]) for name in names[1:]}
     sgd, adam = clones["sgd"], clones["adam"]
 
     def claim(figure: str, says: str, unit: str, **contrasts: Contrast) -> Claim:

@@ -387,13 +387,13 @@ SENTENCES = (
         lambda: _twins("vit"),
     ),
     Sentence(
-        "from {none:.0pm} % to {batch:.0pm} % and {layer:.0pm} %, against the paper's text",
+        "Those of the CNN go up, from {none:.0pm} % to {batch:.0pm} % and {layer:.0pm} %",
         lambda: _twins("cnn"),
     ),
     Sentence("R2 {r2:.4m} in every seed", cloned_mlp),
     Sentence("(`trap` {trap})", cloned_mlp),
-    Sentence("| 1 to {noise:.3z}; in its form", cloned_mlp),
-    Sentence("| 1 to {dropout:.3z}; in its form", cloned_mlp),
+    Sentence("| 1 to {noise:.3z} |", cloned_mlp),
+    Sentence("| 1 to {dropout:.3z} |", cloned_mlp),
     Sentence("| {noise_rank:.1} against {rank:.1} | not told |", cloned_mlp),
     Sentence("| {dropout_rank:.1} against {rank:.1} | agrees |", cloned_mlp),
     Sentence(

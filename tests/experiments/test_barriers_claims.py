@@ -98,9 +98,13 @@ def test_what_is_told_of_clones(tmp_path, monkeypatch):
     arms[0][1]["clone_r2"] = (1.0, 0.9999)
     kept(tmp_path, "clone_cnn", arms)
     told = claims.rows_of_claims()
-    assert "noise and dropout part them (R2 .68 and .95) | **agrees** | noise +0.4010 [" in told
+    assert "part them: 0.999 less R2 (R2 .68 and .95) | **agrees** | noise +0.4000 [" in told
     assert "noise more than dropout (R2 .68 and .95) | **agrees** | by +0.2000 [" in told
     assert "noise raises the rank of clones (120 to 203) | **not told** |" in told
+    arms[2][1]["clone_r2"] = (1.0, 1.0046)  # (clones, by the same threshold)
+    kept(tmp_path, "clone_cnn", arms)
+    told = claims.rows_of_claims()
+    assert "part them: 0.999 less R2 (R2 .68 and .95) | **disagrees** | noise +0.4000 [" in told
 
 
 def test_what_is_told_of_noise_dropout_and_optimizers(tmp_path, monkeypatch):
@@ -125,11 +129,11 @@ def test_what_is_told_of_noise_dropout_and_optimizers(tmp_path, monkeypatch):
     told = claims.rows_of_claims()
     assert "B.11, MLP | clones stay clones: R2 less 0.999 (R2 1.000 of both) | **agrees** |" in told
     assert "decay break them: 0.999 less R2 | **disagrees** | momentum -0.0066 [" in told
-    assert "B.10, MLP | dropout parts them | **agrees** | 0.1 +0.2010 [" in told
+    assert "B.10, MLP | dropout parts them: 0.999 less R2 | **agrees** | 0.1 +0.2000 [" in told
     assert "more of it parts them further | **disagrees** | by -0.0500 [" in told
     assert "parts clones further (decay 0.999) | **agrees** | 0.01 to 0.02 +0.0100 [" in told
     assert "parts them further (size 0.05) | **agrees** | 0.0 to 0.9 +0.0900 [" in told
-    assert "noise in one step alone parts them | **agrees** | by +0.1110 [" in told
+    assert "step alone parts them: 0.999 less R2 | **agrees** | by +0.1100 [" in told
     rows = claims.rows_of_arms("dropout_mlp", claims.CLONES).splitlines()
     assert [row.split(" | ")[0] for row in rows[2:]] == [
         "| cloned",
