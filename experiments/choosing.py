@@ -53,13 +53,18 @@ def remedies() -> Mapping[str, Any]:
 def areas() -> Mapping[str, Told]:
     """Areas under the ROC curve of measurements that foretell a fall on MNIST."""
     rows = prose.statistics(barriers.RESULTS / "foretelling_mnist.csv").set_index("score")
-    names = {"task": "task", "trap": "trap", "top": "hessian_top"}
+    names = {
+        "task": "task",
+        "trap": "trap",
+        "top": "hessian_top",
+        "frozen": "trap/frozen_distance",
+    }
     found = {
         key: Told(*map(float, rows.loc[name, ["area", "low", "high"]]))
         for key, name in names.items()
     }
     columns = ["of_one_task", "of_one_task_low", "of_one_task_high"]
-    for key in ("trap", "top"):
+    for key in ("trap", "top", "frozen"):
         found[f"{key}_of_one_task"] = Told(*map(float, rows.loc[names[key], columns]))
     return found
 
@@ -95,9 +100,10 @@ SENTENCES = (
     ),
     Sentence(
         "On MNIST the number of the task alone has an area under the ROC curve of {task:.2z}, the "
-        "distance from clones {trap:.2z}, the largest eigenvalue {top:.2z}. Among networks of the "
-        "same age that distance is told from chance by nothing ({trap_of_one_task:.2z}); the "
-        "eigenvalue is ({top_of_one_task:.2z}).",
+        "distance from clones {trap:.2z}, from frozen units {frozen:.2z}, the largest eigenvalue "
+        "{top:.2z}. Among networks of the same age the first points the other way "
+        "({trap_of_one_task:.2z}), the second is not told from chance "
+        "({frozen_of_one_task:.2z}), and the eigenvalue barely is ({top_of_one_task:.2z}).",
         areas,
     ),
 )

@@ -267,13 +267,26 @@ def first_fall(name: str) -> list[int]:
     return [int(column.to_numpy().argmax()) + 1 for _, column in low.items() if column.any()]
 
 
+def _always_frozen(name: str) -> int:
+    """The task, from 1, from which on a frozen unit is the nearer trap in every network."""
+    nearer = LANES.values(name, {"norm": "layer"}, "trap/manifold").mean(axis=1)
+    return int(nearer[nearer < 1].index.max()) + 2
+
+
 @functools.cache
 def trap_on_mnist() -> Mapping[str, Any]:
     """How far the networks of figure 1a are from clones, by time."""
     fell = first_fall("foretelling_mnist")
-    values = LANES.values("foretelling_mnist", {"norm": "layer"}, "trap")
+    where = {"norm": "layer"}
+    values = LANES.values("foretelling_mnist", where, "trap")
     at = [values.iloc[task - 1, seed] for seed, task in enumerate(fell)]
+    frozen = {
+        f"frozen_{task}": LANES.task("foretelling_mnist", task, where, "trap/frozen_distance")
+        for task in (1, 5, 10, 15)
+    }
     return {
+        **frozen,
+        "always": _always_frozen("foretelling_mnist"),
         "count": len(fell),
         "earliest": min(fell),
         "latest": max(fell),
@@ -287,7 +300,6 @@ def trap_on_mnist() -> Mapping[str, Any]:
 def trap_on_digits() -> Mapping[str, Any]:
     """How far the networks of digits are from frozen and from cloned units, by time."""
     course = functools.partial(LANES.task, "foretelling_digits", where={"norm": "layer"})
-    nearer = LANES.values("foretelling_digits", {"norm": "layer"}, "trap/manifold").mean(axis=1)
     found: dict[str, Any] = {}
     for task in (1, 4, 9, 21):
         found[f"frozen_{task}"] = course(number=task, metric="trap/frozen_distance")
@@ -297,7 +309,7 @@ def trap_on_digits() -> Mapping[str, Any]:
     return {
         **found,
         "fell": len(first_fall("foretelling_digits")),
-        "always": int(nearer[nearer < 1].index.max()) + 2,
+        "always": _always_frozen("foretelling_digits"),
     }
 
 
@@ -433,6 +445,13 @@ SENTENCES = (
     Sentence(
         "(a relative distance of {first} in the first task, {falling} when accuracy is lost, "
         "{last} in the end)",
+        trap_on_mnist,
+    ),
+    Sentence(
+        "The nearest unit has to move by {frozen_1:.2z} of its size to be frozen after the first "
+        "task, by {frozen_5:.3z} after the fifth, {frozen_10:.4z} after the tenth and "
+        "{frozen_15:.5z} after the fifteenth; from task {always} on it is the nearer trap in "
+        "every network",
         trap_on_mnist,
     ),
     Sentence(
