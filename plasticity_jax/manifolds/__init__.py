@@ -3,8 +3,9 @@ network is from them, and whether it stays.
 
 A manifold has `tangent(direction)`, the part of a direction within which gradients stay, `inside`,
 the part along which one stays on the manifold, and `nearest(params)`. The rest of a direction is
-normal to it. Trees are parameters of any container, layers as `UnitGroup` has them. Source: Joudaki
-et al. 2025, section 4.
+normal to it. All raise ValueError for a tree that is not like the parameters of the manifold. Trees
+are parameters of any container, layers as `UnitGroup` has them. Source: Joudaki et al. 2025,
+section 4.
 """
 
 from plasticity_jax.manifolds.certificates import (

@@ -7,9 +7,12 @@ from typing import Any, NamedTuple, Protocol
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from jax.flatten_util import ravel_pytree
 
+from plasticity_jax import trees
+from plasticity_jax.manifolds import fitting
 from plasticity_jax.probes import numerics
 from plasticity_jax.probes.curvature import Ritz, hessian_vector_product, top_eigenvalue
 from plasticity_jax.types import Array, Key, PyTree
@@ -77,8 +80,8 @@ def normal_fraction(manifold: Manifold, direction: PyTree) -> Array:
     """Returns the share of a direction's norm that is normal to the manifold, [] in [0, 1]; 0 of a
     direction that is 0.
     """
-    size = optax.tree.norm(direction)
-    return optax.tree.norm(normal(manifold, direction)) / jnp.where(size > 0, size, 1.0)
+    part, size = normal(manifold, direction), optax.tree.norm(direction)
+    return optax.tree.norm(part) / jnp.where(size > 0, size, 1.0)
 
 
 def invariance(
@@ -103,6 +106,7 @@ def invariance(
         updates, state = optimizer.update(gradient, state, params)
         return optax.apply_updates(params, updates), state, normal_fraction(manifold, gradient)
 
+    jax.eval_shape(manifold.nearest, params)  # (before the loss meets parameters of another)
     start, state = params, optimizer.init(params)
     largest = Invariance(*(jnp.zeros(()) for _ in Invariance._fields))
     for batch in batches:
@@ -115,7 +119,11 @@ def invariance(
 
 
 def curvature(loss: Callable[[PyTree], Array], params: PyTree, direction: PyTree) -> Array:
-    """Returns v'Hv / v'v of the Hessian of `loss` along a direction v, []."""
+    """Returns v'Hv / v'v of the Hessian of `loss` along a direction v, []. Raises ValueError for a
+    direction that is not like the parameters.
+    """
+    axes = {name: np.shape(leaf) for name, leaf in trees.named(params).items()}
+    fitting.leaves("the parameters are of", axes, direction, whole=True)
     product = hessian_vector_product(loss, params)(direction)
     along, whole = (optax.tree.vdot(direction, tree) for tree in (product, direction))
     return jnp.asarray(along) / jnp.asarray(whole)
@@ -143,6 +151,7 @@ def stability(
       iterations, tolerance: as of `probes.hessian_top`, for each end.
     """
     params = numerics.floating("params", params)
+    jax.eval_shape(manifold.inside, params)  # (before anything is drawn for another's parameters)
     flat, unravel = ravel_pytree(params)
     start = _leaving(manifold, unravel(jax.random.normal(key, flat.shape, flat.dtype)))
     product = hessian_vector_product(loss, params)

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from plasticity_jax import registry, trees
+from plasticity_jax.manifolds import fitting
 from plasticity_jax.probes import layers
 from plasticity_jax.surgery.clone import axes as grown
 from plasticity_jax.types import Array, PyTree, UnitGroup
@@ -61,7 +62,7 @@ class Clones(NamedTuple):
     def equitability(self, params: PyTree) -> Equitability:
         """Returns how unequal the sums of clones are."""
         rows, columns, vectors = [jnp.zeros(())], [jnp.zeros(())], [jnp.zeros(())]
-        for name, leaf in trees.named(params).items():
+        for name, leaf in self._leaves(params).items():
             given, made = self.blocks.get(name, (None, None))
             if leaf.ndim > 1 and name[-1] == "kernel":
                 row, column = _unequal(leaf, given, made)
@@ -73,18 +74,18 @@ class Clones(NamedTuple):
         return Equitability(*(jnp.stack(part).max() for part in (rows, columns, vectors)))
 
     def _mapped(self, function: Callable, tree: PyTree) -> PyTree:
-        named = trees.named(tree)
-        unknown = [name for name in self.blocks if name not in named]
-        if unknown:
-            raise ValueError(
-                f"the clones are of {'/'.join(unknown[0])}, which the tree does not have: allowed "
-                "is a tree like the parameters that they are of."
-            )
         leaves = []
-        for name, leaf in named.items():
+        for name, leaf in self._leaves(tree).items():
             given, made = self.blocks.get(name, (None, None))
             leaves.append(function(_matrix(leaf), given, made).reshape(leaf.shape))
         return jax.tree.unflatten(jax.tree.structure(tree), leaves)
+
+    def _leaves(self, tree: PyTree) -> dict[trees.Path, Any]:
+        """The leaves of a tree by name; raises ValueError for one that is not of these clones."""
+        axes = {name: tuple(map(_size, ends)) for name, ends in self.blocks.items()}
+        # (of a vector there is one axis)
+        axes = {name: (own if own[0] else own[1:]) for name, own in axes.items()}
+        return fitting.leaves("the clones are of", axes, tree)
 
 
 def of_units(units: Mapping[str, UnitGroup], params: PyTree, labels: Labels) -> Clones:
@@ -96,7 +97,7 @@ def of_units(units: Mapping[str, UnitGroup], params: PyTree, labels: Labels) -> 
       labels: {group: [H] whole numbers}; a group that is left out has no clones.
     Raises ValueError for a group that there is not, or numbers that do not fit its units.
     """
-    named = layers.checked(units, params)
+    named = fitting.of_groups(units, params)
     blocks: dict[trees.Path, tuple] = {}
     for group, given in labels.items():
         unit = units[registry.one_of("group of clones", group, units)]
@@ -117,7 +118,7 @@ def of_factor(units: Mapping[str, UnitGroup], params: PyTree, factor: int) -> Cl
     Raises ValueError for a factor below 2, or that does not divide the units of a group.
     """
     factor = registry.whole("factor", factor, 2)
-    named = layers.checked(units, params)
+    named = fitting.of_groups(units, params)
     labels = {}
     for group, unit in units.items():
         count = layers.count(unit, named)
@@ -164,6 +165,10 @@ def _numbers(group: str, given: Sequence[int], count: int) -> tuple[np.ndarray, 
         )
     values, places = np.unique(numbers, return_inverse=True)
     return places.reshape(-1), len(values)
+
+
+def _size(labels: np.ndarray | None) -> int | None:
+    return None if labels is None else len(labels)
 
 
 def _matrix(leaf: Any) -> Array:

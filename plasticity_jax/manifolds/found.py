@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from plasticity_jax import trees
+from plasticity_jax.manifolds import fitting
 from plasticity_jax.probes import layers, pairs
 from plasticity_jax.probes.pairs import Pair
 from plasticity_jax.types import Array, PyTree, UnitGroup
@@ -18,7 +19,7 @@ def nearest_pairs(units: Mapping[str, UnitGroup], params: PyTree) -> dict[str, P
     `probes.nearest_pair` finds them by what they have for themselves and the weights by which they
     are read. A group of one unit is left out.
     """
-    named = layers.checked(units, params)
+    named = fitting.of_groups(units, params)
     found = {}
     for group, unit in units.items():
         count = layers.count(unit, named)
@@ -55,7 +56,7 @@ def alike_by_weights(
     `tolerance` times the largest of each. These are row-equitable clones; whether gradients keep
     them, `Clones.equitability` tells by columns.
     """
-    named = layers.checked(units, params)
+    named = fitting.of_groups(units, params)
     inputs: dict[trees.Path, np.ndarray] = {}
     found = {}
     for group, unit in units.items():

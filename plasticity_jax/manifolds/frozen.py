@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from plasticity_jax import registry, trees
+from plasticity_jax.manifolds import fitting
 from plasticity_jax.probes import layers
 from plasticity_jax.probes import units as units_
 from plasticity_jax.types import Array, PyTree, UnitGroup
@@ -44,9 +45,11 @@ class Frozen(NamedTuple):
         return self._moved(params, self.held)
 
     def _moved(self, tree: PyTree, still: PyTree) -> PyTree:
+        axes = {name: np.shape(leaf) for name, leaf in trees.named(self.held).items()}
+        named = fitting.leaves("the frozen units are of", axes, tree, whole=True)
         others = trees.named(still)
         leaves = []
-        for name, leaf in trees.named(tree).items():
+        for name, leaf in named.items():
             mark = self.marks.get(name)
             kept = jnp.zeros(leaf.shape, bool) if mark is None else jnp.asarray(mark)
             leaves.append(jnp.where(jnp.broadcast_to(kept, leaf.shape), others[name], leaf))
@@ -61,7 +64,7 @@ def of_frozen(
     `marks` is {group: [H] bool}, as `frozen_units` finds them; groups that are left out have none.
     Raises ValueError for a group that there is not, or marks that do not fit its units.
     """
-    named = layers.checked(units, params)
+    named = fitting.of_groups(units, params)
     found = {}
     for group, given in marks.items():
         unit = units[registry.one_of("group of frozen units", group, units)]

@@ -352,6 +352,89 @@ def test_the_nearest_pair_is_the_nearest_of_all(net):
 
 # What is refused
 
+WIDE = MLP(2, width=6, depth=2, norm="none", activation="tanh")
+OTHER = params_of(WIDE, X)
+LACKING = {name: layer for name, layer in PARAMS.items() if name != "layer1"}
+# layers that do not fit each other, as no network has them
+MIXED = {**PARAMS, "layer1": OTHER["layer1"]}
+FROZEN = manifolds.of_frozen(UNITS, PARAMS, {"h1": [True, False, False, True]})
+OF_A_TREE = {
+    "tangent": lambda manifold, tree: manifold.tangent(tree),
+    "inside": lambda manifold, tree: manifold.inside(tree),
+    "nearest": lambda manifold, tree: manifold.nearest(tree),
+    "normal": manifolds.normal,
+    "distance": manifolds.distance,
+    "is_member": manifolds.is_member,
+    "normal_fraction": manifolds.normal_fraction,
+    "invariance": lambda manifold, tree: manifolds.invariance(
+        manifold, loss_of(NET), tree, optax.sgd(0.1), [(X, Y)]
+    ),
+    "stability": lambda manifold, tree: manifolds.stability(
+        manifold, lambda p: loss_of(NET)(p, (X, Y)), tree, jax.random.key(0)
+    ),
+}
+OF_UNITS = {
+    "of_units": lambda tree: manifolds.of_units(UNITS, tree, {}),
+    "of_factor": lambda tree: manifolds.of_factor(UNITS, tree, 2),
+    "of_frozen": lambda tree: manifolds.of_frozen(UNITS, tree, {}),
+    "nearest_pairs": lambda tree: manifolds.nearest_pairs(UNITS, tree),
+    "alike_by_weights": lambda tree: manifolds.alike_by_weights(UNITS, tree),
+}
+
+
+def refused(call, *arguments) -> str:
+    with pytest.raises(ValueError, match=r"allowed (is|are) ") as error:
+        call(*arguments)
+    said = str(error.value)
+    assert said.count(". ") == 0
+    assert said.endswith(".")
+    return said
+
+
+@pytest.mark.parametrize("name", OF_A_TREE)
+def test_a_tree_that_is_not_of_the_manifold_is_refused(name):
+    call = OF_A_TREE[name]
+    for manifold, whose in ((CLONES, "the clones are of"), (FROZEN, "the frozen units are of")):
+        said = refused(call, manifold, OTHER)
+        assert said.startswith("the tree has ")
+        assert f", but {whose} one with last axes (" in said
+        assert refused(call, manifold, LACKING).startswith(f"{whose} layer1/")
+    more = refused(call, FROZEN, {**PARAMS, "more": PARAMS["head"]})
+    assert more.startswith("the tree has more/")
+
+
+def test_trees_are_refused_by_shapes_alone():
+    said = refused(jax.jit(CLONES.equitability), OTHER)
+    assert "layer0/bias of shape (6,), but the clones are of one with last axes (4,)" in said
+    assert refused(jax.jit(CLONES.equitability), {}).startswith("the clones are of layer")
+    said = refused(jax.jit(FROZEN.nearest), {**PARAMS, "head": OTHER["head"]})
+    assert (
+        "head/kernel of shape (6, 2), but the frozen units are of one with last axes (4, 2" in said
+    )
+
+
+def test_a_direction_of_other_parameters_has_no_curvature():
+    def loss(params):
+        return loss_of(NET)(params, (X, Y))
+
+    said = refused(manifolds.curvature, loss, PARAMS, OTHER)
+    assert "the parameters are of one with last axes" in said
+    assert refused(manifolds.curvature, loss, PARAMS, LACKING).startswith("the parameters are of")
+
+
+@pytest.mark.parametrize("name", OF_UNITS)
+def test_layers_that_do_not_fit_each_other_are_refused(name):
+    said = refused(OF_UNITS[name], MIXED)
+    assert "layer1/kernel of units 'h0' has shape (6, 6): allowed is one of the 4 units" in said
+    assert refused(OF_UNITS[name], LACKING).startswith("units 'h0' are of layer1/kernel")
+
+
+def test_every_function_of_a_tree_is_asked_for_trees_that_do_not_fit():
+    others = {"of_widening", "curvature"}  # above and below
+    others |= {"alike_by_activations", "frozen_units", "shift_to_frozen"}  # of activations
+    functions = {name for name in manifolds.__all__ if name.islower()}
+    assert functions == others | set(OF_UNITS) | set(OF_A_TREE) - {"tangent", "inside", "nearest"}
+
 
 @pytest.mark.parametrize(
     ("call", "said"),
