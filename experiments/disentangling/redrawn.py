@@ -54,6 +54,11 @@ ARMS = {
     "figure_25_resnet_digits": "Figure 25: axes of a norm, ResNet-18 on digits",
 }
 """Titles of the figures whose arms come from several runs, and are too many for curves."""
+COURSES = {
+    "figure_1a_zero": "Figure 1a: the mean of targets is 0 from the second task on, MLP on MNIST",
+    "figure_5b_mnist": "Figure 5: inputs and labels change, MLP on MNIST",
+}
+"""Titles of figures that are drawn as curves from their lanes alone."""
 MEASURED = ("online_accuracy", "accuracy", "parameter_norm", "dormant_fraction")
 
 
@@ -183,6 +188,11 @@ def main() -> int:
         factorial.picture(own, found, f"Stream: {KEPT[name].title}", outcome, path)
     for name in accounts.there(ARMS, LANES):
         draw(name)
+    for name in accounts.there(COURSES, LANES):
+        table = table_.read(LANES / f"{name}.parquet")
+        metrics = (claims.KEPT[name].metric, "ntk", *MEASURED)
+        columns = accounts.differing(table)
+        redrawing.store(table, columns, metrics, RESULTS / name, COURSES[name])
     writing.text(README, filled(README.read_text(encoding="utf-8")))
     return 0
 
