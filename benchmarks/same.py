@@ -1,7 +1,7 @@
 """Whether small runs give the same tables as at another commit, to the bit.
 
 Command: python -m benchmarks.same COMMIT
-Runs the demo, one of texts and one of a ResNet-18, each as small as it can be, in this checkout and
+Runs the demo, methods, texts and a ResNet-18, each as small as it can be, in this checkout and
   in a work tree of COMMIT, and compares the columns that both tables have. Prints how many values
   agree, and the largest difference of two numbers. The exit code is 1 where one does not agree.
 """
@@ -32,6 +32,10 @@ WORDS = (
 IMAGES = ("--environment=random_labels", "--dataset=digits", "--model=resnet18", "--norm=batch")
 RUNS = {
     "demo": ("experiments.demo", "--epochs=6", "--tasks=3", "--seeds=2", f"--probes={PROBES}"),
+    "methods": (  # (not spectral, whose last digits have changed since)
+        *(*RUN, "--environment=random_labels", "--dataset=digits", "--samples=128", "--width=16"),
+        *("--epochs=4", "--method=l2,l2_init,shrink_and_perturb,redo,optimizer_reset"),
+    ),
     "texts": (
         *(*RUN, "--environment=random_seq2seq", "--transition=sampling", *WORDS, "--depth=1"),
         *("--samples=64", "--batch_size=16", "--epochs=2", "--granularity=1,4"),

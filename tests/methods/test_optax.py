@@ -151,7 +151,13 @@ def test_no_method_touches_what_another_remembers(acting, other, how):
 
 
 # all that remember something between steps; beside each every other method of the registry
-MEMORIES = ("l2_init", "spectral", "redo, running", "continual_backprop")
+MEMORIES = (
+    "l2_init",
+    "spectral",
+    "redo, running",
+    "continual_backprop",
+    "weight_norm_constraint",
+)
 # those that act before a task and in no step
 BEFORE = {
     "head_reset": METHODS["head_reset"],
