@@ -73,6 +73,7 @@ KEPT: Mapping[str, Kept] = {
     "factorial_labels_scale_invariant": Kept(NOTHING),
     "factorial_offset": Kept(NOTHING, ERROR),
     "factorial_composite": Kept(NOTHING),
+    "factorial_continual": Kept(NOTHING),
 }
 
 
@@ -355,6 +356,7 @@ CLAIMS = (
     _of_factorial("labels_scale_invariant", {"head": "scale_invariant"}),
     _of_factorial("offset", {"head": "two_hot"}, ERROR),
     _of_factorial("composite", {"head": "two_hot"}),
+    _of_factorial("continual", {"head": "two_hot"}),
     Claim("5, composite, digits", "remedies add up", "figure_5a", "points", _together()),
     Claim("5, composite, CIFAR-10", "remedies add up", "figure_5a_cifar10", "points", _together()),
     Claim(

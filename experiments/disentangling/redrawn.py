@@ -44,6 +44,7 @@ KEPT = {
     "labels_scale_invariant": Kept("labels_scale_invariant", "labels, scale-invariant output"),
     "offset": Kept("offset", "offset"),
     "composite": Kept("composite", "composite"),
+    "continual": Kept("continual", "continual: inputs and labels change"),
     "gradual": Kept("labels", "labels, abrupt and gradual"),
 }
 
