@@ -123,15 +123,20 @@ def test_where_an_agent_acts_targets_are_counted_that_are_numbers(head):
     assert counted == [True, head == "two_hot"]
 
 
-@pytest.mark.parametrize("active", [False, True])
-@pytest.mark.long
-def test_smoothing_mixes_with_the_outputs_that_count(active):
+def examples(active):
+    """An environment of six classes, eight of its examples, outputs, and which of them count."""
     data = tiny.data(60, classes=6)
     environment = class_split(per_task=2) if active else random_labels()
     task = environment.task(jax.random.key(0), data, jnp.int32(1))
     made = environment.examples(data, task, jnp.arange(8))
     logits = jax.random.normal(jax.random.key(1), (8, 6))
-    count = np.asarray(made.active[0]) if active else np.ones(6, bool)
+    return environment, made, logits, np.asarray(made.active[0]) if active else np.ones(6, bool)
+
+
+@pytest.mark.parametrize("active", [False, True])
+@pytest.mark.long
+def test_smoothing_mixes_with_the_outputs_that_count(active):
+    environment, made, logits, count = examples(active)
     wanted = 0.7 * np.asarray(made.y)[:, count] + 0.3 / count.sum()
     seen = attached(environment, smoothed(smoothing=0.3))
     expected = cross_entropy(wanted, np.asarray(logits)[:, count])
@@ -144,12 +149,7 @@ def test_smoothing_mixes_with_the_outputs_that_count(active):
 @pytest.mark.parametrize("active", [False, True])
 def test_outputs_count_by_their_direction_alone(active):
     """By hand in float64; ten times the outputs give the same loss, and no step along them."""
-    data = tiny.data(60, classes=6)
-    environment = class_split(per_task=2) if active else random_labels()
-    task = environment.task(jax.random.key(0), data, jnp.int32(1))
-    made = environment.examples(data, task, jnp.arange(8))
-    logits = jax.random.normal(jax.random.key(1), (8, 6))
-    count = np.asarray(made.active[0]) if active else np.ones(6, bool)
+    environment, made, logits, count = examples(active)
     loss = attached(environment, scale_invariant(temperature=0.3)).loss
     z = np.asarray(logits, np.float64)[:, count]
     z /= 0.3 * np.sqrt((z**2).sum(1, keepdims=True))
