@@ -319,14 +319,17 @@ def test_a_step_is_what_a_long_command_takes_beyond_a_short_one(monkeypatch, cap
         start, step = (5, 0.5) if root == against.ROOT else (4, 0.25)
         return start + step * program.steps * (epochs - 1)
 
-    git = []
+    ran = []
     monkeypatch.setattr(against, "processor_seconds", seconds)
-    monkeypatch.setattr(against.subprocess, "run", lambda command, **_: git.append(command[4:6]))
+    monkeypatch.setattr(against.subprocess, "run", lambda command, **_: ran.append(command))
     against.main("abc", 2)
     said = capsys.readouterr().out
     assert "T5, start: 5 s here, 4 there, ratio 1.250 [5, 4: 1.250]" in said
     assert "demo, step: 0.5 s here, 0.25 there, ratio 2.000 [0.5, 0.25: 2.000]" in said
-    assert git == [["add", "--quiet"], ["remove", "--force"]]
+    assert [one[4:6] for one in ran if one[0] == "git"] == [
+        ["add", "--quiet"],
+        ["remove", "--force"],
+    ]
 
 
 def test_a_command_that_fails_is_told():
