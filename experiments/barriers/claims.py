@@ -37,12 +37,6 @@ DIGITS = {
     "mlp": "split_digits",
     **{model: f"split_digits_{model}" for model in ("cnn", "resnet18", "vit")},
 }
-AFFINED = (
-    "mlp",
-    "cnn",
-    "resnet18",
-    "vit",
-)  # of which digits were run without scale and offset as well
 SMALL_CLONES = "clone_resnet18_small"  # lanes of a narrower ResNet-18, on images of 16 x 16
 NAMES = {"mlp": "MLP", "cnn": "CNN", "resnet18": "ResNet-18", "vit": "ViT"}
 DEAD, TWINS, STUCK = "dead_fraction", "duplicate_fraction", "saturated_fraction"
@@ -175,8 +169,7 @@ def _on_digits() -> list[Claim]:
     """The same on digits at high learning rates; of the MLP dropout was not run there."""
     found = []
     for model, lanes in DIGITS.items():
-        own = [*_course(model), *_norms(model)]
-        own += [_affine(model)] if model in AFFINED else []
+        own = [*_course(model), *_norms(model), _affine(model)]
         own += _dropped(model) if model != "mlp" else []
         found += [one._replace(figure=f"{one.figure}, digits", lanes=lanes) for one in own]
     return found
