@@ -7,11 +7,9 @@ from typing import Any, NamedTuple, Protocol
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 import optax
 from jax.flatten_util import ravel_pytree
 
-from plasticity_jax import trees
 from plasticity_jax.manifolds import fitting
 from plasticity_jax.probes import numerics
 from plasticity_jax.probes.curvature import Ritz, hessian_vector_product, top_eigenvalue
@@ -122,8 +120,7 @@ def curvature(loss: Callable[[PyTree], Array], params: PyTree, direction: PyTree
     """Returns v'Hv / v'v of the Hessian of `loss` along a direction v, []. Raises ValueError for a
     direction that is not like the parameters.
     """
-    axes = {name: np.shape(leaf) for name, leaf in trees.named(params).items()}
-    fitting.leaves("the parameters are of", axes, direction, whole=True)
+    fitting.like("the parameters are of", params, direction)
     product = hessian_vector_product(loss, params)(direction)
     along, whole = (optax.tree.vdot(direction, tree) for tree in (product, direction))
     return jnp.asarray(along) / jnp.asarray(whole)

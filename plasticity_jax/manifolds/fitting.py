@@ -47,6 +47,12 @@ def leaves(
     return named
 
 
+def like(whose: str, wanted: PyTree, tree: PyTree) -> dict[trees.Path, Any]:
+    """Returns `leaves` of a tree that has to have the parameters of `wanted`, with their shapes."""
+    axes = {name: np.shape(leaf) for name, leaf in trees.named(wanted).items()}
+    return leaves(whose, axes, tree, whole=True)
+
+
 def of_groups(units: Mapping[str, UnitGroup], params: PyTree) -> dict[trees.Path, Any]:
     """Returns parameters by name as `layers.checked` does.
 

@@ -45,8 +45,7 @@ class Frozen(NamedTuple):
         return self._moved(params, self.held)
 
     def _moved(self, tree: PyTree, still: PyTree) -> PyTree:
-        axes = {name: np.shape(leaf) for name, leaf in trees.named(self.held).items()}
-        named = fitting.leaves("the frozen units are of", axes, tree, whole=True)
+        named = fitting.like("the frozen units are of", self.held, tree)
         others = trees.named(still)
         leaves = []
         for name, leaf in named.items():
